@@ -1,0 +1,185 @@
+//! What the agent asks of a container runtime. Every step is safe to repeat: "already so" is success.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+/// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes the image present and answers what it is. Concurrent pulls of one image share the work.
+    async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError>;
+    /// Makes the pod's network namespace, attached to the network. A sandbox that is there is answered as it is.
+    async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError>;
+    /// Detaches and removes the pod's network namespace and whatever else is left of the pod on this machine.
+    async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
+    /// Creates and starts a container, or answers the one of that id that is there (running or exited).
+    async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError>;
+    /// TERM (or the image's signal), then KILL after the grace; returns once the process is gone.
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;
+    /// Removes a stopped container: task, container, snapshot. Its log stays until the sandbox goes.
+    async fn remove_container(&self, id: &str) -> Result<(), RuntimeError>;
+    /// All sandboxes and containers that this agent made, whoever made them before it.
+    async fn list(&self) -> Result<Inventory, RuntimeError>;
+    /// What happens to containers. `Resync` comes first and whenever something may have been missed: list again.
+    fn events(&self) -> BoxStream<'static, RuntimeEvent>;
+    /// Where a container's log lies, for readers.
+    fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf;
+    /// Name and version ("containerd://1.6.20").
+    async fn version(&self) -> Result<String, RuntimeError>;
+}
+
+/// When to ask the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Resolve the tag at every start.
+    Always,
+    /// Only when the image is not here.
+    IfNotPresent,
+    /// Never; the image must be here.
+    Never,
+}
+
+/// An image that is present.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The name as asked, normalised ("docker.io/library/nginx:latest").
+    pub name: String,
+    /// Name and digest ("docker.io/library/nginx@sha256:…").
+    pub id: String,
+}
+
+/// What a pod's sandbox needs.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// Uid of the pod.
+    pub pod_uid: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod, and the host name inside.
+    pub name: String,
+}
+
+/// A sandbox that exists.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// Uid of the pod.
+    pub pod_uid: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Addresses of the pod, the primary one first.
+    pub ips: Vec<IpAddr>,
+}
+
+/// What a container needs.
+#[derive(Debug, Clone)]
+pub struct ContainerSpec {
+    /// Uid of the pod, whose sandbox exists.
+    pub pod_uid: String,
+    /// Namespace and name of the pod, for labels.
+    pub pod_namespace: String,
+    /// Name of the pod.
+    pub pod_name: String,
+    /// Name in the pod.
+    pub name: String,
+    /// Counts restarts, from 0; pod uid, name and attempt make the container's id.
+    pub attempt: u32,
+    /// The image as pulled.
+    pub image: Image,
+    /// Replaces the image's entry point unless empty.
+    pub command: Vec<String>,
+    /// Replaces the image's command unless empty.
+    pub args: Vec<String>,
+    /// Added to the image's environment.
+    pub env: BTreeMap<String, String>,
+    /// Replaces the image's working directory unless empty.
+    pub working_dir: String,
+    /// CPU request in thousandths of a core; becomes the weight.
+    pub cpu_request_milli: u64,
+    /// CPU ceiling in thousandths of a core.
+    pub cpu_limit_milli: Option<u64>,
+    /// Memory ceiling in bytes.
+    pub memory_limit: Option<u64>,
+}
+
+/// A container that exists.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// The runtime's id.
+    pub id: String,
+    /// Uid of its pod.
+    pub pod_uid: String,
+    /// Name in the pod.
+    pub name: String,
+    /// Which restart.
+    pub attempt: u32,
+    /// Name and digest of its image.
+    pub image_id: String,
+    /// The image's name as asked.
+    pub image: String,
+    /// How it is.
+    pub state: ContainerState,
+}
+
+/// How a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not started: nothing of it ever ran. To be removed and made again.
+    Created,
+    /// Its first process lives.
+    Running {
+        /// Its process id on the machine.
+        pid: u32,
+        /// Milliseconds since the Unix epoch.
+        started_at_ms: i64,
+    },
+    /// Its first process ended.
+    Exited {
+        /// As the shell counts: 128 + signal for signals.
+        code: u32,
+        /// Killed for lack of memory.
+        oom_killed: bool,
+        /// Milliseconds since the Unix epoch; 0 when not known.
+        started_at_ms: i64,
+        /// Milliseconds since the Unix epoch.
+        finished_at_ms: i64,
+    },
+    /// It existed and its end was not seen (its shim died unobserved).
+    Lost,
+}
+
+/// Everything on this machine that is the agent's.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Network namespaces of pods.
+    pub sandboxes: Vec<Sandbox>,
+    /// Containers, running or not.
+    pub containers: Vec<Container>,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeEvent {
+    /// Anything may have happened: list.
+    Resync,
+    /// This container exited, was killed for lack of memory, or went.
+    Changed {
+        /// The container's id.
+        id: String,
+    },
+}
+
+/// Why a step failed, as people know it: `reason` goes into the status, `message` says what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct RuntimeError {
+    /// Kubernetes' word: ErrImagePull, InvalidImageName, CreateContainerError, RunContainerError, NetworkNotReady, RuntimeUnavailable…
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// Whether trying again later may help.
+    pub retryable: bool,
+}

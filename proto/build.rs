@@ -1,0 +1,22 @@
+//! Generates the Rust types and services of `barge/v1`.
+
+use std::{env, io, path::PathBuf};
+
+const FILES: &[&str] = &[
+    "meta", "core", "apps", "auth", "api", "cluster", "session", "store",
+];
+
+fn main() -> io::Result<()> {
+    let files: Vec<_> = FILES
+        .iter()
+        .map(|name| format!("barge/v1/{name}.proto"))
+        .collect();
+    let out = PathBuf::from(
+        env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?,
+    );
+    let mut config = tonic_prost_build::Config::new();
+    config.btree_map(["."]);
+    tonic_prost_build::configure()
+        .file_descriptor_set_path(out.join("descriptor.bin"))
+        .compile_with_config(config, &files, &[".".to_owned()])
+}

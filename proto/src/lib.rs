@@ -1,0 +1,14 @@
+//! Barge's schema: every message and service of `barge/v1`.
+
+/// The messages and services of `barge.v1`, generated from `proto/barge/v1`.
+#[allow(
+    missing_docs,
+    clippy::large_enum_variant,
+    clippy::doc_lazy_continuation
+)]
+pub mod v1 {
+    tonic::include_proto!("barge.v1");
+}
+
+/// The encoded `FileDescriptorSet` of [`v1`], for reflection and for reading RPC options.
+pub const DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("descriptor");
