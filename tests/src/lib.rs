@@ -2,8 +2,10 @@
 
 pub mod cluster;
 pub mod machine;
+pub mod managers;
 pub mod wait;
 
 pub use cluster::Cluster;
 pub use machine::Machine;
+pub use managers::Managers;
 pub use wait::{eventually, eventually_within};

@@ -1,0 +1,263 @@
+//! Managers only, each a machine of its own (a network namespace on a bridge that this test made), so that one can be
+//! cut off, killed and started again with the same flags.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+
+use crate::{cluster::program, wait::eventually};
+
+static NETWORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Some managers of one cluster; everything is ended and removed when dropped.
+pub struct Managers {
+    dir: TempDir,
+    net: u32,
+    running: Vec<Option<Child>>,
+}
+
+impl Managers {
+    /// Bootstraps one manager and joins the others; returns when all are voters.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn up(count: usize) -> Self {
+        let mut managers = Self::prepare(count);
+        managers.start(0, &["--bootstrap"]);
+        eventually("the first manager answers", || managers.try_members());
+        for index in 1..count {
+            let token = managers.token("manager");
+            let file = managers.dir.path().join(format!("token-{index}"));
+            fs::write(&file, token).expect("write the token");
+            let (address, file) = (managers.address(0), file.display().to_string());
+            managers.start(index, &["--join", &address, "--token-file", &file]);
+        }
+        managers.wait_for_voters(count);
+        managers
+    }
+
+    /// Machines without managers.
+    #[must_use]
+    pub fn prepare(count: usize) -> Self {
+        let net = std::process::id() % 1000 * 10 + NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let dir = tempfile::Builder::new().prefix("barge-m-").tempdir().expect("make a folder");
+        let managers = Self { dir, net, running: (0..count).map(|_| None).collect() };
+        let (bridge, gateway) = (managers.bridge(), format!("{}1/24", managers.prefix()));
+        run(&["ip", "link", "add", &bridge, "type", "bridge"]);
+        run(&["ip", "address", "add", &gateway, "dev", &bridge]);
+        run(&["ip", "link", "set", &bridge, "up"]);
+        for index in 0..count {
+            let (host, netns) = (managers.link(index), managers.netns(index));
+            let address = format!("{}{}/24", managers.prefix(), 11 + index);
+            run(&["ip", "netns", "add", &netns]);
+            run(&["ip", "link", "add", &host, "type", "veth", "peer", "name", "eth0", "netns", &netns]);
+            run(&["ip", "link", "set", &host, "master", &bridge, "up"]);
+            for words in [
+                &["address", "add", &address, "dev", "eth0"][..],
+                &["link", "set", "eth0", "up"],
+                &["link", "set", "lo", "up"],
+            ] {
+                run(&[&["ip", "-n", &netns], words].concat());
+            }
+        }
+        managers
+    }
+
+    fn prefix(&self) -> String {
+        format!("10.{}.{}.", 201 + self.net / 250 % 40, self.net % 250)
+    }
+    fn bridge(&self) -> String {
+        format!("bt{}", self.net)
+    }
+    fn link(&self, index: usize) -> String {
+        format!("bt{}-{index}", self.net)
+    }
+    /// The name of a manager's network namespace.
+    #[must_use]
+    pub fn netns(&self, index: usize) -> String {
+        format!("bt{}-{index}", self.net)
+    }
+
+    /// host:port of a manager.
+    #[must_use]
+    pub fn address(&self, index: usize) -> String {
+        format!("{}{}:7100", self.prefix(), 11 + index)
+    }
+
+    /// A manager's data folder.
+    #[must_use]
+    pub fn data_dir(&self, index: usize) -> PathBuf {
+        self.dir.path().join(index.to_string())
+    }
+
+    /// The folder of the test.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The administrator's credential.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.data_dir(0).join("admin.toml")
+    }
+
+    /// A credential that reaches only one manager.
+    #[must_use]
+    pub fn config_for(&self, index: usize) -> PathBuf {
+        let text = fs::read_to_string(self.config()).expect("read the credential");
+        let text: String = text
+            .lines()
+            .map(|line| match line.trim_start().starts_with("managers") {
+                true => format!("managers = [\"{}\"]\n", self.address(index)),
+                false => format!("{line}\n"),
+            })
+            .collect();
+        let path = self.dir.path().join(format!("admin-{index}.toml"));
+        fs::write(&path, text).expect("write a credential");
+        path
+    }
+
+    /// The command that starts a manager, for tests of its errors.
+    #[must_use]
+    pub fn command(&self, index: usize, flags: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.netns(index)])
+            .arg(program("barge-server"))
+            .args(["run", "--data-dir"])
+            .arg(self.data_dir(index))
+            .args(["--advertise", &self.address(index)])
+            .args(flags)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a manager; what it says goes to a file.
+    pub fn start(&mut self, index: usize, flags: &[&str]) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join(format!("log-{index}")))
+            .expect("open a log");
+        let mut command = self.command(index, flags);
+        command.stdout(Stdio::null()).stderr(log).process_group(0);
+        self.running[index] = Some(command.spawn().expect("start a manager"));
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.running[index].take() {
+            child.kill().expect("kill a manager");
+            child.wait().expect("wait for a manager");
+        }
+    }
+
+    /// SIGTERM, and its end; answers whether it exited with 0.
+    pub fn stop(&mut self, index: usize) -> bool {
+        let Some(mut child) = self.running[index].take() else { return true };
+        run(&["kill", "-TERM", &child.id().to_string()]);
+        child.wait().expect("wait for a manager").success()
+    }
+
+    /// Takes a manager's cable away.
+    pub fn cut(&self, index: usize) {
+        run(&["ip", "link", "set", &self.link(index), "down"]);
+    }
+
+    /// Gives it back.
+    pub fn heal(&self, index: usize) {
+        run(&["ip", "link", "set", &self.link(index), "up"]);
+    }
+
+    /// Runs `barge` with the administrator's credential.
+    pub fn try_barge(&self, arguments: &[&str]) -> Output {
+        self.try_barge_with(&self.config(), arguments)
+    }
+
+    /// Runs `barge` with another credential.
+    pub fn try_barge_with(&self, config: &Path, arguments: &[&str]) -> Output {
+        Command::new(program("barge"))
+            .args(arguments)
+            .env("BARGE_CONFIG", config)
+            .stdin(Stdio::null())
+            .output()
+            .expect("start barge")
+    }
+
+    /// A new token.
+    ///
+    /// # Panics
+    /// When none is given.
+    #[must_use]
+    pub fn token(&self, role: &str) -> String {
+        let output = self.try_barge(&["token", "create", "--role", role]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().find(|word| word.starts_with("barge1-")).expect("a token").to_owned()
+    }
+
+    fn try_members(&self) -> Result<String, String> {
+        let output = self.try_barge(&["cluster", "members"]);
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// Waits until there are so many voters.
+    pub fn wait_for_voters(&self, count: usize) {
+        eventually(&format!("{count} voters"), || {
+            let members = self.try_members()?;
+            let voters = members.lines().filter(|line| line.contains("voter")).count();
+            if voters == count { Ok(()) } else { Err(members) }
+        });
+    }
+
+    /// Which manager leads, waiting for one among those that run.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        eventually("a leader", || {
+            let members = self.try_members()?;
+            let line = members.lines().find(|line| line.contains("leader") && line.contains(&self.prefix()));
+            line.and_then(|line| (0..self.running.len()).find(|index| line.contains(&self.address(*index))))
+                .filter(|index| self.running[*index].is_some())
+                .ok_or(members)
+        })
+    }
+}
+
+impl Drop for Managers {
+    fn drop(&mut self) {
+        for index in 0..self.running.len() {
+            if std::thread::panicking() {
+                let log = fs::read_to_string(self.dir.path().join(format!("log-{index}"))).unwrap_or_default();
+                let lines: Vec<_> = log.lines().collect();
+                eprintln!("--- manager {index}\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+            }
+            if let Some(mut child) = self.running[index].take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            let _ = Command::new("ip").args(["netns", "del", &self.netns(index)]).status();
+            let _ = Command::new("ip").args(["link", "del", &self.link(index)]).stderr(Stdio::null()).status();
+        }
+        let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
+    }
+}
+
+/// Runs a command that has to succeed.
+///
+/// # Panics
+/// When it does not.
+pub fn run(words: &[&str]) {
+    let output = Command::new(words[0]).args(&words[1..]).output().expect("start a command");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
