@@ -1,0 +1,48 @@
+//! Benchmarks: each measures Barge and, in the same run, a peer where one can run here.
+
+pub mod bare;
+pub mod container_start;
+pub mod etcd;
+pub mod idle_memory;
+pub mod leader_kill;
+pub mod replicas;
+pub mod report;
+pub mod writes;
+
+use report::Row;
+
+/// A benchmark: its name, what it measures, and how.
+pub struct Benchmark {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn() -> anyhow::Result<Vec<Row>>,
+}
+
+/// All of them, in the order in which they run.
+pub const ALL: &[Benchmark] = &[
+    Benchmark {
+        name: "container-start",
+        about: "one container, applied to running, beside the bare start through containerd with the same CNI",
+        run: container_start::run,
+    },
+    Benchmark {
+        name: "replicas-60",
+        about: "60 replicas on one node, applied to running, beside 60 bare starts with the same CNI",
+        run: replicas::run,
+    },
+    Benchmark {
+        name: "leader-kill",
+        about: "SIGKILL of the leader to the next acknowledged write, 20 times",
+        run: leader_kill::run,
+    },
+    Benchmark {
+        name: "writes",
+        about: "durable writes of 1 KiB a second with 1, 16 and 256 clients, beside etcd",
+        run: writes::run,
+    },
+    Benchmark {
+        name: "idle-memory",
+        about: "memory (PSS) of managers and agent with the examples running for a minute",
+        run: idle_memory::run,
+    },
+];
