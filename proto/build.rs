@@ -3,7 +3,7 @@
 use std::{env, io, path::PathBuf};
 
 const FILES: &[&str] = &[
-    "meta", "core", "apps", "auth", "api", "cluster", "session", "store",
+    "meta", "core", "apps", "auth", "api", "cluster", "session", "store", "raft",
 ];
 
 fn main() -> io::Result<()> {
@@ -16,6 +16,11 @@ fn main() -> io::Result<()> {
     );
     let mut config = tonic_prost_build::Config::new();
     config.btree_map(["."]);
+    // Log entries and snapshots pass through without being copied.
+    config.bytes([
+        ".barge.v1.RaftEntry.command",
+        ".barge.v1.RaftSnapshotMessage.data",
+    ]);
     tonic_prost_build::configure()
         .file_descriptor_set_path(out.join("descriptor.bin"))
         .compile_with_config(config, &files, &[".".to_owned()])
