@@ -21,7 +21,9 @@ fn main() -> io::Result<()> {
         ".barge.v1.RaftEntry.command",
         ".barge.v1.RaftSnapshotMessage.data",
     ]);
+    // The generated `connect` helper would collide with the RPC Session.Connect; channels are made in barge-client.
     tonic_prost_build::configure()
+        .build_transport(false)
         .file_descriptor_set_path(out.join("descriptor.bin"))
         .compile_with_config(config, &files, &[".".to_owned()])
 }

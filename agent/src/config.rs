@@ -1,0 +1,297 @@
+//! Flags and the configuration file. Every setting has a default that works; flags win over the file.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+/// The command line of `barge-agent`.
+#[derive(Debug, Parser)]
+#[command(name = "barge-agent", version, about = "A machine that runs containers for Barge")]
+pub struct Cli {
+    /// What to be.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the process is to be.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run this machine's part of the cluster until SIGTERM; containers go on running without it.
+    Run(RunFlags),
+    /// Started by `run`: drains the containers' output and outlives it.
+    #[command(hide = true)]
+    Carrier(CarrierFlags),
+}
+
+/// Flags of `barge-agent run`.
+#[derive(Debug, Default, Args)]
+pub struct RunFlags {
+    /// Where identity, logs and records are kept [default: /var/lib/barge/agent]
+    #[arg(long, value_name = "D")]
+    pub data_dir: Option<PathBuf>,
+    /// Managers to join through; ignored once the data folder has a cluster
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// File that holds the join token; ignored once the data folder has a cluster
+    #[arg(long, value_name = "F")]
+    pub token_file: Option<PathBuf>,
+    /// containerd's socket [default: /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub containerd: Option<PathBuf>,
+    /// containerd namespace of this agent's containers [default: barge]
+    #[arg(long, value_name = "NAME")]
+    pub containerd_namespace: Option<String>,
+    /// Name of the node [default: the machine's host name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address at which other machines reach this one [default: the one that leads to the managers]
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Control group under which the containers' groups are made [default: barge]
+    #[arg(long, value_name = "NAME")]
+    pub cgroup_root: Option<String>,
+}
+
+/// Flags of `barge-agent carrier`.
+#[derive(Debug, Args)]
+pub struct CarrierFlags {
+    /// The agent's data folder
+    #[arg(long, value_name = "D")]
+    pub data_dir: PathBuf,
+}
+
+/// The configuration file: the flags' names with underscores, and registries.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    #[serde(default)]
+    join: Vec<String>,
+    token_file: Option<PathBuf>,
+    containerd: Option<PathBuf>,
+    containerd_namespace: Option<String>,
+    node_name: Option<String>,
+    advertise: Option<IpAddr>,
+    cgroup_root: Option<String>,
+    #[serde(default)]
+    registry: Vec<Registry>,
+}
+
+/// How to reach an image registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// The host as image names have it ("docker.io").
+    pub host: String,
+    /// URLs to ask first, in order ("http://10.0.0.1:5000").
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// Speak HTTP without TLS to the host itself.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// For basic authentication.
+    pub username: Option<String>,
+    /// For basic authentication.
+    pub password: Option<String>,
+}
+
+/// All settings, with defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where identity, logs and records are kept.
+    pub data_dir: PathBuf,
+    /// Managers to join through.
+    pub join: Vec<String>,
+    /// File that holds the join token.
+    pub token_file: Option<PathBuf>,
+    /// containerd's socket.
+    pub containerd: PathBuf,
+    /// containerd namespace.
+    pub containerd_namespace: String,
+    /// Name of the node.
+    pub node_name: String,
+    /// Address at which other machines reach this one; `None` to find out.
+    pub advertise: Option<IpAddr>,
+    /// Parent of the containers' control groups.
+    pub cgroup_root: String,
+    /// Registries with settings of their own.
+    pub registries: Vec<Registry>,
+}
+
+/// What is wrong with the settings; usage errors.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("in the configuration file {path}: {message}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// With line and column.
+        message: String,
+    },
+    /// A manager's address without a port.
+    #[error("\"{0}\" is not a manager's HOST:PORT")]
+    Address(String),
+    /// A name that cannot be a node's.
+    #[error(
+        "\"{0}\" cannot be a node's name (lower-case letters, digits, '-' and '.', at most 253); give one with --node-name"
+    )]
+    NodeName(String),
+}
+
+impl Config {
+    /// Reads the file that the flags name and fills in defaults. `host_name` is the machine's.
+    pub fn load(flags: RunFlags, host_name: &str) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        Self::merge(flags, file, host_name)
+    }
+
+    fn merge(flags: RunFlags, file: File, host_name: &str) -> Result<Self, ConfigError> {
+        let join = if flags.join.is_empty() {
+            file.join
+        } else {
+            flags.join
+        };
+        if let Some(address) = join.iter().find(|address| !has_port(address)) {
+            return Err(ConfigError::Address(address.clone()));
+        }
+        let node_name = flags
+            .node_name
+            .or(file.node_name)
+            .unwrap_or_else(|| host_name.to_lowercase());
+        if !is_node_name(&node_name) {
+            return Err(ConfigError::NodeName(node_name));
+        }
+        Ok(Self {
+            data_dir: flags
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| "/var/lib/barge/agent".into()),
+            join,
+            token_file: flags.token_file.or(file.token_file),
+            containerd: flags
+                .containerd
+                .or(file.containerd)
+                .unwrap_or_else(|| "/run/containerd/containerd.sock".into()),
+            containerd_namespace: flags
+                .containerd_namespace
+                .or(file.containerd_namespace)
+                .unwrap_or_else(|| "barge".into()),
+            node_name,
+            advertise: flags.advertise.or(file.advertise),
+            cgroup_root: flags
+                .cgroup_root
+                .or(file.cgroup_root)
+                .unwrap_or_else(|| "barge".into()),
+            registries: file.registry,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+fn has_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+fn is_node_name(name: &str) -> bool {
+    let fits = |label: &str| {
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        edge(label.chars().next())
+            && edge(label.chars().last())
+            && label
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    name.len() <= 253 && name.split('.').all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn with_file(text: &str, flags: RunFlags) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        fs::write(&path, text).unwrap();
+        let flags = RunFlags {
+            config: Some(path),
+            ..flags
+        };
+        Config::load(flags, "Host-1")
+    }
+
+    #[test]
+    fn nothing_given_works() {
+        let config = Config::load(RunFlags::default(), "Host-1").unwrap();
+        assert_eq!(config.node_name, "host-1");
+        assert_eq!(config.containerd_namespace, "barge");
+        assert_eq!(config.data_dir, Path::new("/var/lib/barge/agent"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let text = r#"
+            node_name = "from-file"
+            join = ["10.0.0.1:7101"]
+            [[registry]]
+            host = "docker.io"
+            mirrors = ["http://10.0.0.1:5000"]
+        "#;
+        let flags = RunFlags {
+            node_name: Some("from-flag".into()),
+            ..Default::default()
+        };
+        let config = with_file(text, flags).unwrap();
+        assert_eq!(config.node_name, "from-flag");
+        assert_eq!(config.join, ["10.0.0.1:7101"]);
+        assert_eq!(config.registries[0].mirrors, ["http://10.0.0.1:5000"]);
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        let unknown = with_file("nodename = \"x\"", RunFlags::default()).unwrap_err();
+        assert!(unknown.to_string().contains("nodename"), "{unknown}");
+        for (address, right) in [("a:1", true), ("[::1]:7101", true), ("a", false), ("a:0", false)] {
+            let flags = RunFlags {
+                join: vec![address.into()],
+                ..Default::default()
+            };
+            assert_eq!(Config::load(flags, "host").is_ok(), right, "{address}");
+        }
+        for name in ["Upper", "-a", "a..b", "under_score", ""] {
+            assert!(!is_node_name(name), "{name}");
+        }
+    }
+}

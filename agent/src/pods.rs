@@ -1,0 +1,15 @@
+//! The pods of this node: what to do next and what to say about it are pure functions ([`plan`], [`status`]); a
+//! worker per pod carries the steps out; the manager starts workers for what is desired and for what is found.
+
+pub mod backoff;
+pub mod expand;
+mod lister;
+mod manager;
+pub mod memory;
+pub mod plan;
+mod record;
+pub mod spec;
+pub mod status;
+mod worker;
+
+pub use manager::{Options, PodManager};

@@ -1,0 +1,206 @@
+//! From a pod's specification to what the runtime is asked for.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use barge_proto::{
+    quantity::parse_milli,
+    v1::{Container, Pod, Quantity},
+};
+
+use super::expand::expand;
+use crate::runtime::{ContainerSpec, Image, PullPolicy, SandboxSpec};
+
+/// Grace of a pod that does not say, in seconds.
+const GRACE_SECONDS: i64 = 30;
+
+/// When a container that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whatever its exit code.
+    Always,
+    /// Unless it ended with 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// The pod's restart policy; the default is `Always`.
+pub fn restart_policy(pod: &Pod) -> RestartPolicy {
+    match pod.spec.as_ref().map(|spec| spec.restart_policy.as_str()) {
+        Some("Never") => RestartPolicy::Never,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Always,
+    }
+}
+
+/// The pod's containers.
+pub fn containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
+}
+
+/// Whether the managers asked for the pod's end.
+pub fn is_ending(pod: &Pod) -> bool {
+    pod.metadata
+        .as_ref()
+        .is_some_and(|meta| meta.deletion_timestamp.is_some())
+}
+
+/// How long the pod's processes have between TERM and KILL: what the deletion says, else what the pod says.
+pub fn grace(pod: Option<&Pod>) -> Duration {
+    let deletion = pod
+        .and_then(|pod| pod.metadata.as_ref())
+        .and_then(|meta| meta.deletion_grace_period_seconds);
+    let own = pod
+        .and_then(|pod| pod.spec.as_ref())
+        .and_then(|spec| spec.termination_grace_period_seconds);
+    let seconds = deletion.or(own).unwrap_or(GRACE_SECONDS);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// The pull policy; without one `Always` for the tag latest, otherwise `IfNotPresent`.
+pub fn pull_policy(container: &Container) -> PullPolicy {
+    match container.image_pull_policy.as_str() {
+        "Always" => PullPolicy::Always,
+        "Never" => PullPolicy::Never,
+        "IfNotPresent" => PullPolicy::IfNotPresent,
+        _ if is_latest(&container.image) => PullPolicy::Always,
+        _ => PullPolicy::IfNotPresent,
+    }
+}
+
+/// Without a digest, and with the tag latest or none.
+fn is_latest(image: &str) -> bool {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    !image.contains('@') && name.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+/// What the pod's sandbox needs.
+pub fn sandbox_spec(pod: &Pod) -> SandboxSpec {
+    let meta = pod.metadata.as_ref();
+    SandboxSpec {
+        pod_uid: meta.map(|m| m.uid.clone()).unwrap_or_default(),
+        namespace: meta.map(|m| m.namespace.clone()).unwrap_or_default(),
+        name: meta.map(|m| m.name.clone()).unwrap_or_default(),
+    }
+}
+
+/// What a container needs, with references expanded. The error is a sentence.
+pub fn container_spec(
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    image: Image,
+) -> Result<ContainerSpec, String> {
+    let mut env = BTreeMap::new();
+    for variable in &container.env {
+        let value = expand(&variable.value, &env);
+        env.insert(variable.name.clone(), value);
+    }
+    let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
+    let resources = container.resources.clone().unwrap_or_default();
+    let cpu_limit = amount(&resources.limits, "cpu")?;
+    let cpu_request = amount(&resources.requests, "cpu")?.or(cpu_limit);
+    let memory_limit = amount(&resources.limits, "memory")?.map(|milli| milli.div_ceil(1000));
+    let sandbox = sandbox_spec(pod);
+    Ok(ContainerSpec {
+        pod_uid: sandbox.pod_uid,
+        pod_namespace: sandbox.namespace,
+        pod_name: sandbox.name,
+        name: container.name.clone(),
+        attempt,
+        image,
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        env,
+        working_dir: container.working_dir.clone(),
+        cpu_request_milli: cpu_request.unwrap_or(0),
+        cpu_limit_milli: cpu_limit,
+        memory_limit,
+    })
+}
+
+/// An amount in thousandths; 0 means none.
+fn amount(table: &BTreeMap<String, Quantity>, name: &str) -> Result<Option<u64>, String> {
+    let Some(quantity) = table.get(name) else {
+        return Ok(None);
+    };
+    let milli = parse_milli(quantity).map_err(|error| format!("{name}: {error}"))?;
+    Ok(u64::try_from(milli).ok().filter(|milli| *milli > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use barge_proto::v1::{EnvVar, ObjectMeta, PodSpec, ResourceRequirements};
+
+    use super::*;
+
+    #[test]
+    fn latest_is_pulled_always() {
+        for (image, latest) in [
+            ("nginx", true),
+            ("nginx:latest", true),
+            ("nginx:1.25", false),
+            ("host:5000/a/nginx", true),
+            ("host:5000/a/nginx:2", false),
+            ("nginx@sha256:00", false),
+        ] {
+            assert_eq!(is_latest(image), latest, "{image}");
+        }
+    }
+
+    #[test]
+    fn references_are_expanded_and_requests_default_to_limits() {
+        let variable = |name: &str, value: &str| EnvVar {
+            name: name.into(),
+            value: value.into(),
+        };
+        let quantity = |value: &str| Quantity {
+            value: value.into(),
+        };
+        let container = Container {
+            name: "web".into(),
+            args: vec!["--at=$(URL)".into(), "$$(URL)".into()],
+            env: vec![
+                variable("HOST", "db"),
+                variable("URL", "http://$(HOST)/$(LATER)"),
+                variable("LATER", "x"),
+            ],
+            resources: Some(ResourceRequirements {
+                limits: [
+                    ("cpu".to_owned(), quantity("250m")),
+                    ("memory".to_owned(), quantity("64Mi")),
+                ]
+                .into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let image = Image {
+            name: "i".into(),
+            id: "i@d".into(),
+        };
+        let spec = container_spec(&Pod::default(), &container, 2, image).unwrap();
+        assert_eq!(spec.args, ["--at=http://db/$(LATER)", "$(URL)"]);
+        assert_eq!(spec.cpu_request_milli, 250);
+        assert_eq!(spec.cpu_limit_milli, Some(250));
+        assert_eq!(spec.memory_limit, Some(64 << 20));
+        assert_eq!(spec.attempt, 2);
+    }
+
+    #[test]
+    fn the_deletion_decides_the_grace() {
+        let mut pod = Pod {
+            metadata: Some(ObjectMeta::default()),
+            spec: Some(PodSpec {
+                termination_grace_period_seconds: Some(7),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(grace(None), Duration::from_secs(30));
+        assert_eq!(grace(Some(&pod)), Duration::from_secs(7));
+        pod.metadata.as_mut().unwrap().deletion_grace_period_seconds = Some(0);
+        assert_eq!(grace(Some(&pod)), Duration::ZERO);
+    }
+}
