@@ -1,1 +1,4 @@
+//! A machine that runs containers for Barge.
+
+pub mod files;
 pub mod runtime;

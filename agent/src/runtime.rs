@@ -5,9 +5,21 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+mod names;
+mod options;
+mod paths;
+
+pub use options::{ConfigurationError, Options, Registry};
+pub use paths::Paths;
+
 /// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// Prepares the machine for pods of this range ("10.244.1.0/24"). Needed before the first sandbox, and safe to
+    /// repeat; a runtime without a network of its own has nothing to do.
+    async fn ensure_network(&self, _pod_cidr: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Makes the image present and answers what it is. Concurrent pulls of one image share the work.
     async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError>;
     /// Makes the pod's network namespace, attached to the network. A sandbox that is there is answered as it is.
@@ -70,7 +82,8 @@ pub struct Sandbox {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
-    /// Addresses of the pod, the primary one first.
+    /// Addresses of the pod, the primary one first. Empty: it is half made or half gone (the machine was booted
+    /// since); `create_sandbox` makes it whole and `remove_sandbox` removes it.
     pub ips: Vec<IpAddr>,
 }
 

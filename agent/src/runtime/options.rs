@@ -1,0 +1,128 @@
+//! What a [`Containerd`](super::containerd::Containerd) is made with.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use super::Paths;
+
+/// Settings of the containerd runtime. [`Options::new`] fills in what most machines want.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// containerd's socket. Default `/run/containerd/containerd.sock`.
+    pub socket: PathBuf,
+    /// containerd namespace of everything this agent makes. runc's state lies in one folder per namespace name whatever
+    /// containerd it belongs to, so two agents on one machine need different names. Default `barge`.
+    pub namespace: String,
+    /// containerd's snapshotter. Default `overlayfs`.
+    pub snapshotter: String,
+    /// Where everything of the pods lies.
+    pub paths: Paths,
+    /// Parent of the pods' control groups, relative to the root of each hierarchy. Default `barge`.
+    pub cgroup_root: String,
+    /// Where control groups are mounted. Default `/sys/fs/cgroup`.
+    pub cgroup_mount: PathBuf,
+    /// Registries with settings of their own; all others are asked directly over TLS.
+    pub registries: Vec<Registry>,
+    /// Layers fetched at a time, over all pulls. Default 4.
+    pub parallel_fetches: usize,
+    /// Folders with CNI plugins, in order. Default `/opt/cni/bin`, `/usr/lib/cni`.
+    pub cni_bin_dirs: Vec<PathBuf>,
+    /// A folder with the user's own network configuration: when it holds one, the first by name is used instead of
+    /// the generated one.
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Name of the generated network's bridge, at most 15 bytes. Default `barge0`.
+    pub bridge: String,
+    /// Copied into containers, without name servers on loopback addresses. Default `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// Program and arguments that start a carrier; `--data-dir D` is added. Default: this program, `carrier`.
+    pub carrier_command: Vec<OsString>,
+}
+
+impl Options {
+    /// Defaults over a data folder.
+    ///
+    /// # Errors
+    /// When the path of the running program cannot be found out.
+    pub fn new(data_dir: impl Into<PathBuf>) -> std::io::Result<Self> {
+        Ok(Self {
+            socket: "/run/containerd/containerd.sock".into(),
+            namespace: "barge".into(),
+            snapshotter: "overlayfs".into(),
+            paths: Paths::new(data_dir),
+            cgroup_root: "barge".into(),
+            cgroup_mount: "/sys/fs/cgroup".into(),
+            registries: Vec::new(),
+            parallel_fetches: 4,
+            cni_bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            cni_conf_dir: None,
+            bridge: "barge0".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            carrier_command: vec![std::env::current_exe()?.into(), "carrier".into()],
+        })
+    }
+
+    /// Whether these settings can work at all.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot.
+    pub fn validate(&self) -> Result<(), ConfigurationError> {
+        let cgroup_root = std::path::Path::new(&self.cgroup_root);
+        let plain = cgroup_root
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        if self.cgroup_root.is_empty() || !plain {
+            return Err(ConfigurationError::CgroupRoot(self.cgroup_root.clone()));
+        }
+        if self.bridge.is_empty() || self.bridge.len() > 15 || self.bridge.contains(['/', ' ']) {
+            return Err(ConfigurationError::Bridge(self.bridge.clone()));
+        }
+        let namespace = self.namespace.as_bytes();
+        let named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if namespace.is_empty() || namespace.len() > 76 || !namespace.iter().all(named) {
+            return Err(ConfigurationError::Namespace(self.namespace.clone()));
+        }
+        if self.carrier_command.is_empty() || self.parallel_fetches == 0 {
+            return Err(ConfigurationError::Empty);
+        }
+        Ok(())
+    }
+}
+
+/// How to reach the images of one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// The host as image names have it ("docker.io", "localhost:5000").
+    pub host: String,
+    /// Base URLs asked first, in order ("http://10.0.0.1:5000"); a path becomes a prefix of the repository.
+    pub mirrors: Vec<String>,
+    /// Speak HTTP without TLS to the host itself.
+    pub plain_http: bool,
+    /// User name and password for the host and its mirrors.
+    pub credentials: Option<(String, String)>,
+}
+
+/// A setting that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// Not a relative path of plain names.
+    #[error("the control group root \"{0}\" must be a relative path like \"barge\"")]
+    CgroupRoot(String),
+    /// Not a name for a network interface.
+    #[error("the bridge name \"{0}\" must be 1 to 15 characters without slashes and blanks")]
+    Bridge(String),
+    /// Not a name for a containerd namespace.
+    #[error(
+        "the containerd namespace \"{0}\" must be 1 to 76 letters, digits, dashes, underscores or dots"
+    )]
+    Namespace(String),
+    /// A mirror's URL is not one.
+    #[error("the mirror \"{url}\" of {host} must be a URL like http://10.0.0.1:5000")]
+    Mirror {
+        /// The registry's host.
+        host: String,
+        /// The URL.
+        url: String,
+    },
+    /// A list or number that must not be empty.
+    #[error("the carrier's command is empty, or no layer may be fetched at a time")]
+    Empty,
+}

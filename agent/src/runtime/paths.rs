@@ -1,0 +1,98 @@
+//! Where things lie below the data folder; nothing is anywhere else.
+
+use std::path::{Path, PathBuf};
+
+/// The layout of an agent's data folder, as far as pods and their output go.
+///
+/// ```text
+/// D/pods/<uid>/sandbox.json             what the pod is, written before anything of it exists
+///              network.json             the network configuration used and what the plugins answered
+///              etc/…                    hosts, hostname, resolv.conf of its containers
+///              started/<container>.<attempt>   when it was started: it may have run
+///              logs/<container>/<attempt>.log  its output
+/// D/cni/                                generated network configuration, addresses given out
+/// D/carrier.log                         what the carrier has to say
+/// D/run/netns/<uid>                     network namespaces, pinned by bind mounts
+///       io/<container id>/…             pipes for output, and the carrier's record of them
+///       carrier.{sock,lock}             how control finds the carrier; held while one runs
+/// ```
+#[derive(Debug, Clone)]
+pub struct Paths {
+    data_dir: PathBuf,
+}
+
+impl Paths {
+    /// The layout below a data folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+        }
+    }
+
+    /// The data folder itself.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Folder of all pods.
+    pub fn pods(&self) -> PathBuf {
+        self.data_dir.join("pods")
+    }
+
+    /// Everything of a pod that outlives a boot.
+    pub fn pod(&self, pod_uid: &str) -> PathBuf {
+        self.pods().join(pod_uid)
+    }
+
+    /// Where a container's log lies; once rotated, its older part has ".1" added.
+    pub fn log(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
+        let folder = self.pod(pod_uid).join("logs").join(container);
+        folder.join(format!("{attempt}.log"))
+    }
+
+    /// Exists once a container's process may have been started.
+    pub fn started(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
+        let folder = self.pod(pod_uid).join("started");
+        folder.join(format!("{container}.{attempt}"))
+    }
+
+    /// Generated network configuration and given-out addresses.
+    pub fn cni(&self) -> PathBuf {
+        self.data_dir.join("cni")
+    }
+
+    /// What does not survive a boot.
+    pub fn run(&self) -> PathBuf {
+        self.data_dir.join("run")
+    }
+
+    /// The pin of a pod's network namespace.
+    pub fn netns(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("netns").join(pod_uid)
+    }
+
+    /// Folder of all pipes.
+    pub fn io(&self) -> PathBuf {
+        self.run().join("io")
+    }
+
+    /// Folder of a container's pipes.
+    pub fn container_io(&self, container_id: &str) -> PathBuf {
+        self.io().join(container_id)
+    }
+
+    /// The carrier's socket.
+    pub fn carrier_socket(&self) -> PathBuf {
+        self.run().join("carrier.sock")
+    }
+
+    /// Locked by the carrier for as long as it lives.
+    pub fn carrier_lock(&self) -> PathBuf {
+        self.run().join("carrier.lock")
+    }
+
+    /// What the carrier has to say.
+    pub fn carrier_log(&self) -> PathBuf {
+        self.data_dir.join("carrier.log")
+    }
+}
