@@ -1,4 +1,5 @@
 //! A machine that runs containers for Barge.
 
+pub mod carrier;
 pub mod files;
 pub mod runtime;

@@ -1,0 +1,94 @@
+//! What control and carrier say to each other: one JSON object a line, one answer for each.
+
+use serde::{Deserialize, Serialize};
+
+/// Raised when a carrier of before would misunderstand.
+pub const VERSION: u32 = 1;
+
+/// No line is longer.
+pub const LONGEST: u64 = 64 * 1024;
+
+/// A request with the version of who asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`VERSION`] of control.
+    pub version: u32,
+    /// What is wanted.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// What control may want. All are safe to repeat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Nothing but an answer.
+    Ping,
+    /// Make pipes for a container, open them, and drain them into its log.
+    Attach(Attachment),
+    /// Take what is still in a container's pipes, and remove them.
+    Detach {
+        /// The container's id.
+        id: String,
+    },
+    /// End, unless pipes are attached.
+    Shutdown,
+    /// End and leave the pipes to a successor.
+    Leave,
+}
+
+/// A container's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The container's id.
+    pub id: String,
+    /// Uid of its pod.
+    pub pod_uid: String,
+    /// Name in the pod.
+    pub container: String,
+    /// Which restart.
+    pub attempt: u32,
+}
+
+/// The carrier's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`VERSION`] of the carrier.
+    pub version: u32,
+    /// Of the program it runs.
+    pub build: String,
+    /// Its process id.
+    pub pid: u32,
+    /// How many containers it drains.
+    pub attached: usize,
+    /// What went wrong, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Carriers outlive upgrades: what is on the wire cannot change silently.
+    #[test]
+    fn golden() {
+        let attach = Envelope {
+            version: VERSION,
+            request: Request::Attach(Attachment {
+                id: "u-c-0".into(),
+                pod_uid: "u".into(),
+                container: "c".into(),
+                attempt: 0,
+            }),
+        };
+        let text = serde_json::to_string(&attach).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"op":"attach","id":"u-c-0","pod_uid":"u","container":"c","attempt":0}"#
+        );
+        let back: Envelope = serde_json::from_str(r#"{"version":1,"op":"shutdown"}"#).unwrap();
+        assert!(matches!(back.request, Request::Shutdown));
+    }
+}
