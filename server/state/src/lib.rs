@@ -1,1 +1,41 @@
+//! Barge's replicated state: what the cluster should be and what is known of it.
+//!
+//! A [`State`] changes only by [`State::apply`], a function of the state, the Raft term and a
+//! [`Transaction`](barge_proto::v1::Transaction). It has no I/O, no clock and no randomness, so every
+//! manager that applies the same log has the same state; `clippy.toml` beside this crate keeps it so.
+//! Time is the transaction's, uids are stamped by whoever proposes it.
+//!
+//! - `kind`: the kinds of records and their identity
+//! - [`tables`] and [`table`]: where records live, with all indexes
+//! - [`apply`]: the rules of transactions
+//! - [`requests`]: what makes a retried request apply at most once
+//! - [`view`]: objects as the API shows them
+//! - [`history`]: recent changes, for watches
 
+mod apply;
+mod capacity;
+mod changed;
+mod claims;
+mod history;
+mod kind;
+pub mod limits;
+mod pods;
+mod quantity;
+mod read;
+mod requests;
+mod restore;
+mod rules;
+mod state;
+mod table;
+mod tables;
+mod view;
+
+pub use apply::Applied;
+pub use capacity::{Usage, is_finished};
+pub use changed::Changed;
+pub use claims::Claim;
+pub use history::{Expired, History};
+pub use kind::{DecodeError, Kind, RecordKind, Stored};
+pub use requests::RequestChanges;
+pub use restore::Meta;
+pub use state::State;

@@ -1,0 +1,133 @@
+//! The rules of transactions.
+
+mod bind;
+mod events;
+mod preconditions;
+mod put;
+mod remove;
+mod terminate;
+mod tokens;
+mod work;
+
+use barge_proto::v1::{Outcome, Refusal, RefusalReason, Transaction, change::Change as Action};
+
+use crate::{changed::Changed, requests::RequestChanges, state::State};
+use work::Work;
+
+pub(crate) use work::find;
+
+/// What a transaction did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    /// The answer for the proposer.
+    pub outcome: Outcome,
+    /// Every record that was written, in the order of their revisions; none when it was refused.
+    pub changes: Vec<Changed>,
+    /// What is remembered and forgotten of clients' requests.
+    pub requests: RequestChanges,
+}
+
+/// A refusal with its sentence.
+pub(crate) fn refusal(reason: RefusalReason, message: impl Into<String>) -> Refusal {
+    Refusal {
+        reason: reason.into(),
+        message: message.into(),
+        target: None,
+    }
+}
+
+impl State {
+    /// Applies a transaction that was committed in `term`: all of it, or nothing when a rule refuses it,
+    /// except that a refused Bind is only answered. Changes take effect in their order. It never fails in any
+    /// other way, and gives the same result on every manager.
+    pub fn apply(&mut self, term: u64, tx: &Transaction) -> Applied {
+        if let Some(request) = &tx.request {
+            match self.requests.check(request, &tx.principal, self.revision) {
+                Ok(None) => {}
+                Ok(Some(outcome)) => {
+                    return Applied {
+                        outcome,
+                        ..Applied::default()
+                    };
+                }
+                Err(refusal) => return self.refused(refusal),
+            }
+        }
+        if tx.term != 0 && tx.term != term {
+            let message = format!("decided in term {}, applied in term {term}", tx.term);
+            return self.refused(refusal(RefusalReason::WrongTerm, message));
+        }
+        for precondition in &tx.preconditions {
+            if let Err(refusal) = preconditions::check(self, precondition) {
+                return self.refused(refusal);
+            }
+        }
+        let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
+        match run(&mut work, tx) {
+            Ok(()) => {
+                let (revision, changes, binds) = work.finish();
+                self.revision = revision;
+                let mut outcome = Outcome {
+                    revision,
+                    binds,
+                    ..Outcome::default()
+                };
+                let requests = self.remember(tx, &mut outcome);
+                Applied {
+                    outcome,
+                    changes,
+                    requests,
+                }
+            }
+            Err(refusal) => {
+                work.undo();
+                self.refused(refusal)
+            }
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Applied {
+        let outcome = Outcome {
+            revision: self.revision,
+            refusal: Some(refusal),
+            ..Outcome::default()
+        };
+        Applied {
+            outcome,
+            ..Applied::default()
+        }
+    }
+
+    fn remember(&mut self, tx: &Transaction, outcome: &mut Outcome) -> RequestChanges {
+        let Some(request) = &tx.request else {
+            return RequestChanges::default();
+        };
+        let limit = self.limits.requests;
+        let changes = self
+            .requests
+            .remember(request, &tx.principal, outcome, limit);
+        // Requests that change nothing share a revision. When the floor rises above it, the revision has to
+        // follow, or no client could ever have seen enough.
+        self.revision = self.revision.max(self.requests.floor());
+        changes
+    }
+}
+
+fn run(work: &mut Work<'_>, tx: &Transaction) -> Result<(), Refusal> {
+    for change in &tx.changes {
+        match &change.change {
+            Some(Action::Put(record)) => put::put(work, record)?,
+            Some(Action::PutStatus(record)) => put::put_status(work, record)?,
+            Some(Action::Remove(target)) => remove::remove(work, target)?,
+            Some(Action::Bind(bind)) => bind::bind(work, bind),
+            Some(Action::TerminatePod(terminate)) => terminate::terminate(work, terminate),
+            Some(Action::RecordEvent(event)) => events::record(work, event)?,
+            Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, *time),
+            Some(Action::UseToken(token)) => tokens::use_token(work, token)?,
+            None => return Err(refusal(RefusalReason::Invalid, "a change without content")),
+        }
+    }
+    put::check_templates(work)?;
+    remove::collect(work);
+    Ok(())
+}

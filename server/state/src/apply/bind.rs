@@ -1,0 +1,71 @@
+//! Binding pods to nodes: the last check, with the state as it is and not as the scheduler saw it.
+
+use barge_proto::v1::{Bind, Node};
+
+use super::work::Work;
+use crate::{
+    capacity::{Usage, is_finished},
+    kind::Kind,
+    pods,
+};
+
+/// Binds a pod, or answers why not.
+pub fn bind(work: &mut Work<'_>, bind: &Bind) {
+    let answer = match check(work, bind) {
+        Err(why) => why,
+        Ok(()) => {
+            if let Some(pod) = work.tables.pods.by_uid(&bind.pod_uid).cloned() {
+                let mut bound = pod.as_ref().clone();
+                bound.node_uid.clone_from(&bind.node_uid);
+                bound.bound = Some(work.now);
+                bound.status = bound
+                    .status
+                    .take()
+                    .map(|status| pods::compact(status, true));
+                work.write(Some(pod), bound);
+            }
+            String::new()
+        }
+    };
+    work.binds.push(answer);
+}
+
+fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
+    let Some(pod) = work.tables.pods.by_uid(&bind.pod_uid) else {
+        return Err("the pod is gone".to_owned());
+    };
+    if !pod.node_uid.is_empty() {
+        return Err("the pod is bound already".to_owned());
+    }
+    if pod.meta().deletion_timestamp.is_some() || is_finished(pod) {
+        return Err("the pod has ended".to_owned());
+    }
+    let Some(node) = work.tables.nodes.by_uid(&bind.node_uid) else {
+        return Err("the node is gone".to_owned());
+    };
+    if node.spec.as_ref().is_some_and(|spec| spec.unschedulable) {
+        return Err("the node is unschedulable".to_owned());
+    }
+    if !is_ready(node) {
+        return Err("the node is not ready".to_owned());
+    }
+    if work.tables.revisions.by_uid(&pod.template_uid).is_none() {
+        return Err("the pod's template is gone".to_owned());
+    }
+    let free = Usage::allocatable(node).minus(work.tables.capacity.node(node.uid()));
+    match work
+        .tables
+        .capacity
+        .template(&pod.template_uid)
+        .lacking_in(free)
+    {
+        None => Ok(()),
+        Some(why) => Err(why.to_owned()),
+    }
+}
+
+/// Whether the managers hear from a node: its condition Ready is True.
+pub fn is_ready(node: &Node) -> bool {
+    let mut conditions = node.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.r#type == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,70 @@
+//! What a transaction demands of the state before it changes anything.
+
+use barge_proto::v1::{Precondition, RecordRef, Refusal, RefusalReason, precondition::Must};
+
+use crate::{
+    apply::refusal,
+    kind::{RecordKind, Stored},
+    state::State,
+};
+
+/// Checks one precondition.
+///
+/// # Errors
+/// A refusal that names the target and what is the case instead.
+pub fn check(state: &State, precondition: &Precondition) -> Result<(), Refusal> {
+    let target = precondition.target.clone().unwrap_or_default();
+    let found = state.find(&target);
+    let problem = match &precondition.must {
+        None => Some((
+            RefusalReason::Invalid,
+            "is named in a precondition without a demand".into(),
+        )),
+        Some(Must::Absent(true)) | Some(Must::Exists(false)) => {
+            found.map(|_| (RefusalReason::Exists, "exists already".to_owned()))
+        }
+        Some(must) => match found {
+            None => Some((RefusalReason::NotFound, "does not exist".to_owned())),
+            Some(found) => unmet(&found, must).map(|why| (RefusalReason::Conflict, why)),
+        },
+    };
+    match problem {
+        None => Ok(()),
+        Some((reason, why)) => {
+            let message = format!("{} {why}", describe(&target));
+            Err(Refusal {
+                target: Some(target),
+                ..refusal(reason, message)
+            })
+        }
+    }
+}
+
+fn unmet(found: &Stored, must: &Must) -> Option<String> {
+    let meta = found.meta();
+    match must {
+        Must::Uid(uid) if *uid != meta.uid => Some(format!(
+            "is another one now: its uid is {}, not {uid}",
+            meta.uid
+        )),
+        Must::Generation(generation) if *generation != meta.generation => Some(format!(
+            "has changed: its generation is {}, not {generation}",
+            meta.generation
+        )),
+        Must::Revision(revision) if revision.to_string() != meta.resource_version => Some(format!(
+            "has changed: its resource version is {}, not {revision}",
+            meta.resource_version
+        )),
+        _ => None,
+    }
+}
+
+/// Names a record for people: "Deployment default/web".
+pub fn describe(target: &RecordRef) -> String {
+    let kind = RecordKind::from_number(target.kind).map_or("record", RecordKind::name);
+    match (target.namespace.as_str(), target.name.as_str()) {
+        (_, "") => format!("{kind} with uid {}", target.uid),
+        ("", name) => format!("{kind} {name}"),
+        (namespace, name) => format!("{kind} {namespace}/{name}"),
+    }
+}

@@ -1,0 +1,191 @@
+//! Creating and changing records.
+
+use std::sync::Arc;
+
+use barge_proto::v1::{
+    Namespace, ObjectMeta, Record, RecordRef, Refusal, RefusalReason, record::Record as Body,
+};
+
+use super::{preconditions::describe, refusal, work::Work};
+use crate::{
+    claims::claims,
+    kind::{Kind, for_each_kind},
+    rules::Rules,
+};
+
+macro_rules! define {
+    ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
+        /// Creates or changes a record, its status apart. The status of a new one is taken as it is.
+        ///
+        /// # Errors
+        /// EXISTS when another record has the name, TAKEN when another has an address or port of it, CONFLICT
+        /// when its namespace is being removed, INVALID when it breaks a rule of its kind.
+        pub fn put(work: &mut Work<'_>, record: &Record) -> Result<(), Refusal> {
+            match &record.record {
+                $(Some(Body::$variant(record)) => put_record(work, record),)*
+                None => Err(refusal(RefusalReason::Invalid, "a record without content")),
+            }
+        }
+
+        /// Changes the status of a record; nothing when the record is gone.
+        ///
+        /// # Errors
+        /// INVALID for kinds without a status.
+        pub fn put_status(work: &mut Work<'_>, record: &Record) -> Result<(), Refusal> {
+            match &record.record {
+                $(Some(Body::$variant(record)) => put_record_status(work, record),)*
+                None => Err(refusal(RefusalReason::Invalid, "a record without content")),
+            }
+        }
+    };
+}
+for_each_kind!(define);
+
+fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> {
+    let old = existing(work, record)?;
+    let mut new = record.clone();
+    if let Err(rule) = new.prepare(old.as_deref()) {
+        return Err(refuse(record, RefusalReason::Invalid, &rule));
+    }
+    stamp(&mut new, old.as_deref(), work);
+    if old.as_deref() == Some(&new) {
+        return Ok(());
+    }
+    if old.as_deref().is_some_and(|old| !new.same_spec(old)) {
+        new.meta_mut().generation += 1;
+    }
+    let new = Arc::new(new);
+    for claim in claims(&K::stored(new.clone())) {
+        if work
+            .tables
+            .claims
+            .holder(&claim)
+            .is_some_and(|holder| holder != new.uid())
+        {
+            return Err(refuse(
+                record,
+                RefusalReason::Taken,
+                &format!("{claim} is taken"),
+            ));
+        }
+    }
+    if let crate::kind::Stored::Pod(pod) = K::stored(new.clone()) {
+        work.needed_templates.insert(pod.template_uid.clone());
+    }
+    work.write(old, Arc::unwrap_or_clone(new));
+    Ok(())
+}
+
+/// The record that a put changes; absent when it creates one.
+fn existing<K: Rules>(work: &Work<'_>, record: &K) -> Result<Option<Arc<K>>, Refusal> {
+    let meta = record.meta();
+    if meta.uid.is_empty() || meta.name.is_empty() {
+        let why = "a record has a uid and a name";
+        return Err(refuse(record, RefusalReason::Invalid, why));
+    }
+    let table = K::table(work.tables);
+    if let Some(old) = table.by_uid(&meta.uid) {
+        let named = old.meta();
+        if (&named.namespace, &named.name) != (&meta.namespace, &meta.name) {
+            let why = format!("the uid belongs to {}/{}", named.namespace, named.name);
+            return Err(refuse(record, RefusalReason::Invalid, &why));
+        }
+        return Ok(Some(old.clone()));
+    }
+    if table.by_name(&meta.namespace, &meta.name).is_some() {
+        return Err(refuse(
+            record,
+            RefusalReason::Exists,
+            "something of that name exists",
+        ));
+    }
+    let namespace: Option<&Arc<Namespace>> = work.tables.namespaces.by_name("", &meta.namespace);
+    if namespace.is_some_and(|namespace| namespace.meta().deletion_timestamp.is_some()) {
+        return Err(refuse(
+            record,
+            RefusalReason::Conflict,
+            "its namespace is being removed",
+        ));
+    }
+    Ok(None)
+}
+
+/// Sets what only the state decides.
+fn stamp<K: Rules>(new: &mut K, old: Option<&K>, work: &Work<'_>) {
+    let old = old.map(Kind::meta);
+    let now = work.now;
+    let meta = new.meta_mut();
+    match old {
+        Some(old) => {
+            let ObjectMeta {
+                resource_version,
+                generation,
+                creation_timestamp,
+                deletion_timestamp,
+                deletion_grace_period_seconds,
+                ..
+            } = old;
+            meta.resource_version.clone_from(resource_version);
+            meta.generation = *generation;
+            meta.creation_timestamp = *creation_timestamp;
+            meta.deletion_timestamp = *deletion_timestamp;
+            meta.deletion_grace_period_seconds = *deletion_grace_period_seconds;
+        }
+        None => {
+            meta.resource_version.clear();
+            meta.generation = 1;
+            meta.creation_timestamp.get_or_insert(now);
+            meta.deletion_timestamp = None;
+            meta.deletion_grace_period_seconds = None;
+        }
+    }
+}
+
+fn put_record_status<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> {
+    let Some(old) = K::table(work.tables).by_uid(record.uid()).cloned() else {
+        return Ok(());
+    };
+    let Some(new) = old.with_status(record) else {
+        return Err(refuse(
+            record,
+            RefusalReason::Invalid,
+            "this kind has no status",
+        ));
+    };
+    if *old != new {
+        work.write(Some(old), new);
+    }
+    Ok(())
+}
+
+/// Pods and their templates may come in any order within a transaction; in the end both have to be there.
+///
+/// # Errors
+/// INVALID when a template is missing.
+pub fn check_templates(work: &Work<'_>) -> Result<(), Refusal> {
+    let missing = |uid: &&String| {
+        work.tables.revisions.by_uid(uid).is_none() && work.tables.pods_by_template.count(uid) > 0
+    };
+    match work.needed_templates.iter().find(missing) {
+        None => Ok(()),
+        Some(uid) => Err(refusal(
+            RefusalReason::Invalid,
+            format!("a pod's template {uid} does not exist"),
+        )),
+    }
+}
+
+fn refuse<K: Kind>(record: &K, reason: RefusalReason, why: &str) -> Refusal {
+    let meta = record.meta();
+    let target = RecordRef {
+        kind: K::KIND.number(),
+        uid: meta.uid.clone(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+    };
+    let message = format!("{}: {why}", describe(&target));
+    Refusal {
+        target: Some(target),
+        ..refusal(reason, message)
+    }
+}

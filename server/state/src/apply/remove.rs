@@ -1,0 +1,173 @@
+//! Removing records with what belongs to them.
+
+use std::{mem, sync::Arc};
+
+use barge_proto::v1::{Namespace, RecordRef, Refusal, RefusalReason, Revision};
+
+use super::{refusal, terminate, work::Work};
+use crate::kind::{Kind, RecordKind, Stored};
+
+/// Removes a record and all that it owns; nothing when it is gone already. What is owned goes in these ways:
+/// - pods that run are terminated gracefully and stay until their node reports that they are gone; others go
+/// - templates stay as long as pods are made from them
+/// - what has another owner stays
+/// - a namespace loses all that is in it, and stays as long as pods are in it
+/// - a node loses the pods that are bound to it at once: nobody is left to report their end
+///
+/// # Errors
+/// INVALID when the reference names no kind.
+pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
+    if RecordKind::from_number(target.kind).is_none() {
+        return Err(refusal(
+            RefusalReason::Invalid,
+            "a reference without a kind",
+        ));
+    }
+    let Some(found) = work.find(target) else {
+        return Ok(());
+    };
+    match found {
+        Stored::Namespace(namespace) => {
+            let inside = work.tables.in_namespace(&namespace.meta().name);
+            cascade(work, inside);
+            mark_namespace(work, &namespace);
+        }
+        Stored::Revision(revision) => cascade(work, vec![Stored::Revision(revision)]),
+        other => {
+            let left = delete(work, other);
+            cascade(work, left);
+        }
+    }
+    Ok(())
+}
+
+/// Removes records because what they belong to is gone.
+fn cascade(work: &mut Work<'_>, mut queue: Vec<Stored>) {
+    // Templates wait until it is known which pods stay.
+    let mut templates = Vec::new();
+    while let Some(next) = queue.pop() {
+        // It may have been reached in another way, or have changed.
+        let Some(current) = work.tables.find_uid(next.kind(), &next.meta().uid) else {
+            continue;
+        };
+        match current {
+            Stored::Revision(revision) => {
+                queue.extend(orphans(work, revision.uid()));
+                templates.push(revision);
+            }
+            Stored::Pod(pod) if terminate::is_running(work, &pod) => {
+                terminate::mark(work, &pod, None, "");
+            }
+            other => queue.extend(delete(work, other)),
+        }
+    }
+    for template in templates {
+        mark_template(work, &template);
+    }
+}
+
+/// Removes a pod at once.
+pub fn remove_pod(work: &mut Work<'_>, pod: Stored) {
+    let left = delete(work, pod);
+    cascade(work, left);
+}
+
+/// Removes what only waited for its last pod.
+pub fn collect(work: &mut Work<'_>) {
+    for uid in mem::take(&mut work.loose_templates) {
+        let Some(template) = work.tables.revisions.by_uid(&uid).cloned() else {
+            continue;
+        };
+        let unused = work.tables.pods_by_template.count(&uid) == 0;
+        if unused && (is_terminating(template.as_ref()) || !has_owner(work, template.as_ref())) {
+            work.delete(Stored::Revision(template));
+        }
+    }
+    for name in mem::take(&mut work.loose_namespaces) {
+        let namespace = work.tables.namespaces.by_name("", &name).cloned();
+        if let Some(namespace) = namespace.filter(|found| is_terminating(found.as_ref()))
+            && !has_pods(work, &name)
+        {
+            for record in work.tables.in_namespace(&name) {
+                work.delete(record);
+            }
+            work.delete(Stored::Namespace(namespace));
+        }
+    }
+}
+
+/// Removes a template, or has it removed with its last pod.
+fn mark_template(work: &mut Work<'_>, template: &Arc<Revision>) {
+    if work.tables.pods_by_template.count(template.uid()) == 0 {
+        work.delete(Stored::Revision(template.clone()));
+    } else if !is_terminating(template.as_ref()) {
+        let mut marked = template.as_ref().clone();
+        marked.meta_mut().deletion_timestamp = Some(work.now);
+        work.write(Some(template.clone()), marked);
+    }
+}
+
+/// Removes a namespace, or has it removed with its last pod.
+fn mark_namespace(work: &mut Work<'_>, namespace: &Arc<Namespace>) {
+    if !has_pods(work, &namespace.meta().name) {
+        work.delete(Stored::Namespace(namespace.clone()));
+    } else if !is_terminating(namespace.as_ref()) {
+        let mut marked = namespace.as_ref().clone();
+        marked.meta_mut().deletion_timestamp = Some(work.now);
+        marked.status.get_or_insert_default().phase = "Terminating".to_owned();
+        work.write(Some(namespace.clone()), marked);
+    }
+}
+
+fn is_terminating<K: Kind>(record: &K) -> bool {
+    record.meta().deletion_timestamp.is_some()
+}
+
+fn has_owner<K: Kind>(work: &Work<'_>, record: &K) -> bool {
+    record
+        .meta()
+        .owner_references
+        .iter()
+        .any(|owner| work.tables.exists(&owner.uid))
+}
+
+fn has_pods(work: &Work<'_>, namespace: &str) -> bool {
+    work.tables
+        .pods
+        .list(Some(namespace), None)
+        .next()
+        .is_some()
+}
+
+/// Removes one record and returns what it leaves behind.
+pub fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
+    let uid = record.meta().uid.clone();
+    let bound: Vec<Stored> = match &record {
+        Stored::Node(_) => work
+            .tables
+            .pods_by_node
+            .get(&uid)
+            .cloned()
+            .map(Stored::Pod)
+            .collect(),
+        _ => Vec::new(),
+    };
+    work.delete(record);
+    let mut left = orphans(work, &uid);
+    for pod in bound {
+        left.extend(delete(work, pod));
+    }
+    left
+}
+
+/// What belongs to this uid and to nothing else that exists.
+fn orphans(work: &Work<'_>, uid: &str) -> Vec<Stored> {
+    let mut owned = work.tables.owned(uid);
+    owned.retain(|record| {
+        let owners = &record.meta().owner_references;
+        !owners
+            .iter()
+            .any(|owner| owner.uid != uid && work.tables.exists(&owner.uid))
+    });
+    owned
+}

@@ -1,0 +1,113 @@
+//! A transaction under way: what it has done, so that it can be undone.
+
+use std::{collections::BTreeSet, mem, sync::Arc};
+
+use barge_proto::v1::{RecordRef, Time};
+
+use crate::{
+    changed::Changed,
+    kind::{Kind, RecordKind, Stored},
+    limits::Limits,
+    tables::Tables,
+};
+
+/// The tables with the changes that were made so far.
+pub struct Work<'a> {
+    /// Read them; they are changed by [`Work::write`] and [`Work::delete`] only.
+    pub tables: &'a mut Tables,
+    /// The transaction's time.
+    pub now: Time,
+    pub limits: Limits,
+    /// Why Binds were refused, in order.
+    pub binds: Vec<String>,
+    /// Templates of pods that were created, which have to exist in the end.
+    pub needed_templates: BTreeSet<String>,
+    /// Templates that may have lost their last pod.
+    pub loose_templates: BTreeSet<String>,
+    /// Namespaces that may have lost their last pod.
+    pub loose_namespaces: BTreeSet<String>,
+    revision: u64,
+    changes: Vec<Changed>,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(
+        tables: &'a mut Tables,
+        revision: u64,
+        time: Option<Time>,
+        limits: Limits,
+    ) -> Work<'a> {
+        Work {
+            tables,
+            now: time.unwrap_or_default(),
+            limits,
+            binds: Vec::new(),
+            needed_templates: BTreeSet::new(),
+            loose_templates: BTreeSet::new(),
+            loose_namespaces: BTreeSet::new(),
+            revision,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Replaces `before` by `after`, which becomes the next revision.
+    pub fn write<K: Kind>(&mut self, before: Option<Arc<K>>, mut after: K) {
+        after.meta_mut().resource_version = (self.revision + 1).to_string();
+        self.swap(before.map(K::stored), Some(K::stored(Arc::new(after))));
+    }
+
+    /// Removes a record, which must be in the tables as it is.
+    pub fn delete(&mut self, record: Stored) {
+        if let Stored::Pod(pod) = &record {
+            self.loose_templates.insert(pod.template_uid.clone());
+            self.loose_namespaces.insert(pod.meta().namespace.clone());
+        }
+        self.swap(Some(record), None);
+    }
+
+    fn swap(&mut self, before: Option<Stored>, after: Option<Stored>) {
+        let template = match before.as_ref().or(after.as_ref()) {
+            Some(Stored::Pod(pod)) => self.tables.revisions.by_uid(&pod.template_uid).cloned(),
+            _ => None,
+        };
+        self.tables.swap(before.as_ref(), after.as_ref());
+        self.revision += 1;
+        self.changes.push(Changed {
+            revision: self.revision,
+            before,
+            after,
+            template,
+        });
+    }
+
+    /// The record that a reference names; see [`crate::State::find`].
+    pub fn find(&self, target: &RecordRef) -> Option<Stored> {
+        find(self.tables, target)
+    }
+
+    /// The revision, the changes and the answers to Binds.
+    pub fn finish(self) -> (u64, Vec<Changed>, Vec<String>) {
+        (self.revision, self.changes, self.binds)
+    }
+
+    /// Takes everything back.
+    pub fn undo(mut self) {
+        for change in mem::take(&mut self.changes).iter().rev() {
+            self.tables
+                .swap(change.after.as_ref(), change.before.as_ref());
+        }
+    }
+}
+
+/// The record that a reference names, by uid or else by name; where both are given both have to fit.
+pub fn find(tables: &Tables, target: &RecordRef) -> Option<Stored> {
+    let kind = RecordKind::from_number(target.kind)?;
+    if target.uid.is_empty() {
+        return tables.find_name(kind, &target.namespace, &target.name);
+    }
+    let found = tables.find_uid(kind, &target.uid)?;
+    let meta = found.meta();
+    let fits =
+        target.name.is_empty() || (target.namespace == meta.namespace && target.name == meta.name);
+    fits.then_some(found)
+}

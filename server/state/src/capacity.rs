@@ -1,0 +1,188 @@
+//! What pods ask for and what nodes have left.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barge_proto::v1::{Node, PodRecord, PodSpec, Quantity, Revision};
+
+use crate::{kind::Kind, quantity};
+
+/// Amounts of what the scheduler reserves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Usage {
+    /// Thousandths of a processor.
+    pub cpu_milli: i64,
+    /// Bytes of memory.
+    pub memory_bytes: i64,
+    /// Pods.
+    pub pods: i64,
+}
+
+impl Usage {
+    /// The sum; saturating, because quantities may be as large as anybody writes them.
+    #[must_use]
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            pods: self.pods.saturating_add(other.pods),
+        }
+    }
+
+    /// The difference; negative where there is less than was taken.
+    #[must_use]
+    pub fn minus(self, other: Usage) -> Usage {
+        Usage {
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            pods: self.pods.saturating_sub(other.pods),
+        }
+    }
+
+    /// What one pod of this spec reserves: the sum of its containers' requests, which default to their
+    /// limits. A quantity that cannot be read counts as more than any node has.
+    pub fn of_spec(spec: &PodSpec) -> Usage {
+        let pod = Usage {
+            pods: 1,
+            ..Usage::default()
+        };
+        spec.containers
+            .iter()
+            .filter_map(|container| container.resources.as_ref())
+            .fold(pod, |sum, resources| {
+                let request = |name| {
+                    let quantity = resources.requests.get(name).or(resources.limits.get(name));
+                    quantity.map_or(0, |quantity| quantity::milli(quantity).unwrap_or(i64::MAX))
+                };
+                sum.plus(Usage {
+                    cpu_milli: request("cpu"),
+                    memory_bytes: bytes(request("memory")),
+                    pods: 0,
+                })
+            })
+    }
+
+    /// What pods may use of a node: its `status.allocatable`, zero for what it does not name.
+    pub fn allocatable(node: &Node) -> Usage {
+        let milli = |name| {
+            let quantity = node
+                .status
+                .as_ref()
+                .and_then(|status| status.allocatable.get(name));
+            quantity
+                .and_then(|quantity: &Quantity| quantity::milli(quantity).ok())
+                .unwrap_or(0)
+        };
+        Usage {
+            cpu_milli: milli("cpu"),
+            memory_bytes: milli("memory") / 1000,
+            pods: milli("pods") / 1000,
+        }
+    }
+
+    /// The first resource of which there is not enough in `free`, as a sentence for people.
+    pub fn lacking_in(self, free: Usage) -> Option<&'static str> {
+        if self.pods > free.pods {
+            Some("too many pods")
+        } else if self.cpu_milli > 0 && self.cpu_milli > free.cpu_milli {
+            Some("insufficient cpu")
+        } else if self.memory_bytes > 0 && self.memory_bytes > free.memory_bytes {
+            Some("insufficient memory")
+        } else {
+            None
+        }
+    }
+}
+
+/// Whole units of thousandths, rounded up.
+fn bytes(milli: i64) -> i64 {
+    if milli == i64::MAX {
+        milli
+    } else {
+        milli.saturating_add(999) / 1000
+    }
+}
+
+/// Whether a pod has ended for good: its resources are free.
+pub fn is_finished(pod: &PodRecord) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .map_or("", |status| status.phase.as_str());
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// What the pods of each node reserve, kept up to date with each change.
+#[derive(Debug, Default)]
+pub struct Capacity {
+    per_template: BTreeMap<String, Usage>,
+    per_node: BTreeMap<String, Usage>,
+}
+
+impl Capacity {
+    /// Follows a change of a template. Pods of it are not counted again: it never changes its containers.
+    pub fn swap_template(&mut self, before: Option<&Arc<Revision>>, after: Option<&Arc<Revision>>) {
+        match (before, after) {
+            (_, Some(after)) => {
+                let spec = after
+                    .template
+                    .as_ref()
+                    .and_then(|template| template.spec.as_ref());
+                let usage = spec.map_or(
+                    Usage {
+                        pods: 1,
+                        ..Usage::default()
+                    },
+                    Usage::of_spec,
+                );
+                self.per_template.insert(after.uid().to_owned(), usage);
+            }
+            (Some(before), None) => {
+                self.per_template.remove(before.uid());
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Follows a change of a pod.
+    pub fn swap_pod(&mut self, before: Option<&Arc<PodRecord>>, after: Option<&Arc<PodRecord>>) {
+        let (before, after) = (before.and_then(reserving), after.and_then(reserving));
+        if let (Some(before), Some(after)) = (before, after)
+            && before.node_uid == after.node_uid
+            && before.template_uid == after.template_uid
+        {
+            return;
+        }
+        if let Some(before) = before {
+            let usage = self.template(&before.template_uid);
+            if let Some(sum) = self.per_node.get_mut(&before.node_uid) {
+                *sum = sum.minus(usage);
+                if sum.pods == 0 {
+                    self.per_node.remove(&before.node_uid);
+                }
+            }
+        }
+        if let Some(after) = after {
+            let usage = self.template(&after.template_uid);
+            let sum = self.per_node.entry(after.node_uid.clone()).or_default();
+            *sum = sum.plus(usage);
+        }
+    }
+
+    /// What one pod of a template reserves.
+    pub fn template(&self, uid: &str) -> Usage {
+        self.per_template.get(uid).copied().unwrap_or(Usage {
+            pods: 1,
+            ..Usage::default()
+        })
+    }
+
+    /// What the pods of a node reserve together.
+    pub fn node(&self, uid: &str) -> Usage {
+        self.per_node.get(uid).copied().unwrap_or_default()
+    }
+}
+
+/// The pod, when it takes something of its node.
+fn reserving(pod: &Arc<PodRecord>) -> Option<&Arc<PodRecord>> {
+    Some(pod).filter(|pod| !pod.node_uid.is_empty() && !is_finished(pod))
+}

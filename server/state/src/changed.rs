@@ -1,0 +1,88 @@
+//! One change of one record, as `apply` reports it to the disk and to watchers.
+
+use std::sync::Arc;
+
+use barge_proto::v1::Revision;
+
+use crate::kind::{Kind, RecordKind, Stored};
+
+/// A record before and after it changed. At least one of the two is present, and both are of one kind,
+/// uid and name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Changed {
+    /// The revision of the change; no other change has it.
+    pub revision: u64,
+    /// Absent when the record was created.
+    pub before: Option<Stored>,
+    /// Absent when the record was removed.
+    pub after: Option<Stored>,
+    /// For pods, the template: it may be gone from the state by the time that the change is shown.
+    pub template: Option<Arc<Revision>>,
+}
+
+impl Changed {
+    /// The record after the change, or as it was when it was removed.
+    pub fn record(&self) -> Option<&Stored> {
+        self.after.as_ref().or(self.before.as_ref())
+    }
+
+    /// The kind of the record; absent only for a change without any.
+    pub fn kind(&self) -> Option<RecordKind> {
+        self.record().map(Stored::kind)
+    }
+
+    /// The record's uid.
+    pub fn uid(&self) -> &str {
+        self.record().map_or("", |record| &record.meta().uid)
+    }
+
+    /// The record's namespace; empty for kinds that have none.
+    pub fn namespace(&self) -> &str {
+        self.record().map_or("", |record| &record.meta().namespace)
+    }
+
+    /// The record's name.
+    pub fn name(&self) -> &str {
+        self.record().map_or("", |record| &record.meta().name)
+    }
+
+    /// The nodes a pod was bound to before and is bound to after the change; for nodes, the node itself.
+    pub fn node_uids(&self) -> impl Iterator<Item = &str> {
+        let before = self.before.as_ref().and_then(Stored::node_uid);
+        let after = self.after.as_ref().and_then(Stored::node_uid);
+        before
+            .into_iter()
+            .chain(after.filter(move |after| before != Some(*after)))
+    }
+
+    /// The record as a type, before and after; both absent when it is of another kind.
+    pub fn of<K: Kind>(&self) -> (Option<&Arc<K>>, Option<&Arc<K>>) {
+        let before = self.before.as_ref().and_then(K::from_stored);
+        (before, self.after.as_ref().and_then(K::from_stored))
+    }
+
+    /// Where the record lives on disk; see [`Stored::key`].
+    pub fn key(&self) -> Vec<u8> {
+        self.record().map(Stored::key).unwrap_or_default()
+    }
+}
+
+impl Stored {
+    /// A key among all records: the kind's number in one byte, then the uid.
+    pub fn key(&self) -> Vec<u8> {
+        let uid = self.meta().uid.as_bytes();
+        let mut key = Vec::with_capacity(uid.len() + 1);
+        key.push(self.kind() as u8);
+        key.extend_from_slice(uid);
+        key
+    }
+
+    /// The node that a pod is bound to, or the uid of a node.
+    pub fn node_uid(&self) -> Option<&str> {
+        match self {
+            Stored::Pod(pod) => Some(pod.node_uid.as_str()).filter(|uid| !uid.is_empty()),
+            Stored::Node(node) => Some(node.uid()),
+            _ => None,
+        }
+    }
+}

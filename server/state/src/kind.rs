@@ -1,0 +1,237 @@
+//! The kinds of records: what they have in common, and a record of any kind.
+
+use std::sync::Arc;
+
+use barge_proto::v1::{
+    ClusterRecord, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node,
+    ObjectMeta, PodRecord, Record, Revision, Service, TokenRecord, record::Record as Body,
+};
+use prost::Message;
+
+use crate::{table::Table, tables::Tables};
+
+/// Calls a macro with all kinds: variant, message, table, number (the field in `Record`), and a
+/// field with a reference to an object that its records are found by as if it owned them.
+macro_rules! for_each_kind {
+    ($then:ident) => {
+        $then! {
+            Namespace(Namespace) namespaces = 1,
+            Node(Node) nodes = 2,
+            Deployment(Deployment) deployments = 3,
+            Revision(Revision) revisions = 4,
+            Pod(PodRecord) pods = 5,
+            Service(Service) services = 6,
+            Endpoints(Endpoints) endpoints = 7,
+            Event(Event) events = 8 about involved_object,
+            Cluster(ClusterRecord) clusters = 9,
+            Manager(ManagerRecord) managers = 10,
+            Token(TokenRecord) tokens = 11,
+            Credential(CredentialRecord) credentials = 12,
+        }
+    };
+}
+pub(crate) use for_each_kind;
+
+/// What records without metadata answer; the state itself holds none.
+static NO_META: ObjectMeta = ObjectMeta {
+    name: String::new(),
+    namespace: String::new(),
+    uid: String::new(),
+    resource_version: String::new(),
+    generation: 0,
+    creation_timestamp: None,
+    deletion_timestamp: None,
+    deletion_grace_period_seconds: None,
+    labels: std::collections::BTreeMap::new(),
+    annotations: std::collections::BTreeMap::new(),
+    owner_references: Vec::new(),
+};
+
+/// Why bytes are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// They are no message.
+    #[error("decode a record")]
+    Malformed(#[from] prost::DecodeError),
+    /// They are empty, or of a newer version.
+    #[error("a record of an unknown kind")]
+    UnknownKind,
+}
+
+/// A message that the state keeps records of.
+pub trait Kind: Message + Clone + PartialEq + Default + 'static {
+    /// Which kind this is.
+    const KIND: RecordKind;
+
+    /// The metadata; an empty one when the message has none.
+    fn meta(&self) -> &ObjectMeta;
+
+    /// The metadata to be changed; added when the message has none.
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+
+    /// Uids that this record is found by in [`crate::State::owned`].
+    fn owner_uids(&self) -> Vec<&str>;
+
+    /// The uid.
+    fn uid(&self) -> &str {
+        &self.meta().uid
+    }
+
+    /// The revision at which this record last changed; 0 for one that is not from the state.
+    fn revision(&self) -> u64 {
+        self.meta().resource_version.parse().unwrap_or_default()
+    }
+
+    /// This record among those of all kinds.
+    fn stored(this: Arc<Self>) -> Stored;
+
+    /// The opposite of [`Kind::stored`]; absent when it is of another kind.
+    fn from_stored(stored: &Stored) -> Option<&Arc<Self>>;
+
+    #[doc(hidden)]
+    fn table(tables: &Tables) -> &Table<Self>;
+
+    #[doc(hidden)]
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
+}
+
+macro_rules! define {
+    ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
+        /// The kind of a record; its number is that of its field in `Record`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum RecordKind {
+            $(#[doc = stringify!($message)] $variant = $number,)*
+        }
+
+        impl RecordKind {
+            /// All kinds, by number.
+            pub const ALL: &[RecordKind] = &[$(RecordKind::$variant,)*];
+
+            /// The kind with this number.
+            pub fn from_number(number: u32) -> Option<RecordKind> {
+                match number {
+                    $($number => Some(RecordKind::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// The number that `RecordRef` uses.
+            pub fn number(self) -> u32 {
+                self as u32
+            }
+
+            /// The name that messages use ("Deployment").
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(RecordKind::$variant => stringify!($variant),)*
+                }
+            }
+        }
+
+        /// A record of any kind, shared with the state: cloning it is cheap.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Stored {
+            $(#[doc = stringify!($message)] $variant(Arc<$message>),)*
+        }
+
+        impl Stored {
+            /// The kind.
+            pub fn kind(&self) -> RecordKind {
+                match self {
+                    $(Stored::$variant(_) => RecordKind::$variant,)*
+                }
+            }
+
+            /// The metadata.
+            pub fn meta(&self) -> &ObjectMeta {
+                match self {
+                    $(Stored::$variant(record) => record.meta(),)*
+                }
+            }
+
+            /// Encodes it as a `Record`, without cloning it.
+            pub fn encode(&self) -> Vec<u8> {
+                let mut bytes = Vec::with_capacity(self.encoded_len());
+                match self {
+                    $(Stored::$variant(record) => {
+                        prost::encoding::message::encode($number, record.as_ref(), &mut bytes);
+                    })*
+                }
+                bytes
+            }
+
+            /// The length of [`Stored::encode`], in bytes.
+            pub fn encoded_len(&self) -> usize {
+                match self {
+                    $(Stored::$variant(record) => {
+                        prost::encoding::message::encoded_len($number, record.as_ref())
+                    })*
+                }
+            }
+
+            /// A copy as the message.
+            pub fn to_record(&self) -> Record {
+                let record = match self {
+                    $(Stored::$variant(record) => Body::$variant(record.as_ref().clone()),)*
+                };
+                Record { record: Some(record) }
+            }
+
+            /// Reads what [`Stored::encode`] wrote.
+            ///
+            /// # Errors
+            /// When the bytes are no record, or one of a kind that this version does not know.
+            pub fn decode(bytes: &[u8]) -> Result<Stored, DecodeError> {
+                let record = Record::decode(bytes)?;
+                Stored::from_record(record).ok_or(DecodeError::UnknownKind)
+            }
+
+            /// Takes a message's record; absent when the message is empty.
+            pub fn from_record(record: Record) -> Option<Stored> {
+                Some(match record.record? {
+                    $(Body::$variant(record) => Stored::$variant(Arc::new(record)),)*
+                })
+            }
+        }
+
+        $(impl Kind for $message {
+            const KIND: RecordKind = RecordKind::$variant;
+
+            fn meta(&self) -> &ObjectMeta {
+                self.metadata.as_ref().unwrap_or(&NO_META)
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                self.metadata.get_or_insert_default()
+            }
+
+            fn stored(this: Arc<Self>) -> Stored {
+                Stored::$variant(this)
+            }
+
+            fn from_stored(stored: &Stored) -> Option<&Arc<Self>> {
+                match stored {
+                    Stored::$variant(record) => Some(record),
+                    _ => None,
+                }
+            }
+
+            fn owner_uids(&self) -> Vec<&str> {
+                let owners = self.meta().owner_references.iter();
+                let uids = owners.map(|owner| owner.uid.as_str());
+                $(let uids = uids.chain(self.$about.as_ref().map(|object| object.uid.as_str()));)?
+                uids.collect()
+            }
+
+            fn table(tables: &Tables) -> &Table<Self> {
+                &tables.$table
+            }
+
+            fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+                &mut tables.$table
+            }
+        })*
+    };
+}
+for_each_kind!(define);

@@ -1,0 +1,36 @@
+//! Bounds of what the state keeps. They are part of `apply`: every manager has to use the same.
+
+/// Events kept about one object; a new one evicts the one that was seen least recently.
+pub const EVENTS_PER_OBJECT: usize = 32;
+
+/// Events kept in all; a new one evicts the one that was seen least recently.
+pub const EVENTS: usize = 16_384;
+
+/// Answered requests that are remembered. The oldest are forgotten, and with them every request id whose
+/// client had not seen a newer revision: it is refused from then on. At 20,000 writes a second this gives
+/// a client 13 seconds to retry.
+pub const REQUESTS: usize = 262_144;
+
+/// Seconds between TERM and KILL for pods whose template does not say.
+pub const GRACE_PERIOD_SECONDS: i64 = 30;
+
+/// The bounds of one state, for tests that want to reach them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Default [`EVENTS_PER_OBJECT`].
+    pub events_per_object: usize,
+    /// Default [`EVENTS`].
+    pub events: usize,
+    /// Default [`REQUESTS`].
+    pub requests: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            events_per_object: EVENTS_PER_OBJECT,
+            events: EVENTS,
+            requests: REQUESTS,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The state as a series of records, and back.
+
+use barge_proto::v1::{Record, StateMeta};
+
+use crate::{kind::Stored, limits::Limits, requests::Requests, state::State, tables::Tables};
+
+/// What the state knows besides its records: its revision and the remembered requests.
+pub type Meta = StateMeta;
+
+impl State {
+    /// Every record as a message, by kind and uid. Copies each; [`State::stored`] does not.
+    pub fn records(&self) -> impl Iterator<Item = Record> + use<'_> {
+        self.stored().map(|record| record.to_record())
+    }
+
+    /// Every record, by kind and uid.
+    pub fn stored(&self) -> impl Iterator<Item = Stored> + use<'_> {
+        self.tables.iter()
+    }
+
+    /// What is known besides the records. Its requests are many: who writes after each transaction takes
+    /// [`State::revision`], [`State::request_floor`] and the changes from [`crate::Applied::requests`].
+    pub fn meta(&self) -> Meta {
+        Meta {
+            revision: self.revision,
+            request_floor: self.requests.floor(),
+            requests: self.requests.iter().cloned().collect(),
+        }
+    }
+
+    /// The revision below which unknown request ids are refused.
+    pub fn request_floor(&self) -> u64 {
+        self.requests.floor()
+    }
+
+    /// The state that consisted of these records, in any order. Empty messages are skipped.
+    pub fn restore(records: impl Iterator<Item = Record>, meta: Meta) -> State {
+        State::restore_stored(
+            records.filter_map(Stored::from_record),
+            meta,
+            Limits::default(),
+        )
+    }
+
+    /// As [`State::restore`], from records of any origin and with other bounds.
+    pub fn restore_stored(
+        records: impl Iterator<Item = Stored>,
+        meta: Meta,
+        limits: Limits,
+    ) -> State {
+        let mut tables = Tables::default();
+        let mut pods = Vec::new();
+        for record in records {
+            // What a pod takes of its node is its template's to say.
+            if matches!(record, Stored::Pod(_)) {
+                pods.push(record);
+            } else {
+                tables.swap(None, Some(&record));
+            }
+        }
+        for pod in &pods {
+            tables.swap(None, Some(pod));
+        }
+        State {
+            tables,
+            revision: meta.revision,
+            requests: Requests::restore(meta),
+            limits,
+        }
+    }
+}
+
+impl PartialEq for State {
+    /// Whether both have the same records, revision and remembered requests; indexes follow from them.
+    fn eq(&self, other: &State) -> bool {
+        self.revision == other.revision
+            && self.requests == other.requests
+            && self.stored().eq(other.stored())
+    }
+}

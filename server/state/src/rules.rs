@@ -1,0 +1,121 @@
+//! What each kind demands of a put and of a status report.
+
+use barge_proto::v1::{
+    ClusterRecord, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node,
+    PodRecord, Revision, Service, TokenRecord,
+};
+
+use crate::{kind::Kind, pods};
+
+/// How a kind is written.
+pub trait Rules: Kind {
+    /// Brings a record that is put into the form in which it is kept: types are not stored, and what a put
+    /// may not change comes from `old`.
+    ///
+    /// # Errors
+    /// The rule it breaks, as a sentence.
+    fn prepare(&mut self, old: Option<&Self>) -> Result<(), String>;
+
+    /// Whether the generation stays.
+    fn same_spec(&self, _old: &Self) -> bool {
+        true
+    }
+
+    /// This record with the status of another; absent for kinds that have no status.
+    fn with_status(&self, _from: &Self) -> Option<Self> {
+        None
+    }
+}
+
+macro_rules! with_spec_and_status {
+    ($($kind:ident),*) => {
+        $(impl Rules for $kind {
+            fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
+                self.api_version.clear();
+                self.kind.clear();
+                if let Some(old) = old {
+                    self.status.clone_from(&old.status);
+                }
+                Ok(())
+            }
+
+            fn same_spec(&self, old: &Self) -> bool {
+                self.spec == old.spec
+            }
+
+            fn with_status(&self, from: &Self) -> Option<Self> {
+                Some($kind { status: from.status.clone(), ..self.clone() })
+            }
+        })*
+    };
+}
+with_spec_and_status!(Namespace, Node, Deployment, Service);
+
+macro_rules! with_type_only {
+    ($($kind:ident),*) => {
+        $(impl Rules for $kind {
+            fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+                self.api_version.clear();
+                self.kind.clear();
+                Ok(())
+            }
+        })*
+    };
+}
+with_type_only!(Endpoints, Event);
+
+macro_rules! internal {
+    ($($kind:ident),*) => {
+        $(impl Rules for $kind {
+            fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+                Ok(())
+            }
+        })*
+    };
+}
+internal!(ClusterRecord, ManagerRecord, TokenRecord, CredentialRecord);
+
+impl Rules for Revision {
+    fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
+        // Pods hold on to the template, and its requests are accounted for once.
+        match old {
+            Some(old) if old.template != self.template => {
+                Err("a Revision's template never changes".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Rules for PodRecord {
+    fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
+        if self.template_uid.is_empty() {
+            return Err("a pod has a template".to_owned());
+        }
+        if let Some(old) = old {
+            if self.template_uid != old.template_uid {
+                return Err("a pod's template never changes".to_owned());
+            }
+            self.node_uid.clone_from(&old.node_uid);
+            self.bound = old.bound;
+            self.status.clone_from(&old.status);
+        } else if !self.node_uid.is_empty() {
+            return Err("a pod is bound to a node by Bind only".to_owned());
+        } else {
+            self.bound = None;
+            self.status = self
+                .status
+                .take()
+                .map(|status| pods::compact(status, false));
+        }
+        Ok(())
+    }
+
+    fn with_status(&self, from: &Self) -> Option<Self> {
+        let status = pods::report(self, from.status.clone().unwrap_or_default());
+        Some(PodRecord {
+            status: Some(status),
+            ..self.clone()
+        })
+    }
+}

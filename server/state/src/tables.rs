@@ -1,0 +1,154 @@
+//! All tables, and the indexes that go with them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use barge_proto::v1::{
+    ClusterRecord, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node,
+    PodRecord, Revision, Service, TokenRecord,
+};
+
+use crate::{
+    capacity::Capacity,
+    claims::Claims,
+    kind::{Kind, Stored, for_each_kind},
+    table::{Index, Table},
+};
+
+/// When an event was last seen, and its uid: the order in which events are evicted.
+pub type EventAge = (i64, i32, String);
+
+macro_rules! define {
+    ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
+        /// Every record, found by all its keys.
+        #[derive(Debug, Default)]
+        pub struct Tables {
+            $(pub $table: Table<$message>,)*
+            /// Pods by the node they are bound to; unbound ones under "".
+            pub pods_by_node: Index<PodRecord>,
+            /// Pods by their template.
+            pub pods_by_template: Index<PodRecord>,
+            /// Events, the one that was seen least recently first.
+            pub events_by_age: BTreeSet<EventAge>,
+            /// Values that must be unique.
+            pub claims: Claims,
+            /// What pods take of nodes.
+            pub capacity: Capacity,
+        }
+
+        impl Tables {
+            /// Replaces one record by another of the same kind, uid and name, in its table and all indexes.
+            /// This is the only way a record changes; called with its arguments exchanged it undoes itself.
+            pub fn swap(&mut self, before: Option<&Stored>, after: Option<&Stored>) {
+                let kind = before.or(after).map(Stored::kind);
+                match kind {
+                    $(Some(crate::kind::RecordKind::$variant) => {
+                        let before = before.and_then(<$message>::from_stored);
+                        let after = after.and_then(<$message>::from_stored);
+                        self.$table.swap(before, after);
+                    })*
+                    None => {}
+                }
+                self.claims.swap(before, after);
+                self.swap_indexes(before, after);
+            }
+
+            /// All records: by kind, then by uid.
+            pub fn iter(&self) -> impl Iterator<Item = Stored> + use<'_> {
+                std::iter::empty()
+                    $(.chain(self.$table.iter().map(|record| Stored::$variant(record.clone()))))*
+            }
+
+            /// The record of any kind that has this uid.
+            pub fn find_uid(&self, kind: crate::kind::RecordKind, uid: &str) -> Option<Stored> {
+                match kind {
+                    $(crate::kind::RecordKind::$variant => {
+                        self.$table.by_uid(uid).cloned().map(Stored::$variant)
+                    })*
+                }
+            }
+
+            /// The record of any kind that has this name.
+            pub fn find_name(
+                &self,
+                kind: crate::kind::RecordKind,
+                namespace: &str,
+                name: &str,
+            ) -> Option<Stored> {
+                match kind {
+                    $(crate::kind::RecordKind::$variant => {
+                        self.$table.by_name(namespace, name).cloned().map(Stored::$variant)
+                    })*
+                }
+            }
+
+            /// Whether a record of any kind has this uid.
+            pub fn exists(&self, uid: &str) -> bool {
+                $(self.$table.by_uid(uid).is_some())||*
+            }
+
+            /// What an object owns, events about it apart: they outlive it.
+            pub fn owned(&self, uid: &str) -> Vec<Stored> {
+                let mut owned = Vec::new();
+                $(owned.extend(self.$table.owned(uid).cloned().map(Stored::$variant));)*
+                owned.retain(|record| !matches!(record, Stored::Event(_)));
+                owned
+            }
+
+            /// All records of a namespace.
+            pub fn in_namespace(&self, namespace: &str) -> Vec<Stored> {
+                let mut inside = Vec::new();
+                $(inside.extend(
+                    self.$table.list(Some(namespace), None).cloned().map(Stored::$variant),
+                );)*
+                inside
+            }
+        }
+    };
+}
+for_each_kind!(define);
+
+impl Tables {
+    fn swap_indexes(&mut self, before: Option<&Stored>, after: Option<&Stored>) {
+        match (before, after) {
+            (Some(Stored::Pod(_)), _) | (_, Some(Stored::Pod(_))) => {
+                self.swap_pod(
+                    before.and_then(Kind::from_stored),
+                    after.and_then(Kind::from_stored),
+                );
+            }
+            (Some(Stored::Revision(_)), _) | (_, Some(Stored::Revision(_))) => {
+                self.capacity.swap_template(
+                    before.and_then(Kind::from_stored),
+                    after.and_then(Kind::from_stored),
+                );
+            }
+            (Some(Stored::Event(_)), _) | (_, Some(Stored::Event(_))) => {
+                if let Some(event) = before.and_then(Kind::from_stored) {
+                    self.events_by_age.remove(&age(event));
+                }
+                if let Some(event) = after.and_then(Kind::from_stored) {
+                    self.events_by_age.insert(age(event));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn swap_pod(&mut self, before: Option<&Arc<PodRecord>>, after: Option<&Arc<PodRecord>>) {
+        self.pods_by_node.swap(
+            before.map(|pod| (pod.node_uid.as_str(), pod)),
+            after.map(|pod| (pod.node_uid.as_str(), pod)),
+        );
+        self.pods_by_template.swap(
+            before.map(|pod| (pod.template_uid.as_str(), pod)),
+            after.map(|pod| (pod.template_uid.as_str(), pod)),
+        );
+        self.capacity.swap_pod(before, after);
+    }
+}
+
+/// The place of an event in the order of eviction.
+pub fn age(event: &Event) -> EventAge {
+    let time = event.last_timestamp.unwrap_or_default();
+    (time.seconds, time.nanos, event.uid().to_owned())
+}

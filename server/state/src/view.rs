@@ -1,0 +1,198 @@
+//! Objects as the API shows them.
+
+use std::sync::Arc;
+
+use barge_proto::v1::{
+    self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision, object,
+};
+
+use crate::{
+    changed::Changed,
+    kind::{Kind, Stored},
+    pods::POD_SCHEDULED,
+    state::State,
+};
+
+impl State {
+    /// The whole pod: its record, its template, the name and address of its node.
+    pub fn pod(&self, record: &PodRecord) -> Pod {
+        self.pod_from(record, self.template(record).map(Arc::as_ref))
+    }
+
+    /// As [`State::pod`] with a template that need not be in the state any more.
+    pub fn pod_from(&self, record: &PodRecord, template: Option<&Revision>) -> Pod {
+        let node: Option<&Arc<Node>> = self.by_uid(&record.node_uid);
+        let template = template.and_then(|revision| revision.template.as_ref());
+        let mut metadata = record.meta().clone();
+        if let Some(common) = template.and_then(|template| template.metadata.as_ref()) {
+            for (own, common) in [
+                (&mut metadata.labels, &common.labels),
+                (&mut metadata.annotations, &common.annotations),
+            ] {
+                for (key, value) in common {
+                    own.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
+        let mut spec = template
+            .and_then(|template| template.spec.clone())
+            .unwrap_or_default();
+        spec.node_name = node
+            .map(|node| node.meta().name.clone())
+            .unwrap_or_default();
+        let (api_version, kind) = type_of(v1::Kind::Pod);
+        Pod {
+            api_version,
+            kind,
+            metadata: Some(metadata),
+            spec: Some(spec),
+            status: Some(pod_status(record, node.map(Arc::as_ref))),
+        }
+    }
+
+    /// The object of this name, with its type filled in.
+    pub fn object(&self, kind: v1::Kind, namespace: &str, name: &str) -> Option<Object> {
+        match kind {
+            v1::Kind::Unspecified => None,
+            v1::Kind::Namespace => self.named::<v1::Namespace>(namespace, name),
+            v1::Kind::Node => self.named::<Node>(namespace, name),
+            v1::Kind::Deployment => self.named::<v1::Deployment>(namespace, name),
+            v1::Kind::Pod => self.named::<PodRecord>(namespace, name),
+            v1::Kind::Service => self.named::<v1::Service>(namespace, name),
+            v1::Kind::Endpoints => self.named::<v1::Endpoints>(namespace, name),
+            v1::Kind::Event => self.named::<v1::Event>(namespace, name),
+        }
+    }
+
+    /// The objects of a kind by namespace and name: of one namespace or of all, after (namespace, name).
+    pub fn objects<'a>(
+        &'a self,
+        kind: v1::Kind,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+    ) -> Box<dyn Iterator<Item = Object> + 'a> {
+        match kind {
+            v1::Kind::Unspecified => Box::new(std::iter::empty()),
+            v1::Kind::Namespace => self.listed::<v1::Namespace>(namespace, after),
+            v1::Kind::Node => self.listed::<Node>(namespace, after),
+            v1::Kind::Deployment => self.listed::<v1::Deployment>(namespace, after),
+            v1::Kind::Pod => self.listed::<PodRecord>(namespace, after),
+            v1::Kind::Service => self.listed::<v1::Service>(namespace, after),
+            v1::Kind::Endpoints => self.listed::<v1::Endpoints>(namespace, after),
+            v1::Kind::Event => self.listed::<v1::Event>(namespace, after),
+        }
+    }
+
+    /// A record as an object; absent for kinds that the API does not show. Pods take their template from the
+    /// state unless one is given.
+    pub fn view(&self, record: &Stored, template: Option<&Arc<Revision>>) -> Option<Object> {
+        macro_rules! typed {
+            ($kind:ident, $record:expr) => {{
+                let (api_version, kind) = type_of(v1::Kind::$kind);
+                object::Kind::$kind(v1::$kind {
+                    api_version,
+                    kind,
+                    ..$record.as_ref().clone()
+                })
+            }};
+        }
+        let kind = match record {
+            Stored::Namespace(record) => typed!(Namespace, record),
+            Stored::Node(record) => typed!(Node, record),
+            Stored::Deployment(record) => typed!(Deployment, record),
+            Stored::Service(record) => typed!(Service, record),
+            Stored::Endpoints(record) => typed!(Endpoints, record),
+            Stored::Event(record) => typed!(Event, record),
+            Stored::Pod(record) => {
+                let template = template.or_else(|| self.template(record));
+                object::Kind::Pod(self.pod_from(record, template.map(Arc::as_ref)))
+            }
+            _ => return None,
+        };
+        Some(Object { kind: Some(kind) })
+    }
+
+    /// What a watcher sees of a change: the object after it, or as it was last, with the revision of its
+    /// removal. Absent for kinds that the API does not show.
+    pub fn changed_object(&self, change: &Changed) -> Option<Object> {
+        let mut object = self.view(change.record()?, change.template.as_ref())?;
+        if change.after.is_none()
+            && let Some(metadata) = metadata_mut(&mut object)
+        {
+            metadata.resource_version = change.revision.to_string();
+        }
+        Some(object)
+    }
+
+    fn named<K: Kind>(&self, namespace: &str, name: &str) -> Option<Object> {
+        self.view(&K::stored(self.get::<K>(namespace, name)?.clone()), None)
+    }
+
+    fn listed<'a, K: Kind>(
+        &'a self,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+    ) -> Box<dyn Iterator<Item = Object> + 'a> {
+        let records = self.list_after::<K>(namespace, after);
+        Box::new(records.filter_map(|record| self.view(&K::stored(record.clone()), None)))
+    }
+}
+
+/// The status with what its record leaves out.
+fn pod_status(record: &PodRecord, node: Option<&Node>) -> PodStatus {
+    let mut status = record.status.clone().unwrap_or_default();
+    if status.phase.is_empty() {
+        "Pending".clone_into(&mut status.phase);
+    }
+    if status.pod_ips.is_empty() && !status.pod_ip.is_empty() {
+        status.pod_ips = vec![PodIp {
+            ip: status.pod_ip.clone(),
+        }];
+    }
+    if !record.node_uid.is_empty() {
+        let scheduled = Condition {
+            r#type: POD_SCHEDULED.to_owned(),
+            status: "True".to_owned(),
+            last_transition_time: record.bound,
+            ..Condition::default()
+        };
+        status.conditions.insert(0, scheduled);
+    }
+    let addresses = node
+        .and_then(|node| node.status.as_ref())
+        .map(|status| &status.addresses);
+    let internal = addresses
+        .into_iter()
+        .flatten()
+        .find(|address| address.r#type == "InternalIP");
+    if let Some(address) = internal {
+        status.host_ip.clone_from(&address.address);
+    }
+    status
+}
+
+fn metadata_mut(object: &mut Object) -> Option<&mut v1::ObjectMeta> {
+    match object.kind.as_mut()? {
+        object::Kind::Namespace(object) => object.metadata.as_mut(),
+        object::Kind::Node(object) => object.metadata.as_mut(),
+        object::Kind::Deployment(object) => object.metadata.as_mut(),
+        object::Kind::Pod(object) => object.metadata.as_mut(),
+        object::Kind::Service(object) => object.metadata.as_mut(),
+        object::Kind::Endpoints(object) => object.metadata.as_mut(),
+        object::Kind::Event(object) => object.metadata.as_mut(),
+    }
+}
+
+fn type_of(kind: v1::Kind) -> (String, String) {
+    let (api_version, name) = match kind {
+        v1::Kind::Unspecified => ("", ""),
+        v1::Kind::Namespace => ("v1", "Namespace"),
+        v1::Kind::Node => ("v1", "Node"),
+        v1::Kind::Deployment => ("apps/v1", "Deployment"),
+        v1::Kind::Pod => ("v1", "Pod"),
+        v1::Kind::Service => ("v1", "Service"),
+        v1::Kind::Endpoints => ("v1", "Endpoints"),
+        v1::Kind::Event => ("v1", "Event"),
+    };
+    (api_version.to_owned(), name.to_owned())
+}
