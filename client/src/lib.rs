@@ -1,1 +1,30 @@
+//! Barge's client library.
+//!
+//! What a program needs to talk to a cluster, from the ground up:
+//!
+//! * [`identity`]: a private key, a certificate and the roots to trust, in files;
+//! * [`token`] and [`join`]: how a machine gets its identity;
+//! * [`config`]: how a person keeps theirs (`config.toml`, `admin.toml`);
+//! * [`tls`] and [`channel`]: mutually authenticated connections to managers;
+//! * [`Client`]: the API, over whichever manager can serve it.
 
+#![warn(missing_docs)]
+
+mod backoff;
+pub mod channel;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod files;
+pub mod identity;
+pub mod join;
+#[cfg(test)]
+mod test_ca;
+pub mod tls;
+pub mod token;
+
+pub use client::{Client, ClientOptions, DeleteOptions, Listing, LogStream, Selection};
+pub use error::ClientError;
+
+/// The messages of the API.
+pub use barge_proto::v1;

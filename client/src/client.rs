@@ -1,0 +1,115 @@
+//! The typed client: one object for all managers of a cluster.
+//!
+//! A call goes to the manager that worked last. When that one cannot serve it, the next is tried, with a bounded back-off
+//! once all were. Reads are repeated freely; a change travels with a request id, under which the cluster carries
+//! it out at most once, however often it arrives.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    channel::ChannelOptions, config::Context, error::ClientError, identity::Identity, tls,
+};
+
+mod attempt;
+mod cluster;
+mod logs;
+mod managers;
+mod objects;
+mod request;
+
+pub use logs::LogStream;
+pub use objects::{DeleteOptions, Listing, Selection};
+
+use managers::Managers;
+
+/// The largest message that is accepted: a page of large objects.
+const MESSAGE_BYTES: usize = 64 << 20;
+
+/// How patient a client is.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// For one attempt at one manager. Default 12 s: a manager waits up to 5 s for a leader before it gives up.
+    pub attempt_timeout: Duration,
+    /// For a call with all its attempts. Default 30 s.
+    pub deadline: Duration,
+    /// Give up earlier, after this long, when not even a connection to any manager came about. Default 5 s.
+    pub unreachable_after: Duration,
+    /// Of each connection.
+    pub channel: ChannelOptions,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            attempt_timeout: Duration::from_secs(12),
+            deadline: Duration::from_secs(30),
+            unreachable_after: Duration::from_secs(5),
+            channel: ChannelOptions::default(),
+        }
+    }
+}
+
+/// A client of one cluster. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    managers: Managers,
+    options: ClientOptions,
+    /// The newest revision that an answer named: part of request ids.
+    seen: AtomicU64,
+}
+
+impl Client {
+    /// A client that shows `identity` to the managers at these addresses (`host:port`). Connects with the first call.
+    ///
+    /// # Errors
+    /// The identity cannot be used, or an address is not `host:port`.
+    pub fn new(
+        identity: &Identity,
+        managers: &[String],
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        let tls = tls::client_config(identity)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                managers: Managers::new(managers, &tls, &options.channel)?,
+                options,
+                seen: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// A client for a context of a configuration file.
+    ///
+    /// # Errors
+    /// The context's credential or addresses cannot be used.
+    pub fn from_context(context: &Context, options: ClientOptions) -> Result<Self, ClientError> {
+        Self::new(&context.identity()?, &context.managers, options)
+    }
+
+    /// The newest revision of the cluster that an answer to this client named; 0 before the first.
+    #[must_use]
+    pub fn seen_revision(&self) -> u64 {
+        self.shared.seen.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn saw(&self, revision: u64) {
+        self.shared.seen.fetch_max(revision, Ordering::Relaxed);
+    }
+
+    /// The options that this client was made with.
+    #[must_use]
+    pub fn options(&self) -> &ClientOptions {
+        &self.shared.options
+    }
+}

@@ -1,0 +1,198 @@
+//! One call, with all its attempts.
+
+use std::{collections::BTreeMap, error::Error};
+
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, ConnectError, Response, Status, transport::Channel};
+
+use super::Client;
+use crate::{
+    backoff::Backoff,
+    error::{self, Attempt, ClientError},
+};
+
+/// Whether a call may be sent again when it is not known what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It changes nothing, or carries a request id.
+    Safe,
+    /// It would be carried out twice.
+    Unsafe,
+}
+
+/// What to do after an attempt that failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Ask another manager; `connected` says whether this one was reached.
+    Rotate { connected: bool },
+    /// It may have been carried out, and must not be sent again.
+    Unknown,
+    /// The answer stands.
+    Stop,
+}
+
+impl Client {
+    /// Sends a request until a manager answers it, within the client's deadlines.
+    pub(super) async fn call<T, F, Fut>(&self, repeat: Repeat, send: F) -> Result<T, ClientError>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.attempt(repeat, send).await.map_err(Failure::into)
+    }
+
+    /// As `call`, with the status of a refusal left whole.
+    pub(super) async fn attempt<T, F, Fut>(&self, repeat: Repeat, send: F) -> Result<T, Failure>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let options = &self.shared.options;
+        let managers = &self.shared.managers;
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(
+            std::time::Duration::from_millis(50),
+            std::time::Duration::from_secs(1),
+        );
+        let mut tried = BTreeMap::new();
+        let mut reached = false;
+        for number in 1_usize.. {
+            let (index, manager) = managers.current();
+            let left = options.deadline.saturating_sub(begun.elapsed());
+            let limit = options.attempt_timeout.min(left);
+            let status = match timeout(limit, send(manager.channel.clone())).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => {
+                    Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))
+                }
+            };
+            match next(&status, repeat) {
+                Next::Stop => return Err(Failure::Status(Box::new(status))),
+                Next::Unknown => {
+                    return Err(Failure::Error(ClientError::UnknownOutcome {
+                        message: error::cause(&status),
+                    }));
+                }
+                Next::Rotate { connected } => reached |= connected,
+            }
+            let cause = error::cause(&status);
+            tracing::debug!(manager = manager.address, cause, "try another manager");
+            tried.insert(manager.address.clone(), cause);
+            managers.rotate(index);
+            // One quick round over all managers, then with pauses.
+            let wait = match number % managers.len() {
+                0 => backoff.next(),
+                _ => std::time::Duration::ZERO,
+            };
+            let patience = match reached {
+                true => options.deadline,
+                false => options.unreachable_after.min(options.deadline),
+            };
+            if begun.elapsed() + wait >= patience {
+                break;
+            }
+            sleep(wait).await;
+        }
+        let tried = tried
+            .into_iter()
+            .map(|(manager, cause)| Attempt { manager, cause })
+            .collect();
+        Err(Failure::Error(match reached {
+            true => ClientError::Unavailable { tried },
+            false => ClientError::Unreachable { tried },
+        }))
+    }
+}
+
+/// Why a call failed, with the whole status where a manager refused.
+pub(super) enum Failure {
+    Status(Box<Status>),
+    Error(ClientError),
+}
+
+impl From<Failure> for ClientError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Status(status) => (*status).into(),
+            Failure::Error(error) => error,
+        }
+    }
+}
+
+fn next(status: &Status, repeat: Repeat) -> Next {
+    if never_connected(status) {
+        return Next::Rotate { connected: false };
+    }
+    let rotate = Next::Rotate { connected: true };
+    let reason = error::reason(status).map(|(reason, _)| reason);
+    match reason.as_deref() {
+        // Said before anything was done.
+        Some("NOT_LEADER" | "NO_QUORUM" | "STOPPING") => return rotate,
+        Some("UNKNOWN_OUTCOME") => {
+            return match repeat {
+                Repeat::Safe => rotate,
+                Repeat::Unsafe => Next::Unknown,
+            };
+        }
+        Some(_) => return Next::Stop,
+        None => {}
+    }
+    // Without a reason of the server's: the connection broke in the middle, something between gave up, or the manager
+    // is not up to it.
+    let broken = status.source().is_some()
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+        );
+    match (broken, repeat) {
+        (false, _) => Next::Stop,
+        (true, Repeat::Safe) => rotate,
+        (true, Repeat::Unsafe) => Next::Unknown,
+    }
+}
+
+/// Whether the request never left, because no connection came about.
+fn never_connected(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::{ErrorDetails, StatusExt};
+
+    use super::*;
+
+    fn status(code: Code, reason: &str) -> Status {
+        let details = ErrorDetails::with_error_info(reason, "barge", HashMap::new());
+        Status::with_error_details(code, "m", details)
+    }
+
+    #[test]
+    fn what_is_repeated_and_what_is_not() {
+        let rotate = Next::Rotate { connected: true };
+        let quorum = status(Code::Unavailable, "NO_QUORUM");
+        assert_eq!(next(&quorum, Repeat::Unsafe), rotate);
+        let unknown = status(Code::Unknown, "UNKNOWN_OUTCOME");
+        assert_eq!(next(&unknown, Repeat::Safe), rotate);
+        assert_eq!(next(&unknown, Repeat::Unsafe), Next::Unknown);
+        let bare = Status::unavailable("going away");
+        assert_eq!(next(&bare, Repeat::Safe), rotate);
+        assert_eq!(next(&bare, Repeat::Unsafe), Next::Unknown);
+        for reason in ["NOT_FOUND", "INVALID", "REQUEST_EXPIRED", "TOKEN"] {
+            let refusal = status(Code::FailedPrecondition, reason);
+            assert_eq!(next(&refusal, Repeat::Safe), Next::Stop, "{reason}");
+        }
+        let denied = Status::permission_denied("no");
+        assert_eq!(next(&denied, Repeat::Safe), Next::Stop);
+    }
+}

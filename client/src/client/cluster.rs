@@ -1,0 +1,96 @@
+//! The cluster itself: members, status, tokens.
+
+use tonic::transport::Channel;
+
+use super::{Client, attempt::Repeat};
+use crate::{
+    error::ClientError,
+    v1::{
+        CreateTokenRequest, CreateTokenResponse, GetManagerStatusRequest, GetStatusRequest,
+        GetStatusResponse, ListMembersRequest, ListTokensRequest, ManagerStatus, Member,
+        RevokeTokenRequest, TokenInfo, cluster_client::ClusterClient,
+    },
+};
+
+fn cluster(channel: Channel) -> ClusterClient<Channel> {
+    ClusterClient::new(channel)
+}
+
+impl Client {
+    /// How the cluster is: what every manager says of itself, and what is wrong.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&self) -> Result<GetStatusResponse, ClientError> {
+        self.call(Repeat::Safe, |channel| async move {
+            cluster(channel).get_status(GetStatusRequest {}).await
+        })
+        .await
+    }
+
+    /// What the manager that was reached says of itself.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn manager_status(&self) -> Result<ManagerStatus, ClientError> {
+        self.call(Repeat::Safe, |channel| async move {
+            let request = GetManagerStatusRequest {};
+            cluster(channel).get_manager_status(request).await
+        })
+        .await
+    }
+
+    /// The managers.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn members(&self) -> Result<Vec<Member>, ClientError> {
+        let response = self
+            .call(Repeat::Safe, |channel| async move {
+                cluster(channel).list_members(ListMembersRequest {}).await
+            })
+            .await?;
+        Ok(response.members)
+    }
+
+    /// Makes a join token. Not repeated once it was sent: each would be another token.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn create_token(
+        &self,
+        request: CreateTokenRequest,
+    ) -> Result<CreateTokenResponse, ClientError> {
+        self.call(Repeat::Unsafe, |channel| async move {
+            cluster(channel).create_token(request).await
+        })
+        .await
+    }
+
+    /// The tokens that may still be used.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, ClientError> {
+        let response = self
+            .call(Repeat::Safe, |channel| async move {
+                cluster(channel).list_tokens(ListTokensRequest {}).await
+            })
+            .await?;
+        Ok(response.tokens)
+    }
+
+    /// Makes a token useless.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn revoke_token(&self, id: &str) -> Result<(), ClientError> {
+        let request = RevokeTokenRequest { id: id.to_owned() };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).revoke_token(request).await }
+        })
+        .await
+        .map(|_| ())
+    }
+}

@@ -1,0 +1,284 @@
+//! Objects: apply, get, list, delete, scale.
+
+use tonic::{Streaming, transport::Channel};
+
+use super::{Client, MESSAGE_BYTES, attempt::Repeat};
+use crate::{
+    error::ClientError,
+    v1::{
+        ApplyRequest, ApplyResponse, DeleteRequest, GetRequest, Kind, ListRequest, ListResponse,
+        Object, ScaleRequest, WatchRequest, WatchResponse, api_client::ApiClient,
+    },
+};
+
+/// Which objects: all of a kind, or those of a namespace, with certain labels, of an owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The kind.
+    pub kind: Kind,
+    /// Empty means all namespaces.
+    pub namespace: String,
+    /// As kubectl's: `app=nginx,tier!=db,env in (a,b),!x`; empty means all.
+    pub labels: String,
+    /// When set, only the object of this name. Watches only.
+    pub name: String,
+    /// When set, only objects that belong to the one with this uid, and events about it. Lists only.
+    pub owner_uid: String,
+}
+
+impl Selection {
+    /// All objects of a kind in a namespace; an empty one means all namespaces.
+    #[must_use]
+    pub fn of(kind: Kind, namespace: &str) -> Self {
+        Self {
+            kind,
+            namespace: namespace.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Objects as they were at a revision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// The objects, by namespace and name.
+    pub objects: Vec<Object>,
+    /// Where a watch should begin.
+    pub revision: u64,
+}
+
+/// What to heed when deleting.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// When set, only this incarnation is deleted.
+    pub uid: String,
+    /// Seconds instead of the pod's own grace period.
+    pub grace_period_seconds: Option<i64>,
+}
+
+/// How often a list is begun again because its pages ran out of history.
+const LIST_TRIES: usize = 3;
+
+pub(super) fn api(channel: Channel) -> ApiClient<Channel> {
+    ApiClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES)
+}
+
+impl Client {
+    /// Creates or changes objects, all of them or none. With `dry_run` the cluster answers as if, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn apply(
+        &self,
+        objects: Vec<Object>,
+        dry_run: bool,
+    ) -> Result<ApplyResponse, ClientError> {
+        let request = ApplyRequest {
+            objects,
+            request_id: None,
+            dry_run,
+        };
+        let response = self
+            .change(|channel, id| {
+                let mut request = request.clone();
+                request.request_id = Some(id);
+                async move { api(channel).apply(request).await }
+            })
+            .await?;
+        self.saw(response.revision);
+        Ok(response)
+    }
+
+    /// The object of this kind and name, as of now. The namespace is empty for kinds without one.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::is_not_found`] when there is none.
+    pub async fn get(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Object, ClientError> {
+        let request = GetRequest {
+            kind: kind.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            stale: false,
+        };
+        let response = self
+            .call(Repeat::Safe, |channel| {
+                let request = request.clone();
+                async move { api(channel).get(request).await }
+            })
+            .await?;
+        self.saw(response.revision);
+        response.object.ok_or(ClientError::Answer("the object"))
+    }
+
+    /// As [`Client::get`], with `None` for an object that does not exist.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn find(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, ClientError> {
+        match self.get(kind, namespace, name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects of a selection, page by page.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list(&self, selection: &Selection) -> Result<Listing, ClientError> {
+        let mut tries = 1;
+        loop {
+            match self.list_pages(selection).await {
+                // Pages that took longer than the history is kept: begin again.
+                Err(error) if error.reason() == Some("EXPIRED") && tries < LIST_TRIES => tries += 1,
+                listed => return listed,
+            }
+        }
+    }
+
+    async fn list_pages(&self, selection: &Selection) -> Result<Listing, ClientError> {
+        let mut request = ListRequest {
+            kind: selection.kind.into(),
+            namespace: selection.namespace.clone(),
+            label_selector: selection.labels.clone(),
+            owner_uid: selection.owner_uid.clone(),
+            ..ListRequest::default()
+        };
+        let mut listing = Listing {
+            objects: Vec::new(),
+            revision: 0,
+        };
+        loop {
+            let page = self.list_page(request.clone()).await?;
+            listing.objects.extend(page.objects);
+            // A watch begins at the first page: what changed while the later ones came is then seen again.
+            if listing.revision == 0 {
+                listing.revision = page.revision;
+            }
+            if page.r#continue.is_empty() {
+                return Ok(listing);
+            }
+            request.r#continue = page.r#continue;
+        }
+    }
+
+    /// One page of a list.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list_page(&self, request: ListRequest) -> Result<ListResponse, ClientError> {
+        let page = self
+            .call(Repeat::Safe, |channel| {
+                let request = request.clone();
+                async move { api(channel).list(request).await }
+            })
+            .await?;
+        self.saw(page.revision);
+        Ok(page)
+    }
+
+    /// Asks for the cluster's revision as of now.
+    pub(super) async fn learn_revision(&self) -> Result<(), ClientError> {
+        let request = ListRequest {
+            kind: Kind::Namespace.into(),
+            limit: 1,
+            ..ListRequest::default()
+        };
+        self.list_page(request).await.map(|_| ())
+    }
+
+    /// Changes after a revision. Ends with the connection: [`Client::list_and_watch`] resumes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn watch(
+        &self,
+        selection: &Selection,
+        revision: u64,
+    ) -> Result<Streaming<WatchResponse>, ClientError> {
+        let request = WatchRequest {
+            kind: selection.kind.into(),
+            namespace: selection.namespace.clone(),
+            label_selector: selection.labels.clone(),
+            revision,
+            name: selection.name.clone(),
+        };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { api(channel).watch(request).await }
+        })
+        .await
+    }
+
+    /// Deletes an object. Answers with it as it was, or as it is now while it ends gracefully.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Object, ClientError> {
+        let request = DeleteRequest {
+            kind: kind.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: options.uid.clone(),
+            grace_period_seconds: options.grace_period_seconds,
+            request_id: None,
+        };
+        let response = self
+            .change(|channel, id| {
+                let mut request = request.clone();
+                request.request_id = Some(id);
+                async move { api(channel).delete(request).await }
+            })
+            .await?;
+        self.saw(response.revision);
+        response.object.ok_or(ClientError::Answer("the object"))
+    }
+
+    /// Sets the number of replicas, and nothing else.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn scale(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        replicas: i32,
+    ) -> Result<Object, ClientError> {
+        let request = ScaleRequest {
+            kind: kind.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            replicas,
+            request_id: None,
+        };
+        let response = self
+            .change(|channel, id| {
+                let mut request = request.clone();
+                request.request_id = Some(id);
+                async move { api(channel).scale(request).await }
+            })
+            .await?;
+        self.saw(response.revision);
+        response.object.ok_or(ClientError::Answer("the object"))
+    }
+}

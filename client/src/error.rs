@@ -1,0 +1,173 @@
+//! What goes wrong between a client and a cluster.
+
+use std::fmt;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::{
+    channel::{AddressError, root_cause},
+    config::ConfigError,
+    tls::TlsError,
+};
+
+/// The domain of the reasons in error details.
+const DOMAIN: &str = "barge";
+
+/// Why a call did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No manager could be reached; the request was not carried out.
+    #[error("no manager can be reached: {}", attempts(tried))]
+    Unreachable {
+        /// Each address with what went wrong last.
+        tried: Vec<Attempt>,
+    },
+    /// Managers were reached, but none could serve the request until the deadline: a leader or a quorum is missing.
+    #[error("no manager could serve the request in time: {}", attempts(tried))]
+    Unavailable {
+        /// Each address with what went wrong last.
+        tried: Vec<Attempt>,
+    },
+    /// The change may have been made or not: look before asking again.
+    #[error(
+        "the outcome is unknown: {message}; look whether the change was made before asking again"
+    )]
+    UnknownOutcome {
+        /// What the last attempt met.
+        message: String,
+    },
+    /// A manager answered with a refusal. Another attempt would be refused, too.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// The credential cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The credential's key or certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A manager's address is not `host:port`.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// An answer lacks what every answer of its kind has: the manager is of another version, or faulty.
+    #[error("the manager's answer lacks {0}")]
+    Answer(&'static str),
+}
+
+/// An attempt at one manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// `host:port`.
+    pub manager: String,
+    /// What went wrong.
+    pub cause: String,
+}
+
+/// A refusal by a manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status code.
+    pub code: Code,
+    /// One word for programs (`NOT_FOUND`, `CONFLICT`, …); empty when the server gave none.
+    pub reason: String,
+    /// One sentence for people.
+    pub message: String,
+    /// The fields that break a rule, for `INVALID`.
+    pub violations: Vec<Violation>,
+}
+
+/// A field that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The field's path ("spec.replicas").
+    pub field: String,
+    /// The rule, with the value that breaks it.
+    pub description: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.message.is_empty(), self.violations.first()) {
+            (false, _) => f.write_str(&self.message),
+            (true, Some(first)) => write!(f, "{}: {}", first.field, first.description),
+            (true, None) => write!(f, "{}", self.code.description()),
+        }
+    }
+}
+
+impl ClientError {
+    /// The server's word for what went wrong (`NOT_FOUND`, `CONFLICT`, …), if the server said something.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.reason.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Whether the object that was asked for does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == Code::NotFound)
+    }
+
+    /// Whether the credential was not accepted.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(refusal)
+            if matches!(refusal.code, Code::PermissionDenied | Code::Unauthenticated))
+    }
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        let reason = details
+            .error_info()
+            .filter(|info| info.domain == DOMAIN)
+            .map(|info| info.reason.clone())
+            .unwrap_or_default();
+        let violations = details.bad_request().map_or_else(Vec::new, |bad| {
+            bad.field_violations
+                .iter()
+                .map(|violation| Violation {
+                    field: violation.field.clone(),
+                    description: violation.description.clone(),
+                })
+                .collect()
+        });
+        Self::Refused(Box::new(Refusal {
+            code: status.code(),
+            reason,
+            message: cause(&status),
+            violations,
+        }))
+    }
+}
+
+/// The server's sentence, or for a status that was made here what the transport met.
+pub(crate) fn cause(status: &Status) -> String {
+    use std::error::Error;
+    match status.source() {
+        Some(source) => root_cause(source),
+        None => status.message().to_owned(),
+    }
+}
+
+/// The server's word for what went wrong, and a number that came with it (`revision`).
+pub(crate) fn reason(status: &Status) -> Option<(String, Option<u64>)> {
+    let info = status.get_details_error_info()?;
+    let revision = info
+        .metadata
+        .get("revision")
+        .and_then(|revision| revision.parse().ok());
+    (info.domain == DOMAIN).then_some((info.reason, revision))
+}
+
+fn attempts(tried: &[Attempt]) -> String {
+    let tried: Vec<_> = tried
+        .iter()
+        .map(|attempt| format!("{}: {}", attempt.manager, attempt.cause))
+        .collect();
+    tried.join("; ")
+}

@@ -1,0 +1,73 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::test_ca::TestCa;
+
+pub(crate) fn identity(role: Role) -> Identity {
+    TestCa::new().issue(role, "u-1")
+}
+
+#[test]
+fn round_trip_in_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("identity");
+    assert_eq!(Identity::load(&dir).unwrap(), None);
+    let mut identity = identity(Role::Agent);
+    identity.save(&dir).unwrap();
+    assert_eq!(Identity::load(&dir).unwrap().as_ref(), Some(&identity));
+    identity
+        .save_members(&dir, vec!["10.0.0.2:7101".into()])
+        .unwrap();
+    assert_eq!(Identity::load(&dir).unwrap().as_ref(), Some(&identity));
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    assert!(!format!("{identity:?}").contains("PRIVATE"));
+}
+
+#[test]
+fn a_crash_before_the_last_file_leaves_no_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    identity(Role::Agent).save(dir.path()).unwrap();
+    std::fs::remove_file(dir.path().join(IDENTITY_FILE)).unwrap();
+    assert_eq!(Identity::load(dir.path()).unwrap(), None);
+}
+
+#[test]
+fn damage_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    identity(Role::Agent).save(dir.path()).unwrap();
+    std::fs::write(dir.path().join(ROOTS_FILE), "junk").unwrap();
+    let error = Identity::load(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("roots.pem: holds no certificate"),
+        "{error}"
+    );
+}
+
+#[test]
+fn subject_is_what_was_issued() {
+    let identity = identity(Role::Manager);
+    assert_eq!(
+        Subject::of(&identity.chain[0]).unwrap(),
+        Subject {
+            cluster_id: "test-cluster".into(),
+            role: Role::Manager,
+            uid: "u-1".into()
+        }
+    );
+    // The root names no cluster.
+    assert!(Subject::of(&identity.roots[0]).is_err());
+    assert_eq!(Subject::of(b"x"), Err(SubjectError::NotACertificate));
+}
+
+#[test]
+fn managers_present_their_root() {
+    let identity = identity(Role::Manager);
+    let presented = identity.presented_chain();
+    assert_eq!(
+        presented,
+        [&identity.chain[..], &identity.roots[..]].concat()
+    );
+}

@@ -1,0 +1,97 @@
+//! TLS configurations of those who dial a manager. The crypto provider (ring) is passed explicitly;
+//! nothing depends on a process-wide default.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::danger::ServerCertVerifier,
+    client::{VerifierBuilderError, WebPkiServerVerifier},
+    crypto::CryptoProvider,
+    pki_types::CertificateDer,
+};
+
+use crate::identity::{Identity, IdentityError};
+
+mod verifier;
+
+use verifier::{ClusterVerifier, PinnedVerifier};
+
+/// The name in every manager's certificate. Certificates do not name hosts, so this is what clients ask for
+/// whatever the address.
+pub const SERVER_NAME: &str = "manager.barge";
+
+const ALPN: &[u8] = b"h2";
+
+/// The crypto provider of all connections.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The configuration of a party that has an identity: trusts the identity's roots, shows its certificate.
+///
+/// # Errors
+/// The identity's key, certificate or roots are of no use.
+pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = builder(ClusterVerifier::new(webpki(&identity.roots)?))?
+        .with_client_auth_cert(identity.chain.clone(), identity.key_der()?)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The configuration of a party that has only a token: trusts a manager whose chain leads to the root with
+/// this SHA-256, and shows no certificate.
+///
+/// # Errors
+/// The crypto provider does not know the protocol versions; it does.
+pub fn pinned_config(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = builder(PinnedVerifier::new(ca_digest, provider()))?.with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Each joiner dials once; resumption would skip the comparison for nothing.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn builder(
+    verifier: impl ServerCertVerifier + 'static,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
+/// The set of trust anchors of some root certificates.
+///
+/// # Errors
+/// One of them is not a certificate.
+pub fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone())?;
+    }
+    Ok(store)
+}
+
+fn webpki(roots: &[CertificateDer<'static>]) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let store = Arc::new(root_store(roots)?);
+    Ok(WebPkiServerVerifier::builder_with_provider(store, provider()).build()?)
+}
+
+/// Why a TLS configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The identity is damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Key and certificate do not belong together, or are not what they should be.
+    #[error("unusable certificate or key: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// There is no root to trust.
+    #[error("unusable roots: {0}")]
+    Roots(#[from] VerifierBuilderError),
+}
+
+#[cfg(test)]
+mod tests;
