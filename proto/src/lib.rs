@@ -1,4 +1,14 @@
-//! Barge's schema: every message and service of `barge/v1`.
+//! Barge's schema: every message and service of `barge/v1`, their JSON and YAML, and the rules for what is valid.
+//!
+//! One definition serves gRPC, manifests, output for people, and storage. The crate parses and validates its own
+//! types, and has no other logic.
+
+#![warn(missing_docs)]
+
+pub mod auth;
+mod json;
+pub mod kinds;
+pub mod quantity;
 
 /// The messages and services of `barge.v1`, generated from `proto/barge/v1`.
 #[allow(

@@ -1,0 +1,23 @@
+//! The JSON form of the types: what the attributes that `build.rs` sets refer to, and the types whose JSON
+//! is a string or a number.
+
+mod int_or_string;
+mod object;
+mod quantity;
+mod time;
+
+use serde::{Deserialize, Deserializer};
+
+/// Reads `null` as the default value, as Kubernetes does.
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// True for what is not printed.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

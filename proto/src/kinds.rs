@@ -1,0 +1,335 @@
+//! The kinds of the API: one table of their names, and what every [`Object`] has whatever its kind.
+
+use std::{fmt, sync::LazyLock};
+
+use serde::Serializer;
+
+use crate::v1::{
+    Deployment, Endpoints, Event, Kind, Namespace, Node, Object, ObjectMeta, Pod, Service, object,
+};
+
+/// The names of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindInfo {
+    /// The number of the kind.
+    pub kind: Kind,
+    /// Group and version as in a manifest ("v1", "apps/v1").
+    pub api_version: &'static str,
+    /// As in a manifest ("Deployment").
+    pub name: &'static str,
+    /// "deployments"
+    pub plural: &'static str,
+    /// "deployment"
+    pub singular: &'static str,
+    /// What fingers type ("deploy").
+    pub short: &'static [&'static str],
+    /// False for kinds whose objects belong to the whole cluster.
+    pub namespaced: bool,
+}
+
+impl KindInfo {
+    /// The group ("apps"), empty for the core group.
+    pub fn group(&self) -> &'static str {
+        self.api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group)
+    }
+
+    /// The singular with its group, as kubectl prints it before a name ("deployment.apps", "pod").
+    pub fn qualified(&self) -> String {
+        match self.group() {
+            "" => self.singular.to_owned(),
+            group => format!("{}.{group}", self.singular),
+        }
+    }
+
+    /// Whether `name` means this kind: kind, plural, singular or short, with or without the group, in any case.
+    fn is_called(&self, name: &str) -> bool {
+        let bare = match name.split_once('.') {
+            Some((bare, group)) if group.eq_ignore_ascii_case(self.group()) => bare,
+            Some(_) => return false,
+            None => name,
+        };
+        [self.name, self.plural, self.singular]
+            .iter()
+            .chain(self.short)
+            .any(|known| known.eq_ignore_ascii_case(bare))
+    }
+}
+
+/// A kind that Barge does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownKind {
+    /// No kind of this name, in any group.
+    #[error("unknown kind {0:?}; there are {kinds}", kinds = names())]
+    Name(String),
+    /// The kind exists, in another group or version.
+    #[error("{name} has apiVersion {expected:?}, not {found:?}")]
+    ApiVersion {
+        /// The kind.
+        name: &'static str,
+        /// The one apiVersion it has.
+        expected: &'static str,
+        /// The one that was asked for.
+        found: String,
+    },
+}
+
+/// Finds a kind by what a manifest says.
+pub fn by_type(api_version: &str, kind: &str) -> Result<&'static KindInfo, UnknownKind> {
+    let info = KINDS
+        .iter()
+        .find(|info| info.name == kind)
+        .ok_or_else(|| UnknownKind::Name(kind.to_owned()))?;
+    if info.api_version != api_version {
+        return Err(UnknownKind::ApiVersion {
+            name: info.name,
+            expected: info.api_version,
+            found: api_version.to_owned(),
+        });
+    }
+    Ok(info)
+}
+
+/// Finds a kind by what a person types: "Pod", "pods", "po", "deployment.apps".
+pub fn by_name(name: &str) -> Result<&'static KindInfo, UnknownKind> {
+    KINDS
+        .iter()
+        .find(|info| info.is_called(name))
+        .ok_or_else(|| UnknownKind::Name(name.to_owned()))
+}
+
+/// All kinds, for messages to people: "Namespace, Node, …".
+fn names() -> String {
+    let names: Vec<_> = KINDS.iter().map(|info| info.name).collect();
+    names.join(", ")
+}
+
+impl Kind {
+    /// The names of this kind; none for `KIND_UNSPECIFIED`.
+    pub fn info(self) -> Option<&'static KindInfo> {
+        KINDS.iter().find(|info| info.kind == self)
+    }
+}
+
+macro_rules! kinds {
+    ($($message:ident $api_version:literal $plural:literal $singular:literal [$($short:literal)*] $namespaced:literal)*) => {
+        /// Every kind there is.
+        pub const KINDS: &[KindInfo] = &[$(KindInfo {
+            kind: Kind::$message,
+            api_version: $api_version,
+            name: stringify!($message),
+            plural: $plural,
+            singular: $singular,
+            short: &[$($short),*],
+            namespaced: $namespaced,
+        }),*];
+
+        $(
+            impl From<$message> for Object {
+                fn from(message: $message) -> Self {
+                    Self { kind: Some(object::Kind::$message(message)) }
+                }
+            }
+
+            /// Gives the object back when it is of another kind.
+            impl TryFrom<Object> for $message {
+                type Error = Object;
+
+                fn try_from(object: Object) -> Result<Self, Object> {
+                    match object.kind {
+                        Some(object::Kind::$message(message)) => Ok(message),
+                        kind => Err(Object { kind }),
+                    }
+                }
+            }
+        )*
+
+        impl Object {
+            /// What kind of object this is; `KIND_UNSPECIFIED` for an empty one.
+            pub fn kind(&self) -> Kind {
+                match &self.kind {
+                    $(Some(object::Kind::$message(_)) => Kind::$message,)*
+                    None => Kind::Unspecified,
+                }
+            }
+
+            /// The metadata; an empty one when there is none.
+            pub fn metadata(&self) -> &ObjectMeta {
+                let metadata = match &self.kind {
+                    $(Some(object::Kind::$message(message)) => message.metadata.as_ref(),)*
+                    None => None,
+                };
+                metadata.unwrap_or(&EMPTY)
+            }
+
+            /// The metadata, created when there is none; nothing for an empty object.
+            pub fn metadata_mut(&mut self) -> Option<&mut ObjectMeta> {
+                match &mut self.kind {
+                    $(Some(object::Kind::$message(message)) => {
+                        Some(message.metadata.get_or_insert_default())
+                    })*
+                    None => None,
+                }
+            }
+
+            /// With apiVersion and kind filled in.
+            pub fn typed(mut self) -> Self {
+                match &mut self.kind {
+                    $(Some(object::Kind::$message(message)) => {
+                        $api_version.clone_into(&mut message.api_version);
+                        stringify!($message).clone_into(&mut message.kind);
+                    })*
+                    None => {}
+                }
+                self
+            }
+
+            /// apiVersion and kind as the object itself says, which may be empty or wrong.
+            pub fn stated_type(&self) -> (&str, &str) {
+                match &self.kind {
+                    $(Some(object::Kind::$message(message)) => {
+                        (&message.api_version, &message.kind)
+                    })*
+                    None => ("", ""),
+                }
+            }
+        }
+
+        pub(crate) fn serialize<S: Serializer>(
+            object: &Object,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match &object.kind {
+                $(Some(object::Kind::$message(message)) => {
+                    serde::Serialize::serialize(message, serializer)
+                })*
+                None => serializer.serialize_unit(),
+            }
+        }
+
+        /// Reads an object of a known kind.
+        pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
+            kind: Kind,
+            deserializer: D,
+        ) -> Result<Object, D::Error> {
+            match kind {
+                $(Kind::$message => {
+                    <$message as serde::Deserialize>::deserialize(deserializer).map(Object::from)
+                })*
+                Kind::Unspecified => Ok(Object::default()),
+            }
+        }
+    };
+}
+
+kinds! {
+    Namespace "v1" "namespaces" "namespace" ["ns"] false
+    Node "v1" "nodes" "node" ["no"] false
+    Deployment "apps/v1" "deployments" "deployment" ["deploy"] true
+    Pod "v1" "pods" "pod" ["po"] true
+    Service "v1" "services" "service" ["svc"] true
+    Endpoints "v1" "endpoints" "endpoints" ["ep"] true
+    Event "v1" "events" "event" ["ev"] true
+}
+
+static EMPTY: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
+
+impl Object {
+    /// The name, which may be empty.
+    pub fn name(&self) -> &str {
+        &self.metadata().name
+    }
+
+    /// The namespace; empty for kinds without one.
+    pub fn namespace(&self) -> &str {
+        &self.metadata().namespace
+    }
+
+    /// The identity of this incarnation; empty before the server set it.
+    pub fn uid(&self) -> &str {
+        &self.metadata().uid
+    }
+}
+
+/// "deployment.apps/nginx"
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind().info() {
+            Some(info) => write!(f, "{}/{}", info.qualified(), self.name()),
+            None => f.write_str("(no object)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn every_kind_of_the_schema_is_in_the_table_once() {
+        for number in 1.. {
+            let Ok(kind) = Kind::try_from(number) else {
+                assert_eq!(number as usize, KINDS.len() + 1);
+                break;
+            };
+            assert_eq!(kind.info().unwrap().kind, kind);
+        }
+        assert_eq!(Kind::Unspecified.info(), None);
+    }
+
+    #[test]
+    fn kinds_are_found_by_what_people_type() {
+        for name in [
+            "deploy",
+            "Deployment",
+            "DEPLOYMENTS",
+            "deployment.apps",
+            "deployments.apps",
+        ] {
+            assert_eq!(by_name(name).unwrap().kind, Kind::Deployment, "{name}");
+        }
+        for name in ["", "pod.apps", "replicaset", "deployments.extensions"] {
+            assert_eq!(by_name(name), Err(UnknownKind::Name(name.to_owned())));
+        }
+    }
+
+    #[test]
+    fn no_two_kinds_share_a_name() {
+        for info in KINDS {
+            for name in [info.name, info.plural, info.singular]
+                .iter()
+                .chain(info.short)
+            {
+                assert_eq!(by_name(name).unwrap(), info, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_group_is_told_from_an_unknown_kind() {
+        let error = by_type("extensions/v1beta1", "Deployment").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Deployment has apiVersion \"apps/v1\", not \"extensions/v1beta1\""
+        );
+        let error = by_type("v1", "Secret").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown kind \"Secret\"; there are Namespace, Node, Deployment, Pod, Service, Endpoints, Event"
+        );
+    }
+
+    #[test]
+    fn an_object_knows_its_kind_and_metadata() {
+        let mut object = Object::from(Deployment::default());
+        assert_eq!(object.name(), "");
+        object.metadata_mut().unwrap().name = "web".to_owned();
+        assert_eq!(object.to_string(), "deployment.apps/web");
+        let object = object.typed();
+        assert_eq!(object.stated_type(), ("apps/v1", "Deployment"));
+        let object = Pod::try_from(object).unwrap_err();
+        assert_eq!(Deployment::try_from(object).unwrap().kind, "Deployment");
+    }
+}
