@@ -85,7 +85,7 @@ impl Cluster {
             .prefix("barge-")
             .tempdir()
             .expect("make a folder for the cluster");
-        let config = dir.path().join("managers/1/admin.toml");
+        let config = dir.path().join("managers/admin.toml");
         let cluster = Self {
             dir,
             config,

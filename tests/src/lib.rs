@@ -1,5 +1,6 @@
 //! What end-to-end tests and benchmarks share: whole clusters of real processes, and ways to look at this machine.
 
+pub mod bench;
 pub mod cluster;
 pub mod machine;
 pub mod managers;

@@ -221,6 +221,15 @@ impl Managers {
         });
     }
 
+    /// Waits until every manager answers and has applied what the leader has.
+    pub fn wait_until_caught_up(&self) {
+        eventually("all managers have caught up", || {
+            let output = self.try_barge(&["cluster", "status"]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && !text.contains("warning") { Ok(()) } else { Err(text) }
+        });
+    }
+
     /// Which manager leads, waiting for one among those that run.
     #[must_use]
     pub fn leader(&self) -> usize {

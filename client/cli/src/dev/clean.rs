@@ -1,0 +1,53 @@
+//! `barge dev down`: every step looks for what is there, so it may be repeated and may follow a crash at any point.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+
+use super::{
+    folder::{Cluster, Folder, NodePaths},
+    machine, network,
+    process::Process,
+};
+
+/// Ends everything that `up` started and removes everything that it made.
+pub fn run(dir: &Path) -> Result<()> {
+    if !dir.join("dev.toml").exists() {
+        println!("there is no cluster in {}: nothing to take down", dir.display());
+        return Ok(());
+    }
+    let folder = Folder::open(dir)?;
+    // Someone else may have been faster.
+    let Some(cluster) = Folder::load(dir)? else { return folder.clear() };
+
+    end(&cluster, "agent-")?;
+    for number in 1..=cluster.agents {
+        machine::end_containers(&cluster, &NodePaths::new(dir, number), number)?;
+    }
+    end(&cluster, "containerd-")?;
+    for number in 1..=cluster.agents {
+        machine::end_leftovers(&cluster, &NodePaths::new(dir, number), number)?;
+    }
+    // Managers last, so that what agents say on their way out is heard; all at once, there is nobody to hand over to.
+    end(&cluster, "manager-")?;
+    end(&cluster, "registry")?;
+    machine::unmount_below(dir)?;
+    for number in 1..=cluster.agents {
+        network::remove_link(&cluster.link(number))?;
+    }
+    network::remove_link(&cluster.bridge())?;
+    for path in &cluster.came {
+        // It stays when someone else uses it by now.
+        let _ = fs::remove_dir(path);
+    }
+    folder.clear()?;
+    println!("the cluster in {} is gone", dir.display());
+    Ok(())
+}
+
+/// All of them at once, then one by one until each is gone.
+fn end(cluster: &Cluster, prefix: &str) -> Result<()> {
+    let ours = || cluster.processes.iter().filter(|process| process.name.starts_with(prefix));
+    ours().try_for_each(Process::terminate)?;
+    ours().try_for_each(Process::end)
+}
