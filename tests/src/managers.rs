@@ -160,6 +160,12 @@ impl Managers {
         }
     }
 
+    /// Sends a signal ("-STOP").
+    pub fn signal(&self, index: usize, signal: &str) {
+        let child = self.running[index].as_ref().expect("it runs");
+        run(&["kill", signal, &child.id().to_string()]);
+    }
+
     /// SIGTERM, and its end; answers whether it exited with 0.
     pub fn stop(&mut self, index: usize) -> bool {
         let Some(mut child) = self.running[index].take() else { return true };
