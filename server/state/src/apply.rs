@@ -67,12 +67,12 @@ impl State {
             Ok(()) => {
                 let (revision, changes, binds) = work.finish();
                 self.revision = revision;
-                let mut outcome = Outcome {
+                let outcome = Outcome {
                     revision,
                     binds,
                     ..Outcome::default()
                 };
-                let requests = self.remember(tx, &mut outcome);
+                let requests = self.remember(tx, &outcome);
                 Applied {
                     outcome,
                     changes,
@@ -98,7 +98,7 @@ impl State {
         }
     }
 
-    fn remember(&mut self, tx: &Transaction, outcome: &mut Outcome) -> RequestChanges {
+    fn remember(&mut self, tx: &Transaction, outcome: &Outcome) -> RequestChanges {
         let Some(request) = &tx.request else {
             return RequestChanges::default();
         };
@@ -127,7 +127,7 @@ fn run(work: &mut Work<'_>, tx: &Transaction) -> Result<(), Refusal> {
             None => return Err(refusal(RefusalReason::Invalid, "a change without content")),
         }
     }
-    put::check_templates(work)?;
+    put::check_references(work)?;
     remove::collect(work);
     Ok(())
 }

@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use barge_proto::v1::{Node, PodRecord, PodSpec, Quantity, Revision};
+use barge_proto::{
+    quantity::{QuantityError, parse_milli, parse_whole},
+    v1::{Node, PodRecord, PodSpec, Quantity, Revision},
+};
 
-use crate::{kind::Kind, quantity};
+use crate::kind::Kind;
+
+/// Reads a quantity in the unit that is counted.
+type Parse = fn(&Quantity) -> Result<i64, QuantityError>;
 
 /// Amounts of what the scheduler reserves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,13 +55,13 @@ impl Usage {
             .iter()
             .filter_map(|container| container.resources.as_ref())
             .fold(pod, |sum, resources| {
-                let request = |name| {
+                let request = |name, parse: Parse| {
                     let quantity = resources.requests.get(name).or(resources.limits.get(name));
-                    quantity.map_or(0, |quantity| quantity::milli(quantity).unwrap_or(i64::MAX))
+                    quantity.map_or(0, |quantity| parse(quantity).unwrap_or(i64::MAX).max(0))
                 };
                 sum.plus(Usage {
-                    cpu_milli: request("cpu"),
-                    memory_bytes: bytes(request("memory")),
+                    cpu_milli: request("cpu", parse_milli),
+                    memory_bytes: request("memory", parse_whole),
                     pods: 0,
                 })
             })
@@ -63,19 +69,19 @@ impl Usage {
 
     /// What pods may use of a node: its `status.allocatable`, zero for what it does not name.
     pub fn allocatable(node: &Node) -> Usage {
-        let milli = |name| {
+        let amount = |name, parse: Parse| {
             let quantity = node
                 .status
                 .as_ref()
                 .and_then(|status| status.allocatable.get(name));
             quantity
-                .and_then(|quantity: &Quantity| quantity::milli(quantity).ok())
+                .and_then(|quantity| parse(quantity).ok())
                 .unwrap_or(0)
         };
         Usage {
-            cpu_milli: milli("cpu"),
-            memory_bytes: milli("memory") / 1000,
-            pods: milli("pods") / 1000,
+            cpu_milli: amount("cpu", parse_milli),
+            memory_bytes: amount("memory", parse_whole),
+            pods: amount("pods", parse_whole),
         }
     }
 
@@ -90,15 +96,6 @@ impl Usage {
         } else {
             None
         }
-    }
-}
-
-/// Whole units of thousandths, rounded up.
-fn bytes(milli: i64) -> i64 {
-    if milli == i64::MAX {
-        milli
-    } else {
-        milli.saturating_add(999) / 1000
     }
 }
 

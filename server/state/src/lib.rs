@@ -20,7 +20,6 @@ mod history;
 mod kind;
 pub mod limits;
 mod pods;
-mod quantity;
 mod read;
 mod requests;
 mod restore;

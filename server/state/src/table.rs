@@ -123,7 +123,12 @@ impl<K: Kind> Table<K> {
     /// Replaces `before` by `after`, which have the same uid, namespace and name where both are present.
     pub fn swap(&mut self, before: Option<&Arc<K>>, after: Option<&Arc<K>>) {
         if let Some(before) = before {
-            for owner in before.owner_uids() {
+            let kept = after.map(|after| after.owner_uids()).unwrap_or_default();
+            for owner in before
+                .owner_uids()
+                .into_iter()
+                .filter(|owner| !kept.contains(owner))
+            {
                 self.by_owner.remove(owner, before.uid());
             }
         }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{
-    self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision, object,
-};
+use barge_proto::v1::{self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision};
 
 use crate::{
     changed::Changed,
@@ -40,10 +38,12 @@ impl State {
         spec.node_name = node
             .map(|node| node.meta().name.clone())
             .unwrap_or_default();
-        let (api_version, kind) = type_of(v1::Kind::Pod);
+        let info = v1::Kind::Pod.info();
         Pod {
-            api_version,
-            kind,
+            api_version: info
+                .map(|info| info.api_version.to_owned())
+                .unwrap_or_default(),
+            kind: info.map(|info| info.name.to_owned()).unwrap_or_default(),
             metadata: Some(metadata),
             spec: Some(spec),
             status: Some(pod_status(record, node.map(Arc::as_ref))),
@@ -86,30 +86,20 @@ impl State {
     /// A record as an object; absent for kinds that the API does not show. Pods take their template from the
     /// state unless one is given.
     pub fn view(&self, record: &Stored, template: Option<&Arc<Revision>>) -> Option<Object> {
-        macro_rules! typed {
-            ($kind:ident, $record:expr) => {{
-                let (api_version, kind) = type_of(v1::Kind::$kind);
-                object::Kind::$kind(v1::$kind {
-                    api_version,
-                    kind,
-                    ..$record.as_ref().clone()
-                })
-            }};
-        }
-        let kind = match record {
-            Stored::Namespace(record) => typed!(Namespace, record),
-            Stored::Node(record) => typed!(Node, record),
-            Stored::Deployment(record) => typed!(Deployment, record),
-            Stored::Service(record) => typed!(Service, record),
-            Stored::Endpoints(record) => typed!(Endpoints, record),
-            Stored::Event(record) => typed!(Event, record),
+        let object: Object = match record {
+            Stored::Namespace(record) => record.as_ref().clone().into(),
+            Stored::Node(record) => record.as_ref().clone().into(),
+            Stored::Deployment(record) => record.as_ref().clone().into(),
+            Stored::Service(record) => record.as_ref().clone().into(),
+            Stored::Endpoints(record) => record.as_ref().clone().into(),
+            Stored::Event(record) => record.as_ref().clone().into(),
             Stored::Pod(record) => {
                 let template = template.or_else(|| self.template(record));
-                object::Kind::Pod(self.pod_from(record, template.map(Arc::as_ref)))
+                self.pod_from(record, template.map(Arc::as_ref)).into()
             }
             _ => return None,
         };
-        Some(Object { kind: Some(kind) })
+        Some(object.typed())
     }
 
     /// What a watcher sees of a change: the object after it, or as it was last, with the revision of its
@@ -117,7 +107,7 @@ impl State {
     pub fn changed_object(&self, change: &Changed) -> Option<Object> {
         let mut object = self.view(change.record()?, change.template.as_ref())?;
         if change.after.is_none()
-            && let Some(metadata) = metadata_mut(&mut object)
+            && let Some(metadata) = object.metadata_mut()
         {
             metadata.resource_version = change.revision.to_string();
         }
@@ -169,30 +159,4 @@ fn pod_status(record: &PodRecord, node: Option<&Node>) -> PodStatus {
         status.host_ip.clone_from(&address.address);
     }
     status
-}
-
-fn metadata_mut(object: &mut Object) -> Option<&mut v1::ObjectMeta> {
-    match object.kind.as_mut()? {
-        object::Kind::Namespace(object) => object.metadata.as_mut(),
-        object::Kind::Node(object) => object.metadata.as_mut(),
-        object::Kind::Deployment(object) => object.metadata.as_mut(),
-        object::Kind::Pod(object) => object.metadata.as_mut(),
-        object::Kind::Service(object) => object.metadata.as_mut(),
-        object::Kind::Endpoints(object) => object.metadata.as_mut(),
-        object::Kind::Event(object) => object.metadata.as_mut(),
-    }
-}
-
-fn type_of(kind: v1::Kind) -> (String, String) {
-    let (api_version, name) = match kind {
-        v1::Kind::Unspecified => ("", ""),
-        v1::Kind::Namespace => ("v1", "Namespace"),
-        v1::Kind::Node => ("v1", "Node"),
-        v1::Kind::Deployment => ("apps/v1", "Deployment"),
-        v1::Kind::Pod => ("v1", "Pod"),
-        v1::Kind::Service => ("v1", "Service"),
-        v1::Kind::Endpoints => ("v1", "Endpoints"),
-        v1::Kind::Event => ("v1", "Event"),
-    };
-    (api_version.to_owned(), name.to_owned())
 }

@@ -14,6 +14,9 @@ use crate::{
 /// A refusal that names the target and what is the case instead.
 pub fn check(state: &State, precondition: &Precondition) -> Result<(), Refusal> {
     let target = precondition.target.clone().unwrap_or_default();
+    if RecordKind::from_number(target.kind).is_none() {
+        return Err(refusal(RefusalReason::Invalid, "a precondition on no kind"));
+    }
     let found = state.find(&target);
     let problem = match &precondition.must {
         None => Some((

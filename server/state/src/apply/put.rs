@@ -9,7 +9,7 @@ use barge_proto::v1::{
 use super::{preconditions::describe, refusal, work::Work};
 use crate::{
     claims::claims,
-    kind::{Kind, for_each_kind},
+    kind::{Kind, RecordKind, Stored, for_each_kind},
     rules::Rules,
 };
 
@@ -69,8 +69,8 @@ fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> 
             ));
         }
     }
-    if let crate::kind::Stored::Pod(pod) = K::stored(new.clone()) {
-        work.needed_templates.insert(pod.template_uid.clone());
+    if old.is_none() {
+        work.created.push(K::stored(new.clone()));
     }
     work.write(old, Arc::unwrap_or_clone(new));
     Ok(())
@@ -158,27 +158,49 @@ fn put_record_status<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Re
     Ok(())
 }
 
-/// Pods and their templates may come in any order within a transaction; in the end both have to be there.
+/// Records and what they refer to may come in any order within a transaction; in the end all have to be there. An
+/// owner that is gone means that whoever decided this had not seen its removal.
 ///
 /// # Errors
-/// INVALID when a template is missing.
-pub fn check_templates(work: &Work<'_>) -> Result<(), Refusal> {
-    let missing = |uid: &&String| {
-        work.tables.revisions.by_uid(uid).is_none() && work.tables.pods_by_template.count(uid) > 0
-    };
-    match work.needed_templates.iter().find(missing) {
-        None => Ok(()),
-        Some(uid) => Err(refusal(
-            RefusalReason::Invalid,
-            format!("a pod's template {uid} does not exist"),
-        )),
+/// CONFLICT when a new record's owners are all gone, INVALID when a pod's template is missing.
+pub fn check_references(work: &Work<'_>) -> Result<(), Refusal> {
+    for record in &work.created {
+        if work
+            .tables
+            .find_uid(record.kind(), &record.meta().uid)
+            .is_none()
+        {
+            continue;
+        }
+        let owners = &record.meta().owner_references;
+        if !owners.is_empty() && !owners.iter().any(|owner| work.tables.exists(&owner.uid)) {
+            return Err(refuse_stored(
+                record,
+                RefusalReason::Conflict,
+                "its owner is gone",
+            ));
+        }
+        if let Stored::Pod(pod) = record
+            && work.tables.revisions.by_uid(&pod.template_uid).is_none()
+        {
+            let why = format!("its template {} does not exist", pod.template_uid);
+            return Err(refuse_stored(record, RefusalReason::Invalid, &why));
+        }
     }
+    Ok(())
 }
 
 fn refuse<K: Kind>(record: &K, reason: RefusalReason, why: &str) -> Refusal {
-    let meta = record.meta();
+    refuse_meta(K::KIND, record.meta(), reason, why)
+}
+
+fn refuse_stored(record: &Stored, reason: RefusalReason, why: &str) -> Refusal {
+    refuse_meta(record.kind(), record.meta(), reason, why)
+}
+
+fn refuse_meta(kind: RecordKind, meta: &ObjectMeta, reason: RefusalReason, why: &str) -> Refusal {
     let target = RecordRef {
-        kind: K::KIND.number(),
+        kind: kind.number(),
         uid: meta.uid.clone(),
         namespace: meta.namespace.clone(),
         name: meta.name.clone(),

@@ -20,8 +20,8 @@ pub struct Work<'a> {
     pub limits: Limits,
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
-    /// Templates of pods that were created, which have to exist in the end.
-    pub needed_templates: BTreeSet<String>,
+    /// Records that were created; what they refer to has to exist in the end.
+    pub created: Vec<Stored>,
     /// Templates that may have lost their last pod.
     pub loose_templates: BTreeSet<String>,
     /// Namespaces that may have lost their last pod.
@@ -42,7 +42,7 @@ impl<'a> Work<'a> {
             now: time.unwrap_or_default(),
             limits,
             binds: Vec::new(),
-            needed_templates: BTreeSet::new(),
+            created: Vec::new(),
             loose_templates: BTreeSet::new(),
             loose_namespaces: BTreeSet::new(),
             revision,
