@@ -107,6 +107,12 @@ impl Client {
         self.shared.seen.fetch_max(revision, Ordering::Relaxed);
     }
 
+    /// Turns to the next manager, after a stream from the current one broke.
+    pub(crate) fn rotate(&self) {
+        let (index, _) = self.shared.managers.current();
+        self.shared.managers.rotate(index);
+    }
+
     /// The options that this client was made with.
     #[must_use]
     pub fn options(&self) -> &ClientOptions {

@@ -22,9 +22,11 @@ pub mod join;
 mod test_ca;
 pub mod tls;
 pub mod token;
+pub mod watch;
 
 pub use client::{Client, ClientOptions, DeleteOptions, Listing, LogStream, Selection};
 pub use error::ClientError;
+pub use watch::{WatchEvent, Watcher};
 
 /// The messages of the API.
 pub use barge_proto::v1;

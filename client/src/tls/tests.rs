@@ -34,8 +34,11 @@ async fn handshake(server: TlsAcceptor, client: Arc<ClientConfig>) -> Result<boo
     let (near, far) = tokio::io::duplex(1 << 16);
     let accept = tokio::spawn(async move { server.accept(far).await });
     let name = ServerName::try_from(SERVER_NAME).unwrap();
-    let connected = TlsConnector::from(client).connect(name, near).await;
-    connected.map_err(|error| root_cause(&error))?;
+    // Open until the server has finished, too.
+    let _connected = TlsConnector::from(client)
+        .connect(name, near)
+        .await
+        .map_err(|error| root_cause(&error))?;
     let accepted = accept.await.unwrap().map_err(|error| error.to_string())?;
     Ok(accepted.get_ref().1.peer_certificates().is_some())
 }
