@@ -119,3 +119,6 @@ impl Client {
         &self.shared.options
     }
 }
+
+#[cfg(test)]
+mod tests;

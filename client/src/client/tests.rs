@@ -1,0 +1,183 @@
+//! A client against managers that follow a script, over real TLS on loopback.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::*;
+use crate::{WatchEvent, v1::Kind};
+
+mod scripted;
+
+use scripted::{Fake, Step, refusal, watch_event};
+
+fn client(fakes: &[&Fake]) -> Client {
+    let managers: Vec<_> = fakes.iter().map(|fake| fake.address.clone()).collect();
+    let options = ClientOptions {
+        deadline: Duration::from_secs(20),
+        unreachable_after: Duration::from_millis(200),
+        ..ClientOptions::default()
+    };
+    Client::new(&fakes[0].identity(), &managers, options).unwrap()
+}
+
+#[tokio::test]
+async fn a_read_goes_on_to_a_manager_that_can_serve_it() {
+    let ca = scripted::ca();
+    let lost = Fake::start(
+        &ca,
+        vec![Step::Fail(refusal(Code::Unavailable, "NO_QUORUM")); 2],
+    )
+    .await;
+    let good = Fake::start(&ca, vec![Step::Object("a", 7), Step::Object("b", 8)]).await;
+    let client = client(&[&lost, &good]);
+    let object = client.get(Kind::Namespace, "", "a").await.unwrap();
+    assert_eq!(object.name(), "a");
+    assert_eq!(client.seen_revision(), 7);
+    // It stays with the one that worked.
+    client.get(Kind::Namespace, "", "b").await.unwrap();
+    assert_eq!((lost.calls(), good.calls()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_change_learns_the_revision_and_keeps_its_id_over_a_change_of_leaders() {
+    let ca = scripted::ca();
+    let old = Fake::start(
+        &ca,
+        vec![
+            Step::Fail(scripted::revision_required(41)),
+            Step::Fail(refusal(Code::Unknown, "UNKNOWN_OUTCOME")),
+        ],
+    )
+    .await;
+    let new = Fake::start(&ca, vec![Step::Object("a", 42)]).await;
+    let client = client(&[&old, &new]);
+    client
+        .delete(Kind::Namespace, "", "a", &DeleteOptions::default())
+        .await
+        .unwrap();
+    let (old, new) = (old.ids(), new.ids());
+    assert_eq!(
+        old.iter().map(|id| id.seen_revision).collect::<Vec<_>>(),
+        [0, 41]
+    );
+    assert_eq!(
+        old[1], new[0],
+        "a repetition has the id of the first attempt"
+    );
+    assert_ne!(old[0].nonce, old[1].nonce);
+    assert_eq!(client.seen_revision(), 42);
+}
+
+#[tokio::test]
+async fn an_expired_id_is_renewed_only_when_nothing_was_sent_before() {
+    let ca = scripted::ca();
+    let expired = || Step::Fail(refusal(Code::FailedPrecondition, "REQUEST_EXPIRED"));
+    // First attempt: the client's revision was old, nothing happened.
+    let fresh = Fake::start(&ca, vec![expired(), Step::List(90), Step::Object("a", 91)]).await;
+    let options = DeleteOptions::default();
+    let one = client(&[&fresh]);
+    one.delete(Kind::Namespace, "", "a", &options)
+        .await
+        .unwrap();
+    assert_eq!(fresh.ids()[1].seen_revision, 90);
+    // Second attempt: the first may have been carried out.
+    let again = Fake::start(
+        &ca,
+        vec![Step::Fail(Status::unavailable("going away")), expired()],
+    )
+    .await;
+    let two = client(&[&again]);
+    let error = two
+        .delete(Kind::Namespace, "", "a", &options)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ClientError::UnknownOutcome { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_keeps_its_words() {
+    let ca = scripted::ca();
+    let fake = Fake::start(&ca, vec![Step::Fail(scripted::invalid())]).await;
+    let client = client(&[&fake]);
+    let error = client.get(Kind::Namespace, "", "a").await.unwrap_err();
+    assert_eq!(error.reason(), Some("INVALID"));
+    let ClientError::Refused(refusal) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(refusal.violations[0].field, "spec.replicas");
+    assert_eq!(fake.calls(), 1);
+}
+
+#[tokio::test]
+async fn managers_that_do_not_listen_are_named() {
+    let ca = scripted::ca();
+    let fake = Fake::start(&ca, vec![]).await;
+    let identity = fake.identity();
+    // Bound and dropped: nobody listens there now.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let options = ClientOptions {
+        unreachable_after: Duration::from_millis(100),
+        ..ClientOptions::default()
+    };
+    let client = Client::new(&identity, std::slice::from_ref(&address), options).unwrap();
+    let error = client.get(Kind::Namespace, "", "a").await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&address) && text.contains("refused"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn another_cluster_is_told_from_no_cluster() {
+    let fake = Fake::start(&scripted::ca(), vec![]).await;
+    let stranger = scripted::ca().issue(crate::v1::Role::Admin, "x");
+    let options = ClientOptions {
+        unreachable_after: Duration::from_millis(100),
+        ..ClientOptions::default()
+    };
+    let client = Client::new(&stranger, std::slice::from_ref(&fake.address), options).unwrap();
+    let error = client.get(Kind::Namespace, "", "a").await.unwrap_err();
+    assert!(error.to_string().contains("another cluster"), "{error}");
+}
+
+#[tokio::test]
+async fn a_watch_resumes_and_lists_again_when_history_is_gone() {
+    let ca = scripted::ca();
+    let fake = Fake::start(
+        &ca,
+        vec![
+            Step::Names(vec![("a", 5)], 5),
+            // One change, then the manager goes away.
+            Step::Watch(vec![
+                Ok(watch_event("b", 6)),
+                Err(Status::unavailable("bye")),
+            ]),
+            // Resumed, but the history is gone: list again, with a gone and c new.
+            Step::Watch(vec![Err(refusal(Code::OutOfRange, "EXPIRED"))]),
+            Step::Names(vec![("b", 6), ("c", 9)], 9),
+            Step::Watch(vec![Ok(watch_event("d", 10))]),
+        ],
+    )
+    .await;
+    let client = client(&[&fake]);
+    let mut watcher = client.list_and_watch(Selection::of(Kind::Namespace, ""));
+    let mut told = Vec::new();
+    for _ in 0..7 {
+        told.push(match watcher.next().await.unwrap() {
+            WatchEvent::Added(object) => format!("+{}", object.name()),
+            WatchEvent::Modified(object) => format!("~{}", object.name()),
+            WatchEvent::Deleted(object) => format!("-{}", object.name()),
+            WatchEvent::Synced { revision } => format!("={revision}"),
+        });
+    }
+    assert_eq!(told, ["+a", "=5", "+b", "-a", "+c", "=9", "+d"]);
+    assert_eq!(fake.watched(), [5, 6, 9]);
+}
