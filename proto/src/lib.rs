@@ -8,6 +8,7 @@
 pub mod auth;
 mod json;
 pub mod kinds;
+pub mod manifest;
 pub mod quantity;
 
 /// The messages and services of `barge.v1`, generated from `proto/barge/v1`.

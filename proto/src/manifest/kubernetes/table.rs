@@ -1,0 +1,211 @@
+//! The table of Kubernetes' fields that Barge does not implement (from the API reference of 1.34).
+
+/// What a field may hold.
+pub(super) enum Accepted {
+    /// Empty, false or 0: Kubernetes' zero value.
+    Nothing,
+    /// Empty, or one of these (in JSON): Kubernetes' default, or what Barge does anyway.
+    Only(&'static [&'static str]),
+    /// Whatever it is: a report, not a wish (status, managedFields).
+    Anything,
+}
+
+use Accepted::{Anything, Nothing, Only};
+
+type Fields = &'static [(&'static str, Accepted)];
+
+/// By message and field; messages have their Rust names.
+pub(super) const FIELDS: &[(&str, Fields)] = &[
+    ("ObjectMeta", OBJECT_META),
+    ("Condition", &[("lastProbeTime", Anything)]),
+    (
+        "NamespaceSpec",
+        &[("finalizers", Only(&[r#"["kubernetes"]"#]))],
+    ),
+    ("NamespaceStatus", &[("conditions", Anything)]),
+    ("NodeSpec", NODE_SPEC),
+    ("NodeStatus", NODE_STATUS),
+    ("NodeSystemInfo", NODE_SYSTEM_INFO),
+    ("PodSpec", POD_SPEC),
+    ("Container", CONTAINER),
+    (
+        "ContainerPort",
+        &[("hostIP", Nothing), ("hostPort", Nothing)],
+    ),
+    ("EnvVar", &[("valueFrom", Nothing)]),
+    ("ResourceRequirements", &[("claims", Nothing)]),
+    ("PodStatus", POD_STATUS),
+    ("ContainerStatus", CONTAINER_STATUS),
+    ("DeploymentStatus", DEPLOYMENT_STATUS),
+    ("ServiceSpec", SERVICE_SPEC),
+    ("ServicePort", &[("appProtocol", Nothing)]),
+    ("ServiceStatus", &[("conditions", Anything)]),
+    ("LoadBalancerIngress", LOAD_BALANCER_INGRESS),
+    ("EndpointAddress", &[("hostname", Nothing)]),
+    ("EndpointPort", &[("appProtocol", Nothing)]),
+    ("Event", EVENT),
+];
+
+const OBJECT_META: Fields = &[
+    ("finalizers", Nothing),
+    ("generateName", Nothing),
+    // Who set what, as a server noted it.
+    ("managedFields", Anything),
+    ("selfLink", Anything),
+];
+
+const NODE_SPEC: Fields = &[
+    ("configSource", Nothing),
+    ("externalID", Nothing),
+    ("providerID", Nothing),
+    ("taints", Nothing),
+];
+
+const NODE_STATUS: Fields = &[
+    ("config", Anything),
+    ("daemonEndpoints", Anything),
+    ("declaredFeatures", Anything),
+    ("features", Anything),
+    ("images", Anything),
+    ("phase", Anything),
+    ("runtimeHandlers", Anything),
+    ("volumesAttached", Anything),
+    ("volumesInUse", Anything),
+];
+
+const NODE_SYSTEM_INFO: Fields = &[
+    ("kubeProxyVersion", Anything),
+    ("swap", Anything),
+    ("systemUUID", Anything),
+];
+
+const POD_SPEC: Fields = &[
+    ("activeDeadlineSeconds", Nothing),
+    ("affinity", Nothing),
+    // Barge never mounts a token.
+    ("automountServiceAccountToken", Only(&["true", "false"])),
+    ("dnsConfig", Nothing),
+    ("dnsPolicy", Only(&[r#""ClusterFirst""#])),
+    // Barge never injects the environment variables of Docker links.
+    ("enableServiceLinks", Only(&["true", "false"])),
+    ("ephemeralContainers", Nothing),
+    ("hostAliases", Nothing),
+    ("hostIPC", Nothing),
+    ("hostNetwork", Nothing),
+    ("hostPID", Nothing),
+    ("hostUsers", Only(&["true"])),
+    ("hostname", Nothing),
+    ("hostnameOverride", Nothing),
+    ("imagePullSecrets", Nothing),
+    ("initContainers", Nothing),
+    ("os", Only(&[r#"{"name":"linux"}"#])),
+    ("overhead", Nothing),
+    ("preemptionPolicy", Only(&[r#""PreemptLowerPriority""#])),
+    ("priority", Nothing),
+    ("priorityClassName", Nothing),
+    ("readinessGates", Nothing),
+    ("resourceClaims", Nothing),
+    ("resources", Nothing),
+    ("runtimeClassName", Nothing),
+    ("schedulerName", Only(&[r#""default-scheduler""#])),
+    ("schedulingGates", Nothing),
+    ("securityContext", Nothing),
+    ("serviceAccount", Only(&[r#""default""#])),
+    ("serviceAccountName", Only(&[r#""default""#])),
+    ("setHostnameAsFQDN", Nothing),
+    ("shareProcessNamespace", Nothing),
+    ("subdomain", Nothing),
+    ("tolerations", Only(&[DEFAULT_TOLERATIONS])),
+    ("topologySpreadConstraints", Nothing),
+    ("volumes", Nothing),
+    ("workloadRef", Nothing),
+];
+
+/// What Kubernetes' admission adds to every pod.
+const DEFAULT_TOLERATIONS: &str = r#"[
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+]"#;
+
+const CONTAINER: Fields = &[
+    ("envFrom", Nothing),
+    ("lifecycle", Nothing),
+    ("livenessProbe", Nothing),
+    ("readinessProbe", Nothing),
+    ("resizePolicy", Nothing),
+    ("restartPolicy", Nothing),
+    ("restartPolicyRules", Nothing),
+    ("securityContext", Nothing),
+    ("startupProbe", Nothing),
+    ("stdin", Nothing),
+    ("stdinOnce", Nothing),
+    (
+        "terminationMessagePath",
+        Only(&[r#""/dev/termination-log""#]),
+    ),
+    ("terminationMessagePolicy", Only(&[r#""File""#])),
+    ("tty", Nothing),
+    ("volumeDevices", Nothing),
+    ("volumeMounts", Nothing),
+];
+
+const POD_STATUS: Fields = &[
+    ("allocatedResources", Anything),
+    ("ephemeralContainerStatuses", Anything),
+    ("extendedResourceClaimStatus", Anything),
+    ("hostIPs", Anything),
+    ("initContainerStatuses", Anything),
+    ("nominatedNodeName", Anything),
+    ("observedGeneration", Anything),
+    ("qosClass", Anything),
+    ("resize", Anything),
+    ("resourceClaimStatuses", Anything),
+    ("resources", Anything),
+];
+
+const CONTAINER_STATUS: Fields = &[
+    ("allocatedResources", Anything),
+    ("allocatedResourcesStatus", Anything),
+    ("resources", Anything),
+    ("stopSignal", Anything),
+    ("user", Anything),
+    ("volumeMounts", Anything),
+];
+
+const DEPLOYMENT_STATUS: Fields = &[
+    ("collisionCount", Anything),
+    ("terminatingReplicas", Anything),
+];
+
+const SERVICE_SPEC: Fields = &[
+    ("allocateLoadBalancerNodePorts", Only(&["true"])),
+    ("externalIPs", Nothing),
+    ("externalName", Nothing),
+    ("externalTrafficPolicy", Only(&[r#""Cluster""#])),
+    ("healthCheckNodePort", Nothing),
+    ("internalTrafficPolicy", Only(&[r#""Cluster""#])),
+    ("ipFamilies", Only(&[r#"["IPv4"]"#])),
+    ("ipFamilyPolicy", Only(&[r#""SingleStack""#])),
+    ("loadBalancerClass", Nothing),
+    ("loadBalancerIP", Nothing),
+    ("loadBalancerSourceRanges", Nothing),
+    ("publishNotReadyAddresses", Nothing),
+    ("sessionAffinity", Only(&[r#""None""#])),
+    ("sessionAffinityConfig", Nothing),
+    ("trafficDistribution", Nothing),
+];
+
+const LOAD_BALANCER_INGRESS: Fields = &[
+    ("hostname", Anything),
+    ("ipMode", Anything),
+    ("ports", Anything),
+];
+
+const EVENT: Fields = &[
+    ("action", Nothing),
+    ("eventTime", Nothing),
+    ("related", Nothing),
+    ("reportingComponent", Nothing),
+    ("reportingInstance", Nothing),
+    ("series", Nothing),
+];

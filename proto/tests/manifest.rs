@@ -1,0 +1,181 @@
+//! Manifests as people write them: what is accepted, and what is said about the rest.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "common/golden.rs"]
+mod golden;
+
+use std::fmt::Write;
+
+use barge_proto::{
+    manifest::{self, ManifestError, Source},
+    v1::{Deployment, IntOrString, Kind, Object, Service},
+};
+
+fn parse(text: &str) -> Result<Vec<Object>, ManifestError> {
+    let objects = manifest::parse([Source::new("web.yaml", text)])?;
+    Ok(objects.into_iter().map(|located| located.object).collect())
+}
+
+/// The example's manifest, as it stands in deploy/examples.
+const NGINX: &str = include_str!("../../deploy/examples/nginx.yaml");
+const MY_APP: &str = include_str!("../../deploy/examples/my-app.yaml");
+
+#[test]
+fn the_examples_are_read() {
+    let objects = parse(NGINX).unwrap();
+    let [deployment, service] = <[Object; 2]>::try_from(objects).unwrap();
+    let deployment = Deployment::try_from(deployment).unwrap();
+    let spec = deployment.spec.unwrap();
+    assert_eq!(spec.replicas, Some(3));
+    let container = &spec.template.unwrap().spec.unwrap().containers[0];
+    assert_eq!(container.image, "nginx:latest");
+    assert_eq!(container.ports[0].container_port, 80);
+    let service = Service::try_from(service).unwrap().spec.unwrap();
+    assert_eq!(service.r#type, "LoadBalancer");
+    assert_eq!(service.ports[0].target_port, Some(IntOrString::int(80)));
+
+    assert_eq!(parse(MY_APP).unwrap()[0].kind(), Kind::Deployment);
+}
+
+#[test]
+fn errors_say_what_where_and_what_else() {
+    let cases = golden::read("manifest_errors.txt");
+    let mut now = String::new();
+    for case in cases.split("==== ").skip(1) {
+        let (name, case) = case.split_once('\n').unwrap();
+        let (text, _) = case.split_once("\n----\n").unwrap();
+        let error = parse(text).expect_err(name);
+        write!(now, "==== {name}\n{text}\n----\n{error}\n\n").unwrap();
+    }
+    golden::check("manifest_errors.txt", &now);
+}
+
+#[test]
+fn kubernetes_defaults_are_accepted() {
+    let with_defaults = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, creationTimestamp: null, managedFields: [{manager: kubectl}], finalizers: []}
+spec:
+  template:
+    spec:
+      automountServiceAccountToken: false
+      dnsPolicy: ClusterFirst
+      enableServiceLinks: true
+      hostNetwork: false
+      initContainers: []
+      os: {name: linux}
+      priority: 0
+      schedulerName: default-scheduler
+      securityContext: {}
+      serviceAccount: default
+      serviceAccountName: default
+      volumes: null
+      tolerations:
+      - {effect: NoExecute, key: node.kubernetes.io/not-ready, operator: Exists, tolerationSeconds: 300}
+      - {effect: NoExecute, key: node.kubernetes.io/unreachable, operator: Exists, tolerationSeconds: 300}
+      containers:
+      - name: web
+        terminationMessagePath: /dev/termination-log
+        terminationMessagePolicy: File
+        tty: false
+        ports: [{containerPort: 80, hostPort: 0}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  allocateLoadBalancerNodePorts: true
+  externalTrafficPolicy: Cluster
+  internalTrafficPolicy: Cluster
+  ipFamilies: [IPv4]
+  ipFamilyPolicy: SingleStack
+  sessionAffinity: None
+";
+    let without = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {template: {spec: {containers: [{name: web, ports: [{containerPort: 80}]}]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {}
+";
+    assert_eq!(parse(with_defaults).unwrap(), parse(without).unwrap());
+}
+
+#[test]
+fn json_is_read_too_and_lists_are_taken_apart() {
+    let text = r#"{"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "annotations": {"b": "\ud83d\ude00 \/"}}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "b"}}
+    ]}"#;
+    let objects = parse(text).unwrap();
+    assert_eq!(objects.len(), 2);
+    assert_eq!(objects[0].metadata().annotations["b"], "😀 /");
+    assert_eq!(
+        parse(&manifest::list_to_yaml(&objects).unwrap()),
+        Ok(objects.clone())
+    );
+    assert_eq!(
+        parse(&manifest::list_to_json(&objects).unwrap()),
+        Ok(objects)
+    );
+}
+
+#[test]
+fn empty_texts_have_no_objects() {
+    for text in ["", "\n", "---\n", "# nothing\n---\n---\n", "\u{feff}"] {
+        assert_eq!(parse(text), Ok(Vec::new()), "{text:?}");
+    }
+}
+
+#[test]
+fn the_same_object_in_two_files_is_an_error() {
+    let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+    let error =
+        manifest::parse([Source::new("a.yaml", text), Source::new("b.yaml", text)]).unwrap_err();
+    assert_eq!(error.file(), "b.yaml");
+    assert_eq!(
+        error.message(),
+        "namespace/a is there twice; first at a.yaml:3:18"
+    );
+}
+
+#[test]
+fn anchors_and_merges_are_followed() {
+    let text = "
+apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: &labels {app: a}}
+spec:
+  nodeSelector: *labels
+  containers: []
+";
+    let objects = parse(text).unwrap();
+    let pod = barge_proto::v1::Pod::try_from(objects[0].clone()).unwrap();
+    assert_eq!(pod.spec.unwrap().node_selector["app"], "a");
+}
+
+#[test]
+fn any_field_can_be_pointed_at() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    example.com/app: x\n\
+                spec:\n  containers:\n  - name: a\n  - name: b\n";
+    let located = &manifest::parse([Source::new("pod.yaml", text)]).unwrap()[0];
+    for (field, line, column) in [
+        ("", 1, 1),
+        ("metadata.labels[example.com/app]", 6, 22),
+        ("metadata.namespace", 3, 1),
+        ("spec.containers", 8, 3),
+        ("spec.containers[1]", 10, 5),
+        ("spec.containers[1].name", 10, 11),
+        ("spec.containers[1].image", 10, 5),
+        ("spec.containers[2].image", 8, 3),
+    ] {
+        let error = located.error(field, "no");
+        assert_eq!((error.line(), error.column()), (line, column), "{field}");
+    }
+}
