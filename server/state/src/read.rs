@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    ClusterRecord, ManagerRecord, Node, PodRecord, RecordRef, Revision, Service,
+    ClusterRecord, ManagerRecord, Node, Outcome, PodRecord, RecordRef, Refusal, RequestRecord,
+    Revision, Service,
 };
 
 use crate::{
@@ -137,6 +138,18 @@ impl State {
     /// The manager with this id in Raft.
     pub fn manager_with_raft_id(&self, raft_id: u64) -> Option<&Arc<ManagerRecord>> {
         self.by_uid(self.tables.claims.holder(&Claim::RaftId(raft_id))?)
+    }
+
+    /// The earlier answer to a client's request, as [`State::apply`] would give it; absent when it is new.
+    ///
+    /// # Errors
+    /// A refusal when the id was used for another request, or may have been forgotten.
+    pub fn answered(
+        &self,
+        request: &RequestRecord,
+        principal: &str,
+    ) -> Result<Option<Outcome>, Refusal> {
+        self.requests.check(request, principal, self.revision)
     }
 
     /// All values that must be unique and are given away, with the uids that have them: what an allocator
