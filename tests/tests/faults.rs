@@ -14,6 +14,7 @@ use std::{
 };
 
 use barge_client::{Client, ClientOptions, config::Config, v1};
+use barge_proto::manifest;
 use barge_tests::{Cluster, Managers, eventually, managers::run};
 
 fn client(config: &Path, deadline: Duration) -> Client {
@@ -39,7 +40,7 @@ spec:
     spec: {{containers: [{{name: main, image: 'my-app:1.0'}}]}}
 "
     );
-    let mut objects = barge_proto::manifest::parse("counter.yaml", &yaml).expect("a good manifest");
+    let mut objects = manifest::parse([manifest::Source::new("counter.yaml", yaml)]).expect("a good manifest");
     objects.remove(0).object
 }
 
