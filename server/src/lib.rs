@@ -1,1 +1,3 @@
-
+pub mod raft;
+pub mod storage;
+pub mod store;

@@ -1,0 +1,12 @@
+//! Consensus between managers: openraft, its network and its thread.
+
+pub mod config;
+pub mod network;
+pub mod runtime;
+pub mod service;
+pub mod snapshots;
+pub mod types;
+mod wire;
+
+pub use config::Timing;
+pub use network::{Channels, Connect};

@@ -1,0 +1,176 @@
+//! The thread that applies the log: neither Raft's heartbeats nor anybody's TLS wait for it.
+
+use std::{fs, io, sync::Arc, thread};
+
+use barge_proto::v1::{self, Outcome};
+use barge_state::Changed;
+use openraft::EntryPayload;
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Context, StorageError,
+    codec::entry_size,
+    snapshot::{self, SnapshotFiles},
+    state::{Progress, Shared},
+    state_db::{StateDb, Writes},
+};
+use crate::raft::types::{EntryResponder, SnapshotMeta, StoredMembership};
+
+/// What the thread is asked to do, in order.
+pub enum Work {
+    /// Applies entries that follow the last one that was applied.
+    Apply {
+        entries: Vec<EntryResponder>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Replaces the state by a snapshot.
+    Install {
+        meta: SnapshotMeta,
+        files: SnapshotFiles,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+}
+
+/// Told about every change, on the thread that applies. Must be quick.
+pub trait Observer: Send + Sync + 'static {
+    /// These changes were applied, in order, and can be read.
+    fn applied(&self, changes: Vec<Changed>);
+    /// The state was replaced by a newer one, and what happened in between is not known.
+    fn replaced(&self, revision: u64);
+}
+
+/// Starts the thread. It ends when all senders are gone, or when the state cannot be written.
+pub(super) fn start(
+    shared: Arc<Shared>,
+    mut work: mpsc::Receiver<Work>,
+) -> Result<thread::JoinHandle<()>, StorageError> {
+    thread::Builder::new()
+        .name("barge-apply".into())
+        .spawn(move || {
+            while let Some(next) = work.blocking_recv() {
+                let (result, done) = match next {
+                    Work::Apply { entries, done } => (apply(&shared, entries), done),
+                    Work::Install { meta, files, done } => (install(&shared, &meta, files), done),
+                };
+                let failed = result.is_err();
+                if let Err(error) = &result {
+                    shared
+                        .failure
+                        .report(&format!("the state cannot be written: {error}"));
+                }
+                // Nobody waits any more only when Raft is being shut down.
+                done.send(result.map_err(io::Error::from)).ok();
+                if failed {
+                    return;
+                }
+            }
+        })
+        .context("start the thread that applies the log")
+}
+
+fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
+    let mut writes = Writes::default();
+    let mut changes = Vec::new();
+    let mut answers = Vec::with_capacity(entries.len());
+    let mut bytes = 0;
+    let mut position = shared.position();
+    // Decoding needs no lock.
+    let entries = entries
+        .into_iter()
+        .map(|(entry, responder)| {
+            bytes += entry_size(&entry) as u64;
+            let transaction = match &entry.payload {
+                EntryPayload::Normal(command) => {
+                    Some(v1::Transaction::decode(command.0.clone()).map_err(|error| {
+                        StorageError::corrupted("a transaction of the log", error)
+                    })?)
+                }
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            };
+            Ok((entry, transaction, responder))
+        })
+        .collect::<Result<Vec<_>, StorageError>>()?;
+    {
+        let mut state = shared.write();
+        for (entry, transaction, responder) in entries {
+            position.last_log_id = Some(entry.log_id);
+            let mut outcome = Outcome {
+                revision: state.revision(),
+                ..Outcome::default()
+            };
+            if let EntryPayload::Membership(membership) = entry.payload {
+                position.last_membership = StoredMembership::new(Some(entry.log_id), membership);
+            }
+            if let Some(transaction) = transaction {
+                let applied = state.apply(entry.log_id.leader_id.term, &transaction);
+                writes.applied(&applied);
+                changes.extend(applied.changes);
+                outcome = applied.outcome;
+            }
+            answers.push((responder, outcome));
+        }
+        writes.position(&state, &position);
+    }
+    shared.db().write(writes)?;
+    let revision = shared.read().revision();
+    let applied = position.last_log_id.map(|id| id.index);
+    shared.set_position(position);
+    shared.observer.applied(changes);
+    shared.progress.send_modify(|progress| {
+        progress.applied = applied;
+        progress.revision = revision;
+        progress.bytes_since_snapshot += bytes;
+    });
+    // Last, so that whoever is answered reads and watches what was answered.
+    for (responder, outcome) in answers {
+        if let Some(responder) = responder {
+            responder.send(outcome);
+        }
+    }
+    Ok(())
+}
+
+/// Each step leaves a folder from which a start goes on: before the state is published the snapshot is newer than the
+/// state, and is installed again.
+fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result<(), StorageError> {
+    let found = StateDb::open_checkpoint(files.path())?.position()?;
+    if found != *meta {
+        return Err(StorageError::corrupted(
+            "a snapshot",
+            format!("it is of {found}, and said to be of {meta}"),
+        ));
+    }
+    let known = shared
+        .snapshot()
+        .as_ref()
+        .is_some_and(|(_, kept)| kept.path() == files.path());
+    let files = if known {
+        files
+    } else {
+        shared.folder.publish_snapshot(files)?
+    };
+    let state = shared.folder.temporary();
+    snapshot::copy(files.path(), state.path())?;
+    StateDb::adopt(state.path(), &shared.owner)?;
+    snapshot::sync_all(state.path())?;
+    let path = shared.folder.publish_state(state)?;
+    let db = StateDb::open(&path, &shared.owner)?;
+    let state = db.load()?;
+    let revision = state.revision();
+    *shared.write() = state;
+    let replaced = shared.replace_db(db, path);
+    shared.set_position(meta.clone());
+    shared.keep_snapshot(meta.clone(), files);
+    shared.observer.replaced(revision);
+    shared.progress.send_replace(Progress {
+        applied: meta.last_log_id.map(|id| id.index),
+        revision,
+        bytes_since_snapshot: 0,
+    });
+    if let Err(error) = fs::remove_dir_all(&replaced) {
+        // The sweep at the next start gets it.
+        tracing::warn!(path = %replaced.display(), %error, "cannot delete the replaced state");
+    }
+    Ok(())
+}

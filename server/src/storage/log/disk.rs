@@ -1,0 +1,222 @@
+//! The log's database: its keys, what a batch of writes consists of, and reading it back.
+
+use std::path::Path;
+
+use barge_proto::v1;
+use bytes::Bytes;
+use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+
+use crate::{
+    raft::types::{Entry, LogId, Vote},
+    storage::{
+        Context, StorageError,
+        codec::{self, CodecError},
+        rocks::{self, Identity},
+    },
+};
+
+// Everything is in one column family: with several, a write-ahead log file lives until the one that is hardly ever
+// written to is flushed.
+const VOTE: &[u8] = b"m/vote";
+const COMMITTED: &[u8] = b"m/committed";
+const PURGED: &[u8] = b"m/purged";
+
+/// The write buffer, in bytes. Purged entries that never left it cost no compaction.
+const WRITE_BUFFER: usize = 16 << 20;
+
+/// `e`, then the index with the most significant byte first, so that keys sort as the log does.
+fn entry_key(index: u64) -> [u8; 9] {
+    let mut key = *b"e\0\0\0\0\0\0\0\0";
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// The log's database.
+pub struct Disk {
+    db: DB,
+}
+
+/// What a log consists of besides its entries.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+    pub purged: Option<LogId>,
+    pub last: Option<LogId>,
+}
+
+/// Writes that reach the disk together or not at all.
+#[derive(Default)]
+pub struct Writes {
+    batch: WriteBatch,
+    /// Whether somebody was promised that it is durable.
+    pub sync: bool,
+}
+
+impl Writes {
+    /// Adds entries; durable when the batch is written.
+    pub fn append(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let value = codec::encode(&codec::entry_to_proto(entry));
+            self.batch.put(entry_key(entry.log_id.index), value);
+        }
+        self.sync = true;
+    }
+
+    /// Replaces the vote; durable when the batch is written.
+    pub fn vote(&mut self, vote: &Vote) {
+        self.batch
+            .put(VOTE, codec::encode(&codec::vote_to_proto(vote)));
+        self.sync = true;
+    }
+
+    /// Notes how far the log is known to be committed. Losing it costs time at the next start, nothing else.
+    pub fn committed(&mut self, committed: Option<LogId>) {
+        match committed {
+            Some(id) => self
+                .batch
+                .put(COMMITTED, codec::encode(&codec::log_id_to_proto(&id))),
+            None => self.batch.delete(COMMITTED),
+        }
+    }
+
+    /// Removes all entries from `first` on. What was removed may come back at a power cut, as if it had never been
+    /// removed; what is appended after it is written after it.
+    pub fn truncate_from(&mut self, first: u64) {
+        self.batch
+            .delete_range(entry_key(first), entry_key(u64::MAX));
+    }
+
+    /// Removes the entries from `first` up to `upto`.
+    pub fn purge(&mut self, first: u64, upto: &LogId) {
+        self.batch
+            .put(PURGED, codec::encode(&codec::log_id_to_proto(upto)));
+        self.batch
+            .delete_range(entry_key(first), entry_key(upto.index + 1));
+        // Its files are deleted next, which cannot be undone by a power cut.
+        self.sync = true;
+    }
+
+    /// The size of the batch in bytes.
+    pub fn size(&self) -> usize {
+        self.batch.size_in_bytes()
+    }
+}
+
+impl Disk {
+    /// Opens the log of `owner`, or makes an empty one.
+    pub fn open(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
+        Ok(Self {
+            db: rocks::open(path, rocks::options(WRITE_BUFFER), owner)?,
+        })
+    }
+
+    /// Reads everything but the entries, and checks that these begin where they should.
+    pub fn load(&self) -> Result<Loaded, StorageError> {
+        let log_id = |value: Option<v1::RaftLogId>| value.as_ref().map(codec::log_id_from_proto);
+        let vote: Option<v1::RaftVote> = self.get(VOTE)?;
+        let purged = log_id(self.get(PURGED)?);
+        let first = self.read(0, u64::MAX, 0)?.pop();
+        if let Some(first) = &first
+            && first.log_id.index > purged.map_or(0, |id: LogId| id.index + 1)
+        {
+            return Err(StorageError::corrupted(
+                "the log",
+                format!(
+                    "it begins at {} but was purged up to {purged:?}",
+                    first.log_id
+                ),
+            ));
+        }
+        Ok(Loaded {
+            vote: vote
+                .map(|vote| codec::vote_from_proto(Some(&vote)))
+                .transpose()
+                .map_err(|error| StorageError::corrupted("the vote", error))?,
+            committed: log_id(self.get(COMMITTED)?),
+            purged,
+            last: self.last()?.max(purged),
+        })
+    }
+
+    /// Writes a batch, and waits for the disk if it has to.
+    pub fn write(&self, writes: Writes) -> Result<(), StorageError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(writes.sync);
+        self.db
+            .write_opt(writes.batch, &options)
+            .context("write to the log")
+    }
+
+    /// Gives back the space of entries before `index`.
+    pub fn reclaim_before(&self, index: u64) -> Result<(), StorageError> {
+        self.db
+            .delete_file_in_range(entry_key(0), entry_key(index.saturating_sub(1)))
+            .context("reclaim the space of purged entries")
+    }
+
+    /// About how many bytes the entries take.
+    pub fn size(&self) -> u64 {
+        // Only a hint for when to take the next snapshot.
+        self.db
+            .property_int_value("rocksdb.estimate-live-data-size")
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+    }
+
+    /// The entries within `from..to`, up to about `limit` bytes but at least one. An error if one is missing between
+    /// others.
+    pub fn read(&self, from: u64, to: u64, limit: usize) -> Result<Vec<Entry>, StorageError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(entry_key(from));
+        options.set_iterate_upper_bound(entry_key(to));
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        for item in self.db.iterator_opt(IteratorMode::Start, options) {
+            let (_, value) = item.context("read the log")?;
+            let entry = decode_entry(value.into_vec().into())?;
+            if let Some(before) = entries.last()
+                && before.log_id.index + 1 != entry.log_id.index
+            {
+                return Err(StorageError::corrupted(
+                    "the log",
+                    format!("{} follows {}", entry.log_id, before.log_id),
+                ));
+            }
+            bytes += codec::entry_size(&entry);
+            entries.push(entry);
+            if bytes >= limit {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn last(&self) -> Result<Option<LogId>, StorageError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(entry_key(0));
+        options.set_iterate_upper_bound(entry_key(u64::MAX));
+        match self.db.iterator_opt(IteratorMode::End, options).next() {
+            None => Ok(None),
+            Some(item) => {
+                let (_, value) = item.context("read the end of the log")?;
+                Ok(Some(decode_entry(value.into_vec().into())?.log_id))
+            }
+        }
+    }
+
+    fn get<M: prost::Message + Default>(&self, key: &[u8]) -> Result<Option<M>, StorageError> {
+        let value = self.db.get(key).context("read the log's metadata")?;
+        value
+            .map(|value| codec::decode(value.into()))
+            .transpose()
+            .map_err(|error| StorageError::corrupted("the log's metadata", error))
+    }
+}
+
+fn decode_entry(value: Bytes) -> Result<Entry, StorageError> {
+    codec::decode(value)
+        .and_then(codec::entry_from_proto)
+        .map_err(|error: CodecError| StorageError::corrupted("an entry of the log", error))
+}

@@ -1,0 +1,125 @@
+//! The one thread that writes the log: it gathers what has queued up, writes and syncs it at once, and only then
+//! reports it, in order.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Shared, disk::Writes};
+use crate::{
+    raft::types::{Entry, IoFlushed, LogId, Vote},
+    storage::StorageError,
+};
+
+/// A batch is closed when it has this many bytes.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// What the log is asked to do, in order.
+pub enum Command {
+    /// `epoch` is the tail's when they were appended.
+    Append {
+        entries: Vec<Entry>,
+        epoch: u64,
+        done: IoFlushed,
+    },
+    /// Answered when it is durable.
+    Vote {
+        vote: Vote,
+        done: oneshot::Sender<()>,
+    },
+    Committed(Option<LogId>),
+    /// Removes everything from this index on.
+    TruncateFrom(u64),
+    /// Removes everything from `first` up to `upto`.
+    Purge {
+        first: u64,
+        upto: LogId,
+    },
+}
+
+/// Writes until all senders are gone, or until a write fails.
+pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
+    while let Some(first) = commands.blocking_recv() {
+        let mut batch = Batch::default();
+        batch.add(first);
+        while batch.writes.size() < BATCH_BYTES
+            && let Ok(next) = commands.try_recv()
+        {
+            batch.add(next);
+        }
+        if let Err(error) = batch.commit(shared) {
+            // Later batches must not be written: their success would hide this one's failure.
+            shared
+                .failure
+                .report(&format!("the log cannot be written: {error}"));
+            commands.close();
+            while let Ok(command) = commands.try_recv() {
+                command.fail(&error);
+            }
+            return;
+        }
+    }
+}
+
+impl Command {
+    fn fail(self, error: &StorageError) {
+        // Whoever waits for a vote sees its channel close.
+        if let Self::Append { done, .. } = self {
+            done.io_completed(Err(std::io::Error::other(error.to_string())));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    writes: Writes,
+    commands: Vec<Command>,
+}
+
+impl Batch {
+    fn add(&mut self, command: Command) {
+        match &command {
+            Command::Append { entries, .. } => self.writes.append(entries),
+            Command::Vote { vote, .. } => self.writes.vote(vote),
+            Command::Committed(id) => self.writes.committed(*id),
+            Command::TruncateFrom(first) => self.writes.truncate_from(*first),
+            Command::Purge { first, upto } => self.writes.purge(*first, upto),
+        }
+        self.commands.push(command);
+    }
+
+    fn commit(self, shared: &Arc<Shared>) -> Result<(), StorageError> {
+        if let Err(error) = shared.disk.write(self.writes) {
+            for command in self.commands {
+                command.fail(&error);
+            }
+            return Err(error);
+        }
+        for command in self.commands {
+            match command {
+                Command::Append {
+                    entries,
+                    epoch,
+                    done,
+                } => {
+                    if let Some(last) = entries.last() {
+                        shared.tail().written(epoch, last.log_id.index);
+                    }
+                    done.io_completed(Ok(()));
+                }
+                Command::Vote { vote, done } => {
+                    *shared.vote() = Some(vote);
+                    // Nobody waits any more only when Raft is being shut down.
+                    done.send(()).ok();
+                }
+                Command::Purge { upto, .. } => {
+                    if let Err(error) = shared.disk.reclaim_before(upto.index) {
+                        tracing::warn!(%error, "purged entries still take space");
+                    }
+                }
+                Command::Committed(_) | Command::TruncateFrom(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

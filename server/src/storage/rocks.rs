@@ -1,0 +1,152 @@
+//! How databases are opened: sizes that suit a small machine, and a check of whose they are.
+
+use std::path::Path;
+
+use barge_proto::v1;
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options};
+
+use super::{
+    Context, StorageError,
+    codec::{self, CodecError},
+};
+
+/// The key of the identity in every database; sorts before all others.
+pub const IDENTITY: &[u8] = b"\0identity";
+
+/// Memory for blocks read from disk, per database. Reads of the state never touch the disk and the log's recent
+/// entries are in memory, so this hardly matters.
+const BLOCK_CACHE: usize = 4 << 20;
+
+/// Whom a database belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's uid.
+    pub cluster_id: String,
+    /// The manager's Raft id.
+    pub raft_id: u64,
+}
+
+/// Options that both databases share. `write_buffer` is in bytes.
+pub fn options(write_buffer: usize) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE));
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(write_buffer);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(rocksdb::LogLevel::Warn);
+    options.set_max_open_files(256);
+    // Wrong data must not be taken for right data.
+    options.set_paranoid_checks(true);
+    options
+}
+
+/// Opens a database for its owner, and makes it if it is not there.
+pub fn open(path: &Path, mut options: Options, owner: &Identity) -> Result<DB, StorageError> {
+    options.create_if_missing(true);
+    let db = DB::open(&options, path).context("open the database")?;
+    match identity(&db, path)? {
+        Some(found) if found == *owner => Ok(db),
+        Some(found) => Err(foreign(path, found, owner)),
+        None => {
+            // Only a database that nobody has written to may be claimed.
+            if db.iterator(rocksdb::IteratorMode::Start).next().is_some() {
+                return Err(StorageError::corrupted(
+                    "the database",
+                    "it does not say whose it is",
+                ));
+            }
+            let mut write = rocksdb::WriteOptions::default();
+            write.set_sync(true);
+            db.put_opt(IDENTITY, owner.encode(), &write)
+                .context("write the identity")?;
+            Ok(db)
+        }
+    }
+}
+
+impl Identity {
+    /// As a value on disk.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(&v1::RaftIdentity {
+            cluster_id: self.cluster_id.clone(),
+            raft_id: self.raft_id,
+        })
+    }
+}
+
+/// Reads whose database this is.
+pub fn identity(db: &DB, path: &Path) -> Result<Option<Identity>, StorageError> {
+    let Some(value) = db.get(IDENTITY).context("read the identity")? else {
+        return Ok(None);
+    };
+    match codec::decode::<v1::RaftIdentity>(value.into()) {
+        Ok(found) => Ok(Some(Identity {
+            cluster_id: found.cluster_id,
+            raft_id: found.raft_id,
+        })),
+        Err(CodecError::Format(found)) => Err(StorageError::Format {
+            path: path.to_owned(),
+            found,
+            supported: codec::FORMAT,
+        }),
+        Err(error) => Err(StorageError::corrupted("the identity", error)),
+    }
+}
+
+/// The error for a database of somebody else.
+pub fn foreign(path: &Path, found: Identity, owner: &Identity) -> StorageError {
+    StorageError::Foreign {
+        path: path.to_owned(),
+        found_cluster: found.cluster_id,
+        found_id: found.raft_id,
+        cluster: owner.cluster_id.clone(),
+        id: owner.raft_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn me() -> Identity {
+        Identity {
+            cluster_id: "c1".into(),
+            raft_id: 1,
+        }
+    }
+
+    #[test]
+    fn opens_again_for_the_same_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path(), options(1 << 20), &me()).unwrap());
+        drop(open(dir.path(), options(1 << 20), &me()).unwrap());
+        let other = Identity {
+            cluster_id: "c2".into(),
+            raft_id: 1,
+        };
+        let error = open(dir.path(), options(1 << 20), &other)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("belongs to manager 1 of cluster c1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn refuses_another_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path(), options(1 << 20), &me()).unwrap();
+        db.put(IDENTITY, [9]).unwrap();
+        drop(db);
+        let error = open(dir.path(), options(1 << 20), &me()).unwrap_err();
+        assert!(
+            matches!(error, StorageError::Format { found: 9, .. }),
+            "{error}"
+        );
+    }
+}

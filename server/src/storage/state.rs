@@ -1,0 +1,283 @@
+//! The applied state: in memory for everybody who reads, behind it in a database, and snapshots of that.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    thread,
+};
+
+use barge_state::State;
+use futures::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    storage::{RaftStateMachine, Snapshot as RaftSnapshot},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    Failure, StorageError,
+    applier::{self, Observer, Work},
+    rocks::Identity,
+    snapshot::{self, SnapshotFiles, StateFolder},
+    state_db::StateDb,
+};
+use crate::raft::types::{
+    EntryResponder, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
+
+/// Readers wait at most for this many entries to be applied.
+const BATCH: usize = 256;
+/// Batches that may wait for the thread that applies; Raft waits for each, so there are few.
+const QUEUE: usize = 4;
+
+/// How far this manager has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The index of the last entry that was applied.
+    pub applied: Option<u64>,
+    /// The revision of the state after it.
+    pub revision: u64,
+    /// Bytes of log applied since the last snapshot.
+    pub bytes_since_snapshot: u64,
+}
+
+/// A handle to the state. Clones share it; the last one to go ends its thread.
+#[derive(Clone)]
+pub struct StateStore {
+    shared: Arc<Shared>,
+    work: mpsc::Sender<Work>,
+}
+
+pub(super) struct Shared {
+    pub(super) folder: StateFolder,
+    pub(super) owner: Identity,
+    pub(super) failure: Failure,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) progress: watch::Sender<Progress>,
+    state: RwLock<State>,
+    position: Mutex<SnapshotMeta>,
+    db: Mutex<(Arc<StateDb>, PathBuf)>,
+    snapshot: Mutex<Option<(SnapshotMeta, SnapshotFiles)>>,
+}
+
+impl Shared {
+    // A panic while applying ends the thread that applies, and with it Raft and the process; nothing is served from a
+    // half-applied state for longer than that takes.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn position(&self) -> SnapshotMeta {
+        lock(&self.position).clone()
+    }
+
+    pub(super) fn set_position(&self, position: SnapshotMeta) {
+        *lock(&self.position) = position;
+    }
+
+    pub(super) fn db(&self) -> Arc<StateDb> {
+        lock(&self.db).0.clone()
+    }
+
+    /// Returns the folder of the state that was replaced.
+    pub(super) fn replace_db(&self, db: StateDb, path: PathBuf) -> PathBuf {
+        std::mem::replace(&mut *lock(&self.db), (Arc::new(db), path)).1
+    }
+
+    pub(super) fn snapshot(&self) -> MutexGuard<'_, Option<(SnapshotMeta, SnapshotFiles)>> {
+        lock(&self.snapshot)
+    }
+
+    /// Makes this the snapshot that followers get, unless there is a newer one.
+    pub(super) fn keep_snapshot(&self, meta: SnapshotMeta, files: SnapshotFiles) {
+        let mut current = self.snapshot();
+        match &*current {
+            Some((kept, _)) if kept.last_log_id > meta.last_log_id => files.discard(),
+            Some((_, kept)) if kept.path() == files.path() => {}
+            _ => {
+                if let Some((_, old)) = current.replace((meta, files)) {
+                    old.discard();
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl StateStore {
+    /// Opens the state in `path`, which belongs to `owner`, or makes an empty one. The thread that is returned ends
+    /// after the last handle; the database is flushed and closed then.
+    pub fn open(
+        path: &Path,
+        owner: Identity,
+        observer: Arc<dyn Observer>,
+        failure: Failure,
+    ) -> Result<(Self, thread::JoinHandle<()>), StorageError> {
+        let folder = StateFolder::open(path)?;
+        let live = folder.state()?;
+        let db = StateDb::open(&live, &owner)?;
+        let state = db.load()?;
+        let position = db.position()?;
+        let revision = state.revision();
+        let snapshot = match folder.snapshot()? {
+            None => None,
+            Some(files) => {
+                let opened = StateDb::open_checkpoint(files.path());
+                match opened.and_then(|checkpoint| checkpoint.position()) {
+                    Ok(meta) => Some((meta, files)),
+                    Err(error) => {
+                        // Raft takes another one when it needs one.
+                        tracing::warn!(%error, "discarding a snapshot that cannot be read");
+                        files.discard();
+                        None
+                    }
+                }
+            }
+        };
+        observer.replaced(revision);
+        let shared = Arc::new(Shared {
+            folder,
+            owner,
+            failure,
+            observer,
+            progress: watch::Sender::new(Progress {
+                applied: position.last_log_id.map(|id| id.index),
+                revision,
+                bytes_since_snapshot: 0,
+            }),
+            state: RwLock::new(state),
+            position: Mutex::new(position),
+            db: Mutex::new((Arc::new(db), live)),
+            snapshot: Mutex::new(snapshot),
+        });
+        let (work, queue) = mpsc::channel(QUEUE);
+        let thread = applier::start(shared.clone(), queue)?;
+        Ok((Self { shared, work }, thread))
+    }
+
+    /// Calls `f` with the state. Keep it short: while it runs nothing is applied.
+    pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
+        f(&self.shared.read())
+    }
+
+    /// How far this manager has come, and what comes next.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared.progress.subscribe()
+    }
+
+    /// Counts bytes of log that are there but were applied in an earlier life.
+    pub fn add_log_bytes(&self, bytes: u64) {
+        self.shared
+            .progress
+            .send_modify(|progress| progress.bytes_since_snapshot += bytes);
+    }
+
+    /// Where a snapshot that is being received can be written.
+    pub fn incoming(&self) -> SnapshotFiles {
+        self.shared.folder.temporary()
+    }
+
+    async fn send(
+        &self,
+        work: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Work,
+    ) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.work
+            .send(work(done))
+            .await
+            .map_err(|_| StorageError::Stopped)?;
+        answer.await.map_err(|_| StorageError::Stopped)?
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateStore {
+    type SnapshotData = SnapshotFiles;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let position = self.shared.position();
+        Ok((position.last_log_id, position.last_membership))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(BATCH);
+        while let Some(batch) = batches.next().await {
+            let entries = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.send(|done| Work::Apply { entries, done }).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
+        Builder {
+            shared: self.shared.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotFiles,
+    ) -> Result<(), io::Error> {
+        let meta = meta.clone();
+        self.send(|done| Work::Install {
+            meta,
+            files: snapshot,
+            done,
+        })
+        .await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let current = self.shared.snapshot().clone();
+        Ok(current.map(|(meta, snapshot)| RaftSnapshot { meta, snapshot }))
+    }
+}
+
+/// Takes snapshots beside the thread that applies.
+pub struct Builder {
+    shared: Arc<Shared>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotFiles;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let shared = self.shared.clone();
+        let built = tokio::task::spawn_blocking(move || build(&shared)).await;
+        Ok(built.map_err(io::Error::other)??)
+    }
+}
+
+fn build(shared: &Shared) -> Result<Snapshot, StorageError> {
+    let bytes = shared.progress.borrow().bytes_since_snapshot;
+    let db = shared.db();
+    // The log is purged up to the snapshot, so the state that a restart loads must be at least as new.
+    db.flush()?;
+    let files = shared.folder.temporary();
+    db.checkpoint(files.path())?;
+    snapshot::sync_all(files.path())?;
+    // What is in it is for the checkpoint itself to say: entries were applied while it was taken.
+    let meta = StateDb::open_checkpoint(files.path())?.position()?;
+    let files = shared.folder.publish_snapshot(files)?;
+    shared.keep_snapshot(meta.clone(), files.clone());
+    shared.progress.send_modify(|progress| {
+        progress.bytes_since_snapshot = progress.bytes_since_snapshot.saturating_sub(bytes);
+    });
+    tracing::info!(snapshot = %meta, "took a snapshot");
+    Ok(RaftSnapshot {
+        meta,
+        snapshot: files,
+    })
+}

@@ -1,0 +1,208 @@
+//! The state's database: records, remembered requests, and up to where the log was applied.
+//!
+//! It has no write-ahead log: the Raft log is one. Everything is in one column family, so a flush is atomic, and what is
+//! found after a crash is the state exactly as of the log entry that is found with it.
+
+use std::path::Path;
+
+use barge_proto::v1;
+use barge_state::{Applied, Changed, Meta, State, Stored, limits::Limits};
+use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint};
+
+use crate::{
+    raft::types::SnapshotMeta,
+    storage::{
+        Context, StorageError, codec,
+        rocks::{self, Identity},
+    },
+};
+
+/// `r`, then the record's kind and uid.
+const RECORD: u8 = b'r';
+/// `q`, then the nonce.
+const REQUEST: u8 = b'q';
+/// Revision and request floor.
+const META: &[u8] = b"m/state";
+/// Last applied entry and membership: what a snapshot of this state is called.
+const POSITION: &[u8] = b"m/position";
+
+/// The write buffer, in bytes. When it is full the state is flushed, so this bounds what a restart replays.
+const WRITE_BUFFER: usize = 8 << 20;
+
+/// The database of one state.
+pub struct StateDb {
+    db: DB,
+}
+
+/// Writes that reach the disk together or not at all.
+#[derive(Default)]
+pub struct Writes(WriteBatch);
+
+impl Writes {
+    /// Adds what a transaction changed.
+    pub fn applied(&mut self, applied: &Applied) {
+        for change in &applied.changes {
+            self.change(change);
+        }
+        for nonce in &applied.requests.forgotten {
+            self.0.delete(prefixed(REQUEST, nonce));
+        }
+        if let Some(request) = &applied.requests.remembered {
+            self.0
+                .put(prefixed(REQUEST, &request.nonce), codec::encode(request));
+        }
+    }
+
+    /// Replaces what is known besides records and requests.
+    pub fn position(&mut self, state: &State, position: &SnapshotMeta) {
+        let meta = Meta {
+            revision: state.revision(),
+            request_floor: state.request_floor(),
+            requests: Vec::new(),
+        };
+        self.0.put(META, codec::encode(&meta));
+        self.0
+            .put(POSITION, codec::encode(&codec::meta_to_proto(position)));
+    }
+
+    fn change(&mut self, change: &Changed) {
+        let key = prefixed(RECORD, &change.key());
+        match &change.after {
+            Some(record) => {
+                let mut value = record.encode();
+                value.insert(0, codec::FORMAT);
+                self.0.put(key, value);
+            }
+            None => self.0.delete(key),
+        }
+    }
+}
+
+impl StateDb {
+    /// Opens the state of `owner`, or makes an empty one.
+    pub fn open(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
+        Ok(Self {
+            db: rocks::open(path, rocks::options(WRITE_BUFFER), owner)?,
+        })
+    }
+
+    /// Opens a checkpoint to look at it; nothing in it is changed.
+    pub fn open_checkpoint(path: &Path) -> Result<Self, StorageError> {
+        let db = DB::open_for_read_only(&rocks::options(WRITE_BUFFER), path, false)
+            .context("open a snapshot")?;
+        Ok(Self { db })
+    }
+
+    /// Makes a checkpoint of another manager of the same cluster the state of `owner`.
+    pub fn adopt(path: &Path, owner: &Identity) -> Result<(), StorageError> {
+        let db = DB::open(&rocks::options(WRITE_BUFFER), path).context("open a snapshot")?;
+        match rocks::identity(&db, path)? {
+            Some(found) if found.cluster_id == owner.cluster_id => {}
+            Some(found) => return Err(rocks::foreign(path, found, owner)),
+            None => {
+                return Err(StorageError::corrupted(
+                    "a snapshot",
+                    "it does not say whose it is",
+                ));
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        db.put_opt(rocks::IDENTITY, owner.encode(), &options)
+            .context("write the identity")
+    }
+
+    /// Writes a batch; durable after the next flush.
+    pub fn write(&self, writes: Writes) -> Result<(), StorageError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db
+            .write_opt(writes.0, &options)
+            .context("write the state")
+    }
+
+    /// Makes everything written so far durable.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        self.db.flush().context("flush the state")
+    }
+
+    /// Copies the state into a new folder, mostly by hard links, while it is being written to.
+    pub fn checkpoint(&self, path: &Path) -> Result<(), StorageError> {
+        Checkpoint::new(&self.db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(path))
+            .context("make a snapshot")
+    }
+
+    /// Up to where the log was applied.
+    pub fn position(&self) -> Result<SnapshotMeta, StorageError> {
+        let Some(value) = self.db.get(POSITION).context("read the state")? else {
+            return Ok(SnapshotMeta::default());
+        };
+        codec::decode(value.into())
+            .and_then(codec::meta_from_proto)
+            .map_err(|error| StorageError::corrupted("the state's position", error))
+    }
+
+    /// Reads the whole state.
+    pub fn load(&self) -> Result<State, StorageError> {
+        let mut meta = match self.db.get(META).context("read the state")? {
+            None => Meta::default(),
+            Some(value) => codec::decode(value.into())
+                .map_err(|error| StorageError::corrupted("the state's revision", error))?,
+        };
+        meta.requests = self
+            .values(REQUEST)
+            .map(|value| {
+                codec::decode::<v1::RememberedRequest>(value?.into())
+                    .map_err(|error| StorageError::corrupted("a remembered request", error))
+            })
+            .collect::<Result<_, _>>()?;
+        // Iterators that stop at the first error, so that no list of all records is made on the way.
+        let mut failed = None;
+        let records = self
+            .values(RECORD)
+            .map(|value| decode_record(&value?))
+            .map_while(|record| record.map_err(|error| failed = Some(error)).ok());
+        let state = State::restore_stored(records, meta, Limits::default());
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(state),
+        }
+    }
+
+    fn values(&self, prefix: u8) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound([prefix]);
+        options.set_iterate_upper_bound([prefix + 1]);
+        options.fill_cache(false);
+        self.db
+            .iterator_opt(IteratorMode::Start, options)
+            .map(|item| {
+                item.map(|(_, value)| value.into_vec())
+                    .context("read the state")
+            })
+    }
+}
+
+fn decode_record(value: &[u8]) -> Result<Stored, StorageError> {
+    match value.split_first() {
+        Some((&codec::FORMAT, record)) => {
+            Stored::decode(record).map_err(|error| StorageError::corrupted("a record", error))
+        }
+        Some((format, _)) => Err(StorageError::corrupted(
+            "a record",
+            format!(
+                "format {format} is unknown, this version reads format {}",
+                codec::FORMAT
+            ),
+        )),
+        None => Err(StorageError::corrupted("a record", "it is empty")),
+    }
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
+    let mut prefixed = Vec::with_capacity(1 + key.len());
+    prefixed.push(prefix);
+    prefixed.extend_from_slice(key);
+    prefixed
+}

@@ -1,0 +1,154 @@
+//! The handle that everything in a manager uses to read, to write and to watch.
+
+mod leadership;
+mod members;
+mod open;
+mod propose;
+mod reads;
+mod status;
+mod transfer;
+pub mod watch;
+
+use std::sync::Arc;
+
+use barge_state::{Expired, State};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch as tokio_watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::watch::Hub;
+pub use self::{
+    leadership::Leadership,
+    members::MemberError,
+    open::{OpenError, Options},
+    status::{Member, RaftStatus},
+    watch::{Lagged, Scope, Watch},
+};
+use crate::{
+    raft::{
+        runtime::RaftThread,
+        service::RaftService,
+        types::{Node, NodeId, Raft},
+    },
+    storage::{Failure, StateStore},
+};
+
+/// Why a read or a write did not happen, or may not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another manager leads, or nobody does at the moment. Nothing was done; ask the leader.
+    #[error("this manager does not lead")]
+    NotLeader {
+        /// Raft id and address of the leader, if it is known.
+        leader: Option<(u64, String)>,
+    },
+    /// No majority of managers could be reached in time. Nothing was done; a retry may help.
+    #[error("no majority of managers can be reached")]
+    NoQuorum,
+    /// The write was sent to the others and its outcome did not become known in time: it may have been or may still be
+    /// applied. Only a retry with the same request id is safe.
+    #[error("the outcome of the write is not known")]
+    Unknown,
+    /// Too much is being written at the moment. Nothing was done; retry a little later.
+    #[error("too many writes are in progress")]
+    Full,
+    /// The transaction is larger than what fits into one entry of the log. Nothing was done.
+    #[error("the transaction has {size} bytes, at most {max} are possible")]
+    TooLarge {
+        /// Of this transaction, in bytes.
+        size: usize,
+        /// In bytes.
+        max: usize,
+    },
+    /// This manager is being stopped, or cannot go on. Nothing was done; ask another one.
+    #[error("this manager has stopped")]
+    Stopped,
+}
+
+impl StoreError {
+    /// Whether the same call may succeed a little later, here or at the leader, without a risk of doing it twice.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::NotLeader { .. } | Self::NoQuorum | Self::Full | Self::Stopped
+        )
+    }
+}
+
+/// A manager's replicated state. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    id: NodeId,
+    node: Node,
+    raft: Raft,
+    state: StateStore,
+    hub: Arc<Hub>,
+    failure: Failure,
+    leadership: tokio_watch::Receiver<Leadership>,
+    /// True while leadership is being handed over: nothing is proposed.
+    handing_over: tokio_watch::Sender<bool>,
+    reads: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
+    /// Bytes of proposals in flight.
+    room: Semaphore,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Ends Raft's thread when the last handle goes.
+    _thread: RaftThread,
+}
+
+impl Store {
+    /// Calls `f` with what this manager has applied. Keep it short and without blocking: while it runs nothing is applied.
+    pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
+        self.0.state.read(f)
+    }
+
+    /// Watches what changes after a revision, from what this manager applies.
+    ///
+    /// # Errors
+    /// [`Expired`] when the changes after that revision are not kept any more: list again.
+    pub fn watch(&self, after: u64, scope: Scope) -> Result<Watch, Expired> {
+        self.0.hub.watch(after, scope)
+    }
+
+    /// How many watches there are on this manager.
+    pub fn watches(&self) -> usize {
+        self.0.hub.len()
+    }
+
+    /// Waits until this manager's state is at least at this revision; until then for ever.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] when that cannot happen any more.
+    pub async fn wait_applied(&self, revision: u64) -> Result<(), StoreError> {
+        let mut progress = self.0.state.progress();
+        tokio::select! {
+            reached = progress.wait_for(|progress| progress.revision >= revision) => {
+                reached.map(drop).map_err(|_| StoreError::Stopped)
+            }
+            () = self.0.stop.cancelled() => Err(StoreError::Stopped),
+            _ = self.0.failure.wait() => Err(StoreError::Stopped),
+        }
+    }
+
+    /// Who leads, as far as this manager knows, and every change of that.
+    pub fn leadership(&self) -> tokio_watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    /// This manager's Raft id.
+    pub fn id(&self) -> NodeId {
+        self.0.id
+    }
+
+    /// What other managers need to reach this one's Raft; mount it with the other services.
+    pub fn service(&self) -> RaftService {
+        RaftService::new(self.0.id, self.0.raft.clone(), self.0.state.clone())
+    }
+
+    /// Waits until this manager cannot go on, and says why. The process should exit with the reason then, and be started
+    /// afresh.
+    pub async fn failed(&self) -> Arc<str> {
+        self.0.failure.wait().await
+    }
+}

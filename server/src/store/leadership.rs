@@ -1,0 +1,62 @@
+//! Who leads.
+
+use openraft::{ServerState, async_runtime::watch::WatchReceiver};
+use tokio::sync::watch;
+
+use crate::raft::types::{NodeId, Raft};
+
+/// Who leads, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
+/// be certain goes through a proposal or a read index.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term. Work that was decided in one is refused in any other.
+    pub term: u64,
+    /// Raft id and address; absent during an election, and while leadership is handed over.
+    pub leader: Option<(NodeId, String)>,
+    /// Whether it is this manager.
+    pub is_leader: bool,
+}
+
+/// Follows Raft until it stops.
+pub async fn follow(
+    raft: Raft,
+    mut handing_over: watch::Receiver<bool>,
+    leadership: watch::Sender<Leadership>,
+) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let mut now = {
+            let metrics = metrics.borrow_watched();
+            let leader = metrics.current_leader.and_then(|id| {
+                let node = metrics.membership_config.get_node(&id)?;
+                Some((id, node.address.clone()))
+            });
+            Leadership {
+                term: metrics.vote.leader_id.term,
+                is_leader: metrics.state == ServerState::Leader && leader.is_some(),
+                leader,
+            }
+        };
+        if *handing_over.borrow_and_update() && now.is_leader {
+            now = Leadership {
+                term: now.term,
+                ..Leadership::default()
+            };
+        }
+        leadership.send_if_modified(|before| {
+            let changed = *before != now;
+            if changed {
+                tracing::info!(term = now.term, leader = ?now.leader, is_leader = now.is_leader, "leadership");
+                *before = now;
+            }
+            changed
+        });
+        let ended = tokio::select! {
+            changed = metrics.changed() => changed.is_err(),
+            changed = handing_over.changed() => changed.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Opening a store, and the first member of a cluster.
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+
+use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Inner, Leadership, Store, StoreError, leadership, propose, reads, watch::Hub};
+use crate::{
+    raft::{
+        Channels, Connect, Timing,
+        config::config,
+        runtime::RaftThread,
+        snapshots,
+        types::{Fatal, Node, NodeId, Raft, RaftInitializeError},
+    },
+    storage::{Failure, LogStore, StateStore, StorageError, applier::Observer, rocks::Identity},
+};
+
+/// What a store needs to know.
+#[derive(Clone)]
+pub struct Options {
+    /// The folder for the log and the state; made if it is not there.
+    pub folder: PathBuf,
+    /// The cluster's uid. A folder of another cluster is refused.
+    pub cluster_id: String,
+    /// This manager's Raft id; never used before by another manager of this cluster.
+    pub raft_id: NodeId,
+    /// This manager's host:port, as others reach it.
+    pub address: String,
+    /// The uid that this manager's certificate names.
+    pub uid: String,
+    /// Makes authenticated channels to other managers.
+    pub connect: Connect,
+    /// How fast a lost leader is noticed.
+    pub timing: Timing,
+    /// A snapshot is taken when the log has grown by so many bytes. Default 64 MiB.
+    pub snapshot_log_bytes: u64,
+    /// Memory for changes that watches can be resumed from, in bytes. Default 16 MiB.
+    pub history_bytes: usize,
+    /// At most so many changes. Default 100,000.
+    pub history_changes: usize,
+}
+
+impl Options {
+    /// The defaults for this manager.
+    pub fn new(
+        folder: PathBuf,
+        cluster_id: String,
+        raft_id: NodeId,
+        address: String,
+        uid: String,
+        connect: Connect,
+    ) -> Self {
+        Self {
+            folder,
+            cluster_id,
+            raft_id,
+            address,
+            uid,
+            connect,
+            timing: Timing::default(),
+            snapshot_log_bytes: 64 << 20,
+            history_bytes: 16 << 20,
+            history_changes: 100_000,
+        }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Raft found the log and the state to be at odds, or could not read them.
+    #[error("start Raft: {0}")]
+    Raft(#[from] Fatal),
+    /// The timing makes no sense.
+    #[error("the timing of Raft: {0}")]
+    Config(#[from] ConfigError),
+    /// A thread could not be started.
+    #[error("start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Store {
+    /// Opens what is in the folder, and takes part in the cluster as what it was before. A fresh folder waits to be
+    /// [bootstrapped](Store::bootstrap), or to be added by a cluster's leader. Connections are driven by the runtime that
+    /// this is called in.
+    ///
+    /// # Errors
+    /// When the folder belongs to somebody else, is damaged or in use, or a thread cannot be started.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let owner = Identity {
+            cluster_id: options.cluster_id.clone(),
+            raft_id: options.raft_id,
+        };
+        let failure = Failure::default();
+        let hub = Arc::new(Hub::new(options.history_bytes, options.history_changes));
+        let (log, state) = {
+            let (folder, failure) = (options.folder.clone(), failure.clone());
+            let observer: Arc<dyn Observer> = hub.clone();
+            let open = move || {
+                let (log, _) = LogStore::open(&folder.join("log"), &owner, failure.clone())?;
+                let (state, _) = StateStore::open(&folder.join("state"), owner, observer, failure)?;
+                Ok::<_, StorageError>((log, state))
+            };
+            tokio::task::spawn_blocking(open)
+                .await
+                .map_err(io::Error::other)??
+        };
+        state.add_log_bytes(log.size());
+
+        let thread = RaftThread::start()?;
+        let channels = Channels::new(options.connect.clone(), tokio::runtime::Handle::current());
+        let config = config(&options.cluster_id, options.timing)?;
+        let id = options.raft_id;
+        let raft = thread
+            .spawn(Raft::new(
+                id,
+                config,
+                channels.clone(),
+                log.clone(),
+                state.clone(),
+            ))
+            .await
+            .map_err(io::Error::other)??;
+        thread.spawn(snapshots::run(
+            raft.clone(),
+            state.progress(),
+            options.snapshot_log_bytes,
+        ));
+
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let handing_over = watch::Sender::new(false);
+        let (leadership, followed) = watch::channel(Leadership::default());
+        tasks.spawn(leadership::follow(
+            raft.clone(),
+            handing_over.subscribe(),
+            leadership,
+        ));
+        tasks.spawn(watch_over(raft.clone(), failure.clone(), stop.clone()));
+        let (reads, requests) = mpsc::channel(reads::QUEUE);
+        let reader = reads::Reader {
+            raft: raft.clone(),
+            channels: channels.clone(),
+            leadership: followed.clone(),
+            progress: state.progress(),
+        };
+        tasks.spawn(reader.run(requests, stop.clone()));
+        Ok(Self(Arc::new(Inner {
+            id,
+            node: Node {
+                address: options.address,
+                uid: options.uid,
+            },
+            raft,
+            state,
+            hub,
+            failure,
+            leadership: followed,
+            handing_over,
+            reads,
+            room: Semaphore::new(propose::ROOM),
+            tasks,
+            stop,
+            _thread: thread,
+        })))
+    }
+
+    /// Makes this manager the first and only member of its cluster, and waits until it leads. Does nothing when it has been
+    /// a member before, so that it can be repeated.
+    ///
+    /// # Errors
+    /// [`StoreError::NoQuorum`] when it does not lead in time, which is no error for a cluster that has other members.
+    pub async fn bootstrap(&self) -> Result<(), StoreError> {
+        /// The only voter elects itself at once, as soon as the disk has its vote.
+        const BOUND: Duration = Duration::from_secs(10);
+        let members = BTreeMap::from([(self.0.id, self.0.node.clone())]);
+        match self.0.raft.initialize(members).await {
+            Ok(()) => {}
+            // There is a log already: it was done before.
+            Err(RaftInitializeError::APIError(_)) => {}
+            Err(RaftInitializeError::Fatal(_)) => return Err(StoreError::Stopped),
+        }
+        let mut leadership = self.leadership();
+        let led = leadership.wait_for(|leadership| leadership.leader.is_some());
+        match tokio::time::timeout(BOUND, led).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(StoreError::Stopped),
+            Err(_) => Err(StoreError::NoQuorum),
+        }
+    }
+}
+
+/// Reports the end of Raft, unless it was asked to end.
+async fn watch_over(raft: Raft, failure: Failure, stop: CancellationToken) {
+    let mut metrics = raft.metrics();
+    loop {
+        let (state, ended) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.state, metrics.running_state.clone().err())
+        };
+        if state == ServerState::Shutdown || ended.is_some() {
+            if !stop.is_cancelled() {
+                let reason = ended.map_or_else(|| "it stopped".to_owned(), |e| e.to_string());
+                failure.report(&format!("Raft ended: {reason}"));
+            }
+            return;
+        }
+        if metrics.changed().await.is_err() {
+            if !stop.is_cancelled() {
+                failure.report("Raft ended");
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! How this manager's Raft is doing.
+
+use openraft::async_runtime::watch::WatchReceiver;
+
+use super::Store;
+
+/// What a manager knows of its Raft and, if it leads, of the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RaftStatus {
+    /// The term.
+    pub term: u64,
+    /// Raft id of the leader, if one is known.
+    pub leader: Option<u64>,
+    /// The index of the last entry in the log, durable or not.
+    pub last_log_index: u64,
+    /// The index of the last entry known to be committed.
+    pub committed_index: u64,
+    /// The index of the last entry that was applied.
+    pub applied_index: u64,
+    /// The index up to which there is a snapshot.
+    pub snapshot_index: u64,
+    /// The index up to which the log was purged.
+    pub purged_index: u64,
+    /// The revision of the applied state.
+    pub revision: u64,
+    /// All members, as of the newest membership in the log.
+    pub members: Vec<Member>,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Its Raft id.
+    pub id: u64,
+    /// host:port
+    pub address: String,
+    /// The uid its certificate names.
+    pub uid: String,
+    /// Whether it votes; otherwise it only learns.
+    pub voter: bool,
+    /// How many entries it lacks. Known to the leader only.
+    pub lag: Option<u64>,
+}
+
+impl Store {
+    /// How this manager's Raft is doing.
+    pub fn status(&self) -> RaftStatus {
+        let progress = *self.0.state.progress().borrow();
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<crate::raft::types::LogId>| id.as_ref().map_or(0, |id| id.index);
+        let membership = &metrics.membership_config;
+        let voters: Vec<_> = membership.voter_ids().collect();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let members = membership
+            .nodes()
+            .map(|(id, node)| Member {
+                id: *id,
+                address: node.address.clone(),
+                uid: node.uid.clone(),
+                voter: voters.contains(id),
+                lag: match &metrics.replication {
+                    Some(_) if *id == self.0.id => Some(0),
+                    Some(replication) => replication
+                        .get(id)
+                        .map(|matched| last.saturating_sub(index(matched))),
+                    None => None,
+                },
+            })
+            .collect();
+        RaftStatus {
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_log_index: last,
+            committed_index: index(&metrics.local_committed),
+            applied_index: progress.applied.unwrap_or(0),
+            snapshot_index: index(&metrics.snapshot),
+            purged_index: index(&metrics.purged),
+            revision: progress.revision,
+            members,
+        }
+    }
+}

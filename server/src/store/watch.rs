@@ -1,0 +1,340 @@
+//! Watches: every change once, in order, to those whom it concerns.
+//!
+//! A watch is found by kind, namespace and node, so a change costs only those who asked for it. What it has not taken yet
+//! is kept for it in a short list; when that is full it is dropped, and the watch catches up from the history that all
+//! share. A watch that is slower than the history has lost changes and ends.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use barge_state::{Changed, Expired, History, RecordKind};
+use tokio::sync::Notify;
+
+use crate::storage::applier::Observer;
+
+/// Changes that are kept for one watch before it has to read the history.
+const QUEUE: usize = 256;
+/// Changes that a watch which catches up takes, or looks at, at once.
+const CATCH_UP: usize = 1024;
+
+/// What a watch is about. Everything that is given has to match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Kinds of records; all when empty.
+    pub kinds: Vec<RecordKind>,
+    /// Only records of this namespace.
+    pub namespace: Option<String>,
+    /// Only pods that are or were bound to the node with this uid, and the node itself.
+    pub node: Option<String>,
+}
+
+impl Scope {
+    /// Everything.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Records of these kinds.
+    pub fn kinds(kinds: impl IntoIterator<Item = RecordKind>) -> Self {
+        Self {
+            kinds: kinds.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    fn matches(&self, change: &Changed) -> bool {
+        (self.kinds.is_empty() || change.kind().is_some_and(|kind| self.kinds.contains(&kind)))
+            && self
+                .namespace
+                .as_deref()
+                .is_none_or(|namespace| change.namespace() == namespace)
+            && self
+                .node
+                .as_deref()
+                .is_none_or(|node| change.node_uids().any(|uid| uid == node))
+    }
+
+    /// Where a change looks for this watch.
+    fn keys(&self) -> Vec<Key> {
+        let kinds: &[_] = if self.kinds.is_empty() {
+            RecordKind::ALL
+        } else {
+            &self.kinds
+        };
+        kinds
+            .iter()
+            .map(|kind| Key {
+                kind: *kind,
+                // One of the two is enough to find it; the other one is checked then.
+                namespace: self.namespace.clone().filter(|_| self.node.is_none()),
+                node: self.node.clone(),
+            })
+            .collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    kind: RecordKind,
+    namespace: Option<String>,
+    node: Option<String>,
+}
+
+/// A watch lost changes because it was too slow, or because the state was replaced by a snapshot: read again, and watch
+/// from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("changes were lost: the watch was slower than the history that is kept")]
+pub struct Lagged;
+
+/// All watches of this manager, and the history they share.
+pub struct Hub {
+    inner: Mutex<Inner>,
+    history_bytes: usize,
+    history_changes: usize,
+}
+
+struct Inner {
+    history: History,
+    /// The newest revision that was published.
+    head: u64,
+    next_id: u64,
+    watchers: HashMap<u64, Watcher>,
+    index: HashMap<Key, BTreeSet<u64>>,
+}
+
+struct Watcher {
+    scope: Scope,
+    /// Everything up to here has been taken or does not concern it.
+    cursor: u64,
+    queue: VecDeque<Changed>,
+    /// The queue ran over, or the watch began in the past: go on from the history.
+    behind: bool,
+    /// The history was replaced.
+    lost: bool,
+    wake: Arc<Notify>,
+}
+
+impl Hub {
+    /// Keeps a history of at most so many bytes and changes.
+    pub fn new(history_bytes: usize, history_changes: usize) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                history: History::new(0, history_bytes, history_changes),
+                head: 0,
+                next_id: 0,
+                watchers: HashMap::new(),
+                index: HashMap::new(),
+            }),
+            history_bytes,
+            history_changes,
+        }
+    }
+
+    /// Watches what changes after a revision.
+    pub fn watch(self: &Arc<Self>, after: u64, scope: Scope) -> Result<Watch, Expired> {
+        let mut inner = self.lock();
+        if after < inner.history.floor() {
+            return Err(Expired {
+                floor: inner.history.floor(),
+            });
+        }
+        let id = inner.next_id;
+        inner.next_id += 1;
+        for key in scope.keys() {
+            inner.index.entry(key).or_default().insert(id);
+        }
+        let wake = Arc::new(Notify::new());
+        let watcher = Watcher {
+            behind: after < inner.head,
+            scope,
+            cursor: after,
+            queue: VecDeque::new(),
+            lost: false,
+            wake: wake.clone(),
+        };
+        inner.watchers.insert(id, watcher);
+        Ok(Watch {
+            hub: self.clone(),
+            id,
+            wake,
+        })
+    }
+
+    /// How many watches there are.
+    pub fn len(&self) -> usize {
+        self.lock().watchers.len()
+    }
+
+    /// Whether nobody watches.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Hub {
+    fn applied(&self, changes: Vec<Changed>) {
+        let Some(last) = changes.last() else {
+            return;
+        };
+        let mut inner = self.lock();
+        inner.head = last.revision;
+        inner.history.push(&changes);
+        for change in changes {
+            inner.publish(&change);
+        }
+    }
+
+    fn replaced(&self, revision: u64) {
+        let mut inner = self.lock();
+        inner.history = History::new(revision, self.history_bytes, self.history_changes);
+        inner.head = revision;
+        for watcher in inner.watchers.values_mut() {
+            // One that waits for the future, or was told of everything up to here, has lost nothing.
+            watcher.lost |= watcher.cursor < revision;
+            watcher.queue.clear();
+            watcher.wake.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    fn publish(&mut self, change: &Changed) {
+        let Some(kind) = change.kind() else {
+            return;
+        };
+        let key = |namespace: Option<&str>, node: Option<&str>| Key {
+            kind,
+            namespace: namespace.map(str::to_owned),
+            node: node.map(str::to_owned),
+        };
+        let mut keys = vec![key(None, None)];
+        if !change.namespace().is_empty() {
+            keys.push(key(Some(change.namespace()), None));
+        }
+        keys.extend(change.node_uids().map(|node| key(None, Some(node))));
+        let mut told = BTreeSet::new();
+        for id in keys.iter().filter_map(|key| self.index.get(key)).flatten() {
+            if told.insert(*id)
+                && let Some(watcher) = self.watchers.get_mut(id)
+            {
+                watcher.offer(change);
+            }
+        }
+    }
+}
+
+impl Watcher {
+    fn offer(&mut self, change: &Changed) {
+        if change.revision <= self.cursor || !self.scope.matches(change) {
+            return;
+        }
+        if !self.behind && self.queue.len() < QUEUE {
+            self.queue.push_back(change.clone());
+        } else {
+            self.behind = true;
+        }
+        self.wake.notify_one();
+    }
+
+    /// What it has not taken yet, or nothing.
+    fn take(&mut self, history: &History, head: u64) -> Result<Vec<Changed>, Lagged> {
+        if self.lost {
+            return Err(Lagged);
+        }
+        if !self.queue.is_empty() {
+            let taken: Vec<_> = std::mem::take(&mut self.queue).into();
+            self.cursor = taken.last().map_or(self.cursor, |change| change.revision);
+            return Ok(taken);
+        }
+        if self.behind {
+            let mut taken = Vec::new();
+            let mut seen = 0;
+            for change in history
+                .since(self.cursor)
+                .map_err(|_| Lagged)?
+                .take(CATCH_UP)
+            {
+                seen += 1;
+                self.cursor = change.revision;
+                if self.scope.matches(change) {
+                    taken.push(change.clone());
+                }
+            }
+            self.behind = seen == CATCH_UP;
+            return Ok(taken);
+        }
+        // Nothing up to here concerned it.
+        self.cursor = self.cursor.max(head);
+        Ok(Vec::new())
+    }
+}
+
+/// A stream of changes. Dropping it ends the watch.
+pub struct Watch {
+    hub: Arc<Hub>,
+    id: u64,
+    wake: Arc<Notify>,
+}
+
+impl Watch {
+    /// The next changes, in order, at least one. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Lagged`] when changes were lost; it stays so.
+    pub async fn next(&mut self) -> Result<Vec<Changed>, Lagged> {
+        loop {
+            // Registered before looking, so that nothing comes in between.
+            let woken = self.wake.notified();
+            let (taken, behind) = {
+                let mut inner = self.hub.lock();
+                let inner = &mut *inner;
+                let watcher = inner.watchers.get_mut(&self.id).ok_or(Lagged)?;
+                (watcher.take(&inner.history, inner.head)?, watcher.behind)
+            };
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            if behind {
+                // A long stretch of history that did not concern it; others may want the lock.
+                tokio::task::yield_now().await;
+            } else {
+                woken.await;
+            }
+        }
+    }
+
+    /// Every change up to this revision that this watch is about has been returned by [`Watch::next`].
+    pub fn progress(&self) -> u64 {
+        let mut inner = self.hub.lock();
+        let head = inner.head;
+        inner.watchers.get_mut(&self.id).map_or(0, |watcher| {
+            if watcher.queue.is_empty() && !watcher.behind && !watcher.lost {
+                watcher.cursor = watcher.cursor.max(head);
+            }
+            watcher.cursor
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut inner = self.hub.lock();
+        let Some(watcher) = inner.watchers.remove(&self.id) else {
+            return;
+        };
+        for key in watcher.scope.keys() {
+            if let Some(ids) = inner.index.get_mut(&key) {
+                ids.remove(&self.id);
+                if ids.is_empty() {
+                    inner.index.remove(&key);
+                }
+            }
+        }
+    }
+}
