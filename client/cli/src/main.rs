@@ -1,1 +1,43 @@
-fn main() {}
+//! `barge`: the command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod commands;
+mod context;
+mod dev;
+mod duration;
+mod explain;
+mod names;
+mod output;
+mod progress;
+mod rollout;
+mod sources;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    // Exits with 2 when the usage is wrong.
+    let cli = args::Cli::parse();
+    init_tracing();
+    match commands::run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output has seen enough.
+        Err(error) if explain::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            explain::print(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Silent unless $BARGE_LOG asks for more ("debug").
+fn init_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BARGE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,114 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{commands, dev, duration::Span};
+
+/// Runs containers on a cluster of machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "barge",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// The file with the credential; by default $BARGE_CONFIG, then ~/.config/barge/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The context of that file; by default its current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create or change objects from manifests
+    Apply(commands::apply::Apply),
+    /// Delete objects
+    Delete(commands::delete::Delete),
+    /// Show objects
+    Get(commands::get::Get),
+    /// Show an object in full, with what happened to it
+    Describe(commands::describe::Describe),
+    /// Show what happened
+    Events(commands::events::Events),
+    /// Show a container's output
+    Logs(commands::logs::Logs),
+    /// Set the number of replicas
+    Scale(commands::scale::Scale),
+    /// Follow a rollout
+    #[command(subcommand)]
+    Rollout(commands::rollout::Rollout),
+    /// Look at the cluster itself
+    #[command(subcommand)]
+    Cluster(commands::cluster::Cluster),
+    /// Manage the tokens that admit machines
+    #[command(subcommand)]
+    Token(commands::token::Token),
+    /// Run a whole cluster on this machine
+    #[command(subcommand)]
+    Dev(dev::Dev),
+    /// Show the versions of this program and of the managers
+    Version(commands::version::Version),
+    /// Print the completion script of a shell
+    Completion(commands::completion::Completion),
+}
+
+/// The namespace of a command on one namespace.
+#[derive(Debug, Clone, Args)]
+pub struct Namespace {
+    /// The namespace
+    #[arg(short, long, default_value = "default", value_name = "NS")]
+    pub namespace: String,
+}
+
+/// The namespace of a command that can look at all.
+#[derive(Debug, Clone, Args)]
+pub struct Namespaces {
+    #[command(flatten)]
+    pub one: Namespace,
+    /// All namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+impl Namespaces {
+    /// As the API takes it: empty means all.
+    pub fn name(&self) -> &str {
+        if self.all_namespaces {
+            ""
+        } else {
+            &self.one.namespace
+        }
+    }
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Args)]
+pub struct Patience {
+    /// How long to wait ("90s", "2m", "1h")
+    #[arg(long, default_value = "2m", value_name = "DURATION")]
+    pub timeout: Span,
+}
+
+/// How to print objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}

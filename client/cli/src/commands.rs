@@ -1,0 +1,41 @@
+//! One module per command.
+
+use anyhow::Result;
+
+use crate::{
+    args::{Cli, Command},
+    dev,
+};
+
+pub mod apply;
+pub mod cluster;
+pub mod completion;
+pub mod delete;
+pub mod describe;
+pub mod events;
+pub mod get;
+pub mod logs;
+pub mod rollout;
+pub mod scale;
+pub mod token;
+pub mod version;
+
+/// Does what was typed.
+pub async fn run(cli: Cli) -> Result<()> {
+    let to = cli.connection;
+    match cli.command {
+        Command::Apply(command) => Box::pin(apply::run(&to, command)).await,
+        Command::Delete(command) => Box::pin(delete::run(&to, command)).await,
+        Command::Get(command) => Box::pin(get::run(&to, command)).await,
+        Command::Describe(command) => Box::pin(describe::run(&to, command)).await,
+        Command::Events(command) => Box::pin(events::run(&to, command)).await,
+        Command::Logs(command) => Box::pin(logs::run(&to, command)).await,
+        Command::Scale(command) => Box::pin(scale::run(&to, command)).await,
+        Command::Rollout(command) => Box::pin(rollout::run(&to, command)).await,
+        Command::Cluster(command) => Box::pin(cluster::run(&to, command)).await,
+        Command::Token(command) => Box::pin(token::run(&to, command)).await,
+        Command::Dev(command) => Box::pin(dev::run(command)).await,
+        Command::Version(command) => Box::pin(version::run(&to, command)).await,
+        Command::Completion(command) => completion::run(&command),
+    }
+}

@@ -1,0 +1,150 @@
+//! Objects as people name them (`deployment/web`), and names close to one that does not exist.
+
+use anyhow::{Result, bail};
+use barge_client::{Client, Selection, v1::Kind};
+use barge_proto::kinds::{self, KindInfo};
+
+/// A kind and a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named<'a> {
+    pub kind: &'static KindInfo,
+    pub name: &'a str,
+}
+
+/// Reads `KIND/NAME`.
+pub fn slashed(text: &str) -> Result<Named<'_>> {
+    match text.split_once('/') {
+        Some((kind, name)) if !name.is_empty() => Ok(Named {
+            kind: kinds::by_name(kind)?,
+            name,
+        }),
+        _ => bail!("\"{text}\" should be KIND/NAME, such as deployment/web"),
+    }
+}
+
+/// Reads `KIND NAME…` or `KIND/NAME…`: all of one kind, or each with its own.
+pub fn several(words: &[String]) -> Result<Vec<Named<'_>>> {
+    let Some(first) = words.first() else {
+        bail!("say what: KIND NAME, or KIND/NAME");
+    };
+    if first.contains('/') {
+        return words.iter().map(|word| slashed(word)).collect();
+    }
+    let kind = kinds::by_name(first)?;
+    let names = &words[1..];
+    if let Some(slashed) = names.iter().find(|name| name.contains('/')) {
+        bail!("\"{slashed}\" has a kind of its own: write KIND/NAME for every object");
+    }
+    Ok(names.iter().map(|name| Named { kind, name }).collect())
+}
+
+/// The namespace as the API takes it for a kind.
+pub fn namespace_of<'a>(kind: &KindInfo, namespace: &'a str) -> &'a str {
+    if kind.namespaced { namespace } else { "" }
+}
+
+/// The error for an object that does not exist: with names like it, or the namespaces that have one.
+pub async fn not_found(client: &Client, named: Named<'_>, namespace: &str) -> anyhow::Error {
+    let Named { kind, name } = named;
+    let place = match kind.namespaced {
+        true => format!(" in namespace \"{namespace}\""),
+        false => String::new(),
+    };
+    let mut text = format!("{} \"{name}\" not found{place}", kind.plural);
+    // The error stands without the help.
+    if let Ok(listing) = client.list(&Selection::of(kind.kind, "")).await {
+        let objects = &listing.objects;
+        let elsewhere: Vec<_> = objects
+            .iter()
+            .filter(|object| object.name() == name)
+            .map(|object| object.namespace())
+            .collect();
+        let here = objects
+            .iter()
+            .filter(|object| !kind.namespaced || object.namespace() == namespace)
+            .map(|object| object.name());
+        let near = similar(name, here);
+        if let Some(elsewhere) = elsewhere.first() {
+            text.push_str(&format!(
+                "; there is one in namespace \"{elsewhere}\" (-n {elsewhere})"
+            ));
+        } else if !near.is_empty() {
+            text.push_str(&format!("; similar: {}", near.join(", ")));
+        }
+    }
+    anyhow::Error::msg(text)
+}
+
+/// At most three names like `wanted`, the nearest first.
+fn similar<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let allowed = 1 + wanted.chars().count() / 4;
+    let mut near: Vec<_> = names
+        .filter_map(|name| {
+            let distance = distance(wanted, name);
+            let begins = wanted.len() >= 2 && name.starts_with(wanted);
+            (distance <= allowed || begins).then_some((distance, name))
+        })
+        .collect();
+    near.sort_unstable();
+    near.truncate(3);
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The kinds that have replicas.
+pub fn scalable(kind: &KindInfo) -> Result<()> {
+    match kind.kind {
+        Kind::Deployment => Ok(()),
+        _ => bail!("a {} has no replicas; a deployment has", kind.singular),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_near_names() {
+        let names = ["nginx-deployment", "my-app", "redis"];
+        let near = |wanted| similar(wanted, names.into_iter());
+        assert_eq!(near("nginx-deploymnet"), ["nginx-deployment"]);
+        assert_eq!(near("my-ap"), ["my-app"]);
+        assert_eq!(near("nginx"), ["nginx-deployment"]);
+        assert!(near("postgres").is_empty());
+    }
+
+    #[test]
+    fn reads_kinds_and_names() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let read = |text: &str| {
+            several(&words(text)).map(|all| {
+                all.iter()
+                    .map(|one| format!("{}:{}", one.kind.plural, one.name))
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(
+            read("deploy a b").unwrap(),
+            ["deployments:a", "deployments:b"]
+        );
+        assert_eq!(read("pod/a svc/b").unwrap(), ["pods:a", "services:b"]);
+        assert!(read("pod a/b").is_err());
+        assert!(read("deploy/ a").is_err());
+        assert!(read("gizmo a").is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! The columns of every kind, as kubectl has them.
+
+use barge_client::v1::{
+    Container, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, Pod, Service, object,
+};
+
+use super::{
+    cells::{NONE, age, age_of, condition, or_none, pairs, selector},
+    pod_status,
+};
+
+/// Which columns beside the usual ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Columns {
+    pub wide: bool,
+    pub namespace: bool,
+    /// The kind before the name, in output of several kinds.
+    pub kind: bool,
+}
+
+/// The names of a kind's columns.
+pub fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
+    let (usual, wide): (&[&str], &[&str]) = match kind {
+        Kind::Deployment => (
+            &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
+            &["CONTAINERS", "IMAGES", "SELECTOR"],
+        ),
+        Kind::Pod => (
+            &["NAME", "READY", "STATUS", "RESTARTS", "AGE"],
+            &["IP", "NODE"],
+        ),
+        Kind::Service => (
+            &[
+                "NAME",
+                "TYPE",
+                "CLUSTER-IP",
+                "EXTERNAL-IP",
+                "PORT(S)",
+                "AGE",
+            ],
+            &["SELECTOR"],
+        ),
+        Kind::Node => (
+            &["NAME", "STATUS", "AGE", "VERSION"],
+            &[
+                "INTERNAL-IP",
+                "OS-IMAGE",
+                "KERNEL-VERSION",
+                "CONTAINER-RUNTIME",
+            ],
+        ),
+        Kind::Endpoints => (&["NAME", "ENDPOINTS", "AGE"], &[]),
+        Kind::Event => (
+            &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"],
+            &["SOURCE", "FIRST SEEN", "COUNT", "NAME"],
+        ),
+        Kind::Namespace => (&["NAME", "STATUS", "AGE"], &[]),
+        Kind::Unspecified => (&["NAME"], &[]),
+    };
+    let mut header = Vec::new();
+    if columns.namespace {
+        header.push("NAMESPACE");
+    }
+    header.extend(usual);
+    if columns.wide {
+        header.extend(wide);
+    }
+    header
+}
+
+/// The cells of an object.
+pub fn row(object: &Object, columns: Columns, now: i64) -> Vec<String> {
+    let name = match columns.kind {
+        true => object.to_string(),
+        false => object.name().to_owned(),
+    };
+    let (usual, wide) = match &object.kind {
+        Some(object::Kind::Deployment(it)) => deployment(it, name, now),
+        Some(object::Kind::Pod(it)) => pod(it, name, now),
+        Some(object::Kind::Service(it)) => service(it, name, now),
+        Some(object::Kind::Node(it)) => node(it, name, now),
+        Some(object::Kind::Endpoints(it)) => endpoints(it, name, now),
+        Some(object::Kind::Event(it)) => event(it, name, now),
+        Some(object::Kind::Namespace(it)) => namespace(it, name, now),
+        None => (vec![name], vec![]),
+    };
+    let mut row = Vec::new();
+    if columns.namespace {
+        row.push(object.namespace().to_owned());
+    }
+    row.extend(usual);
+    if columns.wide {
+        row.extend(wide);
+    }
+    row
+}
+
+type Cells = (Vec<String>, Vec<String>);
+
+fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
+    let spec = it.spec.clone().unwrap_or_default();
+    let status = it.status.clone().unwrap_or_default();
+    let wanted = spec.replicas.unwrap_or(1);
+    let containers = spec
+        .template
+        .and_then(|template| template.spec)
+        .map(|pod| pod.containers)
+        .unwrap_or_default();
+    let each = |field: fn(&Container) -> &str| {
+        let all: Vec<_> = containers.iter().map(field).collect();
+        all.join(",")
+    };
+    (
+        vec![
+            name,
+            format!("{}/{wanted}", status.ready_replicas),
+            status.updated_replicas.to_string(),
+            status.available_replicas.to_string(),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+        ],
+        vec![
+            each(|container| &container.name),
+            each(|container| &container.image),
+            selector(spec.selector.as_ref()),
+        ],
+    )
+}
+
+fn pod(it: &Pod, name: String, now: i64) -> Cells {
+    let spec = it.spec.clone().unwrap_or_default();
+    let status = it.status.clone().unwrap_or_default();
+    let ready = status.container_statuses.iter().filter(|c| c.ready).count();
+    (
+        vec![
+            name,
+            format!("{ready}/{}", spec.containers.len()),
+            pod_status(it),
+            restarts(it, now),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+        ],
+        vec![or_none(&status.pod_ip), or_none(&spec.node_name)],
+    )
+}
+
+/// "2 (5m ago)"
+fn restarts(it: &Pod, now: i64) -> String {
+    let statuses = it
+        .status
+        .as_ref()
+        .map_or(&[][..], |s| &s.container_statuses);
+    let count: i32 = statuses.iter().map(|c| c.restart_count).sum();
+    let last = statuses
+        .iter()
+        .filter_map(|c| {
+            c.last_state
+                .as_ref()?
+                .terminated
+                .as_ref()?
+                .finished_at
+                .as_ref()
+        })
+        .max_by_key(|time| time.seconds);
+    match last {
+        Some(last) if count > 0 => format!("{count} ({} ago)", age(Some(last), now)),
+        _ => count.to_string(),
+    }
+}
+
+fn service(it: &Service, name: String, now: i64) -> Cells {
+    let spec = it.spec.clone().unwrap_or_default();
+    let ingress = it
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref())
+        .map_or(&[][..], |balancer| &balancer.ingress);
+    let external: Vec<_> = ingress.iter().map(|ingress| ingress.ip.as_str()).collect();
+    let balanced = spec.r#type == "LoadBalancer";
+    let ports: Vec<_> = spec
+        .ports
+        .iter()
+        .map(|port| {
+            let node = match port.node_port {
+                0 => String::new(),
+                number => format!(":{number}"),
+            };
+            let protocol = if port.protocol.is_empty() {
+                "TCP"
+            } else {
+                &port.protocol
+            };
+            format!("{}{node}/{protocol}", port.port)
+        })
+        .collect();
+    (
+        vec![
+            name,
+            if spec.r#type.is_empty() {
+                "ClusterIP".to_owned()
+            } else {
+                spec.r#type.clone()
+            },
+            or_none(&spec.cluster_ip),
+            match external.is_empty() {
+                true if balanced => "<pending>".to_owned(),
+                true => NONE.to_owned(),
+                false => external.join(","),
+            },
+            or_none(&ports.join(",")),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+        ],
+        vec![pairs(&spec.selector)],
+    )
+}
+
+fn node(it: &Node, name: String, now: i64) -> Cells {
+    let status = it.status.clone().unwrap_or_default();
+    let info = status.node_info.unwrap_or_default();
+    let ready = match condition(&status.conditions, "Ready").map(|c| c.status.as_str()) {
+        Some("True") => "Ready",
+        Some("False") => "NotReady",
+        _ => "Unknown",
+    };
+    let cordoned = it.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+    let address = status
+        .addresses
+        .iter()
+        .find(|address| address.r#type == "InternalIP")
+        .map_or("", |address| &address.address);
+    (
+        vec![
+            name,
+            format!(
+                "{ready}{}",
+                if cordoned { ",SchedulingDisabled" } else { "" }
+            ),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+            or_none(&info.kubelet_version),
+        ],
+        vec![
+            or_none(address),
+            or_none(&info.os_image),
+            or_none(&info.kernel_version),
+            or_none(&info.container_runtime_version),
+        ],
+    )
+}
+
+/// How many addresses are printed before "+ N more".
+const ADDRESSES: usize = 3;
+
+fn endpoints(it: &Endpoints, name: String, now: i64) -> Cells {
+    let all: Vec<_> = it
+        .subsets
+        .iter()
+        .flat_map(|subset| {
+            subset.addresses.iter().flat_map(|address| {
+                subset
+                    .ports
+                    .iter()
+                    .map(|port| format!("{}:{}", address.ip, port.port))
+            })
+        })
+        .collect();
+    let mut text = all[..all.len().min(ADDRESSES)].join(",");
+    if all.len() > ADDRESSES {
+        text.push_str(&format!(" + {} more...", all.len() - ADDRESSES));
+    }
+    (
+        vec![
+            name,
+            or_none(&text),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+        ],
+        vec![],
+    )
+}
+
+fn event(it: &Event, name: String, now: i64) -> Cells {
+    let about = it.involved_object.clone().unwrap_or_default();
+    let source = it.source.clone().unwrap_or_default();
+    (
+        vec![
+            age(it.last_timestamp.as_ref(), now),
+            it.r#type.clone(),
+            it.reason.clone(),
+            format!("{}/{}", about.kind.to_lowercase(), about.name),
+            it.message.trim().replace('\n', " "),
+        ],
+        vec![
+            or_none(&source.component),
+            age(it.first_timestamp.as_ref(), now),
+            it.count.max(1).to_string(),
+            name,
+        ],
+    )
+}
+
+fn namespace(it: &Namespace, name: String, now: i64) -> Cells {
+    let phase = it.status.as_ref().map_or("", |status| &status.phase);
+    (
+        vec![
+            name,
+            if phase.is_empty() { "Active" } else { phase }.to_owned(),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+        ],
+        vec![],
+    )
+}
+
+#[cfg(test)]
+mod tests;
