@@ -1,0 +1,137 @@
+//! The leader's loops: each a pure plan over the state, in a shell that follows changes and proposes.
+//!
+//! A plan is a function of the state, the time and a seed. What it says is proposed with preconditions and the leader's
+//! term, so work that was decided on an old state or by a deposed leader is refused. Nothing is remembered outside of
+//! the state: a new leader goes on where the last one stopped.
+
+pub mod conditions;
+pub mod deployment;
+pub mod endpoints;
+pub mod garbage;
+pub mod nodes;
+pub mod plan;
+pub mod pods;
+pub mod replica;
+pub mod shell;
+pub mod stamp;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub mod work;
+
+use crate::scheduler;
+use barge_proto::v1::{ObjectMeta, ObjectReference};
+use barge_state::{Changed, RecordKind, State};
+use plan::Plan;
+use replica::Replica;
+use stamp::{Stamp, Stamps};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a node may be silent before it counts as lost.
+pub const NODE_GRACE: Duration = Duration::from_secs(4);
+
+/// What the sessions know of agents' heartbeats.
+pub trait NodeHeartbeats: Send + Sync + 'static {
+    /// When the agent of a node was last heard, by any manager that relays to this one; None if it never was.
+    fn last_heard(&self, node_uid: &str) -> Option<Instant>;
+}
+
+/// What all loops of one leadership share.
+#[derive(Clone)]
+pub struct Context {
+    /// The term in which this manager leads.
+    pub term: u64,
+    /// Time and randomness.
+    pub stamps: Arc<dyn Stamps>,
+    /// Ends the loops.
+    pub cancel: CancellationToken,
+}
+
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Name {
+    /// Of an object with this metadata.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+        }
+    }
+}
+
+/// Looks at one object at a time and says what should be done about it.
+pub trait Controller: Send + Sync + 'static {
+    /// Names what it looks at.
+    type Key: Ord + Clone + fmt::Debug + Send + Sync + 'static;
+    /// For principals ("controller/<name>") and events.
+    const NAME: &'static str;
+    /// The kinds whose changes matter to it.
+    const KINDS: &'static [RecordKind];
+
+    /// Everything there is to look at.
+    fn all(&self, state: &State) -> Vec<Self::Key>;
+
+    /// What has to be looked at because of a change.
+    fn dirtied(&self, state: &State, changed: &Changed, dirty: &mut dyn FnMut(Self::Key));
+
+    /// What should be done now.
+    fn plan(&self, state: &State, key: &Self::Key, stamp: &mut Stamp) -> Plan;
+
+    /// The object that a failure is reported on.
+    fn concerned(&self, state: &State, key: &Self::Key) -> Option<ObjectReference>;
+}
+
+/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. The future may be dropped
+/// at any time: what it had proposed either is applied or is not.
+pub async fn run<R: Replica>(
+    replica: R,
+    heartbeats: Arc<dyn NodeHeartbeats>,
+    stamps: Arc<dyn Stamps>,
+    cancel: CancellationToken,
+    term: u64,
+) {
+    // Ends the scheduler's thread when this future is dropped.
+    let cancel = cancel.child_token();
+    let _ended = cancel.clone().drop_guard();
+    let context = Context {
+        term,
+        stamps,
+        cancel,
+    };
+    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), NODE_GRACE);
+    let mut loops = JoinSet::new();
+    loops.spawn(shell::drive(
+        replica.clone(),
+        deployment::Deployments,
+        context.clone(),
+    ));
+    loops.spawn(shell::drive(
+        replica.clone(),
+        endpoints::EndpointsOfServices,
+        context.clone(),
+    ));
+    loops.spawn(shell::drive(replica.clone(), nodes, context.clone()));
+    loops.spawn(garbage::run(replica.clone(), context.clone()));
+    loops.spawn(scheduler::run(replica, context));
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended
+            && !error.is_cancelled()
+        {
+            tracing::error!(%error, "a loop of the leader failed");
+        }
+    }
+}

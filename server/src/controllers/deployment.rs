@@ -1,0 +1,207 @@
+//! Deployments: revisions of their templates, pods, rollouts, status.
+//!
+//! A Deployment owns its revisions and all of its pods; a pod belongs to the revision it was made from. The plan is a
+//! function of what is in the state, so a new leader goes on where the old one stopped.
+
+mod budget;
+mod groups;
+mod moves;
+mod order;
+mod revisions;
+mod rollout;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Controller, Name,
+    plan::{MAX_BATCH, Plan, object_reference},
+    pods,
+    stamp::Stamp,
+};
+use barge_proto::v1::{
+    Deployment, DeploymentSpec, ObjectMeta, ObjectReference, PodRecord, Revision, record::Record,
+};
+use barge_state::{Changed, Kind, RecordKind, State};
+use budget::Budget;
+use groups::Groups;
+use moves::Moves;
+use status::{Begun, Observed};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+pub use revisions::HASH_LABEL;
+
+/// The controller of Deployments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Deployments;
+
+impl Controller for Deployments {
+    type Key = Name;
+    const NAME: &'static str = "deployment";
+    const KINDS: &'static [RecordKind] = &[
+        RecordKind::Deployment,
+        RecordKind::Pod,
+        RecordKind::Revision,
+    ];
+
+    fn all(&self, state: &State) -> Vec<Name> {
+        state
+            .list::<Deployment>(None)
+            .map(|deployment| Name::of(deployment.meta()))
+            .collect()
+    }
+
+    fn dirtied(&self, _state: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
+        let Some(record) = changed.record() else {
+            return;
+        };
+        match record.kind() {
+            RecordKind::Deployment => dirty(Name::of(record.meta())),
+            RecordKind::Pod | RecordKind::Revision => {
+                owner(record.meta()).into_iter().for_each(dirty);
+            }
+            _ => {}
+        }
+    }
+
+    fn plan(&self, state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
+        plan(state, key, stamp)
+    }
+
+    fn concerned(&self, state: &State, key: &Name) -> Option<ObjectReference> {
+        let deployment = state.get::<Deployment>(&key.namespace, &key.name)?;
+        Some(object_reference("apps/v1", "Deployment", deployment.meta()))
+    }
+}
+
+fn owner(metadata: &ObjectMeta) -> Option<Name> {
+    metadata
+        .owner_references
+        .iter()
+        .find(|owner| owner.kind == "Deployment")
+        .map(|owner| Name {
+            namespace: metadata.namespace.clone(),
+            name: owner.name.clone(),
+        })
+}
+
+/// What should be done for a Deployment now.
+pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(deployment) = state.get::<Deployment>(&key.namespace, &key.name) else {
+        return plan;
+    };
+    let metadata = deployment.meta();
+    let Some(spec) = &deployment.spec else {
+        return plan;
+    };
+    if metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    plan.require_uid(&**deployment);
+    plan.require_generation(&**deployment);
+    let mut revisions: Vec<_> = state.owned::<Revision>(&metadata.uid).collect();
+    revisions.sort_by_key(|revision| (revision.number, revision.uid().to_owned()));
+    let owned: Vec<_> = state.owned::<PodRecord>(&metadata.uid).collect();
+    replace_finished(&owned, stamp, &mut plan);
+
+    let newest = newest(state, deployment, spec, &revisions, stamp, &mut plan);
+    let Some((newest, begun)) = newest else {
+        // Paused before it ever had a template that counts.
+        return finish(deployment, spec, &Groups::default(), "", None, stamp, plan);
+    };
+    let groups = Groups::new(&owned, &revisions, newest.uid(), spec, &stamp.now);
+    let steps = groups.steps(spec, &Budget::of(spec), &owned, newest.uid());
+    let room = MAX_BATCH.saturating_sub(plan.changes.len());
+    Moves::new(state, deployment, room).make(&groups, &newest, &steps, stamp, &mut plan);
+
+    if !spec.paused {
+        let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid.as_str()).collect();
+        used.insert(newest.uid());
+        revisions::forget_old(deployment, &revisions, &used, &mut plan);
+    }
+    let name = &newest.meta().name;
+    finish(deployment, spec, &groups, name, begun, stamp, plan)
+}
+
+/// The revision that pods are made from: the template's, which is made the newest if it isn't. While paused, whatever
+/// is newest.
+fn newest(
+    state: &State,
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    revisions: &[&Arc<Revision>],
+    stamp: &mut Stamp,
+    plan: &mut Plan,
+) -> Option<(Revision, Option<Begun>)> {
+    let last = revisions.last();
+    let matching = revisions::matching(deployment, revisions);
+    let is_last = |revision: &Arc<Revision>| last.is_some_and(|last| Arc::ptr_eq(last, revision));
+    match matching {
+        Some(revision) if is_last(revision) => Some((Revision::clone(revision), None)),
+        _ if spec.paused => last.map(|last| (Revision::clone(last), None)),
+        found => {
+            let begun = match found {
+                Some(_) => Begun::Found,
+                None => Begun::Created,
+            };
+            let revision = revisions::make_newest(state, deployment, revisions, stamp, plan);
+            Some((revision, Some(begun)))
+        }
+    }
+}
+
+/// Ends pods that have finished; as they no longer count as live, the rollout makes others.
+fn replace_finished(owned: &[&Arc<PodRecord>], stamp: &Stamp, plan: &mut Plan) {
+    for pod in owned {
+        if !pods::is_finished(pod) || pods::is_terminating(pod) {
+            continue;
+        }
+        match groups::held_for(pod, &stamp.now) {
+            Some(wait) => plan.look_again(wait),
+            None if plan.changes.len() < MAX_BATCH => {
+                plan.terminate(pod.uid(), "Replaced");
+            }
+            None => plan.look_again(Duration::ZERO),
+        }
+    }
+}
+
+/// Adds the status, if it differs, and when to look again.
+fn finish(
+    deployment: &Deployment,
+    spec: &DeploymentSpec,
+    groups: &Groups<'_>,
+    revision: &str,
+    begun: Option<Begun>,
+    stamp: &Stamp,
+    mut plan: Plan,
+) -> Plan {
+    let observed = Observed {
+        new: groups.new.count,
+        all: groups.all_count(),
+        ready: groups.pods().filter(|pod| pods::is_ready(pod)).count(),
+        revision,
+        begun,
+    };
+    let (status, deadline) = status::status(deployment, &Budget::of(spec), &observed, stamp.now);
+    if deployment.status.as_ref() != Some(&status) {
+        plan.put_status(Record::Deployment(Deployment {
+            metadata: deployment.metadata.clone(),
+            status: Some(status),
+            ..Deployment::default()
+        }));
+    }
+    let available = groups
+        .pods()
+        .filter_map(|pod| pods::available_in(pod, spec.min_ready_seconds, &stamp.now))
+        .filter(|wait| !wait.is_zero())
+        .min();
+    for wait in [deadline, available].into_iter().flatten() {
+        plan.look_again(wait);
+    }
+    if plan.changes.is_empty() {
+        plan.preconditions.clear();
+    }
+    plan
+}

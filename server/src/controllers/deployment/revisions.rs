@@ -1,0 +1,169 @@
+//! Which revision a template is, and which revisions are history.
+
+use crate::controllers::{
+    plan::{Plan, controller_reference},
+    stamp::{NAME_ALPHABET, Stamp},
+};
+use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision, record::Record};
+use barge_state::{Kind, State};
+use prost::Message;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// The label that tells the pods of one revision from those of another.
+pub const HASH_LABEL: &str = "pod-template-hash";
+
+/// Old revisions that are kept when the Deployment doesn't say.
+const DEFAULT_HISTORY: i32 = 10;
+
+/// The revision that the Deployment's template is, among those it owns: equal but for the label that we add.
+pub fn matching<'a>(
+    deployment: &Deployment,
+    revisions: &[&'a Arc<Revision>],
+) -> Option<&'a Arc<Revision>> {
+    let wanted = template(deployment);
+    revisions
+        .iter()
+        .rev()
+        .find(|revision| {
+            revision
+                .template
+                .as_ref()
+                .is_some_and(|template| without_hash(template) == wanted)
+        })
+        .copied()
+}
+
+/// Makes the Deployment's template its newest revision: an equal old one is numbered anew, otherwise one is made.
+/// `revisions` are those it owns, oldest first.
+pub fn make_newest(
+    state: &State,
+    deployment: &Deployment,
+    revisions: &[&Arc<Revision>],
+    stamp: &mut Stamp,
+    plan: &mut Plan,
+) -> Revision {
+    let number = revisions.last().map_or(0, |newest| newest.number) + 1;
+    let revision = match matching(deployment, revisions) {
+        Some(old) => Revision {
+            number,
+            ..Revision::clone(old)
+        },
+        None => new(state, deployment, number, stamp),
+    };
+    plan.put(Record::Revision(revision.clone()));
+    revision
+}
+
+fn new(state: &State, deployment: &Deployment, number: i64, stamp: &mut Stamp) -> Revision {
+    let owner = deployment.meta();
+    let mut template = template(deployment);
+    let hash = free_hash(state, owner, &template);
+    let metadata = template.metadata.get_or_insert_default();
+    metadata.labels.insert(HASH_LABEL.to_owned(), hash.clone());
+    Revision {
+        metadata: Some(ObjectMeta {
+            name: format!("{}-{hash}", owner.name),
+            namespace: owner.namespace.clone(),
+            uid: stamp.uid(),
+            labels: metadata.labels.clone(),
+            owner_references: vec![controller_reference("apps/v1", "Deployment", owner)],
+            ..ObjectMeta::default()
+        }),
+        number,
+        template: Some(template),
+    }
+}
+
+/// A hash of the template whose name nobody has: another template may have the same hash, and a Deployment of the same name
+/// that was deleted may have left pods that still end, and with them their revision.
+fn free_hash(state: &State, owner: &ObjectMeta, template: &PodTemplateSpec) -> String {
+    let encoded = template.encode_to_vec();
+    let mut attempt = 0_u64;
+    loop {
+        let hash = hash(&encoded, attempt);
+        let name = format!("{}-{hash}", owner.name);
+        if state.get::<Revision>(&owner.namespace, &name).is_none() {
+            return hash;
+        }
+        // Ends: there are more hashes than records.
+        attempt += 1;
+    }
+}
+
+/// FNV-1a in Kubernetes' alphabet for names. Maps are encoded in order, so equal templates have equal hashes.
+fn hash(encoded: &[u8], attempt: u64) -> String {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let salt = attempt.to_le_bytes();
+    // Attempt 0 adds nothing but zeros.
+    let mut hash = encoded.iter().chain(&salt).fold(OFFSET, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
+    });
+    // Fold the high bits in: FNV's low ones are its weakest, and they come first below.
+    hash ^= hash >> 32;
+    (0..10)
+        .map(|_| {
+            let digit = usize::try_from(hash % 27).unwrap_or(0);
+            hash /= 27;
+            char::from(NAME_ALPHABET[digit])
+        })
+        .collect()
+}
+
+/// Forgets the oldest revisions without pods beyond the limit; `used` are the uids of revisions that have pods or are the newest.
+pub fn forget_old(
+    deployment: &Deployment,
+    revisions: &[&Arc<Revision>],
+    used: &BTreeSet<&str>,
+    plan: &mut Plan,
+) {
+    let limit = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.revision_history_limit)
+        .unwrap_or(DEFAULT_HISTORY);
+    let history: Vec<_> = revisions
+        .iter()
+        .filter(|revision| !used.contains(revision.uid()))
+        .collect();
+    let excess = history.len().saturating_sub(super::budget::count(limit));
+    for revision in history.into_iter().take(excess) {
+        plan.remove(&***revision);
+    }
+}
+
+fn template(deployment: &Deployment) -> PodTemplateSpec {
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.clone())
+        .map(|template| without_hash(&template))
+        .unwrap_or_default()
+}
+
+/// The template without our label and without an empty metadata, so that only what a user wrote is compared.
+fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
+    let mut template = template.clone();
+    if let Some(metadata) = &mut template.metadata {
+        metadata.labels.remove(HASH_LABEL);
+        if *metadata == ObjectMeta::default() {
+            template.metadata = None;
+        }
+    }
+    template
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn hashes_differ_by_template_and_attempt() {
+        let hashes: BTreeSet<_> = (0..100_u8)
+            .flat_map(|byte| (0..10).map(move |attempt| hash(&[byte], attempt)))
+            .collect();
+        assert_eq!(hashes.len(), 1000);
+        assert!(hashes.iter().all(|hash| hash.len() == 10));
+    }
+}

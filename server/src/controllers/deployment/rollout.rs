@@ -1,0 +1,225 @@
+//! The next step of a rollout: a function of the pods there are.
+//!
+//! Kubernetes remembers in each ReplicaSet how many pods it should have. Here no such number exists that could be wrong
+//! after a failover: what should happen next follows from the pods alone, and the bounds are Kubernetes':
+//! never more than `replicas + maxSurge` pods, never fewer than `replicas - maxUnavailable` available because of us.
+
+use super::budget::Budget;
+
+/// The live pods of one revision: how many, and how many of them are available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Neither finished nor terminating.
+    pub total: usize,
+    /// Of these, ready for minReadySeconds.
+    pub available: usize,
+}
+
+impl Count {
+    fn unavailable(&self) -> usize {
+        self.total.saturating_sub(self.available)
+    }
+
+    fn drop_unavailable(&mut self, number: usize) {
+        self.total -= number;
+    }
+
+    fn drop_available(&mut self, number: usize) {
+        self.total -= number;
+        self.available -= number;
+    }
+}
+
+/// What to do with the pods of one revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// Pods to make.
+    pub create: usize,
+    /// Pods to end among those that are not available.
+    pub end_unavailable: usize,
+    /// Pods to end among those that are.
+    pub end_available: usize,
+}
+
+impl Step {
+    /// Makes fewer pods, by those whose place is still taken.
+    pub fn hold(&mut self, places: usize) {
+        self.create = self.create.saturating_sub(places);
+    }
+}
+
+/// The steps for the revision that is rolled out and for the older ones, in the order they were given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Steps {
+    /// For the newest revision.
+    pub new: Step,
+    /// For each older one.
+    pub old: Vec<Step>,
+}
+
+/// The next step of a rolling update. `old` is ordered oldest first, and has revisions with live pods only.
+pub fn rolling(budget: &Budget, new: Count, old: &[Count]) -> Steps {
+    let mut work = Work::new(new, old);
+    work.shrink_new(budget.replicas);
+    work.shrink_total(budget);
+    work.retire_old(budget);
+    work.grow_new(budget);
+    work.replenish_old(budget);
+    work.steps
+}
+
+/// The next step of Recreate: first every old pod goes, `old_remain` says whether any (terminating ones too) still runs,
+/// and only then do new ones come.
+pub fn recreate(budget: &Budget, new: Count, old: &[Count], old_remain: bool) -> Steps {
+    let mut work = Work::new(new, old);
+    work.shrink_new(budget.replicas);
+    for index in 0..work.old.len() {
+        let count = work.old[index];
+        work.end_old_unavailable(index, count.unavailable());
+        work.end_old_available(index, count.available);
+    }
+    if !old_remain && old.is_empty() {
+        work.steps.new.create = budget.replicas.saturating_sub(work.new.total);
+    }
+    work.steps
+}
+
+/// While a Deployment is paused no rollout moves, but the number of pods is kept: what is missing is made from `new`, the
+/// newest revision there is, whatever the template says by now.
+pub fn paused(budget: &Budget, new: Count, old: &[Count]) -> Steps {
+    let mut work = Work::new(new, old);
+    if old.is_empty() {
+        work.shrink_new(budget.replicas);
+    } else {
+        work.shrink_total(budget);
+    }
+    let missing = budget.replicas.saturating_sub(work.total());
+    work.steps.new.create = missing;
+    work.steps
+}
+
+struct Work {
+    new: Count,
+    old: Vec<Count>,
+    steps: Steps,
+}
+
+impl Work {
+    fn new(new: Count, old: &[Count]) -> Self {
+        Self {
+            new,
+            old: old.to_vec(),
+            steps: Steps {
+                new: Step::default(),
+                old: vec![Step::default(); old.len()],
+            },
+        }
+    }
+
+    fn total(&self) -> usize {
+        self.new.total + self.old_total()
+    }
+
+    fn old_total(&self) -> usize {
+        self.old.iter().map(|count| count.total).sum()
+    }
+
+    fn available(&self) -> usize {
+        self.new.available + self.old.iter().map(|count| count.available).sum::<usize>()
+    }
+
+    fn end_old_unavailable(&mut self, index: usize, limit: usize) -> usize {
+        let number = self.old[index].unavailable().min(limit);
+        self.old[index].drop_unavailable(number);
+        self.steps.old[index].end_unavailable += number;
+        number
+    }
+
+    fn end_old_available(&mut self, index: usize, limit: usize) -> usize {
+        let number = self.old[index].available.min(limit);
+        self.old[index].drop_available(number);
+        self.steps.old[index].end_available += number;
+        number
+    }
+
+    /// Ends up to `limit` old pods that aren't available, of the oldest revisions first; returns how many.
+    fn end_unavailable(&mut self, limit: usize) -> usize {
+        (0..self.old.len()).fold(0, |ended, index| {
+            ended + self.end_old_unavailable(index, limit - ended)
+        })
+    }
+
+    /// Ends up to `limit` old pods that are available, of the oldest revisions first; returns how many.
+    fn end_available(&mut self, limit: usize) -> usize {
+        (0..self.old.len()).fold(0, |ended, index| {
+            ended + self.end_old_available(index, limit - ended)
+        })
+    }
+
+    /// More new pods than are wanted, after a scale down: those that aren't available first.
+    fn shrink_new(&mut self, replicas: usize) {
+        let excess = self.new.total.saturating_sub(replicas);
+        let unavailable = excess.min(self.new.unavailable());
+        self.new.drop_unavailable(unavailable);
+        self.steps.new.end_unavailable += unavailable;
+        let available = excess - unavailable;
+        self.new.drop_available(available);
+        self.steps.new.end_available += available;
+    }
+
+    /// More pods than a rollout may have, after a scale down in the middle of it.
+    fn shrink_total(&mut self, budget: &Budget) {
+        let mut excess = self.total().saturating_sub(budget.max_total());
+        excess -= self.end_unavailable(excess);
+        let spare = self.available().saturating_sub(budget.min_available());
+        excess -= self.end_available(excess.min(spare));
+        // What is left over the limit can only be new pods that don't serve yet: had there been old ones to spare,
+        // they would have gone.
+        let unavailable = excess.min(self.new.unavailable());
+        self.new.drop_unavailable(unavailable);
+        self.steps.new.end_unavailable += unavailable;
+    }
+
+    /// Old pods that may go. Broken ones go first, as long as enough pods are left that serve or may yet serve; new ones
+    /// that aren't available are not counted on.
+    fn retire_old(&mut self, budget: &Budget) {
+        let reserve = budget.min_available() + self.new.unavailable();
+        let limit = self.total().saturating_sub(reserve);
+        if limit == 0 {
+            return;
+        }
+        self.end_unavailable(limit);
+        let spare = self.available().saturating_sub(budget.min_available());
+        self.end_available(spare);
+    }
+
+    /// New pods within the surge. While old ones still serve, at most `maxSurge + maxUnavailable` new ones may be
+    /// unavailable: more there can't be in an undisturbed rollout, and when old pods are lost during one whose new
+    /// pods don't start, it keeps new pods that don't work from taking their place.
+    fn grow_new(&mut self, budget: &Budget) {
+        let room = budget.max_total().saturating_sub(self.total());
+        let mut wanted = budget.replicas.saturating_sub(self.new.total);
+        if self.old_total() > 0 {
+            let trials = budget.max_surge + budget.max_unavailable;
+            wanted = wanted.min(trials.saturating_sub(self.new.unavailable()));
+        }
+        self.steps.new.create = room.min(wanted);
+    }
+
+    /// Old pods that were lost in the middle of a rollout come back as what they were, as far as the new ones don't
+    /// make up for them; also after a scale up in the middle of it.
+    fn replenish_old(&mut self, budget: &Budget) {
+        let (Some(newest), true) = (
+            self.steps.old.last_mut(),
+            self.old.iter().any(|count| count.total > 0),
+        ) else {
+            return;
+        };
+        let old_total: usize = self.old.iter().map(|count| count.total).sum();
+        let serving = old_total + self.new.available;
+        let missing = budget.min_available().saturating_sub(serving);
+        let total = old_total + self.new.total + self.steps.new.create;
+        let room = budget.max_total().saturating_sub(total);
+        newest.create = missing.min(room);
+    }
+}

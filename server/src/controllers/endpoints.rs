@@ -1,0 +1,255 @@
+//! Endpoints: which pods are behind a Service, and where a LoadBalancer Service is answered.
+//!
+//! Every node answers for every Service, so the addresses of a LoadBalancer are those of the ready nodes.
+
+mod subsets;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Controller, Name, conditions,
+    plan::{Plan, controller_reference, object_reference},
+    pods,
+    stamp::Stamp,
+};
+use barge_proto::v1::{
+    Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, ObjectMeta, ObjectReference,
+    PodRecord, Revision, Service, ServiceStatus, record::Record,
+};
+use barge_state::{Changed, Kind, RecordKind, State};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use subsets::Backend;
+
+/// The controller of Endpoints and of the addresses of LoadBalancer Services.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EndpointsOfServices;
+
+impl Controller for EndpointsOfServices {
+    type Key = Name;
+    const NAME: &'static str = "endpoints";
+    const KINDS: &'static [RecordKind] = &[
+        RecordKind::Service,
+        RecordKind::Endpoints,
+        RecordKind::Pod,
+        RecordKind::Node,
+    ];
+
+    fn all(&self, state: &State) -> Vec<Name> {
+        state
+            .list::<Service>(None)
+            .map(|service| Name::of(service.meta()))
+            .collect()
+    }
+
+    fn dirtied(&self, state: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
+        match changed.kind() {
+            Some(RecordKind::Service | RecordKind::Endpoints) => dirty(Name {
+                namespace: changed.namespace().to_owned(),
+                name: changed.name().to_owned(),
+            }),
+            Some(RecordKind::Pod) if pod_matters(changed) => {
+                let Some(labels) = changed.template.as_deref().and_then(labels) else {
+                    return;
+                };
+                for service in state.list::<Service>(Some(changed.namespace())) {
+                    if selects(service, labels) {
+                        dirty(Name::of(service.meta()));
+                    }
+                }
+            }
+            Some(RecordKind::Node) if node_matters(changed) => {
+                for service in state.list::<Service>(None) {
+                    if is_load_balancer(service) {
+                        dirty(Name::of(service.meta()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn plan(&self, state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
+        plan(state, key, stamp)
+    }
+
+    fn concerned(&self, state: &State, key: &Name) -> Option<ObjectReference> {
+        let service = state.get::<Service>(&key.namespace, &key.name)?;
+        Some(object_reference("v1", "Service", service.meta()))
+    }
+}
+
+/// Whether a pod's change can change any Endpoints: most (restarts, container states) can't.
+fn pod_matters(changed: &Changed) -> bool {
+    let seen = |pod: &Arc<PodRecord>| {
+        let ip = pod.status.as_ref().map(|status| status.pod_ip.clone());
+        (
+            ip.unwrap_or_default(),
+            pods::is_live(pod),
+            pods::is_ready(pod),
+            pod.node_uid.clone(),
+        )
+    };
+    let (before, after) = changed.of::<PodRecord>();
+    before.map(seen) != after.map(seen)
+}
+
+fn node_matters(changed: &Changed) -> bool {
+    let (before, after) = changed.of::<Node>();
+    before.and_then(|node| ingress(node)) != after.and_then(|node| ingress(node))
+}
+
+fn labels(revision: &Revision) -> Option<&BTreeMap<String, String>> {
+    let template = revision.template.as_ref()?;
+    Some(&template.metadata.as_ref()?.labels)
+}
+
+fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    let Some(spec) = &service.spec else {
+        return false;
+    };
+    // A Service without a selector has Endpoints that somebody else writes.
+    !spec.selector.is_empty()
+        && spec
+            .selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn is_load_balancer(service: &Service) -> bool {
+    service
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.r#type == "LoadBalancer")
+}
+
+/// What should be done for a Service now.
+pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
+    let mut plan = Plan::default();
+    // Those of a Service that is gone went with it: it owned them.
+    let Some(service) = state.get::<Service>(&key.namespace, &key.name) else {
+        return plan;
+    };
+    load_balancer(state, service, &mut plan);
+    let has_selector = service
+        .spec
+        .as_ref()
+        .is_some_and(|spec| !spec.selector.is_empty());
+    if has_selector {
+        endpoints(state, service, stamp, &mut plan);
+    }
+    if !plan.changes.is_empty() {
+        plan.require_uid(&**service);
+        plan.require_generation(&**service);
+    }
+    plan
+}
+
+fn endpoints(state: &State, service: &Service, stamp: &mut Stamp, plan: &mut Plan) {
+    let backends = backends(state, service);
+    let ports = service.spec.as_ref().map_or(&[][..], |spec| &spec.ports);
+    let owner = service.meta();
+    let old = state.get::<Endpoints>(&owner.namespace, &owner.name);
+    let metadata = ObjectMeta {
+        name: owner.name.clone(),
+        namespace: owner.namespace.clone(),
+        uid: old.map_or_else(|| stamp.uid(), |old| old.uid().to_owned()),
+        labels: owner.labels.clone(),
+        owner_references: vec![controller_reference("v1", "Service", owner)],
+        ..ObjectMeta::default()
+    };
+    let wanted = Endpoints {
+        metadata: Some(metadata),
+        subsets: subsets::subsets(&backends, ports),
+        ..Endpoints::default()
+    };
+    match old {
+        Some(old) if same(old, &wanted) => return,
+        Some(old) => plan.require_unchanged(&**old),
+        None => plan.require_absent(&wanted),
+    }
+    plan.put(Record::Endpoints(wanted));
+}
+
+/// Equal but for what `apply` fills in.
+fn same(old: &Endpoints, wanted: &Endpoints) -> bool {
+    let (left, right) = (old.meta(), wanted.meta());
+    old.subsets == wanted.subsets
+        && left.labels == right.labels
+        && left.owner_references == right.owner_references
+}
+
+/// The pods that a Service selects and that have an address.
+fn backends(state: &State, service: &Service) -> Vec<Backend> {
+    let namespace = &service.meta().namespace;
+    // Labels belong to the template: they are compared once per revision.
+    let mut selected = BTreeMap::<&str, Option<&Arc<Revision>>>::new();
+    let mut backends = Vec::new();
+    for pod in state.list::<PodRecord>(Some(namespace)) {
+        let ip = pod.status.as_ref().map_or("", |status| &status.pod_ip);
+        if ip.is_empty() || !pods::is_live(pod) {
+            continue;
+        }
+        let revision = selected.entry(&pod.template_uid).or_insert_with(|| {
+            state
+                .by_uid::<Revision>(&pod.template_uid)
+                .filter(|revision| labels(revision).is_some_and(|labels| selects(service, labels)))
+        });
+        let Some(revision) = revision else {
+            continue;
+        };
+        let node = state.by_uid::<Node>(&pod.node_uid);
+        backends.push(Backend {
+            ip: ip.to_owned(),
+            node_name: node.map_or_else(String::new, |node| node.meta().name.clone()),
+            pod: object_reference("v1", "Pod", pod.meta()),
+            ready: pods::is_ready(pod),
+            template: Arc::clone(revision),
+        });
+    }
+    backends
+}
+
+fn load_balancer(state: &State, service: &Service, plan: &mut Plan) {
+    let ips: BTreeSet<String> = if is_load_balancer(service) {
+        state
+            .list::<Node>(None)
+            .filter_map(|node| ingress(node))
+            .collect()
+    } else {
+        BTreeSet::new()
+    };
+    let old = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref())
+        .map_or(&[][..], |balancer| &balancer.ingress);
+    if old.iter().map(|ingress| &ingress.ip).eq(&ips) {
+        return;
+    }
+    let ingress = ips.into_iter().map(|ip| LoadBalancerIngress { ip });
+    plan.put_status(Record::Service(Service {
+        metadata: service.metadata.clone(),
+        status: Some(ServiceStatus {
+            load_balancer: Some(LoadBalancerStatus {
+                ingress: ingress.collect(),
+            }),
+        }),
+        ..Service::default()
+    }));
+}
+
+/// The address at which a node answers for Services; none when it isn't ready.
+fn ingress(node: &Node) -> Option<String> {
+    let status = node.status.as_ref()?;
+    if !conditions::is_true(&status.conditions, "Ready") {
+        return None;
+    }
+    status
+        .addresses
+        .iter()
+        .find(|address| address.r#type == "InternalIP")
+        .map(|address| address.address.clone())
+}

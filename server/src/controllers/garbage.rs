@@ -1,0 +1,181 @@
+//! Garbage: what ownership leaves over, pods of nodes that are gone, old events, expired tokens.
+//!
+//! Removing a record takes along what it owns, and a node the pods on it, so there should be next to nothing to find; the
+//! sweep is there for what was written at the same moment. It goes through the state in pages, so that nobody waits for it.
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Context,
+    nodes::remove_lost,
+    plan::Plan,
+    pods,
+    replica::Replica,
+    shell::{Submitted, submit},
+    stamp::{self, Stamp},
+};
+use barge_proto::v1::{
+    Deployment, Endpoints, Event, Node, ObjectMeta, PodRecord, Revision, Service, TokenRecord,
+    change::Change,
+};
+use barge_state::{Kind, State};
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// The pause between sweeps.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Records looked at in one go.
+const PAGE: usize = 500;
+/// How long events are kept.
+const EVENT_AGE: Duration = Duration::from_secs(3600);
+
+/// What a page of a sweep is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Pods whose owners or whose node are gone.
+    Pods,
+    /// Templates whose owners are gone and that no pod is made from.
+    Revisions,
+    /// Endpoints without their Service.
+    Endpoints,
+    /// Tokens that have expired.
+    Tokens,
+    /// Events that nobody needs any more.
+    Events,
+}
+
+const PARTS: [Part; 5] = [
+    Part::Pods,
+    Part::Revisions,
+    Part::Endpoints,
+    Part::Tokens,
+    Part::Events,
+];
+
+/// Where a page ended: namespace and name.
+pub type Position = (String, String);
+
+/// Sweeps from time to time, until cancelled or deposed.
+pub async fn run<R: Replica>(replica: R, context: Context) {
+    let work = async {
+        loop {
+            for part in PARTS {
+                let mut position = None;
+                loop {
+                    let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
+                    let after = position.take();
+                    let (plan, next) =
+                        replica.read(|state| page(state, part, after.as_ref(), &stamp));
+                    match submit(&replica, &context, "garbage", plan, &mut stamp).await {
+                        Submitted::Applied => {}
+                        Submitted::Deposed => return,
+                        // The next sweep finds it again.
+                        Submitted::Refused(refusal) => {
+                            tracing::warn!(refusal = refusal.message, "a sweep was refused");
+                        }
+                        Submitted::Failed(error) => tracing::warn!(error, "propose a sweep"),
+                    }
+                    if next.is_none() {
+                        break;
+                    }
+                    position = next;
+                    tokio::task::yield_now().await;
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = context.cancel.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Looks at one page of one part, and says where the next begins.
+pub fn page(
+    state: &State,
+    part: Part,
+    after: Option<&Position>,
+    stamp: &Stamp,
+) -> (Plan, Option<Position>) {
+    let mut plan = Plan::default();
+    let next = match part {
+        Part::Pods => each(state, after, |pod| stray(state, pod, &mut plan)),
+        Part::Revisions => each::<Revision>(state, after, |revision| {
+            let unused = state.pods_of(revision.uid()).next().is_none();
+            if unused && is_orphan(state, revision.meta()) {
+                plan.remove(&**revision);
+            }
+        }),
+        Part::Endpoints => each::<Endpoints>(state, after, |endpoints| {
+            if is_orphan(state, endpoints.meta()) {
+                plan.remove(&**endpoints);
+            }
+        }),
+        Part::Tokens => each::<TokenRecord>(state, after, |token| {
+            let now = stamp::nanos(&stamp.now);
+            if token.expires.is_some_and(|at| stamp::nanos(&at) <= now) {
+                plan.remove(&**token);
+            }
+        }),
+        Part::Events => {
+            let limit = stamp::before(&stamp.now, EVENT_AGE);
+            let mut old = false;
+            let next = each::<Event>(state, after, |event| {
+                let last = event.last_timestamp.as_ref().map(stamp::nanos);
+                old |= last.is_some_and(|last| last < stamp::nanos(&limit));
+            });
+            if old {
+                plan.push(Change::ForgetEventsBefore(limit));
+                // That was all of them, not only this page's.
+                return (plan, None);
+            }
+            next
+        }
+    };
+    (plan, next)
+}
+
+fn each<K: Kind>(
+    state: &State,
+    after: Option<&Position>,
+    mut look: impl FnMut(&Arc<K>),
+) -> Option<Position> {
+    let after = after.map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+    let mut last = None;
+    let mut seen = 0;
+    for record in state.list_after::<K>(None, after).take(PAGE) {
+        look(record);
+        last = Some(record);
+        seen += 1;
+    }
+    let meta = last.filter(|_| seen == PAGE)?.meta();
+    Some((meta.namespace.clone(), meta.name.clone()))
+}
+
+fn stray(state: &State, pod: &Arc<PodRecord>, plan: &mut Plan) {
+    if !pod.node_uid.is_empty() && state.by_uid::<Node>(&pod.node_uid).is_none() {
+        // Nobody will report that it ended.
+        remove_lost(pod, "NodeGone", plan);
+    } else if is_orphan(state, pod.meta()) && !pods::is_terminating(pod) {
+        plan.terminate(pod.uid(), "OwnerGone");
+    }
+}
+
+/// Whether a record has owners and none of them is there.
+fn is_orphan(state: &State, metadata: &ObjectMeta) -> bool {
+    !metadata.owner_references.is_empty()
+        && metadata.owner_references.iter().all(|owner| {
+            let uid = &owner.uid;
+            match owner.kind.as_str() {
+                "Deployment" => state.by_uid::<Deployment>(uid).is_none(),
+                "Service" => state.by_uid::<Service>(uid).is_none(),
+                "Revision" => state.by_uid::<Revision>(uid).is_none(),
+                "Pod" => state.by_uid::<PodRecord>(uid).is_none(),
+                "Node" => state.by_uid::<Node>(uid).is_none(),
+                // A kind that this version doesn't know may be there for all it knows.
+                _ => false,
+            }
+        })
+}

@@ -1,0 +1,178 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+use crate::controllers::{
+    plan::{Severity, controller_reference, event, object_reference},
+    testing::World,
+};
+use barge_proto::v1::{Namespace, PodTemplateSpec, Role, Time, record::Record};
+
+fn sweep(world: &mut World) -> usize {
+    let mut changes = 0;
+    for part in PARTS {
+        let mut position = None;
+        loop {
+            let stamp = world.stamp();
+            let (plan, next) = page(&world.state, part, position.as_ref(), &stamp);
+            changes += plan.changes.len();
+            world.follow(plan);
+            if next.is_none() {
+                break;
+            }
+            position = next;
+        }
+    }
+    changes
+}
+
+fn meta(world: &mut World, name: &str, owner: &str) -> ObjectMeta {
+    let gone = ObjectMeta {
+        name: "gone".into(),
+        uid: "gone".into(),
+        ..ObjectMeta::default()
+    };
+    // It has to be there for others to be created; [`lose`] takes it away.
+    world.put(Record::Namespace(Namespace {
+        metadata: Some(gone.clone()),
+        ..Namespace::default()
+    }));
+    ObjectMeta {
+        name: name.into(),
+        namespace: "default".into(),
+        uid: world.uid(),
+        owner_references: match owner {
+            "" => Vec::new(),
+            kind => vec![controller_reference("v1", kind, &gone)],
+        },
+        ..ObjectMeta::default()
+    }
+}
+
+/// Takes the owner away without what it owns, which only a mistake elsewhere could do.
+fn lose(world: &mut World) {
+    let records = world.state.records();
+    let records = records.filter(|record| !matches!(record.record, Some(Record::Namespace(_))));
+    world.state = State::restore(records, world.state.meta());
+}
+
+/// A pod with its template, owned by something that isn't there, or by nothing.
+fn pod(world: &mut World, name: &str, owner: &str) -> String {
+    let revision = Revision {
+        metadata: Some(meta(world, name, owner)),
+        template: Some(PodTemplateSpec::default()),
+        number: 1,
+    };
+    let pod = PodRecord {
+        metadata: Some(meta(world, name, owner)),
+        template_uid: revision.uid().to_owned(),
+        ..PodRecord::default()
+    };
+    let uid = pod.uid().to_owned();
+    world.put(Record::Revision(revision));
+    world.put(Record::Pod(pod));
+    uid
+}
+
+#[test]
+fn what_nobody_owns_any_more_goes_and_the_rest_stays() {
+    let mut world = World::default();
+    pod(&mut world, "orphan", "Deployment");
+    let stays = pod(&mut world, "standalone", "");
+    pod(&mut world, "strange", "Gadget");
+    let endpoints = Endpoints {
+        metadata: Some(meta(&mut world, "orphan", "Service")),
+        ..Endpoints::default()
+    };
+    world.put(Record::Endpoints(endpoints));
+    lose(&mut world);
+    sweep(&mut world);
+    let names: Vec<_> = world
+        .pods()
+        .iter()
+        .map(|pod| pod.meta().name.clone())
+        .collect();
+    assert_eq!(names, ["standalone", "strange"]);
+    assert!(world.state.by_uid::<PodRecord>(&stays).is_some());
+    assert_eq!(world.state.count::<Endpoints>(), 0);
+    assert_eq!(world.state.count::<Revision>(), 2);
+    assert_eq!(sweep(&mut world), 0);
+}
+
+#[test]
+fn a_template_stays_as_long_as_a_pod_of_it_ends() {
+    let mut world = World::default();
+    let node = world.node("a", 8000, 8000, 100);
+    let uid = pod(&mut world, "orphan", "Deployment");
+    let record = world.by_uid::<PodRecord>(&uid);
+    world.bind(&record, &node);
+    lose(&mut world);
+    sweep(&mut world);
+    let record = world.by_uid::<PodRecord>(&uid);
+    assert!(pods::is_terminating(&record));
+    assert!(world.state.template(&record).is_some());
+    world.remove(&*record);
+    sweep(&mut world);
+    assert_eq!(world.state.count::<Revision>(), 0);
+}
+
+#[test]
+fn a_sweep_goes_through_all_pages() {
+    let mut world = World::default();
+    for number in 0..PAGE + 10 {
+        let owner = if number > PAGE { "Deployment" } else { "" };
+        pod(&mut world, &format!("pod-{number:05}"), owner);
+    }
+    lose(&mut world);
+    sweep(&mut world);
+    assert_eq!(world.pods().len(), PAGE + 1);
+}
+
+#[test]
+fn expired_tokens_go() {
+    let mut world = World::default();
+    for (name, seconds) in [("old", -1), ("new", 1)] {
+        let token = TokenRecord {
+            metadata: Some(ObjectMeta {
+                namespace: String::new(),
+                ..meta(&mut world, name, "")
+            }),
+            role: Role::Agent.into(),
+            expires: Some(Time {
+                seconds: world.now.seconds + seconds,
+                nanos: 0,
+            }),
+            ..TokenRecord::default()
+        };
+        world.put(Record::Token(token));
+    }
+    sweep(&mut world);
+    let left: Vec<_> = world
+        .state
+        .list::<TokenRecord>(None)
+        .map(|token| token.meta().name.clone())
+        .collect();
+    assert_eq!(left, ["new"]);
+}
+
+#[test]
+fn events_are_forgotten_after_an_hour() {
+    let mut world = World::default();
+    for name in ["first", "second"] {
+        let mut stamp = world.stamp();
+        let about = object_reference("v1", "Pod", &meta(&mut world, name, ""));
+        let event = event(
+            &mut stamp,
+            "test",
+            about,
+            Severity::Normal,
+            "Tested",
+            name.into(),
+        );
+        world.apply([Change::RecordEvent(event)]);
+        world.advance(1800);
+    }
+    assert_eq!(sweep(&mut world), 0);
+    world.advance(1);
+    sweep(&mut world);
+    assert_eq!(world.events("Tested"), ["second"]);
+}

@@ -1,0 +1,184 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::{plan, *};
+use crate::controllers::testing::{World, allocatable, nginx};
+use crate::controllers::{Name, deployment};
+use barge_proto::v1::{Condition, NodeStatus, ObjectMeta};
+
+const GRACE: Duration = Duration::from_secs(4);
+
+fn look(world: &mut World, name: &str, heard: Heard) -> Plan {
+    let node = node(world, name);
+    let mut stamp = world.stamp();
+    let plan = plan(&world.state, &node, heard, &mut stamp);
+    world.follow(plan.clone());
+    plan
+}
+
+fn node(world: &World, name: &str) -> Arc<Node> {
+    world.state.get::<Node>("", name).unwrap().clone()
+}
+
+fn ready(world: &World, name: &str) -> Condition {
+    let node = node(world, name);
+    let status = node.status.as_ref().unwrap();
+    conditions::find(&status.conditions, "Ready")
+        .unwrap()
+        .clone()
+}
+
+/// Two nodes with two pods each.
+fn world() -> World {
+    let mut world = World::default();
+    let nodes = [
+        world.node("a", 8000, 8000, 100),
+        world.node("b", 8000, 8000, 100),
+    ];
+    let uid = world.uid();
+    world.put(nginx(&uid, 4));
+    roll(&mut world);
+    for (index, pod) in world.live().iter().enumerate() {
+        world.bind(pod, &nodes[index % 2]);
+        world.report(pod.uid(), "Running", true);
+    }
+    world
+}
+
+fn roll(world: &mut World) {
+    let key = Name {
+        namespace: "default".into(),
+        name: "nginx-deployment".into(),
+    };
+    for _ in 0..5 {
+        let mut stamp = world.stamp();
+        let plan = deployment::plan(&world.state, &key, &mut stamp);
+        world.follow(plan);
+    }
+}
+
+#[test]
+fn silence_counts_only_under_this_leader() {
+    let seconds = Duration::from_secs;
+    assert_eq!(heard(Some(seconds(1)), seconds(1), GRACE), Heard::Lately);
+    assert_eq!(heard(Some(seconds(4)), seconds(100), GRACE), Heard::Lately);
+    assert_eq!(heard(Some(seconds(5)), seconds(100), GRACE), Heard::Silent);
+    assert_eq!(heard(None, seconds(100), GRACE), Heard::Silent);
+    // A new leader: heartbeats went elsewhere until now.
+    assert_eq!(heard(None, seconds(4), GRACE), Heard::Unknown);
+    assert_eq!(heard(Some(seconds(60)), seconds(3), GRACE), Heard::Unknown);
+}
+
+#[test]
+fn a_new_leader_does_nothing_before_it_knows() {
+    let mut world = world();
+    assert_eq!(look(&mut world, "a", Heard::Unknown), Plan::default());
+    look(&mut world, "a", Heard::Lately);
+    assert_eq!(
+        look(&mut world, "a", Heard::Lately).changes,
+        [],
+        "it is said once"
+    );
+}
+
+#[test]
+fn the_pods_of_a_silent_node_are_removed_and_replaced() {
+    let mut world = world();
+    let uid = node(&world, "a").uid().to_owned();
+    look(&mut world, "a", Heard::Silent);
+    let condition = ready(&world, "a");
+    assert_eq!(
+        (condition.status.as_str(), condition.reason.as_str()),
+        ("Unknown", "NodeStatusUnknown")
+    );
+    assert_eq!(world.state.pods_on(&uid).count(), 0);
+    assert_eq!(world.live().len(), 2);
+    let events = world.events("NodeLost");
+    assert_eq!(events.len(), 3, "one for each pod, and one for the node");
+    assert_eq!(world.events("NodeNotReady").len(), 1);
+    roll(&mut world);
+    assert_eq!(world.live().len(), 4);
+    assert_eq!(
+        look(&mut world, "a", Heard::Silent).changes,
+        [],
+        "it is said once"
+    );
+}
+
+#[test]
+fn a_node_that_comes_back_is_ready_again() {
+    let mut world = world();
+    look(&mut world, "a", Heard::Silent);
+    world.advance(60);
+    look(&mut world, "a", Heard::Lately);
+    let condition = ready(&world, "a");
+    assert_eq!(condition.status, "True");
+    assert_eq!(condition.last_transition_time, Some(world.now));
+    assert_eq!(world.events("NodeReady").len(), 1);
+    // What the agent said of the machine is still there.
+    let status = node(&world, "a").status.clone().unwrap();
+    assert_eq!(status.allocatable, allocatable(8000, 8000, 100));
+}
+
+#[test]
+fn a_node_that_never_connected_is_not_ready_and_says_why() {
+    let mut world = World::default();
+    let uid = world.uid();
+    world.put(Record::Node(Node {
+        metadata: Some(ObjectMeta {
+            name: "new".into(),
+            uid,
+            ..ObjectMeta::default()
+        }),
+        ..Node::default()
+    }));
+    look(&mut world, "new", Heard::Silent);
+    assert_eq!(ready(&world, "new").reason, "NodeStatusNeverUpdated");
+    // Heard, but nobody knows what it has: not yet.
+    assert_eq!(look(&mut world, "new", Heard::Lately), Plan::default());
+    let mut status = node(&world, "new").status.clone().unwrap();
+    status.allocatable = allocatable(1, 1, 1);
+    let metadata = node(&world, "new").metadata.clone();
+    world.put_status(Record::Node(Node {
+        metadata,
+        status: Some(status),
+        ..Node::default()
+    }));
+    look(&mut world, "new", Heard::Lately);
+    assert_eq!(ready(&world, "new").status, "True");
+}
+
+#[test]
+fn a_report_of_the_agent_in_between_is_not_undone() {
+    let mut world = world();
+    let old = node(&world, "a");
+    let mut stamp = world.stamp();
+    let late = plan(&world.state, &old, Heard::Silent, &mut stamp);
+    world.put_status(Record::Node(Node {
+        metadata: old.metadata.clone(),
+        status: Some(NodeStatus {
+            allocatable: allocatable(1, 2, 3),
+            ..old.status.clone().unwrap()
+        }),
+        ..Node::default()
+    }));
+    let outcome = world.submit(late.preconditions, late.changes);
+    assert!(outcome.refusal.is_some());
+    assert_eq!(world.live().len(), 4);
+}
+
+#[test]
+fn a_node_with_many_pods_is_emptied_in_batches() {
+    let mut world = World::default();
+    let node = world.node("a", 1_000_000, 1_000_000, 10_000);
+    let uid = world.uid();
+    world.put(nginx(&uid, 1100));
+    roll(&mut world);
+    for pod in world.live() {
+        world.bind(&pod, &node);
+    }
+    for left in [600, 100, 0] {
+        look(&mut world, "a", Heard::Silent);
+        assert_eq!(world.live().len(), left);
+    }
+    assert_eq!(look(&mut world, "a", Heard::Silent).changes, []);
+}

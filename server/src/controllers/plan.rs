@@ -1,0 +1,179 @@
+//! What a controller's plan is made of.
+
+use super::stamp::Stamp;
+use barge_proto::v1::{
+    Change, Event, EventSource, ObjectMeta, ObjectReference, OwnerReference, Precondition, Record,
+    RecordRef, TerminatePod, change::Change as What, precondition::Must, record,
+};
+use barge_state::Kind;
+use std::time::Duration;
+
+/// At most this many pods are created, ended or bound by one transaction, so that a large Deployment neither holds up
+/// the log nor makes an entry that is too large to send.
+pub const MAX_BATCH: usize = 500;
+
+/// What one look at the state says should be done. The default is nothing.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Plan {
+    /// What must still hold when the changes are applied.
+    pub preconditions: Vec<Precondition>,
+    /// The changes, applied all or none.
+    pub changes: Vec<Change>,
+    /// When to look again even though nothing has changed: a deadline, or (zero) the next batch.
+    pub again: Option<Duration>,
+}
+
+impl Plan {
+    /// Asks for another look after that time, or earlier.
+    pub fn look_again(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |other| other.min(after)));
+    }
+
+    /// Requires that the record with this name still is this incarnation.
+    pub fn require_uid<K: Kind>(&mut self, record: &K) {
+        self.require(record, Must::Uid(record.uid().to_owned()));
+    }
+
+    /// Requires that the record still has this generation.
+    pub fn require_generation<K: Kind>(&mut self, record: &K) {
+        self.require(record, Must::Generation(record.meta().generation));
+    }
+
+    /// Requires that there is no record of this name.
+    pub fn require_absent<K: Kind>(&mut self, record: &K) {
+        self.require(record, Must::Absent(true));
+    }
+
+    /// Requires that nobody wrote the record since.
+    pub fn require_unchanged<K: Kind>(&mut self, record: &K) {
+        self.require(record, Must::Revision(record.revision()));
+    }
+
+    fn require<K: Kind>(&mut self, record: &K, must: Must) {
+        self.preconditions.push(Precondition {
+            // By name alone: what is asked is whether the name still means the same.
+            target: Some(RecordRef {
+                uid: String::new(),
+                ..reference(record)
+            }),
+            must: Some(must),
+        });
+    }
+
+    /// Creates or replaces a record but for its status.
+    pub fn put(&mut self, record: record::Record) {
+        self.push(What::Put(Record {
+            record: Some(record),
+        }));
+    }
+
+    /// Replaces the status of a record.
+    pub fn put_status(&mut self, record: record::Record) {
+        self.push(What::PutStatus(Record {
+            record: Some(record),
+        }));
+    }
+
+    /// Removes the record with that uid and all that it owns.
+    pub fn remove<K: Kind>(&mut self, record: &K) {
+        self.push(What::Remove(reference(record)));
+    }
+
+    /// Ends a pod with its own grace period.
+    pub fn terminate(&mut self, uid: &str, reason: &str) {
+        self.push(What::TerminatePod(TerminatePod {
+            uid: uid.to_owned(),
+            grace_period_seconds: None,
+            reason: reason.to_owned(),
+        }));
+    }
+
+    /// Records an event.
+    pub fn event(&mut self, event: Event) {
+        self.push(What::RecordEvent(event));
+    }
+
+    /// Adds a change.
+    pub fn push(&mut self, change: What) {
+        self.changes.push(Change {
+            change: Some(change),
+        });
+    }
+}
+
+/// Names a record.
+pub fn reference<K: Kind>(record: &K) -> RecordRef {
+    let meta = record.meta();
+    RecordRef {
+        kind: u32::from(K::KIND as u8),
+        uid: meta.uid.clone(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+    }
+}
+
+/// A reference to an object, for events and endpoints.
+pub fn object_reference(api_version: &str, kind: &str, meta: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// The reference from what a controller made to the object it was made for.
+pub fn controller_reference(api_version: &str, kind: &str, owner: &ObjectMeta) -> OwnerReference {
+    OwnerReference {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The ordinary course of things.
+    Normal,
+    /// Something for a person to look at.
+    Warning,
+}
+
+/// An event about an object, seen once, now. The state gives it its name and namespace.
+pub fn event(
+    stamp: &mut Stamp,
+    component: &str,
+    about: ObjectReference,
+    severity: Severity,
+    reason: &str,
+    message: String,
+) -> Event {
+    Event {
+        metadata: Some(ObjectMeta {
+            uid: stamp.uid(),
+            ..ObjectMeta::default()
+        }),
+        involved_object: Some(about),
+        reason: reason.to_owned(),
+        message,
+        source: Some(EventSource {
+            component: component.to_owned(),
+            host: String::new(),
+        }),
+        first_timestamp: Some(stamp.now),
+        last_timestamp: Some(stamp.now),
+        count: 1,
+        r#type: match severity {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        }
+        .to_owned(),
+        ..Event::default()
+    }
+}

@@ -1,0 +1,68 @@
+//! What the loops need of the replicated state; the store gives it, tests have one in memory.
+
+use crate::store::{Scope, Store, Watch};
+use barge_proto::v1::{Outcome, Transaction};
+use barge_state::{Changed, RecordKind, State};
+use std::future::Future;
+
+/// The watch lost track: what was missed is not known, so everything has to be listed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("changes were missed")]
+pub struct Gap;
+
+/// A transaction has no outcome: it may have been applied or not, now or later; looking at the state again tells. Also what
+/// comes when this manager doesn't lead any more, in which case the loops are about to be cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoOutcome(pub String);
+
+/// This manager's copy of the state, and the way to change it.
+pub trait Replica: Clone + Send + Sync + 'static {
+    /// A stream of changes.
+    type Changes: Changes;
+
+    /// Looks at what has been applied here. `look` must be quick: nothing is applied meanwhile.
+    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T;
+
+    /// Has a transaction applied; when it returns, `read` sees it.
+    fn propose(
+        &self,
+        transaction: Transaction,
+    ) -> impl Future<Output = Result<Outcome, NoOutcome>> + Send;
+
+    /// The changes after a revision of records of these kinds.
+    fn watch(&self, after: u64, kinds: &[RecordKind]) -> Result<Self::Changes, Gap>;
+}
+
+/// A stream of changes, in order.
+pub trait Changes: Send + 'static {
+    /// The next ones. Dropping the future loses none.
+    fn next(&mut self) -> impl Future<Output = Result<Vec<Changed>, Gap>> + Send;
+}
+
+impl Replica for Store {
+    type Changes = Watch;
+
+    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        Store::read(self, look)
+    }
+
+    async fn propose(&self, transaction: Transaction) -> Result<Outcome, NoOutcome> {
+        let outcome = Store::propose(self, transaction).await;
+        outcome.map_err(|error| NoOutcome(error.to_string()))
+    }
+
+    fn watch(&self, after: u64, kinds: &[RecordKind]) -> Result<Watch, Gap> {
+        let scope = Scope {
+            kinds: kinds.to_vec(),
+            ..Scope::default()
+        };
+        Store::watch(self, after, scope).map_err(|_| Gap)
+    }
+}
+
+impl Changes for Watch {
+    async fn next(&mut self) -> Result<Vec<Changed>, Gap> {
+        Watch::next(self).await.map_err(|_| Gap)
+    }
+}

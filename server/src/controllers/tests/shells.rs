@@ -1,0 +1,290 @@
+//! The loops in their shells, with their threads and timers.
+
+use super::{memory::Memory, *};
+use crate::controllers::{
+    stamp::{Stamps, SystemStamps},
+    testing::TERM,
+};
+use barge_proto::v1::{Condition, PodStatus, Transaction};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Nodes whose agents are heard.
+#[derive(Default)]
+struct Heartbeats {
+    silent: Mutex<BTreeSet<String>>,
+}
+
+impl NodeHeartbeats for Heartbeats {
+    fn last_heard(&self, node_uid: &str) -> Option<Instant> {
+        let silent = self.silent.lock().unwrap().contains(node_uid);
+        (!silent).then(Instant::now)
+    }
+}
+
+struct Leader {
+    memory: Memory,
+    heartbeats: Arc<Heartbeats>,
+    cancel: CancellationToken,
+    loops: tokio::task::JoinHandle<()>,
+    agents: tokio::task::JoinHandle<()>,
+}
+
+/// Starts the loops, and agents that run what they are given.
+fn start(world: World) -> Leader {
+    let memory = Memory::new(world.state);
+    let heartbeats = Arc::new(Heartbeats::default());
+    let cancel = CancellationToken::new();
+    let loops = tokio::spawn(run(
+        memory.clone(),
+        heartbeats.clone(),
+        Arc::new(SystemStamps),
+        cancel.clone(),
+        TERM,
+    ));
+    let agents = tokio::spawn(agents(memory.clone(), heartbeats.clone()));
+    Leader {
+        memory,
+        heartbeats,
+        cancel,
+        loops,
+        agents,
+    }
+}
+
+impl Leader {
+    /// Waits until it is so.
+    async fn until(&self, what: &str, holds: impl Fn(&barge_state::State) -> bool) {
+        let waited = async {
+            while !self.memory.read(&holds) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let deadline = Duration::from_secs(60);
+        assert!(
+            tokio::time::timeout(deadline, waited).await.is_ok(),
+            "never: {what}"
+        );
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.loops.await.unwrap();
+        self.agents.abort();
+    }
+
+    fn put(&self, record: Record) {
+        let outcome = self.memory.apply(&transaction([change::Change::Put(
+            barge_proto::v1::Record {
+                record: Some(record),
+            },
+        )]));
+        assert_eq!(outcome.refusal, None);
+    }
+}
+
+fn transaction(changes: impl IntoIterator<Item = change::Change>) -> Transaction {
+    let changes = changes.into_iter().map(|change| Change {
+        change: Some(change),
+    });
+    Transaction {
+        time: Some(SystemStamps.now()),
+        changes: changes.collect(),
+        ..Transaction::default()
+    }
+}
+
+async fn agents(memory: Memory, heartbeats: Arc<Heartbeats>) {
+    loop {
+        let silent = heartbeats.silent.lock().unwrap().clone();
+        let pods: Vec<_> = memory.read(|state| state.list::<PodRecord>(None).cloned().collect());
+        let bound =
+            |pod: &Arc<PodRecord>| !pod.node_uid.is_empty() && !silent.contains(&pod.node_uid);
+        for pod in pods.into_iter().filter(bound) {
+            if pods::is_terminating(&pod) {
+                memory.apply(&transaction([change::Change::Remove(plan::reference(
+                    &*pod,
+                ))]));
+            } else if !pods::is_ready(&pod) {
+                let condition = Condition {
+                    r#type: "Ready".into(),
+                    status: "True".into(),
+                    ..Condition::default()
+                };
+                let status = PodStatus {
+                    phase: "Running".into(),
+                    pod_ip: format!("10.1.0.{}", pod.meta().resource_version),
+                    conditions: vec![condition],
+                    ..PodStatus::default()
+                };
+                memory.apply(&transaction([change::Change::PutStatus(
+                    barge_proto::v1::Record {
+                        record: Some(Record::Pod(PodRecord {
+                            status: Some(status),
+                            ..PodRecord::clone(&pod)
+                        })),
+                    },
+                )]));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn ready(state: &barge_state::State) -> usize {
+    let pods = state.list::<PodRecord>(None);
+    pods.filter(|pod| pods::is_live(pod) && pods::is_ready(pod))
+        .count()
+}
+
+fn addresses(state: &barge_state::State) -> usize {
+    let endpoints = state.get::<Endpoints>("default", "nginx-service");
+    let subsets = endpoints.map_or(&[][..], |endpoints| &endpoints.subsets);
+    subsets.iter().map(|subset| subset.addresses.len()).sum()
+}
+
+#[tokio::test]
+async fn the_example_runs_and_scales_and_goes() {
+    let leader = start(cluster(&["one", "two"]));
+    leader
+        .until("3 ready pods", |state| {
+            ready(state) == 3 && addresses(state) == 3
+        })
+        .await;
+    let uid = leader.memory.read(|state| {
+        let deployments = state.list::<barge_proto::v1::Deployment>(None);
+        deployments
+            .map(|deployment| deployment.uid().to_owned())
+            .next()
+            .unwrap()
+    });
+    leader.put(nginx(&uid, 7));
+    leader
+        .until("7 ready pods", |state| {
+            ready(state) == 7 && addresses(state) == 7
+        })
+        .await;
+    leader.put(nginx(&uid, 0));
+    leader
+        .until("no pods", |state| {
+            state.count::<PodRecord>() == 0 && addresses(state) == 0
+        })
+        .await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn lost_answers_and_watches_change_nothing_in_the_end() {
+    let leader = start(cluster(&["one", "two"]));
+    leader.memory.unanswered.store(10, Ordering::SeqCst);
+    leader.memory.gaps.store(10, Ordering::SeqCst);
+    leader
+        .until("3 ready pods", |state| {
+            ready(state) == 3 && addresses(state) == 3
+        })
+        .await;
+    assert_eq!(leader.memory.read(|state| state.count::<PodRecord>()), 3);
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_machine_is_replaced() {
+    let leader = start(cluster(&["one", "two"]));
+    leader
+        .until("3 ready pods", |state| ready(state) == 3)
+        .await;
+    let two = leader
+        .memory
+        .read(|state| state.get::<Node>("", "two").unwrap().uid().to_owned());
+    leader.heartbeats.silent.lock().unwrap().insert(two.clone());
+    leader
+        .until("3 ready pods elsewhere", |state| {
+            ready(state) == 3 && state.pods_on(&two).next().is_none() && addresses(state) == 3
+        })
+        .await;
+    leader.heartbeats.silent.lock().unwrap().clear();
+    leader
+        .until("the node is back", |state| {
+            nodes::is_ready(state.by_uid::<Node>(&two).unwrap())
+        })
+        .await;
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn a_deposed_leader_changes_nothing_and_ends() {
+    let leader = start(cluster(&["one"]));
+    leader
+        .until("3 ready pods", |state| ready(state) == 3)
+        .await;
+    leader.memory.term.store(99, Ordering::SeqCst);
+    let uid = leader.memory.read(|state| {
+        let deployments = state.list::<barge_proto::v1::Deployment>(None);
+        deployments
+            .map(|deployment| deployment.uid().to_owned())
+            .next()
+            .unwrap()
+    });
+    leader.put(nginx(&uid, 9));
+    let refused = leader.memory.refused.clone();
+    leader
+        .until("a refusal", |_| refused.load(Ordering::SeqCst) > 0)
+        .await;
+    assert_eq!(leader.memory.read(|state| state.count::<PodRecord>()), 3);
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn dropping_the_loops_ends_the_schedulers_thread() {
+    struct Probe(Arc<AtomicBool>);
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    #[derive(Clone)]
+    struct Probed(#[allow(dead_code, reason = "held to be dropped")] Arc<Probe>);
+    impl Stamps for Probed {
+        fn now(&self) -> barge_proto::v1::Time {
+            SystemStamps.now()
+        }
+        fn monotonic(&self) -> Instant {
+            SystemStamps.monotonic()
+        }
+        fn seed(&self) -> [u8; 32] {
+            SystemStamps.seed()
+        }
+    }
+    let dropped = Arc::new(AtomicBool::new(false));
+    let stamps = Arc::new(Probed(Arc::new(Probe(dropped.clone()))));
+    let memory = Memory::new(cluster(&["one"]).state);
+    let heartbeats = Arc::new(Heartbeats::default());
+    let loops = tokio::spawn(run(
+        memory.clone(),
+        heartbeats,
+        stamps,
+        CancellationToken::new(),
+        TERM,
+    ));
+    // The thread runs: it has bound a pod.
+    let bound = |state: &barge_state::State| {
+        let mut pods = state.list::<PodRecord>(None);
+        pods.any(|pod| !pod.node_uid.is_empty())
+    };
+    let deadline = Duration::from_secs(60);
+    let started = async {
+        while !memory.read(bound) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(deadline, started).await.is_ok());
+    loops.abort();
+    let ended = async {
+        while !dropped.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(deadline, ended).await.is_ok());
+}

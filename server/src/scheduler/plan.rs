@@ -1,0 +1,83 @@
+//! What goes where: the oldest pod that can be placed goes to its best node, again and again.
+
+use super::cluster::{Cluster, Placement};
+use crate::controllers::{
+    conditions,
+    plan::{self, Severity, object_reference},
+    stamp::Stamp,
+};
+use barge_proto::v1::{Change, PodRecord, Record, change, record};
+use barge_state::{Kind, State};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+/// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound. Classes that no node can
+/// take are noted with the reason, and hold up nobody else.
+pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement> {
+    let mut heads: BTreeSet<_> = cluster
+        .queue
+        .classes()
+        .filter_map(|class| Some((cluster.queue.first(class)?.clone(), class)))
+        .collect();
+    let mut placements = Vec::new();
+    while placements.len() < limit
+        && let Some(((_, pod), class)) = heads.pop_first()
+    {
+        let Some(node) = cluster.best(class) else {
+            if let Some(message) = cluster.explain(class) {
+                cluster.queue.explain(class, &message, now);
+            }
+            continue;
+        };
+        placements.extend(cluster.assume(&pod, node));
+        if let Some(next) = cluster.queue.first(class) {
+            heads.insert((next.clone(), class));
+        }
+    }
+    cluster.trim_views();
+    placements
+}
+
+/// Changes that tell why a pod waits: its condition, and an event. None when it says so already, or no longer waits.
+pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> Vec<Change> {
+    let Some(pod) = state.by_uid::<PodRecord>(pod_uid) else {
+        return Vec::new();
+    };
+    let mut status = pod.status.clone().unwrap_or_default();
+    let news = pod.node_uid.is_empty()
+        && conditions::set(
+            &mut status.conditions,
+            "PodScheduled",
+            "False",
+            "Unschedulable",
+            why,
+            stamp.now,
+        );
+    if !news {
+        return Vec::new();
+    }
+    let record = PodRecord {
+        metadata: pod.metadata.clone(),
+        status: Some(status),
+        ..PodRecord::default()
+    };
+    let event = plan::event(
+        stamp,
+        "scheduler",
+        object_reference("v1", "Pod", pod.meta()),
+        Severity::Warning,
+        "FailedScheduling",
+        why.to_string(),
+    );
+    let record = Record {
+        record: Some(record::Record::Pod(record)),
+    };
+    [
+        change::Change::PutStatus(record),
+        change::Change::RecordEvent(event),
+    ]
+    .into_iter()
+    .map(|change| Change {
+        change: Some(change),
+    })
+    .collect()
+}
