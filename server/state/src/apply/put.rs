@@ -70,7 +70,7 @@ fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> 
         }
     }
     if old.is_none() {
-        work.created.push(K::stored(new.clone()));
+        work.created.push((K::KIND, new.uid().to_owned()));
     }
     work.write(old, Arc::unwrap_or_clone(new));
     Ok(())
@@ -164,14 +164,10 @@ fn put_record_status<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Re
 /// # Errors
 /// CONFLICT when a new record's owners are all gone, INVALID when a pod's template is missing.
 pub fn check_references(work: &Work<'_>) -> Result<(), Refusal> {
-    for record in &work.created {
-        if work
-            .tables
-            .find_uid(record.kind(), &record.meta().uid)
-            .is_none()
-        {
+    for (kind, uid) in &work.created {
+        let Some(record) = &work.tables.find_uid(*kind, uid) else {
             continue;
-        }
+        };
         let owners = &record.meta().owner_references;
         if !owners.is_empty() && !owners.iter().any(|owner| work.tables.exists(&owner.uid)) {
             return Err(refuse_stored(

@@ -1,8 +1,6 @@
 //! Removing records with what belongs to them.
 
-use std::{mem, sync::Arc};
-
-use barge_proto::v1::{Namespace, RecordRef, Refusal, RefusalReason, Revision};
+use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 
 use super::{refusal, terminate, work::Work};
 use crate::kind::{Kind, RecordKind, Stored};
@@ -30,7 +28,7 @@ pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
         Stored::Namespace(namespace) => {
             let inside = work.tables.in_namespace(&namespace.meta().name);
             cascade(work, inside);
-            mark_namespace(work, &namespace);
+            mark_namespace(work, namespace.uid());
         }
         Stored::Revision(revision) => cascade(work, vec![Stored::Revision(revision)]),
         other => {
@@ -62,7 +60,7 @@ fn cascade(work: &mut Work<'_>, mut queue: Vec<Stored>) {
         }
     }
     for template in templates {
-        mark_template(work, &template);
+        mark_template(work, template.uid());
     }
 }
 
@@ -74,48 +72,55 @@ pub fn remove_pod(work: &mut Work<'_>, pod: Stored) {
 
 /// Removes what only waited for its last pod.
 pub fn collect(work: &mut Work<'_>) {
-    for uid in mem::take(&mut work.loose_templates) {
+    while let Some(uid) = work.loose_templates.pop_first() {
         let Some(template) = work.tables.revisions.by_uid(&uid).cloned() else {
             continue;
         };
         let unused = work.tables.pods_by_template.count(&uid) == 0;
         if unused && (is_terminating(template.as_ref()) || !has_owner(work, template.as_ref())) {
-            work.delete(Stored::Revision(template));
+            let left = delete(work, Stored::Revision(template));
+            cascade(work, left);
         }
     }
-    for name in mem::take(&mut work.loose_namespaces) {
+    while let Some(name) = work.loose_namespaces.pop_first() {
         let namespace = work.tables.namespaces.by_name("", &name).cloned();
         if let Some(namespace) = namespace.filter(|found| is_terminating(found.as_ref()))
             && !has_pods(work, &name)
         {
-            for record in work.tables.in_namespace(&name) {
-                work.delete(record);
-            }
-            work.delete(Stored::Namespace(namespace));
+            let inside = work.tables.in_namespace(&name);
+            cascade(work, inside);
+            mark_namespace(work, namespace.uid());
         }
     }
 }
 
 /// Removes a template, or has it removed with its last pod.
-fn mark_template(work: &mut Work<'_>, template: &Arc<Revision>) {
-    if work.tables.pods_by_template.count(template.uid()) == 0 {
-        work.delete(Stored::Revision(template.clone()));
+fn mark_template(work: &mut Work<'_>, uid: &str) {
+    let Some(template) = work.tables.revisions.by_uid(uid).cloned() else {
+        return;
+    };
+    if work.tables.pods_by_template.count(uid) == 0 {
+        let left = delete(work, Stored::Revision(template));
+        cascade(work, left);
     } else if !is_terminating(template.as_ref()) {
         let mut marked = template.as_ref().clone();
         marked.meta_mut().deletion_timestamp = Some(work.now);
-        work.write(Some(template.clone()), marked);
+        work.write(Some(template), marked);
     }
 }
 
 /// Removes a namespace, or has it removed with its last pod.
-fn mark_namespace(work: &mut Work<'_>, namespace: &Arc<Namespace>) {
+fn mark_namespace(work: &mut Work<'_>, uid: &str) {
+    let Some(namespace) = work.tables.namespaces.by_uid(uid).cloned() else {
+        return;
+    };
     if !has_pods(work, &namespace.meta().name) {
-        work.delete(Stored::Namespace(namespace.clone()));
+        work.delete(Stored::Namespace(namespace));
     } else if !is_terminating(namespace.as_ref()) {
         let mut marked = namespace.as_ref().clone();
         marked.meta_mut().deletion_timestamp = Some(work.now);
         marked.status.get_or_insert_default().phase = "Terminating".to_owned();
-        work.write(Some(namespace.clone()), marked);
+        work.write(Some(namespace), marked);
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Work<'a> {
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
     /// Records that were created; what they refer to has to exist in the end.
-    pub created: Vec<Stored>,
+    pub created: Vec<(RecordKind, String)>,
     /// Templates that may have lost their last pod.
     pub loose_templates: BTreeSet<String>,
     /// Namespaces that may have lost their last pod.

@@ -1,0 +1,146 @@
+//! Binding pods.
+
+use barge_proto::v1::{Node, NodeSpec, PodRecord, PodStatus};
+use barge_state::{Kind, RecordKind, State, Usage};
+
+use crate::fixtures::*;
+
+fn cluster() -> State {
+    state([
+        put(node("n1")),
+        put(revision("small", "100m", "64Mi")),
+        put(revision("large", "3", "1Gi")),
+        put(revision("fat", "1", "7Gi")),
+        put(revision("odd", "many", "1Gi")),
+        put(pod("s1", "small")),
+        put(pod("s2", "small")),
+        put(pod("s3", "small")),
+        put(pod("s4", "small")),
+        put(pod("l1", "large")),
+        put(pod("l2", "large")),
+        put(pod("f1", "fat")),
+        put(pod("f2", "fat")),
+        put(pod("o1", "odd")),
+    ])
+}
+
+#[test]
+fn a_refused_bind_leaves_the_others_standing() {
+    let mut state = cluster();
+    let applied = accept(
+        &mut state,
+        [
+            bind("l1", "n1"),
+            bind("l2", "n1"),
+            bind("f1", "n2"),
+            bind("gone", "n1"),
+            bind("l1", "n1"),
+            bind("s1", "n1"),
+        ],
+    );
+    let answers = applied.outcome.binds;
+    assert_eq!(
+        answers,
+        [
+            "",
+            "insufficient cpu",
+            "the node is gone",
+            "the pod is gone",
+            "the pod is bound already",
+            ""
+        ]
+    );
+    assert_eq!(applied.changes.len(), 2);
+    let bound = state.by_uid::<PodRecord>("l1").unwrap();
+    assert_eq!(
+        (bound.node_uid.as_str(), bound.bound),
+        ("n1", Some(time(1000)))
+    );
+    assert_eq!(bound.meta().generation, 1);
+    let usage = Usage {
+        cpu_milli: 3100,
+        memory_bytes: (1024 + 64) << 20,
+        pods: 2,
+    };
+    assert_eq!(state.node_usage("n1"), usage);
+    crate::indexes::check(&state);
+}
+
+#[test]
+fn every_resource_has_to_fit() {
+    let mut state = cluster();
+    let applied = accept(
+        &mut state,
+        [bind("f1", "n1"), bind("f2", "n1"), bind("o1", "n1")],
+    );
+    assert_eq!(
+        applied.outcome.binds,
+        ["", "insufficient memory", "insufficient cpu"]
+    );
+    let applied = accept(
+        &mut state,
+        [bind("s1", "n1"), bind("s2", "n1"), bind("s3", "n1")],
+    );
+    assert_eq!(applied.outcome.binds, ["", "", "too many pods"]);
+}
+
+#[test]
+fn finished_and_removed_pods_leave_room() {
+    let mut state = cluster();
+    accept(
+        &mut state,
+        [bind("l1", "n1"), report("l1", phase("Succeeded"))],
+    );
+    assert_eq!(state.node_usage("n1"), Usage::default());
+    let applied = accept(
+        &mut state,
+        [bind("l2", "n1"), remove(RecordKind::Pod, "l2")],
+    );
+    assert_eq!(applied.outcome.binds, [""]);
+    assert_eq!(state.node_usage("n1"), Usage::default());
+}
+
+#[test]
+fn nodes_have_to_be_ready_and_open() {
+    let mut state = cluster();
+    accept(
+        &mut state,
+        [put_status(Node {
+            status: None,
+            ..node("n1")
+        })],
+    );
+    assert_eq!(
+        accept(&mut state, [bind("s1", "n1")]).outcome.binds,
+        ["the node is not ready"]
+    );
+    let spec = Some(NodeSpec {
+        unschedulable: true,
+        ..NodeSpec::default()
+    });
+    accept(
+        &mut state,
+        [put_status(node("n1")), put(Node { spec, ..node("n1") })],
+    );
+    let answers = accept(&mut state, [bind("s1", "n1")]).outcome.binds;
+    assert_eq!(answers, ["the node is unschedulable"]);
+}
+
+#[test]
+fn a_finished_pod_is_not_bound() {
+    let mut state = cluster();
+    accept(
+        &mut state,
+        [report(
+            "s1",
+            PodStatus {
+                reason: "Evicted".to_owned(),
+                ..phase("Failed")
+            },
+        )],
+    );
+    assert_eq!(
+        accept(&mut state, [bind("s1", "n1")]).outcome.binds,
+        ["the pod has ended"]
+    );
+}

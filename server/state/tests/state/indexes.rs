@@ -1,0 +1,141 @@
+//! Indexes are equal to what a look at every record gives.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barge_proto::v1::{Event, ManagerRecord, Node, PodRecord, Revision, Service};
+use barge_state::{Kind, State, Stored, Usage, is_finished};
+
+/// Compares every index of a state with its records.
+pub fn check(state: &State) {
+    let records: Vec<Stored> = state.stored().collect();
+    for stored in &records {
+        macro_rules! check_keys {
+            ($($variant:ident)*) => {
+                match stored {
+                    $(Stored::$variant(record) => check_keys(state, record, &records),)*
+                }
+            };
+        }
+        check_keys!(Namespace Node Deployment Revision Pod Service Endpoints Event Cluster Manager Token Credential);
+    }
+    check_pods(state);
+    check_claims(state);
+}
+
+fn check_keys<K: Kind>(state: &State, record: &Arc<K>, all: &[Stored]) {
+    let meta = record.meta();
+    assert!(Arc::ptr_eq(state.by_uid::<K>(&meta.uid).unwrap(), record));
+    assert!(Arc::ptr_eq(
+        state.get::<K>(&meta.namespace, &meta.name).unwrap(),
+        record
+    ));
+    let same = |other: &&Stored| other.kind() == K::KIND;
+    let mut named: Vec<_> = all
+        .iter()
+        .filter(same)
+        .map(|r| (&r.meta().namespace, &r.meta().name))
+        .collect();
+    named.sort();
+    assert!(
+        named.windows(2).all(|pair| pair[0] != pair[1]),
+        "names are unique"
+    );
+    let listed: Vec<_> = state
+        .list::<K>(None)
+        .map(|r| (&r.meta().namespace, &r.meta().name))
+        .collect();
+    assert_eq!(listed, named);
+    for owner in record.owner_uids() {
+        let owned: Vec<_> = all
+            .iter()
+            .filter(same)
+            .filter_map(K::from_stored)
+            .filter(|other| other.owner_uids().contains(&owner))
+            .collect();
+        assert!(
+            state.owned::<K>(owner).eq(owned.iter().copied()),
+            "owned by {owner}"
+        );
+        assert_eq!(state.owned_count::<K>(owner), owned.len());
+    }
+}
+
+fn check_pods(state: &State) {
+    let mut by_node: BTreeMap<&str, Vec<&Arc<PodRecord>>> = BTreeMap::new();
+    let mut by_template: BTreeMap<&str, Vec<&Arc<PodRecord>>> = BTreeMap::new();
+    let mut pods: Vec<_> = state.list::<PodRecord>(None).collect();
+    pods.sort_by_key(|pod| pod.uid());
+    for pod in pods {
+        by_node.entry(&pod.node_uid).or_default().push(pod);
+        by_template.entry(&pod.template_uid).or_default().push(pod);
+    }
+    let nodes = state.list::<Node>(None).map(|node| node.uid());
+    for uid in nodes.chain([""]) {
+        let expected = by_node.remove(uid).unwrap_or_default();
+        assert_eq!(state.pods_on(uid).collect::<Vec<_>>(), expected);
+        assert_eq!(state.pods_on_count(uid), expected.len());
+        if !uid.is_empty() {
+            assert_eq!(state.node_usage(uid), recomputed(state, &expected));
+        }
+    }
+    assert!(
+        by_node.is_empty(),
+        "pods on nodes that are gone: {by_node:?}"
+    );
+    for revision in state.list::<Revision>(None) {
+        let expected = by_template.remove(revision.uid()).unwrap_or_default();
+        assert_eq!(state.pods_of(revision.uid()).collect::<Vec<_>>(), expected);
+        assert_eq!(state.pods_of_count(revision.uid()), expected.len());
+    }
+    assert!(
+        by_template.is_empty(),
+        "pods without their template: {by_template:?}"
+    );
+}
+
+fn recomputed(state: &State, pods: &[&Arc<PodRecord>]) -> Usage {
+    let reserving = pods.iter().filter(|pod| !is_finished(pod));
+    reserving.fold(Usage::default(), |sum, pod| {
+        let template = state.template(pod).unwrap().template.clone().unwrap();
+        sum.plus(Usage::of_spec(&template.spec.unwrap()))
+    })
+}
+
+fn check_claims(state: &State) {
+    let mut count = 0;
+    for service in state.list::<Service>(None) {
+        let spec = service.spec.clone().unwrap();
+        if !matches!(spec.cluster_ip.as_str(), "" | "None") {
+            assert_eq!(
+                state.service_with_cluster_ip(&spec.cluster_ip),
+                Some(service)
+            );
+            count += 1;
+        }
+        for port in spec.ports.iter().filter(|port| port.node_port != 0) {
+            assert_eq!(
+                state.service_with_node_port(port.node_port, "TCP"),
+                Some(service)
+            );
+            count += 1;
+        }
+    }
+    for node in state.list::<Node>(None) {
+        let range = node.spec.clone().unwrap().pod_cidr;
+        if !range.is_empty() {
+            assert_eq!(state.node_with_pod_cidr(&range), Some(node));
+            count += 1;
+        }
+    }
+    for manager in state.list::<ManagerRecord>(None) {
+        assert_eq!(state.manager_with_raft_id(manager.raft_id), Some(manager));
+        count += 1;
+    }
+    assert_eq!(state.claims().count(), count);
+    let limits = state.limits();
+    assert!(state.count::<Event>() <= limits.events);
+    for event in state.list::<Event>(None) {
+        let object = &event.involved_object.as_ref().unwrap().uid;
+        assert!(state.owned_count::<Event>(object) <= limits.events_per_object);
+    }
+}

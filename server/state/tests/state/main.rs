@@ -1,0 +1,16 @@
+//! The rules of the state, one module per room, and random transactions against a simple model.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bind;
+mod events;
+mod fixtures;
+mod history;
+mod indexes;
+mod model;
+mod pods;
+mod put;
+mod random;
+mod remove;
+mod requests;
+mod tokens;
+mod view;

@@ -1,0 +1,453 @@
+//! The rules again, as simply as possible: a list of records, looked through from end to end, copied before each
+//! transaction. It does not know resource versions, only how many there were.
+
+mod events;
+mod removal;
+
+use barge_proto::v1::{
+    PodRecord, RefusalReason, RequestRecord, Time, TokenUse, Transaction, change::Change as Action,
+    precondition::Must, record::Record as Body,
+};
+use barge_state::{Kind, RecordKind, Stored, Usage, is_finished, limits::Limits};
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub records: Vec<Stored>,
+    pub revision: u64,
+    pub limits: Limits,
+    requests: Vec<(RequestRecord, String, u64)>,
+    pub floor: u64,
+    now: Time,
+    binds: Vec<bool>,
+    created: Vec<(RecordKind, String)>,
+    lost_pods: Vec<String>,
+}
+
+type Refusable = Result<(), RefusalReason>;
+
+/// What was answered: refused or not, repeated or not, and which Binds were accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Refused(RefusalReason),
+    Repeated(u64),
+    Applied(Vec<bool>),
+}
+
+fn edit<K: Kind>(stored: &Stored, change: impl FnOnce(&mut K)) -> Stored {
+    let mut record = K::from_stored(stored).unwrap().as_ref().clone();
+    change(&mut record);
+    K::stored(record.into())
+}
+
+fn at(time: Option<Time>) -> Option<(i64, i32)> {
+    time.map(|time| (time.seconds, time.nanos))
+}
+
+fn terminating(record: &Stored) -> bool {
+    record.meta().deletion_timestamp.is_some()
+}
+
+impl Model {
+    pub fn with_limits(limits: Limits) -> Model {
+        Model {
+            limits,
+            ..Model::default()
+        }
+    }
+
+    pub fn apply(&mut self, term: u64, tx: &Transaction) -> Answer {
+        if let Some(request) = &tx.request {
+            let known = self
+                .requests
+                .iter()
+                .find(|known| known.0.nonce == request.nonce);
+            if let Some((known, principal, revision)) = known {
+                let same = known.body_sha256 == request.body_sha256 && *principal == tx.principal;
+                return if same {
+                    Answer::Repeated(*revision)
+                } else {
+                    Answer::Refused(RefusalReason::RequestReused)
+                };
+            }
+            if request.seen_revision < self.floor {
+                return Answer::Refused(RefusalReason::RequestExpired);
+            }
+        }
+        if tx.term != 0 && tx.term != term {
+            return Answer::Refused(RefusalReason::WrongTerm);
+        }
+        let before = self.clone();
+        self.now = tx.time.unwrap();
+        (self.binds, self.created, self.lost_pods) = Default::default();
+        if let Err(reason) = self.run(tx) {
+            *self = before;
+            return Answer::Refused(reason);
+        }
+        if let Some(request) = &tx.request {
+            self.requests
+                .push((request.clone(), tx.principal.clone(), self.revision));
+            if self.requests.len() > self.limits.requests {
+                self.requests
+                    .sort_by_key(|(request, _, revision)| (*revision, request.nonce.clone()));
+                self.floor = self.requests.remove(0).2 + 1;
+                self.revision = self.revision.max(self.floor);
+            }
+        }
+        Answer::Applied(self.binds.clone())
+    }
+
+    fn run(&mut self, tx: &Transaction) -> Refusable {
+        for precondition in &tx.preconditions {
+            let target = precondition.target.clone().unwrap();
+            let kind = RecordKind::from_number(target.kind).unwrap();
+            let found = self
+                .get(kind, &target.uid)
+                .map(|found| found.meta().clone());
+            match (precondition.must.as_ref().unwrap(), found) {
+                (Must::Absent(_), None) | (Must::Exists(_), Some(_)) => {}
+                (Must::Absent(_), Some(_)) => return Err(RefusalReason::Exists),
+                (_, None) => return Err(RefusalReason::NotFound),
+                (Must::Generation(generation), Some(meta)) if meta.generation == *generation => {}
+                _ => return Err(RefusalReason::Conflict),
+            }
+        }
+        for change in &tx.changes {
+            match change.change.as_ref().unwrap() {
+                Action::Put(record) => self.put(Stored::from_record(record.clone()).unwrap())?,
+                Action::PutStatus(record) => self.put_status(record.record.as_ref().unwrap()),
+                Action::Remove(target) => {
+                    self.remove(RecordKind::from_number(target.kind).unwrap(), &target.uid);
+                }
+                Action::Bind(bind) => {
+                    let fits = self.fits(&bind.pod_uid, &bind.node_uid);
+                    self.binds.push(fits);
+                    if fits {
+                        let pod = self.get(RecordKind::Pod, &bind.pod_uid).unwrap();
+                        let now = self.now;
+                        self.set(edit(&pod, |pod: &mut PodRecord| {
+                            pod.node_uid.clone_from(&bind.node_uid);
+                            pod.bound = Some(now);
+                        }));
+                    }
+                }
+                Action::TerminatePod(pod) => match self.get(RecordKind::Pod, &pod.uid) {
+                    Some(found) if self.on_node(&found) => {
+                        self.mark_pod(&found, pod.grace_period_seconds, &pod.reason);
+                    }
+                    Some(_) => self.remove(RecordKind::Pod, &pod.uid),
+                    None => {}
+                },
+                Action::RecordEvent(event) => self.record_event(event),
+                Action::ForgetEventsBefore(time) => {
+                    for event in self.events(|event| at(event.last_timestamp) < at(Some(*time))) {
+                        self.delete(&event);
+                    }
+                }
+                Action::UseToken(used) => {
+                    let tokens = self
+                        .records
+                        .iter()
+                        .filter(|r| r.kind() == RecordKind::Token);
+                    let token = tokens.clone().find(|r| r.meta().name == used.id).cloned();
+                    let Some(Stored::Token(token)) = token else {
+                        return Err(RefusalReason::Token);
+                    };
+                    let key = &used.public_key_sha256;
+                    let used_by = TokenUse {
+                        public_key_sha256: key.clone(),
+                        uid: used.uid.clone(),
+                    };
+                    if token.used_by.contains(&used_by) {
+                        continue;
+                    }
+                    if token
+                        .used_by
+                        .iter()
+                        .any(|other| other.public_key_sha256 == *key)
+                    {
+                        return Err(RefusalReason::Conflict);
+                    }
+                    if token.used_by.len() >= token.uses as usize {
+                        return Err(RefusalReason::Token);
+                    }
+                    let mut token = token.as_ref().clone();
+                    token.used_by.push(used_by);
+                    self.set(Stored::Token(token.into()));
+                }
+            }
+        }
+        self.check_references()?;
+        self.collect();
+        Ok(())
+    }
+
+    fn get(&self, kind: RecordKind, uid: &str) -> Option<Stored> {
+        self.records
+            .iter()
+            .find(|r| r.kind() == kind && r.meta().uid == uid)
+            .cloned()
+    }
+
+    fn exists(&self, uid: &str) -> bool {
+        self.records.iter().any(|record| record.meta().uid == uid)
+    }
+
+    fn set(&mut self, record: Stored) {
+        self.records.retain(|old| old.key() != record.key());
+        self.records.push(record);
+        self.records.sort_by_key(Stored::key);
+        self.revision += 1;
+    }
+
+    fn delete(&mut self, record: &Stored) {
+        let before = self.records.len();
+        self.records.retain(|old| old.key() != record.key());
+        self.revision += (before - self.records.len()) as u64;
+        if let Stored::Pod(pod) = record {
+            self.lost_pods.push(pod.template_uid.clone());
+        }
+    }
+
+    fn put(&mut self, new: Stored) -> Refusable {
+        let meta = new.meta().clone();
+        let old = self.get(new.kind(), &meta.uid);
+        let name = |r: &Stored| (r.kind(), r.meta().namespace.clone(), r.meta().name.clone());
+        if old.as_ref().is_some_and(|old| name(old) != name(&new)) {
+            return Err(RefusalReason::Invalid);
+        }
+        if old.is_none() {
+            if self.records.iter().any(|other| name(other) == name(&new)) {
+                return Err(RefusalReason::Exists);
+            }
+            let mut ns = self
+                .records
+                .iter()
+                .filter(|r| r.kind() == RecordKind::Namespace);
+            if ns.any(|ns| ns.meta().name == meta.namespace && terminating(ns)) {
+                return Err(RefusalReason::Conflict);
+            }
+            self.created.push((new.kind(), meta.uid.clone()));
+        }
+        let mut kept = new;
+        let mut same_spec = true;
+        match (&mut kept, &old) {
+            (Stored::Revision(new), Some(Stored::Revision(old)))
+                if new.template != old.template =>
+            {
+                return Err(RefusalReason::Invalid);
+            }
+            (Stored::Pod(new), Some(Stored::Pod(old))) => {
+                if new.template_uid != old.template_uid {
+                    return Err(RefusalReason::Invalid);
+                }
+                let mut pod = old.as_ref().clone();
+                pod.metadata.clone_from(&new.metadata);
+                *new = pod.into();
+            }
+            (Stored::Node(new), Some(Stored::Node(old))) => {
+                same_spec = new.spec == old.spec;
+                let mut node = new.as_ref().clone();
+                node.status.clone_from(&old.status);
+                *new = node.into();
+            }
+            (Stored::Deployment(new), Some(Stored::Deployment(old))) => {
+                same_spec = new.spec == old.spec;
+                let mut deployment = new.as_ref().clone();
+                deployment.status.clone_from(&old.status);
+                *new = deployment.into();
+            }
+            (Stored::Namespace(new), Some(Stored::Namespace(old))) => {
+                let mut namespace = new.as_ref().clone();
+                namespace.status.clone_from(&old.status);
+                *new = namespace.into();
+            }
+            (Stored::Service(new), Some(Stored::Service(old))) => same_spec = new.spec == old.spec,
+            _ => {}
+        }
+        let mut record = kept.to_record();
+        let fresh = metadata(&mut record);
+        match old.as_ref().map(Stored::meta) {
+            Some(old) => {
+                fresh.creation_timestamp = old.creation_timestamp;
+                fresh.deletion_timestamp = old.deletion_timestamp;
+                fresh.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+                fresh.generation = old.generation + i64::from(!same_spec);
+            }
+            None => {
+                fresh.creation_timestamp = Some(self.now);
+                fresh.generation = 1;
+            }
+        }
+        let kept = Stored::from_record(record).unwrap();
+        if old.as_ref() == Some(&kept) {
+            return Ok(());
+        }
+        let others = self
+            .records
+            .iter()
+            .filter(|other| other.meta().uid != meta.uid);
+        let taken: Vec<String> = others.flat_map(claims).collect();
+        if claims(&kept).iter().any(|claim| taken.contains(claim)) {
+            return Err(RefusalReason::Taken);
+        }
+        self.set(kept);
+        Ok(())
+    }
+
+    fn put_status(&mut self, body: &Body) {
+        let stored = Stored::from_record(barge_proto::v1::Record {
+            record: Some(body.clone()),
+        });
+        let stored = stored.unwrap();
+        let Some(old) = self.get(stored.kind(), &stored.meta().uid) else {
+            return;
+        };
+        let new = match (&stored, &old) {
+            (Stored::Pod(report), Stored::Pod(pod)) => {
+                let had = pod.status.clone().unwrap_or_default();
+                let mut status = report.status.clone().unwrap_or_default();
+                let order = ["", "Pending", "Running", "Succeeded"];
+                let progress =
+                    |phase: &str| order.iter().position(|known| *known == phase).unwrap_or(3);
+                if progress(&status.phase) < progress(&had.phase) {
+                    status.phase.clone_from(&had.phase);
+                }
+                if terminating(&old) && status.reason.is_empty() {
+                    status.reason.clone_from(&had.reason);
+                }
+                let refused =
+                    is_finished(pod) && report.status.as_ref().unwrap().phase != had.phase;
+                let status = if refused { had } else { status };
+                edit(&old, |pod: &mut PodRecord| pod.status = Some(status))
+            }
+            (Stored::Node(report), _) => edit(&old, |node: &mut barge_proto::v1::Node| {
+                node.status.clone_from(&report.status);
+            }),
+            (Stored::Deployment(report), _) => {
+                edit(&old, |deployment: &mut barge_proto::v1::Deployment| {
+                    deployment.status.clone_from(&report.status);
+                })
+            }
+            _ => unreachable!("not generated"),
+        };
+        if new != old {
+            self.set(new);
+        }
+    }
+
+    fn fits(&self, pod: &str, node: &str) -> bool {
+        let Some(Stored::Pod(pod)) = self.get(RecordKind::Pod, pod) else {
+            return false;
+        };
+        let Some(Stored::Node(node)) = self.get(RecordKind::Node, node) else {
+            return false;
+        };
+        let status = node.status.clone().unwrap_or_default();
+        let ready = status
+            .conditions
+            .iter()
+            .any(|c| c.r#type == "Ready" && c.status == "True");
+        let open = !node.spec.as_ref().unwrap().unschedulable;
+        let waiting = pod.node_uid.is_empty() && !is_finished(&pod);
+        let Some(wanted) = self.request(&pod) else {
+            return false;
+        };
+        let pods = self.records.iter().filter_map(PodRecord::from_stored);
+        let here = pods.filter(|other| other.node_uid == node.uid() && !is_finished(other));
+        let sum = here.fold(wanted, |sum, pod| sum.plus(self.request(pod).unwrap()));
+        let has = Usage::allocatable(&node);
+        let enough = sum.cpu_milli <= has.cpu_milli
+            && sum.memory_bytes <= has.memory_bytes
+            && sum.pods <= has.pods;
+        ready && open && waiting && enough
+    }
+
+    fn request(&self, pod: &PodRecord) -> Option<Usage> {
+        let Some(Stored::Revision(revision)) = self.get(RecordKind::Revision, &pod.template_uid)
+        else {
+            return None;
+        };
+        Some(Usage::of_spec(revision.template.as_ref()?.spec.as_ref()?))
+    }
+
+    fn on_node(&self, pod: &Stored) -> bool {
+        pod.node_uid()
+            .is_some_and(|node| self.get(RecordKind::Node, node).is_some())
+    }
+
+    fn mark_pod(&mut self, stored: &Stored, grace: Option<i64>, reason: &str) {
+        let grace = grace.unwrap_or(30);
+        let until = Some(Time {
+            seconds: self.now.seconds + grace,
+            nanos: 0,
+        });
+        let marked = edit(stored, |pod: &mut PodRecord| {
+            let meta = pod.metadata.as_mut().unwrap();
+            if meta.deletion_timestamp.is_none() || at(until) < at(meta.deletion_timestamp) {
+                meta.deletion_timestamp = until;
+                meta.deletion_grace_period_seconds = Some(grace);
+            }
+            if !reason.is_empty() {
+                let status = pod.status.get_or_insert_default();
+                if status.reason.is_empty() {
+                    status.reason = reason.to_owned();
+                }
+            }
+        });
+        if marked != *stored {
+            self.set(marked);
+        }
+    }
+
+    fn check_references(&self) -> Refusable {
+        for (kind, uid) in &self.created {
+            let Some(record) = self.get(*kind, uid) else {
+                continue;
+            };
+            let owners = &record.meta().owner_references;
+            if !owners.is_empty() && !owners.iter().any(|owner| self.exists(&owner.uid)) {
+                return Err(RefusalReason::Conflict);
+            }
+            if let Stored::Pod(pod) = &record
+                && self.get(RecordKind::Revision, &pod.template_uid).is_none()
+            {
+                return Err(RefusalReason::Invalid);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn claims(record: &Stored) -> Vec<String> {
+    match record {
+        Stored::Service(service) => {
+            let spec = service.spec.as_ref().unwrap();
+            let ports = spec.ports.iter().map(|port| port.node_port.to_string());
+            let values = ports.chain([spec.cluster_ip.clone()]);
+            values
+                .filter(|value| !matches!(value.as_str(), "" | "0" | "None"))
+                .collect()
+        }
+        Stored::Manager(manager) => vec![format!("raft {}", manager.raft_id)],
+        _ => Vec::new(),
+    }
+}
+
+/// The metadata of any record.
+pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::ObjectMeta {
+    let metadata = match record.record.as_mut().unwrap() {
+        Body::Namespace(record) => &mut record.metadata,
+        Body::Node(record) => &mut record.metadata,
+        Body::Deployment(record) => &mut record.metadata,
+        Body::Revision(record) => &mut record.metadata,
+        Body::Pod(record) => &mut record.metadata,
+        Body::Service(record) => &mut record.metadata,
+        Body::Endpoints(record) => &mut record.metadata,
+        Body::Event(record) => &mut record.metadata,
+        Body::Cluster(record) => &mut record.metadata,
+        Body::Manager(record) => &mut record.metadata,
+        Body::Token(record) => &mut record.metadata,
+        Body::Credential(record) => &mut record.metadata,
+    };
+    metadata.get_or_insert_default()
+}

@@ -1,0 +1,282 @@
+//! Creating and changing records.
+
+use barge_proto::v1::{
+    Deployment, DeploymentStatus, ManagerRecord, Node, NodeSpec, Precondition, RecordRef,
+    RefusalReason, Service, Transaction, precondition::Must,
+};
+use barge_state::{Kind, RecordKind, State};
+
+use crate::fixtures::*;
+
+#[test]
+fn a_new_record_gets_revision_generation_and_time() {
+    let mut state = State::default();
+    let applied = accept(&mut state, [put(deployment("d1", 3))]);
+    assert_eq!(applied.outcome.revision, 1);
+    let kept = state.by_uid::<Deployment>("d1").unwrap();
+    let meta = kept.meta();
+    assert_eq!(meta.resource_version, "1");
+    assert_eq!(meta.generation, 1);
+    assert_eq!(meta.creation_timestamp, Some(time(1000)));
+    assert_eq!(applied.changes[0].revision, 1);
+    assert_eq!(applied.changes[0].before, None);
+    assert_eq!(applied.changes[0].of::<Deployment>().1, Some(kept));
+}
+
+#[test]
+fn an_equal_record_changes_nothing() {
+    let mut state = state([put(deployment("d1", 3))]);
+    let typed = Deployment {
+        api_version: "apps/v1".to_owned(),
+        kind: "Deployment".to_owned(),
+        ..deployment("d1", 3)
+    };
+    let applied = accept(&mut state, [put(typed)]);
+    assert_eq!(applied.changes, []);
+    assert_eq!(state.revision(), 1);
+}
+
+#[test]
+fn generation_follows_the_spec_only() {
+    let mut state = state([put(deployment("d1", 3))]);
+    let generation = |state: &State| state.by_uid::<Deployment>("d1").unwrap().meta().generation;
+    let mut labelled = deployment("d1", 3);
+    labelled
+        .meta_mut()
+        .labels
+        .insert("a".to_owned(), "b".to_owned());
+    accept(&mut state, [put(labelled)]);
+    assert_eq!(generation(&state), 1);
+    let status = Some(DeploymentStatus {
+        replicas: 3,
+        ..DeploymentStatus::default()
+    });
+    accept(
+        &mut state,
+        [put_status(Deployment {
+            status,
+            ..deployment("d1", 9)
+        })],
+    );
+    assert_eq!(generation(&state), 1);
+    let kept = state.by_uid::<Deployment>("d1").unwrap();
+    assert_eq!(
+        kept.spec.as_ref().unwrap().replicas,
+        Some(3),
+        "a status report has no spec"
+    );
+    assert_eq!(kept.meta().labels.len(), 1, "nor labels");
+    accept(&mut state, [put(deployment("d1", 4))]);
+    assert_eq!(generation(&state), 2);
+    let kept = state.by_uid::<Deployment>("d1").unwrap();
+    assert_eq!(
+        kept.status.as_ref().unwrap().replicas,
+        3,
+        "a put leaves the status"
+    );
+    assert_eq!(kept.meta().creation_timestamp, Some(time(1000)));
+    assert_eq!(state.revision(), 4);
+}
+
+#[test]
+fn a_status_for_a_record_that_is_gone_is_ignored() {
+    let mut state = State::default();
+    assert_eq!(
+        accept(&mut state, [put_status(deployment("d1", 1))]).changes,
+        []
+    );
+    assert_eq!(
+        refuse(
+            &mut state,
+            [put(manager("m1", 1)), put_status(manager("m1", 1))]
+        ),
+        RefusalReason::Invalid
+    );
+}
+
+#[test]
+fn names_and_uids_stay_with_their_record() {
+    let mut state = state([put(deployment("d1", 1))]);
+    let mut impostor = deployment("d1", 1);
+    impostor.meta_mut().uid = "d2".to_owned();
+    assert_eq!(refuse(&mut state, [put(impostor)]), RefusalReason::Exists);
+    let mut renamed = deployment("d1", 1);
+    renamed.meta_mut().name = "other".to_owned();
+    assert_eq!(refuse(&mut state, [put(renamed)]), RefusalReason::Invalid);
+    assert_eq!(
+        refuse(&mut state, [put(deployment("", 1))]),
+        RefusalReason::Invalid
+    );
+}
+
+#[test]
+fn a_refused_change_takes_the_others_back() {
+    let mut state = state([put(deployment("d1", 1)), put(node("n1"))]);
+    let changes = [
+        put(deployment("d2", 1)),
+        put(deployment("d1", 5)),
+        remove(RecordKind::Node, "n1"),
+        put(deployment("", 1)),
+    ];
+    assert_eq!(refuse(&mut state, changes), RefusalReason::Invalid);
+    assert_eq!(state.revision(), 2);
+}
+
+fn manager(uid: &str, raft_id: u64) -> ManagerRecord {
+    ManagerRecord {
+        metadata: Some(meta("", uid, uid)),
+        raft_id,
+        ..ManagerRecord::default()
+    }
+}
+
+fn node_with_range(uid: &str, range: &str) -> Node {
+    let spec = Some(NodeSpec {
+        pod_cidr: range.to_owned(),
+        ..NodeSpec::default()
+    });
+    Node { spec, ..node(uid) }
+}
+
+#[test]
+fn addresses_ports_ranges_and_raft_ids_are_given_once() {
+    let mut state = state([
+        put(service("s1", "10.96.0.1", &[30000])),
+        put(service("s2", "None", &[])),
+        put(node_with_range("n1", "10.244.1.0/24")),
+        put(manager("m1", 1)),
+    ]);
+    for taken in [
+        put(service("s3", "10.96.0.1", &[])),
+        put(service("s3", "10.96.0.3", &[30001, 30000])),
+        put(node_with_range("n2", "10.244.1.0/24")),
+        put(manager("m2", 1)),
+    ] {
+        assert_eq!(refuse(&mut state, [taken]), RefusalReason::Taken);
+    }
+    accept(&mut state, [put(service("s3", "None", &[]))]);
+    accept(&mut state, [put(service("s1", "10.96.0.2", &[30001]))]);
+    accept(&mut state, [put(service("s4", "10.96.0.1", &[30000]))]);
+    assert_eq!(
+        state.service_with_cluster_ip("10.96.0.1").unwrap().uid(),
+        "s4"
+    );
+    accept(
+        &mut state,
+        [
+            remove(RecordKind::Service, "s4"),
+            put(service("s5", "10.96.0.1", &[])),
+        ],
+    );
+    assert_eq!(
+        state.service_with_node_port(30000, "TCP"),
+        None::<&std::sync::Arc<Service>>
+    );
+    crate::indexes::check(&state);
+}
+
+fn demanding(must: Must, target: RecordRef) -> Transaction {
+    let precondition = Precondition {
+        target: Some(target),
+        must: Some(must),
+    };
+    Transaction {
+        preconditions: vec![precondition],
+        ..tx([put(node("n1"))])
+    }
+}
+
+#[test]
+fn preconditions_hold_or_refuse() {
+    let state = state([put(deployment("d1", 1)), put(deployment("d1", 2))]);
+    let kind = RecordKind::Deployment.number();
+    let named = |name: &str| RecordRef {
+        kind,
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        ..RecordRef::default()
+    };
+    let by_uid = |uid: &str| RecordRef {
+        kind,
+        uid: uid.to_owned(),
+        ..RecordRef::default()
+    };
+    use RefusalReason::{Conflict, Exists, Invalid, NotFound};
+    for (must, target, expected) in [
+        (Must::Absent(true), named("other"), None),
+        (Must::Absent(true), named("name-of-d1"), Some(Exists)),
+        (Must::Uid("d1".to_owned()), named("name-of-d1"), None),
+        (
+            Must::Uid("d2".to_owned()),
+            named("name-of-d1"),
+            Some(Conflict),
+        ),
+        (Must::Uid("d1".to_owned()), named("other"), Some(NotFound)),
+        (Must::Generation(2), by_uid("d1"), None),
+        (Must::Generation(1), by_uid("d1"), Some(Conflict)),
+        (Must::Revision(2), by_uid("d1"), None),
+        (Must::Revision(1), by_uid("d1"), Some(Conflict)),
+        (Must::Revision(1), by_uid("d2"), Some(NotFound)),
+        (Must::Exists(true), by_uid("d1"), None),
+        (Must::Exists(true), by_uid("d2"), Some(NotFound)),
+        (Must::Absent(true), RecordRef::default(), Some(Invalid)),
+    ] {
+        let mut state = copy(&state);
+        let case = format!("{must:?} of {target:?}");
+        let tx = demanding(must, target);
+        match expected {
+            None => assert_eq!(state.apply(TERM, &tx).outcome.refusal, None, "{case}"),
+            Some(expected) => assert_eq!(refuse_tx(&mut state, &tx).reason(), expected, "{case}"),
+        }
+    }
+}
+
+#[test]
+fn work_of_another_term_is_refused() {
+    let mut state = State::default();
+    let of_term = |term| Transaction {
+        term,
+        ..tx([put(node("n1"))])
+    };
+    let refusal = refuse_tx(&mut state, &of_term(TERM - 1));
+    assert_eq!(refusal.reason(), RefusalReason::WrongTerm);
+    assert_eq!(state.apply(TERM, &of_term(TERM)).outcome.refusal, None);
+}
+
+#[test]
+fn references_have_to_lead_somewhere() {
+    let mut state = State::default();
+    let orphan = owned_by(revision("r1", "1", "1Gi"), "d1");
+    assert_eq!(
+        refuse(&mut state, [put(orphan.clone())]),
+        RefusalReason::Conflict
+    );
+    assert_eq!(
+        refuse(&mut state, [put(pod("p1", "r1"))]),
+        RefusalReason::Invalid
+    );
+    accept(
+        &mut state,
+        [put(pod("p1", "r1")), put(orphan), put(deployment("d1", 1))],
+    );
+}
+
+#[test]
+fn a_template_never_changes() {
+    let mut state = state([
+        put(revision("r1", "1", "1Gi")),
+        put(revision("r2", "1", "1Gi")),
+    ]);
+    let reason = refuse(&mut state, [put(revision("r1", "2", "1Gi"))]);
+    assert_eq!(reason, RefusalReason::Invalid);
+    let mut renumbered = revision("r1", "1", "1Gi");
+    renumbered.number = 5;
+    accept(&mut state, [put(renumbered), put(pod("p1", "r1"))]);
+    assert_eq!(
+        refuse(&mut state, [put(pod("p1", "r2"))]),
+        RefusalReason::Invalid
+    );
+    let mut bound = pod("p2", "r1");
+    bound.node_uid = "n1".to_owned();
+    assert_eq!(refuse(&mut state, [put(bound)]), RefusalReason::Invalid);
+}
