@@ -5,9 +5,21 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+mod cgroup;
+mod client;
+mod cni;
+mod container;
+pub mod containerd;
+mod error;
+mod events;
+mod flight;
+mod images;
 pub mod names;
+mod network;
 mod options;
 mod paths;
+mod sandbox;
+mod spec;
 
 pub use options::{ConfigurationError, Options, Registry};
 pub use paths::Paths;

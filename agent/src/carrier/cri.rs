@@ -138,6 +138,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         /// What goes in comes out, however it is cut into batches and whatever bytes it is of.
         #[test]
         fn round_trip(

@@ -1,0 +1,272 @@
+//! Containers: made, stopped, removed, found again.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use containerd_client::{
+    services::v1::{
+        Container as Record, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
+        snapshots::{ListSnapshotsRequest, RemoveSnapshotRequest},
+    },
+    tonic::Status,
+    types::v1::Process,
+};
+
+use super::{
+    Container, ContainerSpec, ContainerState, Options, RuntimeError,
+    cgroup::Cgroups,
+    client::Client,
+    error::{reason, unless_missing},
+    flight::Flights,
+    images::Images,
+    names::label,
+};
+use crate::{carrier::Carrier, files};
+
+mod create;
+mod rootfs;
+mod state;
+mod task;
+
+/// The containers of this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct Containers {
+    /// containerd.
+    pub client: Client,
+    /// Settings.
+    pub options: Arc<Options>,
+    /// Where containers live in control groups.
+    pub cgroups: Cgroups,
+    /// Where they come from.
+    pub images: Images,
+    /// Where their output goes.
+    pub carrier: Carrier,
+    /// Creations under way, by id. They are not cancelled with who asked for them: half a creation is no use.
+    pub creations: Arc<Flights<Result<Container, RuntimeError>>>,
+}
+
+impl Containers {
+    /// Makes and starts a container, or answers the one that is there.
+    pub async fn start(&self, id: &str, spec: &ContainerSpec) -> Result<Container, RuntimeError> {
+        let work = || {
+            let (this, spec) = (self.clone(), spec.clone());
+            async move { this.create(&spec).await }
+        };
+        self.creations.run(id, work).await.unwrap_or_else(|| {
+            let message = format!("creating {id} ended unexpectedly");
+            Err(RuntimeError::passing(reason::CREATE_CONTAINER, message))
+        })
+    }
+
+    /// Asks a container to end, and kills it after the grace.
+    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        self.creations.settled(id).await;
+        let Some(record) = self.record(id).await? else {
+            return Ok(());
+        };
+        let wanted = record
+            .labels
+            .get(label::STOP_SIGNAL)
+            .map_or("", String::as_str);
+        let signal = state::signal_number(wanted);
+        let stopped = task::stop(&self.client, id, signal, grace).await;
+        stopped.map_err(|status| kill_error("stop", id, &status))
+    }
+
+    /// Removes a container and all that is left of it but its log.
+    pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.creations.settled(id).await;
+        self.erase(id).await
+    }
+
+    /// Removes all containers of a pod, and what creations that died have left of it.
+    pub async fn remove_pod(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        for id in self.creations.keys() {
+            if id.starts_with(pod_uid) {
+                self.creations.settled(&id).await;
+            }
+        }
+        let filter = format!("labels.\"{}\"==\"{pod_uid}\"", label::POD_UID);
+        for record in self.records(&filter).await? {
+            self.erase(&record.id).await?;
+        }
+        for key in self
+            .snapshots(&filter)
+            .await
+            .map_err(|status| kill_error("clean up after", pod_uid, &status))?
+        {
+            self.erase(&key).await?;
+        }
+        // Pipes of a creation that died before it had recorded anything.
+        for entry in std::fs::read_dir(self.options.paths.io())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let id = entry.file_name().to_string_lossy().into_owned();
+            if id
+                .strip_prefix(pod_uid)
+                .is_some_and(|rest| rest.starts_with('-'))
+            {
+                self.detach(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All containers of ours that are not just being made.
+    pub async fn list(&self) -> Result<Vec<Container>, RuntimeError> {
+        let making = self.creations.keys();
+        let filter = format!("labels.\"{}\"", label::POD_UID);
+        let records = self.records(&filter).await?;
+        let tasks = task::list(&self.client)
+            .await
+            .map_err(|status| list_error(&status))?;
+        let tasks: HashMap<&str, &Process> =
+            tasks.iter().map(|task| (task.id.as_str(), task)).collect();
+        let made = records.iter().filter(|record| !making.contains(&record.id));
+        Ok(made
+            .filter_map(|record| self.judge(record, tasks.get(record.id.as_str()).copied()))
+            .collect())
+    }
+
+    async fn find(&self, id: &str) -> Result<Option<Container>, RuntimeError> {
+        let Some(record) = self.record(id).await? else {
+            return Ok(None);
+        };
+        let task = task::get(&self.client, id)
+            .await
+            .map_err(|status| list_error(&status))?;
+        Ok(self.judge(&record, task.as_ref()))
+    }
+
+    fn judge(&self, record: &Record, task: Option<&Process>) -> Option<Container> {
+        let found = state::identify(
+            &record.id,
+            &record.image,
+            &record.labels,
+            ContainerState::Lost,
+        )?;
+        let started = self
+            .options
+            .paths
+            .started(&found.pod_uid, &found.name, found.attempt);
+        let note = files::read_if_there(&started).ok().flatten();
+        let started_at_ms = note.map(|text| String::from_utf8_lossy(&text).parse().unwrap_or(0));
+        let cgroup = self
+            .cgroups
+            .path(&found.pod_uid, &found.name, found.attempt);
+        let state = state::judge(task, started_at_ms, || self.cgroups.oom_kills(&cgroup));
+        Some(Container { state, ..found })
+    }
+
+    /// Removes whatever there is of a container. Its record goes last but for the note of its start: until then it is
+    /// found again, and its file system is removed by nobody else.
+    async fn erase(&self, id: &str) -> Result<(), RuntimeError> {
+        let error = |status: Status| kill_error("remove", id, &status);
+        let record = self.record(id).await?;
+        task::delete(&self.client, id).await.map_err(error)?;
+        self.detach(id).await?;
+        let snapshot = RemoveSnapshotRequest {
+            snapshotter: self.options.snapshotter.clone(),
+            key: id.to_owned(),
+        };
+        let removed = self
+            .client
+            .services()
+            .snapshots()
+            .remove(self.client.request(snapshot))
+            .await;
+        unless_missing(removed).map_err(error)?;
+        let Some(record) = record else {
+            return Ok(());
+        };
+        let container = DeleteContainerRequest { id: id.to_owned() };
+        let deleted = self
+            .client
+            .services()
+            .containers()
+            .delete(self.client.request(container))
+            .await;
+        unless_missing(deleted).map_err(error)?;
+        let found = state::identify(id, &record.image, &record.labels, ContainerState::Lost);
+        if let Some(found) = found {
+            let started = self
+                .options
+                .paths
+                .started(&found.pod_uid, &found.name, found.attempt);
+            files::remove_if_there(&started).map_err(|error| {
+                RuntimeError::passing(
+                    reason::KILL_CONTAINER,
+                    format!("cannot remove {id}: {error}"),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn detach(&self, id: &str) -> Result<(), RuntimeError> {
+        let detached = self.carrier.detach(id).await;
+        detached.map_err(|error| RuntimeError::passing(reason::KILL_CONTAINER, error.to_string()))
+    }
+
+    async fn record(&self, id: &str) -> Result<Option<Record>, RuntimeError> {
+        let request = GetContainerRequest { id: id.to_owned() };
+        let answer = self
+            .client
+            .services()
+            .containers()
+            .get(self.client.request(request))
+            .await;
+        let answer = unless_missing(answer).map_err(|status| list_error(&status))?;
+        Ok(answer.and_then(|answer| answer.into_inner().container))
+    }
+
+    /// One by one: all in one answer would be too large a message on a busy machine.
+    async fn records(&self, filter: &str) -> Result<Vec<Record>, RuntimeError> {
+        let request = ListContainersRequest {
+            filters: vec![filter.to_owned()],
+        };
+        let listed = async {
+            let mut containers = self.client.services().containers();
+            let mut answers = containers
+                .list_stream(self.client.request(request))
+                .await?
+                .into_inner();
+            let mut records = Vec::new();
+            while let Some(answer) = answers.message().await? {
+                // The specification is not needed, and the largest part by far.
+                records.extend(answer.container.map(|record| Record {
+                    spec: None,
+                    ..record
+                }));
+            }
+            Ok(records)
+        };
+        listed.await.map_err(|status: Status| list_error(&status))
+    }
+
+    async fn snapshots(&self, filter: &str) -> Result<Vec<String>, Status> {
+        let request = ListSnapshotsRequest {
+            snapshotter: self.options.snapshotter.clone(),
+            filters: vec![filter.to_owned()],
+        };
+        let mut snapshots = self.client.services().snapshots();
+        let mut answers = snapshots
+            .list(self.client.request(request))
+            .await?
+            .into_inner();
+        let mut keys = Vec::new();
+        while let Some(answer) = answers.message().await? {
+            keys.extend(answer.info.into_iter().map(|info| info.name));
+        }
+        Ok(keys)
+    }
+}
+
+fn kill_error(verb: &str, id: &str, status: &Status) -> RuntimeError {
+    RuntimeError::from_status(reason::KILL_CONTAINER, &format!("{verb} {id}"), status)
+}
+
+fn list_error(status: &Status) -> RuntimeError {
+    RuntimeError::from_status(reason::UNAVAILABLE, "look at the containers", status)
+}

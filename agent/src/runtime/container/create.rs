@@ -1,0 +1,255 @@
+//! Making a container, so that a death at any point leaves one or none.
+
+use std::{collections::HashMap, time::Duration};
+
+use containerd_client::{
+    services::v1::{
+        Container as Record, CreateContainerRequest, container::Runtime,
+        snapshots::PrepareSnapshotRequest,
+    },
+    tonic::{Code, Status},
+    types::Mount,
+};
+use jiff::Timestamp;
+use prost_types::Any;
+use tokio::time::sleep;
+
+use super::{
+    Container, ContainerSpec, ContainerState, Containers, RuntimeError, label, reason, rootfs, task,
+};
+use crate::{
+    carrier::protocol::Attachment,
+    files,
+    runtime::{
+        images::ImageConfig,
+        names::{check_container, check_uid, container_id},
+        spec::{self, Inputs, user},
+    },
+};
+
+/// How often remains of an earlier try are cleaned up before this one gives up.
+const TRIES: u32 = 5;
+/// Between two tries: the shim of a dead one takes a moment to go.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The shim of this and every containerd we know.
+const RUNTIME: &str = "io.containerd.runc.v2";
+/// What Go clients expect a specification to be called.
+const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+/// Why a try ended.
+enum Stop {
+    /// Something of this id was there.
+    Taken,
+    /// It does not work.
+    Failed(RuntimeError),
+}
+
+impl Containers {
+    /// Makes and starts a container, or answers the one that is there.
+    pub(super) async fn create(&self, spec: &ContainerSpec) -> Result<Container, RuntimeError> {
+        check_uid(&spec.pod_uid)?;
+        check_container(&spec.name)?;
+        let id = container_id(&spec.pod_uid, &spec.name, spec.attempt);
+        let image = self.images.config(&spec.image.id).await?;
+        for round in 0..TRIES {
+            if round > 1 {
+                sleep(PAUSE).await;
+            }
+            match self.try_create(&id, spec, &image).await {
+                Ok(container) => return Ok(container),
+                Err(Stop::Failed(error)) => {
+                    if let Err(second) = self.erase(&id).await {
+                        tracing::warn!(container = %id, error = %second, "cannot remove a failed container");
+                    }
+                    return Err(error);
+                }
+                Err(Stop::Taken) => match self.find(&id).await? {
+                    Some(found) if found.state != ContainerState::Created => return Ok(found),
+                    _ => self.erase(&id).await?,
+                },
+            }
+        }
+        let message = format!("remains of an earlier container {id} do not go away");
+        Err(RuntimeError::passing(reason::CREATE_CONTAINER, message))
+    }
+
+    async fn try_create(
+        &self,
+        id: &str,
+        spec: &ContainerSpec,
+        image: &ImageConfig,
+    ) -> Result<Container, Stop> {
+        let attachment = Attachment {
+            id: id.to_owned(),
+            pod_uid: spec.pod_uid.clone(),
+            container: spec.name.clone(),
+            attempt: spec.attempt,
+        };
+        // First the snapshot: it says whether the id is free, and is looked into.
+        let mounts = self.prepare(id, spec, &image.top()).await?;
+        let attach = async {
+            let attached = self.carrier.attach(attachment).await;
+            attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
+        };
+        let record = async {
+            let described = self.describe(id, spec, image, &mounts)?;
+            let request = CreateContainerRequest {
+                container: Some(described),
+            };
+            let created = self
+                .client
+                .services()
+                .containers()
+                .create(self.client.request(request))
+                .await;
+            created.map_err(|status| {
+                taken_or(reason::CREATE_CONTAINER, "record the container", &status)
+            })
+        };
+        tokio::try_join!(attach, record)?;
+
+        let pipes = self.options.paths.container_io(id);
+        let pipe = |name: &str| pipes.join(name).display().to_string();
+        let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr")).await;
+        created
+            .map_err(|status| taken_or(reason::RUN_CONTAINER, "create the container", &status))?;
+
+        // Noted before it can run: without the note, nothing of it ever did.
+        let started_at_ms = Timestamp::now().as_millisecond();
+        self.note_start(spec, started_at_ms).map_err(|error| {
+            failed(
+                reason::CREATE_CONTAINER,
+                format!("cannot note the start of {id}: {error}"),
+            )
+        })?;
+        let pid = task::start(&self.client, id).await.map_err(|status| {
+            Stop::Failed(RuntimeError::from_status(
+                reason::RUN_CONTAINER,
+                "start the container",
+                &status,
+            ))
+        })?;
+        Ok(Container {
+            id: id.to_owned(),
+            pod_uid: spec.pod_uid.clone(),
+            name: spec.name.clone(),
+            attempt: spec.attempt,
+            image_id: spec.image.id.clone(),
+            image: spec.image.name.clone(),
+            state: ContainerState::Running { pid, started_at_ms },
+        })
+    }
+
+    /// Makes the container's own file system on top of its image.
+    async fn prepare(
+        &self,
+        id: &str,
+        spec: &ContainerSpec,
+        parent: &str,
+    ) -> Result<Vec<Mount>, Stop> {
+        let request = PrepareSnapshotRequest {
+            snapshotter: self.options.snapshotter.clone(),
+            key: id.to_owned(),
+            parent: parent.to_owned(),
+            // Kept for its own sake until it is removed by name: saves a lease, which costs two writes to the disk.
+            labels: HashMap::from([
+                (
+                    "containerd.io/gc.root".to_owned(),
+                    Timestamp::now().to_string(),
+                ),
+                (label::POD_UID.to_owned(), spec.pod_uid.clone()),
+            ]),
+        };
+        let prepared = self
+            .client
+            .services()
+            .snapshots()
+            .prepare(self.client.request(request))
+            .await;
+        match prepared {
+            Ok(prepared) => Ok(prepared.into_inner().mounts),
+            Err(status) => Err(taken_or(
+                reason::CREATE_CONTAINER,
+                "prepare the file system",
+                &status,
+            )),
+        }
+    }
+
+    fn describe(
+        &self,
+        id: &str,
+        spec: &ContainerSpec,
+        image: &ImageConfig,
+        mounts: &[Mount],
+    ) -> Result<Record, Stop> {
+        let config = |message: String| failed(reason::CREATE_CONTAINER_CONFIG, message);
+        let (passwd, group) = (
+            rootfs::read(mounts, "etc/passwd"),
+            rootfs::read(mounts, "etc/group"),
+        );
+        let user = user::resolve(&image.user, &passwd, &group)
+            .map_err(|error| config(error.to_string()))?;
+        let paths = &self.options.paths;
+        let described = spec::build(&Inputs {
+            container: spec,
+            image,
+            user: &user,
+            netns: &paths.netns(&spec.pod_uid),
+            etc: &paths.pod(&spec.pod_uid).join("etc"),
+            cgroup: &self.cgroups.path(&spec.pod_uid, &spec.name, spec.attempt),
+            version: self.cgroups.version(),
+        });
+        let described = described.map_err(|error| config(error.to_string()))?;
+        let value = serde_json::to_vec(&described).map_err(|error| config(error.to_string()))?;
+        let labels = [
+            (label::POD_UID, spec.pod_uid.clone()),
+            (label::POD_NAMESPACE, spec.pod_namespace.clone()),
+            (label::POD_NAME, spec.pod_name.clone()),
+            (label::CONTAINER, spec.name.clone()),
+            (label::ATTEMPT, spec.attempt.to_string()),
+            (label::IMAGE_ID, spec.image.id.clone()),
+            (label::STOP_SIGNAL, image.stop_signal.clone()),
+        ];
+        Ok(Record {
+            id: id.to_owned(),
+            labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
+            image: spec.image.name.clone(),
+            runtime: Some(Runtime {
+                name: RUNTIME.to_owned(),
+                options: None,
+            }),
+            spec: Some(Any {
+                type_url: SPEC_TYPE.to_owned(),
+                value,
+            }),
+            snapshotter: self.options.snapshotter.clone(),
+            snapshot_key: id.to_owned(),
+            ..Record::default()
+        })
+    }
+
+    fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> std::io::Result<()> {
+        let path = self
+            .options
+            .paths
+            .started(&spec.pod_uid, &spec.name, spec.attempt);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        files::write_atomic(&path, started_at_ms.to_string().as_bytes())
+    }
+}
+
+fn failed(reason: &'static str, message: String) -> Stop {
+    Stop::Failed(RuntimeError::passing(reason, message))
+}
+
+fn taken_or(reason: &'static str, verb: &str, status: &Status) -> Stop {
+    // runc has no codes, only words.
+    let taken = status.code() == Code::AlreadyExists || status.message().contains("already exists");
+    match taken {
+        true => Stop::Taken,
+        false => Stop::Failed(RuntimeError::from_status(reason, verb, status)),
+    }
+}

@@ -1,0 +1,153 @@
+//! The [`Runtime`] over containerd's own API.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use super::{
+    Container, ContainerSpec, Image, Inventory, Options, PullPolicy, Runtime, RuntimeError,
+    RuntimeEvent, Sandbox, SandboxSpec,
+    cgroup::Cgroups,
+    client::Client,
+    container::Containers,
+    error::reason,
+    events, images,
+    images::Images,
+    names::{check_uid, container_id},
+    network,
+    sandbox::Sandboxes,
+};
+use crate::carrier::Carrier;
+
+/// Runs pods through containerd. What it made outlives it: another one over the same options finds everything again.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Containerd {
+    options: Arc<Options>,
+    client: Client,
+    carrier: Carrier,
+    images: Images,
+    sandboxes: Sandboxes,
+    containers: Containers,
+}
+
+impl Containerd {
+    /// A runtime that connects when it is first asked for something.
+    ///
+    /// # Errors
+    /// When a setting cannot work.
+    pub fn new(options: Options) -> Result<Self, RuntimeError> {
+        let unusable = |why: String| RuntimeError::lasting(reason::UNAVAILABLE, why);
+        options
+            .validate()
+            .map_err(|error| unusable(error.to_string()))?;
+        let options = Arc::new(options);
+        let client = Client::new(&options.socket, &options.namespace).map_err(|error| {
+            unusable(format!("the containerd namespace cannot be sent: {error}"))
+        })?;
+        let cgroups = Cgroups::new(&options.cgroup_mount, &options.cgroup_root);
+        let carrier = Carrier::new(options.paths.clone(), options.carrier_command.clone());
+        let images = Images::new(client.clone(), Arc::clone(&options));
+        Ok(Self {
+            sandboxes: Sandboxes::new(Arc::clone(&options), cgroups.clone()),
+            containers: Containers {
+                client: client.clone(),
+                options: Arc::clone(&options),
+                cgroups,
+                images: images.clone(),
+                carrier: carrier.clone(),
+                creations: Arc::default(),
+            },
+            options,
+            client,
+            carrier,
+            images,
+        })
+    }
+
+    /// The carrier of this data folder.
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
+    /// Tidies up after an agent that died: to be called once, before anything is pulled. Containers are left alone.
+    ///
+    /// # Errors
+    /// When containerd does not answer, or no carrier can be started.
+    pub async fn recover(&self) -> Result<(), RuntimeError> {
+        let carried = self.carrier.ensure().await;
+        carried.map_err(|error| RuntimeError::passing(reason::UNAVAILABLE, error.to_string()))?;
+        images::sweep(&self.client).await.map_err(|status| {
+            RuntimeError::from_status(reason::UNAVAILABLE, "give back leases", &status)
+        })
+    }
+}
+
+#[async_trait]
+impl Runtime for Containerd {
+    async fn ensure_network(&self, pod_cidr: &str) -> Result<(), RuntimeError> {
+        network::ensure(&self.options, pod_cidr).await
+    }
+
+    async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
+        self.images.pull(image, policy).await
+    }
+
+    async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        self.sandboxes.create(sandbox).await
+    }
+
+    async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_uid(pod_uid)?;
+        self.containers.remove_pod(pod_uid).await?;
+        self.sandboxes.remove(pod_uid).await
+    }
+
+    async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
+        let id = container_id(&container.pod_uid, &container.name, container.attempt);
+        self.containers.start(&id, container).await
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        self.containers.stop(id, grace).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
+        self.containers.remove(id).await
+    }
+
+    async fn list(&self) -> Result<Inventory, RuntimeError> {
+        let (sandboxes, containers) =
+            tokio::try_join!(self.sandboxes.list(), self.containers.list())?;
+        Ok(Inventory {
+            sandboxes,
+            containers,
+        })
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        events::follow(self.client.clone(), self.options.namespace.clone())
+    }
+
+    fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
+        self.options.paths.log(pod_uid, container, attempt)
+    }
+
+    async fn version(&self) -> Result<String, RuntimeError> {
+        let answer = self
+            .client
+            .services()
+            .version()
+            .version(self.client.request(()))
+            .await;
+        let answer = answer.map_err(|status| {
+            RuntimeError::from_status(
+                reason::UNAVAILABLE,
+                "ask containerd for its version",
+                &status,
+            )
+        })?;
+        Ok(format!("containerd://{}", answer.into_inner().version))
+    }
+}

@@ -1,0 +1,92 @@
+//! Making [`RuntimeError`]s, and containerd's answers into words.
+
+use containerd_client::tonic::{Code, Status};
+
+use super::RuntimeError;
+
+/// Reasons, as people know them from Kubernetes.
+pub mod reason {
+    /// The image could not be fetched.
+    pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
+    /// The image's name is not one.
+    pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
+    /// The image is not here and must not be fetched.
+    pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
+    /// The container could not be made.
+    pub const CREATE_CONTAINER: &str = "CreateContainerError";
+    /// What the container should be cannot be.
+    pub const CREATE_CONTAINER_CONFIG: &str = "CreateContainerConfigError";
+    /// The container's process could not be started.
+    pub const RUN_CONTAINER: &str = "RunContainerError";
+    /// The container could not be stopped or removed.
+    pub const KILL_CONTAINER: &str = "KillContainerError";
+    /// The pod could not be attached to the network, or made at all.
+    pub const CREATE_SANDBOX: &str = "CreatePodSandboxError";
+    /// Something of the pod could not be removed.
+    pub const KILL_SANDBOX: &str = "KillPodSandboxError";
+    /// The node's network is not set up.
+    pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
+    /// containerd does not answer.
+    pub const UNAVAILABLE: &str = "RuntimeUnavailable";
+}
+
+impl RuntimeError {
+    /// Something that may go better another time.
+    pub(crate) fn passing(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            retryable: true,
+        }
+    }
+
+    /// Something that stays wrong until somebody changes it.
+    pub(crate) fn lasting(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            retryable: false,
+        }
+    }
+
+    /// What containerd answered to an attempt to `verb` ("create the task").
+    pub(crate) fn from_status(reason: &'static str, verb: &str, status: &Status) -> Self {
+        if is_unreachable(status) {
+            return Self::passing(
+                reason::UNAVAILABLE,
+                format!(
+                    "cannot {verb}: containerd does not answer; is it installed and running? ({})",
+                    innermost(status)
+                ),
+            );
+        }
+        Self::passing(reason, format!("cannot {verb}: {}", status.message()))
+    }
+}
+
+/// Whether containerd itself was not reached, or went away in between.
+pub fn is_unreachable(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+        && matches!(
+            status.code(),
+            Code::Unavailable | Code::Unknown | Code::Cancelled
+        )
+}
+
+/// The cause at the bottom ("No such file or directory").
+fn innermost(status: &Status) -> String {
+    let mut error: &dyn std::error::Error = status;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Answers `None` when there is no such thing, which for whoever removes it is success.
+pub fn unless_missing<T>(result: Result<T, Status>) -> Result<Option<T>, Status> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status),
+    }
+}

@@ -1,0 +1,234 @@
+//! Images: fetched from registries, verified, unpacked, and found again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use containerd_client::{services::v1::GetImageRequest, tonic::Status};
+use tokio::sync::Semaphore;
+
+use super::{
+    Image, Options, PullPolicy, RuntimeError,
+    client::Client,
+    error::{is_unreachable, reason, unless_missing},
+    flight::Flights,
+};
+
+mod lease;
+mod manifest;
+mod name;
+mod pull;
+mod registry;
+mod store;
+mod unpack;
+
+pub use lease::sweep;
+pub use manifest::ImageConfig;
+use manifest::{Document, Manifest};
+use name::Name;
+use pull::{PullError, Puller, parse_config};
+use registry::FetchError;
+
+/// Configurations remembered; beyond that all are forgotten.
+const REMEMBERED: usize = 256;
+
+/// The images of this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct Images {
+    options: Arc<Options>,
+    puller: Puller,
+    flights: Arc<Flights<Result<Image, RuntimeError>>>,
+    /// By digest of what an image's name stands for; a digest's meaning never changes.
+    configs: Arc<Mutex<HashMap<String, Arc<ImageConfig>>>>,
+}
+
+impl Images {
+    /// The images of a containerd.
+    pub fn new(client: Client, options: Arc<Options>) -> Self {
+        let puller = Puller {
+            client,
+            snapshotter: options.snapshotter.clone(),
+            permits: Arc::new(Semaphore::new(options.parallel_fetches)),
+            blobs: Arc::default(),
+        };
+        Self {
+            options,
+            puller,
+            flights: Arc::default(),
+            configs: Arc::default(),
+        }
+    }
+
+    /// Makes an image present. All who ask for the same at the same time share the work.
+    pub async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
+        let name = Name::parse(image)?;
+        if policy != PullPolicy::Always
+            && let Some(digest) = self.present(&name).await?
+        {
+            return Ok(name.image(&digest));
+        }
+        if policy == PullPolicy::Never {
+            return Err(RuntimeError::passing(
+                reason::ERR_IMAGE_NEVER_PULL,
+                format!("{name} is not on this machine, and its pull policy is Never"),
+            ));
+        }
+        let this = self.clone();
+        let key = name.to_string();
+        let pulled = self
+            .flights
+            .run(&key, move || async move { this.fetch(&name).await })
+            .await;
+        pulled.unwrap_or_else(|| {
+            let message = format!("pulling {key} ended unexpectedly");
+            Err(RuntimeError::passing(reason::ERR_IMAGE_PULL, message))
+        })
+    }
+
+    /// How an image runs, by its id.
+    pub async fn config(&self, image_id: &str) -> Result<Arc<ImageConfig>, RuntimeError> {
+        let digest = image_id
+            .rsplit_once('@')
+            .map_or(image_id, |(_, digest)| digest);
+        let loaded = self
+            .load(digest)
+            .await
+            .map_err(|error| describe(image_id, &[error]))?;
+        loaded.ok_or_else(|| {
+            RuntimeError::passing(
+                reason::ERR_IMAGE_PULL,
+                format!("{image_id} is not on this machine any more"),
+            )
+        })
+    }
+
+    async fn fetch(&self, name: &Name) -> Result<Image, RuntimeError> {
+        let endpoints = registry::endpoints(&name.host, &self.options.registries)
+            .map_err(|error| RuntimeError::lasting(reason::ERR_IMAGE_PULL, error.to_string()))?;
+        let present = self.present(name).await?;
+        let mut errors = Vec::new();
+        for endpoint in endpoints {
+            match self.puller.pull(name, &endpoint, present.as_deref()).await {
+                Ok(pulled) => {
+                    if let Some(config) = pulled.config {
+                        self.remember(&pulled.digest, Arc::new(config));
+                    }
+                    return Ok(name.image(&pulled.digest));
+                }
+                // Another registry would not help.
+                Err(error @ PullError::Store(_)) => {
+                    return Err(describe(&name.to_string(), &[error]));
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(describe(&name.to_string(), &errors))
+    }
+
+    /// What the name stands for, if it is here and unpacked.
+    async fn present(&self, name: &Name) -> Result<Option<String>, RuntimeError> {
+        let found = async {
+            let client = &self.puller.client;
+            let request = GetImageRequest {
+                name: name.to_string(),
+            };
+            let answer = client
+                .services()
+                .images()
+                .get(client.request(request))
+                .await;
+            let record = unless_missing(answer)?.and_then(|answer| answer.into_inner().image);
+            let Some(target) = record.and_then(|record| record.target) else {
+                return Ok(None);
+            };
+            let Some(config) = self.load(&target.digest).await? else {
+                return Ok(None);
+            };
+            let top = config.top();
+            let unpacked = unpack::exists(client, &self.options.snapshotter, &top).await?;
+            Ok(Some(target.digest).filter(|_| unpacked))
+        };
+        let digest = found
+            .await
+            .map_err(|error| describe(&name.to_string(), &[error]))?;
+        Ok(digest.map(|digest| Image {
+            name: name.to_string(),
+            id: name.with_digest(&digest),
+        }))
+    }
+
+    /// Reads an image's configuration from the content store; `None` when something is missing.
+    async fn load(&self, digest: &str) -> Result<Option<Arc<ImageConfig>>, PullError> {
+        let known = lock(&self.configs).get(digest).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Some(manifest) = self.manifest(digest).await? else {
+            return Ok(None);
+        };
+        let Some(bytes) = store::read(&self.puller.client, &manifest.config.digest).await? else {
+            return Ok(None);
+        };
+        let config = Arc::new(parse_config(&bytes)?);
+        self.remember(digest, Arc::clone(&config));
+        Ok(Some(config))
+    }
+
+    async fn manifest(&self, digest: &str) -> Result<Option<Manifest>, PullError> {
+        let mut digest = digest.to_owned();
+        // An index may lead to a manifest, and to nothing deeper.
+        for _ in 0..2 {
+            let Some(bytes) = store::read(&self.puller.client, &digest).await? else {
+                return Ok(None);
+            };
+            match Document::parse(&bytes).map_err(PullError::Malformed)?.0 {
+                Document::Image(manifest) => return Ok(Some(manifest)),
+                Document::Index(manifests) => match manifest::select(&manifests) {
+                    Some(ours) => digest = ours.digest.clone(),
+                    None => return Ok(None),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    fn remember(&self, digest: &str, config: Arc<ImageConfig>) {
+        let mut configs = lock(&self.configs);
+        if configs.len() >= REMEMBERED {
+            configs.clear();
+        }
+        configs.insert(digest.to_owned(), config);
+    }
+}
+
+/// The map is whole between any two statements, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All that was tried, in one sentence.
+fn describe(image: &str, errors: &[PullError]) -> RuntimeError {
+    if let [PullError::Store(status)] = errors {
+        return store_error(image, status);
+    }
+    let tried: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let message = format!("cannot pull {image}: {}", tried.join("; "));
+    // Tags are pushed and registries come back; only a digest that was sent wrong is never right, and even that may
+    // be a broken mirror.
+    let lasting = errors
+        .iter()
+        .all(|error| matches!(error, PullError::Fetch(FetchError::Platform(_))));
+    match lasting {
+        true => RuntimeError::lasting(reason::ERR_IMAGE_PULL, message),
+        false => RuntimeError::passing(reason::ERR_IMAGE_PULL, message),
+    }
+}
+
+fn store_error(image: &str, status: &Status) -> RuntimeError {
+    let reason = match is_unreachable(status) {
+        true => reason::UNAVAILABLE,
+        false => reason::ERR_IMAGE_PULL,
+    };
+    RuntimeError::from_status(reason, &format!("store {image}"), status)
+}

@@ -1,0 +1,115 @@
+//! Leases: what is written under one is not collected until it is given back.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use containerd_client::{
+    services::v1 as api,
+    tonic::{
+        Status,
+        metadata::{Ascii, MetadataValue},
+    },
+};
+use jiff::Timestamp;
+
+use crate::runtime::{client::Client, error::unless_missing};
+
+/// A pull that takes longer is lost; what a dead agent left is gone after it at the latest.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Marks our leases.
+const LABEL: &str = "barge.io/pull";
+
+/// A lease of ours.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    id: String,
+    header: MetadataValue<Ascii>,
+}
+
+impl Lease {
+    /// Takes a lease.
+    pub async fn take(client: &Client) -> Result<Self, Status> {
+        let id = format!("barge-{}", uuid::Uuid::new_v4());
+        let header = id
+            .parse()
+            .map_err(|_| Status::internal("a lease's id is no header"))?;
+        let expire = Timestamp::try_from(SystemTime::now() + LONGEST)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let request = api::CreateRequest {
+            id: id.clone(),
+            labels: HashMap::from([
+                ("containerd.io/gc.expire".to_owned(), format!("{expire:.0}")),
+                (LABEL.to_owned(), String::new()),
+            ]),
+        };
+        client
+            .services()
+            .leases()
+            .create(client.request(request))
+            .await?;
+        Ok(Self { id, header })
+    }
+
+    /// For requests whose results it should keep.
+    pub fn header(&self) -> &MetadataValue<Ascii> {
+        &self.header
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Keeps something that is there already. Whether it is there has to be asked afterwards.
+    pub async fn keep(&self, client: &Client, kind: &str, id: &str) -> Result<(), Status> {
+        let request = api::AddResourceRequest {
+            id: self.id.clone(),
+            resource: Some(api::Resource {
+                id: id.to_owned(),
+                r#type: kind.to_owned(),
+            }),
+        };
+        client
+            .services()
+            .leases()
+            .add_resource(client.request(request))
+            .await?;
+        Ok(())
+    }
+
+    /// Gives it back.
+    pub async fn give_back(self, client: &Client) -> Result<(), Status> {
+        delete(client, self.id).await
+    }
+}
+
+/// Gives back all leases of ours: those of an agent that died in the middle of a pull.
+pub async fn sweep(client: &Client) -> Result<(), Status> {
+    let request = api::ListRequest {
+        filters: vec![format!("labels.\"{LABEL}\"")],
+    };
+    let list = client
+        .services()
+        .leases()
+        .list(client.request(request))
+        .await?
+        .into_inner();
+    for lease in list.leases {
+        delete(client, lease.id).await?;
+    }
+    Ok(())
+}
+
+async fn delete(client: &Client, id: String) -> Result<(), Status> {
+    let request = api::DeleteRequest { id, sync: false };
+    unless_missing(
+        client
+            .services()
+            .leases()
+            .delete(client.request(request))
+            .await,
+    )?;
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Sandboxes: a pod's place on this machine, before and after its containers.
+
+use std::{io, net::IpAddr, path::Path, sync::Arc};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    Options, RuntimeError, Sandbox, SandboxSpec,
+    cgroup::Cgroups,
+    cni::{Attachment, CniError, NetworkConfig, Plugins, Record},
+    error::reason,
+    names::check_uid,
+    network,
+};
+use crate::files;
+
+pub mod etc;
+mod netns;
+
+/// The sandboxes of this machine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sandboxes {
+    options: Arc<Options>,
+    plugins: Plugins,
+    cgroups: Cgroups,
+}
+
+/// What a pod is, written before anything of it exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Identity {
+    pod_uid: String,
+    namespace: String,
+    name: String,
+}
+
+impl Sandboxes {
+    /// The sandboxes below a data folder.
+    pub fn new(options: Arc<Options>, cgroups: Cgroups) -> Self {
+        Self {
+            plugins: Plugins {
+                folders: options.cni_bin_dirs.clone(),
+            },
+            options,
+            cgroups,
+        }
+    }
+
+    /// Makes a sandbox whole: what is there stays, what is missing comes.
+    pub async fn create(&self, spec: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        check_uid(&spec.pod_uid)?;
+        let identity = Identity {
+            pod_uid: spec.pod_uid.clone(),
+            namespace: spec.namespace.clone(),
+            name: spec.name.clone(),
+        };
+        if let Some(ips) = self
+            .addresses(&spec.pod_uid)
+            .await
+            .map_err(|e| failed(spec, &e))?
+        {
+            return Ok(identity.sandbox(ips));
+        }
+        let network = network::current(&self.options)?;
+        let created = self.make(&identity, network).await;
+        let ips = created.map_err(|error| failed(spec, &error))?;
+        Ok(identity.sandbox(ips))
+    }
+
+    async fn make(
+        &self,
+        identity: &Identity,
+        network: NetworkConfig,
+    ) -> Result<Vec<IpAddr>, CniError> {
+        let uid = &identity.pod_uid;
+        // Half made by somebody who died, or left by an earlier boot: addresses and rules may still be noted.
+        self.detach(identity).await?;
+        let this = self.clone();
+        let (known, planned) = (identity.clone(), network.clone());
+        blocking(move || {
+            let paths = &this.options.paths;
+            std::fs::create_dir_all(paths.pod(&known.pod_uid))?;
+            store(&this.identity_file(&known.pod_uid), &known)?;
+            let planned = Record {
+                network: planned,
+                result: None,
+            };
+            store(&this.network_file(&known.pod_uid), &planned)?;
+            netns::pin(&paths.netns(&known.pod_uid))
+        })
+        .await?;
+        let netns = self.options.paths.netns(uid);
+        let attached = self
+            .plugins
+            .add(&network, &identity.attachment(Some(&netns)))
+            .await;
+        let record = match attached {
+            Ok(result) => Record {
+                network,
+                result: Some(result),
+            },
+            Err(error) => {
+                // A chain that failed keeps what it had until then, unless it is told.
+                if let Err(second) = self.detach(identity).await {
+                    tracing::warn!(pod = %uid, error = %second, "cannot undo a failed attachment");
+                }
+                return Err(error);
+            }
+        };
+        let ips = record.ips();
+        let this = self.clone();
+        let (known, addresses) = (identity.clone(), ips.clone());
+        blocking(move || {
+            let etc = this.options.paths.pod(&known.pod_uid).join("etc");
+            etc::write(&etc, &known.name, &addresses, &this.options.resolv_conf)?;
+            // Last: from here on the sandbox is whole.
+            store(&this.network_file(&known.pod_uid), &record)
+        })
+        .await?;
+        Ok(ips)
+    }
+
+    /// Removes whatever there is of a sandbox. Its containers must be gone.
+    pub async fn remove(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_uid(pod_uid)?;
+        let removed = self.take_down(pod_uid).await;
+        removed.map_err(|error| {
+            RuntimeError::passing(
+                reason::KILL_SANDBOX,
+                format!("cannot remove pod {pod_uid}: {error}"),
+            )
+        })
+    }
+
+    async fn take_down(&self, pod_uid: &str) -> Result<(), CniError> {
+        let identity = self.identity(pod_uid)?.unwrap_or_else(|| Identity {
+            pod_uid: pod_uid.to_owned(),
+            namespace: String::new(),
+            name: String::new(),
+        });
+        self.detach(&identity).await?;
+        let this = self.clone();
+        let uid = pod_uid.to_owned();
+        blocking(move || {
+            this.cgroups.remove_pod(&uid)?;
+            // The identity goes last: until then somebody will come back for the rest.
+            let pod = this.options.paths.pod(&uid);
+            remove_but(&pod, &this.identity_file(&uid))?;
+            remove_folder(&pod)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Runs DEL with what is known, also when the namespace is gone, and removes the namespace.
+    async fn detach(&self, identity: &Identity) -> Result<(), CniError> {
+        let uid = &identity.pod_uid;
+        let netns = self.options.paths.netns(uid);
+        if let Some(record) = load::<Record>(&self.network_file(uid))? {
+            let there = netns::is_pinned(&netns).then_some(netns.as_path());
+            self.plugins
+                .del(&record, &identity.attachment(there))
+                .await?;
+        }
+        let file = self.network_file(uid);
+        blocking(move || {
+            netns::unpin(&netns)?;
+            files::remove_if_there(&file)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// All sandboxes, whole or not.
+    pub async fn list(&self) -> Result<Vec<Sandbox>, RuntimeError> {
+        let listed = async {
+            let mut sandboxes = Vec::new();
+            let folder = match std::fs::read_dir(self.options.paths.pods()) {
+                Ok(folder) => folder,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sandboxes),
+                Err(error) => return Err(error.into()),
+            };
+            for pod in folder {
+                let name = pod?.file_name();
+                let Some(identity) = self.identity(&name.to_string_lossy())? else {
+                    continue;
+                };
+                let ips = self.addresses(&identity.pod_uid).await?.unwrap_or_default();
+                sandboxes.push(identity.sandbox(ips));
+            }
+            Ok::<_, CniError>(sandboxes)
+        };
+        listed.await.map_err(|error| {
+            RuntimeError::passing(
+                reason::UNAVAILABLE,
+                format!("cannot list the pods on this machine: {error}"),
+            )
+        })
+    }
+
+    /// The addresses of a whole sandbox; `None` for any other.
+    async fn addresses(&self, pod_uid: &str) -> Result<Option<Vec<IpAddr>>, CniError> {
+        let record = load::<Record>(&self.network_file(pod_uid))?;
+        let attached = record.filter(|record| record.result.is_some());
+        let pinned = netns::is_pinned(&self.options.paths.netns(pod_uid));
+        Ok(attached.filter(|_| pinned).map(|record| record.ips()))
+    }
+
+    fn identity(&self, pod_uid: &str) -> Result<Option<Identity>, CniError> {
+        load(&self.identity_file(pod_uid))
+    }
+
+    fn identity_file(&self, pod_uid: &str) -> std::path::PathBuf {
+        self.options.paths.pod(pod_uid).join("sandbox.json")
+    }
+
+    fn network_file(&self, pod_uid: &str) -> std::path::PathBuf {
+        self.options.paths.pod(pod_uid).join("network.json")
+    }
+}
+
+impl Identity {
+    fn sandbox(self, ips: Vec<IpAddr>) -> Sandbox {
+        Sandbox {
+            pod_uid: self.pod_uid,
+            namespace: self.namespace,
+            name: self.name,
+            ips,
+        }
+    }
+
+    fn attachment<'a>(&'a self, netns: Option<&'a Path>) -> Attachment<'a> {
+        Attachment {
+            pod_uid: &self.pod_uid,
+            namespace: &self.namespace,
+            name: &self.name,
+            netns,
+        }
+    }
+}
+
+fn failed(spec: &SandboxSpec, error: &CniError) -> RuntimeError {
+    let message = format!(
+        "cannot make a place for pod {}/{}: {error}",
+        spec.namespace, spec.name
+    );
+    RuntimeError::passing(reason::CREATE_SANDBOX, message)
+}
+
+fn store<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    files::write_atomic(path, &serde_json::to_vec(value)?)
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CniError> {
+    let Some(bytes) = files::read_if_there(path)? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_slice(&bytes).map_err(|error| CniError::Configuration {
+        path: path.to_owned(),
+        why: error.to_string(),
+    })?;
+    Ok(Some(value))
+}
+
+/// Removes all in a folder but one file.
+fn remove_but(folder: &Path, kept: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.path() == kept {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// File system work beside the event loop.
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
