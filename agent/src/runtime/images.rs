@@ -146,16 +146,14 @@ impl Images {
                 return Ok(None);
             };
             let top = config.top();
-            let unpacked = unpack::exists(client, &self.options.snapshotter, &top).await?;
+            let client = &self.puller.client;
+            let unpacked =
+                top.is_empty() || unpack::exists(client, &self.options.snapshotter, &top).await?;
             Ok(Some(target.digest).filter(|_| unpacked))
         };
-        let digest = found
+        found
             .await
-            .map_err(|error| describe(&name.to_string(), &[error]))?;
-        Ok(digest.map(|digest| Image {
-            name: name.to_string(),
-            id: name.with_digest(&digest),
-        }))
+            .map_err(|error| describe(&name.to_string(), &[error]))
     }
 
     /// Reads an image's configuration from the content store; `None` when something is missing.

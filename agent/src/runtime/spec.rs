@@ -97,10 +97,10 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
         }));
         if inputs.user.uid != 0 {
             // What root may, another user may not; there is nothing to gain either.
-            if let Some(capabilities) = process.capabilities_mut() {
-                capabilities.set_effective(Some([].into()));
-                capabilities.set_permitted(Some([].into()));
-            }
+            let mut capabilities = process.capabilities().clone().unwrap_or_default();
+            capabilities.set_effective(Some([].into()));
+            capabilities.set_permitted(Some([].into()));
+            process.set_capabilities(Some(capabilities));
         }
     }
     if let Some(mounts) = spec.mounts_mut() {
