@@ -1,0 +1,80 @@
+//! Everything that pods could leave behind on a machine.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::machine::{Machine, run};
+
+/// One line for each thing there is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Traces(BTreeSet<String>);
+
+impl Traces {
+    /// Looks everywhere.
+    pub fn of(machine: &Machine) -> Self {
+        let mut found = BTreeSet::new();
+        let mut note = |kind: &str, text: String| {
+            found.extend(
+                text.lines()
+                    .map(str::trim)
+                    .filter(|line| !line.is_empty())
+                    .map(|line| format!("{kind} {line}")),
+            );
+        };
+        note("task", machine.ctr(&["task", "ls", "-q"]));
+        note("container", machine.ctr(&["container", "ls", "-q"]));
+        note("snapshot", machine.ctr(&["snapshot", "ls"]));
+        note("lease", machine.ctr(&["lease", "ls", "-q"]));
+        note("ingest", machine.ctr(&["content", "active"]));
+        note("link", links());
+        note("mount", mounts(machine));
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            note(
+                "cgroup",
+                folders(&hierarchy.unwrap().path().join(machine.name())),
+            );
+        }
+        for folder in ["pods", "run/io", "run/netns", "cni/addresses/barge"] {
+            note("file", files(&machine.path("data").join(folder)));
+        }
+        Self(found)
+    }
+}
+
+/// Interfaces but the bridge, which belongs to the node.
+fn links() -> String {
+    let links = run("ip", &["-o", "link"]);
+    let names = links.lines().filter_map(|line| line.split(": ").nth(1));
+    names
+        .filter(|name| *name != "barge0")
+        .map(|name| format!("{name}\n"))
+        .collect()
+}
+
+fn mounts(machine: &Machine) -> String {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    places
+        .filter(|place| Path::new(place).starts_with(machine.path("")))
+        .map(|place| format!("{place}\n"))
+        .collect()
+}
+
+fn folders(path: &Path) -> String {
+    let children = fs::read_dir(path).into_iter().flatten().flatten();
+    let folders = children.filter(|child| child.path().is_dir());
+    folders
+        .map(|child| format!("{}\n", child.path().display()))
+        .collect()
+}
+
+fn files(path: &Path) -> String {
+    let mut names = String::new();
+    for child in fs::read_dir(path).into_iter().flatten().flatten() {
+        // host-local's own notes: the last address given out, and its lock.
+        let name = child.file_name().to_string_lossy().into_owned();
+        if name != "lock" && !name.starts_with("last_reserved_ip") {
+            names.push_str(&format!("{}\n", child.path().display()));
+        }
+    }
+    names
+}

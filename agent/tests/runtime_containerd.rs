@@ -1,0 +1,30 @@
+//! The runtime against a real containerd, a real registry and the real kernel. Needs root; what is missing on the
+//! machine fails the tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "runtime/carrying.rs"]
+mod carrying;
+#[path = "runtime/image.rs"]
+mod image;
+#[path = "runtime/machine.rs"]
+mod machine;
+#[path = "runtime/pods.rs"]
+mod pods;
+#[path = "runtime/pulling.rs"]
+mod pulling;
+#[path = "runtime/recovery.rs"]
+mod recovery;
+#[path = "runtime/traces.rs"]
+mod traces;
+
+/// Not a test: this program as a carrier. The tests start it through a script, as the agent starts itself.
+#[test]
+#[ignore = "run by the other tests as a process of its own"]
+fn carrier_process() {
+    let data_dir = std::env::var_os("BARGE_TEST_CARRIER").expect("a data folder");
+    let args = barge_agent::carrier::Args {
+        data_dir: data_dir.into(),
+    };
+    barge_agent::carrier::run(&args).expect("a carrier");
+}
