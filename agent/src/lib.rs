@@ -1,5 +1,16 @@
-//! A machine that runs containers for Barge.
+//! The agent: a machine that runs containers for the cluster.
+//!
+//! Control (everything here but [`carrier`]) may die or be replaced at any moment. What it should run is a value
+//! ([`desired`]), what does run is asked of a [`runtime`], and each pod's next step is a pure function of both
+//! ([`pods::plan`]).
 
 pub mod carrier;
+pub mod clock;
+pub mod config;
+pub mod desired;
+pub mod events;
 pub mod files;
+pub mod outbox;
+pub mod pods;
 pub mod runtime;
+pub mod session;

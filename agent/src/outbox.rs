@@ -156,6 +156,11 @@ impl Outbox {
         self.ready.notify_one();
     }
 
+    /// Wakes whoever waits in `ready`.
+    pub fn poke(&self) {
+        self.ready.notify_one();
+    }
+
     /// Returns once `take` may have something.
     pub async fn ready(&self) {
         self.ready.notified().await;

@@ -1,0 +1,258 @@
+//! A worker for each pod that is desired or found.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    lister::Lister,
+    record::RecordFile,
+    worker::{Handle, Shared, Wanted, Worker},
+};
+use crate::{
+    clock::Clock,
+    desired::Desired,
+    events::Recorder,
+    outbox::Outbox,
+    runtime::{Inventory, Runtime, RuntimeEvent},
+};
+
+/// What the pods need.
+pub struct Options {
+    /// Runs the containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where statuses go.
+    pub outbox: Arc<Outbox>,
+    /// Where events go.
+    pub recorder: Recorder,
+    /// What should run.
+    pub desired: watch::Receiver<Arc<Desired>>,
+    /// The node's address.
+    pub host_ip: watch::Receiver<String>,
+    /// A folder per pod is in here; the agent keeps its record there.
+    pub pods_dir: PathBuf,
+    /// Sandboxes and containers created or removed at a time.
+    pub parallel_creations: usize,
+    /// Images pulled at a time.
+    pub parallel_pulls: usize,
+}
+
+/// Keeps the pods of the node as they should be.
+pub struct PodManager {
+    shared: Arc<Shared>,
+    desired: watch::Receiver<Arc<Desired>>,
+    pods_dir: PathBuf,
+    workers: BTreeMap<String, Handle>,
+    running: JoinSet<String>,
+    /// Pod of each container seen, to know whom an event is for.
+    owners: BTreeMap<String, String>,
+    /// Ended and said so, but the managers still have them.
+    gone: BTreeSet<String>,
+    /// The full set that was compared with what is here.
+    epoch: u64,
+}
+
+impl PodManager {
+    /// Nothing happens until `run`.
+    pub fn new(options: Options) -> Self {
+        let shared = Shared {
+            lister: Lister::start(options.runtime.clone()),
+            runtime: options.runtime,
+            clock: options.clock,
+            outbox: options.outbox,
+            recorder: options.recorder,
+            host_ip: options.host_ip,
+            creations: Semaphore::new(options.parallel_creations.max(1)),
+            pulls: Semaphore::new(options.parallel_pulls.max(1)),
+        };
+        Self {
+            shared: Arc::new(shared),
+            desired: options.desired,
+            pods_dir: options.pods_dir,
+            workers: BTreeMap::new(),
+            running: JoinSet::new(),
+            owners: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Works until `stop` is cancelled; steps under way are finished, containers stay as they are.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut events = self.shared.runtime.events();
+        // Subscribed first, listed second: nothing falls between.
+        let Some(inventory) = self.shared.lister.fresh(&stop).await else {
+            return;
+        };
+        self.reconcile(inventory, &stop);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                event = events.next() => match event {
+                    Some(event) => self.happened(event, &stop).await,
+                    None => events = self.shared.runtime.events(),
+                },
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.assigned(&stop).await;
+                }
+                Some(ended) = self.running.join_next() => self.ended(ended, &stop).await,
+            }
+        }
+        self.workers.clear();
+        while self.running.join_next().await.is_some() {}
+    }
+
+    async fn happened(&mut self, event: RuntimeEvent, stop: &CancellationToken) {
+        match event {
+            RuntimeEvent::Resync => {
+                if let Some(inventory) = self.shared.lister.fresh(stop).await {
+                    self.reconcile(inventory, stop);
+                }
+                self.workers.values().for_each(|w| w.changed.notify_one());
+            }
+            RuntimeEvent::Changed { id } => {
+                if !self.owners.contains_key(&id)
+                    && let Some(inventory) = self.shared.lister.fresh(stop).await
+                {
+                    self.learn_owners(&inventory);
+                }
+                let owner = self.owners.get(&id).and_then(|uid| self.workers.get(uid));
+                match owner {
+                    Some(worker) => worker.changed.notify_one(),
+                    // It went before it was seen: whose it was nobody knows.
+                    None => self.workers.values().for_each(|w| w.changed.notify_one()),
+                }
+            }
+        }
+    }
+
+    /// New or changed pods. Listing is only needed for a pod without a worker, and after a full set.
+    async fn assigned(&mut self, stop: &CancellationToken) {
+        let desired = self.desired.borrow_and_update().clone();
+        self.hand_out(&desired);
+        let unknown = |uid: &String| !self.workers.contains_key(uid) && !self.gone.contains(uid);
+        let compare = desired.epoch != self.epoch || desired.pods.keys().any(unknown);
+        if compare && let Some(inventory) = self.shared.lister.fresh(stop).await {
+            self.reconcile(inventory, stop);
+        }
+    }
+
+    /// Starts workers for what has none.
+    fn reconcile(&mut self, inventory: Arc<Inventory>, stop: &CancellationToken) {
+        let desired = self.desired.borrow_and_update().clone();
+        self.hand_out(&desired);
+        self.learn_owners(&inventory);
+        if desired.epoch != self.epoch {
+            // Managers that still have a pod which is gone have not heard of it: it is looked for, and said, again.
+            self.gone.clear();
+            self.epoch = desired.epoch;
+        }
+        self.gone.retain(|uid| desired.pods.contains_key(uid));
+        let mut uids: BTreeSet<&str> = desired.pods.keys().map(String::as_str).collect();
+        // Only a manager's word of this run makes what is found here and not assigned superfluous.
+        if desired.epoch > 0 {
+            uids.extend(inventory.sandboxes.iter().map(|s| s.pod_uid.as_str()));
+            uids.extend(inventory.containers.iter().map(|c| c.pod_uid.as_str()));
+        }
+        let missing: Vec<_> = uids
+            .into_iter()
+            .filter(|uid| !self.workers.contains_key(*uid) && !self.gone.contains(*uid))
+            .map(str::to_owned)
+            .collect();
+        for uid in missing {
+            self.start(uid, &desired, inventory.clone(), stop);
+        }
+    }
+
+    fn start(
+        &mut self,
+        uid: String,
+        desired: &Desired,
+        inventory: Arc<Inventory>,
+        stop: &CancellationToken,
+    ) {
+        let (wanted, receiver) = watch::channel(wanted(desired, &uid));
+        let changed = Arc::new(Notify::new());
+        let worker = Worker {
+            record: RecordFile::new(self.pods_dir.join(&uid).join("record")),
+            uid: uid.clone(),
+            shared: self.shared.clone(),
+            wanted: receiver,
+            changed: changed.clone(),
+            stop: stop.clone(),
+        };
+        self.workers.insert(uid.clone(), Handle { wanted, changed });
+        self.running.spawn(async move {
+            worker.run(inventory).await;
+            uid
+        });
+    }
+
+    fn hand_out(&self, desired: &Desired) {
+        for (uid, worker) in &self.workers {
+            let new = wanted(desired, uid);
+            worker.wanted.send_if_modified(|old| {
+                let same = match (&old.pod, &new.pod) {
+                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                    (None, None) => true,
+                    _ => false,
+                };
+                let changed = !same || old.epoch != new.epoch;
+                *old = new;
+                changed
+            });
+        }
+    }
+
+    /// A worker found nothing left of its pod. Should the pod be wanted again, or still, it starts over.
+    async fn ended(
+        &mut self,
+        ended: Result<String, tokio::task::JoinError>,
+        stop: &CancellationToken,
+    ) {
+        match ended {
+            Ok(uid) => {
+                self.workers.remove(&uid);
+                self.owners.retain(|_, owner| *owner != uid);
+                self.gone.insert(uid);
+            }
+            Err(error) => {
+                // Which one is unknown: those that are closed have no worker any more.
+                tracing::error!(%error, "a pod's worker failed; it is started again");
+                self.workers.retain(|_, worker| !worker.wanted.is_closed());
+                if let Some(inventory) = self.shared.lister.fresh(stop).await {
+                    self.reconcile(inventory, stop);
+                }
+            }
+        }
+    }
+
+    fn learn_owners(&mut self, inventory: &Inventory) {
+        self.owners = inventory
+            .containers
+            .iter()
+            .map(|container| (container.id.clone(), container.pod_uid.clone()))
+            .collect();
+    }
+}
+
+fn wanted(desired: &Desired, uid: &str) -> Wanted {
+    Wanted {
+        pod: desired.pods.get(uid).cloned(),
+        epoch: desired.epoch,
+    }
+}

@@ -1,0 +1,217 @@
+//! What a worker remembers of its pod beyond what the runtime shows.
+
+use std::collections::BTreeMap;
+
+use barge_proto::v1::{ContainerStateTerminated, PodStatus};
+
+use super::backoff::{CrashBackoff, Retry};
+use crate::{
+    clock::{to_ms, to_time},
+    runtime::{Container, ContainerState, Image, Inventory, Sandbox},
+};
+
+/// Exit code of a container whose end was not seen.
+const LOST: i32 = 137;
+
+/// What the runtime has of one pod.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Its network namespace.
+    pub sandbox: Option<Sandbox>,
+    /// Its containers, running or not.
+    pub containers: Vec<Container>,
+}
+
+/// What is remembered of one pod.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// By the container's name.
+    pub containers: BTreeMap<String, ContainerMemory>,
+    /// Tries to make the sandbox.
+    pub sandbox: Retry,
+    /// Tries to stop or remove something.
+    pub teardown: Retry,
+    /// When the agent first saw the pod; 0 before.
+    pub started_ms: i64,
+    /// The pod's last status, once all its containers ended for good. Kept on disk.
+    pub finished: Option<PodStatus>,
+    /// The end of the pod: everything but the record was removed.
+    pub removed: bool,
+    /// The addresses the sandbox had.
+    pub ips: Vec<std::net::IpAddr>,
+}
+
+/// What is remembered of one container of a pod.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerMemory {
+    /// The attempt that comes next. Kept on disk.
+    pub next_attempt: u32,
+    /// The last two ends, older first. Kept on disk.
+    pub exits: Vec<Exit>,
+    /// Kept on disk.
+    pub crash: CrashBackoff,
+    /// Pulled for the next start.
+    pub image: Option<Image>,
+    /// Tries to pull.
+    pub pull: Retry,
+    /// Tries to create and start.
+    pub start: Retry,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exit {
+    /// Which.
+    pub attempt: u32,
+    /// How.
+    pub terminated: ContainerStateTerminated,
+}
+
+impl Exit {
+    /// When it ended, in milliseconds since the epoch.
+    pub fn finished_ms(&self) -> i64 {
+        self.terminated.finished_at.as_ref().map_or(0, to_ms)
+    }
+}
+
+impl Observed {
+    /// One pod's part of an inventory.
+    pub fn of(inventory: &Inventory, pod_uid: &str) -> Self {
+        Self {
+            sandbox: inventory
+                .sandboxes
+                .iter()
+                .find(|sandbox| sandbox.pod_uid == pod_uid)
+                .cloned(),
+            containers: inventory
+                .containers
+                .iter()
+                .filter(|container| container.pod_uid == pod_uid)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// Nothing of the pod is here.
+    pub fn is_empty(&self) -> bool {
+        self.sandbox.is_none() && self.containers.is_empty()
+    }
+
+    /// The newest attempt of a container.
+    pub fn current(&self, name: &str) -> Option<&Container> {
+        self.containers
+            .iter()
+            .filter(|container| container.name == name)
+            .max_by_key(|container| container.attempt)
+    }
+
+    /// Whether the sandbox is whole.
+    pub fn has_network(&self) -> bool {
+        self.sandbox.as_ref().is_some_and(|s| !s.ips.is_empty())
+    }
+
+    /// Puts a container in place of the one with its id.
+    pub fn put(&mut self, container: Container) {
+        self.forget(&container.id);
+        self.containers.push(container);
+    }
+
+    /// The container is gone.
+    pub fn forget(&mut self, id: &str) {
+        self.containers.retain(|container| container.id != id);
+    }
+}
+
+impl Memory {
+    /// Learns from what the runtime shows: attempts, ends, addresses. Tells whether what is kept on disk changed; it
+    /// has to be there before anything is removed, or the next attempt would reuse a number.
+    pub fn absorb(&mut self, observed: &Observed, now_ms: i64) -> bool {
+        if let Some(sandbox) = observed.sandbox.as_ref().filter(|s| !s.ips.is_empty()) {
+            self.ips.clone_from(&sandbox.ips);
+        }
+        let mut containers: Vec<_> = observed.containers.iter().collect();
+        containers.sort_by_key(|container| container.attempt);
+        let mut changed = false;
+        for container in containers {
+            let memory = self.containers.entry(container.name.clone()).or_default();
+            changed |= memory.absorb(container, now_ms);
+        }
+        changed
+    }
+
+    /// What is remembered of a container.
+    pub fn container(&mut self, name: &str) -> &mut ContainerMemory {
+        self.containers.entry(name.to_owned()).or_default()
+    }
+}
+
+impl ContainerMemory {
+    fn absorb(&mut self, container: &Container, now_ms: i64) -> bool {
+        let attempt = container.attempt;
+        let Some(terminated) = terminated(container, now_ms) else {
+            // A number is taken once it is seen; that needs no record as long as the container is there.
+            self.next_attempt = self.next_attempt.max(attempt);
+            return false;
+        };
+        if attempt < self.next_attempt {
+            return false;
+        }
+        self.next_attempt = attempt.saturating_add(1);
+        self.exits.push(Exit {
+            attempt,
+            terminated,
+        });
+        if self.exits.len() > 2 {
+            self.exits.remove(0);
+        }
+        true
+    }
+
+    /// The newest end.
+    pub fn last_exit(&self) -> Option<&Exit> {
+        self.exits.last()
+    }
+}
+
+/// How a container ended; `None` while it has not.
+fn terminated(container: &Container, now_ms: i64) -> Option<ContainerStateTerminated> {
+    let id = container_id(&container.id);
+    match container.state {
+        ContainerState::Created | ContainerState::Running { .. } => None,
+        ContainerState::Exited {
+            code,
+            oom_killed,
+            started_at_ms,
+            finished_at_ms,
+        } => {
+            let exit_code = i32::try_from(code).unwrap_or(i32::MAX);
+            let reason = match (oom_killed, exit_code) {
+                (true, _) => "OOMKilled",
+                (false, 0) => "Completed",
+                (false, _) => "Error",
+            };
+            Some(ContainerStateTerminated {
+                exit_code,
+                reason: reason.to_owned(),
+                started_at: (started_at_ms > 0).then(|| to_time(started_at_ms)),
+                finished_at: Some(to_time(finished_at_ms)),
+                container_id: id,
+                ..Default::default()
+            })
+        }
+        ContainerState::Lost => Some(ContainerStateTerminated {
+            exit_code: LOST,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "The container's end was not seen: the machine or its runtime went down with it."
+                .to_owned(),
+            finished_at: Some(to_time(now_ms)),
+            container_id: id,
+            ..Default::default()
+        }),
+    }
+}
+
+/// A container's id as the API has it.
+pub fn container_id(id: &str) -> String {
+    format!("containerd://{id}")
+}

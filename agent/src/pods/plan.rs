@@ -1,0 +1,285 @@
+//! The next steps of a pod: a pure function of what it should be, what there is, and what is remembered.
+//!
+//! Invariants, asserted over generated cases: an attempt of a container is started only when no other attempt of it
+//! exists; what runs as it should is not touched; repeated application ends in a state that needs no step.
+
+use std::time::Duration;
+
+use barge_proto::v1::{self, Pod};
+
+use super::{
+    memory::{ContainerMemory, Memory, Observed},
+    spec::{RestartPolicy, containers, restart_policy},
+};
+use crate::runtime::{Container, ContainerState};
+
+/// What a pod on this node is meant for.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal<'a> {
+    /// To run.
+    Run(&'a Pod),
+    /// To end, its processes within this time.
+    End(Duration),
+}
+
+/// Something for the runtime to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the pod's network namespace.
+    CreateSandbox,
+    /// Make a container's image present.
+    Pull {
+        /// Name of the container.
+        container: String,
+    },
+    /// Create and start a container.
+    Start {
+        /// Name of the container.
+        container: String,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Stop a container.
+    Stop {
+        /// The runtime's id.
+        id: String,
+        /// Between TERM and KILL.
+        grace: Duration,
+    },
+    /// Remove a container that does not run.
+    Remove {
+        /// The runtime's id.
+        id: String,
+    },
+    /// Remove the network namespace and whatever else is left.
+    RemoveSandbox,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Steps that do not depend on each other: they may be done at once. Plan again afterwards.
+    pub steps: Vec<Step>,
+    /// When to plan again although nothing happened, in milliseconds since the epoch.
+    pub wake_ms: Option<i64>,
+    /// Nothing of the pod is left.
+    pub gone: bool,
+}
+
+impl Plan {
+    fn wake(&mut self, at_ms: Option<i64>) {
+        self.wake_ms = match (self.wake_ms, at_ms) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// Plans the next steps of a pod.
+pub fn next_steps(goal: Goal<'_>, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
+    match goal {
+        Goal::Run(pod) => run(pod, observed, memory, now_ms),
+        Goal::End(grace) => end(grace, observed, memory, now_ms),
+    }
+}
+
+fn end(grace: Duration, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
+    let mut plan = Plan::default();
+    if let Some(until) = memory.teardown.until(now_ms) {
+        plan.wake(Some(until));
+        return plan;
+    }
+    for container in &observed.containers {
+        plan.steps.push(clear(container, grace));
+    }
+    if observed.containers.is_empty() {
+        // Also without a sandbox in sight: more than it may be left.
+        if observed.sandbox.is_some() || !memory.removed {
+            plan.steps.push(Step::RemoveSandbox);
+        } else {
+            plan.gone = true;
+        }
+    }
+    plan
+}
+
+/// The step that brings a container nearer to not being there.
+fn clear(container: &Container, grace: Duration) -> Step {
+    let id = container.id.clone();
+    match container.state {
+        ContainerState::Running { .. } => Step::Stop { id, grace },
+        _ => Step::Remove { id },
+    }
+}
+
+fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
+    let mut plan = Plan::default();
+    if memory.finished.is_some() {
+        return plan;
+    }
+    clear_strays(pod, observed, memory, now_ms, &mut plan);
+    let policy = restart_policy(pod);
+    let mut wanted = false;
+    for container in containers(pod) {
+        let none = ContainerMemory::default();
+        let remembered = memory.containers.get(&container.name).unwrap_or(&none);
+        let cleared = match observed.current(&container.name) {
+            None if !starts_again(policy, remembered) => continue,
+            None => true,
+            Some(current) => match current.state {
+                ContainerState::Running { .. } => continue,
+                ContainerState::Created => false,
+                ContainerState::Exited { .. } | ContainerState::Lost => {
+                    if !starts_again(policy, remembered) {
+                        continue;
+                    }
+                    false
+                }
+            },
+        };
+        if let Some(until) = crash_wait(remembered, now_ms) {
+            plan.wake(Some(until));
+            continue;
+        }
+        wanted = true;
+        let here = Here {
+            observed,
+            memory,
+            now_ms,
+        };
+        prepare(container, remembered, here, cleared, &mut plan);
+    }
+    if wanted && !observed.has_network() && !orphaned(observed) {
+        match memory.sandbox.until(now_ms) {
+            None => plan.steps.push(Step::CreateSandbox),
+            until => plan.wake(until),
+        }
+    }
+    plan
+}
+
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    observed: &'a Observed,
+    memory: &'a Memory,
+    now_ms: i64,
+}
+
+/// The steps of a container that should run and does not. `cleared`: no attempt of it is there.
+fn prepare(
+    container: &v1::Container,
+    remembered: &ContainerMemory,
+    here: Here<'_>,
+    cleared: bool,
+    plan: &mut Plan,
+) {
+    let Here {
+        observed,
+        memory,
+        now_ms,
+    } = here;
+    if let Some(until) = remembered.start.until(now_ms) {
+        plan.wake(Some(until));
+        return;
+    }
+    let name = &container.name;
+    if !cleared {
+        // Old attempts first: two are never there at once. Its end is on record by now.
+        let attempts = observed.containers.iter().filter(|c| c.name == *name);
+        let steps = attempts
+            .filter(|old| !is_running(old))
+            .map(|old| Step::Remove { id: old.id.clone() });
+        tear_down(steps.collect(), memory, now_ms, plan);
+    }
+    if remembered.image.is_none() {
+        match remembered.pull.until(now_ms) {
+            None => plan.steps.push(Step::Pull {
+                container: name.clone(),
+            }),
+            until => plan.wake(until),
+        }
+        return;
+    }
+    if cleared && observed.has_network() {
+        plan.steps.push(Step::Start {
+            container: name.clone(),
+            attempt: remembered.next_attempt,
+        });
+    }
+}
+
+/// Clears what is of this pod and should not be: containers that the pod does not have, attempts older than the newest,
+/// and containers whose network namespace is gone.
+fn clear_strays(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64, plan: &mut Plan) {
+    let grace = super::spec::grace(Some(pod));
+    let orphaned = orphaned(observed);
+    let strays = observed.containers.iter().filter(|container| {
+        let known = containers(pod).iter().any(|c| c.name == container.name);
+        let newest = observed
+            .current(&container.name)
+            .is_some_and(|current| current.id == container.id);
+        !known || !newest || (orphaned && is_running(container))
+    });
+    let steps = strays.map(|container| clear(container, grace));
+    tear_down(steps.collect(), memory, now_ms, plan);
+}
+
+/// Adds steps that stop or remove, each once, unless such a step failed a moment ago.
+fn tear_down(steps: Vec<Step>, memory: &Memory, now_ms: i64, plan: &mut Plan) {
+    if steps.is_empty() {
+        return;
+    }
+    if let Some(until) = memory.teardown.until(now_ms) {
+        plan.wake(Some(until));
+        return;
+    }
+    for step in steps {
+        if !plan.steps.contains(&step) {
+            plan.steps.push(step);
+        }
+    }
+}
+
+/// Containers run although the pod's network namespace is gone: they can reach nothing.
+fn orphaned(observed: &Observed) -> bool {
+    observed.sandbox.is_none() && observed.containers.iter().any(is_running)
+}
+
+fn is_running(container: &Container) -> bool {
+    matches!(container.state, ContainerState::Running { .. })
+}
+
+/// Whether a container that does not run should.
+fn starts_again(policy: RestartPolicy, remembered: &ContainerMemory) -> bool {
+    match (remembered.last_exit(), policy) {
+        (None, _) | (Some(_), RestartPolicy::Always) => true,
+        (Some(_), RestartPolicy::Never) => false,
+        (Some(exit), RestartPolicy::OnFailure) => exit.terminated.exit_code != 0,
+    }
+}
+
+/// Until when the back-off holds a container; `None` when it may start.
+pub fn crash_wait(remembered: &ContainerMemory, now_ms: i64) -> Option<i64> {
+    let exit = remembered.last_exit()?;
+    remembered.crash.until(exit.finished_ms(), now_ms)
+}
+
+/// Whether all containers of a pod have ended and none will start again.
+pub fn is_finished(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
+    let policy = restart_policy(pod);
+    !containers(pod).is_empty()
+        && containers(pod).iter().all(|container| {
+            let running = observed
+                .containers
+                .iter()
+                .any(|c| c.name == container.name && is_running(c));
+            let ended = memory
+                .containers
+                .get(&container.name)
+                .is_some_and(|m| m.last_exit().is_some() && !starts_again(policy, m));
+            !running && ended
+        })
+}
+
+#[cfg(test)]
+mod tests;

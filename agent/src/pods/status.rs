@@ -1,0 +1,301 @@
+//! What to say about a pod: a pure function, by Kubernetes' rules.
+
+use barge_proto::v1::{
+    self, Condition, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, Pod, PodIp, PodStatus,
+};
+
+use super::{
+    memory::{ContainerMemory, Memory, Observed, container_id},
+    plan::crash_wait,
+    spec::{RestartPolicy, containers, restart_policy},
+};
+use crate::{
+    clock::to_time,
+    runtime,
+};
+
+/// For how long a failed pull is ErrImagePull before it is ImagePullBackOff, in milliseconds.
+pub const FRESH_MS: i64 = 2000;
+
+/// What a status is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The pod as the managers know it.
+    pub pod: &'a Pod,
+    /// What the runtime has of it.
+    pub observed: &'a Observed,
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// The node's address.
+    pub host_ip: &'a str,
+    /// The pod is being ended.
+    pub ending: bool,
+    /// Milliseconds since the epoch.
+    pub now_ms: i64,
+    /// What was said before, for the times of transitions.
+    pub previous: Option<&'a PodStatus>,
+}
+
+/// One of the three.
+enum State {
+    Waiting(ContainerStateWaiting),
+    Running(ContainerStateRunning),
+    Terminated(ContainerStateTerminated),
+}
+
+impl From<State> for ContainerState {
+    fn from(state: State) -> Self {
+        let mut all = Self::default();
+        match state {
+            State::Waiting(waiting) => all.waiting = Some(waiting),
+            State::Running(running) => all.running = Some(running),
+            State::Terminated(terminated) => all.terminated = Some(terminated),
+        }
+        all
+    }
+}
+
+/// The pod's status.
+pub fn status(view: View<'_>) -> PodStatus {
+    if let Some(finished) = &view.memory.finished {
+        return finished.clone();
+    }
+    let statuses: Vec<_> = containers(view.pod)
+        .iter()
+        .map(|container| container_status(view, container))
+        .collect();
+    let phase = phase(view, &statuses);
+    let ips = view.memory.ips.iter().map(ToString::to_string);
+    let pod_ips: Vec<_> = ips.map(|ip| PodIp { ip }).collect();
+    PodStatus {
+        conditions: conditions(view, phase, &statuses),
+        phase: phase.to_owned(),
+        host_ip: view.host_ip.to_owned(),
+        pod_ip: pod_ips.first().map(|p| p.ip.clone()).unwrap_or_default(),
+        pod_ips,
+        start_time: Some(start_time(view)),
+        container_statuses: statuses,
+        ..Default::default()
+    }
+}
+
+fn start_time(view: View<'_>) -> v1::Time {
+    let known = view.previous.and_then(|previous| previous.start_time);
+    known.unwrap_or_else(|| match view.memory.started_ms {
+        0 => to_time(view.now_ms),
+        ms => to_time(ms),
+    })
+}
+
+fn container_status(view: View<'_>, container: &v1::Container) -> ContainerStatus {
+    let none = ContainerMemory::default();
+    let memory = view
+        .memory
+        .containers
+        .get(&container.name)
+        .unwrap_or(&none);
+    let current = view.observed.current(&container.name);
+    let state = container_state(view, container, memory, current);
+    let running = matches!(state, State::Running(_));
+    let attempt = current
+        .map(|current| current.attempt)
+        .or(memory.last_exit().map(|exit| exit.attempt));
+    // The state before this one: the newest end that is not what `state` tells already.
+    let told = match &state {
+        State::Terminated(terminated) => Some(&terminated.container_id),
+        _ => None,
+    };
+    let last = memory
+        .exits
+        .iter()
+        .rev()
+        .find(|exit| Some(&exit.terminated.container_id) != told);
+    ContainerStatus {
+        name: container.name.clone(),
+        ready: running && !view.ending,
+        started: Some(running),
+        restart_count: attempt.map_or(0, |n| i32::try_from(n).unwrap_or(i32::MAX)),
+        image: container.image.clone(),
+        image_id: current.map(|c| c.image_id.clone()).unwrap_or_default(),
+        container_id: match current {
+            Some(current) => container_id(&current.id),
+            None => memory
+                .last_exit()
+                .map(|exit| exit.terminated.container_id.clone())
+                .unwrap_or_default(),
+        },
+        last_state: last.map(|exit| State::Terminated(exit.terminated.clone()).into()),
+        state: Some(state.into()),
+    }
+}
+
+fn container_state(
+    view: View<'_>,
+    container: &v1::Container,
+    memory: &ContainerMemory,
+    current: Option<&runtime::Container>,
+) -> State {
+    if let Some(runtime::ContainerState::Running { started_at_ms, .. }) = current.map(|c| &c.state) {
+        return State::Running(ContainerStateRunning {
+            started_at: Some(to_time(*started_at_ms)),
+        });
+    }
+    let exit = memory.last_exit();
+    let restarts = exit.is_some_and(|exit| match restart_policy(view.pod) {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => exit.terminated.exit_code != 0,
+        RestartPolicy::Never => false,
+    });
+    if let Some(exit) = exit
+        && (view.ending || !restarts)
+    {
+        return State::Terminated(exit.terminated.clone());
+    }
+    if let Some(waiting) = waiting_for_retry(view, container, memory) {
+        return State::Waiting(waiting);
+    }
+    match exit {
+        Some(_) if crash_wait(memory, view.now_ms).is_some() => {
+            State::Waiting(crash_loop(view, container, memory))
+        }
+        Some(exit) => State::Terminated(exit.terminated.clone()),
+        None => State::Waiting(waiting("ContainerCreating", String::new())),
+    }
+}
+
+/// What a container waits for that failed before.
+fn waiting_for_retry(
+    view: View<'_>,
+    container: &v1::Container,
+    memory: &ContainerMemory,
+) -> Option<ContainerStateWaiting> {
+    if let Some(failure) = &memory.pull.failure {
+        let fresh = view.now_ms - failure.failed_ms < FRESH_MS;
+        return Some(match failure.reason {
+            "ErrImagePull" if !fresh => waiting(
+                "ImagePullBackOff",
+                format!(
+                    "Back-off pulling image \"{}\": {}",
+                    container.image, failure.message
+                ),
+            ),
+            reason => waiting(reason, failure.message.clone()),
+        });
+    }
+    if let Some(failure) = &memory.start.failure {
+        return Some(waiting(failure.reason, failure.message.clone()));
+    }
+    let failure = view.memory.sandbox.failure.as_ref()?;
+    Some(waiting("ContainerCreating", failure.message.clone()))
+}
+
+fn crash_loop(
+    view: View<'_>,
+    container: &v1::Container,
+    memory: &ContainerMemory,
+) -> ContainerStateWaiting {
+    let meta = view.pod.metadata.clone().unwrap_or_default();
+    let message = format!(
+        "back-off {}s restarting failed container={} pod={}_{}({})",
+        memory.crash.delay_ms / 1000,
+        container.name,
+        meta.name,
+        meta.namespace,
+        meta.uid
+    );
+    waiting("CrashLoopBackOff", message)
+}
+
+fn waiting(reason: &str, message: String) -> ContainerStateWaiting {
+    ContainerStateWaiting {
+        reason: reason.to_owned(),
+        message,
+    }
+}
+
+/// Kubernetes' getPhase.
+fn phase(view: View<'_>, statuses: &[ContainerStatus]) -> &'static str {
+    let (mut waiting, mut running, mut succeeded, mut failed) = (0, 0, 0, 0);
+    for status in statuses {
+        let state = status.state.clone().unwrap_or_default();
+        match (state.running, state.terminated) {
+            (Some(_), _) => running += 1,
+            (None, Some(terminated)) if terminated.exit_code == 0 => succeeded += 1,
+            (None, Some(_)) => failed += 1,
+            // It ran before and will again.
+            (None, None) if status.last_state.is_some() => failed += 1,
+            (None, None) => waiting += 1,
+        }
+    }
+    if waiting > 0 || statuses.is_empty() {
+        return "Pending";
+    }
+    if running > 0 {
+        return "Running";
+    }
+    match restart_policy(view.pod) {
+        // Ended for good, whatever the policy.
+        _ if view.ending && failed == 0 => "Succeeded",
+        _ if view.ending => "Failed",
+        RestartPolicy::Always => "Running",
+        _ if failed == 0 && succeeded == statuses.len() => "Succeeded",
+        RestartPolicy::Never => "Failed",
+        RestartPolicy::OnFailure => "Running",
+    }
+}
+
+fn conditions(view: View<'_>, phase: &str, statuses: &[ContainerStatus]) -> Vec<Condition> {
+    let unready: Vec<_> = statuses
+        .iter()
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
+    let (ready, reason, message) = match phase {
+        "Succeeded" => ("False", "PodCompleted", String::new()),
+        "Failed" => ("False", "PodFailed", String::new()),
+        _ if unready.is_empty() => ("True", "", String::new()),
+        _ => {
+            let names = unready.join(" ");
+            let message = format!("containers with unready status: [{names}]");
+            ("False", "ContainersNotReady", message)
+        }
+    };
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+        let before = view
+            .previous
+            .and_then(|previous| previous.conditions.iter().find(|c| c.r#type == kind));
+        let since = before
+            .filter(|before| before.status == status)
+            .and_then(|before| before.last_transition_time)
+            .unwrap_or_else(|| to_time(view.now_ms));
+        Condition {
+            r#type: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_transition_time: Some(since),
+            ..Default::default()
+        }
+    };
+    vec![
+        condition("Initialized", "True", "", ""),
+        condition("Ready", ready, reason, &message),
+        condition("ContainersReady", ready, reason, &message),
+        condition("PodScheduled", "True", "", ""),
+    ]
+}
+
+/// When the status changes although nothing happens: a failed pull becomes a back-off.
+pub fn changes_at(memory: &Memory, now_ms: i64) -> Option<i64> {
+    memory
+        .containers
+        .values()
+        .filter_map(|container| container.pull.failure.as_ref())
+        .map(|failure| failure.failed_ms + FRESH_MS)
+        .filter(|at| *at > now_ms)
+        .min()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Carries out the steps of one pod, one plan after the other, and says how the pod is.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use barge_proto::v1::{Pod, PodStatus};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    lister::Lister,
+    memory::{Memory, Observed},
+    plan::{self, Goal, Plan},
+    record::RecordFile,
+    spec,
+    status::{self, View},
+};
+use crate::{clock::Clock, events::Recorder, outbox::Outbox, runtime::Runtime};
+
+mod steps;
+
+/// What all workers share.
+pub struct Shared {
+    pub runtime: Arc<dyn Runtime>,
+    pub clock: Arc<dyn Clock>,
+    pub lister: Lister,
+    pub outbox: Arc<Outbox>,
+    pub recorder: Recorder,
+    pub host_ip: watch::Receiver<String>,
+    /// Bounds what loads the machine: creations and removals at a time.
+    pub creations: Semaphore,
+    /// Bounds pulls at a time.
+    pub pulls: Semaphore,
+}
+
+/// What the managers say of the pod.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The pod; `None` when they no longer know it.
+    pub pod: Option<Arc<Pod>>,
+    /// Which full set it comes from.
+    pub epoch: u64,
+}
+
+/// A pod's worker, from outside.
+pub struct Handle {
+    pub wanted: watch::Sender<Wanted>,
+    /// Something happened to the pod's containers.
+    pub changed: Arc<Notify>,
+}
+
+pub struct Worker {
+    pub uid: String,
+    pub shared: Arc<Shared>,
+    pub wanted: watch::Receiver<Wanted>,
+    pub changed: Arc<Notify>,
+    pub record: RecordFile,
+    pub stop: CancellationToken,
+}
+
+/// The worker's own.
+struct Pad {
+    observed: Observed,
+    memory: Memory,
+    /// The newest pod that the managers sent: its end needs its name and its grace.
+    pod: Option<Arc<Pod>>,
+    reported: Option<PodStatus>,
+    epoch: u64,
+    /// What is on disk is older than the memory.
+    unsaved: bool,
+    /// Containers whose back-off has been told, with the attempt that waits.
+    told: BTreeSet<(String, u32)>,
+}
+
+impl Worker {
+    /// Works until nothing of the pod is left, or until stopped; then containers stay as they are.
+    pub async fn run(mut self, inventory: Arc<crate::runtime::Inventory>) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let mut pad = Pad {
+            observed: Observed::of(&inventory, &self.uid),
+            memory: self.record.load(),
+            reported: wanted.pod.as_ref().and_then(|pod| pod.status.clone()),
+            pod: wanted.pod,
+            epoch: wanted.epoch,
+            unsaved: false,
+            told: BTreeSet::new(),
+        };
+        drop(inventory);
+        while !self.stop.is_cancelled() {
+            let plan = self.decide(&mut pad);
+            if plan.gone {
+                return self.finish(&mut pad);
+            }
+            if plan.steps.is_empty() {
+                if !self.wait(&mut pad, plan.wake_ms).await {
+                    return;
+                }
+            } else if self.perform(&mut pad, plan.steps).await && !self.relist(&mut pad).await {
+                return;
+            }
+            self.take_wanted(&mut pad);
+        }
+    }
+
+    /// Learns, says how the pod is, and plans.
+    fn decide(&mut self, pad: &mut Pad) -> Plan {
+        let now = self.shared.clock.now_ms();
+        if pad.memory.started_ms == 0 {
+            pad.memory.started_ms = now;
+        }
+        pad.unsaved |= pad.memory.absorb(&pad.observed, now);
+        let ending = self.is_ending(pad);
+        if let Some(pod) = pad.pod.clone()
+            && !ending
+            && pad.memory.finished.is_none()
+            && plan::is_finished(&pod, &pad.observed, &pad.memory)
+        {
+            pad.memory.finished = Some(self.status(pad, &pod, false, now));
+            pad.unsaved = true;
+        }
+        if pad.unsaved {
+            match self.record.save(&pad.memory) {
+                Ok(()) => pad.unsaved = false,
+                Err(error) => {
+                    tracing::warn!(pod = self.uid, %error, "cannot write the pod's record");
+                    // What depends on it waits: a number must not be given twice.
+                    return Plan {
+                        wake_ms: Some(now + 1000),
+                        ..Plan::default()
+                    };
+                }
+            }
+        }
+        self.report(pad, now);
+        let plan = match (&pad.pod, ending) {
+            (Some(pod), false) => {
+                plan::next_steps(Goal::Run(pod), &pad.observed, &pad.memory, now)
+            }
+            (pod, _) => {
+                let goal = Goal::End(spec::grace(pod.as_deref()));
+                plan::next_steps(goal, &pad.observed, &pad.memory, now)
+            }
+        };
+        if !ending {
+            self.tell_back_off(pad, now);
+        }
+        plan
+    }
+
+    fn is_ending(&self, pad: &Pad) -> bool {
+        self.wanted.borrow().pod.is_none() || pad.pod.as_deref().is_none_or(spec::is_ending)
+    }
+
+    fn status(&self, pad: &Pad, pod: &Pod, ending: bool, now_ms: i64) -> PodStatus {
+        let host_ip = self.shared.host_ip.borrow().clone();
+        status::status(View {
+            pod,
+            observed: &pad.observed,
+            memory: &pad.memory,
+            host_ip: &host_ip,
+            ending,
+            now_ms,
+            previous: pad.reported.as_ref(),
+        })
+    }
+
+    fn report(&self, pad: &mut Pad, now: i64) {
+        // Of a pod that the managers do not know there is nothing to say.
+        if self.wanted.borrow().pod.is_none() {
+            return;
+        }
+        let Some(pod) = pad.pod.clone() else { return };
+        let status = self.status(pad, &pod, self.is_ending(pad), now);
+        if pad.reported.as_ref() != Some(&status) {
+            self.shared.outbox.pod_status(&self.uid, status.clone());
+            pad.reported = Some(status);
+        }
+    }
+
+    /// Waits for news. False when stopped.
+    async fn wait(&mut self, pad: &mut Pad, wake_ms: Option<i64>) -> bool {
+        let now = self.shared.clock.now_ms();
+        let refresh = status::changes_at(&pad.memory, now);
+        let wake = [wake_ms, refresh].into_iter().flatten().min();
+        let timer = async {
+            match wake {
+                Some(at) => {
+                    let ms = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
+                    tokio::time::sleep(Duration::from_millis(ms.max(1))).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = timer => true,
+            changed = self.wanted.changed() => changed.is_ok(),
+            () = self.changed.notified() => self.relist(pad).await,
+        }
+    }
+
+    async fn relist(&mut self, pad: &mut Pad) -> bool {
+        let Some(inventory) = self.shared.lister.fresh(&self.stop).await else {
+            return false;
+        };
+        pad.observed = Observed::of(&inventory, &self.uid);
+        true
+    }
+
+    fn take_wanted(&mut self, pad: &mut Pad) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        if let Some(pod) = wanted.pod {
+            if wanted.epoch != pad.epoch {
+                // Another session's full set tells what the managers have of the pod now; when that is not what
+                // was said last (they were restored, or keep less), it is said again.
+                pad.epoch = wanted.epoch;
+                if pod.status != pad.reported {
+                    self.say_again(pad);
+                }
+            }
+            pad.pod = Some(pod);
+        }
+    }
+
+    fn say_again(&self, pad: &Pad) {
+        if let Some(status) = &pad.reported {
+            self.shared.outbox.pod_status(&self.uid, status.clone());
+        }
+    }
+
+    /// Nothing is left. The record goes first: a death before the report only repeats the removal of nothing.
+    fn finish(&self, pad: &mut Pad) {
+        if let Err(error) = self.record.remove() {
+            tracing::warn!(pod = self.uid, %error, "cannot remove the pod's record");
+        }
+        if self.wanted.borrow().pod.is_some() {
+            self.shared
+                .outbox
+                .pod_gone(&self.uid, pad.reported.take());
+        } else {
+            self.shared.outbox.forget(&self.uid);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The last assignment, on disk: what a node runs when it starts and no manager can be reached.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use barge_proto::v1::{Assignment, ObjectMeta, Welcome};
+use prost::Message;
+
+use crate::{desired::Desired, files};
+
+/// The folder of the assignment's files.
+#[derive(Debug, Clone)]
+pub struct AssignmentFiles {
+    folder: PathBuf,
+}
+
+/// Why an assignment could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct SavedError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Written after the parts it speaks of: with an older one the parts are only newer than it says, which is harmless.
+#[derive(Clone, PartialEq, Message)]
+struct Acted {
+    #[prost(string, tag = "1")]
+    cluster_id: String,
+    #[prost(uint64, tag = "2")]
+    revision: u64,
+}
+
+/// Services, endpoints, peers, and what the cluster said of itself.
+#[derive(Clone, PartialEq, Message)]
+struct Network {
+    #[prost(message, optional, tag = "1")]
+    assignment: Option<Assignment>,
+    #[prost(message, optional, tag = "2")]
+    welcome: Option<Welcome>,
+}
+
+impl AssignmentFiles {
+    /// Files in this folder, which is made when it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(folder: PathBuf) -> Result<Self, SavedError> {
+        fs::create_dir_all(&folder).map_err(|source| SavedError {
+            path: folder.clone(),
+            source,
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// What was kept of this cluster; nothing when there is none, or when it cannot be read: then nothing is done
+    /// before a manager was heard.
+    pub fn load(&self, cluster_id: &str) -> Desired {
+        match self.read(cluster_id) {
+            Ok(desired) => desired,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the last assignment; waiting for a manager");
+                Desired::default()
+            }
+        }
+    }
+
+    fn read(&self, cluster_id: &str) -> Result<Desired, SavedError> {
+        let acted: Acted = self.decode("acted")?;
+        if acted.cluster_id != cluster_id {
+            return Ok(Desired::default());
+        }
+        let pods: Assignment = self.decode("pods")?;
+        let network: Network = self.decode("network")?;
+        let known = network.assignment.unwrap_or_default();
+        let uid = |meta: &Option<ObjectMeta>| meta.clone().unwrap_or_default().uid;
+        Ok(Desired {
+            revision: acted.revision,
+            epoch: 0,
+            pods: table(pods.pods, |pod| uid(&pod.metadata)),
+            services: table(known.services, |service| uid(&service.metadata)),
+            endpoints: table(known.endpoints, |endpoints| uid(&endpoints.metadata)),
+            peers: table(known.peers, |peer| peer.node_uid.clone()),
+            welcome: network.welcome.map(Arc::new),
+        })
+    }
+
+    /// Makes durable what changed, then the revision.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(
+        &self,
+        cluster_id: &str,
+        desired: &Desired,
+        pods: bool,
+        network: bool,
+    ) -> Result<(), SavedError> {
+        if pods || !self.path("pods").exists() {
+            let assignment = Assignment {
+                pods: values(&desired.pods),
+                ..Default::default()
+            };
+            self.write("pods", &assignment)?;
+        }
+        if network || !self.path("network").exists() {
+            let assignment = Assignment {
+                services: values(&desired.services),
+                endpoints: values(&desired.endpoints),
+                peers: values(&desired.peers),
+                ..Default::default()
+            };
+            self.write(
+                "network",
+                &Network {
+                    assignment: Some(assignment),
+                    welcome: desired.welcome.as_deref().cloned(),
+                },
+            )?;
+        }
+        self.write(
+            "acted",
+            &Acted {
+                cluster_id: cluster_id.to_owned(),
+                revision: desired.revision,
+            },
+        )
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn write(&self, name: &str, message: &impl Message) -> Result<(), SavedError> {
+        let path = self.path(name);
+        files::write_atomic(&path, &message.encode_to_vec()).map_err(failed(&path))
+    }
+
+    fn decode<M: Message + Default>(&self, name: &str) -> Result<M, SavedError> {
+        let path = self.path(name);
+        let bytes = files::read_if_there(&path).map_err(failed(&path))?;
+        M::decode(bytes.unwrap_or_default().as_slice())
+            .map_err(|error| failed(&path)(io::Error::other(error)))
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> SavedError {
+    let path = path.to_owned();
+    move |source| SavedError {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn table<T>(
+    objects: Vec<T>,
+    uid: impl Fn(&T) -> String,
+) -> std::collections::BTreeMap<String, Arc<T>> {
+    let keyed = objects.into_iter().map(|object| (uid(&object), Arc::new(object)));
+    keyed.collect()
+}
+
+fn values<T: Clone>(table: &std::collections::BTreeMap<String, Arc<T>>) -> Vec<T> {
+    table.values().map(|object| T::clone(object)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use barge_proto::v1::{Pod, Service};
+
+    use super::*;
+
+    fn meta(uid: &str) -> Option<ObjectMeta> {
+        Some(ObjectMeta {
+            uid: uid.into(),
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn an_assignment_survives_and_another_clusters_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+        assert_eq!(files.load("a").revision, 0);
+        let assignment = Assignment {
+            revision: 7,
+            full: true,
+            pods: vec![Pod {
+                metadata: meta("p"),
+                ..Default::default()
+            }],
+            services: vec![Service {
+                metadata: meta("s"),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let (desired, touched) = Desired::default().apply(assignment, false).unwrap();
+        files
+            .save("a", &desired, touched.pods, touched.network)
+            .unwrap();
+        let loaded = files.load("a");
+        assert_eq!(loaded.revision, 7);
+        assert_eq!(loaded.epoch, 0);
+        assert_eq!(loaded.pods, desired.pods);
+        assert_eq!(loaded.services, desired.services);
+        assert!(files.load("b").pods.is_empty());
+        fs::write(folder.path().join("assigned/pods"), b"\xff\xff\xff").unwrap();
+        assert!(files.load("a").pods.is_empty());
+    }
+}

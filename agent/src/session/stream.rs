@@ -1,0 +1,266 @@
+//! One session with one manager.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use barge_proto::v1::{
+    AgentMessage, Assignment, Heartbeat, Hello, ManagerMessage, Welcome, agent_message::Message,
+    manager_message, session_client::SessionClient,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
+
+use super::Session;
+use crate::desired::{Desired, Refused};
+
+/// For the manager's first word.
+const GREETING: Duration = Duration::from_secs(10);
+/// Messages on their way to the manager; a heartbeat that finds it full waits, and the manager misses it.
+const OUTGOING: usize = 16;
+/// Between heartbeats, unless Welcome says otherwise.
+const HEARTBEAT_MS: u32 = 1000;
+/// An assignment of a large node, with all Services.
+const LARGEST_MESSAGE: usize = 64 << 20;
+
+/// Why a session ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// No session came about.
+    Unreachable(String),
+    /// The manager, or the connection to it.
+    Status {
+        /// What it said.
+        status: Status,
+        /// Whether it had welcomed this node before.
+        welcome: bool,
+    },
+    /// The manager closed the stream.
+    Closed,
+    /// What the manager sent must not be acted on.
+    Refused(Refused),
+    /// The assignment could not be kept, so it was not acted on.
+    Disk(String),
+}
+
+impl Ended {
+    /// Whether a session had begun.
+    pub fn was_welcome(&self) -> bool {
+        match self {
+            Self::Status { welcome, .. } => *welcome,
+            Self::Closed => true,
+            Self::Unreachable(_) | Self::Refused(_) | Self::Disk(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(message) => f.write_str(message),
+            Self::Status { status, .. } => write!(f, "{}: {}", status.code(), cause(status)),
+            Self::Closed => f.write_str("the manager closed it"),
+            Self::Refused(refused) => write!(f, "its assignment was refused: {refused}"),
+            Self::Disk(message) => write!(f, "cannot keep the assignment on disk: {message}"),
+        }
+    }
+}
+
+fn cause(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => barge_client::channel::root_cause(source),
+        None => status.message().to_owned(),
+    }
+}
+
+/// Holds a session until it ends.
+pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
+    let (outgoing, messages) = mpsc::channel(OUTGOING);
+    let hello = Message::Hello(Hello {
+        cluster_id: session.options.cluster_id.clone(),
+        acted_revision: session.desired.borrow().revision,
+        status: Some(session.options.node.borrow().clone()),
+    });
+    if send(&outgoing, hello).await.is_err() {
+        return Ended::Closed;
+    }
+    let mut client = SessionClient::new(channel.clone())
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE);
+    let connect = client.connect(ReceiverStream::new(messages));
+    let incoming = match timeout(GREETING, connect).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => {
+            return Ended::Status {
+                status,
+                welcome: false,
+            };
+        }
+        Err(_) => return Ended::Unreachable("no answer in time".to_owned()),
+    };
+    session.options.outbox.restart();
+    let (heartbeat, pace) = watch::channel(None);
+    let mut listener = Listener {
+        session,
+        address,
+        channel,
+        heartbeat,
+        has_full_set: false,
+        welcome: false,
+    };
+    tokio::select! {
+        ended = listener.listen(incoming) => ended,
+        // The other half of a broken stream: the listener knows why.
+        () = speak(session, &outgoing, pace) => Ended::Closed,
+    }
+}
+
+async fn send(outgoing: &mpsc::Sender<AgentMessage>, message: Message) -> Result<(), ()> {
+    let message = AgentMessage {
+        message: Some(message),
+    };
+    outgoing.send(message).await.map_err(|_| ())
+}
+
+/// Sends heartbeats and reports until the stream is gone. Nothing here waits for anything but the stream itself, so a
+/// slow disk or runtime delays no heartbeat.
+async fn speak(
+    session: &Session,
+    outgoing: &mpsc::Sender<AgentMessage>,
+    mut pace: watch::Receiver<Option<Duration>>,
+) {
+    // Not before Welcome: what is said earlier is said to somebody who may not be able to take it.
+    let Some(period) = pace.wait_for(Option::is_some).await.ok().and_then(|p| *p) else {
+        return std::future::pending().await;
+    };
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let sent = tokio::select! {
+            biased;
+            _ = ticks.tick() => send(outgoing, Message::Heartbeat(Heartbeat {})).await,
+            () = session.options.outbox.ready() => match session.options.outbox.take() {
+                Some(report) => {
+                    let sent = send(outgoing, Message::Report(report)).await;
+                    // There may be more.
+                    session.options.outbox.poke();
+                    sent
+                }
+                None => Ok(()),
+            },
+        };
+        if sent.is_err() {
+            // The listener is about to learn why.
+            return std::future::pending().await;
+        }
+    }
+}
+
+struct Listener<'a> {
+    session: &'a Session,
+    address: &'a str,
+    channel: Channel,
+    heartbeat: watch::Sender<Option<Duration>>,
+    has_full_set: bool,
+    welcome: bool,
+}
+
+impl Listener<'_> {
+    async fn listen(&mut self, mut incoming: Streaming<ManagerMessage>) -> Ended {
+        loop {
+            let message = if self.welcome {
+                incoming.message().await
+            } else {
+                match timeout(GREETING, incoming.message()).await {
+                    Ok(message) => message,
+                    Err(_) => return Ended::Unreachable("no welcome in time".to_owned()),
+                }
+            };
+            let message = match message {
+                Ok(Some(message)) => message.message,
+                Ok(None) => return Ended::Closed,
+                Err(status) => {
+                    return Ended::Status {
+                        status,
+                        welcome: self.welcome,
+                    };
+                }
+            };
+            if let Err(ended) = self.take(message).await {
+                return ended;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Option<manager_message::Message>) -> Result<(), Ended> {
+        use manager_message::Message;
+        match message {
+            Some(Message::Welcome(welcome)) => self.welcomed(welcome).await,
+            Some(Message::Assignment(assignment)) => self.assigned(assignment).await,
+            Some(Message::Ack(ack)) => {
+                self.session.options.outbox.acknowledge(ack.sequence);
+                Ok(())
+            }
+            Some(Message::OpenStream(request)) => {
+                let streams = &self.session.options.streams;
+                streams.open(self.channel.clone(), request);
+                Ok(())
+            }
+            // Something newer managers say; nothing depends on it yet.
+            None => Ok(()),
+        }
+    }
+
+    async fn welcomed(&mut self, welcome: Welcome) -> Result<(), Ended> {
+        self.welcome = true;
+        tracing::info!(manager = self.address, "connected");
+        let managers = &self.session.options.managers;
+        if !welcome.manager_addresses.is_empty() {
+            managers.learned(&welcome.manager_addresses);
+        }
+        let period = match welcome.heartbeat_ms {
+            0 => HEARTBEAT_MS,
+            ms => ms,
+        };
+        self.heartbeat
+            .send_replace(Some(Duration::from_millis(period.into())));
+        let mut next = Desired::clone(&self.session.desired.borrow());
+        if next.welcome.as_deref() == Some(&welcome) {
+            return Ok(());
+        }
+        next.welcome = Some(Arc::new(welcome));
+        self.publish(next, false, true).await
+    }
+
+    async fn assigned(&mut self, assignment: Assignment) -> Result<(), Ended> {
+        let full = assignment.full;
+        let revision = assignment.revision;
+        let (next, touched) = {
+            let present = self.session.desired.borrow().clone();
+            present
+                .apply(assignment, self.has_full_set)
+                .map_err(Ended::Refused)?
+        };
+        self.has_full_set |= full;
+        tracing::debug!(revision, full, ?touched, "assignment");
+        self.publish(next, touched.pods, touched.network).await
+    }
+
+    /// Durable first, acted on second: an agent that dies in between must not fall for something older.
+    async fn publish(&self, next: Desired, pods: bool, network: bool) -> Result<(), Ended> {
+        let next = Arc::new(next);
+        let (files, cluster) = (
+            self.session.options.files.clone(),
+            self.session.options.cluster_id.clone(),
+        );
+        let kept = next.clone();
+        tokio::task::spawn_blocking(move || files.save(&cluster, &kept, pods, network))
+            .await
+            .map_err(|error| Ended::Disk(error.to_string()))?
+            .map_err(|error| Ended::Disk(error.to_string()))?;
+        self.session.desired.send_replace(next);
+        Ok(())
+    }
+}
