@@ -11,7 +11,11 @@ use serde::Deserialize;
 
 /// The command line of `barge-agent`.
 #[derive(Debug, Parser)]
-#[command(name = "barge-agent", version, about = "A machine that runs containers for Barge")]
+#[command(
+    name = "barge-agent",
+    version,
+    about = "A machine that runs containers for Barge"
+)]
 pub struct Cli {
     /// What to be.
     #[command(subcommand)]
@@ -226,7 +230,8 @@ fn has_port(address: &str) -> bool {
 
 fn is_node_name(name: &str) -> bool {
     let fits = |label: &str| {
-        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let edge =
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         edge(label.chars().next())
             && edge(label.chars().last())
             && label
@@ -283,7 +288,12 @@ mod tests {
     fn a_wrong_setting_is_named() {
         let unknown = with_file("nodename = \"x\"", RunFlags::default()).unwrap_err();
         assert!(unknown.to_string().contains("nodename"), "{unknown}");
-        for (address, right) in [("a:1", true), ("[::1]:7101", true), ("a", false), ("a:0", false)] {
+        for (address, right) in [
+            ("a:1", true),
+            ("[::1]:7101", true),
+            ("a", false),
+            ("a:0", false),
+        ] {
             let flags = RunFlags {
                 join: vec![address.into()],
                 ..Default::default()

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use barge_proto::v1::{EventReport, ObjectReference, Pod, Service};
+use barge_proto::v1::{EventReport, Node, ObjectReference, Pod, Service};
 
 use crate::{
     clock::{Clock, to_time},
@@ -62,7 +62,13 @@ impl Recorder {
     ) {
         let now = self.clock.now_ms();
         let message = message.into();
-        tracing::debug!(kind = object.kind, name = object.name, reason, message, "event");
+        tracing::debug!(
+            kind = object.kind,
+            name = object.name,
+            reason,
+            message,
+            "event"
+        );
         if !self.allow(&object.uid, now) {
             return;
         }
@@ -118,6 +124,11 @@ pub fn pod_reference(pod: &Pod) -> ObjectReference {
     reference("Pod", pod.metadata.as_ref())
 }
 
+/// A node as events refer to it.
+pub fn node_reference(node: &Node) -> ObjectReference {
+    reference("Node", node.metadata.as_ref())
+}
+
 /// A Service as events refer to it.
 pub fn service_reference(service: &Service) -> ObjectReference {
     reference("Service", service.metadata.as_ref())
@@ -149,7 +160,12 @@ mod tests {
             ..Default::default()
         };
         for number in 0..BURST + 10 {
-            recorder.record(object("a"), Severity::Warning, "BackOff", number.to_string());
+            recorder.record(
+                object("a"),
+                Severity::Warning,
+                "BackOff",
+                number.to_string(),
+            );
         }
         for _ in 0..3 {
             recorder.record(object("b"), Severity::Normal, "Pulled", "image x");

@@ -4,13 +4,21 @@
 //! ([`desired`]), what does run is asked of a [`runtime`], and each pod's next step is a pure function of both
 //! ([`pods::plan`]).
 
+pub mod agent;
 pub mod carrier;
 pub mod clock;
 pub mod config;
 pub mod desired;
 pub mod events;
 pub mod files;
+pub mod logs;
+pub mod membership;
+pub mod node;
 pub mod outbox;
 pub mod pods;
+pub mod routes;
 pub mod runtime;
+pub mod services;
 pub mod session;
+#[cfg(test)]
+mod testing;

@@ -156,6 +156,12 @@ impl Outbox {
         self.ready.notify_one();
     }
 
+    /// Whether anything is not acknowledged yet.
+    pub fn is_waiting(&self) -> bool {
+        let state = self.lock();
+        !state.pods.is_empty() || !state.events.is_empty() || state.node.is_some()
+    }
+
     /// Wakes whoever waits in `ready`.
     pub fn poke(&self) {
         self.ready.notify_one();
@@ -262,10 +268,10 @@ mod tests {
         assert!(outbox.take().is_none());
         outbox.acknowledge(last);
         let rest = outbox.take().unwrap();
-        assert_eq!(rest.events.last().unwrap().message, (EVENTS + 9).to_string());
         assert_eq!(
-            rest.events.len(),
-            EVENTS - IN_FLIGHT * EVENTS_PER_REPORT
+            rest.events.last().unwrap().message,
+            (EVENTS + 9).to_string()
         );
+        assert_eq!(rest.events.len(), EVENTS - IN_FLIGHT * EVENTS_PER_REPORT);
     }
 }

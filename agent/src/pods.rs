@@ -12,4 +12,7 @@ pub mod spec;
 pub mod status;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use manager::{Options, PodManager};

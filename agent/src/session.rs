@@ -67,16 +67,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that begins with what is on disk, and the receiver of what the node should run.
-    pub fn new(options: Options) -> (Self, watch::Receiver<Arc<Desired>>) {
-        let desired = options.files.load(&options.cluster_id);
-        let (desired, receiver) = watch::channel(Arc::new(desired));
-        let session = Self {
+    /// A session that goes on from what `desired` holds, and puts there what managers assign.
+    pub fn new(options: Options, desired: watch::Sender<Arc<Desired>>) -> Self {
+        Self {
             options,
             desired,
             away: AtomicBool::new(false),
-        };
-        (session, receiver)
+        }
     }
 
     /// Keeps a session with some manager until `stop` is cancelled. Losing them changes nothing on this machine.

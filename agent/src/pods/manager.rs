@@ -39,7 +39,9 @@ pub struct Options {
     /// What should run.
     pub desired: watch::Receiver<Arc<Desired>>,
     /// The node's address.
-    pub host_ip: watch::Receiver<String>,
+    pub host_ip: String,
+    /// Whether sandboxes can be made; those that are there need not wait.
+    pub network_ready: watch::Receiver<bool>,
     /// A folder per pod is in here; the agent keeps its record there.
     pub pods_dir: PathBuf,
     /// Sandboxes and containers created or removed at a time.
@@ -73,6 +75,7 @@ impl PodManager {
             outbox: options.outbox,
             recorder: options.recorder,
             host_ip: options.host_ip,
+            network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
             pulls: Semaphore::new(options.parallel_pulls.max(1)),
         };

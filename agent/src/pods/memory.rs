@@ -202,8 +202,9 @@ fn terminated(container: &Container, now_ms: i64) -> Option<ContainerStateTermin
         ContainerState::Lost => Some(ContainerStateTerminated {
             exit_code: LOST,
             reason: "ContainerStatusUnknown".to_owned(),
-            message: "The container's end was not seen: the machine or its runtime went down with it."
-                .to_owned(),
+            message:
+                "The container's end was not seen: the machine or its runtime went down with it."
+                    .to_owned(),
             finished_at: Some(to_time(now_ms)),
             container_id: id,
             ..Default::default()

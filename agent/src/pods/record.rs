@@ -105,15 +105,16 @@ impl From<&Memory> for Record {
             attempt: exit.attempt,
             terminated: Some(exit.terminated.clone()),
         };
-        let containers = memory.containers.iter().map(|(name, container)| {
-            ContainerRecord {
+        let containers = memory
+            .containers
+            .iter()
+            .map(|(name, container)| ContainerRecord {
                 name: name.clone(),
                 next_attempt: container.next_attempt,
                 exits: container.exits.iter().map(exit).collect(),
                 delay_ms: container.crash.delay_ms,
                 restarted_ms: container.crash.restarted_ms,
-            }
-        });
+            });
         Self {
             containers: containers.collect(),
             finished: memory.finished.clone(),

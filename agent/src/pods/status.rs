@@ -10,10 +10,7 @@ use super::{
     plan::crash_wait,
     spec::{RestartPolicy, containers, restart_policy},
 };
-use crate::{
-    clock::to_time,
-    runtime,
-};
+use crate::{clock::to_time, runtime};
 
 /// For how long a failed pull is ErrImagePull before it is ImagePullBackOff, in milliseconds.
 pub const FRESH_MS: i64 = 2000;
@@ -90,11 +87,7 @@ fn start_time(view: View<'_>) -> v1::Time {
 
 fn container_status(view: View<'_>, container: &v1::Container) -> ContainerStatus {
     let none = ContainerMemory::default();
-    let memory = view
-        .memory
-        .containers
-        .get(&container.name)
-        .unwrap_or(&none);
+    let memory = view.memory.containers.get(&container.name).unwrap_or(&none);
     let current = view.observed.current(&container.name);
     let state = container_state(view, container, memory, current);
     let running = matches!(state, State::Running(_));
@@ -136,7 +129,8 @@ fn container_state(
     memory: &ContainerMemory,
     current: Option<&runtime::Container>,
 ) -> State {
-    if let Some(runtime::ContainerState::Running { started_at_ms, .. }) = current.map(|c| &c.state) {
+    if let Some(runtime::ContainerState::Running { started_at_ms, .. }) = current.map(|c| &c.state)
+    {
         return State::Running(ContainerStateRunning {
             started_at: Some(to_time(*started_at_ms)),
         });

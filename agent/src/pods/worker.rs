@@ -25,7 +25,8 @@ pub struct Shared {
     pub lister: Lister,
     pub outbox: Arc<Outbox>,
     pub recorder: Recorder,
-    pub host_ip: watch::Receiver<String>,
+    pub host_ip: String,
+    pub network_ready: watch::Receiver<bool>,
     /// Bounds what loads the machine: creations and removals at a time.
     pub creations: Semaphore,
     /// Bounds pulls at a time.
@@ -132,9 +133,7 @@ impl Worker {
         }
         self.report(pad, now);
         let plan = match (&pad.pod, ending) {
-            (Some(pod), false) => {
-                plan::next_steps(Goal::Run(pod), &pad.observed, &pad.memory, now)
-            }
+            (Some(pod), false) => plan::next_steps(Goal::Run(pod), &pad.observed, &pad.memory, now),
             (pod, _) => {
                 let goal = Goal::End(spec::grace(pod.as_deref()));
                 plan::next_steps(goal, &pad.observed, &pad.memory, now)
@@ -151,12 +150,11 @@ impl Worker {
     }
 
     fn status(&self, pad: &Pad, pod: &Pod, ending: bool, now_ms: i64) -> PodStatus {
-        let host_ip = self.shared.host_ip.borrow().clone();
         status::status(View {
             pod,
             observed: &pad.observed,
             memory: &pad.memory,
-            host_ip: &host_ip,
+            host_ip: &self.shared.host_ip,
             ending,
             now_ms,
             previous: pad.reported.as_ref(),
@@ -233,9 +231,7 @@ impl Worker {
             tracing::warn!(pod = self.uid, %error, "cannot remove the pod's record");
         }
         if self.wanted.borrow().pod.is_some() {
-            self.shared
-                .outbox
-                .pod_gone(&self.uid, pad.reported.take());
+            self.shared.outbox.pod_gone(&self.uid, pad.reported.take());
         } else {
             self.shared.outbox.forget(&self.uid);
         }

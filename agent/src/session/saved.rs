@@ -159,7 +159,9 @@ fn table<T>(
     objects: Vec<T>,
     uid: impl Fn(&T) -> String,
 ) -> std::collections::BTreeMap<String, Arc<T>> {
-    let keyed = objects.into_iter().map(|object| (uid(&object), Arc::new(object)));
+    let keyed = objects
+        .into_iter()
+        .map(|object| (uid(&object), Arc::new(object)));
     keyed.collect()
 }
 

@@ -1,0 +1,333 @@
+#![allow(clippy::unwrap_used)]
+
+use barge_proto::v1::{ObjectMeta, PodSpec};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    pods::backoff::{CrashBackoff, QUICK},
+    runtime::{Image, Sandbox},
+};
+
+const UID: &str = "uid-1";
+const NAMES: [&str; 2] = ["a", "b"];
+
+fn pod(policy: &str, names: &[&str]) -> Pod {
+    Pod {
+        metadata: Some(ObjectMeta {
+            uid: UID.into(),
+            ..Default::default()
+        }),
+        spec: Some(v1::PodSpec {
+            containers: names
+                .iter()
+                .map(|name| v1::Container {
+                    name: (*name).into(),
+                    image: "i".into(),
+                    ..Default::default()
+                })
+                .collect(),
+            restart_policy: policy.into(),
+            ..PodSpec::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn container(name: &str, attempt: u32, state: ContainerState) -> Container {
+    Container {
+        id: format!("{name}-{attempt}"),
+        pod_uid: UID.into(),
+        name: name.into(),
+        attempt,
+        image_id: String::new(),
+        image: "i".into(),
+        state,
+    }
+}
+
+fn running() -> ContainerState {
+    ContainerState::Running {
+        pid: 1,
+        started_at_ms: 1,
+    }
+}
+
+fn exited(code: u32, finished_at_ms: i64) -> ContainerState {
+    ContainerState::Exited {
+        code,
+        oom_killed: false,
+        started_at_ms: 1,
+        finished_at_ms,
+    }
+}
+
+fn sandbox() -> Option<Sandbox> {
+    Some(Sandbox {
+        pod_uid: UID.into(),
+        namespace: "default".into(),
+        name: "p".into(),
+        ips: vec![[10, 244, 0, 2].into()],
+    })
+}
+
+fn image() -> Image {
+    Image {
+        name: "i".into(),
+        id: "i@d".into(),
+    }
+}
+
+#[test]
+fn a_new_pod_pulls_while_its_network_is_made() {
+    let pod = pod("Always", &NAMES);
+    let plan = next_steps(Goal::Run(&pod), &Observed::default(), &Memory::default(), 0);
+    let pull = |name: &str| Step::Pull {
+        container: name.into(),
+    };
+    assert_eq!(
+        plan.steps,
+        [pull("a"), pull("b"), Step::CreateSandbox],
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn what_runs_is_left_alone() {
+    let pod = pod("Always", &["a"]);
+    let observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![container("a", 3, running())],
+    };
+    let plan = next_steps(Goal::Run(&pod), &observed, &Memory::default(), 0);
+    assert_eq!(plan, Plan::default());
+}
+
+#[test]
+fn a_crashed_container_waits_and_is_then_replaced_by_the_next_attempt() {
+    let pod = pod("OnFailure", &["a"]);
+    let mut observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![container("a", 3, exited(1, 50_000))],
+    };
+    let mut memory = Memory::default();
+    assert!(memory.absorb(&observed, 50_000));
+    memory.container("a").crash = CrashBackoff {
+        delay_ms: 20_000,
+        restarted_ms: 40_000,
+    };
+    memory.container("a").image = Some(image());
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 60_000);
+    assert_eq!((plan.steps, plan.wake_ms), (vec![], Some(70_000)));
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 70_000);
+    assert_eq!(plan.steps, [Step::Remove { id: "a-3".into() }]);
+    observed.containers.clear();
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 70_000);
+    let start = Step::Start {
+        container: "a".into(),
+        attempt: 4,
+    };
+    assert_eq!(plan.steps, [start]);
+}
+
+#[test]
+fn policies_decide_what_starts_again() {
+    for (policy, code, again) in [
+        ("Always", 0, true),
+        ("Always", 1, true),
+        ("OnFailure", 0, false),
+        ("OnFailure", 1, true),
+        ("Never", 0, false),
+        ("Never", 1, false),
+    ] {
+        let pod = pod(policy, &["a"]);
+        let observed = Observed {
+            sandbox: sandbox(),
+            containers: vec![container("a", 0, exited(code, 10))],
+        };
+        let mut memory = Memory::default();
+        memory.absorb(&observed, 10);
+        let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
+        assert_eq!(!plan.steps.is_empty(), again, "{policy} {code}");
+        let finished = is_finished(&pod, &observed, &memory);
+        assert_eq!(finished, !again, "{policy} {code}");
+    }
+}
+
+#[test]
+fn an_end_stops_then_removes_then_frees_the_network() {
+    let grace = Duration::from_secs(5);
+    let mut observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![
+            container("a", 0, running()),
+            container("b", 1, exited(0, 1)),
+        ],
+    };
+    let mut memory = Memory::default();
+    let plan = next_steps(Goal::End(grace), &observed, &memory, 0);
+    let stop = Step::Stop {
+        id: "a-0".into(),
+        grace,
+    };
+    assert_eq!(plan.steps, [stop, Step::Remove { id: "b-1".into() }]);
+    observed.containers.clear();
+    let plan = next_steps(Goal::End(grace), &observed, &memory, 0);
+    assert_eq!(plan.steps, [Step::RemoveSandbox]);
+    observed.sandbox = None;
+    memory.removed = true;
+    assert!(next_steps(Goal::End(grace), &observed, &memory, 0).gone);
+}
+
+/// A runtime for generated cases: does a step, or fails it.
+fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: bool, now: i64) {
+    if fails {
+        match step {
+            Step::Pull { container } | Step::Start { container, .. } => {
+                let memory = memory.container(container);
+                memory.pull.failed(QUICK, "E", String::new(), now);
+            }
+            Step::CreateSandbox => memory.sandbox.failed(QUICK, "E", String::new(), now),
+            _ => memory.teardown.failed(QUICK, "E", String::new(), now),
+        }
+        return;
+    }
+    match step {
+        Step::CreateSandbox => observed.sandbox = sandbox(),
+        Step::Pull { container } => memory.container(container).image = Some(image()),
+        Step::Start {
+            container: name,
+            attempt,
+        } => {
+            let others = observed.containers.iter().filter(|c| c.name == *name);
+            assert_eq!(others.count(), 0, "{step:?} beside another attempt");
+            assert!(observed.has_network(), "{step:?} without a network");
+            let remembered = memory.container(name);
+            assert!(
+                remembered
+                    .last_exit()
+                    .is_none_or(|exit| exit.attempt < *attempt),
+                "{step:?} reuses a number"
+            );
+            remembered.image = None;
+            observed.put(container(name, *attempt, running()));
+        }
+        Step::Stop { id, .. } => {
+            let stopped = observed.containers.iter_mut().find(|c| c.id == *id);
+            stopped.unwrap().state = exited(143, now);
+        }
+        Step::Remove { id } => {
+            let removed = observed.containers.iter().find(|c| c.id == *id).unwrap();
+            assert!(!is_running(removed), "{step:?} while it runs");
+            observed.forget(id);
+        }
+        Step::RemoveSandbox => {
+            assert!(observed.containers.is_empty(), "{step:?} under containers");
+            observed.sandbox = None;
+            memory.removed = true;
+        }
+    }
+}
+
+fn any_state() -> impl Strategy<Value = ContainerState> {
+    prop_oneof![
+        Just(ContainerState::Created),
+        Just(running()),
+        (0u32..3, 0i64..1_000_000).prop_map(|(code, at)| exited(code, at)),
+        Just(ContainerState::Lost),
+    ]
+}
+
+fn any_observed() -> impl Strategy<Value = Observed> {
+    let names = prop_oneof![Just("a"), Just("b"), Just("stranger")];
+    let containers = proptest::collection::btree_map((names, 0u32..4), any_state(), 0..6);
+    (any::<bool>(), containers).prop_map(|(has_sandbox, containers)| Observed {
+        sandbox: sandbox().filter(|_| has_sandbox),
+        containers: containers
+            .into_iter()
+            .map(|((name, attempt), state)| container(name, attempt, state))
+            .collect(),
+    })
+}
+
+/// Applies plans until nothing is left to do; answers in how many rounds.
+fn settle(
+    goal: Goal<'_>,
+    observed: &mut Observed,
+    memory: &mut Memory,
+    mut fails: impl Iterator<Item = bool>,
+) -> usize {
+    let mut now = 1_000_000;
+    for round in 0..200 {
+        memory.absorb(observed, now);
+        let plan = next_steps(goal, observed, memory, now);
+        if plan.steps.is_empty() && plan.wake_ms.is_none() {
+            return round;
+        }
+        for (index, step) in plan.steps.iter().enumerate() {
+            assert!(
+                !plan.steps[..index].contains(step),
+                "{step:?} twice in one plan"
+            );
+            let fails = fails.next().unwrap_or(false);
+            perform(step, observed, memory, fails, now);
+        }
+        if plan.steps.is_empty() {
+            now = plan.wake_ms.unwrap().max(now + 1);
+        } else {
+            now += 10;
+        }
+    }
+    usize::MAX
+}
+
+proptest! {
+    #[test]
+    fn any_start_converges_to_one_attempt_of_each_container(
+        mut observed in any_observed(),
+        policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
+        fails in proptest::collection::vec(any::<bool>(), 0..30),
+    ) {
+        let pod = pod(policy, &NAMES);
+        let untouched: Vec<_> = observed
+            .containers
+            .iter()
+            .filter(|c| {
+                observed.sandbox.is_some()
+                    && NAMES.contains(&c.name.as_str())
+                    && is_running(c)
+                    && observed.current(&c.name).unwrap().id == c.id
+            })
+            .map(|c| c.id.clone())
+            .collect();
+        let mut memory = Memory::default();
+        let rounds = settle(Goal::Run(&pod), &mut observed, &mut memory, fails.into_iter());
+        prop_assert!(rounds < usize::MAX, "never settles: {observed:?} {memory:?}");
+        for id in untouched {
+            let there = observed.containers.iter().any(|c| c.id == id && is_running(c));
+            prop_assert!(there, "{id} ran as it should and was touched");
+        }
+        for name in NAMES {
+            let attempts: Vec<_> = observed.containers.iter().filter(|c| c.name == name).collect();
+            prop_assert!(attempts.len() <= 1, "{attempts:?}");
+            let runs = attempts.first().is_some_and(|c| is_running(c));
+            let ended = memory.containers[name].last_exit().is_some();
+            prop_assert!(runs || (policy != "Always" && ended), "{name}: {attempts:?}");
+        }
+        prop_assert!(observed.containers.iter().all(|c| c.name != "stranger"));
+    }
+
+    #[test]
+    fn any_start_converges_to_nothing(
+        mut observed in any_observed(),
+        fails in proptest::collection::vec(any::<bool>(), 0..30),
+    ) {
+        let mut memory = Memory::default();
+        let goal = Goal::End(Duration::from_secs(1));
+        let rounds = settle(goal, &mut observed, &mut memory, fails.into_iter());
+        prop_assert!(rounds < usize::MAX);
+        prop_assert!(observed.is_empty());
+        let plan = next_steps(goal, &observed, &memory, i64::MAX / 2);
+        prop_assert!(plan.gone);
+    }
+}

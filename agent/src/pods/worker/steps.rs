@@ -84,6 +84,11 @@ impl Worker {
                 Outcome::SandboxRemoved(runtime.remove_sandbox(&self.uid).await)
             }
             (Step::CreateSandbox, Some(pod)) => {
+                let mut ready = self.shared.network_ready.clone();
+                let ready = ready.wait_for(|ready| *ready);
+                if self.while_wanted(ready).await.is_none() {
+                    return Outcome::Dropped;
+                }
                 let _permit = self.shared.creations.acquire().await;
                 Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
             }
@@ -105,13 +110,21 @@ impl Worker {
             let policy = spec::pull_policy(container);
             self.shared.runtime.pull(&container.image, policy).await
         };
-        // A pull may take minutes; nobody waits for one that is no longer wanted.
+        // It may take minutes.
+        match self.while_wanted(pull).await {
+            Some(result) => Outcome::Pulled(name, result),
+            None => Outcome::Dropped,
+        }
+    }
+
+    /// Gives up, with `None`, once the pod is to end or the agent is.
+    async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut wanted = self.wanted.clone();
         let unwanted = wanted.wait_for(|w| w.pod.as_deref().is_none_or(spec::is_ending));
         tokio::select! {
-            result = pull => Outcome::Pulled(name, result),
-            _ = unwanted => Outcome::Dropped,
-            () = self.stop.cancelled() => Outcome::Dropped,
+            result = work => Some(result),
+            _ = unwanted => None,
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -132,8 +145,7 @@ impl Worker {
             .find(|c| c.name == name)
             .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
         let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
-        let spec =
-            spec::container_spec(pod, container, attempt, image).map_err(config_error)?;
+        let spec = spec::container_spec(pod, container, attempt, image).map_err(config_error)?;
         let _permit = self.shared.creations.acquire().await;
         self.shared.runtime.start_container(&spec).await
     }
@@ -163,8 +175,15 @@ impl Worker {
                 pad.observed.sandbox = Some(sandbox);
             }
             Outcome::Sandbox(Err(error)) => {
-                self.event(pad, Severity::Warning, "FailedCreatePodSandBox", &error.message);
-                pad.memory.sandbox.failed(QUICK, error.reason, error.message, now);
+                self.event(
+                    pad,
+                    Severity::Warning,
+                    "FailedCreatePodSandBox",
+                    &error.message,
+                );
+                pad.memory
+                    .sandbox
+                    .failed(QUICK, error.reason, error.message, now);
             }
             Outcome::Pulled(name, Ok(image)) => {
                 let message = format!("Image \"{}\" is present", image.name);
@@ -205,7 +224,9 @@ impl Worker {
             | Outcome::Removed(_, Err(error))
             | Outcome::SandboxRemoved(Err(error)) => {
                 self.event(pad, Severity::Warning, "FailedKillPod", &error.message);
-                pad.memory.teardown.failed(QUICK, error.reason, error.message, now);
+                pad.memory
+                    .teardown
+                    .failed(QUICK, error.reason, error.message, now);
                 return true;
             }
             Outcome::Dropped => {}

@@ -1,0 +1,343 @@
+//! Serves containers' logs to the manager that asked, over a stream that the agent dials.
+
+use std::{path::PathBuf, sync::Arc};
+
+use barge_proto::v1::{
+    LogOptions, OpenStream, Pod, TunnelChunk, open_stream::What, session_client::SessionClient,
+};
+use bytes::{BufMut, BytesMut};
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    carrier::{
+        cri,
+        logs::{self, LogEntry},
+    },
+    clock::to_ms,
+    desired::Desired,
+    pods::spec,
+    runtime::{ContainerState, Runtime, RuntimeEvent},
+    session::Streams,
+};
+
+/// Streams served at a time.
+const STREAMS: usize = 64;
+/// Chunks ahead of a slow reader.
+const AHEAD: usize = 8;
+/// Lines put together in a chunk, when they are there already.
+const LINES: usize = 128;
+
+/// Serves logs. Cheap to clone.
+#[derive(Clone)]
+pub struct LogServer {
+    runtime: Arc<dyn Runtime>,
+    desired: watch::Receiver<Arc<Desired>>,
+    streams: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl LogServer {
+    /// Serves until `stop` is cancelled.
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        desired: watch::Receiver<Arc<Desired>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            runtime,
+            desired,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            stop,
+        }
+    }
+
+    async fn serve(self, channel: Channel, stream_id: String, options: Option<LogOptions>) {
+        let (chunks, outgoing) = mpsc::channel(AHEAD);
+        let permit = self.streams.clone().try_acquire_owned();
+        let produce = async {
+            let first = TunnelChunk {
+                stream_id,
+                ..Default::default()
+            };
+            // Failures to send mean that the peer went: nobody is left to tell.
+            if chunks.send(first).await.is_err() {
+                return;
+            }
+            let result = match (options, &permit) {
+                (_, Err(_)) => Err(format!("this node serves {STREAMS} streams already")),
+                (None, _) => Err("this node does not know what was asked for".to_owned()),
+                (Some(options), Ok(_)) => self.copy(&options, &chunks).await,
+            };
+            if let Err(error) = result {
+                let last = TunnelChunk {
+                    error,
+                    ..Default::default()
+                };
+                let _ = chunks.send(last).await;
+            }
+            drop(chunks);
+        };
+        let mut client = SessionClient::new(channel);
+        let dial = async {
+            // The manager's half says nothing; its end is the client's.
+            match client.tunnel(ReceiverStream::new(outgoing)).await {
+                Ok(response) => {
+                    let mut back = response.into_inner();
+                    while let Ok(Some(_)) = back.message().await {}
+                }
+                Err(status) => tracing::debug!(%status, "cannot dial back"),
+            }
+        };
+        // Producing may end first: the stream still has to be drained by the peer.
+        let both = async {
+            tokio::pin!(dial);
+            tokio::select! {
+                () = &mut dial => {}
+                () = produce => dial.await,
+            }
+        };
+        self.stop.run_until_cancelled(both).await;
+    }
+
+    /// Sends a log's lines. The error is a sentence.
+    async fn copy(
+        &self,
+        options: &LogOptions,
+        chunks: &mpsc::Sender<TunnelChunk>,
+    ) -> Result<(), String> {
+        let pod = self.desired.borrow().pods.get(&options.pod_uid).cloned();
+        let pod = pod.ok_or("the pod is not on this node")?;
+        let container = container_name(&pod, &options.container)?;
+        let (path, attempt) = self
+            .newest_log(&options.pod_uid, &container)
+            .await
+            .ok_or_else(|| format!("container \"{container}\" has not been started yet"))?;
+        let finished = CancellationToken::new();
+        let read_options = logs::LogOptions {
+            tail: options.tail,
+            since: options
+                .since
+                .as_ref()
+                .and_then(|time| Timestamp::from_millisecond(to_ms(time)).ok()),
+            follow: options.follow,
+        };
+        let entries = logs::read(path, read_options, finished.clone());
+        let copy = send_all(entries, options.timestamps, chunks);
+        if !options.follow {
+            return copy.await;
+        }
+        tokio::pin!(copy);
+        tokio::select! {
+            result = &mut copy => return result,
+            () = self.until_ended(&options.pod_uid, &container, attempt) => finished.cancel(),
+        }
+        copy.await
+    }
+
+    /// Where the newest attempt's log is, which may be of a container that was removed since.
+    async fn newest_log(&self, pod_uid: &str, container: &str) -> Option<(PathBuf, u32)> {
+        let folder = self.runtime.log_path(pod_uid, container, 0);
+        let mut files = tokio::fs::read_dir(folder.parent()?).await.ok()?;
+        let mut newest = None;
+        while let Ok(Some(file)) = files.next_entry().await {
+            let name = file.file_name();
+            let attempt = name.to_str().and_then(|name| name.strip_suffix(".log"));
+            newest = newest.max(attempt.and_then(|attempt| attempt.parse::<u32>().ok()));
+        }
+        let path = self.runtime.log_path(pod_uid, container, newest?);
+        Some((path, newest?))
+    }
+
+    /// Returns once this attempt does not run (any more).
+    async fn until_ended(&self, pod_uid: &str, container: &str, attempt: u32) {
+        let mut events = self.runtime.events();
+        loop {
+            match events.next().await {
+                Some(RuntimeEvent::Resync | RuntimeEvent::Changed { .. }) => {}
+                None => events = self.runtime.events(),
+            }
+            let Ok(inventory) = self.runtime.list().await else {
+                continue;
+            };
+            let runs = inventory.containers.iter().any(|c| {
+                c.pod_uid == pod_uid
+                    && c.name == container
+                    && c.attempt == attempt
+                    && matches!(
+                        c.state,
+                        ContainerState::Running { .. } | ContainerState::Created
+                    )
+            });
+            if !runs {
+                return;
+            }
+        }
+    }
+}
+
+impl Streams for LogServer {
+    fn open(&self, channel: Channel, request: OpenStream) {
+        let options = request.what.map(|What::Logs(options)| options);
+        tokio::spawn(self.clone().serve(channel, request.stream_id, options));
+    }
+}
+
+fn container_name(pod: &Pod, wanted: &str) -> Result<String, String> {
+    let names: Vec<_> = spec::containers(pod).iter().map(|c| &c.name).collect();
+    match (wanted, names.as_slice()) {
+        ("", [only]) => Ok((*only).clone()),
+        ("", _) => Err(format!(
+            "the pod has several containers, choose one of {names:?}"
+        )),
+        (wanted, names) if names.iter().any(|name| *name == wanted) => Ok(wanted.to_owned()),
+        (wanted, _) => Err(format!(
+            "the pod has no container \"{wanted}\", only {names:?}"
+        )),
+    }
+}
+
+async fn send_all(
+    entries: impl Stream<Item = std::io::Result<LogEntry>> + Unpin,
+    timestamps: bool,
+    chunks: &mpsc::Sender<TunnelChunk>,
+) -> Result<(), String> {
+    let mut batches = entries.ready_chunks(LINES);
+    let mut writer = Writer::new(timestamps);
+    while let Some(batch) = batches.next().await {
+        for entry in batch {
+            let entry = entry.map_err(|error| format!("cannot read the log: {error}"))?;
+            if let Some(chunk) = writer.add(&entry)
+                && chunks.send(chunk).await.is_err()
+            {
+                return Ok(());
+            }
+        }
+        if let Some(chunk) = writer.flush()
+            && chunks.send(chunk).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Puts lines of one channel together.
+struct Writer {
+    timestamps: bool,
+    channel: u32,
+    buffer: BytesMut,
+    /// By channel: the next piece goes on with a line.
+    inside: [bool; 3],
+}
+
+impl Writer {
+    fn new(timestamps: bool) -> Self {
+        Self {
+            timestamps,
+            channel: 1,
+            buffer: BytesMut::new(),
+            inside: [false; 3],
+        }
+    }
+
+    /// Adds an entry; a chunk when that had to make room.
+    fn add(&mut self, entry: &LogEntry) -> Option<TunnelChunk> {
+        let channel = match entry.channel {
+            cri::Channel::Stdout => 1,
+            cri::Channel::Stderr => 2,
+        };
+        let full = if channel == self.channel {
+            None
+        } else {
+            self.flush()
+        };
+        self.channel = channel;
+        let inside = &mut self.inside[channel as usize];
+        if self.timestamps && !*inside {
+            self.buffer.put(format!("{:.9} ", entry.time).as_bytes());
+        }
+        *inside = !entry.bytes.ends_with(b"\n");
+        self.buffer.put(entry.bytes.clone());
+        full
+    }
+
+    fn flush(&mut self) -> Option<TunnelChunk> {
+        (!self.buffer.is_empty()).then(|| TunnelChunk {
+            data: self.buffer.split().to_vec(),
+            channel: self.channel,
+            ..Default::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use barge_proto::v1::{Container, PodSpec};
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn entry(channel: cri::Channel, bytes: &'static str) -> std::io::Result<LogEntry> {
+        Ok(LogEntry {
+            time: Timestamp::from_second(1).unwrap(),
+            channel,
+            bytes: Bytes::from_static(bytes.as_bytes()),
+        })
+    }
+
+    #[tokio::test]
+    async fn lines_are_put_together_and_pieces_get_one_timestamp() {
+        use cri::Channel::{Stderr, Stdout};
+        let entries = [
+            entry(Stdout, "a\n"),
+            entry(Stdout, "lo"),
+            entry(Stderr, "e\n"),
+            entry(Stdout, "ng\n"),
+        ];
+        let (sender, mut chunks) = mpsc::channel(8);
+        send_all(futures::stream::iter(entries), true, &sender)
+            .await
+            .unwrap();
+        drop(sender);
+        let mut seen = Vec::new();
+        while let Some(chunk) = chunks.recv().await {
+            seen.push((chunk.channel, String::from_utf8(chunk.data).unwrap()));
+        }
+        let at = "1970-01-01T00:00:01.000000000Z";
+        assert_eq!(
+            seen,
+            [
+                (1, format!("{at} a\n{at} lo")),
+                (2, format!("{at} e\n")),
+                (1, "ng\n".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_only_container_needs_no_name() {
+        let pod = |names: &[&str]| Pod {
+            spec: Some(PodSpec {
+                containers: names
+                    .iter()
+                    .map(|name| Container {
+                        name: (*name).into(),
+                        ..Default::default()
+                    })
+                    .collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(container_name(&pod(&["a"]), "").unwrap(), "a");
+        assert!(container_name(&pod(&["a", "b"]), "").is_err());
+        assert_eq!(container_name(&pod(&["a", "b"]), "b").unwrap(), "b");
+        assert!(container_name(&pod(&["a"]), "b").is_err());
+    }
+}

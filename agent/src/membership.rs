@@ -1,0 +1,271 @@
+//! Who this node is: the lock on its data folder, its identity, and the way to the managers.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use barge_client::{
+    channel::{ChannelOptions, channel},
+    identity::{Identity, IdentityError},
+    join::{JoinError, JoinOptions, join},
+    tls::{TlsError, client_config},
+    token::{Token, ca_digest, hex},
+};
+use fs4::{FileExt, TryLockError};
+use rustls::ClientConfig;
+use tonic::transport::Channel;
+
+use crate::{config::Config, files, session::Managers};
+
+/// How long to look for a manager that lets this node join.
+const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Why the agent cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// The data folder cannot be used.
+    #[error("cannot use {path}: {source}")]
+    Folder {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent uses it.
+    #[error(
+        "another barge-agent is running on the data folder {0}; end it, or give this one another --data-dir"
+    )]
+    Locked(PathBuf),
+    /// Nothing to join with.
+    #[error(
+        "the data folder {0} belongs to no cluster yet: give --join HOST:PORT of a manager and --token-file with a token from `barge token create --role agent`"
+    )]
+    NotJoined(PathBuf),
+    /// The token is not one.
+    #[error("the token in {path} is of no use: {message}")]
+    Token {
+        /// The token's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The folder and the token are of different clusters.
+    #[error(
+        "the data folder {folder} belongs to cluster {cluster}, but the token in {token} is of another one; give another --data-dir to join that"
+    )]
+    OtherCluster {
+        /// The data folder.
+        folder: PathBuf,
+        /// The cluster in it.
+        cluster: String,
+        /// The token's file.
+        token: PathBuf,
+    },
+    /// The node's own address cannot be found out.
+    #[error("cannot find out this machine's address; give it with --advertise IP")]
+    NoAddress,
+    /// The managers did not let it join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// What is in the data folder is damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Key or certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// The data folder, held by this process alone.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder when it is missing, and takes it.
+    ///
+    /// # Errors
+    /// It cannot be used, or another agent uses it.
+    pub fn take(path: &Path) -> Result<Self, MembershipError> {
+        fs::create_dir_all(path).map_err(folder(path))?;
+        // Everything in it speaks of the folder, whatever it was called by.
+        let path = path.canonicalize().map_err(folder(path))?;
+        let file = path.join("lock");
+        let lock = File::create(&file).map_err(folder(&file))?;
+        match FileExt::try_lock(&lock) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(MembershipError::Locked(path)),
+            Err(TryLockError::Error(source)) => Err(folder(&file)(source)),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn identity(&self) -> PathBuf {
+        self.path.join("identity")
+    }
+
+    /// Whether the node has joined a cluster.
+    ///
+    /// # Errors
+    /// What is there is damaged.
+    pub fn load(&self) -> Result<Option<Identity>, MembershipError> {
+        Ok(Identity::load(&self.identity())?)
+    }
+
+    /// The identity in the folder, or a new one got with the token. `address` is the node's own.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn join(&self, config: &Config, address: &str) -> Result<Identity, MembershipError> {
+        if let Some(identity) = self.load()? {
+            self.check_token(config, &identity)?;
+            return Ok(identity);
+        }
+        let (false, Some(token_file)) = (config.join.is_empty(), &config.token_file) else {
+            return Err(MembershipError::NotJoined(self.path.clone()));
+        };
+        let token = read_token(token_file)?;
+        let pin = hex(&token.ca_digest);
+        tracing::info!(managers = ?config.join, name = config.node_name, address, "joining");
+        let joined = join(&JoinOptions {
+            managers: config.join.clone(),
+            token,
+            dir: self.identity(),
+            address: address.to_owned(),
+            name: config.node_name.clone(),
+            deadline: JOIN_DEADLINE,
+        })
+        .await?;
+        let pinned = self.joined_with();
+        files::write_atomic(&pinned, pin.as_bytes()).map_err(folder(&pinned))?;
+        joined.identity.save(&self.identity())?;
+        tracing::info!(
+            cluster = joined.identity.cluster_id,
+            node = joined.identity.uid,
+            "joined"
+        );
+        Ok(joined.identity)
+    }
+
+    /// `--join` and the token stay in a unit file for ever and are ignored; only a token of another cluster tells that
+    /// somebody means something else than what would happen. The cluster's CA may have been replaced since the join, so
+    /// the digest that the node joined with is as good as that of a present root.
+    fn check_token(&self, config: &Config, identity: &Identity) -> Result<(), MembershipError> {
+        let Some(path) = &config.token_file else {
+            return Ok(());
+        };
+        // Used up and removed, most likely.
+        let Ok(token) = read_token(path) else {
+            return Ok(());
+        };
+        let joined_with = files::read_if_there(&self.joined_with()).ok().flatten();
+        let same = joined_with.as_deref() == Some(hex(&token.ca_digest).as_bytes())
+            || identity
+                .roots
+                .iter()
+                .any(|root| ca_digest(root) == token.ca_digest);
+        if same {
+            return Ok(());
+        }
+        Err(MembershipError::OtherCluster {
+            folder: self.path.clone(),
+            cluster: identity.cluster_id.clone(),
+            token: path.clone(),
+        })
+    }
+
+    fn joined_with(&self) -> PathBuf {
+        self.path.join("joined-with")
+    }
+}
+
+fn read_token(path: &Path) -> Result<Token, MembershipError> {
+    let failed = |message: String| MembershipError::Token {
+        path: path.to_owned(),
+        message,
+    };
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    text.trim()
+        .parse::<Token>()
+        .map_err(|error| failed(error.to_string()))
+}
+
+fn folder(path: &Path) -> impl Fn(io::Error) -> MembershipError {
+    let path = path.to_owned();
+    move |source| MembershipError::Folder {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The managers of the cluster, by the node's identity.
+pub struct ClusterManagers {
+    identity: RwLock<Identity>,
+    folder: PathBuf,
+    tls: Arc<ClientConfig>,
+    /// Given by hand, for when all that are remembered have moved.
+    fallback: Vec<String>,
+}
+
+impl ClusterManagers {
+    /// The managers that this identity remembers, and those given by hand.
+    ///
+    /// # Errors
+    /// The identity's key or certificates cannot be used.
+    pub fn new(
+        identity: Identity,
+        data: &DataFolder,
+        fallback: Vec<String>,
+    ) -> Result<Self, MembershipError> {
+        Ok(Self {
+            tls: client_config(&identity)?,
+            identity: RwLock::new(identity),
+            folder: data.identity(),
+            fallback,
+        })
+    }
+}
+
+impl Managers for ClusterManagers {
+    fn addresses(&self) -> Vec<String> {
+        let identity = self.identity.read().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = identity.members.clone();
+        for address in &self.fallback {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, String> {
+        channel(address, self.tls.clone(), &ChannelOptions::default())
+            .map_err(|error| error.to_string())
+    }
+
+    fn learned(&self, addresses: &[String]) {
+        let mut identity = self
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if identity.members == addresses {
+            return;
+        }
+        if let Err(error) = identity.save_members(&self.folder, addresses.to_vec()) {
+            tracing::warn!(%error, "cannot keep the managers' addresses");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! What the rules should be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use barge_proto::v1::{Endpoints, ObjectMeta, Service, ServicePort};
+use ipnet::Ipv4Net;
+
+use crate::clock::to_ms;
+
+/// What rules are made of.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs<'a> {
+    /// All Services.
+    pub services: Vec<&'a Service>,
+    /// Named like their Service.
+    pub endpoints: Vec<&'a Endpoints>,
+    /// This node's pods.
+    pub own_range: Option<Ipv4Net>,
+    /// The other nodes' pods.
+    pub peer_ranges: Vec<Ipv4Net>,
+    /// Where cluster addresses come from.
+    pub service_range: Option<Ipv4Net>,
+    /// Whether answers between two pods on the bridge pass the rules. If not, such a connection through a Service has
+    /// to seem to come from the node, or the answer would take the short way and not be recognised.
+    pub bridge_netfilter: bool,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl Protocol {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "" | "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+/// The content of the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Cluster addresses, and the chain that balances each.
+    pub cluster: BTreeMap<(Ipv4Addr, Protocol, u16), String>,
+    /// Ports on the node's own addresses.
+    pub node: BTreeMap<(Protocol, u16), String>,
+    /// Chains that choose an endpoint.
+    pub chains: BTreeMap<String, Chain>,
+    /// Endpoints that may be reached by themselves.
+    pub endpoints: BTreeSet<Ipv4Addr>,
+    /// This node's pods.
+    pub own_range: Option<Ipv4Net>,
+    /// All nodes' pods.
+    pub pod_ranges: BTreeSet<Ipv4Net>,
+    /// Where cluster addresses come from.
+    pub service_range: Option<Ipv4Net>,
+    /// See [`Inputs`].
+    pub bridge_netfilter: bool,
+}
+
+/// A chain that chooses an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Of the connections.
+    pub protocol: Protocol,
+    /// At least one.
+    pub endpoints: BTreeSet<SocketAddrV4>,
+}
+
+/// A port on the node that two Services want.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// Who does not get it.
+    pub service_uid: String,
+    /// The port.
+    pub port: u16,
+    /// Of the port.
+    pub protocol: Protocol,
+    /// Who has it: namespace and name.
+    pub holder: String,
+}
+
+/// The rules that these inputs want, and the ports that could not be given.
+///
+/// A Service without endpoints is not in them: what is still addressed to a cluster address after translation is
+/// refused at once, and so does the kernel on a node port where nobody listens.
+pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
+    let mut rules = Rules {
+        own_range: inputs.own_range,
+        pod_ranges: inputs
+            .peer_ranges
+            .iter()
+            .copied()
+            .chain(inputs.own_range)
+            .collect(),
+        service_range: inputs.service_range,
+        bridge_netfilter: inputs.bridge_netfilter,
+        ..Rules::default()
+    };
+    let by_name: BTreeMap<_, _> = inputs
+        .endpoints
+        .iter()
+        .map(|endpoints| (full_name(endpoints.metadata.as_ref()), *endpoints))
+        .collect();
+    let mut services = inputs.services.clone();
+    services.sort_by_key(|service| age(service));
+    let mut conflicts = BTreeSet::new();
+    let mut holders = BTreeMap::new();
+    for service in services {
+        let name = full_name(service.metadata.as_ref());
+        let endpoints = by_name.get(&name).copied();
+        let ports = service.spec.as_ref().map_or(&[][..], |spec| &spec.ports);
+        for port in ports {
+            add_port(&mut rules, service, port, endpoints);
+            for (protocol, number) in node_ports(service, port) {
+                let holder = holders.entry((protocol, number)).or_insert(name.clone());
+                if *holder != name {
+                    conflicts.insert(Conflict {
+                        service_uid: uid(service.metadata.as_ref()),
+                        port: number,
+                        protocol,
+                        holder: format!("{}/{}", holder.0, holder.1),
+                    });
+                    continue;
+                }
+                let chain = chain_name(&name, protocol, port);
+                if rules.chains.contains_key(&chain) {
+                    rules.node.insert((protocol, number), chain);
+                }
+            }
+        }
+    }
+    rules.endpoints = rules
+        .chains
+        .values()
+        .flat_map(|chain| chain.endpoints.iter().map(|endpoint| *endpoint.ip()))
+        .collect();
+    (rules, conflicts)
+}
+
+type FullName = (String, String);
+
+fn add_port(
+    rules: &mut Rules,
+    service: &Service,
+    port: &ServicePort,
+    endpoints: Option<&Endpoints>,
+) {
+    let Some(protocol) = Protocol::parse(&port.protocol) else {
+        return;
+    };
+    let targets = endpoints.map(|e| targets(e, port, protocol));
+    let Some(targets) = targets.filter(|targets| !targets.is_empty()) else {
+        return;
+    };
+    let name = chain_name(&full_name(service.metadata.as_ref()), protocol, port);
+    if let Some((address, number)) = cluster_address(service).zip(number(port.port)) {
+        rules
+            .cluster
+            .insert((address, protocol, number), name.clone());
+    }
+    let chain = Chain {
+        protocol,
+        endpoints: targets,
+    };
+    rules.chains.insert(name, chain);
+}
+
+/// The endpoints of one port of a Service: of subsets that have a port of its name.
+fn targets(
+    endpoints: &Endpoints,
+    port: &ServicePort,
+    protocol: Protocol,
+) -> BTreeSet<SocketAddrV4> {
+    let mut targets = BTreeSet::new();
+    for subset in &endpoints.subsets {
+        let ports = subset
+            .ports
+            .iter()
+            .filter(|p| p.name == port.name && Protocol::parse(&p.protocol) == Some(protocol));
+        for number in ports.filter_map(|p| number(p.port)) {
+            let addresses = subset.addresses.iter().filter_map(|a| a.ip.parse().ok());
+            targets.extend(addresses.map(|ip| SocketAddrV4::new(ip, number)));
+        }
+    }
+    targets
+}
+
+/// Ports on the node's own addresses: the node port, and the Service's own for a load balancer.
+fn node_ports(service: &Service, port: &ServicePort) -> BTreeSet<(Protocol, u16)> {
+    let kind = service.spec.as_ref().map_or("", |spec| &spec.r#type);
+    let wanted = match kind {
+        "NodePort" => vec![port.node_port],
+        "LoadBalancer" => vec![port.node_port, port.port],
+        _ => Vec::new(),
+    };
+    let protocol = Protocol::parse(&port.protocol);
+    let numbers = wanted.into_iter().filter_map(number);
+    protocol
+        .into_iter()
+        .flat_map(|protocol| numbers.clone().map(move |number| (protocol, number)))
+        .collect()
+}
+
+fn cluster_address(service: &Service) -> Option<Ipv4Addr> {
+    service.spec.as_ref()?.cluster_ip.parse().ok()
+}
+
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port > 0)
+}
+
+fn chain_name(service: &FullName, protocol: Protocol, port: &ServicePort) -> String {
+    // Namespace and name have at most 63 characters each, nft's limit is 127.
+    let readable = format!("svc/{}/{}/{protocol}/{}", service.0, service.1, port.port);
+    if readable.len() <= 120 {
+        return readable;
+    }
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(readable.as_bytes());
+    let hex: String = digest[..16].iter().map(|b| format!("{b:02x}")).collect();
+    format!("svc/{hex}/{protocol}/{}", port.port)
+}
+
+fn age(service: &Service) -> (i64, FullName) {
+    let meta = service.metadata.as_ref();
+    let created = meta.and_then(|meta| meta.creation_timestamp.as_ref());
+    (created.map_or(i64::MAX, to_ms), full_name(meta))
+}
+
+fn full_name(meta: Option<&ObjectMeta>) -> FullName {
+    meta.map(|meta| (meta.namespace.clone(), meta.name.clone()))
+        .unwrap_or_default()
+}
+
+fn uid(meta: Option<&ObjectMeta>) -> String {
+    meta.map(|meta| meta.uid.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,160 @@
+#![allow(clippy::unwrap_used)]
+
+use barge_proto::v1::{EndpointAddress, EndpointPort, EndpointSubset, ServiceSpec, Time};
+
+use super::*;
+
+pub(in crate::services) fn service(
+    name: &str,
+    created: i64,
+    kind: &str,
+    address: &str,
+    ports: &[(i32, i32)],
+) -> Service {
+    Service {
+        metadata: Some(ObjectMeta {
+            name: name.into(),
+            namespace: "default".into(),
+            uid: format!("uid-{name}"),
+            creation_timestamp: Some(Time {
+                seconds: created,
+                nanos: 0,
+            }),
+            ..Default::default()
+        }),
+        spec: Some(ServiceSpec {
+            r#type: kind.into(),
+            cluster_ip: address.into(),
+            ports: ports
+                .iter()
+                .map(|(port, node_port)| ServicePort {
+                    name: format!("p{port}"),
+                    port: *port,
+                    node_port: *node_port,
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+pub(in crate::services) fn endpoints(
+    name: &str,
+    port: &str,
+    addresses: &[(&str, i32)],
+) -> Endpoints {
+    Endpoints {
+        metadata: Some(ObjectMeta {
+            name: name.into(),
+            namespace: "default".into(),
+            uid: format!("uid-{name}"),
+            ..Default::default()
+        }),
+        subsets: addresses
+            .iter()
+            .map(|(ip, number)| EndpointSubset {
+                addresses: vec![EndpointAddress {
+                    ip: (*ip).into(),
+                    ..Default::default()
+                }],
+                ports: vec![EndpointPort {
+                    name: port.into(),
+                    port: *number,
+                    protocol: "TCP".into(),
+                }],
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn of(services: &[Service], endpoints: &[Endpoints]) -> (Rules, BTreeSet<Conflict>) {
+    rules(&Inputs {
+        services: services.iter().collect(),
+        endpoints: endpoints.iter().collect(),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_load_balancer_answers_on_all_its_addresses() {
+    let service = service("web", 1, "LoadBalancer", "10.96.0.10", &[(80, 30080)]);
+    let endpoints = endpoints("web", "p80", &[("10.244.1.2", 8080), ("10.244.1.3", 8080)]);
+    let (rules, conflicts) = of(&[service], &[endpoints]);
+    assert!(conflicts.is_empty());
+    let chain = "svc/default/web/tcp/80".to_owned();
+    let address = ([10, 96, 0, 10].into(), Protocol::Tcp, 80);
+    assert_eq!(rules.cluster, [(address, chain.clone())].into());
+    let node = |port| ((Protocol::Tcp, port), chain.clone());
+    assert_eq!(rules.node, [node(80), node(30080)].into());
+    assert_eq!(rules.chains[&chain].endpoints.len(), 2);
+}
+
+#[test]
+fn without_endpoints_nothing_is_translated() {
+    let services = [
+        service("none", 1, "NodePort", "10.96.0.10", &[(80, 30080)]),
+        service("empty", 1, "NodePort", "10.96.0.11", &[(80, 30081)]),
+        service("other", 1, "NodePort", "10.96.0.12", &[(80, 30082)]),
+    ];
+    let endpoints = [
+        endpoints("empty", "p80", &[]),
+        endpoints("other", "another-port", &[("10.244.1.2", 80)]),
+    ];
+    let (rules, _) = of(&services, &endpoints);
+    assert_eq!(rules, Rules::default());
+}
+
+#[test]
+fn a_headless_service_has_no_address_and_a_cluster_one_no_node_port() {
+    let services = [
+        service("headless", 1, "ClusterIP", "None", &[(80, 0)]),
+        service("inner", 1, "ClusterIP", "10.96.0.11", &[(80, 0)]),
+    ];
+    let endpoints = [
+        endpoints("headless", "p80", &[("10.244.1.2", 80)]),
+        endpoints("inner", "p80", &[("10.244.1.3", 80)]),
+    ];
+    let (rules, _) = of(&services, &endpoints);
+    assert_eq!(rules.cluster.len(), 1);
+    assert!(rules.node.is_empty());
+}
+
+#[test]
+fn the_oldest_service_has_the_port() {
+    let services = [
+        service("young", 9, "LoadBalancer", "10.96.0.10", &[(80, 30080)]),
+        service("old", 1, "LoadBalancer", "10.96.0.11", &[(80, 30081)]),
+    ];
+    let endpoints = [
+        endpoints("young", "p80", &[("10.244.1.2", 80)]),
+        endpoints("old", "p80", &[("10.244.1.3", 80)]),
+    ];
+    let (rules, conflicts) = of(&services, &endpoints);
+    assert_eq!(rules.node[&(Protocol::Tcp, 80)], "svc/default/old/tcp/80");
+    assert_eq!(
+        rules.node[&(Protocol::Tcp, 30080)],
+        "svc/default/young/tcp/80"
+    );
+    let conflict = conflicts.first().unwrap();
+    assert_eq!(conflict.service_uid, "uid-young");
+    assert_eq!(
+        (conflict.port, conflict.holder.as_str()),
+        (80, "default/old")
+    );
+}
+
+#[test]
+fn long_names_become_short_ones_that_differ() {
+    let port = ServicePort {
+        port: 80,
+        ..Default::default()
+    };
+    let name = |last: char| ("n".repeat(63), format!("{}{last}", "s".repeat(62)));
+    let a = chain_name(&name('a'), Protocol::Tcp, &port);
+    let b = chain_name(&name('b'), Protocol::Tcp, &port);
+    assert!(a.len() <= 127 && a != b);
+}

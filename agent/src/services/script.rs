@@ -1,0 +1,188 @@
+//! Scripts for `nft -f -`: each is one transaction.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{Display, Write},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use super::model::{Chain, Protocol, Rules};
+
+/// The table; nothing outside it is touched.
+pub const TABLE: &str = "inet barge";
+
+/// Replaces the table by these rules, whatever was in it. Connections go on: what was decided for them is kept by
+/// connection tracking, not by the table.
+pub fn replace(rules: &Rules) -> String {
+    let mut out = String::new();
+    // Adding first makes deleting succeed when there is none; all three happen at once.
+    line(&mut out, format_args!("add table {TABLE}"));
+    line(&mut out, format_args!("delete table {TABLE}"));
+    line(&mut out, format_args!("table {TABLE} {{"));
+    out.push_str(FRAME);
+    line(&mut out, format_args!("}}"));
+    if !rules.bridge_netfilter {
+        line(
+            &mut out,
+            format_args!(
+                "add rule {TABLE} postrouting ct status dnat ip saddr @own_range ip daddr @own_range masquerade"
+            ),
+        );
+    }
+    out.push_str(&change(
+        &Rules {
+            bridge_netfilter: rules.bridge_netfilter,
+            ..Rules::default()
+        },
+        rules,
+    ));
+    out
+}
+
+/// What never changes. Order of things for a packet: translate the destination (-100), refuse what is still addressed
+/// to a cluster address (0), translate the source (100).
+const FRAME: &str = "\
+	map cluster_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
+	map node_ports { type inet_proto . inet_service : verdict; }
+	set own_range { type ipv4_addr; flags interval; }
+	set pod_ranges { type ipv4_addr; flags interval; }
+	set service_range { type ipv4_addr; flags interval; }
+	set endpoints { type ipv4_addr . ipv4_addr; }
+	chain services {
+		ip daddr . meta l4proto . th dport vmap @cluster_ports
+		ip daddr != 127.0.0.0/8 ip daddr != @pod_ranges fib daddr type local meta l4proto . th dport vmap @node_ports
+	}
+	chain refuse {
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx port-unreachable
+	}
+	chain prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		goto services
+	}
+	chain output {
+		type nat hook output priority -100; policy accept;
+		goto services
+	}
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ip daddr @service_range goto refuse
+	}
+	chain filter_output {
+		type filter hook output priority filter; policy accept;
+		ip daddr @service_range goto refuse
+	}
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ct status dnat ip saddr . ip daddr @endpoints masquerade
+		ct status dnat ip saddr != @pod_ranges ip daddr @pod_ranges ip daddr != @own_range masquerade
+		ip saddr @own_range ip daddr != @pod_ranges ip daddr != 224.0.0.0/4 masquerade
+	}
+";
+
+/// From one content to another. Only what differs is named; connections of everything else are not touched.
+pub fn change(old: &Rules, new: &Rules) -> String {
+    if old.bridge_netfilter != new.bridge_netfilter {
+        return replace(new);
+    }
+    let mut out = String::new();
+    // Chains first, so that elements can point at them; elements next, so that chains are free to go.
+    for (name, chain) in &new.chains {
+        match old.chains.get(name) {
+            Some(same) if same == chain => continue,
+            Some(_) => line(&mut out, format_args!("flush chain {TABLE} {name}")),
+            None => line(&mut out, format_args!("add chain {TABLE} {name}")),
+        }
+        line(
+            &mut out,
+            format_args!("add rule {TABLE} {name} {}", balance(chain)),
+        );
+    }
+    map_changes(&mut out, "cluster_ports", &old.cluster, &new.cluster, |k| {
+        format!("{} . {} . {}", k.0, k.1, k.2)
+    });
+    map_changes(&mut out, "node_ports", &old.node, &new.node, |k| {
+        format!("{} . {}", k.0, k.1)
+    });
+    let pair = |ip: &Ipv4Addr| format!("{ip} . {ip}");
+    set_changes(&mut out, "endpoints", &old.endpoints, &new.endpoints, pair);
+    let range = |net: &Ipv4Net| net.trunc().to_string();
+    let one = |net: Option<Ipv4Net>| net.into_iter().collect::<BTreeSet<_>>();
+    for (set, before, after) in [
+        ("own_range", one(old.own_range), one(new.own_range)),
+        ("pod_ranges", old.pod_ranges.clone(), new.pod_ranges.clone()),
+        (
+            "service_range",
+            one(old.service_range),
+            one(new.service_range),
+        ),
+    ] {
+        set_changes(&mut out, set, &before, &after, range);
+    }
+    for name in old.chains.keys().filter(|k| !new.chains.contains_key(*k)) {
+        line(&mut out, format_args!("flush chain {TABLE} {name}"));
+        line(&mut out, format_args!("delete chain {TABLE} {name}"));
+    }
+    out
+}
+
+/// Endpoints take turns.
+fn balance(chain: &Chain) -> String {
+    let protocol: Protocol = chain.protocol;
+    let count = chain.endpoints.len();
+    let targets: Vec<_> = chain
+        .endpoints
+        .iter()
+        .enumerate()
+        .map(|(turn, to)| format!("{turn} : {} . {}", to.ip(), to.port()))
+        .collect();
+    format!(
+        "meta l4proto {protocol} dnat ip to numgen inc mod {count} map {{ {} }}",
+        targets.join(", ")
+    )
+}
+
+fn map_changes<K: Ord>(
+    out: &mut String,
+    map: &str,
+    old: &BTreeMap<K, String>,
+    new: &BTreeMap<K, String>,
+    key: impl Fn(&K) -> String,
+) {
+    let gone = old.iter().filter(|(k, chain)| new.get(k) != Some(chain));
+    elements(out, "delete", map, gone.map(|(k, _)| key(k)).collect());
+    let come = new.iter().filter(|(k, chain)| old.get(k) != Some(chain));
+    let come = come.map(|(k, chain)| format!("{} : goto {chain}", key(k)));
+    elements(out, "add", map, come.collect());
+}
+
+fn set_changes<K: Ord>(
+    out: &mut String,
+    set: &str,
+    old: &BTreeSet<K>,
+    new: &BTreeSet<K>,
+    key: impl Fn(&K) -> String,
+) {
+    elements(out, "delete", set, old.difference(new).map(&key).collect());
+    elements(out, "add", set, new.difference(old).map(&key).collect());
+}
+
+fn elements(out: &mut String, verb: &str, set: &str, elements: Vec<String>) {
+    if !elements.is_empty() {
+        let elements = elements.join(", ");
+        line(
+            out,
+            format_args!("{verb} element {TABLE} {set} {{ {elements} }}"),
+        );
+    }
+}
+
+fn line(out: &mut String, text: impl Display) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+#[cfg(test)]
+mod tests;

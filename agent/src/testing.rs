@@ -1,0 +1,314 @@
+//! A runtime that lives in memory and does as told, for tests of everything above it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream::BoxStream};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::{
+    clock::Clock,
+    runtime::{
+        Container, ContainerSpec, ContainerState, Image, Inventory, PullPolicy, Runtime,
+        RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    },
+};
+
+pub mod netns;
+
+/// The runtime. It outlives the agents that use it, as containerd does.
+pub struct Scripted {
+    world: Mutex<World>,
+    events: broadcast::Sender<RuntimeEvent>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct World {
+    sandboxes: BTreeMap<String, Sandbox>,
+    containers: BTreeMap<String, Container>,
+    /// By the operation's name; taken once each.
+    failures: BTreeMap<&'static str, Vec<RuntimeError>>,
+    calls: Vec<String>,
+    /// What must never be, in words.
+    violations: Vec<String>,
+    made: u32,
+    /// Calls until the agent dies: the call does its work and never answers.
+    lives: Option<u32>,
+    ignores_term: bool,
+}
+
+impl Scripted {
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            world: Mutex::default(),
+            events: broadcast::channel(64).0,
+            clock,
+        })
+    }
+
+    /// The next call of this operation fails so.
+    pub fn fail(&self, operation: &'static str, reason: &'static str) {
+        let error = RuntimeError {
+            reason,
+            message: format!("{operation} fails"),
+            retryable: true,
+        };
+        let mut world = self.world();
+        world.failures.entry(operation).or_default().push(error);
+    }
+
+    /// After this many more calls none is answered, as for an agent that was killed; `None` ends that.
+    pub fn die_after(&self, calls: Option<u32>) {
+        self.world().lives = calls;
+    }
+
+    /// Containers end only by KILL, after the grace.
+    pub fn ignore_term(&self) {
+        self.world().ignores_term = true;
+    }
+
+    /// A container's process ends.
+    pub fn exit(&self, id: &str, code: u32) {
+        let now = self.clock.now_ms();
+        if let Some(container) = self.world().containers.get_mut(id)
+            && let ContainerState::Running { started_at_ms, .. } = container.state
+        {
+            container.state = ContainerState::Exited {
+                code,
+                oom_killed: false,
+                started_at_ms,
+                finished_at_ms: now,
+            };
+        }
+        self.changed(id);
+    }
+
+    /// Puts a container there as if an agent had made it before.
+    pub fn put(&self, container: Container) {
+        let mut world = self.world();
+        let sandbox = Sandbox {
+            pod_uid: container.pod_uid.clone(),
+            namespace: "default".into(),
+            name: container.pod_uid.clone(),
+            ips: vec![Ipv4Addr::new(10, 244, 9, 9).into()],
+        };
+        world.sandboxes.insert(container.pod_uid.clone(), sandbox);
+        world.containers.insert(container.id.clone(), container);
+    }
+
+    pub fn containers(&self) -> Vec<Container> {
+        self.world().containers.values().cloned().collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let world = self.world();
+        world.sandboxes.is_empty() && world.containers.is_empty()
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.world().calls.clone()
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.world().violations.clone()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self, id: &str) {
+        // Nobody may be listening.
+        let _ = self
+            .events
+            .send(RuntimeEvent::Changed { id: id.to_owned() });
+    }
+
+    /// Counts the call and fails it if that was asked for.
+    fn call(&self, operation: &'static str, about: &str) -> Result<(), RuntimeError> {
+        let mut world = self.world();
+        world.calls.push(format!("{operation} {about}"));
+        let failures = world.failures.get_mut(operation);
+        match failures.filter(|failures| !failures.is_empty()) {
+            Some(failures) => Err(failures.remove(0)),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers, unless the agent is dead.
+    async fn answer<T>(&self, result: T) -> T {
+        let dead = match &mut self.world().lives {
+            Some(0) => true,
+            Some(lives) => {
+                *lives -= 1;
+                false
+            }
+            None => false,
+        };
+        if dead {
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
+        result
+    }
+
+    fn start(&self, spec: &ContainerSpec) -> Result<Container, RuntimeError> {
+        self.call("start", &format!("{}/{}", spec.name, spec.attempt))?;
+        let now = self.clock.now_ms();
+        let id = container_id(&spec.pod_uid, &spec.name, spec.attempt);
+        let mut world = self.world();
+        if let Some(there) = world.containers.get(&id) {
+            return Ok(there.clone());
+        }
+        if !world.sandboxes.contains_key(&spec.pod_uid) {
+            let what = format!("{id} was started without a sandbox");
+            world.violations.push(what);
+        }
+        let other = world
+            .containers
+            .values()
+            .find(|c| c.pod_uid == spec.pod_uid && c.name == spec.name)
+            .map(|other| format!("{id} was started beside {}", other.id));
+        world.violations.extend(other);
+        world.made += 1;
+        let container = Container {
+            id: id.clone(),
+            pod_uid: spec.pod_uid.clone(),
+            name: spec.name.clone(),
+            attempt: spec.attempt,
+            image_id: spec.image.id.clone(),
+            image: spec.image.name.clone(),
+            state: ContainerState::Running {
+                pid: world.made,
+                started_at_ms: now,
+            },
+        };
+        world.containers.insert(id, container.clone());
+        Ok(container)
+    }
+
+    fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.call("remove", id)?;
+        let mut world = self.world();
+        let running = world
+            .containers
+            .get(id)
+            .is_some_and(|c| matches!(c.state, ContainerState::Running { .. }));
+        if running {
+            world
+                .violations
+                .push(format!("{id} was removed while it ran"));
+        }
+        world.containers.remove(id);
+        Ok(())
+    }
+
+    fn remove_all(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.call("remove_sandbox", pod_uid)?;
+        let mut world = self.world();
+        if world.containers.values().any(|c| c.pod_uid == pod_uid) {
+            let what = format!("the sandbox of {pod_uid} was removed under its containers");
+            world.violations.push(what);
+        }
+        world.sandboxes.remove(pod_uid);
+        Ok(())
+    }
+
+    fn create(&self, spec: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        self.call("create_sandbox", &spec.pod_uid)?;
+        let mut world = self.world();
+        world.made += 1;
+        let [_, _, third, fourth] = world.made.to_be_bytes();
+        let sandbox = Sandbox {
+            pod_uid: spec.pod_uid.clone(),
+            namespace: spec.namespace.clone(),
+            name: spec.name.clone(),
+            ips: vec![IpAddr::from([10, 244, third, fourth])],
+        };
+        let entry = world.sandboxes.entry(spec.pod_uid.clone());
+        Ok(entry.or_insert(sandbox).clone())
+    }
+}
+
+/// As the test finds containers again.
+pub fn container_id(pod_uid: &str, name: &str, attempt: u32) -> String {
+    format!("{pod_uid}-{name}-{attempt}")
+}
+
+#[async_trait]
+impl Runtime for Scripted {
+    async fn pull(&self, image: &str, _policy: PullPolicy) -> Result<Image, RuntimeError> {
+        let result = self.call("pull", image).map(|()| Image {
+            name: image.to_owned(),
+            id: format!("{image}@sha256:00"),
+        });
+        self.answer(result).await
+    }
+
+    async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
+        let result = self.create(sandbox);
+        self.answer(result).await
+    }
+
+    async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        let result = self.remove_all(pod_uid);
+        self.answer(result).await
+    }
+
+    async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
+        let result = self.start(container);
+        self.answer(result).await
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let result = self.call("stop", &format!("{id} {}", grace.as_secs()));
+        let ignores = self.world().ignores_term;
+        if result.is_ok() && ignores {
+            tokio::time::sleep(grace).await;
+        }
+        if result.is_ok() {
+            self.exit(id, if ignores { 137 } else { 143 });
+        }
+        self.answer(result).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let result = self.remove(id);
+        self.answer(result).await
+    }
+
+    async fn list(&self) -> Result<Inventory, RuntimeError> {
+        let inventory = {
+            let world = self.world();
+            Inventory {
+                sandboxes: world.sandboxes.values().cloned().collect(),
+                containers: world.containers.values().cloned().collect(),
+            }
+        };
+        tokio::task::yield_now().await;
+        Ok(inventory)
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        let live = BroadcastStream::new(self.events.subscribe());
+        let live = live.map(|event| event.unwrap_or(RuntimeEvent::Resync));
+        let first = futures::stream::once(async { RuntimeEvent::Resync });
+        first.chain(live).boxed()
+    }
+
+    fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
+        format!("/nonexistent/{pod_uid}/{container}/{attempt}.log").into()
+    }
+
+    async fn version(&self) -> Result<String, RuntimeError> {
+        Ok("scripted://1".into())
+    }
+}

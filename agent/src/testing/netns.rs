@@ -1,0 +1,154 @@
+//! Network namespaces that live as long as a test: a thread in each.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, unshare};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A network namespace. Needs root.
+pub struct Space {
+    jobs: mpsc::Sender<Job>,
+    thread: i32,
+}
+
+impl Space {
+    pub fn new() -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (ready, is_ready) = mpsc::channel();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace: are you root?");
+            ready.send(nix::unistd::gettid().as_raw()).unwrap();
+            queue.into_iter().for_each(|job| job());
+        });
+        let space = Self {
+            jobs,
+            thread: is_ready.recv().unwrap(),
+        };
+        space.ip("link set lo up");
+        space
+    }
+
+    /// Runs something inside.
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        self.jobs
+            .send(Box::new(move || {
+                // The test may have failed meanwhile.
+                let _ = done.send(work());
+            }))
+            .unwrap();
+        result.recv().expect("what ran inside panicked")
+    }
+
+    /// Runs something asynchronous inside, on one thread: what it opens and starts is inside, too.
+    pub fn block_on<F>(&self, work: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(work)
+        })
+    }
+
+    /// Runs a program inside and answers what it prints.
+    pub fn sh(&self, program: &str, arguments: &str) -> String {
+        let mut command = Command::new(program);
+        command.args(arguments.split_whitespace());
+        self.run(move || {
+            let output = command.output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{command:?}: {error}");
+            String::from_utf8(output.stdout).unwrap()
+        })
+    }
+
+    pub fn ip(&self, arguments: &str) -> String {
+        self.sh("ip", arguments)
+    }
+
+    /// A cable to another space, as a port of a bridge here.
+    pub fn plug(&self, bridge: &str, other: &Self, name: &str, address: &str) {
+        let inside = other.thread;
+        self.ip(&format!(
+            "link add {name} type veth peer name eth0 netns {inside}"
+        ));
+        self.ip(&format!("link set {name} master {bridge} up"));
+        self.ip(&format!("link set {name} type bridge_slave hairpin on"));
+        other.ip(&format!("address add {address} dev eth0"));
+        other.ip("link set eth0 up");
+    }
+
+    pub fn bridge(&self, name: &str, address: &str) {
+        self.ip(&format!("link add {name} type bridge"));
+        self.ip(&format!("address add {address} dev {name}"));
+        self.ip(&format!("link set {name} up"));
+    }
+
+    /// Answers each connection with a name and the client's address, then echoes.
+    pub fn serve(&self, port: u16, name: &'static str) {
+        let listener = self.run(move || TcpListener::bind(("0.0.0.0", port)).unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                thread::spawn(move || {
+                    let peer = stream.peer_addr().unwrap().ip();
+                    writeln!(stream, "{name} {peer}").unwrap();
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+                });
+            }
+        });
+    }
+
+    /// Connects and answers who served, and as whom it saw the client.
+    pub fn ask(&self, address: &str) -> std::io::Result<(String, IpAddr)> {
+        let mut connection = self.connect(address)?;
+        let line = connection.line();
+        let (name, peer) = line.split_once(' ').unwrap();
+        Ok((name.to_owned(), peer.parse().unwrap()))
+    }
+
+    pub fn connect(&self, address: &str) -> std::io::Result<Connection> {
+        let address: SocketAddr = address.parse().unwrap();
+        let limit = Duration::from_secs(20);
+        let stream = self.run(move || TcpStream::connect_timeout(&address, limit))?;
+        stream.set_read_timeout(Some(limit)).unwrap();
+        Ok(Connection(stream))
+    }
+}
+
+/// An open connection to what `serve` serves.
+#[derive(Debug)]
+pub struct Connection(TcpStream);
+
+impl Connection {
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        loop {
+            self.0.read_exact(&mut byte).unwrap();
+            if byte == *b"\n" {
+                return String::from_utf8(line).unwrap();
+            }
+            line.extend(byte);
+        }
+    }
+
+    pub fn echoes(&mut self) -> bool {
+        let mut byte = [0];
+        self.0.write_all(b"x").is_ok() && self.0.read_exact(&mut byte).is_ok() && byte == *b"x"
+    }
+}
