@@ -8,6 +8,7 @@ pub mod agent;
 pub mod carrier;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod desired;
 pub mod events;
 pub mod files;

@@ -1,1 +1,63 @@
-fn main() {}
+//! barge-agent: parse, take the data folder, join, run until a signal, drain.
+
+use std::{
+    io::{IsTerminal, stderr},
+    process::ExitCode,
+};
+
+use barge_agent::{
+    carrier,
+    config::{CarrierFlags, Cli, Command, Config},
+    control, node,
+};
+use clap::Parser;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(flags) => match Config::load(flags, &node::host_name()) {
+            Ok(config) => run(config),
+            Err(error) => fail(2, &error),
+        },
+        Command::Carrier(CarrierFlags { data_dir }) => {
+            log_to_stderr();
+            match carrier::run(&carrier::Args { data_dir }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &error),
+            }
+        }
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    match runtime.block_on(control::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var("BARGE_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .init();
+}
+
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("barge-agent: {error}");
+    ExitCode::from(code)
+}

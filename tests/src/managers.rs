@@ -47,8 +47,15 @@ impl Managers {
     #[must_use]
     pub fn prepare(count: usize) -> Self {
         let net = std::process::id() % 1000 * 10 + NETWORKS.fetch_add(1, Ordering::Relaxed);
-        let dir = tempfile::Builder::new().prefix("barge-m-").tempdir().expect("make a folder");
-        let managers = Self { dir, net, running: (0..count).map(|_| None).collect() };
+        let dir = tempfile::Builder::new()
+            .prefix("barge-m-")
+            .tempdir()
+            .expect("make a folder");
+        let managers = Self {
+            dir,
+            net,
+            running: (0..count).map(|_| None).collect(),
+        };
         let (bridge, gateway) = (managers.bridge(), format!("{}1/24", managers.prefix()));
         run(&["ip", "link", "add", &bridge, "type", "bridge"]);
         run(&["ip", "address", "add", &gateway, "dev", &bridge]);
@@ -57,7 +64,9 @@ impl Managers {
             let (host, netns) = (managers.link(index), managers.netns(index));
             let address = format!("{}{}/24", managers.prefix(), 11 + index);
             run(&["ip", "netns", "add", &netns]);
-            run(&["ip", "link", "add", &host, "type", "veth", "peer", "name", "eth0", "netns", &netns]);
+            run(&[
+                "ip", "link", "add", &host, "type", "veth", "peer", "name", "eth0", "netns", &netns,
+            ]);
             run(&["ip", "link", "set", &host, "master", &bridge, "up"]);
             for words in [
                 &["address", "add", &address, "dev", "eth0"][..],
@@ -168,7 +177,9 @@ impl Managers {
 
     /// SIGTERM, and its end; answers whether it exited with 0.
     pub fn stop(&mut self, index: usize) -> bool {
-        let Some(mut child) = self.running[index].take() else { return true };
+        let Some(mut child) = self.running[index].take() else {
+            return true;
+        };
         run(&["kill", "-TERM", &child.id().to_string()]);
         child.wait().expect("wait for a manager").success()
     }
@@ -205,9 +216,16 @@ impl Managers {
     #[must_use]
     pub fn token(&self, role: &str) -> String {
         let output = self.try_barge(&["token", "create", "--role", role]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split_whitespace().find(|word| word.starts_with("barge1-")).expect("a token").to_owned()
+        text.split_whitespace()
+            .find(|word| word.starts_with("barge1-"))
+            .expect("a token")
+            .to_owned()
     }
 
     fn try_members(&self) -> Result<String, String> {
@@ -222,8 +240,15 @@ impl Managers {
     pub fn wait_for_voters(&self, count: usize) {
         eventually(&format!("{count} voters"), || {
             let members = self.try_members()?;
-            let voters = members.lines().filter(|line| line.contains("voter")).count();
-            if voters == count { Ok(()) } else { Err(members) }
+            let voters = members
+                .lines()
+                .filter(|line| line.contains("voter"))
+                .count();
+            if voters == count {
+                Ok(())
+            } else {
+                Err(members)
+            }
         });
     }
 
@@ -232,7 +257,11 @@ impl Managers {
         eventually("all managers have caught up", || {
             let output = self.try_barge(&["cluster", "status"]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.success() && !text.contains("warning") { Ok(()) } else { Err(text) }
+            if output.status.success() && !text.contains("warning") {
+                Ok(())
+            } else {
+                Err(text)
+            }
         });
     }
 
@@ -241,10 +270,14 @@ impl Managers {
     pub fn leader(&self) -> usize {
         eventually("a leader", || {
             let members = self.try_members()?;
-            let line = members.lines().find(|line| line.contains("leader") && line.contains(&self.prefix()));
-            line.and_then(|line| (0..self.running.len()).find(|index| line.contains(&self.address(*index))))
-                .filter(|index| self.running[*index].is_some())
-                .ok_or(members)
+            let line = members
+                .lines()
+                .find(|line| line.contains("leader") && line.contains(&self.prefix()));
+            line.and_then(|line| {
+                (0..self.running.len()).find(|index| line.contains(&self.address(*index)))
+            })
+            .filter(|index| self.running[*index].is_some())
+            .ok_or(members)
         })
     }
 }
@@ -253,18 +286,29 @@ impl Drop for Managers {
     fn drop(&mut self) {
         for index in 0..self.running.len() {
             if std::thread::panicking() {
-                let log = fs::read_to_string(self.dir.path().join(format!("log-{index}"))).unwrap_or_default();
+                let log = fs::read_to_string(self.dir.path().join(format!("log-{index}")))
+                    .unwrap_or_default();
                 let lines: Vec<_> = log.lines().collect();
-                eprintln!("--- manager {index}\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+                eprintln!(
+                    "--- manager {index}\n{}",
+                    lines[lines.len().saturating_sub(25)..].join("\n")
+                );
             }
             if let Some(mut child) = self.running[index].take() {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-            let _ = Command::new("ip").args(["netns", "del", &self.netns(index)]).status();
-            let _ = Command::new("ip").args(["link", "del", &self.link(index)]).stderr(Stdio::null()).status();
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.netns(index)])
+                .status();
+            let _ = Command::new("ip")
+                .args(["link", "del", &self.link(index)])
+                .stderr(Stdio::null())
+                .status();
         }
-        let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
+        let _ = Command::new("ip")
+            .args(["link", "del", &self.bridge()])
+            .status();
     }
 }
 
@@ -273,6 +317,13 @@ impl Drop for Managers {
 /// # Panics
 /// When it does not.
 pub fn run(words: &[&str]) {
-    let output = Command::new(words[0]).args(&words[1..]).output().expect("start a command");
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .expect("start a command");
+    assert!(
+        output.status.success(),
+        "{words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

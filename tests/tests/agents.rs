@@ -38,7 +38,10 @@ spec:
 const SERVE: &str = "exec busybox httpd -f -p 8080 -h /www";
 
 fn kill(pid: u32, signal: &str) {
-    let status = Command::new("kill").args([signal, &pid.to_string()]).status().expect("start kill");
+    let status = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status()
+        .expect("start kill");
     assert!(status.success(), "kill {signal} {pid}");
 }
 
@@ -67,16 +70,30 @@ fn an_agent_killed_and_restarted_adopts_what_runs() {
 
     restart_control(&cluster);
     wait_until_ready(&cluster);
-    assert_eq!(cluster.container_pids(&agent), before, "no container's process has changed");
+    assert_eq!(
+        cluster.container_pids(&agent),
+        before,
+        "no container's process has changed"
+    );
 
     // While control is away one container ends by itself.
-    let id = status_of(&ending)["containerID"].as_str().expect("an id").trim_start_matches("containerd://").to_owned();
-    let (_, pid) = before.iter().find(|(task, _)| *task == id).expect("it runs").clone();
+    let id = status_of(&ending)["containerID"]
+        .as_str()
+        .expect("an id")
+        .trim_start_matches("containerd://")
+        .to_owned();
+    let (_, pid) = before
+        .iter()
+        .find(|(task, _)| *task == id)
+        .expect("it runs")
+        .clone();
     kill(cluster.layout().agents[0].pid, "-9");
     fs::remove_file(format!("/proc/{pid}/root/tmp/on")).expect("remove the flag in the container");
-    eventually("the container ended", || match fs::metadata(format!("/proc/{pid}/root/tmp")) {
-        Ok(_) => Err(format!("process {pid} lives")),
-        Err(_) => Ok(()),
+    eventually("the container ended", || {
+        match fs::metadata(format!("/proc/{pid}/root/tmp")) {
+            Ok(_) => Err(format!("process {pid} lives")),
+            Err(_) => Ok(()),
+        }
     });
     cluster.dev_up(1, 1);
     eventually("its exit code", || {
@@ -91,18 +108,30 @@ fn an_agent_killed_and_restarted_adopts_what_runs() {
 
     // What was adopted can be read, stopped and deleted.
     let logs = cluster.try_barge(&["logs", name(&steady[0])]);
-    assert!(logs.status.success(), "{}", String::from_utf8_lossy(&logs.stderr));
+    assert!(
+        logs.status.success(),
+        "{}",
+        String::from_utf8_lossy(&logs.stderr)
+    );
     cluster.barge(&["delete", "deployment", "steady", "ending"]);
     eventually("nothing is left", || {
         let left = cluster.container_pids(&agent);
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     });
 }
 
 fn wait_until_ready(cluster: &Cluster) {
     eventually("the node is ready", || {
         let nodes = cluster.barge(&["get", "nodes"]);
-        if nodes.contains(" Ready") { Ok(()) } else { Err(nodes) }
+        if nodes.contains(" Ready") {
+            Ok(())
+        } else {
+            Err(nodes)
+        }
     });
 }
 
@@ -118,7 +147,11 @@ fn an_agent_killed_while_it_creates_leaves_one_container_or_none() {
         // Each round at another point: when so many of the containers are there.
         eventually("creation is under way", || {
             let there = containers(&agent).len();
-            if there >= round { Ok(()) } else { Err(format!("{there} containers")) }
+            if there >= round {
+                Ok(())
+            } else {
+                Err(format!("{there} containers"))
+            }
         });
         restart_control(&cluster);
         cluster.ready_pods(&format!("app={app}"), 4);
@@ -127,7 +160,11 @@ fn an_agent_killed_while_it_creates_leaves_one_container_or_none() {
         cluster.barge(&["delete", "deployment", &app]);
         eventually("nothing is left", || {
             let left = containers(&agent);
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
         });
     }
 }
@@ -136,11 +173,20 @@ fn containers(agent: &Agent) -> Vec<String> {
     let output = Command::new("ctr")
         .arg("--address")
         .arg(&agent.containerd_socket)
-        .args(["--namespace", &agent.containerd_namespace, "containers", "list", "-q"])
+        .args([
+            "--namespace",
+            &agent.containerd_namespace,
+            "containers",
+            "list",
+            "-q",
+        ])
         .stderr(Stdio::inherit())
         .output()
         .expect("start ctr");
-    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -149,9 +195,17 @@ fn a_lost_machine_s_pods_run_on_another() {
     cluster.apply(&deployment("spread", 4, SERVE));
     let pods = cluster.ready_pods("app=spread", 4);
     let layout = cluster.layout();
-    let on = |pods: &[Value], agent: &Agent| pods.iter().filter(|pod| pod["status"]["hostIP"] == *agent.address).count();
+    let on = |pods: &[Value], agent: &Agent| {
+        pods.iter()
+            .filter(|pod| pod["status"]["hostIP"] == *agent.address)
+            .count()
+    };
     let (lost, kept) = (&layout.agents[0], &layout.agents[1]);
-    assert_eq!((on(&pods, lost), on(&pods, kept)), (2, 2), "spread over both machines");
+    assert_eq!(
+        (on(&pods, lost), on(&pods, kept)),
+        (2, 2),
+        "spread over both machines"
+    );
 
     // Its cable is pulled: containers there run on, nobody can reach them.
     let link = Command::new("nsenter")
@@ -166,14 +220,24 @@ fn a_lost_machine_s_pods_run_on_another() {
 
     // It returns: what was replaced ends there, what runs elsewhere stays.
     let ids: Vec<_> = cluster.container_pids(kept);
-    for words in [&["ip", "link", "set", "eth0", "up"][..], &["ip", "route", "replace", "default", "via", &gateway(lost)]] {
-        let status = Command::new("nsenter").arg(format!("--net={}", lost.netns.display())).args(words).status();
+    for words in [
+        &["ip", "link", "set", "eth0", "up"][..],
+        &["ip", "route", "replace", "default", "via", &gateway(lost)],
+    ] {
+        let status = Command::new("nsenter")
+            .arg(format!("--net={}", lost.netns.display()))
+            .args(words)
+            .status();
         assert!(status.expect("start nsenter").success());
     }
     eventually("both machines are ready and the old pods are gone", || {
         let nodes = cluster.barge(&["get", "nodes"]);
         let left = cluster.container_pids(lost);
-        if !nodes.contains("NotReady") && left.is_empty() { Ok(()) } else { Err(format!("{nodes}{left:?}")) }
+        if !nodes.contains("NotReady") && left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{nodes}{left:?}"))
+        }
     });
     assert_eq!(cluster.container_pids(kept), ids);
     cluster.ready_pods("app=spread", 4);

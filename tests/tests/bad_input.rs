@@ -24,28 +24,63 @@ spec:
 ";
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
 fn manifests_that_are_wrong_are_refused_with_the_field_and_change_nothing() {
     let managers = Managers::up(1);
-    let before = String::from_utf8(managers.try_barge(&["get", "deployments", "-A", "-o", "yaml"]).stdout);
+    let before = String::from_utf8(
+        managers
+            .try_barge(&["get", "deployments", "-A", "-o", "yaml"])
+            .stdout,
+    );
     let cases: &[(&str, String, &[&str])] = &[
-        ("an unknown field", GOOD.replace("replicas: 1", "replica: 1"), &["6:", "replica", "replicas"]),
-        ("a wrong type", GOOD.replace("replicas: 1", "replicas: three"), &["6:", "replicas", "whole number"]),
-        ("another case", GOOD.replace("matchLabels", "match_labels"), &["8:", "match_labels", "matchLabels"]),
+        (
+            "an unknown field",
+            GOOD.replace("replicas: 1", "replica: 1"),
+            &["6:", "replica", "replicas"],
+        ),
+        (
+            "a wrong type",
+            GOOD.replace("replicas: 1", "replicas: three"),
+            &["6:", "replicas", "whole number"],
+        ),
+        (
+            "another case",
+            GOOD.replace("matchLabels", "match_labels"),
+            &["8:", "match_labels", "matchLabels"],
+        ),
         (
             "labels that the selector does not match",
             GOOD.replace("        app: web", "        app: other"),
             &["spec.template.metadata.labels", "selector"],
         ),
-        ("negative replicas", GOOD.replace("replicas: 1", "replicas: -1"), &["spec.replicas", "-1"]),
-        ("one name twice", format!("{GOOD}---\n{GOOD}"), &["web", "twice"]),
-        ("an unknown kind", GOOD.replace("Deployment", "Deploiment"), &["Deploiment", "Deployment"]),
+        (
+            "negative replicas",
+            GOOD.replace("replicas: 1", "replicas: -1"),
+            &["spec.replicas", "-1"],
+        ),
+        (
+            "one name twice",
+            format!("{GOOD}---\n{GOOD}"),
+            &["web", "twice"],
+        ),
+        (
+            "an unknown kind",
+            GOOD.replace("Deployment", "Deploiment"),
+            &["Deploiment", "Deployment"],
+        ),
         (
             "a field that Barge does not have",
-            GOOD.replace("      containers:", "      hostNetwork: true\n      containers:"),
+            GOOD.replace(
+                "      containers:",
+                "      hostNetwork: true\n      containers:",
+            ),
             &["hostNetwork", "15:"],
         ),
         (
@@ -53,7 +88,13 @@ fn manifests_that_are_wrong_are_refused_with_the_field_and_change_nothing() {
             format!("{GOOD}        resources:\n          requests:\n            cpu: lots\n"),
             &["cpu", "lots"],
         ),
-        ("a second document that is wrong", format!("{GOOD}---\napiVersion: v1\nkind: Service\nmetadata:\n  name: x\nspec:\n  ports:\n  - port: 99999\n"), &["port", "99999"]),
+        (
+            "a second document that is wrong",
+            format!(
+                "{GOOD}---\napiVersion: v1\nkind: Service\nmetadata:\n  name: x\nspec:\n  ports:\n  - port: 99999\n"
+            ),
+            &["port", "99999"],
+        ),
     ];
     for (what, manifest, words) in cases {
         let file = managers.dir().join("bad.yaml");
@@ -66,14 +107,22 @@ fn manifests_that_are_wrong_are_refused_with_the_field_and_change_nothing() {
         }
         assert!(!text.contains("panicked"), "{what}: {text}");
     }
-    let after = String::from_utf8(managers.try_barge(&["get", "deployments", "-A", "-o", "yaml"]).stdout);
+    let after = String::from_utf8(
+        managers
+            .try_barge(&["get", "deployments", "-A", "-o", "yaml"])
+            .stdout,
+    );
     assert_eq!(before, after, "nothing has changed");
 
     let usage = managers.try_barge(&["scale", "deployment/web"]);
     assert_eq!(usage.status.code(), Some(2), "{}", said(&usage));
     let missing = managers.try_barge(&["get", "deployment", "web"]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(said(&missing).contains("web") && said(&missing).contains("not found"), "{}", said(&missing));
+    assert!(
+        said(&missing).contains("web") && said(&missing).contains("not found"),
+        "{}",
+        said(&missing)
+    );
 }
 
 #[test]
@@ -81,14 +130,22 @@ fn wrong_tokens_certificates_and_folders_are_refused() {
     let mut managers = Managers::prepare(3);
     managers.start(0, &["--bootstrap"]);
     managers.wait_for_voters(1);
-    let mode = fs::metadata(managers.config()).expect("the credential").permissions().mode();
+    let mode = fs::metadata(managers.config())
+        .expect("the credential")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 
     let file = managers.dir().join("token");
     let join = |managers: &Managers, index: usize, token: &str| {
         fs::write(&file, token).expect("write a token");
         let (to, file) = (managers.address(0), file.display().to_string());
-        said(&managers.command(index, &["--join", &to, "--token-file", &file]).output().expect("run a manager"))
+        said(
+            &managers
+                .command(index, &["--join", &to, "--token-file", &file])
+                .output()
+                .expect("run a manager"),
+        )
     };
     let good = managers.token("manager");
 
@@ -99,23 +156,44 @@ fn wrong_tokens_certificates_and_folders_are_refused() {
     wrong.pop();
     wrong.push(last);
     let text = join(&managers, 1, &wrong);
-    assert!(text.contains("token") && text.contains("refused"), "a wrong secret: {text}");
+    assert!(
+        text.contains("token") && text.contains("refused"),
+        "a wrong secret: {text}"
+    );
     // Another cluster's CA: the joiner leaves before it says its secret.
     let digest = good.split('-').nth(1).expect("a digest").to_owned();
     let other: String = digest.chars().rev().collect();
     let text = join(&managers, 1, &good.replace(&digest, &other));
-    assert!(text.contains("CA") && text.contains("another cluster"), "a wrong CA: {text}");
+    assert!(
+        text.contains("CA") && text.contains("another cluster"),
+        "a wrong CA: {text}"
+    );
     let text = join(&managers, 1, &managers.token("agent"));
-    assert!(text.contains("agent"), "an agent's token for a manager: {text}");
+    assert!(
+        text.contains("agent"),
+        "an agent's token for a manager: {text}"
+    );
 
     let expired = managers.try_barge(&["token", "create", "--role", "manager", "--ttl", "1s"]);
-    let expired = said(&expired).split_whitespace().find(|word| word.starts_with("barge1-")).expect("a token").to_owned();
+    let expired = said(&expired)
+        .split_whitespace()
+        .find(|word| word.starts_with("barge1-"))
+        .expect("a token")
+        .to_owned();
     eventually("the token expires", || {
         let tokens = said(&managers.try_barge(&["token", "list"]));
-        if tokens.contains("expired") || !tokens.contains(expired.split('-').nth(2).expect("an id")) { Ok(()) } else { Err(tokens) }
+        if tokens.contains("expired") || !tokens.contains(expired.split('-').nth(2).expect("an id"))
+        {
+            Ok(())
+        } else {
+            Err(tokens)
+        }
     });
     let text = join(&managers, 1, &expired);
-    assert!(text.contains("expired") || text.contains("unknown"), "an expired token: {text}");
+    assert!(
+        text.contains("expired") || text.contains("unknown"),
+        "an expired token: {text}"
+    );
 
     // Used once, it is used up: the second machine is refused.
     fs::write(&file, &good).expect("write a token");
@@ -123,35 +201,69 @@ fn wrong_tokens_certificates_and_folders_are_refused() {
     managers.start(1, &["--join", &to, "--token-file", &path]);
     managers.wait_for_voters(2);
     let text = join(&managers, 2, &good);
-    assert!(text.contains("token") && text.contains("used"), "a token used twice: {text}");
+    assert!(
+        text.contains("token") && text.contains("used"),
+        "a token used twice: {text}"
+    );
 
     // A folder that another process uses, and no flags at all on an empty folder.
-    let output = managers.command(0, &["--bootstrap"]).output().expect("run a manager");
+    let output = managers
+        .command(0, &["--bootstrap"])
+        .output()
+        .expect("run a manager");
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("another"), "{}", said(&output));
     let output = managers.command(2, &[]).output().expect("run a manager");
-    assert!(said(&output).contains("--bootstrap") && said(&output).contains("--join"), "{}", said(&output));
+    assert!(
+        said(&output).contains("--bootstrap") && said(&output).contains("--join"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
 fn workloads_that_cannot_run_say_why() {
     let cluster = Cluster::up("cannot_run", 1, 1);
-    let file = cluster.write("missing.yaml", &GOOD.replace("my-app:1.0", "no-such-app:1.0"));
+    let file = cluster.write(
+        "missing.yaml",
+        &GOOD.replace("my-app:1.0", "no-such-app:1.0"),
+    );
     cluster.barge(&["apply", "-f", file.to_str().expect("a plain path")]);
     eventually("the image's error with its name", || {
-        let text = cluster.barge(&["describe", "deployment", "web"]) + &cluster.barge(&["get", "pods"]) + &cluster.barge(&["events"]);
-        let whole = text.contains("no-such-app:1.0") && text.contains("not found") && text.contains("ImagePull");
+        let text = cluster.barge(&["describe", "deployment", "web"])
+            + &cluster.barge(&["get", "pods"])
+            + &cluster.barge(&["events"]);
+        let whole = text.contains("no-such-app:1.0")
+            && text.contains("not found")
+            && text.contains("ImagePull");
         if whole { Ok(()) } else { Err(text) }
     });
-    let big = format!("{}        resources:\n          requests:\n            cpu: \"1000\"\n", GOOD.replace("web", "big"));
+    let big = format!(
+        "{}        resources:\n          requests:\n            cpu: \"1000\"\n",
+        GOOD.replace("web", "big")
+    );
     let file = cluster.write("big.yaml", &big);
     cluster.barge(&["apply", "-f", file.to_str().expect("a plain path")]);
     eventually("why it is not placed", || {
         let events = cluster.barge(&["events"]);
-        if events.contains("0/1 nodes are available") && events.contains("cpu") { Ok(()) } else { Err(events) }
+        if events.contains("0/1 nodes are available") && events.contains("cpu") {
+            Ok(())
+        } else {
+            Err(events)
+        }
     });
-    let output = cluster.try_barge(&["apply", "--wait", "--timeout", "2s", "-f", file.to_str().expect("a plain path")]);
+    let output = cluster.try_barge(&[
+        "apply",
+        "--wait",
+        "--timeout",
+        "2s",
+        "-f",
+        file.to_str().expect("a plain path"),
+    ]);
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("0/1 nodes are available"), "a wait that times out says why: {text}");
+    assert!(
+        text.contains("0/1 nodes are available"),
+        "a wait that times out says why: {text}"
+    );
 }

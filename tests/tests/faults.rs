@@ -20,7 +20,10 @@ use barge_tests::{Cluster, Managers, eventually, managers::run};
 fn client(config: &Path, deadline: Duration) -> Client {
     let config = Config::load(config).expect("read the credential");
     let context = config.context(None).expect("a current context");
-    let options = ClientOptions { deadline, ..ClientOptions::default() };
+    let options = ClientOptions {
+        deadline,
+        ..ClientOptions::default()
+    };
     Client::from_context(context, options).expect("make a client")
 }
 
@@ -40,7 +43,8 @@ spec:
     spec: {{containers: [{{name: main, image: 'my-app:1.0'}}]}}
 "
     );
-    let mut objects = manifest::parse([manifest::Source::new("counter.yaml", yaml)]).expect("a good manifest");
+    let mut objects =
+        manifest::parse([manifest::Source::new("counter.yaml", yaml)]).expect("a good manifest");
     objects.remove(0).object
 }
 
@@ -49,9 +53,18 @@ fn read_counter(client: &Client, runtime: &tokio::runtime::Runtime) -> Result<(u
     let object = runtime
         .block_on(client.get(v1::Kind::Deployment, "default", "counter"))
         .map_err(|error| error.to_string())?;
-    let Some(v1::object::Kind::Deployment(deployment)) = object.kind else { return Err("another kind".into()) };
-    let value = deployment.spec.map_or(0, |spec| spec.min_ready_seconds as u64);
-    Ok((value, deployment.metadata.map_or(0, |metadata| metadata.generation as u64)))
+    let Some(v1::object::Kind::Deployment(deployment)) = object.kind else {
+        return Err("another kind".into());
+    };
+    let value = deployment
+        .spec
+        .map_or(0, |spec| spec.min_ready_seconds as u64);
+    Ok((
+        value,
+        deployment
+            .metadata
+            .map_or(0, |metadata| metadata.generation as u64),
+    ))
 }
 
 /// Writes 1, 2, 3, … one after the other until it is stopped. The client repeats what was not answered.
@@ -63,7 +76,10 @@ struct Writer {
 
 impl Writer {
     fn start(config: &Path) -> Self {
-        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, acknowledged) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let (config, stopped, count) = (config.to_owned(), stop.clone(), acknowledged.clone());
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
@@ -77,7 +93,11 @@ impl Writer {
                 count.store(value, Ordering::SeqCst);
             }
         });
-        Self { stop, acknowledged, thread: Some(thread) }
+        Self {
+            stop,
+            acknowledged,
+            thread: Some(thread),
+        }
     }
 
     fn acknowledged(&self) -> u64 {
@@ -88,15 +108,28 @@ impl Writer {
     fn wait_for(&self, more: u64) {
         let goal = self.acknowledged() + more;
         eventually("more acknowledged writes", || {
-            assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "the writer died");
+            assert!(
+                self.thread
+                    .as_ref()
+                    .is_some_and(|thread| !thread.is_finished()),
+                "the writer died"
+            );
             let now = self.acknowledged();
-            if now >= goal { Ok(()) } else { Err(format!("{now} of {goal}")) }
+            if now >= goal {
+                Ok(())
+            } else {
+                Err(format!("{now} of {goal}"))
+            }
         });
     }
 
     fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it was started").join().expect("every write was acknowledged");
+        self.thread
+            .take()
+            .expect("it was started")
+            .join()
+            .expect("every write was acknowledged");
         self.acknowledged()
     }
 }
@@ -120,14 +153,19 @@ fn killing_the_leader_loses_no_acknowledged_write_and_applies_none_twice() {
     for index in 0..3 {
         let client = client(&managers.config_for(index), Duration::from_secs(60));
         let (value, generation) = read_counter(&client, &runtime).expect("read the counter");
-        assert_eq!(value, acknowledged, "manager {index} has the last acknowledged write");
+        assert_eq!(
+            value, acknowledged,
+            "manager {index} has the last acknowledged write"
+        );
         assert_eq!(generation, acknowledged, "each write was applied once");
     }
 }
 
 /// A credential that names all managers.
 fn all(managers: &Managers, count: usize) -> std::path::PathBuf {
-    let addresses: Vec<_> = (0..count).map(|index| format!("{:?}", managers.address(index))).collect();
+    let addresses: Vec<_> = (0..count)
+        .map(|index| format!("{:?}", managers.address(index)))
+        .collect();
     let text = fs::read_to_string(managers.config()).expect("read the credential");
     let text: String = text
         .lines()
@@ -147,14 +185,20 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
     let leader = managers.leader();
     let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
     let config = all(&managers, 3);
-    runtime.block_on(client(&config, Duration::from_secs(30)).apply(vec![counter(1)], false)).expect("a write");
+    runtime
+        .block_on(client(&config, Duration::from_secs(30)).apply(vec![counter(1)], false))
+        .expect("a write");
 
     // Its cable to the others is gone; whoever is on the machine itself still reaches it.
     managers.cut(leader);
     let lonely = managers.config_for(leader);
-    let other = (0..3).find(|index| *index != leader).expect("another manager");
+    let other = (0..3)
+        .find(|index| *index != leader)
+        .expect("another manager");
     let outside = client(&managers.config_for(other), Duration::from_secs(60));
-    runtime.block_on(outside.apply(vec![counter(2)], false)).expect("the majority elects a leader and takes the write");
+    runtime
+        .block_on(outside.apply(vec![counter(2)], false))
+        .expect("the majority elects a leader and takes the write");
     let output = Command::new("ip")
         .args(["netns", "exec", &managers.netns(leader)])
         .arg(barge_tests::cluster::program("barge"))
@@ -162,12 +206,18 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
         .env("BARGE_CONFIG", &lonely)
         .output()
         .expect("start barge");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "a leader without a majority answered a read: {text}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success(),
+        "a leader without a majority answered a read: {text}"
+    );
 
     managers.heal(leader);
     let healed = client(&lonely, Duration::from_secs(60));
-    let (value, _) = eventually("the returned manager sees what it missed", || read_counter(&healed, &runtime));
+    let (value, _) = eventually("the returned manager sees what it missed", || {
+        read_counter(&healed, &runtime)
+    });
     assert_eq!(value, 2);
 }
 
@@ -188,7 +238,10 @@ fn killing_all_managers_at_once_loses_nothing() {
     assert!(acknowledged >= before + 10);
     let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
     let client = client(&all(&managers, 3), Duration::from_secs(60));
-    assert_eq!(read_counter(&client, &runtime), Ok((acknowledged, acknowledged)));
+    assert_eq!(
+        read_counter(&client, &runtime),
+        Ok((acknowledged, acknowledged))
+    );
 }
 
 /// A file system in a file is copied while it is written to; the copy is what a disk holds after the power failed.
@@ -230,14 +283,28 @@ fn check_power_cut(disk: &Disk, copy: &str, acknowledged: u64) {
     run(&["ip", "netns", "add", &netns]);
     let host = address.split(':').next().expect("a host");
     run(&["ip", "-n", &netns, "link", "set", "lo", "up"]);
-    run(&["ip", "-n", &netns, "address", "add", &format!("{host}/32"), "dev", "lo"]);
+    run(&[
+        "ip",
+        "-n",
+        &netns,
+        "address",
+        "add",
+        &format!("{host}/32"),
+        "dev",
+        "lo",
+    ]);
     let inside = |program: &str| {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &netns]).arg(barge_tests::cluster::program(program));
+        command
+            .args(["netns", "exec", &netns])
+            .arg(barge_tests::cluster::program(program));
         command
     };
     let mut server = inside("barge-server");
-    server.args(["run", "--data-dir"]).arg(&mount).args(["--advertise", &address]);
+    server
+        .args(["run", "--data-dir"])
+        .arg(&mount)
+        .args(["--advertise", &address]);
     let mut server = server.stderr(log).spawn().expect("start a manager");
     let value = eventually("the copy serves", || {
         let output = inside("barge")
@@ -248,13 +315,18 @@ fn check_power_cut(disk: &Disk, copy: &str, acknowledged: u64) {
         let text = String::from_utf8_lossy(&output.stdout);
         let json: serde_json::Value = serde_json::from_str(&text)
             .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
-        json["spec"]["minReadySeconds"].as_u64().ok_or_else(|| text.into_owned())
+        json["spec"]["minReadySeconds"]
+            .as_u64()
+            .ok_or_else(|| text.into_owned())
     });
     server.kill().expect("kill the manager");
     server.wait().expect("wait for the manager");
     disk.unmount(&mount);
     run(&["ip", "netns", "del", &netns]);
-    assert!(value >= acknowledged, "{acknowledged} writes were acknowledged before the cut, {value} are there");
+    assert!(
+        value >= acknowledged,
+        "{acknowledged} writes were acknowledged before the cut, {value} are there"
+    );
 }
 
 /// File systems in files.
@@ -264,7 +336,9 @@ struct Disk {
 
 impl Disk {
     fn new(folder: &Path) -> Self {
-        let disk = Self { folder: folder.to_owned() };
+        let disk = Self {
+            folder: folder.to_owned(),
+        };
         let image = disk.image("disk");
         run(&["truncate", "-s", "256M", &image]);
         run(&["mkfs.ext4", "-q", "-F", &image]);
@@ -272,11 +346,20 @@ impl Disk {
     }
 
     fn image(&self, name: &str) -> String {
-        self.folder.join(format!("{name}.img")).display().to_string()
+        self.folder
+            .join(format!("{name}.img"))
+            .display()
+            .to_string()
     }
 
     fn mount(&self, name: &str, at: &Path) {
-        run(&["mount", "-o", "loop", &self.image(name), &at.display().to_string()]);
+        run(&[
+            "mount",
+            "-o",
+            "loop",
+            &self.image(name),
+            &at.display().to_string(),
+        ]);
     }
 
     fn unmount(&self, at: &Path) {
@@ -293,24 +376,43 @@ impl Disk {
 fn no_container_notices_that_the_leader_is_killed() {
     let cluster = Cluster::up("leader_kill", 3, 1);
     let agent = cluster.layout().agents.remove(0);
-    cluster.barge(&["apply", "--wait", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples")]);
+    cluster.barge(&[
+        "apply",
+        "--wait",
+        "-f",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"),
+    ]);
     let before = cluster.container_pids(&agent);
     assert_eq!(before.len(), 6, "{before:?}");
     let members = cluster.barge(&["cluster", "members"]);
-    let leader = members.lines().find(|line| line.contains("leader") && line.contains(':')).expect("a leader");
+    let leader = members
+        .lines()
+        .find(|line| line.contains("leader") && line.contains(':'))
+        .expect("a leader");
     let layout = cluster.layout();
-    let leader = layout.managers.iter().find(|manager| leader.contains(&manager.address)).expect("one of ours");
+    let leader = layout
+        .managers
+        .iter()
+        .find(|manager| leader.contains(&manager.address))
+        .expect("one of ours");
     run(&["kill", "-9", &leader.pid.to_string()]);
     // The next write is accepted and acted on.
     cluster.barge(&["scale", "deployment/my-app", "--replicas", "4"]);
     cluster.ready_pods("app=my-app", 4);
     let after = cluster.container_pids(&agent);
     assert_eq!(after.len(), 7);
-    assert!(before.iter().all(|container| after.contains(container)), "no container was restarted");
+    assert!(
+        before.iter().all(|container| after.contains(container)),
+        "no container was restarted"
+    );
     // It returns by itself with the same flags.
     cluster.dev_up(3, 1);
     eventually("three voters answer", || {
         let status = cluster.barge(&["cluster", "status"]);
-        if status.contains("warning") { Err(status) } else { Ok(()) }
+        if status.contains("warning") {
+            Err(status)
+        } else {
+            Ok(())
+        }
     });
 }

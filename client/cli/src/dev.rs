@@ -80,8 +80,10 @@ impl Folder {
             Some(dir) => dir.clone(),
             None => {
                 let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-                let data = data.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".local/share")));
-                data.context("neither --dir nor $HOME says where the cluster lives")?.join("barge/dev")
+                let data =
+                    data.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".local/share")));
+                data.context("neither --dir nor $HOME says where the cluster lives")?
+                    .join("barge/dev")
             }
         };
         std::path::absolute(&path).with_context(|| format!("find {}", path.display()))

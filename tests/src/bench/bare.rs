@@ -12,9 +12,13 @@ use std::{
 use anyhow::{Context, bail};
 use containerd_client::{
     services::v1::{
-        Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, KillRequest,
-        StartRequest, WaitRequest, container::Runtime, containers_client::ContainersClient,
-        snapshots::{PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient},
+        Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
+        DeleteTaskRequest, KillRequest, StartRequest, WaitRequest,
+        container::Runtime,
+        containers_client::ContainersClient,
+        snapshots::{
+            PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
+        },
         tasks_client::TasksClient,
     },
     tonic::{Request, transport::Channel},
@@ -47,7 +51,9 @@ impl Bare {
     /// When containerd does not answer.
     pub async fn new(agent: &Agent, chain_id: &str) -> anyhow::Result<Self> {
         Ok(Self {
-            channel: containerd_client::connect(&agent.containerd_socket).await.context("connect to containerd")?,
+            channel: containerd_client::connect(&agent.containerd_socket)
+                .await
+                .context("connect to containerd")?,
             namespace: agent.containerd_namespace.clone(),
             netns: agent.netns.clone(),
             folder: tempfile::Builder::new().prefix("barge-bare-").tempdir()?,
@@ -64,7 +70,9 @@ impl Bare {
         let each = stream::iter(0..count)
             .map(|index| async move {
                 let start = Instant::now();
-                self.start_one(&format!("bare-{index}")).await.map(|()| milliseconds(start.elapsed()))
+                self.start_one(&format!("bare-{index}"))
+                    .await
+                    .map(|()| milliseconds(start.elapsed()))
             })
             .buffer_unordered(at_a_time)
             .try_collect()
@@ -74,7 +82,11 @@ impl Bare {
 
     async fn start_one(&self, id: &str) -> anyhow::Result<()> {
         let netns = self.folder.path().join(id);
-        let (machine, folder, pinned) = (self.netns.clone(), self.folder.path().to_owned(), netns.clone());
+        let (machine, folder, pinned) = (
+            self.netns.clone(),
+            self.folder.path().to_owned(),
+            netns.clone(),
+        );
         let name = id.to_owned();
         tokio::task::spawn_blocking(move || attach(&machine, &folder, &pinned, &name)).await??;
 
@@ -93,7 +105,10 @@ impl Bare {
             .mounts;
         let container = Container {
             id: id.into(),
-            runtime: Some(Runtime { name: "io.containerd.runc.v2".into(), options: None }),
+            runtime: Some(Runtime {
+                name: "io.containerd.runc.v2".into(),
+                options: None,
+            }),
             spec: Some(prost_types::Any {
                 type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".into(),
                 value: serde_json::to_vec(&spec(&netns, id))?,
@@ -103,14 +118,32 @@ impl Bare {
             ..Default::default()
         };
         ContainersClient::new(self.channel.clone())
-            .create(with_namespace!(CreateContainerRequest { container: Some(container) }, namespace))
+            .create(with_namespace!(
+                CreateContainerRequest {
+                    container: Some(container)
+                },
+                namespace
+            ))
             .await
             .context("create a container")?;
         let mut tasks = TasksClient::new(self.channel.clone());
-        let create = CreateTaskRequest { container_id: id.into(), rootfs, ..Default::default() };
-        tasks.create(with_namespace!(create, namespace)).await.context("create a task")?;
-        let begin = StartRequest { container_id: id.into(), ..Default::default() };
-        tasks.start(with_namespace!(begin, namespace)).await.context("start a task")?;
+        let create = CreateTaskRequest {
+            container_id: id.into(),
+            rootfs,
+            ..Default::default()
+        };
+        tasks
+            .create(with_namespace!(create, namespace))
+            .await
+            .context("create a task")?;
+        let begin = StartRequest {
+            container_id: id.into(),
+            ..Default::default()
+        };
+        tasks
+            .start(with_namespace!(begin, namespace))
+            .await
+            .context("start a task")?;
         Ok(())
     }
 
@@ -123,16 +156,38 @@ impl Bare {
         let mut tasks = TasksClient::new(self.channel.clone());
         for index in 0..count {
             let id = format!("bare-{index}");
-            let kill = KillRequest { container_id: id.clone(), signal: 9, all: true, ..Default::default() };
+            let kill = KillRequest {
+                container_id: id.clone(),
+                signal: 9,
+                all: true,
+                ..Default::default()
+            };
             tasks.kill(with_namespace!(kill, namespace)).await?;
-            let wait = WaitRequest { container_id: id.clone(), ..Default::default() };
+            let wait = WaitRequest {
+                container_id: id.clone(),
+                ..Default::default()
+            };
             tasks.wait(with_namespace!(wait, namespace)).await?;
-            tasks.delete(with_namespace!(DeleteTaskRequest { container_id: id.clone() }, namespace)).await?;
+            tasks
+                .delete(with_namespace!(
+                    DeleteTaskRequest {
+                        container_id: id.clone()
+                    },
+                    namespace
+                ))
+                .await?;
             let delete = DeleteContainerRequest { id: id.clone() };
-            ContainersClient::new(self.channel.clone()).delete(with_namespace!(delete, namespace)).await?;
-            let snapshot = RemoveSnapshotRequest { snapshotter: "overlayfs".into(), key: id.clone() };
+            ContainersClient::new(self.channel.clone())
+                .delete(with_namespace!(delete, namespace))
+                .await?;
+            let snapshot = RemoveSnapshotRequest {
+                snapshotter: "overlayfs".into(),
+                key: id.clone(),
+            };
             // Garbage collection may have been faster.
-            let _ = SnapshotsClient::new(self.channel.clone()).remove(with_namespace!(snapshot, namespace)).await;
+            let _ = SnapshotsClient::new(self.channel.clone())
+                .remove(with_namespace!(snapshot, namespace))
+                .await;
             let (machine, folder) = (self.netns.clone(), self.folder.path().to_owned());
             tokio::task::spawn_blocking(move || detach(&machine, &folder, &id)).await??;
         }
@@ -146,10 +201,17 @@ fn attach(machine: &Path, folder: &Path, pinned: &Path, id: &str) -> anyhow::Res
     let target = pinned.to_owned();
     let made = thread::spawn(move || -> anyhow::Result<()> {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            &target,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
         Ok(())
     });
-    made.join().map_err(|_| anyhow::anyhow!("the thread that makes a namespace died"))??;
+    made.join()
+        .map_err(|_| anyhow::anyhow!("the thread that makes a namespace died"))??;
     cni(machine, folder, "ADD", id, pinned)
 }
 
@@ -168,24 +230,34 @@ fn cni(machine: &Path, folder: &Path, verb: &str, id: &str, netns: &Path) -> any
         "ipam": {"type": "host-local", "subnet": "10.99.0.0/24", "dataDir": folder.join("addresses"),
                  "routes": [{"dst": "0.0.0.0/0"}]},
     });
-    let plugins = ["/usr/lib/cni", "/opt/cni/bin"].into_iter().find(|path| Path::new(path).join("bridge").exists());
+    let plugins = ["/usr/lib/cni", "/opt/cni/bin"]
+        .into_iter()
+        .find(|path| Path::new(path).join("bridge").exists());
     let plugins = plugins.context("CNI's bridge plugin is not installed")?;
     let machine = File::open(machine)?;
     let mut command = Command::new(format!("{plugins}/bridge"));
-    command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", id).env("CNI_NETNS", netns);
+    command
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", netns);
     command.env("CNI_IFNAME", "eth0").env("CNI_PATH", plugins);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let run = thread::spawn(move || -> anyhow::Result<()> {
         setns(machine, CloneFlags::CLONE_NEWNET)?;
         let mut child = command.spawn()?;
-        child.stdin.take().context("the plugin has an input")?.write_all(config.to_string().as_bytes())?;
+        child
+            .stdin
+            .take()
+            .context("the plugin has an input")?
+            .write_all(config.to_string().as_bytes())?;
         let output = child.wait_with_output()?;
         if !output.status.success() {
             bail!("CNI {}", String::from_utf8_lossy(&output.stdout));
         }
         Ok(())
     });
-    run.join().map_err(|_| anyhow::anyhow!("the thread that calls CNI died"))?
+    run.join()
+        .map_err(|_| anyhow::anyhow!("the thread that calls CNI died"))?
 }
 
 fn spec(netns: &Path, id: &str) -> serde_json::Value {

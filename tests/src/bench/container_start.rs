@@ -41,10 +41,15 @@ spec:
 /// # Errors
 /// When the image's layout cannot be read.
 pub fn chain_id() -> anyhow::Result<String> {
-    let folder = std::env::var_os("BARGE_TEST_IMAGES").map(PathBuf::from).context("run tests/bench")?;
+    let folder = std::env::var_os("BARGE_TEST_IMAGES")
+        .map(PathBuf::from)
+        .context("run tests/bench")?;
     let image = format!("oci:{}:1.0", folder.join("my-app_1.0").display());
-    let output = Command::new("skopeo").args(["inspect", "--config", &image]).output()?;
-    let config: serde_json::Value = serde_json::from_slice(&output.stdout).context("read the image's configuration")?;
+    let output = Command::new("skopeo")
+        .args(["inspect", "--config", &image])
+        .output()?;
+    let config: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("read the image's configuration")?;
     match config["rootfs"]["diff_ids"].as_array().map(Vec::as_slice) {
         Some([layer]) => Ok(layer.as_str().unwrap_or_default().to_owned()),
         other => bail!("my-app should have one layer: {other:?}"),
@@ -68,24 +73,39 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     for run in 0..RUNS {
         let wanted = run + 2;
         let start = Instant::now();
-        cluster.barge(&["scale", "deployment/steps", "--replicas", &wanted.to_string()]);
+        cluster.barge(&[
+            "scale",
+            "deployment/steps",
+            "--replicas",
+            &wanted.to_string(),
+        ]);
         eventually("one more container runs", || {
             let running = running(&agent.containerd_namespace);
-            if running >= wanted { Ok(()) } else { Err(format!("{running} of {wanted}")) }
+            if running >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{running} of {wanted}"))
+            }
         });
         ours.push(milliseconds(start.elapsed()));
         cluster.ready_pods("app=steps", wanted);
     }
-    Ok(vec![Row::least("container-start", "ms", &ours).beside("bare containerd and CNI", &theirs)])
+    Ok(vec![
+        Row::least("container-start", "ms", &ours).beside("bare containerd and CNI", &theirs),
+    ])
 }
 
 /// Containers whose process has been started: runc's state folder is the cheapest place to see it. A started
 /// container no longer has the FIFO that holds its first process back.
 fn running(namespace: &str) -> usize {
     let folder = PathBuf::from("/run/containerd/runc").join(namespace);
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
     entries
         .flatten()
-        .filter(|entry| entry.path().join("state.json").exists() && !entry.path().join("exec.fifo").exists())
+        .filter(|entry| {
+            entry.path().join("state.json").exists() && !entry.path().join("exec.fifo").exists()
+        })
         .count()
 }

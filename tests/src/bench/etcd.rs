@@ -46,10 +46,19 @@ impl Etcd {
         let dir = tempfile::Builder::new().prefix("barge-etcd-").tempdir()?;
         certificates(dir.path())?;
         let base = 20_000 + (std::process::id() % 2000) as u16 * 8;
-        let mut etcd = Self { dir, members: Vec::new(), base };
-        let peers: Vec<_> = (0..3).map(|index| format!("m{index}=https://127.0.0.1:{}", etcd.peer_port(index))).collect();
+        let mut etcd = Self {
+            dir,
+            members: Vec::new(),
+            base,
+        };
+        let peers: Vec<_> = (0..3)
+            .map(|index| format!("m{index}=https://127.0.0.1:{}", etcd.peer_port(index)))
+            .collect();
         for index in 0..3 {
-            let child = etcd.member(index, &peers.join(",")).spawn().context("start etcd")?;
+            let child = etcd
+                .member(index, &peers.join(","))
+                .spawn()
+                .context("start etcd")?;
             etcd.members.push(child);
         }
         Ok(etcd)
@@ -69,17 +78,45 @@ impl Etcd {
             format!("https://127.0.0.1:{}", self.peer_port(index)),
         );
         let mut command = Command::new("etcd");
-        command.args(["--name", &format!("m{index}"), "--initial-cluster", peers, "--log-level", "error"]);
-        command.arg("--data-dir").arg(file(&format!("data-{index}")));
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args([
+            "--name",
+            &format!("m{index}"),
+            "--initial-cluster",
+            peers,
+            "--log-level",
+            "error",
+        ]);
+        command
+            .arg("--data-dir")
+            .arg(file(&format!("data-{index}")));
+        command.args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
         command.args(["--client-cert-auth", "--peer-client-cert-auth"]);
         for prefix in ["", "peer-"] {
-            command.arg(format!("--{prefix}cert-file")).arg(file("cert.pem"));
-            command.arg(format!("--{prefix}key-file")).arg(file("key.pem"));
-            command.arg(format!("--{prefix}trusted-ca-file")).arg(file("ca.pem"));
+            command
+                .arg(format!("--{prefix}cert-file"))
+                .arg(file("cert.pem"));
+            command
+                .arg(format!("--{prefix}key-file"))
+                .arg(file("key.pem"));
+            command
+                .arg(format!("--{prefix}trusted-ca-file"))
+                .arg(file("ca.pem"));
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -94,7 +131,10 @@ impl Etcd {
             .identity(Identity::from_pem(read("cert.pem")?, read("key.pem")?))
             .domain_name("localhost");
         let address = format!("https://127.0.0.1:{}", self.client_port(index));
-        Ok(Endpoint::from_shared(address)?.timeout(Duration::from_secs(10)).tls_config(tls)?.connect_lazy())
+        Ok(Endpoint::from_shared(address)?
+            .timeout(Duration::from_secs(10))
+            .tls_config(tls)?
+            .connect_lazy())
     }
 
     /// Waits until a write succeeds.
@@ -102,7 +142,9 @@ impl Etcd {
         eventually("etcd takes writes", || {
             runtime.block_on(async {
                 let channel = self.connect(0).await.map_err(|error| error.to_string())?;
-                put(&channel, b"ready".to_vec(), Vec::new()).await.map_err(|error| error.to_string())
+                put(&channel, b"ready".to_vec(), Vec::new())
+                    .await
+                    .map_err(|error| error.to_string())
             })
         });
     }
@@ -123,10 +165,13 @@ impl Drop for Etcd {
 /// etcd's.
 pub async fn put(channel: &Channel, key: Vec<u8>, value: Vec<u8>) -> Result<(), tonic::Status> {
     let mut grpc = Grpc::new(channel.clone());
-    grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+    grpc.ready()
+        .await
+        .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
     let codec: ProstCodec<PutRequest, PutResponse> = ProstCodec::default();
     let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
-    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec).await?;
+    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec)
+        .await?;
     Ok(())
 }
 
@@ -140,7 +185,8 @@ fn certificates(folder: &Path) -> anyhow::Result<()> {
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate()?;
     let mut leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
-    leaf.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+    leaf.subject_alt_names
+        .push(SanType::IpAddress([127, 0, 0, 1].into()));
     let certificate = leaf.signed_by(&key, &issuer)?;
     fs::write(folder.join("ca.pem"), ca_certificate.pem())?;
     fs::write(folder.join("cert.pem"), certificate.pem())?;

@@ -19,7 +19,11 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     // Time is the point: caches fill and allocators settle.
     thread::sleep(Duration::from_secs(60));
     let layout = cluster.layout();
-    let managers = layout.managers.iter().map(|manager| pss(manager.pid)).collect::<Result<Vec<_>, _>>()?;
+    let managers = layout
+        .managers
+        .iter()
+        .map(|manager| pss(manager.pid))
+        .collect::<Result<Vec<_>, _>>()?;
     let control = pss(layout.agents[0].pid)?;
     let carrier = carriers(cluster.dir().to_str().context("a plain path")?)?;
     let carrier: f64 = carrier.into_iter().map(pss).sum::<Result<f64, _>>()?;
@@ -32,14 +36,27 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
 }
 
 fn carriers(dir: &str) -> anyhow::Result<Vec<u32>> {
-    let output = Command::new("pgrep").args(["-f", &format!("barge-agent carrier .*{dir}")]).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect())
+    let output = Command::new("pgrep")
+        .args(["-f", &format!("barge-agent carrier .*{dir}")])
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect())
 }
 
 /// Proportional set size in MB.
 fn pss(pid: u32) -> anyhow::Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("read a process's memory")?;
-    let line = text.lines().find(|line| line.starts_with("Pss:")).context("a line with the PSS")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .context("read a process's memory")?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Pss:"))
+        .context("a line with the PSS")?;
+    let kilobytes: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("a number")?
+        .parse()?;
     Ok(kilobytes * 1024.0 / 1_000_000.0)
 }

@@ -35,9 +35,14 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         let survivors: Vec<_> = (0..MANAGERS).filter(|index| *index != leader).collect();
         let channels = runtime.block_on(async {
             let addresses = survivors.iter().map(|index| managers.address(*index));
-            addresses.map(|address| connect(&managers.config(), &address)).collect::<anyhow::Result<Vec<_>>>()
+            addresses
+                .map(|address| connect(&managers.config(), &address))
+                .collect::<anyhow::Result<Vec<_>>>()
         })?;
-        runtime.block_on(write_until_acknowledged(&channels, &format!("before-{run}")))?;
+        runtime.block_on(write_until_acknowledged(
+            &channels,
+            &format!("before-{run}"),
+        ))?;
         let start = Instant::now();
         managers.kill(leader);
         runtime.block_on(write_until_acknowledged(&channels, &format!("after-{run}")))?;
@@ -51,7 +56,12 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
 fn connect(config: &Path, address: &str) -> anyhow::Result<Channel> {
     let config = Config::load(config)?;
     let identity = config.context(None)?.identity()?;
-    channel(address, tls::client_config(&identity)?, &ChannelOptions::default()).context("connect")
+    channel(
+        address,
+        tls::client_config(&identity)?,
+        &ChannelOptions::default(),
+    )
+    .context("connect")
 }
 
 async fn write_until_acknowledged(channels: &[Channel], name: &str) -> anyhow::Result<()> {
@@ -60,7 +70,9 @@ async fn write_until_acknowledged(channels: &[Channel], name: &str) -> anyhow::R
         let channel = channels[attempt % channels.len()].clone();
         match tokio::time::timeout(ATTEMPT, write(channel, name.to_owned())).await {
             Ok(Ok(())) => break,
-            Ok(Err(status)) if start.elapsed() > DEADLINE => bail!("no write within {DEADLINE:?}: {status}"),
+            Ok(Err(status)) if start.elapsed() > DEADLINE => {
+                bail!("no write within {DEADLINE:?}: {status}")
+            }
             // A refusal at once would otherwise spin and take the processor from the election.
             Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
             Err(_) if start.elapsed() > DEADLINE => bail!("no write within {DEADLINE:?}"),
@@ -71,9 +83,22 @@ async fn write_until_acknowledged(channels: &[Channel], name: &str) -> anyhow::R
 }
 
 async fn write(channel: Channel, name: String) -> Result<(), tonic::Status> {
-    let metadata = Some(ObjectMeta { name, ..Default::default() });
-    let namespace = Namespace { metadata, ..Default::default() };
-    let object = Object { kind: Some(object::Kind::Namespace(namespace)) };
-    ApiClient::new(channel).apply(ApplyRequest { objects: vec![object], ..Default::default() }).await?;
+    let metadata = Some(ObjectMeta {
+        name,
+        ..Default::default()
+    });
+    let namespace = Namespace {
+        metadata,
+        ..Default::default()
+    };
+    let object = Object {
+        kind: Some(object::Kind::Namespace(namespace)),
+    };
+    ApiClient::new(channel)
+        .apply(ApplyRequest {
+            objects: vec![object],
+            ..Default::default()
+        })
+        .await?;
     Ok(())
 }

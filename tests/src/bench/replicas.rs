@@ -41,8 +41,14 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         cluster.barge(&["delete", "deployment", &name]);
         eventually("all containers are gone", || {
             let left = cluster.container_pids(&agent).len();
-            if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(format!("{left} left"))
+            }
         });
     }
-    Ok(vec![Row::least("replicas-60", "s", &ours).beside("bare containerd and CNI", &theirs)])
+    Ok(vec![
+        Row::least("replicas-60", "s", &ours).beside("bare containerd and CNI", &theirs),
+    ])
 }

@@ -42,7 +42,16 @@ impl Row {
 
     fn new(name: String, unit: &'static str, samples: &[f64], worst: f64) -> Self {
         let (median, runs) = (median(samples), samples.len());
-        Self { name, unit, median, worst, runs, peer: None, peer_median: None, ratio: None }
+        Self {
+            name,
+            unit,
+            median,
+            worst,
+            runs,
+            peer: None,
+            peer_median: None,
+            ratio: None,
+        }
     }
 
     /// Sets the peer's samples beside ours.
@@ -75,7 +84,8 @@ pub fn print(rows: &[Row]) {
         "benchmark", "median", "worst", "unit", "runs", "peer", "its median", "ratio"
     );
     for row in rows {
-        let number = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+        let number =
+            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
         println!(
             "{:<28} {:>12.2} {:>12.2} {:<9} {:>4}  {:<34} {:>12} {:>7}",
             row.name,
@@ -98,7 +108,11 @@ pub fn print_machine() -> anyhow::Result<()> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cores = std::thread::available_parallelism()?;
     let memory = read("/proc/meminfo");
-    let memory = memory.lines().next().and_then(|line| line.split_whitespace().nth(1)).unwrap_or("0");
+    let memory = memory
+        .lines()
+        .next()
+        .and_then(|line| line.split_whitespace().nth(1))
+        .unwrap_or("0");
     let memory = memory.parse::<f64>().unwrap_or(0.0) / 1024.0 / 1024.0;
     let folder = std::env::temp_dir();
     let (median, p99) = fdatasync(&folder)?;
@@ -117,7 +131,9 @@ fn file_system(folder: &Path) -> String {
         .lines()
         .filter_map(|line| {
             let words: Vec<_> = line.split(' ').collect();
-            folder.starts_with(words.get(1)?).then(|| (words[1].len(), words[2].to_owned()))
+            folder
+                .starts_with(words.get(1)?)
+                .then(|| (words[1].len(), words[2].to_owned()))
         })
         .max();
     mount.map_or_else(|| "unknown".to_owned(), |(_, kind)| kind)

@@ -46,7 +46,8 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     let runtime = tokio::runtime::Runtime::new()?;
     let managers = Managers::up(3);
     let leader = managers.leader();
-    let barge = runtime.block_on(async { barge_channels(&managers.config(), &managers.address(leader)) })?;
+    let barge = runtime
+        .block_on(async { barge_channels(&managers.config(), &managers.address(leader)) })?;
     let etcd = Etcd::start()?;
     etcd.wait(&runtime);
     let peers = runtime.block_on(async {
@@ -65,15 +66,28 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         }))?;
         let peer = "etcd 3.4, three members";
         rows.push(
-            Row::most(format!("writes {clients} clients"), "writes/s", &[ours.rate]).beside(peer, &[theirs.rate]),
+            Row::most(
+                format!("writes {clients} clients"),
+                "writes/s",
+                &[ours.rate],
+            )
+            .beside(peer, &[theirs.rate]),
         );
         rows.push(
-            Row::least(format!("writes {clients} p50"), "ms", &[median(&ours.latencies)])
-                .beside(peer, &[median(&theirs.latencies)]),
+            Row::least(
+                format!("writes {clients} p50"),
+                "ms",
+                &[median(&ours.latencies)],
+            )
+            .beside(peer, &[median(&theirs.latencies)]),
         );
         rows.push(
-            Row::least(format!("writes {clients} p99"), "ms", &[p99(&ours.latencies)])
-                .beside(peer, &[p99(&theirs.latencies)]),
+            Row::least(
+                format!("writes {clients} p99"),
+                "ms",
+                &[p99(&ours.latencies)],
+            )
+            .beside(peer, &[p99(&theirs.latencies)]),
         );
     }
     Ok(rows)
@@ -97,8 +111,15 @@ async fn apply(channel: Channel, key: String) -> Result<(), tonic::Status> {
         }),
         ..Default::default()
     };
-    let object = Object { kind: Some(object::Kind::Namespace(namespace)) };
-    ApiClient::new(channel).apply(ApplyRequest { objects: vec![object], ..Default::default() }).await?;
+    let object = Object {
+        kind: Some(object::Kind::Namespace(namespace)),
+    };
+    ApiClient::new(channel)
+        .apply(ApplyRequest {
+            objects: vec![object],
+            ..Default::default()
+        })
+        .await?;
     Ok(())
 }
 
@@ -139,11 +160,17 @@ where
     for task in tasks {
         latencies.extend(task.await??);
     }
-    Ok(Load { rate: latencies.len() as f64 / MEASURED.as_secs_f64(), latencies })
+    Ok(Load {
+        rate: latencies.len() as f64 / MEASURED.as_secs_f64(),
+        latencies,
+    })
 }
 
 fn p99(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() * 99 / 100).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(sorted.len() * 99 / 100)
+        .copied()
+        .unwrap_or(f64::NAN)
 }

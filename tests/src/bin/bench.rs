@@ -43,7 +43,8 @@ fn main() -> anyhow::Result<()> {
     }
     report::print(&rows);
     if let Some(path) = options.json {
-        fs::write(&path, serde_json::to_vec_pretty(&rows)?).with_context(|| format!("write {}", path.display()))?;
+        fs::write(&path, serde_json::to_vec_pretty(&rows)?)
+            .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }

@@ -13,12 +13,17 @@ use super::{
 /// Ends everything that `up` started and removes everything that it made.
 pub fn run(dir: &Path) -> Result<()> {
     if !dir.join("dev.toml").exists() {
-        println!("there is no cluster in {}: nothing to take down", dir.display());
+        println!(
+            "there is no cluster in {}: nothing to take down",
+            dir.display()
+        );
         return Ok(());
     }
     let folder = Folder::open(dir)?;
     // Someone else may have been faster.
-    let Some(cluster) = Folder::load(dir)? else { return folder.clear() };
+    let Some(cluster) = Folder::load(dir)? else {
+        return folder.clear();
+    };
 
     end(&cluster, "agent-")?;
     for number in 1..=cluster.agents {
@@ -47,7 +52,12 @@ pub fn run(dir: &Path) -> Result<()> {
 
 /// All of them at once, then one by one until each is gone.
 fn end(cluster: &Cluster, prefix: &str) -> Result<()> {
-    let ours = || cluster.processes.iter().filter(|process| process.name.starts_with(prefix));
+    let ours = || {
+        cluster
+            .processes
+            .iter()
+            .filter(|process| process.name.starts_with(prefix))
+    };
     ours().try_for_each(Process::terminate)?;
     ours().try_for_each(Process::end)
 }

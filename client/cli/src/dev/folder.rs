@@ -50,23 +50,35 @@ impl Folder {
     /// Locks the folder, making it where there is none.
     pub fn open(dir: &Path) -> Result<Self> {
         if dir.as_os_str().len() > 60 {
-            bail!("{} is too long: paths of sockets below it would pass the system's limit; choose a shorter --dir", dir.display());
+            bail!(
+                "{} is too long: paths of sockets below it would pass the system's limit; choose a shorter --dir",
+                dir.display()
+            );
         }
         files::create_private_dir(dir).with_context(|| format!("make {}", dir.display()))?;
         let path = dir.join("lock");
         let lock = File::create(&path).with_context(|| format!("open {}", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => bail!("another `barge dev` works on {}", dir.display()),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+            Ok(()) => Ok(Self {
+                dir: dir.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another `barge dev` works on {}", dir.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("lock {}", path.display()))
+            }
         }
     }
 
     /// The record, if there is one.
     pub fn load(dir: &Path) -> Result<Option<Cluster>> {
         let path = dir.join("dev.toml");
-        let text = files::read_optional(&path).with_context(|| format!("read {}", path.display()))?;
-        text.map(|text| toml::from_str(&text).with_context(|| format!("read {}", path.display()))).transpose()
+        let text =
+            files::read_optional(&path).with_context(|| format!("read {}", path.display()))?;
+        text.map(|text| toml::from_str(&text).with_context(|| format!("read {}", path.display())))
+            .transpose()
     }
 
     /// Replaces the record.
@@ -96,9 +108,22 @@ impl Folder {
 impl Cluster {
     /// A new record for a folder.
     pub fn new(dir: &Path, network: String, managers: u8, agents: u8) -> Self {
-        let came = SHARED.iter().map(PathBuf::from).filter(|path| !path.exists()).collect();
+        let came = SHARED
+            .iter()
+            .map(PathBuf::from)
+            .filter(|path| !path.exists())
+            .collect();
         let processes = Vec::new();
-        Self { id: id(dir), network, managers, agents, mirror: None, registry: false, came, processes }
+        Self {
+            id: id(dir),
+            network,
+            managers,
+            agents,
+            mirror: None,
+            registry: false,
+            came,
+            processes,
+        }
     }
 
     /// The host's address on the nodes' network.
@@ -142,7 +167,9 @@ pub struct NodePaths {
 
 impl NodePaths {
     pub fn new(dir: &Path, number: u8) -> Self {
-        Self { dir: dir.join("agents").join(number.to_string()) }
+        Self {
+            dir: dir.join("agents").join(number.to_string()),
+        }
     }
     /// Holds its network namespace.
     pub fn netns(&self) -> PathBuf {
@@ -163,9 +190,13 @@ pub fn manager_dir(dir: &Path, number: u8) -> PathBuf {
 
 /// FNV-1a of the path (http://www.isthe.com/chongo/tech/comp/fnv/): short and the same in every version of this program.
 fn id(dir: &Path) -> String {
-    let hash = dir.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
     format!("{hash:08x}")
 }
 
@@ -190,7 +221,10 @@ mod tests {
         assert_eq!(id(Path::new("/tmp/one")), one.id);
         // IFNAMSIZ is 16 with the zero at the end.
         assert!(one.link(100).len() < 16 && one.bridge().len() < 16);
-        assert_eq!((one.manager(2), one.node(3)), ("10.213.0.1:7102".into(), "10.213.0.13".into()));
+        assert_eq!(
+            (one.manager(2), one.node(3)),
+            ("10.213.0.1:7102".into(), "10.213.0.13".into())
+        );
     }
 
     #[test]
@@ -201,7 +235,11 @@ mod tests {
         let folder = Folder::open(&path).unwrap();
         assert!(Folder::open(&path).is_err());
         let mut cluster = Cluster::new(&path, "10.213.0".into(), 1, 1);
-        cluster.processes.push(Process { name: "manager-1".into(), pid: 1, start: 7 });
+        cluster.processes.push(Process {
+            name: "manager-1".into(),
+            pid: 1,
+            start: 7,
+        });
         folder.save(&cluster).unwrap();
         let loaded = Folder::load(&path).unwrap().unwrap();
         assert_eq!(loaded.processes.len(), 1);

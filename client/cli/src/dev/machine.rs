@@ -57,9 +57,21 @@ pub fn answers(paths: &NodePaths) -> bool {
 /// Ends a node's carrier and containers. Its agent has ended before.
 pub fn end_containers(cluster: &Cluster, paths: &NodePaths, number: u8) -> Result<()> {
     let data = paths.data().display().to_string();
-    let (socket, namespace) = (paths.socket().display().to_string(), cluster.namespace(number));
+    let (socket, namespace) = (
+        paths.socket().display().to_string(),
+        cluster.namespace(number),
+    );
     if answers(paths) {
-        let ctr = |words: &[&str]| run("ctr", &[&["--address", &socket, "--namespace", &namespace][..], words].concat());
+        let ctr = |words: &[&str]| {
+            run(
+                "ctr",
+                &[
+                    &["--address", &socket, "--namespace", &namespace][..],
+                    words,
+                ]
+                .concat(),
+            )
+        };
         for id in ctr(&["tasks", "list", "-q"])?.split_whitespace() {
             // One that has just ended is as good.
             let _ = ctr(&["tasks", "delete", "--force", id]);
@@ -84,7 +96,9 @@ pub fn end_leftovers(cluster: &Cluster, paths: &NodePaths, number: u8) -> Result
         remove_cgroup(&folder)?;
     }
     match fs::remove_dir_all(Path::new("/run/containerd/runc").join(cluster.namespace(number))) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove runc's state"),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context("remove runc's state")
+        }
         _ => Ok(()),
     }
 }
@@ -92,9 +106,14 @@ pub fn end_leftovers(cluster: &Cluster, paths: &NodePaths, number: u8) -> Result
 /// Unmounts everything below a folder, the last mount first.
 pub fn unmount_below(dir: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("list mounts")?;
-    let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let points = mounts
+        .lines()
+        .rev()
+        .filter_map(|line| line.split(' ').nth(1))
+        .map(PathBuf::from);
     for point in points.filter(|point| point.starts_with(dir)) {
-        umount2(&point, MntFlags::MNT_DETACH).with_context(|| format!("unmount {}", point.display()))?;
+        umount2(&point, MntFlags::MNT_DETACH)
+            .with_context(|| format!("unmount {}", point.display()))?;
     }
     Ok(())
 }
@@ -128,11 +147,22 @@ mod tests {
 
     #[test]
     fn a_node_s_containerd_keeps_to_its_folder() {
-        let config: toml::Table =
-            toml::from_str(&containerd_config(&NodePaths::new(Path::new("/tmp/dev"), 2))).unwrap();
+        let config: toml::Table = toml::from_str(&containerd_config(&NodePaths::new(
+            Path::new("/tmp/dev"),
+            2,
+        )))
+        .unwrap();
         for key in ["root", "state"] {
-            assert!(config[key].as_str().unwrap().starts_with("/tmp/dev/agents/2/"));
+            assert!(
+                config[key]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("/tmp/dev/agents/2/")
+            );
         }
-        assert_eq!(config["grpc"]["address"].as_str(), Some("/tmp/dev/agents/2/containerd.sock"));
+        assert_eq!(
+            config["grpc"]["address"].as_str(),
+            Some("/tmp/dev/agents/2/containerd.sock")
+        );
     }
 }

@@ -14,13 +14,19 @@ pub fn choose(subnet: Option<&str>) -> Result<String> {
         let network = subnet.strip_suffix(".0/24").filter(|bytes| {
             bytes.split('.').count() == 3 && bytes.split('.').all(|byte| byte.parse::<u8>().is_ok())
         });
-        let Some(network) = network else { bail!("--subnet {subnet}: a network like 10.213.0.0/24 is expected") };
+        let Some(network) = network else {
+            bail!("--subnet {subnet}: a network like 10.213.0.0/24 is expected")
+        };
         if taken(network) {
-            bail!("--subnet {subnet}: an address of this machine is in it; choose another, or leave the flag out");
+            bail!(
+                "--subnet {subnet}: an address of this machine is in it; choose another, or leave the flag out"
+            );
         }
         return Ok(network.to_owned());
     }
-    let free = (0..=255).map(|third| format!("10.213.{third}")).find(|network| !taken(network));
+    let free = (0..=255)
+        .map(|third| format!("10.213.{third}"))
+        .find(|network| !taken(network));
     free.context("every network of 10.213.0.0/16 is in use: name another with --subnet")
 }
 
@@ -30,7 +36,16 @@ pub fn ensure_bridge(cluster: &Cluster) -> Result<()> {
     if !exists(&bridge) {
         run("ip", &["link", "add", &bridge, "type", "bridge"])?;
     }
-    run("ip", &["address", "replace", &format!("{}/24", cluster.gateway()), "dev", &bridge])?;
+    run(
+        "ip",
+        &[
+            "address",
+            "replace",
+            &format!("{}/24", cluster.gateway()),
+            "dev",
+            &bridge,
+        ],
+    )?;
     run("ip", &["link", "set", &bridge, "up"])?;
     Ok(())
 }
@@ -38,13 +53,20 @@ pub fn ensure_bridge(cluster: &Cluster) -> Result<()> {
 /// Makes a node's namespace, pinned to a file, and its cable.
 pub fn ensure_node(cluster: &Cluster, number: u8, netns: &Path) -> Result<()> {
     let (link, bridge) = (cluster.link(number), cluster.bridge());
-    let file = netns.to_str().context("the cluster's folder has a plain name")?;
+    let file = netns
+        .to_str()
+        .context("the cluster's folder has a plain name")?;
     if !is_pinned(netns)? {
         fs::File::create(netns).with_context(|| format!("make {file}"))?;
         run("unshare", &[&format!("--net={file}"), "true"])?;
     }
     if !exists(&link) {
-        run("ip", &["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", file])?;
+        run(
+            "ip",
+            &[
+                "link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", file,
+            ],
+        )?;
     }
     run("ip", &["link", "set", &link, "master", &bridge, "up"])?;
     let address = format!("{}/24", cluster.node(number));
@@ -55,7 +77,10 @@ pub fn ensure_node(cluster: &Cluster, number: u8, netns: &Path) -> Result<()> {
         &["link", "set", "eth0", "up"],
         &["route", "replace", "default", "via", &gateway],
     ] {
-        run("nsenter", &[&[&format!("--net={file}"), "ip"][..], words].concat())?;
+        run(
+            "nsenter",
+            &[&[&format!("--net={file}"), "ip"][..], words].concat(),
+        )?;
     }
     Ok(())
 }
@@ -64,7 +89,9 @@ pub fn ensure_node(cluster: &Cluster, number: u8, netns: &Path) -> Result<()> {
 fn is_pinned(netns: &Path) -> Result<bool> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("list mounts")?;
     let path = netns.to_string_lossy();
-    Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(path.as_ref())))
+    Ok(mounts
+        .lines()
+        .any(|line| line.split(' ').nth(1) == Some(path.as_ref())))
 }
 
 /// Removes a link; the other end of a cable goes with it.
@@ -83,6 +110,9 @@ fn exists(link: &str) -> bool {
 /// `ip netns exec` it leaves /sys alone, which runc needs.
 pub fn inside(netns: &Path, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", netns.display())).arg("--").arg(program);
+    command
+        .arg(format!("--net={}", netns.display()))
+        .arg("--")
+        .arg(program);
     command
 }

@@ -39,11 +39,23 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
-        let child = command.spawn().with_context(|| format!("start {program}"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0);
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {program}"))?;
         let pid = i32::try_from(child.id()).context("read a process id")?;
-        let start = stat(pid).with_context(|| format!("{program} ended at once; see {}", log.display()))?.start;
-        Ok(Self { name: name.to_owned(), pid, start })
+        let start = stat(pid)
+            .with_context(|| format!("{program} ended at once; see {}", log.display()))?
+            .start;
+        Ok(Self {
+            name: name.to_owned(),
+            pid,
+            start,
+        })
     }
 
     /// Whether it runs: neither gone, nor a zombie, nor another process with its id.
@@ -87,13 +99,25 @@ pub fn with_words(first: &str, second: &str) -> Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("list processes")? {
         let entry = entry.context("list processes")?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         // It may have ended meanwhile.
-        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
         let line = String::from_utf8_lossy(&line);
         let has = |word: &str| line.split('\0').any(|argument| argument.contains(word));
         if let (true, true, Some(stat)) = (has(first), has(second), stat(pid)) {
-            found.push(Process { name: first.to_owned(), pid, start: stat.start });
+            found.push(Process {
+                name: first.to_owned(),
+                pid,
+                start: stat.start,
+            });
         }
     }
     Ok(found)
@@ -123,8 +147,12 @@ pub fn end_all(list: &Path) -> Result<()> {
 
 /// A program of Barge: beside this one, or on the PATH.
 pub fn program(name: &str) -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|path| path.with_file_name(name));
-    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|path| path.with_file_name(name));
+    beside
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// Runs a command that has to succeed; answers what it printed.
@@ -150,7 +178,10 @@ struct Stat {
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(')')?.1.split_whitespace();
-    Some(Stat { state: words.next()?.chars().next()?, start: words.nth(18)?.parse().ok()? })
+    Some(Stat {
+        state: words.next()?.chars().next()?,
+        start: words.nth(18)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -164,10 +195,16 @@ mod tests {
         command.arg("300");
         let process = Process::spawn("sleeper", command, &dir.path().join("log")).unwrap();
         assert!(process.alive());
-        let other = Process { start: process.start + 1, ..process.clone() };
+        let other = Process {
+            start: process.start + 1,
+            ..process.clone()
+        };
         assert!(!other.alive());
         other.end().unwrap();
-        assert!(process.alive(), "another process with that id is left alone");
+        assert!(
+            process.alive(),
+            "another process with that id is left alone"
+        );
         process.end().unwrap();
         assert!(!process.alive());
     }

@@ -41,7 +41,11 @@ impl Starter<'_> {
         self.until("manager-1", "lead", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
             let members = client.members().await.map_err(|error| error.to_string())?;
-            members.iter().any(|member| member.leader).then_some(()).ok_or_else(|| "there is no leader yet".to_owned())
+            members
+                .iter()
+                .any(|member| member.leader)
+                .then_some(())
+                .ok_or_else(|| "there is no leader yet".to_owned())
         })
         .await?;
         self.write_admin(&admin)
@@ -56,14 +60,24 @@ impl Starter<'_> {
         let token = self.token(Role::Manager, u32::from(count)).await?;
         let to = self.cluster.manager(1);
         for number in 2..=count {
-            self.manager(number, &["--join", &to, "--token-file", &token.display().to_string()])?;
+            self.manager(
+                number,
+                &["--join", &to, "--token-file", &token.display().to_string()],
+            )?;
         }
         let admin = self.admin();
         self.until(&format!("manager-{count}"), "be a voter", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
             let members = client.members().await.map_err(|error| error.to_string())?;
-            let voters = members.iter().filter(|member| member.state == "voter").count();
-            if voters >= usize::from(count) { Ok(()) } else { Err(format!("{voters} of {count} managers are voters")) }
+            let voters = members
+                .iter()
+                .filter(|member| member.state == "voter")
+                .count();
+            if voters >= usize::from(count) {
+                Ok(())
+            } else {
+                Err(format!("{voters} of {count} managers are voters"))
+            }
         })
         .await?;
         remove(&token)
@@ -78,12 +92,15 @@ impl Starter<'_> {
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             dir.join("data").display()
         );
-        files::write_private(&config, text.as_bytes()).context("write the registry's configuration")?;
+        files::write_private(&config, text.as_bytes())
+            .context("write the registry's configuration")?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(config);
         self.spawn("registry", command)?;
         self.until("registry", "listen", async || {
-            TcpStream::connect(&address).map(drop).map_err(|error| error.to_string())
+            TcpStream::connect(&address)
+                .map(drop)
+                .map_err(|error| error.to_string())
         })
         .await
     }
@@ -105,7 +122,11 @@ impl Starter<'_> {
         for number in 1..=count {
             let paths = NodePaths::new(&self.folder.dir, number);
             self.until(&format!("containerd-{number}"), "listen", async || {
-                if machine::answers(&paths) { Ok(()) } else { Err("its socket does not answer".to_owned()) }
+                if machine::answers(&paths) {
+                    Ok(())
+                } else {
+                    Err("its socket does not answer".to_owned())
+                }
             })
             .await?;
             self.agent(number, &paths, &token)?;
@@ -113,9 +134,20 @@ impl Starter<'_> {
         let admin = self.admin();
         self.until(&format!("agent-{count}"), "be a ready node", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
-            let nodes = client.list(&Selection::of(Kind::Node, "")).await.map_err(|error| error.to_string())?;
-            let ready = nodes.objects.iter().filter(|object| is_ready(object.kind.as_ref())).count();
-            if ready >= usize::from(count) { Ok(()) } else { Err(format!("{ready} of {count} nodes are ready")) }
+            let nodes = client
+                .list(&Selection::of(Kind::Node, ""))
+                .await
+                .map_err(|error| error.to_string())?;
+            let ready = nodes
+                .objects
+                .iter()
+                .filter(|object| is_ready(object.kind.as_ref()))
+                .count();
+            if ready >= usize::from(count) {
+                Ok(())
+            } else {
+                Err(format!("{ready} of {count} nodes are ready"))
+            }
         })
         .await?;
         remove(&token)
@@ -124,14 +156,29 @@ impl Starter<'_> {
     fn agent(&mut self, number: u8, paths: &NodePaths, token: &Path) -> Result<()> {
         let config = paths.dir.join("agent.toml");
         files::write_private(&config, machine::agent_config(&self.cluster).as_bytes())?;
-        let managers: Vec<_> = (1..=self.cluster.managers).map(|manager| self.cluster.manager(manager)).collect();
+        let managers: Vec<_> = (1..=self.cluster.managers)
+            .map(|manager| self.cluster.manager(manager))
+            .collect();
         let mut command = network::inside(&paths.netns(), &program("barge-agent"));
         command.arg("run").arg("--data-dir").arg(paths.data());
-        command.arg("--join").arg(managers.join(",")).arg("--token-file").arg(token);
+        command
+            .arg("--join")
+            .arg(managers.join(","))
+            .arg("--token-file")
+            .arg(token);
         command.arg("--containerd").arg(paths.socket());
-        command.arg("--containerd-namespace").arg(self.cluster.namespace(number));
-        command.arg("--cgroup-root").arg(self.cluster.cgroup(number));
-        command.args(["--node-name", &format!("node-{number}"), "--advertise", &self.cluster.node(number)]);
+        command
+            .arg("--containerd-namespace")
+            .arg(self.cluster.namespace(number));
+        command
+            .arg("--cgroup-root")
+            .arg(self.cluster.cgroup(number));
+        command.args([
+            "--node-name",
+            &format!("node-{number}"),
+            "--advertise",
+            &self.cluster.node(number),
+        ]);
         command.arg("--config").arg(config);
         self.spawn(&format!("agent-{number}"), command)
     }
@@ -141,7 +188,9 @@ impl Starter<'_> {
         files::create_private_dir(&dir)?;
         let mut command = Command::new(program("barge-server"));
         command.arg("run").arg("--data-dir").arg(dir);
-        command.args(["--advertise", &self.cluster.manager(number)]).args(flags);
+        command
+            .args(["--advertise", &self.cluster.manager(number)])
+            .args(flags);
         self.spawn(&format!("manager-{number}"), command)
     }
 
@@ -157,7 +206,10 @@ impl Starter<'_> {
     }
 
     fn is_alive(&self, name: &str) -> bool {
-        self.cluster.processes.iter().any(|process| process.name == name && process.alive())
+        self.cluster
+            .processes
+            .iter()
+            .any(|process| process.name == name && process.alive())
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -172,30 +224,54 @@ impl Starter<'_> {
     fn write_admin(&self, first: &Path) -> Result<()> {
         let mut config = Config::load(first)?;
         for Context { managers, .. } in &mut config.contexts {
-            *managers = (1..=self.cluster.managers).map(|number| self.cluster.manager(number)).collect();
+            *managers = (1..=self.cluster.managers)
+                .map(|number| self.cluster.manager(number))
+                .collect();
         }
         Ok(config.save(&self.admin())?)
     }
 
     async fn token(&self, role: Role, uses: u32) -> Result<PathBuf> {
-        let request = CreateTokenRequest { role: role.into(), ttl_seconds: TOKEN_SECONDS, uses };
-        let token = client(&self.admin())?.create_token(request).await.context("make a join token")?.token;
-        let path = self.folder.dir.join("managers").join(format!("{}.token", role.as_str_name()));
+        let request = CreateTokenRequest {
+            role: role.into(),
+            ttl_seconds: TOKEN_SECONDS,
+            uses,
+        };
+        let token = client(&self.admin())?
+            .create_token(request)
+            .await
+            .context("make a join token")?
+            .token;
+        let path = self
+            .folder
+            .dir
+            .join("managers")
+            .join(format!("{}.token", role.as_str_name()));
         files::write_private(&path, token.as_bytes())?;
         Ok(path)
     }
 
     /// Waits until a process is ready; gives up when it ends, with the last thing it said.
-    async fn until(&self, name: &str, what: &str, mut ready: impl AsyncFnMut() -> Result<(), String>) -> Result<()> {
+    async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        mut ready: impl AsyncFnMut() -> Result<(), String>,
+    ) -> Result<()> {
         let begin = Instant::now();
         loop {
-            let Err(why) = ready().await else { return Ok(()) };
+            let Err(why) = ready().await else {
+                return Ok(());
+            };
             let last = last_line(&self.log(name));
             if !self.is_alive(name) {
                 bail!("{name} ended before it could {what}: {last}");
             }
             if begin.elapsed() > PATIENCE {
-                bail!("{name} did not {what} within {} s: {why}; it said last: {last}", PATIENCE.as_secs());
+                bail!(
+                    "{name} did not {what} within {} s: {why}; it said last: {last}",
+                    PATIENCE.as_secs()
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -203,13 +279,20 @@ impl Starter<'_> {
 }
 
 fn is_ready(object: Option<&object::Kind>) -> bool {
-    let Some(object::Kind::Node(node)) = object else { return false };
+    let Some(object::Kind::Node(node)) = object else {
+        return false;
+    };
     let conditions = node.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
+    conditions
+        .into_iter()
+        .any(|condition| condition.r#type == "Ready" && condition.status == "True")
 }
 
 fn client(admin: &Path) -> Result<Client> {
-    Ok(Client::from_context(Config::load(admin)?.context(None)?, ClientOptions::default())?)
+    Ok(Client::from_context(
+        Config::load(admin)?.context(None)?,
+        ClientOptions::default(),
+    )?)
 }
 
 /// A token is no longer of use.
@@ -219,5 +302,7 @@ fn remove(token: &Path) -> Result<()> {
 
 fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
-    text.lines().last().map_or_else(|| format!("nothing; see {}", log.display()), str::to_owned)
+    text.lines()
+        .last()
+        .map_or_else(|| format!("nothing; see {}", log.display()), str::to_owned)
 }

@@ -19,8 +19,13 @@ pub fn run(dir: &Path, output: Output) -> Result<()> {
     match output {
         Output::Json => serde_json::to_writer_pretty(&mut out, &document(&cluster, dir))?,
         Output::Registry => {
-            let mirror = cluster.mirror.as_deref().context("the cluster was started without a registry")?;
-            let address = mirror.split_once("://").map_or(mirror, |(_, address)| address);
+            let mirror = cluster
+                .mirror
+                .as_deref()
+                .context("the cluster was started without a registry")?;
+            let address = mirror
+                .split_once("://")
+                .map_or(mirror, |(_, address)| address);
             write!(out, "{address}")?;
         }
         Output::Table => {
@@ -28,7 +33,11 @@ pub fn run(dir: &Path, output: Output) -> Result<()> {
             for process in &cluster.processes {
                 let state = if process.alive() { "running" } else { "ended" };
                 let address = address(&cluster, &process.name);
-                write!(out, "\n{:<16} {:>8} {state:<8} {address}", process.name, process.pid)?;
+                write!(
+                    out,
+                    "\n{:<16} {:>8} {state:<8} {address}",
+                    process.name, process.pid
+                )?;
             }
         }
     }
@@ -38,7 +47,10 @@ pub fn run(dir: &Path, output: Output) -> Result<()> {
 
 /// Where a process is reached, by its name.
 fn address(cluster: &Cluster, name: &str) -> String {
-    let number = |prefix: &str| name.strip_prefix(prefix).and_then(|number| number.parse::<u8>().ok());
+    let number = |prefix: &str| {
+        name.strip_prefix(prefix)
+            .and_then(|number| number.parse::<u8>().ok())
+    };
     if let Some(number) = number("manager-") {
         return cluster.manager(number);
     }
@@ -50,8 +62,15 @@ fn address(cluster: &Cluster, name: &str) -> String {
 }
 
 fn document(cluster: &Cluster, dir: &Path) -> serde_json::Value {
-    let pid = |name: &str| cluster.processes.iter().find(|process| process.name == name).map(|process| process.pid);
-    let process = |name: String| json!({"pid": pid(&name), "address": address(cluster, &name), "name": name});
+    let pid = |name: &str| {
+        cluster
+            .processes
+            .iter()
+            .find(|process| process.name == name)
+            .map(|process| process.pid)
+    };
+    let process =
+        |name: String| json!({"pid": pid(&name), "address": address(cluster, &name), "name": name});
     let agents = (1..=cluster.agents).map(|number| {
         let paths = NodePaths::new(dir, number);
         let name = format!("agent-{number}");

@@ -24,15 +24,24 @@ pub async fn run(up: Up) -> Result<()> {
         None => (plan(&up, &folder)?, false),
     };
     if known && is_whole(&cluster) {
-        println!("the cluster in {} runs already; nothing was changed", folder.dir.display());
-        let starter = Starter { folder: &folder, cluster };
+        println!(
+            "the cluster in {} runs already; nothing was changed",
+            folder.dir.display()
+        );
+        let starter = Starter {
+            folder: &folder,
+            cluster,
+        };
         return tell(&starter);
     }
     folder.save(&cluster)?;
     for name in ["managers", "agents", "logs"] {
         files::create_private_dir(&folder.dir.join(name))?;
     }
-    let mut starter = Starter { folder: &folder, cluster };
+    let mut starter = Starter {
+        folder: &folder,
+        cluster,
+    };
     network::ensure_bridge(&starter.cluster)?;
     step(begin, "network");
     if starter.cluster.registry {
@@ -51,7 +60,11 @@ pub async fn run(up: Up) -> Result<()> {
 /// Says how far it is; on standard error, so that a pipe gets the result only.
 fn step(begin: Instant, what: &str) {
     // Progress that cannot be shown is no reason to stop.
-    let _ = writeln!(std::io::stderr(), "{:5.1} s  {what}", begin.elapsed().as_secs_f32());
+    let _ = writeln!(
+        std::io::stderr(),
+        "{:5.1} s  {what}",
+        begin.elapsed().as_secs_f32()
+    );
 }
 
 fn plan(up: &Up, folder: &Folder) -> Result<Cluster> {
@@ -78,21 +91,34 @@ fn check_same(up: &Up, cluster: &Cluster) -> Result<()> {
 }
 
 fn is_whole(cluster: &Cluster) -> bool {
-    let mut names: Vec<_> = (1..=cluster.managers).map(|number| format!("manager-{number}")).collect();
+    let mut names: Vec<_> = (1..=cluster.managers)
+        .map(|number| format!("manager-{number}"))
+        .collect();
     for number in 1..=cluster.agents {
         names.extend([format!("containerd-{number}"), format!("agent-{number}")]);
     }
     if cluster.registry {
         names.push("registry".to_owned());
     }
-    let alive = |name: &String| cluster.processes.iter().any(|process| process.name == *name && process.alive());
+    let alive = |name: &String| {
+        cluster
+            .processes
+            .iter()
+            .any(|process| process.name == *name && process.alive())
+    };
     names.iter().all(alive)
 }
 
 fn tell(starter: &Starter<'_>) -> Result<()> {
     let cluster = &starter.cluster;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} managers, {} agents; logs in {}", cluster.managers, cluster.agents, starter.folder.dir.join("logs").display())?;
+    writeln!(
+        out,
+        "{} managers, {} agents; logs in {}",
+        cluster.managers,
+        cluster.agents,
+        starter.folder.dir.join("logs").display()
+    )?;
     for number in 1..=cluster.agents {
         writeln!(out, "node-{number} is {}", cluster.node(number))?;
     }

@@ -1,0 +1,128 @@
+//! Control on a real machine: containerd, nftables, the clock, signals.
+
+use std::{io, path::Path, sync::Arc};
+
+use tokio::{
+    net::UdpSocket,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{self, Network},
+    clock::SystemClock,
+    config::Config,
+    membership::{ClusterManagers, DataFolder, MembershipError},
+    node::Sources,
+    runtime::{Options, Registry, RuntimeError, containerd::Containerd},
+    services::{nft::Nft, sysctl},
+    session::SavedError,
+};
+
+/// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
+const PARALLEL_CREATIONS: usize = 8;
+
+/// Why control does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Folder, token, managers.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// containerd is missing, or a setting of it cannot work.
+    #[error("{0}; is containerd running? Its socket is given with --containerd")]
+    Runtime(#[from] RuntimeError),
+    /// What was assigned cannot be read or kept.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// The kernel refuses a setting.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::SysctlError),
+    /// Signals or sockets cannot be used.
+    #[error("cannot begin: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Runs this machine's part of the cluster until SIGTERM or SIGINT. Containers run on.
+///
+/// # Errors
+/// See [`ControlError`].
+pub async fn run(config: Config) -> Result<(), ControlError> {
+    let folder = DataFolder::take(&config.data_dir)?;
+    let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
+    // Asked before joining: a machine without containerd should not become a node.
+    let version = crate::runtime::Runtime::version(&runtime).await?;
+    let address = own_address(&config, folder.load()?.map(|identity| identity.members)).await?;
+    let identity = folder.join(&config, &address).await?;
+    runtime.recover().await?;
+    tracing::info!(node = identity.uid, address, version, "control runs");
+
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stopper = stop.clone();
+    let signals = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopper.cancel();
+    });
+    let bridge_netfilter = sysctl::prepare(Path::new("/proc/sys"))?;
+    let options = agent::Options {
+        cluster_id: identity.cluster_id.clone(),
+        managers: Arc::new(ClusterManagers::new(identity, &folder, config.join)?),
+        runtime: Arc::new(runtime),
+        clock: Arc::new(SystemClock),
+        data_dir: folder.path().to_owned(),
+        sources: Sources {
+            proc: "/proc".into(),
+            etc: "/etc".into(),
+            data_dir: folder.path().to_owned(),
+            name: config.node_name,
+            address,
+        },
+        network: Some(Network {
+            nft: Nft::default(),
+            bridge_netfilter,
+        }),
+        parallel_creations: PARALLEL_CREATIONS,
+    };
+    let ended = agent::run(options, stop).await;
+    signals.abort();
+    Ok(ended?)
+}
+
+fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Options> {
+    let mut options = Options::new(data_dir)?;
+    options.socket.clone_from(&config.containerd);
+    options.namespace.clone_from(&config.containerd_namespace);
+    options.cgroup_root.clone_from(&config.cgroup_root);
+    options.registries = config
+        .registries
+        .iter()
+        .map(|registry| Registry {
+            host: registry.host.clone(),
+            mirrors: registry.mirrors.clone(),
+            plain_http: registry.plain_http,
+            credentials: registry.username.clone().zip(registry.password.clone()),
+        })
+        .collect();
+    Ok(options)
+}
+
+/// The address given by hand, or the one from which this machine reaches a manager. Nothing is sent for that: a datagram
+/// socket that is connected has its local address from the routes.
+async fn own_address(config: &Config, known: Option<Vec<String>>) -> Result<String, ControlError> {
+    if let Some(address) = config.advertise {
+        return Ok(address.to_string());
+    }
+    for manager in known.iter().flatten().chain(&config.join) {
+        let socket = UdpSocket::bind("0.0.0.0:0").await?;
+        if socket.connect(manager).await.is_ok() {
+            return Ok(socket.local_addr()?.ip().to_string());
+        }
+    }
+    Err(MembershipError::NoAddress.into())
+}
