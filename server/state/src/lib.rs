@@ -5,12 +5,13 @@
 //! manager that applies the same log has the same state; `clippy.toml` beside this crate keeps it so.
 //! Time is the transaction's, uids are stamped by whoever proposes it.
 //!
-//! - `kind`: the kinds of records and their identity
-//! - [`tables`] and [`table`]: where records live, with all indexes
-//! - [`apply`]: the rules of transactions
-//! - [`requests`]: what makes a retried request apply at most once
-//! - [`view`]: objects as the API shows them
-//! - [`history`]: recent changes, for watches
+//! - `kind`, `rules`: the kinds of records, their identity, what each demands
+//! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
+//! - `apply`: the rules of transactions
+//! - `requests`: what makes a retried request apply at most once
+//! - `read`, `view`: looking things up, and objects as the API shows them
+//! - `history`: recent changes, for watches
+//! - `restore`: the state as a series of records, and back
 
 mod apply;
 mod capacity;
