@@ -10,6 +10,8 @@ mod json;
 pub mod kinds;
 pub mod manifest;
 pub mod quantity;
+pub mod selector;
+pub mod validate;
 
 /// The messages and services of `barge.v1`, generated from `proto/barge/v1`.
 #[allow(

@@ -1,8 +1,11 @@
 //! Objects as text: JSON as `kubectl get -o json` prints it, and YAML. Keys are in alphabetical order.
 
-use serde::Serialize;
-use serde_json::{Map, Value, json, ser::PrettyFormatter};
+mod json;
 
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use self::json::Go;
 use super::LIST;
 use crate::v1::Object;
 
@@ -43,7 +46,7 @@ fn value(object: &Object) -> Result<Value, PrintError> {
 
 fn list(objects: &[Object]) -> Result<Value, PrintError> {
     let items = objects.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-    Ok(sorted(json!({
+    Ok(sorted(serde_json::json!({
         "apiVersion": "v1",
         "kind": LIST,
         "items": items,
@@ -69,10 +72,8 @@ fn sorted(value: Value) -> Value {
 
 fn json_text(value: &Value) -> Result<String, PrintError> {
     let mut bytes = Vec::new();
-    let formatter = PrettyFormatter::with_indent(b"    ");
-    value.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut bytes, formatter,
-    ))?;
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Go::default());
+    value.serialize(&mut serializer)?;
     bytes.push(b'\n');
     // serde_json writes nothing but UTF-8.
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -1,0 +1,151 @@
+//! Deployments.
+
+use super::Checker;
+use crate::{
+    selector::Selector,
+    v1::{
+        Deployment, DeploymentSpec, DeploymentStrategy, IntOrString, LabelSelector,
+        PodTemplateSpec, int_or_string::Value,
+    },
+};
+
+impl Checker {
+    pub(super) fn deployment(&mut self, deployment: &Deployment) {
+        let Some(spec) = &deployment.spec else {
+            return self.required("spec");
+        };
+        self.at_least("spec.replicas", spec.replicas.unwrap_or(1), 0);
+        self.selector_and_template(spec);
+        if let Some(strategy) = &spec.strategy {
+            self.strategy(strategy);
+        }
+        self.at_least("spec.minReadySeconds", spec.min_ready_seconds, 0);
+        let limit = spec.revision_history_limit.unwrap_or(10);
+        self.at_least("spec.revisionHistoryLimit", limit, 0);
+        if let Some(deadline) = spec.progress_deadline_seconds
+            && deadline <= spec.min_ready_seconds
+        {
+            let rule = format!(
+                "must be more than minReadySeconds, {}",
+                spec.min_ready_seconds
+            );
+            self.violated("spec.progressDeadlineSeconds", deadline, rule);
+        }
+    }
+
+    fn selector_and_template(&mut self, spec: &DeploymentSpec) {
+        let selector = match &spec.selector {
+            None => {
+                self.required("spec.selector");
+                None
+            }
+            Some(selector) => self.selector("spec.selector", selector),
+        };
+        let Some(template) = &spec.template else {
+            return self.required("spec.template");
+        };
+        self.template(template);
+        let labels = template.metadata.clone().unwrap_or_default().labels;
+        if let Some(selector) = selector.filter(|selector| !selector.matches(&labels)) {
+            let found = Selector::equal_to(&labels).to_string();
+            let rule = format!("must match spec.selector ({selector})");
+            self.violated(
+                "spec.template.metadata.labels",
+                format_args!("{found:?}"),
+                rule,
+            );
+        }
+    }
+
+    /// The selector, if it is one that selects something in particular.
+    fn selector(&mut self, path: &str, selector: &LabelSelector) -> Option<Selector> {
+        self.labels(&format!("{path}.matchLabels"), &selector.match_labels);
+        for (index, requirement) in selector.match_expressions.iter().enumerate() {
+            let field = format!("{path}.matchExpressions[{index}]");
+            let result = super::names::label_key(&requirement.key);
+            self.text(format!("{field}.key"), &requirement.key, result);
+            for (index, value) in requirement.values.iter().enumerate() {
+                let result = super::names::label_value(value);
+                self.text(format!("{field}.values[{index}]"), value, result);
+            }
+        }
+        match Selector::try_from(selector) {
+            Ok(selector) if selector.is_empty() => {
+                self.violated(path, "", "must not be empty: it would select everything");
+                None
+            }
+            Ok(selector) => Some(selector),
+            Err(error) => {
+                self.violated(path, "", error.to_string());
+                None
+            }
+        }
+    }
+
+    fn template(&mut self, template: &PodTemplateSpec) {
+        if let Some(metadata) = &template.metadata {
+            self.metadata("spec.template.metadata", metadata);
+        }
+        let Some(spec) = &template.spec else {
+            return self.required("spec.template.spec");
+        };
+        self.pod_spec("spec.template.spec", spec);
+        if matches!(spec.restart_policy.as_str(), "OnFailure" | "Never") {
+            let rule = "must be Always in a Deployment";
+            let value = format_args!("{:?}", spec.restart_policy);
+            self.violated("spec.template.spec.restartPolicy", value, rule);
+        }
+        if !spec.node_name.is_empty() {
+            let rule = "must be empty in a Deployment: its pods are scheduled";
+            let value = format_args!("{:?}", spec.node_name);
+            self.violated("spec.template.spec.nodeName", value, rule);
+        }
+    }
+
+    fn strategy(&mut self, strategy: &DeploymentStrategy) {
+        let types = ["RollingUpdate", "Recreate"];
+        self.one_of("spec.strategy.type", &strategy.r#type, &types);
+        let Some(rolling) = &strategy.rolling_update else {
+            return;
+        };
+        let path = "spec.strategy.rollingUpdate";
+        if strategy.r#type == "Recreate" {
+            return self.violated(path, "", "must be absent when the type is Recreate");
+        }
+        let unavailable = rolling.max_unavailable.as_ref();
+        let surge = rolling.max_surge.as_ref();
+        if let Some(Value::String(text)) = unavailable.and_then(|share| share.value.as_ref())
+            && matches!(text.trim_end_matches('%').parse(), Ok(101..=i32::MAX))
+        {
+            let rule = "must be at most 100%";
+            self.violated(format!("{path}.maxUnavailable"), text, rule);
+        }
+        let unavailable = self.share(&format!("{path}.maxUnavailable"), unavailable);
+        let surge = self.share(&format!("{path}.maxSurge"), surge);
+        if (unavailable, surge) == (Some(0), Some(0)) {
+            let rule = "must not be 0 while maxSurge is 0, too: nothing could be replaced";
+            self.violated(format!("{path}.maxUnavailable"), "", rule);
+        }
+    }
+
+    /// The number or percentage, if it is one; it defaults to 25%.
+    fn share(&mut self, field: &str, value: Option<&IntOrString>) -> Option<i32> {
+        let Some(value) = value else { return Some(25) };
+        let number = match &value.value {
+            Some(Value::Int(number)) => Some(*number),
+            Some(Value::String(text)) => text
+                .strip_suffix('%')
+                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|digits| digits.parse().ok()),
+            None => Some(0),
+        };
+        match number {
+            Some(number) if number >= 0 => Some(number),
+            _ => {
+                let rule = "must be a whole number of at least 0 or a percentage such as \"25%\"";
+                self.violated(field, value, rule);
+                None
+            }
+        }
+    }
+}

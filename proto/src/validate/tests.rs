@@ -1,0 +1,551 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use super::*;
+use crate::manifest::{self, Source};
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: nginx:latest
+        ports: [{containerPort: 80}]
+";
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  selector: {app: web}
+  ports:
+  - {port: 80, name: http}
+  - {port: 443, name: https}
+";
+
+fn read(text: &str) -> Object {
+    let mut objects =
+        manifest::parse([Source::new("test", text)]).unwrap_or_else(|e| panic!("{e}"));
+    let mut object = objects.remove(0).object;
+    default(&mut object);
+    object
+}
+
+/// The violations of a manifest after a replacement in it.
+fn after(text: &str, from: &str, to: &str) -> Vec<String> {
+    assert!(text.contains(from), "{from}");
+    match validate(&read(&text.replace(from, to))) {
+        Ok(()) => Vec::new(),
+        Err(violations) => violations.iter().map(Violation::to_string).collect(),
+    }
+}
+
+/// Each replacement breaks one rule, and is told so.
+fn check(text: &str, cases: &[(&str, &str, &str)]) {
+    assert_eq!(validate(&read(text)), Ok(()));
+    for (from, to, expected) in cases {
+        let found = after(text, from, to);
+        assert_eq!(found.len(), 1, "{to}: {found:#?}");
+        assert!(found[0].starts_with(expected), "{to}: {found:#?}");
+    }
+}
+
+#[test]
+fn deployments_have_rules() {
+    check(
+        DEPLOYMENT,
+        &[
+            (
+                "name: web}\n",
+                "name: Web}\n",
+                "metadata.name: \"Web\" must be",
+            ),
+            (
+                "{name: web}\n",
+                "{labels: {a: b}}\n",
+                "metadata.name: is required",
+            ),
+            (
+                "name: web}\n",
+                "name: web, namespace: a.b}\n",
+                "metadata.namespace: \"a.b\" must",
+            ),
+            (
+                "name: web}\n",
+                "name: web, labels: {a: -b}}\n",
+                "metadata.labels[a]: \"-b\" must",
+            ),
+            (
+                "name: web}\n",
+                "name: web, annotations: {/: b}}\n",
+                "metadata.annotations[/]: \"/\" must",
+            ),
+            (
+                "replicas: 3",
+                "replicas: -1",
+                "spec.replicas: -1 must be at least 0",
+            ),
+            (
+                "labels: {app: web}}\n    spec",
+                "labels: {app: wbe}}\n    spec",
+                "spec.template.metadata.labels: \"app=wbe\" must match spec.selector (app=web)",
+            ),
+            (
+                "{matchLabels: {app: web}}",
+                "{}",
+                "spec.selector: must not be empty",
+            ),
+            (
+                "selector: {matchLabels: {app: web}}",
+                "selector: null",
+                "spec.selector: is required",
+            ),
+            (
+                "{matchLabels: {app: web}}",
+                "{matchExpressions: [{key: app, operator: Has}]}",
+                "spec.selector: unknown operator \"Has\"",
+            ),
+            (
+                "replicas: 3",
+                "minReadySeconds: -3",
+                "spec.minReadySeconds: -3 must",
+            ),
+            (
+                "replicas: 3",
+                "revisionHistoryLimit: -1",
+                "spec.revisionHistoryLimit: -1 must",
+            ),
+            (
+                "replicas: 3",
+                "minReadySeconds: 60\n  progressDeadlineSeconds: 60",
+                "spec.progressDeadlineSeconds: 60 must be more than minReadySeconds, 60",
+            ),
+            (
+                "replicas: 3",
+                "strategy: {type: Rolling}",
+                "spec.strategy.type: \"Rolling\" must be RollingUpdate or Recreate",
+            ),
+            (
+                "replicas: 3",
+                "strategy: {type: Recreate, rollingUpdate: {maxSurge: 1}}",
+                "spec.strategy.rollingUpdate: must be absent",
+            ),
+            (
+                "replicas: 3",
+                "strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0%}}",
+                "spec.strategy.rollingUpdate.maxUnavailable: must not be 0 while",
+            ),
+            (
+                "replicas: 3",
+                "strategy: {rollingUpdate: {maxSurge: half}}",
+                "spec.strategy.rollingUpdate.maxSurge: half must be a whole number",
+            ),
+            (
+                "replicas: 3",
+                "strategy: {rollingUpdate: {maxUnavailable: 101%}}",
+                "spec.strategy.rollingUpdate.maxUnavailable: 101% must be at most 100%",
+            ),
+            (
+                "spec:\n      containers",
+                "spec:\n      restartPolicy: Never\n      containers",
+                "spec.template.spec.restartPolicy: \"Never\" must be Always",
+            ),
+            (
+                "spec:\n      containers",
+                "spec:\n      nodeName: a\n      containers",
+                "spec.template.spec.nodeName: \"a\" must be empty",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn containers_have_rules() {
+    let container = "spec.template.spec.containers[0]";
+    let cases = [
+        (
+            "image: nginx:latest",
+            "image: Nginx",
+            ".image: \"Nginx\" is no image",
+        ),
+        ("image: nginx:latest", "image: ''", ".image: is required"),
+        ("- name: web", "- name: we_b", ".name: \"we_b\" must"),
+        ("- name: web", "- name: ''", ".name: is required"),
+        (
+            "containerPort: 80",
+            "containerPort: 65536",
+            ".ports[0].containerPort: 65536 must",
+        ),
+        (
+            "containerPort: 80",
+            "name: http",
+            ".ports[0].containerPort: 0 must",
+        ),
+        (
+            "containerPort: 80",
+            "containerPort: 80, protocol: SCTP",
+            ".ports[0].protocol: \"SCTP\" must be TCP or UDP",
+        ),
+        (
+            "containerPort: 80",
+            "containerPort: 80, name: HTTP",
+            ".ports[0].name: \"HTTP\" must",
+        ),
+        (
+            "{containerPort: 80}",
+            "{containerPort: 80, name: a}, {containerPort: 81, name: a}",
+            ".ports[1].name: \"a\" is the name of another port",
+        ),
+        (
+            "ports: [{containerPort: 80}]",
+            "env: [{name: A=B}]",
+            ".env[0].name: \"A=B\" must",
+        ),
+        (
+            "image: nginx:latest",
+            "image: a\n        imagePullPolicy: Sometimes",
+            ".imagePullPolicy: \"Sometimes\" must",
+        ),
+        (
+            "ports: [{containerPort: 80}]",
+            "resources: {limits: {cpu: 1}, requests: {cpu: 1001m}}",
+            ".resources.requests[cpu]: 1001m must be at most the limit, 1",
+        ),
+        (
+            "ports: [{containerPort: 80}]",
+            "resources: {limits: {memory: -1Mi}}",
+            ".resources.limits[memory]: -1Mi must be at least 0",
+        ),
+        (
+            "ports: [{containerPort: 80}]",
+            "resources: {requests: {cpu: 100u}}",
+            ".resources.requests[cpu]: 100u must be a multiple",
+        ),
+        (
+            "ports: [{containerPort: 80}]",
+            "resources: {requests: {cpu: 7E}}",
+            ".resources.requests[cpu]: 7E is more",
+        ),
+        (
+            "ports: [{containerPort: 80}]",
+            "resources: {requests: {gpu: 1}}",
+            ".resources.requests[gpu]: \"gpu\" is not a resource",
+        ),
+    ];
+    for (from, to, rule) in cases {
+        check(DEPLOYMENT, &[(from, to, &format!("{container}{rule}"))]);
+    }
+    check(
+        DEPLOYMENT,
+        &[
+            (
+                "- name: web",
+                "- {name: web, image: a}\n      - name: web",
+                "spec.template.spec.containers[1].name: \"web\" is the name of another container",
+            ),
+            (
+                "spec:\n      containers",
+                "spec:\n      terminationGracePeriodSeconds: -1\n      containers",
+                "spec.template.spec.terminationGracePeriodSeconds: -1 must",
+            ),
+            (
+                "spec:\n      containers",
+                "spec:\n      nodeSelector: {a b: c}\n      containers",
+                "spec.template.spec.nodeSelector[a b]: \"a b\" must",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn services_have_rules() {
+    check(
+        SERVICE,
+        &[
+            ("name: web", "name: 1web", "metadata.name: \"1web\" must"),
+            (
+                "port: 80,",
+                "port: 0,",
+                "spec.ports[0].port: 0 must be a port",
+            ),
+            (
+                "port: 443,",
+                "port: 80,",
+                "spec.ports[1].port: 80 is there twice for TCP",
+            ),
+            (
+                "name: https",
+                "name: http",
+                "spec.ports[1].name: \"http\" is the name of another",
+            ),
+            (
+                ", name: https",
+                "",
+                "spec.ports[1].name: is required when there are several",
+            ),
+            (
+                "port: 80,",
+                "port: 80, targetPort: 70000,",
+                "spec.ports[0].targetPort: 70000 must",
+            ),
+            (
+                "port: 80,",
+                "port: 80, targetPort: Web,",
+                "spec.ports[0].targetPort: \"Web\" must",
+            ),
+            (
+                "port: 80,",
+                "port: 80, nodePort: 80,",
+                "spec.ports[0].nodePort: 80 must be a port from 30000 to 32767",
+            ),
+            (
+                "port: 80,",
+                "port: 80, protocol: tcp,",
+                "spec.ports[0].protocol: \"tcp\" must be TCP or UDP",
+            ),
+            (
+                "type: LoadBalancer",
+                "type: ExternalName",
+                "spec.type: \"ExternalName\" must be",
+            ),
+            (
+                "type: LoadBalancer",
+                "clusterIP: 10.96.0",
+                "spec.clusterIP: \"10.96.0\" must be an IPv4",
+            ),
+            (
+                "type: LoadBalancer",
+                "clusterIPs: [10.96.0.1]",
+                "spec.clusterIPs: [\"10.96.0.1\"] must be clusterIP",
+            ),
+            (
+                "type: LoadBalancer",
+                "type: NodePort\n  clusterIP: None",
+                "spec.clusterIP: must not be None",
+            ),
+        ],
+    );
+    assert_eq!(
+        after(SERVICE, "type: LoadBalancer", "type: ClusterIP").len()
+            + after(SERVICE, "port: 443,", "port: 80, protocol: UDP,").len()
+            + after(SERVICE, "type: LoadBalancer", "clusterIP: None").len(),
+        0
+    );
+    let node_port = SERVICE.replace("port: 80,", "port: 80, nodePort: 30080,");
+    check(
+        &node_port,
+        &[
+            (
+                "type: LoadBalancer",
+                "type: ClusterIP",
+                "spec.ports[0].nodePort: 30080 must be absent",
+            ),
+            (
+                "port: 443,",
+                "port: 443, nodePort: 30080,",
+                "spec.ports[1].nodePort: 30080 is there twice",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn every_violation_is_told() {
+    let text = DEPLOYMENT
+        .replace("replicas: 3", "replicas: -3")
+        .replace("nginx:latest", "Nginx")
+        .replace("containerPort: 80", "containerPort: 0");
+    let fields: Vec<_> = validate(&read(&text))
+        .unwrap_err()
+        .into_iter()
+        .map(|violation| violation.field)
+        .collect();
+    let container = "spec.template.spec.containers[0]";
+    assert_eq!(
+        fields,
+        [
+            "spec.replicas".to_owned(),
+            format!("{container}.image"),
+            format!("{container}.ports[0].containerPort")
+        ]
+    );
+}
+
+#[test]
+fn cluster_scoped_kinds_have_no_namespace() {
+    let text = "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: 10.244.1.0/24}\n";
+    check(
+        text,
+        &[
+            (
+                "{name: a}",
+                "{name: a, namespace: b}",
+                "metadata.namespace: \"b\" must be empty: a Node",
+            ),
+            (
+                "10.244.1.0/24",
+                "10.244.1.0",
+                "spec.podCIDR: \"10.244.1.0\" must be a range",
+            ),
+            (
+                "10.244.1.0/24",
+                "10.244.1.0/33",
+                "spec.podCIDR: \"10.244.1.0/33\" must be a range",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let large = "x".repeat(256 * 1024);
+    let annotated = format!("name: web, annotations: {{a: {large}}}}}\n");
+    let found = after(DEPLOYMENT, "name: web}\n", &annotated);
+    assert_eq!(
+        found,
+        ["metadata.annotations: 262145 bytes must be at most 262144 bytes in all"]
+    );
+
+    let larger = "x".repeat(MAX_OBJECT_BYTES);
+    let found = after(
+        DEPLOYMENT,
+        "image: nginx:latest",
+        &format!("image: a\n        args: [{larger}]"),
+    );
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("is too large: at most 786432 bytes"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn objects_of_other_types_than_stated_are_refused() {
+    let mut object = read(SERVICE);
+    if let Some(Kind::Service(service)) = &mut object.kind {
+        service.kind = "Pod".to_owned();
+    }
+    assert_eq!(
+        validate(&object).unwrap_err()[0].to_string(),
+        "kind: \"Pod\" must be Service"
+    );
+    assert!(validate(&Object::default()).is_err());
+}
+
+#[test]
+fn times_that_cannot_be_printed_are_refused() {
+    let mut object = read(SERVICE);
+    object.metadata_mut().unwrap().creation_timestamp =
+        Some(crate::v1::Time::from_seconds(i64::MAX));
+    assert_eq!(
+        validate(&object).unwrap_err()[0].field,
+        "metadata.creationTimestamp"
+    );
+}
+
+#[test]
+fn defaults_are_kubernetes() {
+    let resources =
+        "resources: {limits: {cpu: 0.5, memory: 64Mi}, requests: {memory: 32Mi}}\n        ports: [";
+    let object = read(
+        &DEPLOYMENT
+            .replace("ports: [", resources)
+            .replace("  replicas: 3\n", ""),
+    );
+    let mut again = object.clone();
+    default(&mut again);
+    assert_eq!(again, object);
+    let expected = r#"spec:
+  progressDeadlineSeconds: 600
+  revisionHistoryLimit: 10
+  selector:
+    matchLabels:
+      app: web
+  strategy:
+    rollingUpdate:
+      maxSurge: 25%
+      maxUnavailable: 25%
+    type: RollingUpdate
+  template:
+    metadata:
+      labels:
+        app: web
+    spec:
+      containers:
+      - image: nginx:latest
+        imagePullPolicy: Always
+        name: web
+        ports:
+        - containerPort: 80
+          protocol: TCP
+        resources:
+          limits:
+            cpu: 500m
+            memory: 64Mi
+          requests:
+            cpu: 500m
+            memory: 32Mi
+      restartPolicy: Always
+      terminationGracePeriodSeconds: 30
+"#;
+    let text = manifest::to_yaml(&object).unwrap();
+    assert_eq!(
+        text.split_once("\nspec:")
+            .map(|(_, spec)| format!("spec:{spec}"))
+            .unwrap(),
+        expected
+    );
+    default_on_create(&mut again);
+    assert!(
+        manifest::to_yaml(&again)
+            .unwrap()
+            .contains("\n  replicas: 1\n")
+    );
+
+    let service = manifest::to_yaml(&read(SERVICE)).unwrap();
+    assert!(
+        service.contains("protocol: TCP\n    targetPort: 443\n"),
+        "{service}"
+    );
+    assert!(service.contains("namespace: default\n"), "{service}");
+}
+
+#[test]
+fn some_fields_cannot_change() {
+    let changed = |text: &str, from: &str, to: &str| {
+        let (old, new) = (read(text), read(&text.replace(from, to)));
+        let violations = validate_update(&old, &new).err().unwrap_or_default();
+        violations.into_iter().map(|v| v.field).collect::<Vec<_>>()
+    };
+    assert!(changed(DEPLOYMENT, "nginx:latest", "nginx:1").is_empty());
+    assert_eq!(
+        changed(DEPLOYMENT, "app: web", "app: shop"),
+        ["spec.selector"]
+    );
+    let service = SERVICE.replace("type: LoadBalancer", "clusterIP: 10.96.0.7");
+    assert!(changed(&service, "clusterIP: 10.96.0.7", "type: NodePort").is_empty());
+    assert_eq!(
+        changed(&service, "10.96.0.7", "10.96.0.8"),
+        ["spec.clusterIP"]
+    );
+    assert_eq!(
+        changed(SERVICE, "{name: web}", "{name: web, uid: other}"),
+        ["metadata.uid"]
+    );
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {a: b}}\n\
+               spec: {nodeName: m, containers: [{name: a, image: b}]}\n";
+    assert!(changed(pod, "nodeName: m, ", "").is_empty());
+    assert_eq!(changed(pod, "image: b", "image: c"), ["spec"]);
+    assert_eq!(changed(pod, "a: b", "a: c"), ["metadata.labels"]);
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: 10.244.1.0/24}\n";
+    assert_eq!(changed(node, "10.244.1", "10.244.2"), ["spec.podCIDR"]);
+    assert!(changed(node, "podCIDR: 10.244.1.0/24", "unschedulable: true").is_empty());
+}

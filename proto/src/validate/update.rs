@@ -1,0 +1,74 @@
+//! What cannot change.
+
+use super::{Checker, Violation};
+use crate::v1::{Deployment, Node, Object, Pod, Service, object::Kind};
+
+/// Checks that the new object can take the place of the old one, which has its name. Both have their defaults and are
+/// valid. What the server assigns (uid, cluster address, pod range) may be left out of the new one.
+pub fn validate_update(old: &Object, new: &Object) -> Result<(), Vec<Violation>> {
+    let mut checker = Checker::default();
+    let (uid, old_uid) = (new.uid(), old.uid());
+    if !uid.is_empty() && uid != old_uid {
+        let rule = format!("is another object than the one of this name, {old_uid:?}");
+        checker.violated("metadata.uid", format_args!("{uid:?}"), rule);
+    }
+    match (&old.kind, &new.kind) {
+        (Some(Kind::Deployment(old)), Some(Kind::Deployment(new))) => {
+            checker.same_selector(old, new)
+        }
+        (Some(Kind::Service(old)), Some(Kind::Service(new))) => checker.same_address(old, new),
+        (Some(Kind::Pod(old)), Some(Kind::Pod(new))) => checker.same_pod(old, new),
+        (Some(Kind::Node(old)), Some(Kind::Node(new))) => checker.same_range(old, new),
+        _ => {}
+    }
+    checker.finish()
+}
+
+impl Checker {
+    fn same_selector(&mut self, old: &Deployment, new: &Deployment) {
+        let selector = |object: &Deployment| object.spec.clone().unwrap_or_default().selector;
+        if selector(old) != selector(new) {
+            let rule = "cannot change: delete the Deployment and create it anew";
+            self.violated("spec.selector", "", rule);
+        }
+    }
+
+    fn same_address(&mut self, old: &Service, new: &Service) {
+        let address = |object: &Service| object.spec.clone().unwrap_or_default().cluster_ip;
+        let (old, new) = (address(old), address(new));
+        if !old.is_empty() && !new.is_empty() && old != new {
+            let rule = format!("cannot change: it is {old}");
+            self.violated("spec.clusterIP", new, rule);
+        }
+    }
+
+    /// Pods are made from a template that never changes; labels and annotations are part of it.
+    fn same_pod(&mut self, old: &Pod, new: &Pod) {
+        let rule = "of a pod cannot change: delete it and create it anew, or use a Deployment";
+        let metadata = |pod: &Pod| pod.metadata.clone().unwrap_or_default();
+        let (old_metadata, new_metadata) = (metadata(old), metadata(new));
+        if old_metadata.labels != new_metadata.labels {
+            self.violated("metadata.labels", "", rule);
+        }
+        if old_metadata.annotations != new_metadata.annotations {
+            self.violated("metadata.annotations", "", rule);
+        }
+        let old = old.spec.clone().unwrap_or_default();
+        let mut new = new.spec.clone().unwrap_or_default();
+        if new.node_name.is_empty() {
+            new.node_name.clone_from(&old.node_name);
+        }
+        if old != new {
+            self.violated("spec", "", rule);
+        }
+    }
+
+    fn same_range(&mut self, old: &Node, new: &Node) {
+        let range = |node: &Node| node.spec.clone().unwrap_or_default().pod_cidr;
+        let (old, new) = (range(old), range(new));
+        if !old.is_empty() && !new.is_empty() && old != new {
+            let rule = format!("cannot change: it is {old}");
+            self.violated("spec.podCIDR", new, rule);
+        }
+    }
+}
