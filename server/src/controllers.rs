@@ -1,8 +1,10 @@
-//! The leader's loops: each a pure plan over the state, in a shell that follows changes and proposes.
+//! The leader's loops: each a pure plan over the state, in a shell that follows changes and
+//! proposes.
 //!
-//! A plan is a function of the state, the time and a seed. What it says is proposed with preconditions and the leader's
-//! term, so work that was decided on an old state or by a deposed leader is refused. Nothing is remembered outside of
-//! the state: a new leader goes on where the last one stopped.
+//! A plan is a function of the state, the time and a seed. What it says is proposed with
+//! preconditions and the leader's term, so work that was decided on an old state or by a deposed
+//! leader is refused. Nothing is remembered outside of the state: a new leader goes on where the
+//! last one stopped.
 
 pub mod conditions;
 pub mod deployment;
@@ -39,7 +41,8 @@ pub const NODE_GRACE: Duration = Duration::from_secs(4);
 
 /// What the sessions know of agents' heartbeats.
 pub trait NodeHeartbeats: Send + Sync + 'static {
-    /// When the agent of a node was last heard, by any manager that relays to this one; None if it never was.
+    /// When the agent of a node was last heard, by any manager that relays to this one; None if it
+    /// never was.
     fn last_heard(&self, node_uid: &str) -> Option<Instant>;
 }
 
@@ -95,8 +98,8 @@ pub trait Controller: Send + Sync + 'static {
     fn concerned(&self, state: &State, key: &Self::Key) -> Option<ObjectReference>;
 }
 
-/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. The future may be dropped
-/// at any time: what it had proposed either is applied or is not.
+/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over.
+/// The future may be dropped at any time: what it had proposed either is applied or is not.
 pub async fn run<R: Replica>(
     replica: R,
     heartbeats: Arc<dyn NodeHeartbeats>,

@@ -1,10 +1,12 @@
 //! The scheduler: decides which node each pod runs on.
 //!
-//! It has the whole cluster in memory and a thread of its own. Pods of one revision are one class; for each class it
-//! keeps which nodes can take a pod ([`filter`]) and how good they are ([`score`]), and computes that anew only for nodes that
-//! changed. Bindings are proposed in batches, several at a time: a node counts a pod as soon as it is decided on, and
-//! `apply` checks each binding once more, by itself, against the state as it is then. A pod whose binding is refused waits a
-//! little and is placed again; one that no node can take is told why and waits for a change.
+//! It has the whole cluster in memory and a thread of its own. Pods of one revision are one class;
+//! for each class it keeps which nodes can take a pod ([`filter`]) and how good they are
+//! ([`score`]), and computes that anew only for nodes that changed. Bindings are proposed in
+//! batches, several at a time: a node counts a pod as soon as it is decided on, and `apply` checks
+//! each binding once more, by itself, against the state as it is then. A pod whose binding is
+//! refused waits a little and is placed again; one that no node can take is told why and waits for
+//! a change.
 
 pub mod class;
 pub mod cluster;

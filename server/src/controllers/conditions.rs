@@ -12,8 +12,9 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == "True")
 }
 
-/// Sets a condition; the time of its last transition changes only with its status. Returns whether anything that a
-/// reader would care about (status, reason, message) changed; if not, the old one stays as it is.
+/// Sets a condition; the time of its last transition changes only with its status. Returns whether
+/// anything that a reader would care about (status, reason, message) changed; if not, the old one
+/// stays as it is.
 pub fn set(
     conditions: &mut Vec<Condition>,
     kind: &str,

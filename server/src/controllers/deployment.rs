@@ -1,7 +1,8 @@
 //! Deployments: revisions of their templates, pods, rollouts, status.
 //!
-//! A Deployment owns its revisions and all of its pods; a pod belongs to the revision it was made from. The plan is a
-//! function of what is in the state, so a new leader goes on where the old one stopped.
+//! A Deployment owns its revisions and all of its pods; a pod belongs to the revision it was made
+//! from. The plan is a function of what is in the state, so a new leader goes on where the old one
+//! stopped.
 
 mod budget;
 mod groups;
@@ -124,8 +125,8 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     finish(deployment, spec, &groups, name, begun, stamp, plan)
 }
 
-/// The revision that pods are made from: the template's, which is made the newest if it isn't. While paused, whatever
-/// is newest.
+/// The revision that pods are made from: the template's, which is made the newest if it isn't.
+/// While paused, whatever is newest.
 fn newest(
     state: &State,
     deployment: &Deployment,

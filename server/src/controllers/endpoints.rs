@@ -1,6 +1,7 @@
 //! Endpoints: which pods are behind a Service, and where a LoadBalancer Service is answered.
 //!
-//! Every node answers for every Service, so the addresses of a LoadBalancer are those of the ready nodes.
+//! Every node answers for every Service, so the addresses of a LoadBalancer are those of the ready
+//! nodes.
 
 mod subsets;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Garbage: what ownership leaves over, pods of nodes that are gone, old events, expired tokens.
 //!
-//! Removing a record takes along what it owns, and a node the pods on it, so there should be next to nothing to find; the
-//! sweep is there for what was written at the same moment. It goes through the state in pages, so that nobody waits for it.
+//! Removing a record takes along what it owns, and a node the pods on it, so there should be next
+//! to nothing to find; the sweep is there for what was written at the same moment. It goes through
+//! the state in pages, so that nobody waits for it.
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
-//! The life of nodes: Ready as long as their agent is heard, and what becomes of their pods when it is not.
+//! The life of nodes: Ready as long as their agent is heard, and what becomes of their pods when it
+//! is not.
 //!
-//! Heartbeats are not in the state; the shell passes in how long each node has been silent, by the leader's clock.
+//! Heartbeats are not in the state; the shell passes in how long each node has been silent, by the
+//! leader's clock.
 
 #[cfg(test)]
 mod tests;
@@ -102,12 +104,13 @@ pub enum Heard {
     Unknown,
 }
 
-/// What to make of the last heartbeat. `silence` is the time since it, None when this manager has heard of none; `leading`
-/// is how long this manager has led.
+/// What to make of the last heartbeat. `silence` is the time since it, None when this manager has
+/// heard of none; `leading` is how long this manager has led.
 pub fn heard(silence: Option<Duration>, leading: Duration, grace: Duration) -> Heard {
     match silence {
         Some(silence) if silence <= grace => Heard::Lately,
-        // What was heard before this manager led counts for nothing: heartbeats went elsewhere in between.
+        // What was heard before this manager led counts for nothing: heartbeats went elsewhere in
+        // between.
         _ if leading <= grace => Heard::Unknown,
         _ => Heard::Silent,
     }
@@ -200,7 +203,8 @@ fn condition(
     if !conditions::set(conditions, "Ready", value, reason, message, stamp.now) {
         return false;
     }
-    // The rest of the status is the agent's: a report of its that comes in between must not be undone.
+    // The rest of the status is the agent's: a report of its that comes in between must not be
+    // undone.
     plan.require_unchanged(&**node);
     plan.put_status(Record::Node(Node {
         metadata: node.metadata.clone(),
@@ -210,8 +214,8 @@ fn condition(
     true
 }
 
-/// Removes the pods of a node that is lost. Nobody is there to end them gracefully; should the machine come back, its
-/// agent stops what it is no longer assigned.
+/// Removes the pods of a node that is lost. Nobody is there to end them gracefully; should the
+/// machine come back, its agent stops what it is no longer assigned.
 fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     let name = &node.meta().name;
     let mut lost = 0;
@@ -244,7 +248,8 @@ fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     }
 }
 
-/// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason before it goes.
+/// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason
+/// before it goes.
 pub fn remove_lost(pod: &Arc<PodRecord>, reason: &str, plan: &mut Plan) {
     plan.push(Change::TerminatePod(TerminatePod {
         uid: pod.uid().to_owned(),

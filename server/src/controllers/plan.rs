@@ -8,8 +8,8 @@ use barge_proto::v1::{
 use barge_state::Kind;
 use std::time::Duration;
 
-/// At most this many pods are created, ended or bound by one transaction, so that a large Deployment neither holds up
-/// the log nor makes an entry that is too large to send.
+/// At most this many pods are created, ended or bound by one transaction, so that a large
+/// Deployment neither holds up the log nor makes an entry that is too large to send.
 pub const MAX_BATCH: usize = 500;
 
 /// What one look at the state says should be done. The default is nothing.

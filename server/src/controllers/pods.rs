@@ -49,7 +49,8 @@ pub fn ready_since(pod: &PodRecord) -> Option<Time> {
     Some(ready.last_transition_time.unwrap_or_default())
 }
 
-/// How long until a ready pod has been ready for that many seconds: zero when it is available, None when it isn't ready.
+/// How long until a ready pod has been ready for that many seconds: zero when it is available, None
+/// when it isn't ready.
 pub fn available_in(pod: &PodRecord, min_ready_seconds: i32, now: &Time) -> Option<Duration> {
     let since = ready_since(pod)?;
     let needed = Duration::from_secs(u64::try_from(min_ready_seconds).unwrap_or(0));

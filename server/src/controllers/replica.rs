@@ -10,8 +10,9 @@ use std::future::Future;
 #[error("changes were missed")]
 pub struct Gap;
 
-/// A transaction has no outcome: it may have been applied or not, now or later; looking at the state again tells. Also what
-/// comes when this manager doesn't lead any more, in which case the loops are about to be cancelled.
+/// A transaction has no outcome: it may have been applied or not, now or later; looking at the
+/// state again tells. Also what comes when this manager doesn't lead any more, in which case the
+/// loops are about to be cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoOutcome(pub String);

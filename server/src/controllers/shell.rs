@@ -103,8 +103,8 @@ async fn follow<R: Replica, C: Controller>(
             Some(done) = running.join_next() => match done {
                 Ok((key, Ok(looked))) => work.looked(key, looked, context.stamps.monotonic()),
                 Ok((_, Err(Deposed))) => return End::Deposed,
-                // A plan that panicked is lost with its key: list again, which finds it. Without that no other would
-                // ever look at the key.
+                // A plan that panicked is lost with its key: list again, which finds it. Without
+                // that no other would ever look at the key.
                 Err(error) => {
                     tracing::error!(controller = C::NAME, %error, "a plan failed");
                     *work = WorkSet::new(MAX_KEYS);
@@ -150,7 +150,8 @@ async fn look<R: Replica, C: Controller>(
     }
 }
 
-/// Records a failure on the object that it concerns. Best effort: the failure is retried anyway, and told again.
+/// Records a failure on the object that it concerns. Best effort: the failure is retried anyway,
+/// and told again.
 async fn tell<R: Replica, C: Controller>(
     replica: &R,
     controller: &C,

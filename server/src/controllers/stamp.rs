@@ -41,8 +41,8 @@ impl Stamps for SystemStamps {
     }
 }
 
-/// The time at which a plan is made, and a sequence of uids and name endings that depends on nothing but a seed:
-/// the same state, time and seed make the same plan.
+/// The time at which a plan is made, and a sequence of uids and name endings that depends on
+/// nothing but a seed: the same state, time and seed make the same plan.
 #[derive(Debug)]
 pub struct Stamp {
     /// The time of the plan.

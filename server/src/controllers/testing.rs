@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-//! A cluster without any I/O, for the tests of plans: a state, a clock that is turned by hand, agents that are played.
+//! A cluster without any I/O, for the tests of plans: a state, a clock that is turned by hand,
+//! agents that are played.
 
 use super::{
     plan::{Plan, reference},

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-//! All loops together: once as plans in a row without any I/O, once in their shells over a state in memory.
+//! All loops together: once as plans in a row without any I/O, once in their shells over a state in
+//! memory.
 
 mod memory;
 mod shells;

@@ -1,4 +1,5 @@
-//! Keys that somebody should look at: each at most once, none twice at a time, with back-off after failures.
+//! Keys that somebody should look at: each at most once, none twice at a time, with back-off after
+//! failures.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,8 +49,9 @@ impl<K: Ord + Clone> WorkSet<K> {
         }
     }
 
-    /// Marks a key as dirty. One that has failed waits for its time all the same, and one that is being looked at is looked at once
-    /// more. Beyond the limit the key is dropped, and [`Self::overflowed`] says so.
+    /// Marks a key as dirty. One that has failed waits for its time all the same, and one that is
+    /// being looked at is looked at once more. Beyond the limit the key is dropped, and
+    /// [`Self::overflowed`] says so.
     pub fn add(&mut self, key: K, now: Instant) {
         if !self.keys.contains_key(&key) && self.keys.len() >= self.limit {
             self.overflowed = true;
@@ -80,7 +82,8 @@ impl<K: Ord + Clone> WorkSet<K> {
         relist
     }
 
-    /// Takes the key that is due longest, with the number of failures so far. [`Self::looked`] has to be called for it.
+    /// Takes the key that is due longest, with the number of failures so far. [`Self::looked`] has
+    /// to be called for it.
     pub fn take(&mut self, now: Instant) -> Option<(K, u32)> {
         let (due, _) = self.queue.first()?;
         if *due > now {

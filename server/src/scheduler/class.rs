@@ -1,5 +1,5 @@
-//! Pods of one revision are alike: what nodes mean to them is computed once for all, and again only for nodes that
-//! changed.
+//! Pods of one revision are alike: what nodes mean to them is computed once for all, and again only
+//! for nodes that changed.
 
 use super::{
     cluster::{ClassId, NodeId, Nodes},

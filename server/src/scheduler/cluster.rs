@@ -1,4 +1,5 @@
-//! The whole cluster in memory, kept up to date from changes: nodes, classes, pods and where they are or are going.
+//! The whole cluster in memory, kept up to date from changes: nodes, classes, pods and where they
+//! are or are going.
 
 pub use super::{
     class::Class,
@@ -299,8 +300,8 @@ impl Cluster {
         })
     }
 
-    /// A binding was refused, or nobody knows what became of it: the node no longer counts the pod, and its turn comes
-    /// again later. Should it be bound after all, a change will say so.
+    /// A binding was refused, or nobody knows what became of it: the node no longer counts the pod,
+    /// and its turn comes again later. Should it be bound after all, a change will say so.
     pub fn refused(&mut self, pod_uid: &str, now: Instant) {
         let Some(pod) = self.pods.get_mut(pod_uid) else {
             return;

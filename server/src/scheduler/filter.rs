@@ -68,8 +68,9 @@ impl Reasons {
     }
 }
 
-/// Why a node can't take a pod of this class; empty when it can. The state of the node and its labels come first and
-/// alone, as in Kubernetes: what a node lacks matters only if the pod could go there at all.
+/// Why a node can't take a pod of this class; empty when it can. The state of the node and its
+/// labels come first and alone, as in Kubernetes: what a node lacks matters only if the pod could
+/// go there at all.
 pub fn refusals(class: &Class, node: &NodeInfo) -> Reasons {
     let mut reasons = Reasons::default();
     let single = if !node.ready {
@@ -90,7 +91,8 @@ pub fn refusals(class: &Class, node: &NodeInfo) -> Reasons {
     if request.pods > free.pods {
         reasons.insert(Reason::TooManyPods);
     }
-    // A pod that asks for nothing fits a node that is overcommitted, as it does when the state checks it.
+    // A pod that asks for nothing fits a node that is overcommitted, as it does when the state
+    // checks it.
     if request.cpu_milli > 0 && request.cpu_milli > free.cpu_milli {
         reasons.insert(Reason::Cpu);
     }
@@ -125,8 +127,8 @@ impl Counts {
         }
     }
 
-    /// A sentence for people: "0/3 nodes are available: 2 insufficient memory, 1 node(s) did not match node selector".
-    /// The reason that refused most nodes comes first.
+    /// A sentence for people: "0/3 nodes are available: 2 insufficient memory, 1 node(s) did not
+    /// match node selector". The reason that refused most nodes comes first.
     pub fn explain(&self, nodes: usize) -> String {
         if nodes == 0 {
             return "no nodes are available: none has joined the cluster".to_owned();

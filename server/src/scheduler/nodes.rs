@@ -179,7 +179,8 @@ impl Nodes {
         }
     }
 
-    /// Nodes that changed after a position in the log, each once; None when that is too long ago to know.
+    /// Nodes that changed after a position in the log, each once; None when that is too long ago to
+    /// know.
     pub fn changed_since(&self, position: u64) -> Option<BTreeSet<NodeId>> {
         let skip = usize::try_from(position.checked_sub(self.log_start)?).ok()?;
         Some(self.log.iter().skip(skip).copied().collect())

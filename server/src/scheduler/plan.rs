@@ -10,8 +10,8 @@ use barge_proto::v1::{Change, PodRecord, Record, change, record};
 use barge_state::{Kind, State};
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-/// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound. Classes that no node can
-/// take are noted with the reason, and hold up nobody else.
+/// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound.
+/// Classes that no node can take are noted with the reason, and hold up nobody else.
 pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement> {
     let mut heads: BTreeSet<_> = cluster
         .queue
@@ -37,7 +37,8 @@ pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement
     placements
 }
 
-/// Changes that tell why a pod waits: its condition, and an event. None when it says so already, or no longer waits.
+/// Changes that tell why a pod waits: its condition, and an event. None when it says so already, or
+/// no longer waits.
 pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> Vec<Change> {
     let Some(pod) = state.by_uid::<PodRecord>(pod_uid) else {
         return Vec::new();

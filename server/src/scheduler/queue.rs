@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long an explanation stands before a different one is told: the counts change with every pod that comes or goes.
+/// How long an explanation stands before a different one is told: the counts change with every pod
+/// that comes or goes.
 const RETELL: Duration = Duration::from_secs(10);
 
 /// A pod that waits: when it was created, and its uid.

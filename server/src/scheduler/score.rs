@@ -1,8 +1,10 @@
-//! Which of the nodes that can take a pod is the best: `argmin R/P`, the least required over available.
+//! Which of the nodes that can take a pod is the best: `argmin R/P`, the least required over
+//! available.
 //!
-//! A node's score is the maximum over its resources (cpu, memory, pods) of `request / (allocatable - allocated)`; the lowest
-//! wins. For this, and only for this, a pod that requests neither cpu nor memory counts as 100m and 200Mi, the one being placed and
-//! those already there alike: otherwise a thousand such pods would all find the same largest node the emptiest.
+//! A node's score is the maximum over its resources (cpu, memory, pods) of `request / (allocatable
+//! - allocated)`; the lowest wins. For this, and only for this, a pod that requests neither cpu nor
+//! memory counts as 100m and 200Mi, the one being placed and those already there alike: otherwise a
+//! thousand such pods would all find the same largest node the emptiest.
 
 use super::cluster::{Class, NodeInfo};
 use barge_state::Usage;
@@ -25,7 +27,8 @@ pub fn counted(request: Usage) -> Usage {
     }
 }
 
-/// A fraction, compared exactly: managers must not disagree by a rounding error. A denominator of zero is infinity.
+/// A fraction, compared exactly: managers must not disagree by a rounding error. A denominator of
+/// zero is infinity.
 #[derive(Debug, Clone, Copy)]
 pub struct Score {
     required: u64,

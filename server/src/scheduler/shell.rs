@@ -1,4 +1,5 @@
-//! The scheduler's thread: follows changes, proposes batches of bindings, takes back what was refused.
+//! The scheduler's thread: follows changes, proposes batches of bindings, takes back what was
+//! refused.
 
 use super::{
     cluster::{Cluster, Placement, Snapshot},
@@ -49,7 +50,8 @@ enum Done {
     Deposed,
 }
 
-/// Runs until changes are missed (continue, with the cluster read again) or the term is over (break).
+/// Runs until changes are missed (continue, with the cluster read again) or the term is over
+/// (break).
 async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::ControlFlow<()> {
     use std::ops::ControlFlow::{Break, Continue};
     let snapshot = replica.read(Snapshot::of);
@@ -59,7 +61,8 @@ async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::Control
     };
     let mut cluster = Cluster::new(&snapshot);
     drop(snapshot);
-    // Dropped with this function: bindings that are under way then are seen by the next one as changes.
+    // Dropped with this function: bindings that are under way then are seen by the next one as
+    // changes.
     let mut running = JoinSet::new();
     let mut telling = false;
     loop {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-//! The scheduler against a naive one, which computes every filter and score anew from the state for each pod.
+//! The scheduler against a naive one, which computes every filter and score anew from the state for
+//! each pod.
 
 mod explanations;
 mod naive;
@@ -165,8 +166,8 @@ fn the_least_required_over_available_wins() {
     world.node("small", 1000, 4000, 10);
     world.node("wide", 4000, 500, 10);
     world.node("even", 2000, 2000, 10);
-    // 100m of 1000, 2000 or 4000 and 100Mi of 4000, 2000 or 500: 0.1, 0.05 and 0.2 by the scarcer one.
-    // Each has room for 10 pods: 0.1, which is the maximum on the even one.
+    // 100m of 1000, 2000 or 4000 and 100Mi of 4000, 2000 or 500: 0.1, 0.05 and 0.2 by the scarcer
+    // one. Each has room for 10 pods: 0.1, which is the maximum on the even one.
     let class = revision(&mut world, "web", (250, 250), &[]);
     pod(&mut world, "web-1", &class);
     let placed = Scheduled::new(world).run();

@@ -14,8 +14,9 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The numbers of a Deployment. As in Kubernetes: both limits default to 25 %, surge is rounded up, unavailable down,
-    /// and when both come out as zero one pod may be unavailable, or nothing could ever move. Recreate has neither.
+    /// The numbers of a Deployment. As in Kubernetes: both limits default to 25 %, surge is rounded
+    /// up, unavailable down, and when both come out as zero one pod may be unavailable, or nothing
+    /// could ever move. Recreate has neither.
     pub fn of(spec: &DeploymentSpec) -> Self {
         let replicas = count(spec.replicas.unwrap_or(1));
         if is_recreate(spec) {

@@ -9,8 +9,8 @@ use barge_proto::v1::{DeploymentSpec, PodRecord, Revision, Time};
 use barge_state::Kind;
 use std::{sync::Arc, time::Duration};
 
-/// How long a finished pod keeps its place before it is replaced, counted from its creation: pods that fail at once are
-/// not made anew without end.
+/// How long a finished pod keeps its place before it is replaced, counted from its creation: pods
+/// that fail at once are not made anew without end.
 const REPLACE_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a pod that has finished still keeps its place; None for any other.
@@ -46,8 +46,8 @@ pub struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    /// Groups the pods that a Deployment owns. `revisions` are ordered oldest first. Pods of a revision that is unknown
-    /// can't be: it is kept as long as they are.
+    /// Groups the pods that a Deployment owns. `revisions` are ordered oldest first. Pods of a
+    /// revision that is unknown can't be: it is kept as long as they are.
     pub fn new(
         owned: &[&'a Arc<PodRecord>],
         revisions: &[&'a Arc<Revision>],

@@ -17,7 +17,8 @@ use std::{collections::BTreeSet, time::Duration};
 /// As Kubernetes cuts generated names, so that they still are host names.
 const MAX_BASE: usize = 57;
 
-/// Makes the changes of a rollout's step, at most `room` of them; the plan is asked for again when that is not all.
+/// Makes the changes of a rollout's step, at most `room` of them; the plan is asked for again when
+/// that is not all.
 pub struct Moves<'a> {
     /// Whose pods they are.
     pub deployment: &'a Deployment,
@@ -40,8 +41,8 @@ impl<'a> Moves<'a> {
         }
     }
 
-    /// Adds the changes to the plan. New pods are made only once all that have to go are among the changes: the limit
-    /// of pods was counted with those gone.
+    /// Adds the changes to the plan. New pods are made only once all that have to go are among the
+    /// changes: the limit of pods was counted with those gone.
     pub fn make(
         mut self,
         groups: &Groups<'_>,

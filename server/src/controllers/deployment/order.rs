@@ -5,9 +5,9 @@ use barge_proto::v1::{PodRecord, Time};
 use barge_state::Kind;
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
-/// Sorts pods of one revision so that those come first that are missed least, by Kubernetes' rules: not bound, pending,
-/// of unknown phase, not ready, not yet available, sharing a node with most others of this revision, ready for the shortest time,
-/// restarted most often, newest.
+/// Sorts pods of one revision so that those come first that are missed least, by Kubernetes' rules:
+/// not bound, pending, of unknown phase, not ready, not yet available, sharing a node with most
+/// others of this revision, ready for the shortest time, restarted most often, newest.
 pub fn least_missed_first(pods: &mut [&Arc<PodRecord>], min_ready_seconds: i32, now: &Time) {
     let mut neighbours = BTreeMap::<&str, usize>::new();
     for pod in pods.iter() {

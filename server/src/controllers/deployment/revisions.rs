@@ -15,7 +15,8 @@ pub const HASH_LABEL: &str = "pod-template-hash";
 /// Old revisions that are kept when the Deployment doesn't say.
 const DEFAULT_HISTORY: i32 = 10;
 
-/// The revision that the Deployment's template is, among those it owns: equal but for the label that we add.
+/// The revision that the Deployment's template is, among those it owns: equal but for the label
+/// that we add.
 pub fn matching<'a>(
     deployment: &Deployment,
     revisions: &[&'a Arc<Revision>],
@@ -33,8 +34,8 @@ pub fn matching<'a>(
         .copied()
 }
 
-/// Makes the Deployment's template its newest revision: an equal old one is numbered anew, otherwise one is made.
-/// `revisions` are those it owns, oldest first.
+/// Makes the Deployment's template its newest revision: an equal old one is numbered anew,
+/// otherwise one is made. `revisions` are those it owns, oldest first.
 pub fn make_newest(
     state: &State,
     deployment: &Deployment,
@@ -74,8 +75,9 @@ fn new(state: &State, deployment: &Deployment, number: i64, stamp: &mut Stamp) -
     }
 }
 
-/// A hash of the template whose name nobody has: another template may have the same hash, and a Deployment of the same name
-/// that was deleted may have left pods that still end, and with them their revision.
+/// A hash of the template whose name nobody has: another template may have the same hash, and a
+/// Deployment of the same name that was deleted may have left pods that still end, and with them
+/// their revision.
 fn free_hash(state: &State, owner: &ObjectMeta, template: &PodTemplateSpec) -> String {
     let encoded = template.encode_to_vec();
     let mut attempt = 0_u64;
@@ -90,7 +92,8 @@ fn free_hash(state: &State, owner: &ObjectMeta, template: &PodTemplateSpec) -> S
     }
 }
 
-/// FNV-1a in Kubernetes' alphabet for names. Maps are encoded in order, so equal templates have equal hashes.
+/// FNV-1a in Kubernetes' alphabet for names. Maps are encoded in order, so equal templates have
+/// equal hashes.
 fn hash(encoded: &[u8], attempt: u64) -> String {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -110,7 +113,8 @@ fn hash(encoded: &[u8], attempt: u64) -> String {
         .collect()
 }
 
-/// Forgets the oldest revisions without pods beyond the limit; `used` are the uids of revisions that have pods or are the newest.
+/// Forgets the oldest revisions without pods beyond the limit; `used` are the uids of revisions
+/// that have pods or are the newest.
 pub fn forget_old(
     deployment: &Deployment,
     revisions: &[&Arc<Revision>],
@@ -141,7 +145,8 @@ fn template(deployment: &Deployment) -> PodTemplateSpec {
         .unwrap_or_default()
 }
 
-/// The template without our label and without an empty metadata, so that only what a user wrote is compared.
+/// The template without our label and without an empty metadata, so that only what a user wrote is
+/// compared.
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
     if let Some(metadata) = &mut template.metadata {

@@ -1,8 +1,9 @@
 //! The next step of a rollout: a function of the pods there are.
 //!
-//! Kubernetes remembers in each ReplicaSet how many pods it should have. Here no such number exists that could be wrong
-//! after a failover: what should happen next follows from the pods alone, and the bounds are Kubernetes':
-//! never more than `replicas + maxSurge` pods, never fewer than `replicas - maxUnavailable` available because of us.
+//! Kubernetes remembers in each ReplicaSet how many pods it should have. Here no such number exists
+//! that could be wrong after a failover: what should happen next follows from the pods alone, and
+//! the bounds are Kubernetes': never more than `replicas + maxSurge` pods, never fewer than
+//! `replicas - maxUnavailable` available because of us.
 
 use super::budget::Budget;
 
@@ -48,7 +49,8 @@ impl Step {
     }
 }
 
-/// The steps for the revision that is rolled out and for the older ones, in the order they were given.
+/// The steps for the revision that is rolled out and for the older ones, in the order they were
+/// given.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Steps {
     /// For the newest revision.
@@ -57,7 +59,8 @@ pub struct Steps {
     pub old: Vec<Step>,
 }
 
-/// The next step of a rolling update. `old` is ordered oldest first, and has revisions with live pods only.
+/// The next step of a rolling update. `old` is ordered oldest first, and has revisions with live
+/// pods only.
 pub fn rolling(budget: &Budget, new: Count, old: &[Count]) -> Steps {
     let mut work = Work::new(new, old);
     work.shrink_new(budget.replicas);
@@ -68,8 +71,8 @@ pub fn rolling(budget: &Budget, new: Count, old: &[Count]) -> Steps {
     work.steps
 }
 
-/// The next step of Recreate: first every old pod goes, `old_remain` says whether any (terminating ones too) still runs,
-/// and only then do new ones come.
+/// The next step of Recreate: first every old pod goes, `old_remain` says whether any (terminating
+/// ones too) still runs, and only then do new ones come.
 pub fn recreate(budget: &Budget, new: Count, old: &[Count], old_remain: bool) -> Steps {
     let mut work = Work::new(new, old);
     work.shrink_new(budget.replicas);
@@ -84,8 +87,8 @@ pub fn recreate(budget: &Budget, new: Count, old: &[Count], old_remain: bool) ->
     work.steps
 }
 
-/// While a Deployment is paused no rollout moves, but the number of pods is kept: what is missing is made from `new`, the
-/// newest revision there is, whatever the template says by now.
+/// While a Deployment is paused no rollout moves, but the number of pods is kept: what is missing
+/// is made from `new`, the newest revision there is, whatever the template says by now.
 pub fn paused(budget: &Budget, new: Count, old: &[Count]) -> Steps {
     let mut work = Work::new(new, old);
     if old.is_empty() {
@@ -142,14 +145,16 @@ impl Work {
         number
     }
 
-    /// Ends up to `limit` old pods that aren't available, of the oldest revisions first; returns how many.
+    /// Ends up to `limit` old pods that aren't available, of the oldest revisions first; returns
+    /// how many.
     fn end_unavailable(&mut self, limit: usize) -> usize {
         (0..self.old.len()).fold(0, |ended, index| {
             ended + self.end_old_unavailable(index, limit - ended)
         })
     }
 
-    /// Ends up to `limit` old pods that are available, of the oldest revisions first; returns how many.
+    /// Ends up to `limit` old pods that are available, of the oldest revisions first; returns how
+    /// many.
     fn end_available(&mut self, limit: usize) -> usize {
         (0..self.old.len()).fold(0, |ended, index| {
             ended + self.end_old_available(index, limit - ended)
@@ -173,15 +178,15 @@ impl Work {
         excess -= self.end_unavailable(excess);
         let spare = self.available().saturating_sub(budget.min_available());
         excess -= self.end_available(excess.min(spare));
-        // What is left over the limit can only be new pods that don't serve yet: had there been old ones to spare,
-        // they would have gone.
+        // What is left over the limit can only be new pods that don't serve yet: had there been old
+        // ones to spare, they would have gone.
         let unavailable = excess.min(self.new.unavailable());
         self.new.drop_unavailable(unavailable);
         self.steps.new.end_unavailable += unavailable;
     }
 
-    /// Old pods that may go. Broken ones go first, as long as enough pods are left that serve or may yet serve; new ones
-    /// that aren't available are not counted on.
+    /// Old pods that may go. Broken ones go first, as long as enough pods are left that serve or
+    /// may yet serve; new ones that aren't available are not counted on.
     fn retire_old(&mut self, budget: &Budget) {
         let reserve = budget.min_available() + self.new.unavailable();
         let limit = self.total().saturating_sub(reserve);
@@ -193,9 +198,10 @@ impl Work {
         self.end_available(spare);
     }
 
-    /// New pods within the surge. While old ones still serve, at most `maxSurge + maxUnavailable` new ones may be
-    /// unavailable: more there can't be in an undisturbed rollout, and when old pods are lost during one whose new
-    /// pods don't start, it keeps new pods that don't work from taking their place.
+    /// New pods within the surge. While old ones still serve, at most `maxSurge + maxUnavailable`
+    /// new ones may be unavailable: more there can't be in an undisturbed rollout, and when old
+    /// pods are lost during one whose new pods don't start, it keeps new pods that don't work from
+    /// taking their place.
     fn grow_new(&mut self, budget: &Budget) {
         let room = budget.max_total().saturating_sub(self.total());
         let mut wanted = budget.replicas.saturating_sub(self.new.total);
@@ -206,8 +212,8 @@ impl Work {
         self.steps.new.create = room.min(wanted);
     }
 
-    /// Old pods that were lost in the middle of a rollout come back as what they were, as far as the new ones don't
-    /// make up for them; also after a scale up in the middle of it.
+    /// Old pods that were lost in the middle of a rollout come back as what they were, as far as
+    /// the new ones don't make up for them; also after a scale up in the middle of it.
     fn replenish_old(&mut self, budget: &Budget) {
         let (Some(newest), true) = (
             self.steps.old.last_mut(),

@@ -56,7 +56,8 @@ pub fn status(
         updated_replicas: number(observed.new.total),
         ready_replicas: number(observed.ready),
         available_replicas: number(observed.all.available),
-        // As Kubernetes counts: against the pods that should be there, also while they are still missing.
+        // As Kubernetes counts: against the pods that should be there, also while they are still
+        // missing.
         unavailable_replicas: number(
             observed
                 .all
@@ -169,8 +170,8 @@ fn progress(
     Some(left)
 }
 
-/// Sets Progressing and, unlike an ordinary condition, its time even when nothing else changes: it is what the deadline
-/// counts from.
+/// Sets Progressing and, unlike an ordinary condition, its time even when nothing else changes: it
+/// is what the deadline counts from.
 fn mark(conditions: &mut Vec<Condition>, status: &str, reason: &str, message: &str, now: Time) {
     conditions::set(conditions, PROGRESSING, status, reason, message, now);
     for condition in conditions {

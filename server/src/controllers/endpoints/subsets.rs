@@ -27,9 +27,9 @@ pub struct Backend {
 /// A port of a subset: name, number, protocol. A Service without ports has the one that is None.
 type Port = Option<(String, i32, String)>;
 
-/// The subsets of a Service: each port number lists the pods that serve it, and ports with the same pods share a
-/// subset. A named target port can be another number in each revision, which is why there may be several.
-/// Everything is in a fixed order, so equal Endpoints are equal messages.
+/// The subsets of a Service: each port number lists the pods that serve it, and ports with the same
+/// pods share a subset. A named target port can be another number in each revision, which is why
+/// there may be several. Everything is in a fixed order, so equal Endpoints are equal messages.
 pub fn subsets(backends: &[Backend], ports: &[ServicePort]) -> Vec<EndpointSubset> {
     let mut serving = BTreeMap::<Port, BTreeSet<usize>>::new();
     let mut order: Vec<usize> = (0..backends.len()).collect();

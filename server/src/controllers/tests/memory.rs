@@ -1,4 +1,5 @@
-//! A state in memory that can be proposed to and watched, and loses or refuses what a test wants it to.
+//! A state in memory that can be proposed to and watched, and loses or refuses what a test wants it
+//! to.
 
 use crate::controllers::{
     replica::{Changes, Gap, NoOutcome, Replica},
