@@ -1,5 +1,25 @@
+//! A manager node of Barge, from the ground up: the replicated state on disk and in memory ([`storage`], [`raft`],
+//! [`store`]), the leader's loops ([`controllers`], [`scheduler`]), who is who ([`pki`], [`auth`]), connections ([`net`]), and
+//! what they serve ([`api`], [`sessions`], [`cluster`]).
+
+pub mod api;
+pub mod auth;
+pub mod bootstrap;
+pub mod clock;
+pub mod cluster;
+pub mod config;
 pub mod controllers;
+pub mod error;
+pub mod folder;
+pub mod join;
+pub mod leader;
+pub mod manager;
+pub mod net;
+pub mod pki;
 pub mod raft;
 pub mod scheduler;
+pub mod serve;
+pub mod sessions;
 pub mod storage;
 pub mod store;
+pub mod transaction;

@@ -1,0 +1,166 @@
+//! The Api service: the objects of the cluster, for people and programs. Reads and watches are answered here ([`read`],
+//! [`watch`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`]) and proposes the plan
+//! on the condition that the state did not change meanwhile ([`commit`]).
+
+use barge_proto::v1::{
+    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
+    ListRequest, ListResponse, RequestId, ScaleRequest, ScaleResponse, WatchRequest, WatchResponse,
+    api_client::ApiClient, api_server,
+};
+use futures::{StreamExt, stream::BoxStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    auth::Caller,
+    error::ApiError,
+    leader::{Repeat, ToLeader},
+    store::Store,
+};
+
+pub mod apply;
+pub mod commit;
+pub mod delete;
+pub mod names;
+pub mod plan;
+pub mod read;
+pub mod scale;
+pub mod watch;
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiService {
+    store: Store,
+    to_leader: ToLeader,
+    stop: CancellationToken,
+}
+
+impl ApiService {
+    /// Puts the service together; `stop` ends its watches.
+    #[must_use]
+    pub fn new(store: Store, to_leader: ToLeader, stop: CancellationToken) -> Self {
+        Self {
+            store,
+            to_leader,
+            stop,
+        }
+    }
+}
+
+/// With an id, asking twice is the same as asking once.
+fn repeat(id: Option<&RequestId>) -> Repeat {
+    match id {
+        Some(_) => Repeat::Safe,
+        None => Repeat::Unsafe,
+    }
+}
+
+#[tonic::async_trait]
+impl api_server::Api for ApiService {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let repeat = match request.dry_run {
+            true => Repeat::Safe,
+            false => repeat(request.request_id.as_ref()),
+        };
+        let answer = self
+            .to_leader
+            .run(
+                &caller,
+                request,
+                repeat,
+                |request| {
+                    let (store, by) = (self.store.clone(), caller.name());
+                    async move { apply::apply(&store, by, request).await }
+                },
+                |channel, request| async move { ApiClient::new(channel).apply(request).await },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let request = request.into_inner();
+        if !request.stale {
+            self.store.read_index().await.map_err(ApiError::from)?;
+        }
+        let answer = self.store.read(|state| read::get(state, &request))?;
+        Ok(Response::new(answer))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let request = request.into_inner();
+        let query = read::Query::new(&request)?;
+        if !request.stale {
+            self.store.read_index().await.map_err(ApiError::from)?;
+        }
+        let answer = self.store.read(|state| query.run(state));
+        Ok(Response::new(answer))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<DeleteRequest>,
+    ) -> Result<Response<DeleteResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let repeat = repeat(request.request_id.as_ref());
+        let answer = self
+            .to_leader
+            .run(
+                &caller,
+                request,
+                repeat,
+                |request| {
+                    let (store, by) = (self.store.clone(), caller.name());
+                    async move { delete::delete(&store, by, request).await }
+                },
+                |channel, request| async move { ApiClient::new(channel).delete(request).await },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let stream = watch::open(&self.store, &request).await?;
+        let stop = self.stop.clone();
+        // A watcher goes on at another manager where this one stopped.
+        let end = futures::stream::once(async { Err(ApiError::Stopping.into()) });
+        let stream = stream.take_until(stop.clone().cancelled_owned());
+        let end = end.filter(move |_| std::future::ready(stop.is_cancelled()));
+        Ok(Response::new(stream.chain(end).boxed()))
+    }
+
+    async fn scale(
+        &self,
+        request: Request<ScaleRequest>,
+    ) -> Result<Response<ScaleResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let repeat = repeat(request.request_id.as_ref());
+        let answer = self
+            .to_leader
+            .run(
+                &caller,
+                request,
+                repeat,
+                |request| {
+                    let (store, by) = (self.store.clone(), caller.name());
+                    async move { scale::scale(&store, by, request).await }
+                },
+                |channel, request| async move { ApiClient::new(channel).scale(request).await },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+}

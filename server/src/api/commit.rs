@@ -1,0 +1,116 @@
+//! Plans that become transactions: made by the leader's state, and made again when the state changed meanwhile.
+
+use barge_proto::v1::{Outcome, RefusalReason, RequestId, RequestRecord};
+use barge_state::State;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::{error::ApiError, store::Store, transaction::Draft};
+
+/// Each further try means that somebody else got on.
+const TRIES: usize = 16;
+
+/// What became of a plan.
+#[derive(Debug)]
+pub enum Committed<A> {
+    /// It was applied.
+    Applied(A, Outcome),
+    /// There was nothing to change.
+    Nothing(A),
+    /// The request had been answered before.
+    Repeated(Outcome),
+}
+
+/// The record of a request, by which a repetition is known.
+///
+/// # Errors
+/// INVALID for an id that is none; REVISION_REQUIRED when it does not say what the client last saw.
+pub fn request_record(
+    store: &Store,
+    id: Option<&RequestId>,
+    body: &impl Message,
+) -> Result<Option<RequestRecord>, ApiError> {
+    let Some(id) = id else {
+        return Ok(None);
+    };
+    if id.nonce.len() != 16 {
+        return Err(ApiError::invalid(
+            "request_id.nonce",
+            "16 bytes are expected",
+        ));
+    }
+    if id.seen_revision == 0 {
+        return Err(ApiError::RevisionRequired {
+            revision: store.read(State::revision),
+        });
+    }
+    Ok(Some(RequestRecord {
+        nonce: id.nonce.clone(),
+        seen_revision: id.seen_revision,
+        body_sha256: Sha256::digest(body.encode_to_vec()).to_vec(),
+    }))
+}
+
+/// Plans by the leader's state, proposes, and plans again when the state changed before the plan was applied.
+///
+/// # Errors
+/// What `plan` says by an up-to-date state; CONFLICT when others are always faster; what the store says.
+pub async fn commit<A>(
+    store: &Store,
+    by: String,
+    request: Option<RequestRecord>,
+    plan: impl Fn(&State) -> Result<(Draft, A), ApiError>,
+) -> Result<Committed<A>, ApiError> {
+    let mut conflict = None;
+    for _ in 0..TRIES {
+        let (draft, answer) = match store.read(&plan) {
+            Ok((draft, answer)) if !draft.is_empty() => (draft, answer),
+            // Nothing will be proposed that would find out whether this state is the latest.
+            _ => {
+                store.read_index().await?;
+                if let Some(outcome) = answered(store, &by, request.as_ref())? {
+                    return Ok(Committed::Repeated(outcome));
+                }
+                match store.read(&plan)? {
+                    (draft, answer) if draft.is_empty() => return Ok(Committed::Nothing(answer)),
+                    planned => planned,
+                }
+            }
+        };
+        let outcome = store
+            .propose(draft.build(by.clone(), request.clone()))
+            .await?;
+        match &outcome.refusal {
+            None if outcome.repeated_request => return Ok(Committed::Repeated(outcome)),
+            None => return Ok(Committed::Applied(answer, outcome)),
+            Some(refusal) => match refusal.reason() {
+                // By the state as it is now, the plan is another one, or an error that says why.
+                RefusalReason::Exists
+                | RefusalReason::NotFound
+                | RefusalReason::Conflict
+                | RefusalReason::Taken => conflict = Some(refusal.clone()),
+                _ => return Err(refusal.clone().into()),
+            },
+        }
+    }
+    Err(match conflict {
+        Some(refusal) => {
+            ApiError::Conflict(format!("{}; it keeps changing, try again", refusal.message))
+        }
+        None => ApiError::Internal("a plan that was never tried".to_owned()),
+    })
+}
+
+/// The earlier answer to this very request.
+fn answered(
+    store: &Store,
+    by: &str,
+    request: Option<&RequestRecord>,
+) -> Result<Option<Outcome>, ApiError> {
+    let Some(request) = request else {
+        return Ok(None);
+    };
+    store
+        .read(|state| state.answered(request, by))
+        .map_err(ApiError::from)
+}

@@ -1,0 +1,259 @@
+//! What applying objects means, by the state: pure, so that it can be made again when the state changed.
+//!
+//! Everything that is not the state is in the [`Stamp`]: time and identities are the same for every try of a request.
+
+use std::collections::BTreeSet;
+
+use barge_proto::{
+    v1::{
+        ApplyOutcome, Deployment, Kind, Namespace, Node, Object, ObjectMeta, Pod, Service, object,
+    },
+    validate,
+};
+use barge_state::{Kind as Recorded, State};
+
+use super::names;
+use crate::{
+    clock,
+    error::{ApiError, Violation},
+    transaction::Draft,
+};
+
+mod addresses;
+mod deployment;
+mod meta;
+mod namespace;
+mod node;
+mod pod;
+mod service;
+
+/// What the edge adds to a request.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Where to begin to look for free addresses and ports.
+    seed: u64,
+}
+
+impl Stamp {
+    /// Stamps a request that comes in now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self {
+            seed: rand::random(),
+        }
+    }
+}
+
+/// What becomes of one object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for kinds without.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Created, configured or unchanged.
+    pub outcome: ApplyOutcome,
+    /// The object as it will be.
+    pub object: Object,
+}
+
+/// A plan in the making.
+struct Planning<'a> {
+    state: &'a State,
+    seed: u64,
+    draft: Draft,
+    /// Namespaces that this very request creates.
+    namespaces: BTreeSet<String>,
+    /// Addresses and ports that this very request takes.
+    taken: BTreeSet<String>,
+}
+
+/// Checks objects and fills in defaults, whatever the state: what can be said to be wrong of the objects alone.
+///
+/// # Errors
+/// INVALID with all fields that break rules.
+pub fn prepare(objects: Vec<Object>) -> Result<Vec<Object>, ApiError> {
+    let mut violations = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut prepared = Vec::with_capacity(objects.len());
+    for mut object in objects {
+        let kind = object.kind();
+        let Some(info) = kind.info() else {
+            violations.push(Violation {
+                field: "objects".to_owned(),
+                description: "an object without a kind".to_owned(),
+            });
+            continue;
+        };
+        if matches!(kind, Kind::Event | Kind::Endpoints) {
+            violations.push(Violation {
+                field: object.to_string(),
+                description: format!(
+                    "{} are kept by the managers and cannot be applied",
+                    info.plural
+                ),
+            });
+            continue;
+        }
+        validate::default(&mut object);
+        let named = object.to_string();
+        if let Err(broken) = validate::validate(&object) {
+            violations.extend(names::violations(&named, broken));
+        }
+        let key = (
+            kind as i32,
+            object.namespace().to_owned(),
+            object.name().to_owned(),
+        );
+        if !seen.insert(key) {
+            violations.push(Violation {
+                field: named,
+                description: "is there twice".to_owned(),
+            });
+        }
+        prepared.push(object);
+    }
+    match violations.is_empty() {
+        true => Ok(prepared),
+        false => Err(ApiError::Invalid(violations)),
+    }
+}
+
+/// Plans the application of prepared objects.
+///
+/// # Errors
+/// NOT_FOUND for a namespace that is not there; CONFLICT for another incarnation or version; INVALID for what cannot change.
+pub fn plan(
+    state: &State,
+    objects: &[Object],
+    stamp: &Stamp,
+) -> Result<(Draft, Vec<Planned>), ApiError> {
+    let mut planning = Planning {
+        state,
+        seed: stamp.seed,
+        draft: Draft::new(),
+        namespaces: BTreeSet::new(),
+        taken: BTreeSet::new(),
+    };
+    // Namespaces first: what is in them may stand before them in the manifest.
+    let mut order: Vec<_> = objects.iter().enumerate().collect();
+    order.sort_by_key(|(at, object)| (object.kind() != Kind::Namespace, *at));
+    let mut planned = Vec::with_capacity(objects.len());
+    for (at, object) in order {
+        planned.push((at, planning.object(object)?));
+    }
+    planned.sort_by_key(|(at, _)| *at);
+    let planned = planned.into_iter().map(|(_, planned)| planned).collect();
+    Ok((planning.draft, planned))
+}
+
+impl Planning<'_> {
+    fn object(&mut self, object: &Object) -> Result<Planned, ApiError> {
+        self.check_namespace(object)?;
+        // What was read from a cluster carries its status; it is not the applier's.
+        let (outcome, after) = match &object.kind {
+            Some(object::Kind::Namespace(new)) => self.record::<Namespace>(new)?,
+            Some(object::Kind::Node(new)) => self.record::<Node>(new)?,
+            Some(object::Kind::Deployment(new)) => self.record::<Deployment>(new)?,
+            Some(object::Kind::Service(new)) => self.record::<Service>(new)?,
+            Some(object::Kind::Pod(new)) => self.pod(new)?,
+            Some(object::Kind::Endpoints(_) | object::Kind::Event(_)) | None => {
+                return Err(ApiError::invalid(object.to_string(), "cannot be applied"));
+            }
+        };
+        Ok(Planned {
+            kind: object.kind(),
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            outcome,
+            object: after.typed(),
+        })
+    }
+
+    fn check_namespace(&mut self, object: &Object) -> Result<(), ApiError> {
+        let namespace = object.namespace();
+        if namespace.is_empty() || self.namespaces.contains(namespace) {
+            return Ok(());
+        }
+        match self.state.get::<Namespace>("", namespace) {
+            Some(found) if found.meta().deletion_timestamp.is_none() => {
+                self.draft.exists::<Namespace>("", namespace);
+                // Once per request is enough.
+                self.namespaces.insert(namespace.to_owned());
+                Ok(())
+            }
+            Some(_) => Err(ApiError::Conflict(format!(
+                "namespace {namespace} is being deleted: nothing can be created in it"
+            ))),
+            None => Err(ApiError::NotFound(format!(
+                "namespace {namespace} does not exist: create it first"
+            ))),
+        }
+    }
+
+    /// Plans an object that is a record of its own.
+    fn record<K: Merge>(&mut self, new: &K) -> Result<(ApplyOutcome, Object), ApiError> {
+        let (namespace, name) = (&new.meta().namespace, &new.meta().name);
+        let state = self.state;
+        let old = state.get::<K>(namespace, name).map(|old| &**old);
+        meta::check(new.meta(), old.map(Recorded::meta))?;
+        if let Some(old) = old {
+            check_update(old.clone(), new.clone())?;
+        }
+        let merged = K::merged(self, new, old)?;
+        let outcome = match old {
+            Some(old) if *old == merged => ApplyOutcome::Unchanged,
+            Some(old) => {
+                self.draft.unchanged(old);
+                self.draft.put(merged.clone());
+                ApplyOutcome::Configured
+            }
+            None => {
+                self.draft.absent::<K>(namespace, name);
+                self.draft.put(merged.clone());
+                ApplyOutcome::Created
+            }
+        };
+        Ok((outcome, merged.into()))
+    }
+
+    fn pod(&mut self, new: &Pod) -> Result<(ApplyOutcome, Object), ApiError> {
+        pod::plan(self, new)
+    }
+
+    /// A number that differs from request to request, and from use to use within one.
+    fn draw(&mut self) -> u64 {
+        // splitmix64's step.
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z ^ (z >> 27)
+    }
+}
+
+/// A kind whose applied objects are records of their own.
+trait Merge: Recorded + Into<Object> {
+    /// The record after applying `new` over `old`: with what the server sets, and without what it ignores.
+    fn merged(
+        planning: &mut Planning<'_>,
+        new: &Self,
+        old: Option<&Self>,
+    ) -> Result<Self, ApiError>;
+}
+
+/// Metadata of the record after applying: names, labels and annotations are the applier's, the rest is the server's.
+fn merged_meta(new: &ObjectMeta, old: Option<&ObjectMeta>) -> ObjectMeta {
+    meta::merge(new, old, clock::new_uid)
+}
+
+/// What cannot change, by the rules of the schema.
+///
+/// # Errors
+/// INVALID with all fields that would.
+fn check_update(old: impl Into<Object>, new: impl Into<Object>) -> Result<(), ApiError> {
+    let new = new.into();
+    validate::validate_update(&old.into(), &new)
+        .map_err(|broken| ApiError::Invalid(names::violations(&new.to_string(), broken)))
+}

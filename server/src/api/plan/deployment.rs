@@ -1,0 +1,26 @@
+//! Applying Deployments.
+
+use barge_proto::v1::Deployment;
+use barge_state::Kind;
+
+use super::{Merge, Planning, merged_meta};
+use crate::error::ApiError;
+
+impl Merge for Deployment {
+    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
+        let mut spec = new.spec.clone().unwrap_or_default();
+        let before = old.and_then(|old| old.spec.as_ref());
+        // A manifest that leaves the number out leaves it to whoever scales.
+        spec.replicas = spec
+            .replicas
+            .or(before.and_then(|before| before.replicas))
+            .or(Some(1));
+        Ok(Self {
+            api_version: String::new(),
+            kind: String::new(),
+            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
+            spec: Some(spec),
+            status: old.and_then(|old| old.status.clone()),
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! Applying namespaces.
+
+use barge_proto::v1::{Namespace, NamespaceSpec, NamespaceStatus};
+use barge_state::Kind;
+
+use super::{Merge, Planning, merged_meta};
+use crate::error::ApiError;
+
+impl Merge for Namespace {
+    fn merged(
+        planning: &mut Planning<'_>,
+        new: &Self,
+        old: Option<&Self>,
+    ) -> Result<Self, ApiError> {
+        planning.namespaces.insert(new.meta().name.clone());
+        let mut merged = match old {
+            Some(old) => old.clone(),
+            None => Self {
+                spec: Some(NamespaceSpec {}),
+                status: Some(NamespaceStatus {
+                    phase: "Active".to_owned(),
+                }),
+                ..Self::default()
+            },
+        };
+        merged.metadata = Some(merged_meta(new.meta(), old.map(Kind::meta)));
+        Ok(merged)
+    }
+}

@@ -1,0 +1,164 @@
+//! Watching a kind of objects: every change after a revision, in order, as the watcher's filter sees it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use barge_proto::v1::{ChangeType, Kind, Object, WatchRequest, WatchResponse};
+use barge_state::{Changed, RecordKind, State, Stored};
+use futures::{Stream, stream};
+use tokio::time::timeout;
+use tonic::Status;
+
+use barge_proto::selector::Selector;
+
+use super::names;
+use crate::{
+    error::ApiError,
+    store::{Scope, Store, Watch},
+};
+
+/// How often a watcher that sees no change is told how far it is.
+const BOOKMARK: Duration = Duration::from_secs(5);
+
+/// What a watcher wants to see.
+#[derive(Debug, Clone)]
+struct Filter {
+    namespace: Option<String>,
+    name: Option<String>,
+    selector: Selector,
+}
+
+/// Begins a watch.
+///
+/// # Errors
+/// INVALID for an unknown kind or a selector that is none; EXPIRED when the history does not go back that far.
+pub async fn open(
+    store: &Store,
+    request: &WatchRequest,
+) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + use<>, Status> {
+    let (kind, info) = names::kind(request.kind)?;
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let filter = Filter {
+        namespace: some(&request.namespace).filter(|_| info.namespaced),
+        name: some(&request.name),
+        selector: names::selector(&request.label_selector)?,
+    };
+    store.read_index().await.map_err(ApiError::from)?;
+    let now = store.read(State::revision);
+    let from = match request.revision {
+        0 => now,
+        revision => revision,
+    };
+    if from > now {
+        // Of another cluster, or of one that was restored: there is nothing to go on from.
+        return Err(ApiError::Expired { revision: from }.into());
+    }
+    let scope = Scope {
+        namespace: filter.namespace.clone(),
+        ..Scope::kinds([record_kind(kind)])
+    };
+    let watch = store
+        .watch(from, scope)
+        .map_err(|_| ApiError::Expired { revision: from })?;
+    let watcher = Watcher {
+        store: store.clone(),
+        watch,
+        filter,
+        // The first bookmark at once: a watcher from now on learns where that is.
+        ready: VecDeque::from([bookmark(from)]),
+        ended: false,
+    };
+    Ok(stream::unfold(watcher, |mut watcher| async move {
+        let next = watcher.next().await?;
+        Some((next, watcher))
+    }))
+}
+
+struct Watcher {
+    store: Store,
+    watch: Watch,
+    filter: Filter,
+    ready: VecDeque<WatchResponse>,
+    ended: bool,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Result<WatchResponse, Status>> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Some(response) = self.ready.pop_front() {
+                return Some(Ok(response));
+            }
+            match timeout(BOOKMARK, self.watch.next()).await {
+                Ok(Ok(changes)) => {
+                    let filter = &self.filter;
+                    self.ready = self.store.read(|state| {
+                        changes
+                            .iter()
+                            .filter_map(|change| event(state, change, filter))
+                            .collect()
+                    });
+                }
+                Ok(Err(error)) => {
+                    self.ended = true;
+                    return Some(Err(ApiError::from(error).into()));
+                }
+                Err(_) => return Some(Ok(bookmark(self.watch.progress()))),
+            }
+        }
+    }
+}
+
+fn bookmark(revision: u64) -> WatchResponse {
+    WatchResponse {
+        r#type: ChangeType::Bookmark.into(),
+        object: None,
+        revision,
+    }
+}
+
+/// A change as the filter sees it: an object that begins to match was added, one that ceases to was deleted.
+fn event(state: &State, change: &Changed, filter: &Filter) -> Option<WatchResponse> {
+    let view = |record: &Stored| state.view(record, change.template.as_ref());
+    let matches = |object: &Object| filter.matches(object);
+    let before = change
+        .before
+        .as_ref()
+        .and_then(view)
+        .is_some_and(|object| matches(&object));
+    let object = state.changed_object(change)?;
+    let after = change.after.is_some() && matches(&object);
+    let r#type = match (before, after) {
+        (false, true) => ChangeType::Added,
+        (true, true) => ChangeType::Modified,
+        (true, false) => ChangeType::Deleted,
+        (false, false) => return None,
+    };
+    Some(WatchResponse {
+        r#type: r#type.into(),
+        object: Some(object),
+        revision: change.revision,
+    })
+}
+
+impl Filter {
+    fn matches(&self, object: &Object) -> bool {
+        let wanted = |asked: &Option<String>, is: &str| asked.as_ref().is_none_or(|a| a == is);
+        wanted(&self.namespace, object.namespace())
+            && wanted(&self.name, object.name())
+            && self.selector.matches(&object.metadata().labels)
+    }
+}
+
+fn record_kind(kind: Kind) -> RecordKind {
+    match kind {
+        Kind::Node => RecordKind::Node,
+        Kind::Deployment => RecordKind::Deployment,
+        Kind::Pod => RecordKind::Pod,
+        Kind::Service => RecordKind::Service,
+        Kind::Endpoints => RecordKind::Endpoints,
+        Kind::Event => RecordKind::Event,
+        Kind::Namespace | Kind::Unspecified => RecordKind::Namespace,
+    }
+}

@@ -1,0 +1,12 @@
+//! Who is calling and whether they may: a [`Caller`] from the peer's certificate ([`principal`]), the rules out of the
+//! schema ([`rules`]), and the [`layer`] that every request passes.
+
+pub mod directory;
+pub mod layer;
+pub mod principal;
+pub mod rules;
+
+pub use directory::{Directory, StateDirectory};
+pub use layer::AuthLayer;
+pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
+pub use rules::Rules;

@@ -1,0 +1,204 @@
+//! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), members and their state ([`status`]).
+
+use std::sync::Arc;
+
+use barge_client::identity::Identity;
+use barge_proto::v1::{
+    ActivateRequest, ActivateResponse, CreateTokenRequest, CreateTokenResponse,
+    GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
+    ListMembersRequest, ListMembersResponse, ListTokensRequest, ListTokensResponse, ManagerStatus,
+    RevokeTokenRequest, RevokeTokenResponse, Role, cluster_client::ClusterClient,
+    cluster_server::Cluster,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    auth::{Caller, Principal},
+    error::ApiError,
+    leader::{Repeat, ToLeader},
+    net::Dialer,
+    pki::SealingKey,
+    sessions::Sessions,
+    store::Store,
+};
+
+pub mod activate;
+pub mod admit;
+pub mod pod_range;
+pub mod status;
+pub mod tokens;
+
+/// What the Cluster service works with.
+pub struct Parts {
+    /// The state.
+    pub store: Store,
+    /// The way to the leader.
+    pub to_leader: ToLeader,
+    /// The way to every manager.
+    pub dialer: Dialer,
+    /// Who this manager is.
+    pub identity: Identity,
+    /// Opens the CA's key.
+    pub sealing_key: SealingKey,
+    /// Where the data is, for its free space.
+    pub data_dir: std::path::PathBuf,
+    /// The agents that are connected here.
+    pub sessions: Sessions,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct ClusterService(Arc<Parts>);
+
+impl ClusterService {
+    /// Puts the service together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    fn parts(&self) -> Arc<Parts> {
+        self.0.clone()
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let answer = self
+            .0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                // The same key with the same token gets the same identity.
+                Repeat::Safe,
+                |request| {
+                    let parts = self.parts();
+                    async move { admit::admit(&parts, &request).await }
+                },
+                |channel, request| async move { ClusterClient::new(channel).join(request).await },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn activate(
+        &self,
+        request: Request<ActivateRequest>,
+    ) -> Result<Response<ActivateResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let uid = match &caller.principal {
+            Some(Principal {
+                role: Role::Manager,
+                uid,
+            }) => uid.clone(),
+            _ => return Err(Status::permission_denied("only a manager activates itself")),
+        };
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Safe,
+                |request| {
+                    let (parts, uid) = (self.parts(), uid.clone());
+                    async move { activate::activate(&parts, &uid, &request.address).await }
+                },
+                |channel, request| async move {
+                    ClusterClient::new(channel)
+                        .activate(request)
+                        .await
+                        .map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(ActivateResponse {}))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(status::of_cluster(&self.0).await))
+    }
+
+    async fn get_manager_status(
+        &self,
+        _: Request<GetManagerStatusRequest>,
+    ) -> Result<Response<ManagerStatus>, Status> {
+        Ok(Response::new(status::of_this_manager(&self.0)))
+    }
+
+    async fn list_members(
+        &self,
+        _: Request<ListMembersRequest>,
+    ) -> Result<Response<ListMembersResponse>, Status> {
+        // What this manager knows is good enough to find the others.
+        Ok(Response::new(ListMembersResponse {
+            members: status::members(&self.0.store),
+        }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let answer = self
+            .0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                // A token that nobody saw is only one that expires unused.
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { tokens::create(&parts, by, &request).await }
+                },
+                |channel, request| async move {
+                    ClusterClient::new(channel).create_token(request).await
+                },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<ListTokensRequest>,
+    ) -> Result<Response<ListTokensResponse>, Status> {
+        self.0.store.read_index().await.map_err(ApiError::from)?;
+        Ok(Response::new(ListTokensResponse {
+            tokens: tokens::list(&self.0.store),
+        }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { tokens::revoke(&parts, by, &request.id).await }
+                },
+                |channel, request| async move {
+                    ClusterClient::new(channel)
+                        .revoke_token(request)
+                        .await
+                        .map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(RevokeTokenResponse {}))
+    }
+}

@@ -1,0 +1,254 @@
+//! Members of the cluster and how they are.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use barge_proto::v1::{
+    GetManagerStatusRequest, GetStatusResponse, ManagerRecord, ManagerStatus, Member, MemberStatus,
+    Time, cluster_client::ClusterClient,
+};
+use barge_state::Kind;
+use futures::{StreamExt, stream::FuturesOrdered};
+use tokio::time::timeout;
+
+use super::Parts;
+use crate::store::Store;
+
+/// How long a manager may take to say how it is.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A manager this many entries behind is worth a word.
+const LAG: u64 = 10_000;
+/// Certificates that end within this many seconds are worth a word.
+const EXPIRY: i64 = 30 * 24 * 3600;
+
+/// The managers as this one knows them, by Raft id.
+#[must_use]
+pub fn members(store: &Store) -> Vec<Member> {
+    let raft = store.status();
+    let leader = raft.leader;
+    let mut members: BTreeMap<u64, Member> = store.read(|state| {
+        state
+            .list::<ManagerRecord>(None)
+            .map(|record| {
+                let member = Member {
+                    uid: record.uid().to_owned(),
+                    raft_id: record.raft_id,
+                    address: record.address.clone(),
+                    state: "joining".to_owned(),
+                    leader: leader == Some(record.raft_id),
+                };
+                (record.raft_id, member)
+            })
+            .collect()
+    });
+    for known in &raft.members {
+        if let Some(member) = members.get_mut(&known.id) {
+            let word = if known.voter { "voter" } else { "learner" };
+            member.state = word.to_owned();
+        }
+    }
+    members.into_values().collect()
+}
+
+/// What this manager knows of itself.
+#[must_use]
+pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
+    let raft = parts.store.status();
+    ManagerStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        term: raft.term,
+        last_log_index: raft.last_log_index,
+        applied_index: raft.applied_index,
+        revision: raft.revision,
+        leader: raft.leader.unwrap_or_default(),
+        disk_free_bytes: disk_free(&parts.data_dir),
+        certificate_expires: expires(parts),
+        sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Asks every manager, all at the same time.
+pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
+    let mut answers = FuturesOrdered::new();
+    for member in members(&parts.store) {
+        answers.push_back(async move {
+            let answer = if member.uid == parts.identity.uid {
+                Ok(of_this_manager(parts))
+            } else {
+                ask(parts, &member.address).await
+            };
+            let (status, error) = match answer {
+                Ok(status) => (Some(status), String::new()),
+                Err(error) => (None, error),
+            };
+            MemberStatus {
+                member: Some(member),
+                status,
+                error,
+            }
+        });
+    }
+    let members: Vec<_> = answers.collect().await;
+    let raft = parts.store.status();
+    GetStatusResponse {
+        cluster_id: parts.identity.cluster_id.clone(),
+        term: raft.term,
+        revision: raft.revision,
+        warnings: warnings(&members, crate::clock::now().seconds),
+        members,
+    }
+}
+
+async fn ask(parts: &Parts, address: &str) -> Result<ManagerStatus, String> {
+    let channel = parts
+        .dialer
+        .channel(address)
+        .map_err(|error| error.to_string())?;
+    let mut client = ClusterClient::new(channel);
+    match timeout(
+        ANSWER,
+        client.get_manager_status(GetManagerStatusRequest {}),
+    )
+    .await
+    {
+        Ok(Ok(status)) => Ok(status.into_inner()),
+        Ok(Err(status)) => Err(barge_client::channel::root_cause(&status)),
+        Err(_) => Err(format!("no answer within {} s", ANSWER.as_secs())),
+    }
+}
+
+/// What is wrong, in words.
+fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let voters: Vec<_> = members.iter().filter(|m| is_voter(m)).collect();
+    let answering = voters.iter().filter(|m| m.status.is_some()).count();
+    let needed = voters.len() / 2 + 1;
+    if answering < voters.len() {
+        let more = answering.saturating_sub(needed);
+        warnings.push(match answering.checked_sub(needed) {
+            None => format!(
+                "{answering} of {} managers answer, {needed} are needed: nothing can be changed",
+                voters.len()
+            ),
+            Some(0) => format!(
+                "{answering} of {} managers answer: no further one may fail",
+                voters.len()
+            ),
+            Some(_) => format!(
+                "{answering} of {} managers answer: {more} more may fail",
+                voters.len()
+            ),
+        });
+    }
+    match voters.len() {
+        1 => {
+            warnings.push("there is one manager: when it fails, nothing can be changed".to_owned())
+        }
+        n if n % 2 == 0 => warnings.push(format!(
+            "there are {n} voters: {} tolerate as many failures",
+            n - 1
+        )),
+        _ => {}
+    }
+    let last = members
+        .iter()
+        .filter_map(|m| m.status.as_ref())
+        .map(|status| status.last_log_index)
+        .max()
+        .unwrap_or_default();
+    for member in members {
+        let (Some(who), Some(status)) = (&member.member, &member.status) else {
+            continue;
+        };
+        let behind = last.saturating_sub(status.applied_index);
+        if behind > LAG {
+            warnings.push(format!("{} is {behind} entries behind", who.address));
+        }
+        if let Some(expires) = status.certificate_expires
+            && expires.seconds - now < EXPIRY
+        {
+            let days = (expires.seconds - now).max(0) / (24 * 3600);
+            warnings.push(format!(
+                "the certificate of {} expires in {days} days",
+                who.address
+            ));
+        }
+    }
+    warnings
+}
+
+fn is_voter(member: &MemberStatus) -> bool {
+    member.member.as_ref().is_some_and(|m| m.state == "voter")
+}
+
+fn disk_free(path: &std::path::Path) -> u64 {
+    match nix::sys::statvfs::statvfs(path) {
+        Ok(stat) => stat.blocks_available() * stat.fragment_size(),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "could not ask for the free space");
+            0
+        }
+    }
+}
+
+fn expires(parts: &Parts) -> Option<Time> {
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(parts.identity.chain.first()?).ok()?;
+    Some(Time {
+        seconds: certificate.validity().not_after.timestamp(),
+        nanos: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn voter(id: u64, answers: bool) -> MemberStatus {
+        MemberStatus {
+            member: Some(Member {
+                raft_id: id,
+                address: format!("m{id}:1"),
+                state: "voter".to_owned(),
+                ..Member::default()
+            }),
+            status: answers.then(ManagerStatus::default),
+            error: String::new(),
+        }
+    }
+
+    #[test]
+    fn three_managers_that_answer_are_nothing_to_say() {
+        let all = [voter(1, true), voter(2, true), voter(3, true)];
+        assert!(warnings(&all, 0).is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let say = |members: &[MemberStatus]| warnings(members, 0).join("; ");
+        let one_down = say(&[voter(1, true), voter(2, true), voter(3, false)]);
+        assert!(one_down.contains("2 of 3 managers answer: no further one may fail"));
+        let two_down = say(&[voter(1, true), voter(2, false), voter(3, false)]);
+        assert!(two_down.contains("nothing can be changed"));
+        assert!(say(&[voter(1, true)]).contains("there is one manager"));
+        assert!(say(&[voter(1, true), voter(2, true)]).contains("there are 2 voters"));
+    }
+
+    #[test]
+    fn lag_and_expiry_are_said() {
+        let mut slow = voter(1, true);
+        let mut fast = voter(2, true);
+        if let Some(status) = &mut fast.status {
+            status.last_log_index = 20_000;
+            status.applied_index = 20_000;
+        }
+        if let Some(status) = &mut slow.status {
+            status.certificate_expires = Some(Time {
+                seconds: 3 * 24 * 3600 + 5,
+                nanos: 0,
+            });
+        }
+        let all = warnings(&[slow, fast, voter(3, false)], 0).join("; ");
+        assert!(all.contains("m1:1 is 20000 entries behind"));
+        assert!(all.contains("the certificate of m1:1 expires in 3 days"));
+    }
+}

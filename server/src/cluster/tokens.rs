@@ -1,0 +1,202 @@
+//! Join tokens: made, listed, revoked. Only a digest of the secret is kept.
+
+use std::time::{Duration, SystemTime};
+
+use barge_client::token::{Token, ca_digest};
+use barge_proto::v1::{
+    CreateTokenRequest, CreateTokenResponse, ObjectMeta, Role, TokenInfo, TokenRecord,
+};
+use barge_state::Kind;
+use rand::Rng;
+use sha2::{Digest, Sha256};
+
+use super::Parts;
+use crate::{clock, error::ApiError, store::Store, transaction::Draft};
+
+const DEFAULT_TTL: u64 = 3600;
+const MAX_TTL: u64 = 30 * 24 * 3600;
+/// A manager token is as good as root.
+const MAX_MANAGER_USES: u32 = 16;
+const MAX_AGENT_USES: u32 = 100_000;
+
+/// Makes a token.
+///
+/// # Errors
+/// INVALID for a role, lifetime or number of uses that no token has.
+pub async fn create(
+    parts: &Parts,
+    by: String,
+    request: &CreateTokenRequest,
+) -> Result<CreateTokenResponse, ApiError> {
+    let root = parts
+        .store
+        .read(|state| state.cluster().and_then(|c| c.roots.first().cloned()))
+        .ok_or_else(|| ApiError::NoQuorum("this manager has not caught up yet".to_owned()))?;
+    let id = word::<10>();
+    let secret = secret();
+    let record = record(request, &id, &secret, SystemTime::now())?;
+    let info = info(&record);
+    let mut draft = Draft::new();
+    draft.absent::<TokenRecord>("", &id);
+    draft.put(record);
+    ApiError::check(parts.store.propose(draft.build(by, None)).await?)?;
+    let token = Token {
+        ca_digest: ca_digest(&root),
+        id,
+        secret,
+    };
+    Ok(CreateTokenResponse {
+        token: token.to_string(),
+        info: Some(info),
+    })
+}
+
+/// The record of a token that is asked for.
+fn record(
+    request: &CreateTokenRequest,
+    id: &str,
+    secret: &str,
+    now: SystemTime,
+) -> Result<TokenRecord, ApiError> {
+    let max_uses = match request.role() {
+        Role::Manager => MAX_MANAGER_USES,
+        Role::Agent => MAX_AGENT_USES,
+        _ => {
+            return Err(ApiError::invalid(
+                "role",
+                "tokens are for managers or agents",
+            ));
+        }
+    };
+    let uses = request.uses.max(1);
+    if uses > max_uses {
+        return Err(ApiError::invalid(
+            "uses",
+            format!("{uses}: at most {max_uses}"),
+        ));
+    }
+    let ttl = match request.ttl_seconds {
+        0 => DEFAULT_TTL,
+        ttl if ttl > MAX_TTL => {
+            return Err(ApiError::invalid(
+                "ttl_seconds",
+                format!("{ttl}: at most 30 days ({MAX_TTL})"),
+            ));
+        }
+        ttl => ttl,
+    };
+    Ok(TokenRecord {
+        metadata: Some(ObjectMeta {
+            name: id.to_owned(),
+            uid: clock::new_uid(),
+            ..ObjectMeta::default()
+        }),
+        role: request.role,
+        secret_sha256: Sha256::digest(secret).to_vec(),
+        expires: Some(clock::time(now + Duration::from_secs(ttl))),
+        used_by: Vec::new(),
+        uses,
+    })
+}
+
+/// The tokens as this manager knows them, expired ones too.
+#[must_use]
+pub fn list(store: &Store) -> Vec<TokenInfo> {
+    store.read(|state| {
+        state
+            .list::<TokenRecord>(None)
+            .map(|record| info(record))
+            .collect()
+    })
+}
+
+/// Forgets a token; who joined with it stays.
+///
+/// # Errors
+/// NOT_FOUND.
+pub async fn revoke(parts: &Parts, by: String, id: &str) -> Result<(), ApiError> {
+    let uid = parts
+        .store
+        .read(|state| {
+            state
+                .get::<TokenRecord>("", id)
+                .map(|token| token.uid().to_owned())
+        })
+        .ok_or_else(|| ApiError::NotFound(format!("there is no token {id}")))?;
+    let mut draft = Draft::new();
+    draft.remove::<TokenRecord>(&uid);
+    ApiError::check(parts.store.propose(draft.build(by, None)).await?)?;
+    Ok(())
+}
+
+fn info(record: &TokenRecord) -> TokenInfo {
+    let used = u32::try_from(record.used_by.len()).unwrap_or(u32::MAX);
+    TokenInfo {
+        id: record.meta().name.clone(),
+        role: record.role,
+        expires: record.expires,
+        uses_left: record.uses.saturating_sub(used),
+    }
+}
+
+/// A word of lower-case letters and digits, which is also a DNS-1123 name.
+fn word<const N: usize>() -> String {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+    const ALL: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut rng = rand::rng();
+    (0..N)
+        .map(|at| {
+            let set = if at == 0 { LETTERS } else { ALL };
+            char::from(set[rng.random_range(0..set.len())])
+        })
+        .collect()
+}
+
+/// 26 characters of 36: more than 128 random bits.
+fn secret() -> String {
+    word::<26>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(role: Role, ttl_seconds: u64, uses: u32) -> CreateTokenRequest {
+        CreateTokenRequest {
+            role: role.into(),
+            ttl_seconds,
+            uses,
+        }
+    }
+
+    #[test]
+    fn a_record_keeps_no_secret() {
+        let secret = secret();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let record = record(&request(Role::Agent, 0, 0), "id", &secret, now).unwrap();
+        assert_eq!(record.uses, 1);
+        assert_eq!(record.expires.map(|t| t.seconds), Some(1000 + 3600));
+        assert!(!format!("{record:?}").contains(&secret));
+        assert_eq!(record.secret_sha256, Sha256::digest(&secret).to_vec());
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let now = SystemTime::now();
+        for (bad, field) in [
+            (request(Role::Admin, 0, 0), "role"),
+            (request(Role::Manager, 0, 17), "uses"),
+            (request(Role::Agent, MAX_TTL + 1, 0), "ttl_seconds"),
+        ] {
+            let error = record(&bad, "id", "secret", now).unwrap_err();
+            assert!(matches!(error, ApiError::Invalid(v) if v[0].field == field));
+        }
+    }
+
+    #[test]
+    fn words_are_names() {
+        let word = word::<10>();
+        assert!(word.starts_with(|c: char| c.is_ascii_lowercase()));
+        assert_eq!(word.len(), 10);
+    }
+}

@@ -1,0 +1,338 @@
+//! What a manager is told when it starts: flags, over a TOML file, over defaults.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// A Barge manager node.
+#[derive(Debug, Parser)]
+#[command(name = "barge-server", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of barge-server.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a manager until SIGTERM or SIGINT.
+    Run(Box<Flags>),
+}
+
+/// The flags of `run`, and the keys of its configuration file (with underscores).
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flags {
+    /// Where this manager keeps everything; one process at a time
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The address by which managers, agents and clients reach this manager
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Where to listen [default: the advertised port, on all addresses]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Start a new cluster; ignored once the data folder has one
+    #[arg(long, conflicts_with_all = ["join", "token_file"])]
+    pub bootstrap: bool,
+    /// Managers of the cluster to join; ignored once the data folder has a cluster
+    #[arg(
+        long,
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        requires = "token_file"
+    )]
+    pub join: Vec<String>,
+    /// The file that holds the join token
+    #[arg(long, value_name = "FILE", requires = "join")]
+    pub token_file: Option<PathBuf>,
+    /// With --bootstrap: the range that pods get addresses from [default: 10.244.0.0/16]
+    #[arg(long, value_name = "RANGE")]
+    pub pod_cidr: Option<IpNet>,
+    /// With --bootstrap: the range that Services get addresses from [default: 10.96.0.0/16]
+    #[arg(long, value_name = "RANGE")]
+    pub service_cidr: Option<IpNet>,
+    /// A TOML file with the same settings
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+}
+
+/// What a manager is told, complete and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// `host:port`
+    pub advertise: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// What to do with a data folder that has no cluster.
+    pub origin: Origin,
+    /// The range of the pods, used at bootstrap.
+    pub pod_cidr: IpNet,
+    /// The range of the Services, used at bootstrap.
+    pub service_cidr: IpNet,
+}
+
+/// Where the cluster of a fresh data folder comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// It has to be there already.
+    Existing,
+    /// It begins here.
+    Bootstrap,
+    /// It is joined.
+    Join {
+        /// Managers, `host:port`.
+        managers: Vec<String>,
+        /// The file with the token.
+        token_file: PathBuf,
+    },
+}
+
+/// A setting that does not work; exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// The configuration file.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A setting that is missing or malformed.
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl Flags {
+    /// Reads the configuration file if there is one, lets flags win, and checks the result.
+    ///
+    /// # Errors
+    /// One sentence on the first setting that does not work.
+    pub fn resolve(self) -> Result<Config, UsageError> {
+        let file = match &self.config {
+            None => Self::default(),
+            Some(path) => {
+                let wrong = |what: String| UsageError::File {
+                    path: path.clone(),
+                    what,
+                };
+                let text = fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+                toml::from_str(&text).map_err(|e| wrong(e.to_string()))?
+            }
+        };
+        self.over(file).complete()
+    }
+
+    fn over(self, file: Self) -> Self {
+        // One way in replaces the other: a file that says `bootstrap` does not conflict with `--join`.
+        let origin_given = self.bootstrap || !self.join.is_empty();
+        let origin = if origin_given { &self } else { &file };
+        Self {
+            bootstrap: origin.bootstrap,
+            join: origin.join.clone(),
+            token_file: origin.token_file.clone(),
+            data_dir: self.data_dir.or(file.data_dir),
+            advertise: self.advertise.or(file.advertise),
+            listen: self.listen.or(file.listen),
+            pod_cidr: self.pod_cidr.or(file.pod_cidr),
+            service_cidr: self.service_cidr.or(file.service_cidr),
+            config: None,
+        }
+    }
+
+    fn complete(self) -> Result<Config, UsageError> {
+        let missing =
+            |flag: &str, what: &str| UsageError::Setting(format!("--{flag} is missing: {what}"));
+        let advertise = self.advertise.ok_or_else(|| {
+            missing(
+                "advertise",
+                "the host:port by which others reach this manager",
+            )
+        })?;
+        let (host, port) = split_address(&advertise).ok_or_else(|| {
+            UsageError::Setting(format!("--advertise {advertise}: host:port is expected"))
+        })?;
+        let listen = self.listen.unwrap_or_else(|| default_listen(host, port));
+        let origin = match (self.bootstrap, self.join.is_empty(), self.token_file) {
+            (true, true, None) => Origin::Bootstrap,
+            (false, true, None) => Origin::Existing,
+            (false, false, Some(token_file)) => Origin::Join {
+                managers: self.join,
+                token_file,
+            },
+            (true, ..) => {
+                return Err(UsageError::Setting(
+                    "bootstrap and join exclude each other".to_owned(),
+                ));
+            }
+            (false, ..) => {
+                return Err(UsageError::Setting(
+                    "--join and --token-file go together".to_owned(),
+                ));
+            }
+        };
+        if let Origin::Join { managers, .. } = &origin
+            && let Some(bad) = managers.iter().find(|m| split_address(m).is_none())
+        {
+            return Err(UsageError::Setting(format!(
+                "--join {bad}: host:port is expected"
+            )));
+        }
+        let config = Config {
+            data_dir: self.data_dir.ok_or_else(|| {
+                missing("data-dir", "the folder where this manager keeps everything")
+            })?,
+            advertise,
+            listen,
+            origin,
+            pod_cidr: self.pod_cidr.unwrap_or_else(|| v4_range(10, 244)),
+            service_cidr: self.service_cidr.unwrap_or_else(|| v4_range(10, 96)),
+        };
+        check_ranges(config.pod_cidr, config.service_cidr)?;
+        Ok(config)
+    }
+}
+
+/// Splits `host:port`; IPv6 addresses are in brackets.
+fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let bracketed = bare.len() + 2 == host.len();
+    if bare.is_empty() || bare.contains(':') != bracketed || host.contains(char::is_whitespace) {
+        return None;
+    }
+    Some((bare, port))
+}
+
+fn default_listen(host: &str, port: u16) -> SocketAddr {
+    let address = match host.parse::<IpAddr>() {
+        // Nobody else could reach it there anyway.
+        Ok(ip) if ip.is_loopback() => ip,
+        Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(address, port)
+}
+
+fn v4_range(a: u8, b: u8) -> IpNet {
+    // 16 is a valid length: `new_assert` cannot fail, and is checked when this is compiled into a test.
+    ipnet::Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16).into()
+}
+
+fn check_ranges(pods: IpNet, services: IpNet) -> Result<(), UsageError> {
+    let wrong = |text: String| Err(UsageError::Setting(text));
+    for (flag, range, longest) in [("pod-cidr", pods, 24), ("service-cidr", services, 28)] {
+        let IpNet::V4(range) = range else {
+            return wrong(format!("--{flag} {range}: an IPv4 range is expected"));
+        };
+        if range.prefix_len() > longest || range.prefix_len() < 8 {
+            return wrong(format!(
+                "--{flag} {range}: the length must be between /8 and /{longest}"
+            ));
+        }
+        if range.trunc() != range {
+            return wrong(format!(
+                "--{flag} {range}: it should begin at {}",
+                range.trunc()
+            ));
+        }
+    }
+    if pods.contains(&services) || services.contains(&pods) {
+        return wrong(format!(
+            "--pod-cidr {pods} and --service-cidr {services} overlap"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> Result<Config, String> {
+        let all = ["barge-server", "run"].iter().chain(args);
+        let cli = Cli::try_parse_from(all).map_err(|e| e.to_string())?;
+        let Command::Run(flags) = cli.command;
+        flags.resolve().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn flags_make_a_configuration() {
+        let config = flags(&[
+            "--data-dir",
+            "/d",
+            "--advertise",
+            "10.0.0.1:7101",
+            "--bootstrap",
+        ]);
+        let config = config.unwrap();
+        assert_eq!(config.listen, "0.0.0.0:7101".parse().unwrap());
+        assert_eq!(config.origin, Origin::Bootstrap);
+        assert_eq!(config.pod_cidr.to_string(), "10.244.0.0/16");
+        assert_eq!(config.service_cidr.to_string(), "10.96.0.0/16");
+    }
+
+    #[test]
+    fn a_loopback_address_listens_there_only() {
+        let config = flags(&["--data-dir", "/d", "--advertise", "127.0.0.1:7101"]).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:7101".parse().unwrap());
+        assert_eq!(config.origin, Origin::Existing);
+    }
+
+    #[test]
+    fn what_does_not_work_is_named() {
+        let with = |more: &[&str]| {
+            let mut args = vec!["--data-dir", "/d", "--advertise", "h:1"];
+            args.extend(more);
+            flags(&args).unwrap_err()
+        };
+        assert!(
+            flags(&["--data-dir", "/d"])
+                .unwrap_err()
+                .contains("--advertise is missing")
+        );
+        assert!(
+            flags(&["--advertise", "h:1"])
+                .unwrap_err()
+                .contains("--data-dir is missing")
+        );
+        assert!(with(&["--join", "h:1"]).contains("--token-file"));
+        assert!(with(&["--join", "h", "--token-file", "f"]).contains("host:port"));
+        assert!(
+            with(&["--join", "h:1", "--token-file", "f", "--bootstrap"]).contains("--bootstrap")
+        );
+        assert!(with(&["--pod-cidr", "10.96.0.0/12"]).contains("overlap"));
+        assert!(with(&["--pod-cidr", "10.1.2.3/16"]).contains("begin at 10.1.0.0/16"));
+        assert!(with(&["--pod-cidr", "10.1.0.0/25"]).contains("/24"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.toml");
+        fs::write(
+            &path,
+            "data_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\n",
+        )
+        .unwrap();
+        let path = path.to_str().unwrap();
+        let config = flags(&["--config", path, "--advertise", "g:2"]).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("/file"));
+        assert_eq!(config.advertise, "g:2");
+        assert_eq!(config.origin, Origin::Bootstrap);
+        let joined = flags(&["--config", path, "--join", "a:1,b:2", "--token-file", "t"]).unwrap();
+        assert!(matches!(joined.origin, Origin::Join { managers, .. } if managers.len() == 2));
+    }
+}

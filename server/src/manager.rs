@@ -1,0 +1,220 @@
+//! A manager's life: it gets an identity, opens its state, serves, and drains.
+
+use std::{io, sync::Arc, time::Duration};
+
+use barge_client::{
+    identity::{Identity, IdentityError},
+    tls::TlsError,
+};
+use barge_proto::auth::AuthError;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::Rules,
+    bootstrap::{self, BootstrapError},
+    config::{Config, Origin},
+    error::ApiError,
+    folder::{Folder, FolderError},
+    join::{self, AdmissionError},
+    net::{Credentials, Dialer},
+    pki::{PkiError, Subject},
+    serve::{self, Serving},
+    store::{OpenError, Options, Store},
+};
+
+/// How long open requests and streams get when this manager stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why a manager does not run, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The data folder has no cluster, and no flag says where one comes from.
+    #[error(
+        "the data folder {} has no cluster yet: start one with --bootstrap, or join one with --join and --token-file",
+        .0.display()
+    )]
+    NoCluster(std::path::PathBuf),
+    /// The beginning of a cluster.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// Joining a cluster.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// The manager's identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The manager's certificate.
+    #[error("the certificate in the data folder: {0}")]
+    Certificate(#[from] PkiError),
+    /// Key and certificates do not work.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The schema does not say who may call an RPC.
+    #[error("refusing to start: {0}")]
+    Rules(#[from] AuthError),
+    /// The address to listen on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The state.
+    #[error("open the state: {0}")]
+    Open(#[from] OpenError),
+    /// The first transaction.
+    #[error("begin the cluster: {0}")]
+    Genesis(ApiError),
+    /// Signals.
+    #[error("wait for signals: {0}")]
+    Signals(io::Error),
+    /// Serving.
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+    /// The state cannot go on; a restart reads it again.
+    #[error("this manager cannot go on: {0}")]
+    Failed(Arc<str>),
+}
+
+/// Runs a manager until SIGTERM or SIGINT, and drains it.
+///
+/// # Errors
+/// One sentence on why it does not run, or could not go on.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let rules = Rules::load()?;
+    let folder = Folder::open(&config.data_dir)?;
+    let identity = tokio::select! {
+        identity = identity(&folder, &config) => identity?,
+        () = signals.next() => return Ok(()),
+    };
+    let credentials = Credentials::new(&identity)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| RunError::Listen {
+            address: config.listen,
+            source,
+        })?;
+    let dialer = Dialer::new(credentials.clone());
+    let store = open(&folder, &config, &identity, &dialer).await?;
+    let stop = CancellationToken::new();
+    let serving = Serving {
+        store: store.clone(),
+        dialer,
+        credentials,
+        identity,
+        sealing_key: folder.load_sealing_key()?,
+        advertise: config.advertise,
+        data_dir: folder.path().to_owned(),
+        identity_dir: folder.identity(),
+        stop: stop.clone(),
+    };
+    let mut server = Box::pin(serve::serve(serving, rules, listener));
+    tokio::select! {
+        ended = &mut server => return Ok(ended?),
+        reason = store.failed() => return Err(RunError::Failed(reason)),
+        () = signals.next() => {}
+    }
+    tracing::info!("stopping: a second signal ends this at once");
+    let drained = async {
+        // Writes go on at the next leader before the streams of this one end.
+        if let Err(error) = store.hand_over().await {
+            tracing::warn!(%error, "leadership was not handed over");
+        }
+        stop.cancel();
+        let drained = timeout(DRAIN, server).await;
+        store.shutdown().await;
+        drained
+    };
+    tokio::select! {
+        drained = drained => match drained {
+            Ok(ended) => ended?,
+            Err(_) => tracing::warn!("requests were still open after {} s", DRAIN.as_secs()),
+        },
+        () = signals.next() => tracing::warn!("stopped without draining"),
+    }
+    Ok(())
+}
+
+/// Who this manager is: from its folder, or else from where the flags say.
+async fn identity(folder: &Folder, config: &Config) -> Result<Identity, RunError> {
+    if let Some(identity) = Identity::load(&folder.identity())? {
+        if let Origin::Join { token_file, .. } = &config.origin {
+            join::check_same_cluster(folder, &identity, token_file)?;
+        }
+        return Ok(identity);
+    }
+    match &config.origin {
+        Origin::Existing => Err(RunError::NoCluster(folder.path().to_owned())),
+        Origin::Bootstrap => Ok(bootstrap::begin(folder, config)?),
+        Origin::Join {
+            managers,
+            token_file,
+        } => Ok(join::admit(folder, &config.advertise, managers, token_file).await?),
+    }
+}
+
+/// Opens the state, and commits the first transaction of a cluster that begins here.
+async fn open(
+    folder: &Folder,
+    config: &Config,
+    identity: &Identity,
+    dialer: &Dialer,
+) -> Result<Store, RunError> {
+    let certificate = identity.chain.first().map(|c| c.as_ref());
+    let subject = Subject::from_certificate(certificate.unwrap_or_default())?;
+    let dialer = dialer.clone();
+    let store = Store::open(Options::new(
+        folder.store(),
+        identity.cluster_id.clone(),
+        subject.raft_id.unwrap_or_default(),
+        config.advertise.clone(),
+        identity.uid.clone(),
+        Arc::new(move |address| Ok(dialer.channel(address)?)),
+    ))
+    .await?;
+    if let Some(genesis) = bootstrap::pending(folder, identity)? {
+        let committed = async {
+            store.bootstrap().await?;
+            let outcome = store.propose(genesis).await?;
+            match ApiError::check(outcome) {
+                // It was committed before, and this manager stopped before it could note that.
+                Ok(_) | Err(ApiError::Exists(_)) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        committed.await.map_err(RunError::Genesis)?;
+        folder.remove(&folder.genesis())?;
+    }
+    Ok(store)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Connections: the TLS end of this manager ([`tls`]), accepting with bounds ([`listener`]), and dialling the
+//! other managers ([`dial`]).
+
+pub mod dial;
+pub mod listener;
+pub mod tls;
+
+pub use dial::Dialer;
+pub use listener::{Limits, Peer};
+pub use tls::Credentials;

@@ -1,0 +1,66 @@
+//! Channels to the other managers, one per address, shared by all who talk to it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use barge_client::channel::{AddressError, ChannelOptions, channel};
+use rustls::ClientConfig;
+use tonic::transport::Channel;
+
+use super::Credentials;
+
+/// More addresses than a cluster has managers; beyond, the cache begins anew.
+const CACHED: usize = 64;
+
+/// A channel, and the credentials that it was made with.
+type Made = (Arc<ClientConfig>, Channel);
+
+/// Makes and keeps channels that show this manager's certificate. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    credentials: Credentials,
+    channels: Arc<Mutex<HashMap<String, Made>>>,
+}
+
+impl Dialer {
+    /// A dialer that dials with the credentials as they are at the time.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            channels: Arc::default(),
+        }
+    }
+
+    /// The channel to the manager at `address`; it connects when it is used, and again when it broke.
+    ///
+    /// # Errors
+    /// The address is not `host:port`.
+    pub fn channel(&self, address: &str) -> Result<Channel, AddressError> {
+        let tls = self.credentials.current().client;
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made_with, channel)) = channels.get(address)
+            && Arc::ptr_eq(made_with, &tls)
+        {
+            return Ok(channel.clone());
+        }
+        let channel = channel(address, tls.clone(), &options())?;
+        if channels.len() >= CACHED {
+            channels.clear();
+        }
+        channels.insert(address.to_owned(), (tls, channel.clone()));
+        Ok(channel)
+    }
+}
+
+/// Managers are close to each other: a dead one should be noticed within an election.
+fn options() -> ChannelOptions {
+    ChannelOptions {
+        connect_timeout: Duration::from_secs(1),
+        keep_alive_interval: Duration::from_secs(2),
+        keep_alive_timeout: Duration::from_secs(2),
+    }
+}

@@ -1,0 +1,215 @@
+//! Accepting connections: TLS handshakes beside each other, each with a deadline, and no more connections than a
+//! manager can serve.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::Connected;
+
+use super::Credentials;
+use crate::pki::Subject;
+
+/// How much strangers and friends may ask of this manager.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time. Default 20,000: ten thousand agents on one manager, and clients.
+    pub connections: usize,
+    /// Of these, connections without a certificate (joiners, health probes). Default 256.
+    pub anonymous: usize,
+    /// Handshakes at a time. Default 256; further connections wait in the kernel's queue.
+    pub handshakes: usize,
+    /// For one handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            anonymous: 256,
+            handshakes: 256,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Who is at the other end of a connection; an extension of every request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it dialled from.
+    pub address: SocketAddr,
+    /// The holder of its certificate; absent when it showed none.
+    pub subject: Option<Arc<Subject>>,
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+/// Accepts until `stop`, and yields the connections that passed their handshake. Dropping the stream ends it too.
+pub fn incoming(
+    listener: TcpListener,
+    credentials: Credentials,
+    limits: Limits,
+    stop: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(16);
+    tokio::spawn(accept(listener, credentials, limits, stop, ready));
+    ReceiverStream::new(connections)
+}
+
+async fn accept(
+    listener: TcpListener,
+    credentials: Credentials,
+    limits: Limits,
+    stop: CancellationToken,
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    let all = Arc::new(Semaphore::new(limits.connections));
+    let anonymous = Arc::new(Semaphore::new(limits.anonymous));
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let tasks = TaskTracker::new();
+    let work = async {
+        loop {
+            // Both are never closed.
+            let (Ok(permit), Ok(turn)) = (
+                all.clone().acquire_owned().await,
+                handshakes.clone().acquire_owned().await,
+            ) else {
+                return;
+            };
+            let (tcp, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    // Out of file descriptors, most likely: the pending connection stays pending, and without a
+                    // pause this would spin.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let acceptor = TlsAcceptor::from(credentials.current().server);
+            let (ready, anonymous) = (ready.clone(), anonymous.clone());
+            let limit = limits.handshake_timeout;
+            tasks.spawn(async move {
+                let connection = timeout(limit, handshake(acceptor, tcp, address))
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                drop(turn);
+                let (stream, peer) = match connection {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "handshake failed");
+                        return;
+                    }
+                };
+                let unknown = match peer.subject {
+                    Some(_) => None,
+                    None => match anonymous.try_acquire_owned() {
+                        Ok(permit) => Some(permit),
+                        Err(_) => {
+                            tracing::warn!(%address, "too many connections without a certificate");
+                            return;
+                        }
+                    },
+                };
+                let connection = Connection {
+                    stream,
+                    peer,
+                    _permits: (permit, unknown),
+                };
+                // Fails when the server stops: then the connection just closes.
+                let _ = ready.send(Ok(connection)).await;
+            });
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+        () = ready.closed() => {}
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+    tcp.set_nodelay(true)?;
+    let stream = acceptor.accept(tcp).await?;
+    let (_, session) = stream.get_ref();
+    let subject = match session.peer_certificates().and_then(<[_]>::first) {
+        Some(certificate) => Some(Arc::new(
+            Subject::from_certificate(certificate).map_err(io::Error::other)?,
+        )),
+        None => None,
+    };
+    Ok((stream, Peer { address, subject }))
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,24 @@
+//! The cluster's own certificate authority: who is who ([`subject`]), issuing ([`authority`]), and sealing
+//! of what must never be kept in the clear ([`seal`]).
+
+pub mod authority;
+pub mod seal;
+pub mod subject;
+
+pub use authority::{Authority, RequestedKey};
+pub use seal::{Purpose, SealingKey};
+pub use subject::Subject;
+
+/// What can go wrong with certificates and sealed data.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A key or certificate could not be made.
+    #[error("make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// A certificate or request that somebody sent is not what it should be.
+    #[error("{0}")]
+    Malformed(String),
+    /// Sealed data that this key does not open: another key, another purpose, or damaged.
+    #[error("sealed data does not open: the sealing key is another one, or the data is damaged")]
+    Sealed,
+}

@@ -1,0 +1,157 @@
+//! Authenticated encryption of secrets before they enter the replicated state, so that log, snapshots and
+//! backups hold ciphertext only.
+
+use chacha20poly1305::{
+    Key, KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use rand::Rng;
+
+use super::PkiError;
+
+/// Layout of sealed data: one byte of version, the nonce, then the ciphertext with its tag.
+const VERSION: u8 = 1;
+/// XChaCha20's nonce is long enough to be drawn at random for ever.
+const NONCE_LEN: usize = 24;
+
+/// What sealed data is for. It is authenticated with the data: what was sealed for one purpose does not open
+/// for another, so a secret cannot be moved to a place where it would be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The signing root's private key, in the cluster's record.
+    AuthorityKey,
+}
+
+impl Purpose {
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::AuthorityKey => b"barge/v1/ca-key",
+        }
+    }
+}
+
+/// The 256-bit key that every manager holds in a file of its own and that never enters the state.
+#[derive(Clone)]
+pub struct SealingKey([u8; 32]);
+
+impl std::fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealingKey(…)")
+    }
+}
+
+impl SealingKey {
+    /// Draws a new key.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(rand::rng().random())
+    }
+
+    /// The key as it is kept in its file.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Encrypts `plain` for one purpose.
+    ///
+    /// # Errors
+    /// Only when the data is longer than the cipher allows (256 GiB).
+    pub fn seal(&self, purpose: Purpose, plain: &[u8]) -> Result<Vec<u8>, PkiError> {
+        let nonce: [u8; NONCE_LEN] = rand::rng().random();
+        let sealed = self
+            .cipher()
+            .encrypt(
+                XNonce::from_slice(&nonce),
+                Payload {
+                    msg: plain,
+                    aad: purpose.label(),
+                },
+            )
+            .map_err(|_| PkiError::Sealed)?;
+        let mut out = Vec::with_capacity(1 + NONCE_LEN + sealed.len());
+        out.push(VERSION);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&sealed);
+        Ok(out)
+    }
+
+    /// Decrypts what [`SealingKey::seal`] made for the same purpose.
+    ///
+    /// # Errors
+    /// [`PkiError::Sealed`] when key, purpose or data differ.
+    pub fn open(&self, purpose: Purpose, sealed: &[u8]) -> Result<Vec<u8>, PkiError> {
+        let (header, body) = sealed
+            .split_at_checked(1 + NONCE_LEN)
+            .ok_or(PkiError::Sealed)?;
+        if header[0] != VERSION {
+            return Err(PkiError::Sealed);
+        }
+        self.cipher()
+            .decrypt(
+                XNonce::from_slice(&header[1..]),
+                Payload {
+                    msg: body,
+                    aad: purpose.label(),
+                },
+            )
+            .map_err(|_| PkiError::Sealed)
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(Key::from_slice(&self.0))
+    }
+}
+
+impl TryFrom<&[u8]> for SealingKey {
+    type Error = PkiError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, PkiError> {
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| PkiError::Malformed("a sealing key has 32 bytes".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn opens_with_the_same_key_only() {
+        let key = SealingKey::generate();
+        let sealed = key.seal(Purpose::AuthorityKey, b"secret").unwrap();
+        assert!(!sealed.windows(6).any(|w| w == b"secret"));
+        assert_eq!(key.open(Purpose::AuthorityKey, &sealed).unwrap(), b"secret");
+        assert!(
+            SealingKey::generate()
+                .open(Purpose::AuthorityKey, &sealed)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn never_repeats_itself() {
+        let key = SealingKey::generate();
+        assert_ne!(
+            key.seal(Purpose::AuthorityKey, b"x").unwrap(),
+            key.seal(Purpose::AuthorityKey, b"x").unwrap()
+        );
+    }
+
+    #[test]
+    fn every_bit_is_authenticated() {
+        let key = SealingKey::generate();
+        let sealed = key.seal(Purpose::AuthorityKey, b"secret").unwrap();
+        for at in 0..sealed.len() {
+            let mut bad = sealed.clone();
+            bad[at] ^= 1;
+            assert!(key.open(Purpose::AuthorityKey, &bad).is_err(), "byte {at}");
+        }
+        for len in 0..sealed.len() {
+            assert!(key.open(Purpose::AuthorityKey, &sealed[..len]).is_err());
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Serving: the services behind the authorisation layer, and what runs beside them.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use barge_client::identity::Identity;
+use barge_proto::{
+    DESCRIPTOR_SET,
+    v1::{
+        Role, api_server::ApiServer, cluster_server::ClusterServer, logs_server::LogsServer,
+        session_server::SessionServer,
+    },
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::Router};
+use tower::layer::util::{Identity as NoLayer, Stack};
+
+use crate::{
+    api::ApiService,
+    auth::{AuthLayer, Principal, Rules, StateDirectory},
+    cluster::{self, ClusterService},
+    leader::ToLeader,
+    net::{Credentials, Dialer, Limits, listener},
+    pki::SealingKey,
+    sessions::{
+        Heartbeats, LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host,
+        relay::Leading,
+    },
+    store::Store,
+};
+
+mod activation;
+mod health;
+mod leading;
+mod members;
+
+/// The largest request of a client.
+const MAX_REQUEST: usize = 4 << 20;
+/// The largest message between managers, and of an agent: a batch of reports.
+const MAX_RELAY: usize = 8 << 20;
+/// The largest message of the services that carry none.
+const MAX_SMALL: usize = 64 << 10;
+/// Streams on one connection; another manager has all its forwarded requests on one.
+const MAX_STREAMS: u32 = 4096;
+/// Requests on one connection that are not answered yet.
+const MAX_REQUESTS: usize = 1024;
+/// A connection that does not answer a ping for as long is closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// What serving needs.
+pub struct Serving {
+    /// The state.
+    pub store: Store,
+    /// The way to other managers.
+    pub dialer: Dialer,
+    /// What this manager shows and trusts.
+    pub credentials: Credentials,
+    /// Who this manager is.
+    pub identity: Identity,
+    /// Opens what is sealed.
+    pub sealing_key: SealingKey,
+    /// Where it is reached.
+    pub advertise: String,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// Where its identity is kept.
+    pub identity_dir: PathBuf,
+    /// Ends streams, then serving.
+    pub stop: CancellationToken,
+}
+
+/// Why serving did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket.
+    #[error("listen: {0}")]
+    Listen(#[from] io::Error),
+    /// The schema for reflection.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server.
+    #[error("serve: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves until `stop`, and then until open requests and streams have ended.
+///
+/// # Errors
+/// When it cannot serve at all; what goes wrong on a connection ends that connection.
+pub async fn serve(
+    serving: Serving,
+    rules: Rules,
+    listener: TcpListener,
+) -> Result<(), ServeError> {
+    let heartbeats = Heartbeats::default();
+    let stop = serving.stop.clone();
+    let address = listener.local_addr()?;
+    let incoming = listener::incoming(
+        listener,
+        serving.credentials.clone(),
+        Limits::default(),
+        stop.clone(),
+    );
+    let router = router(&serving, rules, heartbeats.clone())?;
+    tracing::info!(advertise = serving.advertise, "listening on {address}");
+    tokio::spawn(leading::run(
+        serving.store.clone(),
+        heartbeats,
+        stop.clone(),
+    ));
+    tokio::spawn(activation::run(
+        serving.store.clone(),
+        serving.dialer.clone(),
+        serving.identity.clone(),
+        serving.advertise.clone(),
+        stop.clone(),
+    ));
+    tokio::spawn(members::keep(
+        serving.store.clone(),
+        serving.identity.clone(),
+        serving.identity_dir.clone(),
+        stop.clone(),
+    ));
+    Box::pin(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())).await?;
+    Ok(())
+}
+
+type AuthorisedRouter = Router<Stack<AuthLayer, NoLayer>>;
+
+fn router(
+    serving: &Serving,
+    rules: Rules,
+    heartbeats: Heartbeats,
+) -> Result<AuthorisedRouter, ServeError> {
+    let Serving {
+        store,
+        dialer,
+        identity,
+        advertise,
+        stop,
+        ..
+    } = serving;
+    let to_leader = ToLeader::new(store.clone(), dialer.clone());
+    let (sessions, tunnels) = (Sessions::default(), Tunnels::default());
+    let relay = Relay::start(
+        Leading {
+            store: store.clone(),
+            heartbeats: heartbeats.clone(),
+            dialer: dialer.clone(),
+            principal: Principal {
+                role: Role::Manager,
+                uid: identity.uid.clone(),
+            },
+        },
+        stop.clone(),
+    );
+    let host = Host {
+        store: store.clone(),
+        sessions: sessions.clone(),
+        relay,
+        stop: stop.clone(),
+    };
+    let logs = LogsService {
+        store: store.clone(),
+        sessions: sessions.clone(),
+        tunnels: tunnels.clone(),
+        dialer: dialer.clone(),
+        advertise: advertise.clone(),
+        stop: stop.clone(),
+    };
+    let cluster = ClusterService::new(cluster::Parts {
+        store: store.clone(),
+        to_leader: to_leader.clone(),
+        dialer: dialer.clone(),
+        identity: identity.clone(),
+        sealing_key: serving.sealing_key.clone(),
+        data_dir: serving.data_dir.clone(),
+        sessions,
+    });
+    let api = ApiService::new(store.clone(), to_leader, stop.clone());
+    let session = SessionService::new(host, tunnels, heartbeats);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(health::run(store.clone(), reporter, stop.clone()));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let auth = AuthLayer::new(
+        rules,
+        &identity.cluster_id,
+        Arc::new(StateDirectory(store.clone())),
+    );
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_adaptive_window(Some(true))
+        .max_concurrent_streams(MAX_STREAMS)
+        .concurrency_limit_per_connection(MAX_REQUESTS)
+        .layer(auth)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(ApiServer::new(api).max_decoding_message_size(MAX_REQUEST))
+        .add_service(ClusterServer::new(cluster).max_decoding_message_size(MAX_SMALL))
+        .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
+        .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL))
+        .add_service(store.service().into_server()))
+}

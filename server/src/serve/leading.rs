@@ -1,0 +1,56 @@
+//! What only the leader does: begun when this manager gains leadership, ended when it loses it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    controllers::{self, NodeHeartbeats, stamp::SystemStamps},
+    sessions::Heartbeats,
+    store::Store,
+};
+
+impl NodeHeartbeats for Heartbeats {
+    fn last_heard(&self, node_uid: &str) -> Option<std::time::Instant> {
+        self.last_heard(node_uid).map(Instant::into_std)
+    }
+}
+
+/// Follows leadership until `stop`.
+pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) {
+    let mut leadership = store.leadership();
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        if !now.is_leader {
+            tokio::select! {
+                changed = leadership.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+            continue;
+        }
+        heartbeats.begin(Instant::now());
+        // A leader that is elected again begins again: its work carries the term.
+        let lost = leadership.wait_for(|l| !l.is_leader || l.term != now.term);
+        let term = stop.child_token();
+        let loops = controllers::run(
+            store.clone(),
+            Arc::new(heartbeats.clone()),
+            Arc::new(SystemStamps),
+            term.clone(),
+            now.term,
+        );
+        let loops = tokio::spawn(loops);
+        let ended = tokio::select! {
+            lost = lost => lost.is_err(),
+            () = stop.cancelled() => true,
+        };
+        // What they still propose is refused for its term: nothing waits for them.
+        term.cancel();
+        loops.abort();
+        heartbeats.end();
+        if ended {
+            return;
+        }
+    }
+}

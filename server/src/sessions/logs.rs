@@ -1,0 +1,227 @@
+//! The Logs service: any manager finds the one that the pod's agent is connected to, and pipes what comes from there.
+
+use barge_proto::v1::{
+    LogOptions, LogsRequest, LogsResponse, OpenStream, PodRecord, TunnelChunk,
+    logs_client::LogsClient, logs_server, open_stream::What,
+};
+use barge_state::{Kind, State};
+use futures::{
+    StreamExt,
+    stream::{BoxStream, FuturesUnordered},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Sessions, Tunnels, tunnels::Tunnel};
+use crate::{
+    auth::Caller,
+    clock::PATIENCE,
+    cluster::status::members,
+    error::{ApiError, reason_of},
+    leader::on_behalf_of,
+    net::Dialer,
+    store::Store,
+};
+
+/// What the Logs service works with.
+#[derive(Clone)]
+pub struct LogsService {
+    /// The state.
+    pub store: Store,
+    /// The agents that are connected here.
+    pub sessions: Sessions,
+    /// The streams that are waited for.
+    pub tunnels: Tunnels,
+    /// The way to the other managers.
+    pub dialer: Dialer,
+    /// Where this manager is reached.
+    pub advertise: String,
+    /// Ends all streams.
+    pub stop: CancellationToken,
+}
+
+type Output = BoxStream<'static, Result<LogsResponse, Status>>;
+
+#[tonic::async_trait]
+impl logs_server::Logs for LogsService {
+    type ReadStream = Output;
+
+    async fn read(&self, request: Request<LogsRequest>) -> Result<Response<Output>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        self.store.read_index().await.map_err(ApiError::from)?;
+        let source = self.store.read(|state| find(state, &request))?;
+        let output = match self.read_here(&source).await {
+            // One hop: the manager that was reached has asked all others.
+            Err(ApiError::NoSuchSession(_)) if !caller.forwarded => {
+                self.read_elsewhere(&caller, &request, &source).await?
+            }
+            output => output?,
+        };
+        let stop = self.stop.clone().cancelled_owned();
+        Ok(Response::new(output.take_until(stop).boxed()))
+    }
+}
+
+/// Where a container's output is.
+#[derive(Debug, PartialEq)]
+struct Source {
+    node_uid: String,
+    options: LogOptions,
+}
+
+/// Finds the container that is meant.
+fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
+    let namespace = match request.namespace.as_str() {
+        "" => "default",
+        namespace => namespace,
+    };
+    let name = &request.pod;
+    let record = state
+        .get::<PodRecord>(namespace, name)
+        .ok_or_else(|| ApiError::NotFound(format!("pod {namespace}/{name} does not exist")))?;
+    if record.node_uid.is_empty() {
+        return Err(ApiError::Precondition(format!(
+            "pod {namespace}/{name} is not bound to a node yet"
+        )));
+    }
+    let pod = state.pod(record);
+    let names: Vec<_> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .map(|container| container.name.as_str())
+        .collect();
+    let wanted = request.container.as_str();
+    let container = match (wanted, names.as_slice()) {
+        ("", [only]) => *only,
+        ("", _) => {
+            return Err(ApiError::invalid(
+                "container",
+                format!(
+                    "pod {name} has several, choose one of: {}",
+                    names.join(", ")
+                ),
+            ));
+        }
+        (wanted, _) if names.contains(&wanted) => wanted,
+        (wanted, _) => {
+            return Err(ApiError::NotFound(format!(
+                "pod {name} has no container {wanted}; it has: {}",
+                names.join(", ")
+            )));
+        }
+    };
+    Ok(Source {
+        node_uid: record.node_uid.clone(),
+        options: LogOptions {
+            pod_uid: record.uid().to_owned(),
+            container: container.to_owned(),
+            follow: request.follow,
+            tail: request.tail,
+            since: request.since,
+            timestamps: request.timestamps,
+        },
+    })
+}
+
+impl LogsService {
+    /// Asks the agent, if it is connected to this manager.
+    async fn read_here(&self, source: &Source) -> Result<Output, ApiError> {
+        let mut expected = self.tunnels.expect(&source.node_uid)?;
+        let open = OpenStream {
+            stream_id: expected.stream_id.clone(),
+            what: Some(What::Logs(source.options.clone())),
+        };
+        self.sessions.open_stream(&source.node_uid, open)?;
+        match timeout(PATIENCE, expected.arrived()).await {
+            Ok(tunnel) => Ok(pipe(tunnel?)),
+            Err(_) => Err(ApiError::NoSuchSession(
+                "the agent did not open the stream in time".to_owned(),
+            )),
+        }
+    }
+
+    /// Asks all other managers; the one with the agent answers with its stream.
+    async fn read_elsewhere(
+        &self,
+        caller: &Caller,
+        request: &LogsRequest,
+        source: &Source,
+    ) -> Result<Output, Status> {
+        let mut asked = FuturesUnordered::new();
+        for member in members(&self.store) {
+            if member.address == self.advertise {
+                continue;
+            }
+            let channel = self
+                .dialer
+                .channel(&member.address)
+                .map_err(|error| ApiError::Internal(error.to_string()))?;
+            let forwarded = on_behalf_of(caller, request.clone())?;
+            asked.push(async move {
+                let mut client = LogsClient::new(channel);
+                timeout(PATIENCE, client.read(forwarded)).await
+            });
+        }
+        let mut failure = None;
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(Ok(output)) => return Ok(output.into_inner().boxed()),
+                Ok(Err(status)) if reason_of(&status).as_deref() == Some("NO_SUCH_SESSION") => {}
+                // Where the agent is and fails is worth more than where it is not.
+                Ok(Err(status)) if reason_of(&status).is_some() => failure = Some(status),
+                Ok(Err(status)) => tracing::debug!(%status, "a manager did not answer"),
+                Err(_) => tracing::debug!("a manager did not answer in time"),
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            Status::from(ApiError::NoSuchSession(format!(
+                "the agent of node {} is not connected to any manager that answers",
+                self.node_name(&source.node_uid)
+            )))
+        }))
+    }
+
+    fn node_name(&self, uid: &str) -> String {
+        self.store.read(|state| {
+            state
+                .by_uid::<barge_proto::v1::Node>(uid)
+                .map_or_else(|| uid.to_owned(), |node| node.meta().name.clone())
+        })
+    }
+}
+
+/// The agent's chunks as the client gets them. One at a time: a client that does not read holds back the agent.
+fn pipe(tunnel: Tunnel) -> Output {
+    struct Pipe {
+        chunks: Streaming<TunnelChunk>,
+        /// The agent's call lives as long as this.
+        open: Option<mpsc::Sender<Result<TunnelChunk, Status>>>,
+    }
+    let pipe = Pipe {
+        chunks: tunnel.chunks,
+        open: Some(tunnel.open),
+    };
+    futures::stream::unfold(pipe, |mut pipe| async move {
+        pipe.open.as_ref()?;
+        let next = match pipe.chunks.message().await {
+            Ok(Some(chunk)) if chunk.error.is_empty() => Ok(LogsResponse {
+                data: chunk.data,
+                channel: chunk.channel,
+            }),
+            Ok(Some(chunk)) => {
+                pipe.open = None;
+                Err(ApiError::Precondition(chunk.error).into())
+            }
+            Ok(None) => return None,
+            Err(_) => {
+                pipe.open = None;
+                Err(Status::unavailable("the connection to the agent broke"))
+            }
+        };
+        Some((next, pipe))
+    })
+    .boxed()
+}

@@ -1,0 +1,111 @@
+//! Putting transactions together.
+
+use std::sync::Arc;
+
+use barge_proto::v1::{
+    Change, Precondition, RecordRef, RequestRecord, Transaction, change::Change as Body,
+    precondition::Must,
+};
+use barge_state::{Kind, RecordKind};
+
+use crate::clock;
+
+/// A transaction in the making, stamped with time and id when it is built.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    preconditions: Vec<Precondition>,
+    changes: Vec<Change>,
+}
+
+impl Draft {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether it would change nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Demands that there is no record of this name.
+    pub fn absent<K: Kind>(&mut self, namespace: &str, name: &str) {
+        self.must(named::<K>(namespace, name), Must::Absent(true));
+    }
+
+    /// Demands that there is a record of this name.
+    pub fn exists<K: Kind>(&mut self, namespace: &str, name: &str) {
+        self.must(named::<K>(namespace, name), Must::Exists(true));
+    }
+
+    /// Demands that this very record is still there, unchanged since it was read.
+    pub fn unchanged<K: Kind>(&mut self, record: &K) {
+        self.must(by_uid::<K>(record.uid()), Must::Revision(record.revision()));
+    }
+
+    fn must(&mut self, target: RecordRef, must: Must) {
+        self.preconditions.push(Precondition {
+            target: Some(target),
+            must: Some(must),
+        });
+    }
+
+    /// Creates or replaces a record.
+    pub fn put<K: Kind>(&mut self, record: K) {
+        self.change(Body::Put(K::stored(Arc::new(record)).to_record()));
+    }
+
+    /// Replaces a record's status.
+    pub fn put_status<K: Kind>(&mut self, record: K) {
+        self.change(Body::PutStatus(K::stored(Arc::new(record)).to_record()));
+    }
+
+    /// Removes a record.
+    pub fn remove<K: Kind>(&mut self, uid: &str) {
+        self.change(Body::Remove(by_uid::<K>(uid)));
+    }
+
+    /// Adds any other change.
+    pub fn change(&mut self, change: Body) {
+        self.changes.push(Change {
+            change: Some(change),
+        });
+    }
+
+    /// Stamps it.
+    #[must_use]
+    pub fn build(self, principal: String, request: Option<RequestRecord>) -> Transaction {
+        Transaction {
+            id: uuid::Uuid::new_v4().as_bytes().to_vec(),
+            principal,
+            time: Some(clock::now()),
+            term: 0,
+            preconditions: self.preconditions,
+            changes: self.changes,
+            request,
+        }
+    }
+}
+
+fn named<K: Kind>(namespace: &str, name: &str) -> RecordRef {
+    RecordRef {
+        kind: number(K::KIND),
+        uid: String::new(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn by_uid<K: Kind>(uid: &str) -> RecordRef {
+    RecordRef {
+        kind: number(K::KIND),
+        uid: uid.to_owned(),
+        ..RecordRef::default()
+    }
+}
+
+fn number(kind: RecordKind) -> u32 {
+    u32::from(kind as u8)
+}
