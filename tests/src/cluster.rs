@@ -320,6 +320,10 @@ impl Cluster {
             return;
         };
         for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("containerd") || name.starts_with("registry") {
+                continue;
+            }
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
             eprintln!("--- {}", entry.path().display());

@@ -154,7 +154,7 @@ fn shows_what_it_did(cluster: &Cluster) {
     assert!(described.contains("nginx:latest"), "{described}");
     let events = cluster.barge(&["events"]);
     assert!(
-        events.contains("Scheduled") && events.contains("Started"),
+        events.contains("ScalingReplicaSet") && events.contains("Started"),
         "{events}"
     );
     let pod = &cluster.ready_pods("app=nginx", 3)[0];
