@@ -83,17 +83,21 @@ async fn connect(connector: &TlsConnector, address: &str) -> io::Result<TlsStrea
 #[must_use]
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
-    loop {
-        // An io::Error shows its inner error but does not always name it as its source.
-        let inner = cause
-            .downcast_ref::<io::Error>()
-            .and_then(|io| io.get_ref())
-            .map(|inner| inner as &(dyn Error + 'static));
-        match inner.or_else(|| cause.source()) {
-            Some(next) => cause = next,
-            None => return cause.to_string(),
-        }
+    while let Some(next) = inner(cause) {
+        cause = next;
     }
+    cause.to_string()
+}
+
+/// The error below an error: some of them carry one that they do not name as their source.
+pub(crate) fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        return io.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    }
+    if let Some(rustls::Error::Other(rustls::OtherError(inner))) = error.downcast_ref() {
+        return Some(inner.as_ref());
+    }
+    error.source()
 }
 
 /// The address of a manager is not `host:port`.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use tonic::{Code, Status};
+pub use tonic::Code;
+use tonic::Status;
 use tonic_types::StatusExt;
 
 use crate::{
-    channel::{AddressError, root_cause},
+    channel::{AddressError, inner, root_cause},
     config::ConfigError,
-    tls::TlsError,
+    tls::{Refused, TlsError},
 };
 
 /// The domain of the reasons in error details.
@@ -162,6 +163,19 @@ pub(crate) fn reason(status: &Status) -> Option<(String, Option<u64>)> {
         .get("revision")
         .and_then(|revision| revision.parse().ok());
     (info.domain == DOMAIN).then_some((info.reason, revision))
+}
+
+/// Whether the handshake failed because of whom the other side is.
+pub(crate) fn is_refused_certificate(status: &Status) -> bool {
+    use std::error::Error;
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<Refused>() {
+            return true;
+        }
+        source = inner(error);
+    }
+    false
 }
 
 fn attempts(tried: &[Attempt]) -> String {

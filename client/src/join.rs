@@ -73,6 +73,7 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         let mut tried = Vec::with_capacity(clients.len());
+        let mut strangers = 0;
         for (address, client) in &mut clients {
             let left = deadline.saturating_duration_since(Instant::now());
             let status = match timeout(left, client.join(request.clone())).await {
@@ -89,8 +90,12 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
                 });
             }
             let cause = error::cause(&status);
+            strangers += usize::from(error::is_refused_certificate(&status));
             tracing::debug!(manager = %address, cause, "could not join");
             tried.push(((*address).clone(), cause));
+        }
+        if strangers > 0 && strangers == clients.len() {
+            return Err(JoinError::AnotherCluster { tried });
         }
         let wait = backoff.next();
         if Instant::now() + wait >= deadline {
@@ -188,6 +193,12 @@ pub enum JoinError {
         /// Its sentence.
         message: String,
     },
+    /// Nothing that answers is a manager of the token's cluster; the token was not sent.
+    #[error("not a manager of the token's cluster: {}", attempts(tried))]
+    AnotherCluster {
+        /// Each address with what is wrong with what it presents.
+        tried: Vec<(String, String)>,
+    },
     /// No manager answered in time.
     #[error("no manager let this machine join: {}", attempts(tried))]
     Unreachable {
@@ -223,3 +234,6 @@ fn attempts(tried: &[(String, String)]) -> String {
         .collect();
     tried.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use barge_proto::v1::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -33,8 +33,13 @@ impl TestCa {
         }
     }
 
-    pub(crate) fn issue(&self, role: Role, uid: &str) -> Identity {
-        let key = KeyPair::generate().unwrap();
+    /// A certificate for a public key.
+    pub(crate) fn sign(
+        &self,
+        role: Role,
+        uid: &str,
+        key: &impl PublicKeyData,
+    ) -> CertificateDer<'static> {
         let names = match role {
             Role::Manager => vec![SERVER_NAME.to_owned()],
             _ => vec![],
@@ -49,13 +54,18 @@ impl TestCa {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        params.signed_by(key, &self.issuer).unwrap().der().clone()
+    }
+
+    pub(crate) fn issue(&self, role: Role, uid: &str) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let leaf = self.sign(role, uid, &key);
         Identity {
             cluster_id: "test-cluster".into(),
             role,
             uid: uid.into(),
             key: key.serialize_pem(),
-            chain: vec![leaf.der().clone()],
+            chain: vec![leaf],
             roots: vec![self.root.clone()],
             members: vec!["127.0.0.1:7101".into()],
         }

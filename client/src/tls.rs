@@ -15,6 +15,7 @@ use crate::identity::{Identity, IdentityError};
 
 mod verifier;
 
+pub(crate) use verifier::Refused;
 use verifier::{ClusterVerifier, PinnedVerifier};
 
 /// The name in every manager's certificate. Certificates do not name hosts, so this is what clients ask for

@@ -3,6 +3,7 @@
 
 mod clean;
 mod folder;
+mod kill_leader;
 mod machine;
 mod network;
 mod process;
@@ -25,6 +26,8 @@ pub enum Dev {
     Down(Folder),
     /// Show the processes and addresses
     Status(Status),
+    /// Kill the manager that leads with SIGKILL, to see that nothing stops
+    KillLeader(Folder),
 }
 
 /// Where the cluster lives.
@@ -98,6 +101,7 @@ pub async fn run(dev: Dev) -> Result<()> {
     match dev {
         Dev::Up(up) => up::run(up).await,
         Dev::Down(folder) => clean::run(&folder.path()?),
+        Dev::KillLeader(folder) => kill_leader::run(&folder.path()?).await,
         Dev::Status(status) => status::run(&status.folder.path()?, status.output),
     }
 }

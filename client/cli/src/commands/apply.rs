@@ -107,8 +107,7 @@ fn print(answer: &ApplyResponse, dry: bool) -> Result<()> {
     Ok(())
 }
 
-/// Where the manifests break the rules that the cluster named, each on a line of its own. A violation's field begins
-/// with the object when several were sent ("objects[1].spec.replicas").
+/// Where the manifests break the rules that the cluster named, each with its line.
 fn point_at(error: ClientError, located: &[Located]) -> anyhow::Error {
     let ClientError::Refused(refusal) = &error else {
         return error.into();
@@ -117,35 +116,55 @@ fn point_at(error: ClientError, located: &[Located]) -> anyhow::Error {
         .violations
         .iter()
         .filter_map(|violation| {
-            let (index, field) = indexed(&violation.field);
-            let one = located.get(index)?;
-            let message = format!("{field}: {}", violation.description);
+            let (object, field) = split(&violation.field);
+            let one = located
+                .iter()
+                .find(|one| one.object.to_string() == object)?;
+            let message = match field {
+                "" => format!("{object} {}", violation.description),
+                field => format!("{field}: {}", violation.description),
+            };
             Some(one.error(field, message).to_string())
         })
         .collect();
+    // One that is not of the manifests: the server's own words say all.
     if lines.is_empty() || lines.len() < refusal.violations.len() {
         return error.into();
     }
     anyhow::Error::msg(lines.join("\n"))
 }
 
-/// "objects[1].spec.replicas" is the second object's "spec.replicas"; without a number it is the first's.
-fn indexed(field: &str) -> (usize, &str) {
-    let parsed = field.strip_prefix("objects[").and_then(|rest| {
-        let (number, rest) = rest.split_once(']')?;
-        Some((number.parse().ok()?, rest.strip_prefix('.').unwrap_or(rest)))
-    });
-    parsed.unwrap_or((0, field))
+/// "deployment.apps/web: spec.replicas" is a field of an object; without a colon, all of it.
+fn split(field: &str) -> (&str, &str) {
+    field.split_once(": ").unwrap_or((field, ""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use barge_client::error::{Refusal, Violation};
+    use barge_proto::manifest::{self, Source};
+
+    fn refused(field: &str) -> ClientError {
+        ClientError::Refused(Box::new(Refusal {
+            code: barge_client::error::Code::InvalidArgument,
+            reason: "INVALID".into(),
+            message: "the server's words".into(),
+            violations: vec![Violation {
+                field: field.into(),
+                description: "-1 must be at least 0".into(),
+            }],
+        }))
+    }
 
     #[test]
-    fn a_violation_names_its_object() {
-        assert_eq!(indexed("objects[2].spec.replicas"), (2, "spec.replicas"));
-        assert_eq!(indexed("spec.ports[0].port"), (0, "spec.ports[0].port"));
-        assert_eq!(indexed("objects[x].spec"), (0, "objects[x].spec"));
+    fn a_violation_points_at_its_line() {
+        let text = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: b\n";
+        let located = manifest::parse([Source::new("x.yaml", text)]).unwrap();
+        let error = point_at(refused("namespace/b: metadata.name"), &located).to_string();
+        assert!(error.contains("x.yaml:9:"), "{error}");
+        assert!(error.contains("metadata.name: -1 must be"), "{error}");
+        let error = point_at(refused("namespace/other: spec"), &located).to_string();
+        assert_eq!(error, "the server's words");
     }
 }

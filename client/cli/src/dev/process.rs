@@ -68,6 +68,11 @@ impl Process {
         self.signal(Signal::SIGTERM)
     }
 
+    /// Ends it with KILL, as a crash would; it is not waited for.
+    pub fn kill(&self) -> Result<()> {
+        self.signal(Signal::SIGKILL)
+    }
+
     /// TERM, then after a grace KILL; returns when it is gone.
     pub fn end(&self) -> Result<()> {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {

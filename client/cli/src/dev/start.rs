@@ -218,7 +218,7 @@ impl Starter<'_> {
 
     /// The administrator's credential that knows every manager.
     pub fn admin(&self) -> PathBuf {
-        self.folder.dir.join("managers").join("admin.toml")
+        admin(&self.folder.dir)
     }
 
     fn write_admin(&self, first: &Path) -> Result<()> {
@@ -278,6 +278,11 @@ impl Starter<'_> {
     }
 }
 
+/// The administrator's credential of the cluster in a folder; it knows every manager.
+pub fn admin(dir: &Path) -> PathBuf {
+    dir.join("managers").join("admin.toml")
+}
+
 fn is_ready(object: Option<&object::Kind>) -> bool {
     let Some(object::Kind::Node(node)) = object else {
         return false;
@@ -288,7 +293,8 @@ fn is_ready(object: Option<&object::Kind>) -> bool {
         .any(|condition| condition.r#type == "Ready" && condition.status == "True")
 }
 
-fn client(admin: &Path) -> Result<Client> {
+/// A client of the cluster with the credential in a file.
+pub fn client(admin: &Path) -> Result<Client> {
     Ok(Client::from_context(
         Config::load(admin)?.context(None)?,
         ClientOptions::default(),
