@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use barge_proto::manifest::{self, Located, Source};
+use barge_proto::{
+    manifest::{self, Located, Source},
+    validate,
+};
 
 /// Names of files that are manifests, in a folder.
 const ENDINGS: &[&str] = &["yaml", "yml", "json"];
@@ -23,12 +26,29 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Located>> {
         gather(file, &mut sources)?;
     }
     let objects = manifest::parse(sources)?;
+    check(&objects)?;
     ensure!(
         !objects.is_empty(),
         "there are no objects in {}",
         list(files)
     );
     Ok(objects)
+}
+
+/// Applies the rules that need no cluster; the error names every one that is broken, each with its line.
+fn check(objects: &[Located]) -> Result<()> {
+    let mut errors = Vec::new();
+    for one in objects {
+        let mut object = one.object.clone();
+        validate::default(&mut object);
+        let broken = validate::validate(&object).err().unwrap_or_default();
+        errors.extend(broken.iter().map(|violation| {
+            one.error(&violation.field, violation.to_string())
+                .to_string()
+        }));
+    }
+    ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    Ok(())
 }
 
 fn list(files: &[PathBuf]) -> String {
@@ -125,6 +145,17 @@ mod tests {
         let objects = read(&[dir.path().to_owned()]).unwrap();
         let names: Vec<_> = objects.iter().map(|one| one.object.name()).collect();
         assert_eq!(names, ["first", "second", "third"]);
+    }
+
+    #[test]
+    fn broken_rules_are_all_named_with_their_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, namespace("Not_A_Name") + "---\n" + &namespace("-x")).unwrap();
+        let error = read(&[path]).unwrap_err().to_string();
+        assert!(error.contains("a.yaml:4:"), "{error}");
+        assert!(error.contains("a.yaml:9:"), "{error}");
+        assert!(error.contains("metadata.name"), "{error}");
     }
 
     #[test]
