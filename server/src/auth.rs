@@ -10,3 +10,6 @@ pub use directory::{Directory, StateDirectory};
 pub use layer::AuthLayer;
 pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
 pub use rules::Rules;
+
+#[cfg(test)]
+mod tests;

@@ -275,14 +275,9 @@ mod tests {
         let status = Status::from(ApiError::invalid("spec.replicas", "must not be negative"));
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(reason_of(&status).as_deref(), Some("INVALID"));
-        let violations = status.get_details_bad_request().map(|b| b.field_violations);
-        assert_eq!(
-            violations,
-            Some(vec![FieldViolation::new(
-                "spec.replicas",
-                "must not be negative"
-            )])
-        );
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "spec.replicas");
+        assert_eq!(violations[0].description, "must not be negative");
     }
 
     #[test]

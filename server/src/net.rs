@@ -8,3 +8,6 @@ pub mod tls;
 pub use dial::Dialer;
 pub use listener::{Limits, Peer};
 pub use tls::Credentials;
+
+#[cfg(test)]
+mod tests;

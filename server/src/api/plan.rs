@@ -257,3 +257,6 @@ fn check_update(old: impl Into<Object>, new: impl Into<Object>) -> Result<(), Ap
     validate::validate_update(&old.into(), &new)
         .map_err(|broken| ApiError::Invalid(names::violations(&new.to_string(), broken)))
 }
+
+#[cfg(test)]
+mod tests;

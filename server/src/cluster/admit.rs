@@ -299,3 +299,6 @@ fn meta(name: &str, uid: &str) -> Option<ObjectMeta> {
         ..ObjectMeta::default()
     })
 }
+
+#[cfg(test)]
+mod tests;

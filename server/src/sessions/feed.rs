@@ -190,3 +190,6 @@ fn peer(node: &Node) -> Peer {
             .unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! What applying means, by the state.
+
+use barge_proto::v1::{
+    ClusterRecord, Container, DeploymentSpec, LabelSelector, NodeSpec, PodSpec, PodTemplateSpec,
+    ServicePort, ServiceSpec, change::Change as Action,
+};
+
+use super::*;
+
+const STAMP: Stamp = Stamp { seed: 1 };
+
+fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
+    Some(ObjectMeta {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        ..ObjectMeta::default()
+    })
+}
+
+fn labels(value: &str) -> std::collections::BTreeMap<String, String> {
+    [("app".to_owned(), value.to_owned())].into()
+}
+
+fn pod_spec(image: &str) -> PodSpec {
+    PodSpec {
+        containers: vec![Container {
+            name: "main".to_owned(),
+            image: image.to_owned(),
+            ..Container::default()
+        }],
+        ..PodSpec::default()
+    }
+}
+
+fn deployment(app: &str, replicas: Option<i32>) -> Object {
+    Deployment {
+        metadata: meta("", "web"),
+        spec: Some(DeploymentSpec {
+            replicas,
+            selector: Some(LabelSelector {
+                match_labels: labels(app),
+                ..LabelSelector::default()
+            }),
+            template: Some(PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: labels(app),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod_spec("web:1")),
+            }),
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    }
+    .into()
+}
+
+fn service(kind: &str, ports: &[i32]) -> Object {
+    Service {
+        metadata: meta("", "web"),
+        spec: Some(ServiceSpec {
+            r#type: kind.to_owned(),
+            selector: labels("web"),
+            ports: ports
+                .iter()
+                .map(|port| ServicePort {
+                    name: format!("p{port}"),
+                    port: *port,
+                    ..ServicePort::default()
+                })
+                .collect(),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+    .into()
+}
+
+fn pod(image: &str) -> Object {
+    Pod {
+        metadata: meta("", "one"),
+        spec: Some(pod_spec(image)),
+        ..Pod::default()
+    }
+    .into()
+}
+
+fn state() -> State {
+    let mut draft = Draft::new();
+    let with_uid = |name: &str| {
+        Some(ObjectMeta {
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            ..ObjectMeta::default()
+        })
+    };
+    draft.put(ClusterRecord {
+        metadata: with_uid("cluster"),
+        service_cidr: "10.96.0.0/16".to_owned(),
+        ..ClusterRecord::default()
+    });
+    draft.put(Namespace {
+        metadata: with_uid("default"),
+        ..Namespace::default()
+    });
+    draft.put(Node {
+        metadata: with_uid("n1"),
+        spec: Some(NodeSpec {
+            pod_cidr: "10.244.0.0/24".to_owned(),
+            ..NodeSpec::default()
+        }),
+        ..Node::default()
+    });
+    let mut state = State::default();
+    commit(&mut state, draft);
+    state
+}
+
+fn commit(state: &mut State, draft: Draft) {
+    let outcome = state.apply(1, &draft.build("t".to_owned(), None)).outcome;
+    assert_eq!(outcome.refusal, None);
+}
+
+/// Applies as the leader does, and tells what became of each object.
+fn apply(state: &mut State, objects: Vec<Object>) -> Result<Vec<ApplyOutcome>, ApiError> {
+    let objects = prepare(objects)?;
+    let (draft, planned) = plan(state, &objects, &STAMP)?;
+    if !draft.is_empty() {
+        commit(state, draft);
+    }
+    Ok(planned.into_iter().map(|planned| planned.outcome).collect())
+}
+
+fn one(state: &mut State, object: Object) -> Result<ApplyOutcome, ApiError> {
+    apply(state, vec![object]).map(|outcomes| outcomes[0])
+}
+
+fn get<T: TryFrom<Object>>(state: &State, kind: Kind, namespace: &str, name: &str) -> T {
+    let object = state.object(kind, namespace, name).unwrap();
+    T::try_from(object).unwrap_or_else(|_| panic!("another kind"))
+}
+
+#[test]
+fn the_same_again_changes_nothing() {
+    let mut state = state();
+    let all = || {
+        vec![
+            deployment("web", Some(3)),
+            service("LoadBalancer", &[80, 443]),
+            pod("web:1"),
+        ]
+    };
+    let created = [ApplyOutcome::Created; 3];
+    assert_eq!(apply(&mut state, all()).unwrap(), created);
+    let revision = state.revision();
+    let unchanged = [ApplyOutcome::Unchanged; 3];
+    assert_eq!(apply(&mut state, all()).unwrap(), unchanged);
+    // What was read from the cluster, status and all, can be applied as it is.
+    let read = [
+        (Kind::Deployment, "web"),
+        (Kind::Service, "web"),
+        (Kind::Pod, "one"),
+    ]
+    .map(|(kind, name)| state.object(kind, "default", name).unwrap());
+    assert_eq!(apply(&mut state, read.to_vec()).unwrap(), unchanged);
+    assert_eq!(state.revision(), revision);
+}
+
+#[test]
+fn replicas_that_are_left_out_stay() {
+    let mut state = state();
+    one(&mut state, deployment("web", None)).unwrap();
+    let replicas = |state: &State| {
+        let found: Deployment = get(state, Kind::Deployment, "default", "web");
+        found.spec.unwrap().replicas
+    };
+    assert_eq!(replicas(&state), Some(1));
+    one(&mut state, deployment("web", Some(5))).unwrap();
+    one(&mut state, deployment("web", None)).unwrap();
+    assert_eq!(replicas(&state), Some(5));
+    one(&mut state, deployment("web", Some(0))).unwrap();
+    assert_eq!(replicas(&state), Some(0));
+}
+
+#[test]
+fn what_cannot_change_is_named() {
+    let mut state = state();
+    one(&mut state, deployment("web", None)).unwrap();
+    one(&mut state, pod("web:1")).unwrap();
+    for (object, field) in [
+        (deployment("other", None), "spec.selector"),
+        (pod("web:2"), "spec"),
+    ] {
+        let error = one(&mut state, object).unwrap_err();
+        let ApiError::Invalid(violations) = error else {
+            panic!("{error}");
+        };
+        assert!(violations[0].field.ends_with(field), "{violations:?}");
+    }
+}
+
+#[test]
+fn a_service_keeps_its_address_and_ports() {
+    let mut state = state();
+    one(&mut state, service("NodePort", &[80])).unwrap();
+    let first: Service = get(&state, Kind::Service, "default", "web");
+    one(&mut state, service("NodePort", &[443, 80])).unwrap();
+    let second: Service = get(&state, Kind::Service, "default", "web");
+    let (first, second) = (first.spec.unwrap(), second.spec.unwrap());
+    assert_eq!(first.cluster_ip, second.cluster_ip);
+    assert_eq!(first.ports[0].node_port, second.ports[1].node_port);
+    assert_ne!(second.ports[0].node_port, second.ports[1].node_port);
+    one(&mut state, service("ClusterIP", &[80])).unwrap();
+    let third: Service = get(&state, Kind::Service, "default", "web");
+    assert_eq!(third.spec.unwrap().ports[0].node_port, 0);
+}
+
+#[test]
+fn two_services_of_one_request_share_nothing() {
+    let mut state = state();
+    let mut other = service("NodePort", &[80]);
+    other.metadata_mut().unwrap().name = "other".to_owned();
+    apply(&mut state, vec![service("NodePort", &[80]), other]).unwrap();
+    let one: Service = get(&state, Kind::Service, "default", "web");
+    let two: Service = get(&state, Kind::Service, "default", "other");
+    let (one, two) = (one.spec.unwrap(), two.spec.unwrap());
+    assert_ne!(one.cluster_ip, two.cluster_ip);
+    assert_ne!(one.ports[0].node_port, two.ports[0].node_port);
+}
+
+#[test]
+fn a_namespace_has_to_be_there_or_come_along() {
+    let mut state = state();
+    let inside = || {
+        let mut object = deployment("web", None);
+        object.metadata_mut().unwrap().namespace = "team".to_owned();
+        object
+    };
+    let error = one(&mut state, inside()).unwrap_err();
+    assert_eq!(error.reason().0, "NOT_FOUND");
+    let namespace = Namespace {
+        metadata: meta("", "team"),
+        ..Namespace::default()
+    };
+    // In whatever order.
+    let outcomes = apply(&mut state, vec![inside(), namespace.into()]).unwrap();
+    assert_eq!(outcomes, [ApplyOutcome::Created; 2]);
+}
+
+#[test]
+fn all_or_nothing() {
+    let mut state = state();
+    let revision = state.revision();
+    let error = apply(
+        &mut state,
+        vec![deployment("web", None), deployment("web", Some(-1))],
+    )
+    .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("spec.replicas") && text.contains("twice"),
+        "{text}"
+    );
+    assert_eq!(state.revision(), revision);
+}
+
+#[test]
+fn nodes_are_labelled_and_cordoned_but_not_made() {
+    let mut state = state();
+    let cordoned = |name: &str| -> Object {
+        Node {
+            metadata: meta("", name),
+            spec: Some(NodeSpec {
+                unschedulable: true,
+                ..NodeSpec::default()
+            }),
+            ..Node::default()
+        }
+        .into()
+    };
+    assert_eq!(
+        one(&mut state, cordoned("n1")).unwrap(),
+        ApplyOutcome::Configured
+    );
+    let node: Node = get(&state, Kind::Node, "", "n1");
+    let spec = node.spec.unwrap();
+    assert!(spec.unschedulable);
+    assert_eq!(spec.pod_cidr, "10.244.0.0/24");
+    let error = one(&mut state, cordoned("n2")).unwrap_err();
+    assert!(error.to_string().contains("--join"));
+}
+
+#[test]
+fn another_version_or_incarnation_is_a_conflict() {
+    let mut state = state();
+    one(&mut state, deployment("web", None)).unwrap();
+    for field in ["uid", "version"] {
+        let mut object = deployment("web", Some(2));
+        let meta = object.metadata_mut().unwrap();
+        match field {
+            "uid" => meta.uid = "another".to_owned(),
+            _ => meta.resource_version = "1".to_owned(),
+        }
+        let error = one(&mut state, object).unwrap_err();
+        assert!(
+            matches!(error, ApiError::Conflict(_) | ApiError::Invalid(_)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_the_managers_keep_is_not_applied() {
+    let event = barge_proto::v1::Event::default();
+    let error = prepare(vec![event.into()]).unwrap_err();
+    assert!(error.to_string().contains("cannot be applied"));
+}
+
+#[test]
+fn a_plan_of_an_old_state_is_refused() {
+    let mut state = state();
+    one(&mut state, deployment("web", Some(1))).unwrap();
+    let objects = prepare(vec![deployment("web", Some(2))]).unwrap();
+    let (late, _) = plan(&state, &objects, &STAMP).unwrap();
+    one(&mut state, deployment("web", Some(3))).unwrap();
+    let outcome = state.apply(1, &late.build("t".to_owned(), None)).outcome;
+    assert!(outcome.refusal.is_some());
+    let found: Deployment = get(&state, Kind::Deployment, "default", "web");
+    assert_eq!(found.spec.unwrap().replicas, Some(3));
+}
+
+#[test]
+fn a_pod_of_its_own_has_a_template_of_its_own() {
+    let mut state = state();
+    let objects = prepare(vec![pod("web:1")]).unwrap();
+    let (draft, _) = plan(&state, &objects, &STAMP).unwrap();
+    let transaction = draft.build("t".to_owned(), None);
+    let puts = transaction
+        .changes
+        .iter()
+        .filter(|change| matches!(change.change, Some(Action::Put(_))));
+    assert_eq!(puts.count(), 2);
+    one(&mut state, pod("web:1")).unwrap();
+    let found: Pod = get(&state, Kind::Pod, "default", "one");
+    assert_eq!(found.spec.unwrap().containers[0].image, "web:1");
+    assert_eq!(found.status.unwrap().phase, "Pending");
+}

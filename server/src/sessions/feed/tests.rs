@@ -1,0 +1,178 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! What a node hears of, and what it does not.
+
+use barge_proto::v1::{
+    Bind, Namespace, NodeSpec, NodeStatus, ObjectMeta, PodStatus, PodTemplateSpec, Quantity,
+    Revision, TerminatePod, change::Change as Action,
+};
+
+use super::*;
+use crate::transaction::Draft;
+
+fn meta(namespace: &str, uid: &str) -> Option<ObjectMeta> {
+    Some(ObjectMeta {
+        namespace: namespace.to_owned(),
+        name: uid.to_owned(),
+        uid: uid.to_owned(),
+        ..ObjectMeta::default()
+    })
+}
+
+fn node(uid: &str, range: &str) -> Node {
+    let amount = |value: &str| Quantity {
+        value: value.to_owned(),
+    };
+    Node {
+        metadata: meta("", uid),
+        spec: Some(NodeSpec {
+            pod_cidr: range.to_owned(),
+            ..NodeSpec::default()
+        }),
+        status: Some(NodeStatus {
+            allocatable: [("cpu", "4"), ("memory", "8Gi"), ("pods", "110")]
+                .map(|(name, value)| (name.to_owned(), amount(value)))
+                .into(),
+            conditions: vec![barge_proto::v1::Condition {
+                r#type: "Ready".to_owned(),
+                status: "True".to_owned(),
+                ..barge_proto::v1::Condition::default()
+            }],
+            ..NodeStatus::default()
+        }),
+        ..Node::default()
+    }
+}
+
+fn apply(state: &mut State, fill: impl FnOnce(&mut Draft)) -> Vec<Changed> {
+    let mut draft = Draft::new();
+    fill(&mut draft);
+    let applied = state.apply(1, &draft.build("test".to_owned(), None));
+    assert_eq!(applied.outcome.refusal, None);
+    assert!(applied.outcome.binds.iter().all(String::is_empty));
+    applied.changes
+}
+
+fn put_pod(draft: &mut Draft, uid: &str) {
+    draft.put(PodRecord {
+        metadata: meta("default", uid),
+        template_uid: "t".to_owned(),
+        ..PodRecord::default()
+    });
+}
+
+fn bind(draft: &mut Draft, pod: &str, node: &str) {
+    draft.change(Action::Bind(Bind {
+        pod_uid: pod.to_owned(),
+        node_uid: node.to_owned(),
+    }));
+}
+
+fn beginning() -> State {
+    let mut state = State::default();
+    apply(&mut state, |draft| {
+        draft.put(Namespace {
+            metadata: meta("", "default"),
+            ..Namespace::default()
+        });
+        draft.put(node("n1", "10.244.0.0/24"));
+        draft.put(node("n2", "10.244.1.0/24"));
+        draft.put(Revision {
+            metadata: meta("default", "t"),
+            number: 1,
+            template: Some(PodTemplateSpec::default()),
+        });
+        put_pod(draft, "p1");
+        bind(draft, "p1", "n1");
+    });
+    state
+}
+
+fn told(state: &State, changes: &[Changed], node: &str) -> Option<Assignment> {
+    difference(state, changes, node).assignment
+}
+
+#[test]
+fn the_first_set_is_the_nodes_own_pods_and_the_other_nodes() {
+    let state = beginning();
+    let first = full(&state, "n1");
+    assert!(first.full);
+    assert_eq!(first.revision, state.revision());
+    assert_eq!(first.pods.len(), 1);
+    assert_eq!(first.peers.len(), 1);
+    assert_eq!(first.peers[0].node_uid, "n2");
+    assert!(full(&state, "n2").pods.is_empty());
+}
+
+#[test]
+fn a_pod_concerns_the_node_that_it_is_bound_to() {
+    let mut state = beginning();
+    let changes = apply(&mut state, |draft| {
+        put_pod(draft, "p2");
+        bind(draft, "p2", "n2");
+    });
+    assert_eq!(told(&state, &changes, "n1"), None);
+    let assignment = told(&state, &changes, "n2").unwrap();
+    assert_eq!(assignment.pods.len(), 1);
+    assert_eq!(assignment.revision, state.revision());
+}
+
+#[test]
+fn what_the_agent_reported_is_not_told_back_but_an_order_is() {
+    let mut state = beginning();
+    let changes = apply(&mut state, |draft| {
+        draft.put_status(PodRecord {
+            metadata: meta("default", "p1"),
+            status: Some(PodStatus {
+                phase: "Running".to_owned(),
+                ..PodStatus::default()
+            }),
+            ..PodRecord::default()
+        });
+    });
+    assert!(!changes.is_empty());
+    assert_eq!(told(&state, &changes, "n1"), None);
+    let changes = apply(&mut state, |draft| {
+        draft.change(Action::TerminatePod(TerminatePod {
+            uid: "p1".to_owned(),
+            ..TerminatePod::default()
+        }));
+    });
+    let pods = told(&state, &changes, "n1").unwrap().pods;
+    assert!(
+        pods[0]
+            .metadata
+            .as_ref()
+            .unwrap()
+            .deletion_timestamp
+            .is_some()
+    );
+}
+
+#[test]
+fn a_removed_pod_is_told_even_when_its_end_is_seen_with_its_beginning() {
+    let mut state = beginning();
+    let mut changes = apply(&mut state, |draft| {
+        put_pod(draft, "p3");
+        bind(draft, "p3", "n1");
+    });
+    changes.extend(apply(&mut state, |draft| draft.remove::<PodRecord>("p3")));
+    let assignment = told(&state, &changes, "n1").unwrap();
+    assert!(assignment.pods.is_empty());
+    assert_eq!(assignment.removed_pod_uids, ["p3"]);
+}
+
+#[test]
+fn services_and_peers_concern_every_node() {
+    let mut state = beginning();
+    let changes = apply(&mut state, |draft| {
+        draft.put(Service {
+            metadata: meta("default", "s"),
+            ..Service::default()
+        });
+        draft.remove::<Node>("n2");
+    });
+    let assignment = told(&state, &changes, "n1").unwrap();
+    assert_eq!(assignment.services.len(), 1);
+    assert_eq!(assignment.removed_peer_uids, ["n2"]);
+    assert!(difference(&state, &changes, "n2").node_gone);
+}
