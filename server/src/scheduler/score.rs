@@ -1,8 +1,8 @@
 //! Which of the nodes that can take a pod is the best: `argmin R/P`, the least required over
 //! available.
 //!
-//! A node's score is the maximum over its resources (cpu, memory, pods) of `request / (allocatable
-//! - allocated)`; the lowest wins. For this, and only for this, a pod that requests neither cpu nor
+//! A node's score is the maximum over its resources (cpu, memory, pods) of
+//! `request / (allocatable - allocated)`; the lowest wins. For this, and only for this, a pod that requests neither cpu nor
 //! memory counts as 100m and 200Mi, the one being placed and those already there alike: otherwise a
 //! thousand such pods would all find the same largest node the emptiest.
 
