@@ -7,7 +7,7 @@ use barge_proto::v1::{
     ListRequest, ListResponse, RequestId, ScaleRequest, ScaleResponse, WatchRequest, WatchResponse,
     api_client::ApiClient, api_server,
 };
-use futures::{StreamExt, stream::BoxStream};
+use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -16,6 +16,7 @@ use crate::{
     error::ApiError,
     leader::{Repeat, ToLeader},
     store::Store,
+    streams::until_stopped,
 };
 
 pub mod apply;
@@ -133,12 +134,7 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
         let stream = watch::open(&self.store, &request).await?;
-        let stop = self.stop.clone();
-        // A watcher goes on at another manager where this one stopped.
-        let end = futures::stream::once(async { Err(ApiError::Stopping.into()) });
-        let stream = stream.take_until(stop.clone().cancelled_owned());
-        let end = end.filter(move |_| std::future::ready(stop.is_cancelled()));
-        Ok(Response::new(stream.chain(end).boxed()))
+        Ok(Response::new(until_stopped(stream, &self.stop)))
     }
 
     async fn scale(

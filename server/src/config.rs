@@ -204,8 +204,9 @@ impl Flags {
     }
 }
 
-/// Splits `host:port`; IPv6 addresses are in brackets.
-fn split_address(address: &str) -> Option<(&str, u16)> {
+/// Splits `host:port`; IPv6 addresses are in brackets. Absent when it is something else.
+#[must_use]
+pub fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port != 0)?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');

@@ -22,4 +22,5 @@ pub mod serve;
 pub mod sessions;
 pub mod storage;
 pub mod store;
+pub mod streams;
 pub mod transaction;

@@ -1,6 +1,7 @@
 //! What applying objects means, by the state: pure, so that it can be made again when the state changed.
 //!
-//! Everything that is not the state is in the [`Stamp`]: time and identities are the same for every try of a request.
+//! Where to look for free addresses is in the [`Stamp`]; identities are drawn anew for each try, and only those of the try that
+//! was applied are ever seen.
 
 use std::collections::BTreeSet;
 

@@ -14,6 +14,7 @@ use super::{Parts, pod_range::next_free, status::members};
 use crate::{
     api::names,
     clock,
+    config::split_address,
     error::ApiError,
     pki::{Authority, Purpose, RequestedKey, Subject},
     transaction::Draft,
@@ -21,6 +22,9 @@ use crate::{
 
 /// Two joins at the same time may choose the same range or Raft id; each refusal means that another one got on.
 const TRIES: usize = 16;
+
+/// A host name of DNS, and a port.
+const MAX_ADDRESS: usize = 253 + 6;
 
 /// Who the machine will be: its subject, and what to write for it; nothing when it was written before.
 #[derive(Debug)]
@@ -163,8 +167,8 @@ fn plan(
 fn check_address(role: Role, request: &JoinRequest) -> Result<(), ApiError> {
     match (role, request.name.is_empty()) {
         (Role::Manager, true) => {
-            let port = request.address.rsplit_once(':').map(|(_, port)| port);
-            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+            let address = &request.address;
+            if address.len() > MAX_ADDRESS || split_address(address).is_none() {
                 return Err(ApiError::invalid(
                     "address",
                     format!("{:?}: a manager's host:port is expected", request.address),

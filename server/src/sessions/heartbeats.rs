@@ -71,6 +71,12 @@ impl Heartbeats {
         });
     }
 
+    /// How many nodes were heard from.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.with(|heard| heard.nodes.len())
+    }
+
     /// Forgets nodes that are gone.
     pub fn retain(&self, mut lives: impl FnMut(&str) -> bool) {
         self.with(|heard| heard.nodes.retain(|uid, _| lives(uid)));

@@ -22,6 +22,7 @@ use crate::{
     leader::on_behalf_of,
     net::Dialer,
     store::Store,
+    streams::until_stopped,
 };
 
 /// What the Logs service works with.
@@ -59,8 +60,7 @@ impl logs_server::Logs for LogsService {
             }
             output => output?,
         };
-        let stop = self.stop.clone().cancelled_owned();
-        Ok(Response::new(output.take_until(stop).boxed()))
+        Ok(Response::new(until_stopped(output, &self.stop)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use barge_proto::v1::{
-    NodeRelay, RelayRequest, RelayResponse, Report, session_client::SessionClient,
+    Node, NodeRelay, RelayRequest, RelayResponse, Report, session_client::SessionClient,
 };
 use prost::Message;
 use tokio::{
@@ -248,6 +248,10 @@ pub async fn receive(
     for node in &request.nodes {
         let ago = Duration::from_millis(node.heard_ms_ago.into());
         heartbeats.heard(&node.node_uid, now.checked_sub(ago).unwrap_or(now));
+    }
+    // Nodes come and go; those that are gone must not be remembered for ever.
+    if heartbeats.count() > store.read(|state| state.count::<Node>()) {
+        store.read(|state| heartbeats.retain(|uid| state.by_uid::<Node>(uid).is_some()));
     }
     let reports: Vec<_> = request
         .nodes

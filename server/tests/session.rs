@@ -1,0 +1,343 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! An agent's life on a manager that does not lead: it joins, is told what to run, reports, shows logs, and is revoked. Two
+//! managers in this process, and a scripted agent, over real connections.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use barge_client::{
+    channel::{ChannelOptions, channel},
+    config::Config as AdminConfig,
+    identity::Identity,
+    join::{JoinOptions, join},
+    tls::client_config,
+};
+use barge_proto::v1::{
+    AgentMessage, ApplyRequest, Container, CreateTokenRequest, DeleteRequest, GetRequest,
+    Heartbeat, Hello, Kind, ListMembersRequest, LogsRequest, ManagerMessage, NodeStatus, Object,
+    ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Quantity, Report, Role, TunnelChunk,
+    agent_message::Message as FromAgent, api_client::ApiClient, cluster_client::ClusterClient,
+    logs_client::LogsClient, manager_message::Message as ToAgent, object,
+    session_client::SessionClient,
+};
+use barge_server::{
+    config::{Config, Origin},
+    manager,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn start(dir: &Path, address: &str, origin: Origin) -> JoinHandle<()> {
+    let config = Config {
+        data_dir: dir.to_owned(),
+        advertise: address.to_owned(),
+        listen: address.parse().unwrap(),
+        origin,
+        pod_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/16".parse().unwrap(),
+    };
+    tokio::spawn(async move { manager::run(config).await.unwrap() })
+}
+
+fn dial(address: &str, identity: &Identity) -> Channel {
+    let tls = client_config(identity).unwrap();
+    channel(address, tls, &ChannelOptions::default()).unwrap()
+}
+
+/// Asks again until there is an answer that fits, or the test fails.
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.expect(what)
+}
+
+async fn token(leader: &Channel, role: Role, dir: &Path) -> String {
+    let request = CreateTokenRequest {
+        role: role.into(),
+        ..CreateTokenRequest::default()
+    };
+    let mut cluster = ClusterClient::new(leader.clone());
+    let token = cluster
+        .create_token(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .token;
+    std::fs::write(dir.join(format!("{role:?}.token")), &token).unwrap();
+    token
+}
+
+struct Agent {
+    tell: mpsc::Sender<AgentMessage>,
+    told: Streaming<ManagerMessage>,
+}
+
+impl Agent {
+    async fn connect(manager: &Channel) -> Result<Self, Status> {
+        let (tell, messages) = mpsc::channel(16);
+        let amount = |value: &str| Quantity {
+            value: value.to_owned(),
+        };
+        let status = NodeStatus {
+            allocatable: BTreeMap::from([
+                ("cpu".to_owned(), amount("4")),
+                ("memory".to_owned(), amount("8Gi")),
+                ("pods".to_owned(), amount("110")),
+            ]),
+            ..NodeStatus::default()
+        };
+        let hello = Hello {
+            status: Some(status),
+            ..Hello::default()
+        };
+        tell.send(message(FromAgent::Hello(hello))).await.unwrap();
+        let beats = tell.clone();
+        tokio::spawn(async move {
+            let mut beat = interval(Duration::from_millis(200));
+            loop {
+                beat.tick().await;
+                let heartbeat = message(FromAgent::Heartbeat(Heartbeat {}));
+                if beats.send(heartbeat).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let told = SessionClient::new(manager.clone())
+            .connect(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
+        Ok(Self { tell, told })
+    }
+
+    async fn next(&mut self) -> Result<ToAgent, Status> {
+        let next = timeout(PATIENCE, self.told.message())
+            .await
+            .expect("a message");
+        Ok(next?.expect("the session goes on").message.unwrap())
+    }
+}
+
+fn message(message: FromAgent) -> AgentMessage {
+    AgentMessage {
+        message: Some(message),
+    }
+}
+
+fn pod() -> Object {
+    Pod {
+        metadata: Some(ObjectMeta {
+            name: "one".to_owned(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: "main".to_owned(),
+                image: "web:1".to_owned(),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    }
+    .into()
+}
+
+async fn phase(leader: &Channel) -> String {
+    let request = GetRequest {
+        kind: Kind::Pod.into(),
+        name: "one".to_owned(),
+        ..GetRequest::default()
+    };
+    let answer = ApiClient::new(leader.clone()).get(request).await.unwrap();
+    match answer.into_inner().object.unwrap().kind {
+        Some(object::Kind::Pod(pod)) => pod.status.unwrap_or_default().phase,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_lives_on_a_manager_that_does_not_lead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (free_address(), free_address());
+    let _leader = start(&dir.path().join("m1"), &first, Origin::Bootstrap);
+    let admin_file = dir.path().join("m1/admin.toml");
+    let admin = until("an admin credential", async || {
+        let config = AdminConfig::load(&admin_file).ok()?;
+        config.context(None).ok()?.identity().ok()
+    })
+    .await;
+    let leader = dial(&first, &admin);
+    until("the first manager", async || {
+        let mut cluster = ClusterClient::new(leader.clone());
+        cluster.list_members(ListMembersRequest {}).await.ok()
+    })
+    .await;
+    token(&leader, Role::Manager, dir.path()).await;
+    let origin = Origin::Join {
+        managers: vec![first.clone()],
+        token_file: dir.path().join("Manager.token"),
+    };
+    let _follower = start(&dir.path().join("m2"), &second, origin);
+    until("a second voter", async || {
+        let mut cluster = ClusterClient::new(leader.clone());
+        let members = cluster.list_members(ListMembersRequest {}).await.ok()?;
+        let members = members.into_inner().members;
+        (members.iter().filter(|m| m.state == "voter").count() == 2).then_some(())
+    })
+    .await;
+
+    // The agent only knows the follower: even its joining travels to the leader.
+    let token = token(&leader, Role::Agent, dir.path()).await;
+    let options = JoinOptions {
+        managers: vec![second.clone()],
+        token: token.parse().unwrap(),
+        dir: dir.path().join("agent"),
+        address: "127.0.0.1".to_owned(),
+        name: "n1".to_owned(),
+        deadline: PATIENCE,
+    };
+    let identity = join(&options).await.unwrap().identity;
+    let follower = dial(&second, &identity);
+    let mut agent = Agent::connect(&follower).await.unwrap();
+    let ToAgent::Welcome(welcome) = agent.next().await.unwrap() else {
+        panic!("a session begins with Welcome");
+    };
+    let node = welcome.node.unwrap();
+    assert_eq!(node.spec.unwrap().pod_cidr, "10.244.0.0/24");
+    assert_eq!(welcome.service_cidr, "10.96.0.0/16");
+    assert_eq!(welcome.manager_addresses.len(), 2);
+    let ToAgent::Assignment(full) = agent.next().await.unwrap() else {
+        panic!("then the full set");
+    };
+    assert!(full.full && full.pods.is_empty());
+
+    // Its heartbeats make the node ready, so a pod is bound to it.
+    let request = ApplyRequest {
+        objects: vec![pod()],
+        ..ApplyRequest::default()
+    };
+    ApiClient::new(leader.clone()).apply(request).await.unwrap();
+    let assigned = loop {
+        if let ToAgent::Assignment(assignment) = agent.next().await.unwrap()
+            && let Some(pod) = assignment.pods.into_iter().next()
+        {
+            break pod;
+        }
+    };
+    let pod_uid = assigned.metadata.unwrap().uid;
+    let report = Report {
+        sequence: 7,
+        pods: vec![PodReport {
+            uid: pod_uid.clone(),
+            status: Some(PodStatus {
+                phase: "Running".to_owned(),
+                ..PodStatus::default()
+            }),
+            gone: false,
+        }],
+        ..Report::default()
+    };
+    agent
+        .tell
+        .send(message(FromAgent::Report(report)))
+        .await
+        .unwrap();
+    loop {
+        if let ToAgent::Ack(ack) = agent.next().await.unwrap() {
+            assert_eq!(ack.sequence, 7);
+            break;
+        }
+    }
+    assert_eq!(phase(&leader).await, "Running");
+
+    // Logs are asked of the leader; the agent is at the follower.
+    let logs = tokio::spawn(read_logs(leader.clone()));
+    let open = loop {
+        if let ToAgent::OpenStream(open) = agent.next().await.unwrap() {
+            break open;
+        }
+    };
+    let chunk = |stream_id: &str, data: &str| TunnelChunk {
+        stream_id: stream_id.to_owned(),
+        data: data.as_bytes().to_vec(),
+        channel: 1,
+        ..TunnelChunk::default()
+    };
+    let chunks = vec![
+        chunk(&open.stream_id, ""),
+        chunk("", "one\n"),
+        chunk("", "two\n"),
+    ];
+    let mut tunnel = SessionClient::new(follower.clone())
+        .tunnel(tokio_stream::iter(chunks))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(logs.await.unwrap().unwrap(), "one\ntwo\n");
+    assert!(
+        tunnel.message().await.unwrap().is_none(),
+        "nobody reads any more"
+    );
+
+    // A stream that nobody asked for.
+    let forged = tokio_stream::iter(vec![chunk("made-up", "")]);
+    let refused = SessionClient::new(follower.clone()).tunnel(forged).await;
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+
+    // An agent's certificate opens nothing else.
+    let refused = ApiClient::new(follower.clone())
+        .get(GetRequest::default())
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+
+    // Its node deleted, the session ends, and the certificate is worth nothing.
+    let request = DeleteRequest {
+        kind: Kind::Node.into(),
+        name: "n1".to_owned(),
+        ..DeleteRequest::default()
+    };
+    ApiClient::new(leader.clone())
+        .delete(request)
+        .await
+        .unwrap();
+    let ended = loop {
+        if let Err(status) = agent.next().await {
+            break status;
+        }
+    };
+    assert_eq!(ended.code(), Code::FailedPrecondition);
+    let Err(refused) = Agent::connect(&follower).await else {
+        panic!("a revoked agent got in");
+    };
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+async fn read_logs(leader: Channel) -> Result<String, Status> {
+    let request = LogsRequest {
+        pod: "one".to_owned(),
+        ..LogsRequest::default()
+    };
+    let mut output = LogsClient::new(leader).read(request).await?.into_inner();
+    let mut text = String::new();
+    while let Some(piece) = output.message().await? {
+        text.push_str(std::str::from_utf8(&piece.data).unwrap());
+    }
+    Ok(text)
+}
