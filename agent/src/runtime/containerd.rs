@@ -33,7 +33,7 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// A runtime that connects when it is first asked for something.
+    /// A runtime that connects when it is first asked for something. To be made inside a Tokio runtime.
     ///
     /// # Errors
     /// When a setting cannot work.

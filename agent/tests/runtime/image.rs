@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::machine::{Machine, run};
 
 pub fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::new(ClientConfig {
         protocol: ClientProtocol::Http,
         ..ClientConfig::default()

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -34,7 +34,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct Machine {
     folder: tempfile::TempDir,
     name: String,
-    containerd: Option<Child>,
+    containerd: Mutex<Option<Child>>,
     registry: Option<Child>,
 }
 
@@ -67,7 +67,7 @@ impl Machine {
         let mut machine = Self {
             folder,
             name,
-            containerd: None,
+            containerd: Mutex::new(None),
             registry: None,
         };
         machine.write_files();
@@ -103,21 +103,20 @@ impl Machine {
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn start_containerd(&mut self) {
+    fn start_containerd(&self) {
         let log = fs::File::options()
             .create(true)
             .append(true)
-            .open(self.path("containerd.log"))
-            .unwrap();
+            .open(self.path("containerd.log"));
         let child = Command::new("containerd")
             .arg("--config")
             .arg(self.path("containerd.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(log.unwrap())
             .spawn()
             .expect("containerd has to be installed");
-        self.containerd = Some(child);
+        *self.containerd.lock().unwrap() = Some(child);
         until("containerd serves", || {
             self.try_ctr(&["version"]).is_some().then_some(())
         });
@@ -139,28 +138,11 @@ impl Machine {
     }
 
     /// SIGKILL, as a crash, and started again.
-    pub fn crash_containerd(self: &Arc<Self>) {
-        let pid = self.containerd.as_ref().expect("running").id();
-        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
-        until("containerd is dead", || {
-            self.try_ctr(&["version"]).is_none().then_some(())
-        });
-        let log = fs::File::options()
-            .append(true)
-            .open(self.path("containerd.log"))
-            .unwrap();
-        let again = Command::new("containerd")
-            .arg("--config")
-            .arg(self.path("containerd.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        fs::write(self.path("again.pid"), again.id().to_string()).unwrap();
-        until("containerd serves again", || {
-            self.try_ctr(&["version"]).is_some().then_some(())
-        });
+    pub fn crash_containerd(&self) {
+        let mut child = self.containerd.lock().unwrap().take().expect("running");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.start_containerd();
     }
 
     /// A file of this machine.
@@ -231,11 +213,6 @@ impl Machine {
         for task in tasks.lines() {
             self.try_ctr(&["task", "rm", "-f", task]);
         }
-        let again = fs::read_to_string(self.path("again.pid")).ok();
-        let again = again.and_then(|pid| pid.parse::<i32>().ok());
-        if let Some(pid) = again {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
         // The carrier's lock names nobody; its socket does.
         if let Some(pid) = carrier_of(&self.paths()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -246,10 +223,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill_rest();
-        for child in [self.containerd.take(), self.registry.take()]
-            .into_iter()
-            .flatten()
-        {
+        let containerd = self.containerd.lock().unwrap().take();
+        for child in [containerd, self.registry.take()].into_iter().flatten() {
             end(child);
         }
         if thread::panicking() {

@@ -47,6 +47,15 @@ impl Pod {
         (pod, before)
     }
 
+    /// What its sandbox was made of.
+    pub fn sandbox_spec(&self) -> SandboxSpec {
+        SandboxSpec {
+            pod_uid: self.sandbox.pod_uid.clone(),
+            namespace: self.sandbox.namespace.clone(),
+            name: self.sandbox.name.clone(),
+        }
+    }
+
     /// A container of this pod that runs a script.
     pub fn spec(&self, name: &str, attempt: u32, script: &str) -> ContainerSpec {
         ContainerSpec {
@@ -149,12 +158,12 @@ fn runs_and_leaves_nothing() {
         )
         .await;
         // Every step is repeated; the second time finds it done.
-        let again = pod.runtime.create_sandbox(&SandboxSpec {
-            pod_uid: pod.sandbox.pod_uid.clone(),
-            namespace: "default".into(),
-            name: "web-0".into(),
-        });
-        assert_eq!(again.await.unwrap().ips, pod.sandbox.ips);
+        let again = pod
+            .runtime
+            .create_sandbox(&pod.sandbox_spec())
+            .await
+            .unwrap();
+        assert_eq!(again.ips, pod.sandbox.ips);
 
         let spec = pod.spec(
             "one",
@@ -305,9 +314,12 @@ fn limits_users_and_files_are_as_asked() {
 fn what_cannot_run_is_said_in_words_and_leaves_nothing() {
     on_a_machine(|machine| async move {
         let (pod, before) = Pod::new(&machine, json!({})).await;
-        let with = Traces::of(&machine);
         let mut spec = pod.spec("bad", 0, "");
         spec.command = vec!["/no/such/program".into()];
+        pod.runtime.start_container(&spec).await.unwrap_err();
+        // The pod's own control group is there from now on.
+        let with = Traces::of(&machine);
+        assert!(pod.runtime.list().await.unwrap().containers.is_empty());
         for _ in 0..2 {
             let error = pod.runtime.start_container(&spec).await.unwrap_err();
             assert_eq!(error.reason, "RunContainerError");
@@ -317,8 +329,6 @@ fn what_cannot_run_is_said_in_words_and_leaves_nothing() {
         let error = pod.runtime.start_container(&spec).await.unwrap_err();
         assert_eq!(error.reason, "CreateContainerConfigError");
         assert!(error.message.contains("set command"), "{error}");
-        let logs = machine.paths().pod(&pod.sandbox.pod_uid);
-        assert!(logs.exists());
         assert_eq!(Traces::of(&machine), with);
         // The same attempt works once it is mended.
         spec.command = vec!["/bin/echo".into(), "mended".into()];

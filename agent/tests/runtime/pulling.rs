@@ -28,7 +28,7 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
             assert_eq!(other.as_ref().unwrap().id, image.id);
         }
         assert_eq!(machine.ctr(&["image", "ls", "-q"]).trim(), image.name);
-        assert_eq!(machine.ctr(&["lease", "ls", "-q"]), "");
+        assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
 
         // Somebody deletes something else; what we hold must stay, whatever is collected.
         machine.ctr(&["content", "prune", "references"]);
@@ -143,7 +143,7 @@ fn absence_and_lies_are_told_apart() {
         assert_eq!(error.reason, "ErrImagePull");
         assert!(error.message.contains("another digest"), "{error}");
         assert_eq!(machine.ctr(&["image", "ls", "-q"]), "");
-        assert_eq!(machine.ctr(&["lease", "ls", "-q"]), "");
+        assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         fs::write(&layer, honest).unwrap();
         runtime.pull("app:1", PullPolicy::Always).await.unwrap();
         assert_ne!(Traces::of(&machine), before);

@@ -23,7 +23,7 @@ impl Traces {
         note("task", machine.ctr(&["task", "ls", "-q"]));
         note("container", machine.ctr(&["container", "ls", "-q"]));
         note("snapshot", machine.ctr(&["snapshot", "ls"]));
-        note("lease", machine.ctr(&["lease", "ls", "-q"]));
+        note("lease", machine.ctr(&["leases", "ls", "-q"]));
         note("ingest", machine.ctr(&["content", "active"]));
         note("link", links());
         note("mount", mounts(machine));

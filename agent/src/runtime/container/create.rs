@@ -38,8 +38,8 @@ const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 
 /// Why a try ended.
 enum Stop {
-    /// Something of this id was there.
-    Taken,
+    /// Something of this id was there, in containerd's words.
+    Taken(String),
     /// It does not work.
     Failed(RuntimeError),
 }
@@ -51,6 +51,7 @@ impl Containers {
         check_container(&spec.name)?;
         let id = container_id(&spec.pod_uid, &spec.name, spec.attempt);
         let image = self.images.config(&spec.image.id).await?;
+        let mut taken = String::new();
         for round in 0..TRIES {
             if round > 1 {
                 sleep(PAUSE).await;
@@ -63,13 +64,16 @@ impl Containers {
                     }
                     return Err(error);
                 }
-                Err(Stop::Taken) => match self.find(&id).await? {
+                Err(Stop::Taken(why)) => match self.find(&id).await? {
                     Some(found) if found.state != ContainerState::Created => return Ok(found),
-                    _ => self.erase(&id).await?,
+                    _ => {
+                        taken = why;
+                        self.erase(&id).await?;
+                    }
                 },
             }
         }
-        let message = format!("remains of an earlier container {id} do not go away");
+        let message = format!("remains of an earlier container {id} do not go away: {taken}");
         Err(RuntimeError::passing(reason::CREATE_CONTAINER, message))
     }
 
@@ -246,10 +250,12 @@ fn failed(reason: &'static str, message: String) -> Stop {
 }
 
 fn taken_or(reason: &'static str, verb: &str, status: &Status) -> Stop {
-    // runc has no codes, only words.
-    let taken = status.code() == Code::AlreadyExists || status.message().contains("already exists");
+    // The shim and runc have no codes, only words.
+    let words = ["already exists", "file exists"];
+    let taken = status.code() == Code::AlreadyExists
+        || words.iter().any(|words| status.message().contains(words));
     match taken {
-        true => Stop::Taken,
+        true => Stop::Taken(status.message().to_owned()),
         false => Stop::Failed(RuntimeError::from_status(reason, verb, status)),
     }
 }
