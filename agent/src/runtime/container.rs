@@ -24,6 +24,8 @@ use crate::{carrier::Carrier, files};
 
 mod create;
 mod rootfs;
+mod salvage;
+mod shim;
 mod state;
 mod task;
 
@@ -75,7 +77,7 @@ impl Containers {
     /// Removes a container and all that is left of it but its log.
     pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
         self.creations.settled(id).await;
-        self.erase(id).await
+        self.erase(id, None).await
     }
 
     /// Removes all containers of a pod, and what creations that died have left of it.
@@ -87,15 +89,17 @@ impl Containers {
         }
         let filter = format!("labels.\"{}\"==\"{pod_uid}\"", label::POD_UID);
         for record in self.records(&filter).await? {
-            self.erase(&record.id).await?;
+            self.erase(&record.id, Some(pod_uid)).await?;
         }
         for key in self
             .snapshots(&filter)
             .await
             .map_err(|status| kill_error("clean up after", pod_uid, &status))?
         {
-            self.erase(&key).await?;
+            self.erase(&key, Some(pod_uid)).await?;
         }
+        let salvaged = salvage::pod(&self.options, pod_uid).await;
+        salvaged.map_err(|error| salvage_error(pod_uid, &error))?;
         // Pipes of a creation that died before it had recorded anything.
         for entry in std::fs::read_dir(self.options.paths.io())
             .into_iter()
@@ -161,10 +165,18 @@ impl Containers {
 
     /// Removes whatever there is of a container. Its record goes last but for the note of its start: until then it is
     /// found again, and its file system is removed by nobody else.
-    async fn erase(&self, id: &str) -> Result<(), RuntimeError> {
+    async fn erase(&self, id: &str, pod_uid: Option<&str>) -> Result<(), RuntimeError> {
         let error = |status: Status| kill_error("remove", id, &status);
         let record = self.record(id).await?;
-        task::delete(&self.client, id).await.map_err(error)?;
+        if !task::delete(&self.client, id).await.map_err(error)?
+            && let Some(pod_uid) = record
+                .as_ref()
+                .and_then(|record| record.labels.get(label::POD_UID).map(String::as_str))
+                .or(pod_uid)
+        {
+            let salvaged = salvage::container(&self.options, pod_uid, id).await;
+            salvaged.map_err(|error| salvage_error(id, &error))?;
+        }
         self.detach(id).await?;
         let snapshot = RemoveSnapshotRequest {
             snapshotter: self.options.snapshotter.clone(),
@@ -261,6 +273,11 @@ impl Containers {
         }
         Ok(keys)
     }
+}
+
+fn salvage_error(id: &str, error: &std::io::Error) -> RuntimeError {
+    let message = format!("cannot clean up after {id}: {error}");
+    RuntimeError::passing(reason::KILL_CONTAINER, message)
 }
 
 fn kill_error(verb: &str, id: &str, status: &Status) -> RuntimeError {

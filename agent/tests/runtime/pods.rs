@@ -84,6 +84,18 @@ impl Pod {
         (state, out, err)
     }
 
+    /// Waits until a running container has written something: it takes a moment to be what it should be.
+    pub async fn says(&self, spec: &ContainerSpec, text: &str) {
+        let path = self
+            .runtime
+            .log_path(&spec.pod_uid, &spec.name, spec.attempt);
+        eventually(&format!("the log has \"{text}\""), || async {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            log.contains(text).then_some(())
+        })
+        .await;
+    }
+
     /// What a container that is gone has written.
     pub async fn output(&self, spec: &ContainerSpec) -> (String, String) {
         let path = self
@@ -177,7 +189,11 @@ fn runs_and_leaves_nothing() {
             ("hello from web-0 in /tmp\n", "bad\n")
         );
 
-        let spec = pod.spec("two", 0, "trap 'exit 3' TERM; while :; do sleep 0.1; done");
+        let spec = pod.spec(
+            "two",
+            0,
+            "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done",
+        );
         let first = pod.runtime.start_container(&spec).await.unwrap();
         let second = pod.runtime.start_container(&spec).await.unwrap();
         assert_eq!(first.state, second.state);
@@ -188,19 +204,7 @@ fn runs_and_leaves_nothing() {
                 .unwrap()
                 .starts_with("containerd://1.")
         );
-        // The shell takes a moment to set its trap: a stop before that would be a kill.
-        eventually("the trap is set", || async {
-            let ContainerState::Running { pid, .. } = first.state else {
-                panic!("{first:?}")
-            };
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            let caught = status
-                .lines()
-                .find_map(|line| line.strip_prefix("SigCgt:"))
-                .unwrap();
-            (u64::from_str_radix(caught.trim(), 16).unwrap() >> 14 & 1 == 1).then_some(())
-        })
-        .await;
+        pod.says(&spec, "ready").await;
         pod.runtime
             .stop_container(&first.id, Duration::from_secs(30))
             .await
@@ -211,8 +215,14 @@ fn runs_and_leaves_nothing() {
             .await
             .unwrap();
 
-        let stubborn = pod.spec("three", 0, "trap '' TERM; while :; do sleep 0.1; done");
-        let stubborn = pod.runtime.start_container(&stubborn).await.unwrap();
+        let spec = pod.spec(
+            "three",
+            0,
+            "trap '' TERM; echo ready; while :; do sleep 0.1; done",
+        );
+        pod.runtime.start_container(&spec).await.unwrap();
+        pod.says(&spec, "ready").await;
+        let stubborn = pod.runtime.start_container(&spec).await.unwrap();
         pod.runtime
             .stop_container(&stubborn.id, Duration::from_millis(300))
             .await

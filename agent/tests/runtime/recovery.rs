@@ -1,8 +1,8 @@
 //! Deaths: of control at any moment, of containerd, of a shim.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use barge_agent::runtime::{ContainerState, Runtime, RuntimeEvent};
+use barge_agent::runtime::{ContainerState, Runtime, RuntimeEvent, names};
 use futures::StreamExt;
 use nix::{
     sys::signal::{Signal, kill},
@@ -11,7 +11,7 @@ use nix::{
 use serde_json::json;
 
 use super::{
-    machine::{DEADLINE, eventually, on_a_machine},
+    machine::{DEADLINE, Machine, eventually, on_a_machine},
     pods::{Pod, exited, find},
     traces::Traces,
 };
@@ -55,6 +55,66 @@ fn another_control_adopts() {
             .await
             .unwrap();
         successor.remove_sandbox(&uid).await.unwrap();
+        assert_eq!(Traces::of(&machine), before);
+    });
+}
+
+/// Asks for a container in an event loop of its own, which dies after a while: so dies the process that asked.
+fn die_while_starting(machine: Arc<Machine>, pod: &Pod, after: Duration) {
+    let spec = pod.spec("c", 0, "sleep 1000");
+    let doomed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let control = machine.runtime();
+            let _ = tokio::time::timeout(after, control.start_container(&spec)).await;
+        });
+        runtime.shutdown_background();
+    });
+    doomed.join().unwrap();
+}
+
+#[test]
+fn a_death_in_the_middle_of_a_creation_leaves_one_or_none() {
+    on_a_machine(|machine| async move {
+        let (pod, before) = Pod::new(&machine, json!({})).await;
+        let id = names::container_id(&pod.sandbox.pod_uid, "c", 0);
+        for after in [1, 3, 6, 10, 15, 20, 30, 40, 55, 70, 85, 100, 130] {
+            die_while_starting(Arc::clone(&machine), &pod, Duration::from_millis(after));
+            let successor = machine.runtime();
+            let container = successor
+                .start_container(&pod.spec("c", 0, "sleep 1000"))
+                .await;
+            let container = container.unwrap_or_else(|error| panic!("after {after} ms: {error}"));
+            assert_eq!(container.id, id);
+            let ContainerState::Running { pid, .. } = container.state else {
+                panic!("after {after} ms: {container:?}");
+            };
+            assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+            let all = successor.list().await.unwrap().containers;
+            assert_eq!(all.len(), 1, "after {after} ms: {all:?}");
+            successor.remove_container(&id).await.unwrap();
+        }
+        // And when nobody asks again, removing the pod takes the remains.
+        for after in [2, 8, 25, 60] {
+            die_while_starting(Arc::clone(&machine), &pod, Duration::from_millis(after));
+            let successor = machine.runtime();
+            let spec = pod.sandbox_spec();
+            // What dies with its client takes a moment to be gone.
+            eventually("nothing is left", || async {
+                successor.remove_sandbox(&pod.sandbox.pod_uid).await.ok()?;
+                (Traces::of(&machine) == before).then_some(())
+            })
+            .await;
+            successor.create_sandbox(&spec).await.unwrap();
+        }
+        pod.runtime
+            .remove_sandbox(&pod.sandbox.pod_uid)
+            .await
+            .unwrap();
         assert_eq!(Traces::of(&machine), before);
     });
 }

@@ -15,7 +15,8 @@ use prost_types::Any;
 use tokio::time::sleep;
 
 use super::{
-    Container, ContainerSpec, ContainerState, Containers, RuntimeError, label, reason, rootfs, task,
+    Container, ContainerSpec, ContainerState, Containers, RuntimeError, label, reason, rootfs,
+    salvage, salvage_error, task,
 };
 use crate::{
     carrier::protocol::Attachment,
@@ -59,7 +60,7 @@ impl Containers {
             match self.try_create(&id, spec, &image).await {
                 Ok(container) => return Ok(container),
                 Err(Stop::Failed(error)) => {
-                    if let Err(second) = self.erase(&id).await {
+                    if let Err(second) = self.erase(&id, Some(&spec.pod_uid)).await {
                         tracing::warn!(container = %id, error = %second, "cannot remove a failed container");
                     }
                     return Err(error);
@@ -68,7 +69,12 @@ impl Containers {
                     Some(found) if found.state != ContainerState::Created => return Ok(found),
                     _ => {
                         taken = why;
-                        self.erase(&id).await?;
+                        // Before the last try: what no shim answers for.
+                        if round + 2 == TRIES {
+                            let removed = salvage::stumbled(&self.options, &id, &taken).await;
+                            removed.map_err(|error| salvage_error(&id, &error))?;
+                        }
+                        self.erase(&id, Some(&spec.pod_uid)).await?;
                     }
                 },
             }

@@ -128,8 +128,8 @@ async fn wait(client: &Client, id: &str) -> Result<(), Status> {
     }
 }
 
-/// Removes the task, killing it if it runs. That there is none is success.
-pub async fn delete(client: &Client, id: &str) -> Result<(), Status> {
+/// Removes the task, killing it if it runs; answers whether there was one.
+pub async fn delete(client: &Client, id: &str) -> Result<bool, Status> {
     let remove = || async {
         let request = api::DeleteTaskRequest {
             container_id: id.to_owned(),
@@ -140,8 +140,8 @@ pub async fn delete(client: &Client, id: &str) -> Result<(), Status> {
             .delete(client.request(request))
             .await
     };
-    if unless_missing(remove().await).is_ok() {
-        return Ok(());
+    if let Ok(removed) = unless_missing(remove().await) {
+        return Ok(removed.is_some());
     }
     // It runs, most likely: that has no code of its own, only words.
     signal(client, id, SIGKILL).await?;
@@ -150,7 +150,7 @@ pub async fn delete(client: &Client, id: &str) -> Result<(), Status> {
             "its process survives being killed",
         ));
     }
-    unless_missing(remove().await).map(drop)
+    unless_missing(remove().await).map(|removed| removed.is_some())
 }
 
 /// Asks to end, and kills after the grace. That it has ended is success.
