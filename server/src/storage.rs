@@ -5,6 +5,8 @@
 
 pub mod applier;
 pub mod codec;
+#[cfg(test)]
+mod conformance;
 pub mod failure;
 pub mod log;
 pub mod rocks;

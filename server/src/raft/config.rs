@@ -25,9 +25,6 @@ impl Default for Timing {
     }
 }
 
-/// Entries that are kept although a snapshot has them, so that a follower that was away for a moment needs no snapshot.
-pub const KEPT_ENTRIES: u64 = 5_000;
-
 /// A learner within this many entries of the leader may become a voter.
 const CAUGHT_UP: u64 = 1_000;
 
@@ -46,9 +43,9 @@ pub(crate) fn config(cluster_id: &str, timing: Timing) -> Result<Arc<Config>, Co
         // A leader without a quorum stops keeping its followers from electing another one. Shorter than the lease plus an
         // election, it would do so to itself.
         quorum_loss_probe_interval: Some(2 * election_max),
-        // Taken by the size of the log, see `snapshots`.
+        // Taken, and the log purged, by bytes and not by the number of entries: see `snapshots`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        max_in_snapshot_log_to_keep: u64::MAX,
         // Requests are cut by bytes where the log is read; this bounds only how many tiny entries one has.
         max_payload_entries: 4_096,
         replication_lag_threshold: CAUGHT_UP,

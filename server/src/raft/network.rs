@@ -50,6 +50,8 @@ struct Inner {
     /// Where connections live: encryption stays off Raft's thread.
     runtime: Handle,
     channels: Mutex<HashMap<String, Channel>>,
+    /// Where members are now. openraft goes on with the address a member had when it began to replicate to it.
+    members: Mutex<HashMap<NodeId, String>>,
 }
 
 impl Channels {
@@ -59,7 +61,31 @@ impl Channels {
             connect,
             runtime,
             channels: Mutex::default(),
+            members: Mutex::default(),
         }))
+    }
+
+    /// Takes note of where members are.
+    pub fn learn<'a>(&self, nodes: impl Iterator<Item = (&'a NodeId, &'a Node)>) {
+        let mut members = self
+            .0
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (id, node) in nodes {
+            if members.get(id) != Some(&node.address) {
+                members.insert(*id, node.address.clone());
+            }
+        }
+    }
+
+    fn address(&self, id: NodeId) -> String {
+        let members = self
+            .0
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        members.get(&id).cloned().unwrap_or_default()
     }
 
     /// A client for the manager at this address.
@@ -91,9 +117,9 @@ impl RaftNetworkFactory<TypeConfig> for Channels {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, node: &Node) -> Peer {
+        self.learn(std::iter::once((&target, node)));
         Peer {
             to: target,
-            address: node.address.clone(),
             channels: self.clone(),
         }
     }
@@ -102,13 +128,12 @@ impl RaftNetworkFactory<TypeConfig> for Channels {
 /// One other manager.
 pub struct Peer {
     to: NodeId,
-    address: String,
     channels: Channels,
 }
 
 impl Peer {
     fn client(&self) -> Result<RaftClient<Channel>, Unreachable> {
-        self.channels.client(&self.address)
+        self.channels.client(&self.channels.address(self.to))
     }
 
     /// A call with a deadline, which is the answer's own or openraft's.
@@ -121,8 +146,8 @@ impl Peer {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(rpc_error(&status)),
             Err(_) => Err(NetworkError::from_string(format!(
-                "{} did not answer within {deadline:?}",
-                self.address
+                "manager {} did not answer within {deadline:?}",
+                self.to
             ))
             .into()),
         }

@@ -1,7 +1,11 @@
-//! When to take a snapshot: when the log has grown by so many bytes, whatever its entries are.
+//! When to take a snapshot and what to purge: by the bytes of the log, whatever its entries are.
+//!
+//! The log is purged up to the snapshot before the last one, so a follower that was away for a moment finds at least one
+//! snapshot's worth of log, and needs no snapshot itself.
 
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use super::types::Raft;
@@ -14,14 +18,26 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub async fn run(raft: Raft, mut progress: watch::Receiver<Progress>, threshold: u64) {
     loop {
         let grown = progress.wait_for(|progress| progress.bytes_since_snapshot >= threshold);
-        if grown.await.is_err() || raft.trigger().snapshot().await.is_err() {
+        if grown.await.is_err() {
+            return;
+        }
+        let before = raft.metrics().borrow_watched().snapshot.map(|id| id.index);
+        if raft.trigger().snapshot().await.is_err() {
             return;
         }
         let taken = progress.wait_for(|progress| progress.bytes_since_snapshot < threshold);
         match tokio::time::timeout(PATIENCE, taken).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return,
-            Err(_) => tracing::warn!(?PATIENCE, "a snapshot takes long"),
+            Err(_) => {
+                tracing::warn!(?PATIENCE, "a snapshot takes long");
+                continue;
+            }
+        }
+        if let Some(before) = before
+            && raft.trigger().purge_log(before).await.is_err()
+        {
+            return;
         }
     }
 }

@@ -37,7 +37,11 @@ impl Failure {
     pub async fn wait(&self) -> Arc<str> {
         let mut receiver = self.0.subscribe();
         // The sender is held by self, so the channel cannot close while waiting.
-        let reason = receiver.wait_for(Option::is_some).await.ok().and_then(|r| r.clone());
+        let reason = receiver
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|r| r.clone());
         match reason {
             Some(reason) => reason,
             None => std::future::pending().await,

@@ -5,6 +5,8 @@
 
 mod disk;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

@@ -180,6 +180,13 @@ impl StateStore {
             .send_modify(|progress| progress.bytes_since_snapshot += bytes);
     }
 
+    /// Makes everything that was applied durable, so that the next start replays nothing.
+    pub async fn flush(&self) -> io::Result<()> {
+        let db = self.shared.db();
+        let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
+        Ok(flushed.map_err(io::Error::other)??)
+    }
+
     /// Where a snapshot that is being received can be written.
     pub fn incoming(&self) -> SnapshotFiles {
         self.shared.folder.temporary()

@@ -3,7 +3,10 @@
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::watch;
 
-use crate::raft::types::{NodeId, Raft};
+use crate::raft::{
+    Channels,
+    types::{NodeId, Raft},
+};
 
 /// Who leads, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
 /// be certain goes through a proposal or a read index.
@@ -17,9 +20,10 @@ pub struct Leadership {
     pub is_leader: bool,
 }
 
-/// Follows Raft until it stops.
+/// Follows Raft until it stops: who leads, and where the members are.
 pub async fn follow(
     raft: Raft,
+    channels: Channels,
     mut handing_over: watch::Receiver<bool>,
     leadership: watch::Sender<Leadership>,
 ) {
@@ -27,6 +31,7 @@ pub async fn follow(
     loop {
         let mut now = {
             let metrics = metrics.borrow_watched();
+            channels.learn(metrics.membership_config.nodes());
             let leader = metrics.current_leader.and_then(|id| {
                 let node = metrics.membership_config.get_node(&id)?;
                 Some((id, node.address.clone()))

@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
-use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver};
+use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver, errors::ChangeMembershipError};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Store, StoreError, propose::not_leader};
 use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, WriteError};
 
 /// How long a change of members may take; a learner has to catch up within it.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Between two attempts while nothing is seen to happen.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// Why the members were not changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +48,12 @@ impl Store {
             return Ok(());
         }
         if !is_voter(&membership) {
-            let learn = self.0.raft.add_learner(id, node, true);
-            done(learn).await?;
+            let raft = self.0.raft.clone();
+            self.retrying(|| {
+                let (raft, node) = (raft.clone(), node.clone());
+                async move { raft.add_learner(id, node, true).await.map(drop) }
+            })
+            .await?;
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))
             .await
@@ -86,23 +93,40 @@ impl Store {
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, Node>) -> Result<(), MemberError> {
-        done(self.0.raft.change_membership(change, false)).await
+        let raft = self.0.raft.clone();
+        self.retrying(|| {
+            let (raft, change) = (raft.clone(), change.clone());
+            async move { raft.change_membership(change, false).await.map(drop) }
+        })
+        .await
     }
-}
 
-async fn done<T>(
-    change: impl Future<Output = Result<T, RaftWriteError>>,
-) -> Result<(), MemberError> {
-    match tokio::time::timeout(DEADLINE, change).await {
-        Ok(Ok(_)) => Ok(()),
-        Err(_) => Err(StoreError::Unknown.into()),
-        Ok(Err(RaftWriteError::Fatal(_))) => Err(StoreError::Unknown.into()),
-        Ok(Err(RaftWriteError::APIError(WriteError::ForwardToLeader(forward)))) => {
-            Err(not_leader(&forward).into())
+    /// Repeats what is refused because the change before it has not been committed yet.
+    async fn retrying<F>(&self, change: impl Fn() -> F) -> Result<(), MemberError>
+    where
+        F: Future<Output = Result<(), RaftWriteError>>,
+    {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let mut metrics = self.0.raft.metrics();
+            let error = match timeout_at(deadline, change()).await {
+                Ok(Ok(())) => return Ok(()),
+                Err(_) | Ok(Err(RaftWriteError::Fatal(_))) => {
+                    return Err(StoreError::Unknown.into());
+                }
+                Ok(Err(RaftWriteError::APIError(error))) => error,
+            };
+            match error {
+                WriteError::ForwardToLeader(forward) => return Err(not_leader(&forward).into()),
+                WriteError::LogEntryDiscarded(_) => return Err(StoreError::Unknown.into()),
+                WriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_)
+                    | ChangeMembershipError::UncommittedLeaderLog(_),
+                ) if Instant::now() < deadline => {
+                    timeout(RETRY, metrics.changed()).await.ok();
+                }
+                error => return Err(MemberError::Refused(error.to_string())),
+            }
         }
-        Ok(Err(RaftWriteError::APIError(WriteError::LogEntryDiscarded(_)))) => {
-            Err(StoreError::Unknown.into())
-        }
-        Ok(Err(RaftWriteError::APIError(error))) => Err(MemberError::Refused(error.to_string())),
     }
 }

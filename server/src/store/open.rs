@@ -35,7 +35,7 @@ pub struct Options {
     pub connect: Connect,
     /// How fast a lost leader is noticed.
     pub timing: Timing,
-    /// A snapshot is taken when the log has grown by so many bytes. Default 64 MiB.
+    /// A snapshot is taken when the log has grown by so many bytes; on disk it has up to twice as many. Default 64 MiB.
     pub snapshot_log_bytes: u64,
     /// Memory for changes that watches can be resumed from, in bytes. Default 16 MiB.
     pub history_bytes: usize,
@@ -111,7 +111,8 @@ impl Store {
                 .await
                 .map_err(io::Error::other)??
         };
-        state.add_log_bytes(log.size());
+        // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
+        state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
 
         let thread = RaftThread::start()?;
         let channels = Channels::new(options.connect.clone(), tokio::runtime::Handle::current());
@@ -139,6 +140,7 @@ impl Store {
         let (leadership, followed) = watch::channel(Leadership::default());
         tasks.spawn(leadership::follow(
             raft.clone(),
+            channels.clone(),
             handing_over.subscribe(),
             leadership,
         ));
@@ -171,11 +173,11 @@ impl Store {
         })))
     }
 
-    /// Makes this manager the first and only member of its cluster, and waits until it leads. Does nothing when it has been
+    /// Makes this manager the first and only member of its cluster, and waits until there is a leader. Does nothing when it has been
     /// a member before, so that it can be repeated.
     ///
     /// # Errors
-    /// [`StoreError::NoQuorum`] when it does not lead in time, which is no error for a cluster that has other members.
+    /// [`StoreError::NoQuorum`] when nobody leads in time, which is no error for a cluster that has other members.
     pub async fn bootstrap(&self) -> Result<(), StoreError> {
         /// The only voter elects itself at once, as soon as the disk has its vote.
         const BOUND: Duration = Duration::from_secs(10);
@@ -189,10 +191,12 @@ impl Store {
         let mut leadership = self.leadership();
         let led = leadership.wait_for(|leadership| leadership.leader.is_some());
         match tokio::time::timeout(BOUND, led).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(StoreError::Stopped),
-            Err(_) => Err(StoreError::NoQuorum),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(StoreError::Stopped),
+            Err(_) => return Err(StoreError::NoQuorum),
         }
+        // Only then is the first entry committed, and members can be added.
+        self.read_index().await
     }
 }
 

@@ -51,15 +51,15 @@ impl Store {
         if self.0.stop.is_cancelled() || self.0.failure.reason().is_some() {
             return Err(StoreError::Stopped);
         }
+        if *self.0.handing_over.borrow() {
+            return Err(StoreError::NotLeader { leader: None });
+        }
         let permits = u32::try_from(size + OVERHEAD).unwrap_or(u32::MAX);
         let _room = self
             .0
             .room
             .try_acquire_many(permits)
             .map_err(|_| StoreError::Full)?;
-        if *self.0.handing_over.borrow() {
-            return Err(StoreError::NotLeader { leader: None });
-        }
         let command = Command(transaction.encode_to_vec().into());
         let deadline = Instant::now() + deadline;
         loop {

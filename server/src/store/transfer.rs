@@ -82,6 +82,9 @@ impl Store {
             tracing::warn!(%error, "leadership was not handed over");
         }
         self.abandon().await;
+        if let Err(error) = self.0.state.flush().await {
+            tracing::warn!(%error, "the next start has to replay the log");
+        }
     }
 
     /// Stops taking part in the cluster at once, without handing anything over.

@@ -4,6 +4,9 @@
 //! is kept for it in a short list; when that is full it is dropped, and the watch catches up from the history that all
 //! share. A watch that is slower than the history has lost changes and ends.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},

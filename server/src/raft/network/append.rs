@@ -1,6 +1,7 @@
 //! Log entries to a follower: one stream, requests sent without waiting for answers, answers in order.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +32,12 @@ where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
     let to = peer.to;
+    // openraft waits between two attempts where it makes the first request of the second one: who connects before asking
+    // for that tries again at once, and for ever.
+    let mut input = input.peekable();
+    if Pin::new(&mut input).peek().await.is_none() {
+        return Ok(stream::empty().boxed());
+    }
     let mut client = peer.client()?;
     // Answers are only waited for while some are owed: an idle stream is a healthy one.
     let owed = Arc::new(AtomicU64::new(0));

@@ -20,6 +20,8 @@ pub struct Tail {
     epoch: u64,
     last: Option<LogId>,
     purged: Option<LogId>,
+    /// Where a log began that was not purged yet.
+    begin: u64,
 }
 
 impl Tail {
@@ -33,6 +35,7 @@ impl Tail {
             epoch: 0,
             last,
             purged,
+            begin: 0,
         }
     }
 
@@ -53,7 +56,7 @@ impl Tail {
 
     /// The first index the log may still have.
     pub fn first_index(&self) -> u64 {
-        next(self.purged)
+        next(self.purged).max(self.begin)
     }
 
     /// The index of the first entry in memory, or of the next entry if none is.
@@ -65,6 +68,9 @@ impl Tail {
 
     /// Adds entries that follow the last one.
     pub fn append(&mut self, entries: &[Entry]) {
+        if let (None, Some(first)) = (self.last, entries.first()) {
+            self.begin = first.log_id.index;
+        }
         for entry in entries {
             self.bytes += entry_size(entry);
             self.last = Some(entry.log_id);
@@ -72,10 +78,13 @@ impl Tail {
         }
     }
 
-    /// Forgets everything after `index`; `last` is the entry there.
+    /// Forgets everything after `last`, which may lie beyond the end.
     pub fn truncate_after(&mut self, last: Option<LogId>) {
-        self.epoch += 1;
         let keep_below = next(last);
+        if keep_below >= next(self.last) {
+            return;
+        }
+        self.epoch += 1;
         while self
             .entries
             .back()

@@ -1,0 +1,181 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use openraft::{
+    entry::RaftEntry as _,
+    storage::{RaftLogStorage, RaftLogStorageExt},
+    vote::RaftLeaderId as _,
+};
+
+use super::*;
+use crate::raft::types::{Command as Data, LeaderId, Payload};
+
+fn owner() -> Identity {
+    Identity {
+        cluster_id: "c".into(),
+        raft_id: 1,
+    }
+}
+
+fn id(term: u64, index: u64) -> LogId {
+    LogId::new(LeaderId::new(term, 1), index)
+}
+
+fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
+    range
+        .map(|i| {
+            Entry::new(
+                id(term, i),
+                Payload::Normal(Data(vec![i as u8; 100].into())),
+            )
+        })
+        .collect()
+}
+
+struct Log {
+    store: LogStore,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Log {
+    fn open(path: &Path) -> Self {
+        let (store, thread) = LogStore::open(path, &owner(), Failure::default()).unwrap();
+        Self { store, thread }
+    }
+
+    fn close(self) {
+        drop(self.store);
+        self.thread.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path());
+    log.store
+        .save_vote(&Vote::new_committed(3, 1))
+        .await
+        .unwrap();
+    log.store.blocking_append(entries(3, 0..10)).await.unwrap();
+    log.store.save_committed(Some(id(3, 8))).await.unwrap();
+    log.store.truncate_after(Some(id(3, 7))).await.unwrap();
+    log.store.blocking_append(entries(4, 8..12)).await.unwrap();
+    log.store.purge(id(3, 2)).await.unwrap();
+    log.close();
+
+    let mut log = Log::open(dir.path());
+    let state = log.store.get_log_state().await.unwrap();
+    assert_eq!(state.last_purged_log_id, Some(id(3, 2)));
+    assert_eq!(state.last_log_id, Some(id(4, 11)));
+    assert_eq!(
+        log.store.read_vote().await.unwrap(),
+        Some(Vote::new_committed(3, 1))
+    );
+    assert_eq!(log.store.read_committed().await.unwrap(), Some(id(3, 8)));
+    let mut expected = entries(3, 3..8);
+    expected.extend(entries(4, 8..12));
+    assert_eq!(
+        log.store.try_get_log_entries(0..100).await.unwrap(),
+        expected
+    );
+    let streamed: Vec<_> = {
+        use futures::TryStreamExt;
+        log.store
+            .entries_stream(5..10)
+            .await
+            .try_collect()
+            .await
+            .unwrap()
+    };
+    assert_eq!(streamed, expected[2..7]);
+    log.close();
+}
+
+#[tokio::test]
+async fn a_copy_taken_while_writing_has_all_that_was_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(&dir.path().join("log"));
+    for round in 0..20 {
+        let first = round * 10;
+        log.store
+            .blocking_append(entries(1, first..first + 10))
+            .await
+            .unwrap();
+        // Not waited for: it may or may not be in the copy.
+        log.store
+            .append(entries(1, first + 10..first + 15), IoFlushed::noop())
+            .await
+            .unwrap();
+        let copy = dir.path().join(format!("copy-{round}"));
+        copy_folder(&dir.path().join("log"), &copy);
+        let mut copied = Log::open(&copy);
+        let last = copied
+            .store
+            .get_log_state()
+            .await
+            .unwrap()
+            .last_log_id
+            .unwrap();
+        assert!(last.index >= first + 9, "{last} in round {round}");
+        let read = copied.store.try_get_log_entries(..).await.unwrap();
+        assert_eq!(read, entries(1, 0..last.index + 1));
+        copied.close();
+        log.store
+            .truncate_after(Some(id(1, first + 9)))
+            .await
+            .unwrap();
+    }
+    log.close();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn requests_are_cut_by_bytes_from_memory_and_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path());
+    let big: Vec<_> = (0..40)
+        .map(|i| Entry::new(id(1, i), Payload::Normal(Data(vec![1; 300 << 10].into()))))
+        .collect();
+    // More than stays in memory.
+    for entry in big.chunks(4) {
+        log.store.blocking_append(entry.to_vec()).await.unwrap();
+    }
+    assert!(
+        log.store.shared.tail().start() > 0,
+        "old entries left memory"
+    );
+    for from in [0, 36] {
+        let read = log.store.limited_get_log_entries(from, 40).await.unwrap();
+        assert_eq!(read.len(), 4, "just above 1 MiB");
+        assert_eq!(read[0].log_id.index, from);
+    }
+    assert_eq!(log.store.try_get_log_entries(0..40).await.unwrap(), big);
+    log.close();
+}
+
+#[tokio::test]
+async fn a_hole_is_an_error_not_a_shorter_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path());
+    log.store.blocking_append(entries(1, 0..10)).await.unwrap();
+    log.store.save_vote(&Vote::new(2, 1)).await.unwrap();
+    log.close();
+    let disk = Disk::open(dir.path(), &owner()).unwrap();
+    let mut writes = disk::Writes::default();
+    writes.truncate_from(0);
+    writes.append(&entries(1, 0..4));
+    writes.append(&entries(1, 6..10));
+    disk.write(writes).unwrap();
+    drop(disk);
+    let mut log = Log::open(dir.path());
+    let error = log.store.try_get_log_entries(0..10).await.unwrap_err();
+    assert!(error.to_string().contains("corrupted"), "{error}");
+    log.close();
+}

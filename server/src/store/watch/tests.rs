@@ -1,0 +1,219 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use barge_proto::v1::{Namespace, ObjectMeta, PodRecord};
+use barge_state::Stored;
+use futures::FutureExt;
+use proptest::prelude::*;
+
+use super::*;
+
+fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
+    Some(ObjectMeta {
+        name: name.into(),
+        namespace: namespace.into(),
+        uid: format!("{namespace}/{name}"),
+        ..ObjectMeta::default()
+    })
+}
+
+fn pod(revision: u64, namespace: &str, before: Option<&str>, after: &str) -> Changed {
+    let record = |node: &str| {
+        Stored::Pod(Arc::new(PodRecord {
+            metadata: meta(namespace, "p"),
+            node_uid: node.into(),
+            ..PodRecord::default()
+        }))
+    };
+    Changed {
+        revision,
+        before: before.map(record),
+        after: Some(record(after)),
+        template: None,
+    }
+}
+
+fn namespace(revision: u64) -> Changed {
+    let record = Namespace {
+        metadata: meta("", "n"),
+        ..Namespace::default()
+    };
+    Changed {
+        revision,
+        before: None,
+        after: Some(Stored::Namespace(Arc::new(record))),
+        template: None,
+    }
+}
+
+fn hub() -> Arc<Hub> {
+    Arc::new(Hub::new(64 << 20, 1_000_000))
+}
+
+/// Everything there is for a watch at the moment.
+fn drain(watch: &mut Watch) -> Result<Vec<u64>, Lagged> {
+    let mut seen = Vec::new();
+    loop {
+        // Long stretches yield in between.
+        let next = (0..100).find_map(|_| watch.next().now_or_never());
+        match next {
+            Some(changes) => seen.extend(changes?.iter().map(|change| change.revision)),
+            None => return Ok(seen),
+        }
+    }
+}
+
+#[test]
+fn a_change_reaches_those_it_concerns() {
+    let hub = hub();
+    let scope = |kinds: &[RecordKind], namespace: Option<&str>, node: Option<&str>| Scope {
+        kinds: kinds.to_vec(),
+        namespace: namespace.map(str::to_owned),
+        node: node.map(str::to_owned),
+    };
+    let pods = &[RecordKind::Pod];
+    let mut all = hub.watch(0, Scope::all()).unwrap();
+    let mut in_a = hub.watch(0, scope(pods, Some("a"), None)).unwrap();
+    let mut on_1 = hub.watch(0, scope(pods, None, Some("1"))).unwrap();
+    let mut on_1_in_a = hub.watch(0, scope(pods, Some("a"), Some("1"))).unwrap();
+    let mut services = hub.watch(0, Scope::kinds([RecordKind::Service])).unwrap();
+    hub.applied(vec![
+        pod(1, "a", None, ""),
+        pod(2, "b", Some(""), "1"),
+        namespace(3),
+    ]);
+    hub.applied(vec![
+        pod(4, "a", Some("1"), "2"),
+        pod(5, "a", Some("2"), "2"),
+    ]);
+    assert_eq!(drain(&mut all).unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(drain(&mut in_a).unwrap(), [1, 4, 5]);
+    assert_eq!(
+        drain(&mut on_1).unwrap(),
+        [2, 4],
+        "also when it leaves the node"
+    );
+    assert_eq!(drain(&mut on_1_in_a).unwrap(), [4]);
+    assert_eq!(drain(&mut services).unwrap(), [0; 0]);
+    assert_eq!(services.progress(), 5, "nothing up to here concerned it");
+}
+
+#[test]
+fn a_burst_is_caught_up_from_the_history() {
+    let hub = hub();
+    let mut watch = hub.watch(0, Scope::all()).unwrap();
+    let count = 5 * QUEUE as u64;
+    for revision in 1..=count {
+        hub.applied(vec![namespace(revision)]);
+    }
+    assert!(
+        hub.lock()
+            .watchers
+            .values()
+            .all(|watcher| watcher.queue.len() <= QUEUE)
+    );
+    assert!(watch.progress() < count);
+    assert_eq!(drain(&mut watch).unwrap(), (1..=count).collect::<Vec<_>>());
+    hub.applied(vec![namespace(count + 1)]);
+    assert_eq!(drain(&mut watch).unwrap(), [count + 1]);
+}
+
+#[test]
+fn slower_than_the_history_means_lost() {
+    let hub = Arc::new(Hub::new(1 << 20, 100));
+    let mut watch = hub.watch(0, Scope::all()).unwrap();
+    for revision in 1..=1000 {
+        hub.applied(vec![namespace(revision)]);
+    }
+    // What was queued for it is still given, in order; then there is a gap.
+    assert_eq!(drain(&mut watch), Err(Lagged));
+    assert_eq!(
+        hub.watch(1, Scope::all()).err(),
+        Some(Expired { floor: 900 })
+    );
+    let mut resumed = hub.watch(990, Scope::all()).unwrap();
+    assert_eq!(
+        drain(&mut resumed).unwrap(),
+        (991..=1000).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_replaced_state_ends_watches_that_missed_it() {
+    let hub = hub();
+    hub.applied(vec![namespace(1)]);
+    let mut old = hub.watch(1, Scope::all()).unwrap();
+    let mut ahead = hub.watch(60, Scope::all()).unwrap();
+    hub.replaced(50);
+    assert_eq!(drain(&mut old), Err(Lagged));
+    hub.applied(vec![namespace(60), namespace(61)]);
+    assert_eq!(
+        drain(&mut ahead).unwrap(),
+        [61],
+        "what it has seen elsewhere is not repeated"
+    );
+    assert!(hub.watch(49, Scope::all()).is_err());
+}
+
+#[test]
+fn nothing_of_a_watch_remains() {
+    let hub = hub();
+    let node = Scope {
+        node: Some("1".into()),
+        ..Scope::kinds([RecordKind::Pod])
+    };
+    let watches = [
+        hub.watch(0, Scope::all()).unwrap(),
+        hub.watch(0, node).unwrap(),
+    ];
+    assert_eq!(hub.len(), 2);
+    drop(watches);
+    assert!(hub.is_empty());
+    assert!(hub.lock().index.is_empty());
+}
+
+proptest! {
+    /// However writes, reads and new watches interleave, each watch sees exactly what it is about, in order.
+    #[test]
+    fn ordered_and_without_gaps(steps in proptest::collection::vec((0u8..4, 0u64..40, 0usize..3), 1..200)) {
+        let hub = hub();
+        let namespaces = ["a", "b", "c"];
+        let mut log: Vec<(u64, usize)> = Vec::new();
+        let mut watches: Vec<(Watch, u64, usize, Vec<u64>)> = Vec::new();
+        for (step, count, which) in steps {
+            match step {
+                0 => {
+                    let start = log.len() as u64 + 1;
+                    let changes: Vec<_> = (start..start + count * 10)
+                        .map(|revision| (revision, (revision as usize + which) % 3))
+                        .collect();
+                    log.extend(&changes);
+                    hub.applied(
+                        changes.iter().map(|(r, n)| pod(*r, namespaces[*n], None, "")).collect(),
+                    );
+                }
+                1 => {
+                    let after = count.min(log.len() as u64);
+                    let scope = Scope {
+                        namespace: Some(namespaces[which].into()),
+                        ..Scope::kinds([RecordKind::Pod])
+                    };
+                    // The history may have dropped it.
+                    if let Ok(watch) = hub.watch(after, scope) {
+                        watches.push((watch, after, which, Vec::new()));
+                    }
+                }
+                _ => for (watch, _, _, seen) in &mut watches {
+                    if let Some(changes) = watch.next().now_or_never() {
+                        seen.extend(changes.unwrap().iter().map(|change| change.revision));
+                    }
+                },
+            }
+        }
+        for (mut watch, after, which, mut seen) in watches {
+            seen.extend(drain(&mut watch).unwrap());
+            let expected: Vec<_> =
+                log.iter().filter(|(r, n)| *r > after && *n == which).map(|(r, _)| *r).collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

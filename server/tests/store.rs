@@ -1,0 +1,15 @@
+//! Managers in one process, with real files and real connections on loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "store/harness.rs"]
+mod harness;
+
+#[path = "store/single.rs"]
+mod single;
+
+#[path = "store/cluster.rs"]
+mod cluster;
+
+#[path = "store/partition.rs"]
+mod partition;

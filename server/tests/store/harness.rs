@@ -1,0 +1,413 @@
+//! A cluster of managers whose connections can be cut and whose folders survive them.
+
+use std::{
+    collections::HashMap,
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use barge_proto::v1::{
+    self, Change, Namespace, ObjectMeta, Outcome, Precondition, Record, RecordRef, Transaction,
+    precondition::Must,
+};
+use barge_server::{
+    raft::{Connect, types::Node},
+    store::{OpenError, Options, Store, StoreError},
+};
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Endpoint, Uri};
+
+/// Nothing here takes this long unless it is broken.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until a condition holds.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let poll = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(DEADLINE, poll).await {
+        Ok(value) => value,
+        Err(_) => panic!("not in time: {what}"),
+    }
+}
+
+/// Runs a future that must not take long.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("not in time: {what}"),
+    }
+}
+
+/// The network between managers: connections of a manager that is cut off break, and no new ones come about.
+#[derive(Clone, Default)]
+pub struct Network(Arc<Mutex<HashMap<u64, Port>>>);
+
+#[derive(Default)]
+struct Port {
+    cut: CancellationToken,
+    /// How often it tried in vain to connect to somebody.
+    attempts: usize,
+    /// How often somebody tried in vain to connect to it.
+    asked: usize,
+}
+
+impl Network {
+    fn token(&self, id: u64) -> CancellationToken {
+        self.0.lock().unwrap().entry(id).or_default().cut.clone()
+    }
+
+    /// How often a manager that was cut off has tried to connect to somebody.
+    pub fn attempts(&self, id: u64) -> usize {
+        self.0.lock().unwrap().entry(id).or_default().attempts
+    }
+
+    /// How often somebody has tried to connect to a manager that was cut off.
+    pub fn asked(&self, id: u64) -> usize {
+        self.0.lock().unwrap().entry(id).or_default().asked
+    }
+
+    pub fn cut(&self, id: u64) {
+        self.token(id).cancel();
+    }
+
+    pub fn heal(&self, id: u64) {
+        self.0.lock().unwrap().insert(id, Port::default());
+    }
+
+    fn connect(&self, from: u64, addresses: Addresses) -> Connect {
+        let network = self.clone();
+        Arc::new(move |address: &str| {
+            let to = addresses.lock().unwrap().get(address).copied().unwrap_or(0);
+            let (network, address) = (network.clone(), address.to_owned());
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+                .connect_timeout(Duration::from_millis(500));
+            Ok(
+                endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                    let (ids, network) = ((from, to), network.clone());
+                    let (from, to) = (network.token(from), network.token(to));
+                    let address = address.clone();
+                    async move {
+                        let count = |id, add: fn(&mut Port)| {
+                            add(network.0.lock().unwrap().entry(id).or_default());
+                        };
+                        if from.is_cancelled() {
+                            count(ids.0, |port| port.attempts += 1);
+                        }
+                        if to.is_cancelled() {
+                            count(ids.1, |port| port.asked += 1);
+                        }
+                        if from.is_cancelled() || to.is_cancelled() {
+                            return Err(std::io::Error::other("cut off"));
+                        }
+                        let mut remote = TcpStream::connect(&address).await?;
+                        remote.set_nodelay(true)?;
+                        let (local, mut inner) = tokio::io::duplex(1 << 20);
+                        tokio::spawn(async move {
+                            tokio::select! {
+                                () = from.cancelled() => {}
+                                () = to.cancelled() => {}
+                                _ = tokio::io::copy_bidirectional(&mut inner, &mut remote) => {}
+                            }
+                        });
+                        Ok(TokioIo::new(local))
+                    }
+                })),
+            )
+        })
+    }
+}
+
+/// Who is where; a manager that moves is found by those that run already.
+type Addresses = Arc<Mutex<HashMap<String, u64>>>;
+
+/// One manager.
+pub struct Manager {
+    pub id: u64,
+    pub store: Store,
+    server: CancellationToken,
+}
+
+impl Manager {
+    /// As if its process was killed: nothing is handed over, and nothing is answered any more.
+    pub async fn kill(self, network: &Network) {
+        network.cut(self.id);
+        self.server.cancel();
+        self.store.abandon().await;
+    }
+}
+
+/// Managers 1 to n, their folders and the network between them.
+pub struct Cluster {
+    pub network: Network,
+    folders: Vec<TempDir>,
+    /// Folders that some use instead.
+    copies: HashMap<u64, PathBuf>,
+    addresses: Addresses,
+    pub managers: HashMap<u64, Manager>,
+    snapshot_log_bytes: u64,
+}
+
+impl Cluster {
+    /// Folders and addresses for so many managers; none runs yet.
+    pub async fn new(size: u64) -> Self {
+        let mut addresses = HashMap::new();
+        let mut listeners = Vec::new();
+        for id in 1..=size {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.insert(listener.local_addr().unwrap().to_string(), id);
+            listeners.push(listener);
+        }
+        Self {
+            network: Network::default(),
+            copies: HashMap::new(),
+            folders: (0..size).map(|_| tempfile::tempdir().unwrap()).collect(),
+            addresses: Arc::new(Mutex::new(addresses)),
+            managers: HashMap::new(),
+            snapshot_log_bytes: 64 << 20,
+        }
+    }
+
+    pub fn snapshot_log_bytes(mut self, bytes: u64) -> Self {
+        self.snapshot_log_bytes = bytes;
+        self
+    }
+
+    /// All managers run and vote.
+    pub async fn started(mut self) -> Self {
+        let ids: Vec<u64> = (1..=self.folders.len() as u64).collect();
+        for id in &ids {
+            self.start(*id).await;
+        }
+        self.store(1).bootstrap().await.unwrap();
+        for id in &ids[1..] {
+            let node = Node {
+                address: self.address(*id),
+                uid: format!("uid-{id}"),
+            };
+            soon("a member is added", self.store(1).add_member(*id, node))
+                .await
+                .unwrap();
+        }
+        for manager in self.managers.values() {
+            eventually("everybody knows the voters", async || {
+                let members = manager.store.status().members;
+                (members.iter().filter(|member| member.voter).count() == ids.len()).then_some(())
+            })
+            .await;
+        }
+        self
+    }
+
+    pub fn address(&self, id: u64) -> String {
+        let addresses = self.addresses.lock().unwrap();
+        addresses
+            .iter()
+            .find(|(_, of)| **of == id)
+            .unwrap()
+            .0
+            .clone()
+    }
+
+    pub fn folder(&self, id: u64) -> PathBuf {
+        let own = || self.folders[id as usize - 1].path().join("raft");
+        self.copies.get(&id).cloned().unwrap_or_else(own)
+    }
+
+    /// Its next start is from this copy of its folder.
+    pub fn restore(&mut self, id: u64, copy: &Path) {
+        self.copies.insert(id, copy.to_owned());
+    }
+
+    pub fn options(&self, id: u64) -> Options {
+        let mut options = Options::new(
+            self.folder(id),
+            "cluster".into(),
+            id,
+            self.address(id),
+            format!("uid-{id}"),
+            self.network.connect(id, self.addresses.clone()),
+        );
+        options.snapshot_log_bytes = self.snapshot_log_bytes;
+        options
+    }
+
+    /// Starts a manager on what is in its folder.
+    pub async fn start(&mut self, id: u64) {
+        self.network.heal(id);
+        let options = self.options(id);
+        // The database of a manager that was killed is closed when its last task has gone.
+        let store = eventually("the folder is free", async || {
+            match Store::open(options.clone()).await {
+                Ok(store) => Some(store),
+                Err(OpenError::Storage(error)) if error.to_string().contains("lock") => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
+        let address = self.address(id);
+        let listener = eventually("the address is free", async || {
+            TcpListener::bind(&address).await.ok()
+        })
+        .await;
+        let server = CancellationToken::new();
+        let serve = tonic::transport::Server::builder()
+            .add_service(store.service().into_server())
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let stopped = server.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                result = serve => result.unwrap(),
+                () = stopped.cancelled() => {}
+            }
+        });
+        self.managers.insert(id, Manager { id, store, server });
+    }
+
+    pub async fn kill(&mut self, id: u64) {
+        let manager = self.managers.remove(&id).unwrap();
+        manager.kill(&self.network).await;
+    }
+
+    pub fn store(&self, id: u64) -> Store {
+        self.managers[&id].store.clone()
+    }
+
+    /// The manager that leads and is believed to by all that are not cut off.
+    pub async fn leader(&self) -> u64 {
+        eventually("a leader", async || {
+            let running: Vec<_> = self
+                .managers
+                .values()
+                .filter(|manager| !self.network.token(manager.id).is_cancelled())
+                .map(|manager| manager.store.leadership().borrow().clone())
+                .collect();
+            let leader = running.first()?.leader.as_ref()?.0;
+            running
+                .iter()
+                .all(|known| known.leader.as_ref().is_some_and(|(id, _)| *id == leader))
+                .then_some(leader)
+                .filter(|id| !self.network.token(*id).is_cancelled())
+        })
+        .await
+    }
+
+    /// The leader, when `not` may not know of it yet.
+    pub async fn leader_without(&self, not: u64) -> u64 {
+        eventually("a leader", async || {
+            let managers = self.managers.values().filter(|manager| manager.id != not);
+            managers
+                .filter(|manager| manager.store.leadership().borrow().is_leader)
+                .map(|manager| manager.id)
+                .next()
+        })
+        .await
+    }
+
+    /// Its next start is at another address.
+    pub async fn move_to_another_address(&mut self, id: u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut addresses = self.addresses.lock().unwrap();
+        addresses.retain(|_, of| *of != id);
+        addresses.insert(listener.local_addr().unwrap().to_string(), id);
+    }
+
+    /// Some manager that follows.
+    pub async fn follower(&self) -> u64 {
+        let leader = self.leader().await;
+        *self.managers.keys().find(|id| **id != leader).unwrap()
+    }
+
+    /// Writes through whoever leads until it is acknowledged.
+    pub async fn write(&self, name: &str) -> Outcome {
+        eventually("a write", async || {
+            let leader = self.leader().await;
+            match self
+                .managers
+                .get(&leader)?
+                .store
+                .propose(create(name))
+                .await
+            {
+                Ok(outcome) => Some(outcome),
+                Err(StoreError::NotLeader { .. } | StoreError::NoQuorum) => None,
+                // It may be there already; creating it again is refused then, which tells as much.
+                Err(StoreError::Unknown) => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await
+    }
+}
+
+/// Creates a namespace; refused when it exists.
+pub fn create(name: &str) -> Transaction {
+    create_with(name, 0)
+}
+
+/// Creates a namespace of about so many bytes.
+pub fn create_with(name: &str, bytes: usize) -> Transaction {
+    let namespace = Namespace {
+        metadata: Some(ObjectMeta {
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            annotations: [("filler".to_owned(), "x".repeat(bytes))].into(),
+            ..ObjectMeta::default()
+        }),
+        ..Namespace::default()
+    };
+    let record = v1::record::Record::Namespace(namespace);
+    Transaction {
+        id: name.as_bytes().to_vec(),
+        principal: "admin/test".into(),
+        time: Some(v1::Time {
+            seconds: 1_700_000_000,
+            nanos: 0,
+        }),
+        preconditions: vec![Precondition {
+            target: Some(RecordRef {
+                kind: 1,
+                name: name.into(),
+                ..RecordRef::default()
+            }),
+            must: Some(Must::Absent(true)),
+        }],
+        changes: vec![Change {
+            change: Some(v1::change::Change::Put(Record {
+                record: Some(record),
+            })),
+        }],
+        ..Transaction::default()
+    }
+}
+
+/// Whether a manager has applied the creation of a namespace.
+pub fn has(store: &Store, name: &str) -> bool {
+    store.read(|state| state.get::<Namespace>("", name).is_some())
+}
+
+/// A copy of a folder as a power cut would leave it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Connections that break, leadership that moves, members that come and go.
+
+use std::time::Duration;
+
+use barge_server::{
+    raft::types::Node,
+    store::{MemberError, StoreError},
+};
+
+use crate::harness::{Cluster, create, eventually, has, soon};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_cut_off_disturbs_nobody() {
+    let cluster = Cluster::new(3).await.started().await;
+    let leader = cluster.leader().await;
+    let away = cluster.follower().await;
+    let term = cluster.store(leader).status().term;
+    cluster.network.cut(away);
+    let store = cluster.store(away);
+    // It asks for votes again and again.
+    eventually("elections", async || {
+        (cluster.network.attempts(away) > 20).then_some(())
+    })
+    .await;
+    cluster.write("meanwhile").await;
+    // Each of its elections asks two others; a leader that does not wait between attempts asks thousands of times.
+    let (asked, attempts) = (cluster.network.asked(away), cluster.network.attempts(away));
+    assert!(
+        asked < 50 * attempts,
+        "{asked} attempts to reach it while it made {attempts}"
+    );
+    cluster.network.heal(away);
+    let reads = eventually("it reads again", async || store.read_index().await.ok());
+    reads.await;
+    assert!(has(&store, "meanwhile"));
+    for manager in cluster.managers.values() {
+        assert_eq!(manager.store.status().term, term, "manager {}", manager.id);
+    }
+    assert_eq!(cluster.leader().await, leader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_cut_off_neither_writes_nor_reads() {
+    let cluster = Cluster::new(3).await.started().await;
+    let old = cluster.leader().await;
+    let store = cluster.store(old);
+    cluster.write("before").await;
+    cluster.network.cut(old);
+    let (write, read) = tokio::join!(
+        store.propose_within(create("in the dark"), Duration::from_secs(2)),
+        store.read_index(),
+    );
+    let error = write.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Unknown | StoreError::NoQuorum),
+        "{error}"
+    );
+    assert_eq!(read.unwrap_err(), StoreError::NoQuorum);
+    let new = cluster.leader().await;
+    assert_ne!(new, old);
+    cluster.write("meanwhile").await;
+    cluster.network.heal(old);
+    eventually("it reads again", async || store.read_index().await.ok()).await;
+    assert!(has(&store, "meanwhile"));
+    assert!(!has(&store, "in the dark"), "nobody else has ever seen it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over_without_an_election_by_timeout() {
+    let cluster = Cluster::new(3).await.started().await;
+    for _ in 0..5 {
+        let old = cluster.leader().await;
+        cluster.write(&format!("before-{old}")).await;
+        let to = cluster
+            .store(old)
+            .hand_over()
+            .await
+            .unwrap()
+            .expect("somebody took over");
+        assert_ne!(to, old);
+        assert_eq!(cluster.leader().await, to);
+        cluster.write(&format!("after-{to}")).await;
+    }
+    let only = Cluster::new(1).await.started().await;
+    assert_eq!(
+        only.store(1).hand_over().await.unwrap(),
+        None,
+        "there is nobody else"
+    );
+    only.write("still").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_and_go() {
+    let mut cluster = Cluster::new(4).await;
+    for id in 1..=4 {
+        cluster.start(id).await;
+    }
+    cluster.store(1).bootstrap().await.unwrap();
+    cluster.store(1).propose(create("first")).await.unwrap();
+    let node = |cluster: &Cluster, id| Node {
+        address: cluster.address(id),
+        uid: format!("uid-{id}"),
+    };
+    for id in [2, 3, 4, 3] {
+        let leader = cluster.store(1);
+        let added = leader.add_member(id, node(&cluster, id));
+        soon("a member is added", added).await.unwrap();
+    }
+    let voters = |cluster: &Cluster| {
+        let members = cluster.store(2).status().members;
+        let mut voters: Vec<_> = members
+            .iter()
+            .filter(|member| member.voter)
+            .map(|member| member.id)
+            .collect();
+        voters.sort_unstable();
+        voters
+    };
+    eventually("four voters", async || {
+        (voters(&cluster) == [1, 2, 3, 4]).then_some(())
+    })
+    .await;
+    cluster.store(4).read_index().await.unwrap();
+    assert!(has(&cluster.store(4), "first"));
+
+    let leader = cluster.leader().await;
+    let error = cluster
+        .store(cluster.follower().await)
+        .remove_member(4)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, MemberError::Store(StoreError::NotLeader { .. })),
+        "{error}"
+    );
+    cluster.store(leader).remove_member(4).await.unwrap();
+    cluster.store(leader).remove_member(4).await.unwrap();
+    cluster.kill(4).await;
+
+    // The leader removes itself, and somebody else goes on.
+    cluster.store(1).remove_member(1).await.unwrap();
+    cluster.kill(1).await;
+    cluster.write("without the first").await;
+    eventually("two voters", async || {
+        (voters(&cluster) == [2, 3]).then_some(())
+    })
+    .await;
+
+    let leader = cluster.leader().await;
+    let other = 5 - leader;
+    cluster.store(leader).remove_member(other).await.unwrap();
+    let error = cluster
+        .store(leader)
+        .remove_member(leader)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, MemberError::LastVoter(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_comes_back_with_another_address() {
+    let mut cluster = Cluster::new(3).await.started().await;
+    let moved = cluster.follower().await;
+    cluster.kill(moved).await;
+    cluster.move_to_another_address(moved).await;
+    cluster.start(moved).await;
+    let leader = cluster.store(cluster.leader_without(moved).await);
+    let node = Node {
+        address: cluster.address(moved),
+        uid: format!("uid-{moved}"),
+    };
+    leader.add_member(moved, node).await.unwrap();
+    cluster.write("after the move").await;
+    let store = cluster.store(moved);
+    soon("a read", store.read_index()).await.unwrap();
+    assert!(has(&store, "after the move"));
+}

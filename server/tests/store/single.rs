@@ -1,0 +1,93 @@
+//! One manager.
+
+use barge_server::store::{Scope, StoreError};
+
+use crate::harness::{Cluster, create, create_with, has, soon};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bootstraps_writes_reads_and_restarts() {
+    let mut cluster = Cluster::new(1).await.started().await;
+    let store = cluster.store(1);
+    let outcome = store.propose(create("a")).await.unwrap();
+    assert_eq!(outcome.refusal, None);
+    assert!(has(&store, "a"), "it is applied when it is acknowledged");
+    store.read_index().await.unwrap();
+    let again = store.propose(create("a")).await.unwrap();
+    assert!(again.refusal.is_some(), "a refusal is a normal answer");
+    let (revision, term) = (store.status().revision, store.status().term);
+    drop(store);
+
+    cluster.kill(1).await;
+    cluster.start(1).await;
+    let store = cluster.store(1);
+    soon("reads after a restart", store.read_index())
+        .await
+        .unwrap();
+    assert!(has(&store, "a"));
+    assert_eq!(store.status().revision, revision);
+    assert!(
+        store.status().term > term,
+        "a restarted leader goes on in a new term only"
+    );
+    store.bootstrap().await.unwrap();
+    cluster.write("b").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_from_any_revision_that_is_kept() {
+    let cluster = Cluster::new(1).await.started().await;
+    let store = cluster.store(1);
+    let first = store.propose(create("a")).await.unwrap().revision;
+    let mut all = store.watch(0, Scope::all()).unwrap();
+    let mut later = store.watch(first, Scope::all()).unwrap();
+    let second = store.propose(create("b")).await.unwrap().revision;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&"b".to_owned()) {
+        let changes = soon("changes", all.next()).await.unwrap();
+        seen.extend(changes.iter().map(|change| change.name().to_owned()));
+    }
+    assert_eq!(seen, ["a", "b"]);
+    let changes = soon("changes", later.next()).await.unwrap();
+    assert_eq!(
+        changes
+            .iter()
+            .map(|change| change.name())
+            .collect::<Vec<_>>(),
+        ["b"]
+    );
+    assert_eq!(later.progress(), second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_what_cannot_be_one_entry() {
+    let cluster = Cluster::new(1).await.started().await;
+    let error = cluster
+        .store(1)
+        .propose(create_with("big", 3 << 20))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+    cluster.write("small").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_the_folder_of_another_cluster() {
+    let mut cluster = Cluster::new(1).await.started().await;
+    cluster.kill(1).await;
+    let mut options = cluster.options(1);
+    options.cluster_id = "another".into();
+    let error = crate::harness::eventually("the folder is free", async || {
+        let error = barge_server::store::Store::open(options.clone())
+            .await
+            .err()
+            .unwrap();
+        (!error.to_string().contains("lock")).then_some(error)
+    })
+    .await;
+    assert!(
+        error
+            .to_string()
+            .contains("belongs to manager 1 of cluster cluster"),
+        "{error}"
+    );
+}
