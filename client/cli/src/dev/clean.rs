@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     folder::{Cluster, Folder, NodePaths},
     machine, network,
-    process::Process,
+    process::{self, Process},
 };
 
 /// Ends everything that `up` started and removes everything that it made.
@@ -25,17 +25,17 @@ pub fn run(dir: &Path) -> Result<()> {
         return folder.clear();
     };
 
-    end(&cluster, "agent-")?;
+    end(&cluster, dir, "agent-", "barge-agent")?;
     for number in 1..=cluster.agents {
         machine::end_containers(&cluster, &NodePaths::new(dir, number), number)?;
     }
-    end(&cluster, "containerd-")?;
+    end(&cluster, dir, "containerd-", "containerd")?;
     for number in 1..=cluster.agents {
         machine::end_leftovers(&cluster, &NodePaths::new(dir, number), number)?;
     }
     // Managers last, so that what agents say on their way out is heard; all at once, there is nobody to hand over to.
-    end(&cluster, "manager-")?;
-    end(&cluster, "registry")?;
+    end(&cluster, dir, "manager-", "barge-server")?;
+    end(&cluster, dir, "registry", "docker-registry")?;
     machine::unmount_below(dir)?;
     for number in 1..=cluster.agents {
         network::remove_link(&cluster.link(number))?;
@@ -50,14 +50,19 @@ pub fn run(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All of them at once, then one by one until each is gone.
-fn end(cluster: &Cluster, prefix: &str) -> Result<()> {
-    let ours = || {
-        cluster
-            .processes
-            .iter()
-            .filter(|process| process.name.starts_with(prefix))
-    };
-    ours().try_for_each(Process::terminate)?;
-    ours().try_for_each(Process::end)
+/// Ends the processes that were written down, all at once, then those of the program that work on the folder: what they
+/// started themselves, and one that was started when `up` was killed.
+fn end(cluster: &Cluster, dir: &Path, prefix: &str, program: &str) -> Result<()> {
+    let mut ours: Vec<_> = cluster
+        .processes
+        .iter()
+        .filter(|process| process.name.starts_with(prefix))
+        .cloned()
+        .collect();
+    ours.iter().try_for_each(Process::terminate)?;
+    ours.extend(process::of_program(
+        program,
+        &format!("{}/", dir.display()),
+    )?);
+    ours.iter().try_for_each(Process::end)
 }

@@ -4,6 +4,8 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -11,6 +13,10 @@ use barge_client::files;
 use serde::{Deserialize, Serialize};
 
 use super::process::Process;
+
+/// How long another `barge dev` on the same folder may take to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Folders outside of the cluster's own that starting containers makes; those that were not there go with the cluster.
 const SHARED: &[&str] = &[
@@ -58,16 +64,23 @@ impl Folder {
         files::create_private_dir(dir).with_context(|| format!("make {}", dir.display()))?;
         let path = dir.join("lock");
         let lock = File::create(&path).with_context(|| format!("open {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                dir: dir.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => {
-                bail!("another `barge dev` works on {}", dir.display())
-            }
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("lock {}", path.display()))
+        let begin = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => {
+                    return Ok(Self {
+                        dir: dir.to_owned(),
+                        _lock: lock,
+                    });
+                }
+                // One that was just killed holds it until it is gone.
+                Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) => {
+                    bail!("another `barge dev` works on {}", dir.display())
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("lock {}", path.display()));
+                }
             }
         }
     }

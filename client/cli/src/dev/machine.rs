@@ -80,7 +80,7 @@ pub fn end_containers(cluster: &Cluster, paths: &NodePaths, number: u8) -> Resul
             ctr(&["containers", "delete", id])?;
         }
     }
-    for carrier in process::with_words("barge-agent", &data)? {
+    for carrier in process::of_program("barge-agent", &data)? {
         carrier.end()?;
     }
     Ok(())
@@ -89,7 +89,7 @@ pub fn end_containers(cluster: &Cluster, paths: &NodePaths, number: u8) -> Resul
 /// Ends what containerd left: shims, and containers that it could not be asked to end.
 pub fn end_leftovers(cluster: &Cluster, paths: &NodePaths, number: u8) -> Result<()> {
     let socket = paths.socket().display().to_string();
-    for shim in process::with_words("containerd-shim", &socket)? {
+    for shim in process::of_program("containerd-shim", &socket)? {
         shim.end()?;
     }
     for folder in cgroups(&cluster.cgroup(number))? {

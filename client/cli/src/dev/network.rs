@@ -1,10 +1,41 @@
 //! The nodes' network: a bridge on the host, and per node a namespace with a cable to it.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs, io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{folder::Cluster, process::run};
+
+/// How long another `up` may take to choose its network.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Held while a network is chosen and its bridge is made, so that two clusters do not choose the same one. It is an
+/// abstract socket: the kernel knows it on the whole machine, and forgets it when its holder dies.
+pub fn exclusive() -> Result<UnixListener> {
+    let name = SocketAddr::from_abstract_name("barge-dev-network")?;
+    let begin = Instant::now();
+    loop {
+        match UnixListener::bind_addr(&name) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error.into()),
+            Err(_) if begin.elapsed() > PATIENCE => {
+                bail!("another `barge dev up` has been choosing its network for too long")
+            }
+            Err(_) => thread::sleep(POLL),
+        }
+    }
+}
 
 /// The first three bytes of the network to use: as asked, or the first that no address of this machine is in.
 pub fn choose(subnet: Option<&str>) -> Result<String> {

@@ -99,8 +99,9 @@ impl Process {
     }
 }
 
-/// The processes whose command line has both words; how to find what our own children started.
-pub fn with_words(first: &str, second: &str) -> Result<Vec<Process>> {
+/// The processes of a program (or of those whose name begins like it) with a text in their arguments; how to find what
+/// our own children started, and what was started but not written down.
+pub fn of_program(program: &str, argument: &str) -> Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("list processes")? {
         let entry = entry.context("list processes")?;
@@ -115,17 +116,25 @@ pub fn with_words(first: &str, second: &str) -> Result<Vec<Process>> {
         let Ok(line) = fs::read(entry.path().join("cmdline")) else {
             continue;
         };
-        let line = String::from_utf8_lossy(&line);
-        let has = |word: &str| line.split('\0').any(|argument| argument.contains(word));
-        if let (true, true, Some(stat)) = (has(first), has(second), stat(pid)) {
+        if !is_of(&String::from_utf8_lossy(&line), program, argument) {
+            continue;
+        }
+        if let Some(stat) = stat(pid) {
             found.push(Process {
-                name: first.to_owned(),
+                name: program.to_owned(),
                 pid,
                 start: stat.start,
             });
         }
     }
     Ok(found)
+}
+
+/// Whether a command line is the program's and has the argument. Somebody who reads a log of the cluster is not meant.
+fn is_of(line: &str, program: &str, argument: &str) -> bool {
+    let mut words = line.split('\0');
+    let name = words.next().unwrap_or_default().rsplit('/').next();
+    name.is_some_and(|name| name.starts_with(program)) && words.any(|word| word.contains(argument))
 }
 
 /// Kills every process of a cgroup, and returns when the list is empty.
@@ -192,6 +201,22 @@ fn stat(pid: i32) -> Option<Stat> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_program_itself_is_meant() {
+        let is = |line: &str| is_of(line, "containerd", "/tmp/dev/");
+        assert!(is(
+            "/usr/bin/containerd\0--config\0/tmp/dev/agents/1/containerd.toml\0"
+        ));
+        assert!(is(
+            "/usr/bin/containerd-shim-runc-v2\0-address\0/tmp/dev/agents/1/x.sock\0"
+        ));
+        assert!(!is(
+            "containerd\0--config\0/tmp/dev2/agents/1/containerd.toml\0"
+        ));
+        assert!(!is("tail\0-f\0/tmp/dev/logs/containerd-1.log\0"));
+        assert!(!is(""));
+    }
 
     #[test]
     fn a_process_is_known_by_its_start_and_ends() {

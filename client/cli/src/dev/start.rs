@@ -13,6 +13,7 @@ use barge_client::{
     Client, ClientOptions, Selection,
     config::{Config, Context},
     files,
+    token::Token,
     v1::{CreateTokenRequest, Kind, Role, object},
 };
 
@@ -57,7 +58,7 @@ impl Starter<'_> {
         if (2..=count).all(|number| self.is_alive(&format!("manager-{number}"))) {
             return Ok(());
         }
-        let token = self.token(Role::Manager, u32::from(count)).await?;
+        let token = self.token(Role::Manager, u32::from(count) - 1).await?;
         let to = self.cluster.manager(1);
         for number in 2..=count {
             self.manager(
@@ -80,7 +81,7 @@ impl Starter<'_> {
             }
         })
         .await?;
-        remove(&token)
+        self.discard(&token).await
     }
 
     /// The registry that stands in for docker.io; returns when it listens.
@@ -150,7 +151,7 @@ impl Starter<'_> {
             }
         })
         .await?;
-        remove(&token)
+        self.discard(&token).await
     }
 
     fn agent(&mut self, number: u8, paths: &NodePaths, token: &Path) -> Result<()> {
@@ -188,8 +189,10 @@ impl Starter<'_> {
         files::create_private_dir(&dir)?;
         let mut command = Command::new(program("barge-server"));
         command.arg("run").arg("--data-dir").arg(dir);
+        // Only on the cluster's own network: another one on this machine uses the same ports.
+        let address = self.cluster.manager(number);
         command
-            .args(["--advertise", &self.cluster.manager(number)])
+            .args(["--advertise", &address, "--listen", &address])
             .args(flags);
         self.spawn(&format!("manager-{number}"), command)
     }
@@ -251,6 +254,16 @@ impl Starter<'_> {
         Ok(path)
     }
 
+    /// Makes a token useless that has done its work, and forgets it: a manager's opens everything.
+    async fn discard(&self, token: &Path) -> Result<()> {
+        let text = fs::read_to_string(token)?;
+        client(&self.admin())?
+            .revoke_token(&text.parse::<Token>()?.id)
+            .await
+            .context("revoke a join token")?;
+        fs::remove_file(token).with_context(|| format!("remove {}", token.display()))
+    }
+
     /// Waits until a process is ready; gives up when it ends, with the last thing it said.
     async fn until(
         &self,
@@ -299,11 +312,6 @@ pub fn client(admin: &Path) -> Result<Client> {
         Config::load(admin)?.context(None)?,
         ClientOptions::default(),
     )?)
-}
-
-/// A token is no longer of use.
-fn remove(token: &Path) -> Result<()> {
-    fs::remove_file(token).with_context(|| format!("remove {}", token.display()))
 }
 
 fn last_line(log: &Path) -> String {

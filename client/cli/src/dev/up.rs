@@ -16,6 +16,7 @@ use super::{
 pub async fn run(up: Up) -> Result<()> {
     let begin = Instant::now();
     let folder = Folder::open(&up.folder.path()?)?;
+    let choosing = network::exclusive()?;
     let (cluster, known) = match Folder::load(&folder.dir)? {
         Some(cluster) => {
             check_same(&up, &cluster)?;
@@ -43,6 +44,7 @@ pub async fn run(up: Up) -> Result<()> {
         cluster,
     };
     network::ensure_bridge(&starter.cluster)?;
+    drop(choosing);
     step(begin, "network");
     if starter.cluster.registry {
         starter.registry().await?;

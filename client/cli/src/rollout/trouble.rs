@@ -58,6 +58,9 @@ fn reasons(deployment: &Deployment, pods: &[Pod], events: &[Event]) -> Vec<Strin
             count(format!("{}: {}", event.reason, event.message.trim()));
         }
     }
+    if found.is_empty() {
+        found.extend(unready(pods).map(|text| (text, 1)));
+    }
     let mut reasons: Vec<_> = found.into_iter().collect();
     reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     reasons.truncate(REASONS);
@@ -66,6 +69,20 @@ fn reasons(deployment: &Deployment, pods: &[Pod], events: &[Event]) -> Vec<Strin
 
 fn uid(metadata: Option<&barge_client::v1::ObjectMeta>) -> &str {
     metadata.map_or("", |metadata| &metadata.uid)
+}
+
+/// The pods that are not ready, for want of a better reason.
+fn unready(pods: &[Pod]) -> impl Iterator<Item = String> + '_ {
+    let ready = |pod: &Pod| {
+        let conditions = pod.status.as_ref().map_or(&[][..], |s| &s.conditions);
+        conditions
+            .iter()
+            .any(|condition| condition.r#type == "Ready" && condition.status == "True")
+    };
+    pods.iter().filter(move |pod| !ready(pod)).map(|pod| {
+        let name = pod.metadata.as_ref().map_or("", |metadata| &metadata.name);
+        format!("pod {name}: {}", crate::output::pod_status(pod))
+    })
 }
 
 /// Why a pod is not placed, and why its containers wait or ended.
