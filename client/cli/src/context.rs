@@ -1,6 +1,6 @@
 //! From flags and environment to a client.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use barge_client::{
@@ -9,6 +9,9 @@ use barge_client::{
 };
 
 use crate::args::Connection;
+
+/// How long a person waits for managers that have no leader; an election takes a second.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Connection {
     /// A client for the cluster that the flags and the environment mean.
@@ -22,6 +25,10 @@ impl Connection {
         .context("no configuration: pass --config FILE, or set BARGE_CONFIG or HOME")?;
         let config = Config::load(&path)?;
         let context = config.context(self.context.as_deref())?;
-        Ok(Client::from_context(context, ClientOptions::default())?)
+        let options = ClientOptions {
+            deadline: PATIENCE,
+            ..ClientOptions::default()
+        };
+        Ok(Client::from_context(context, options)?)
     }
 }

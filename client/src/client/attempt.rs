@@ -78,7 +78,10 @@ impl Client {
             }
             let cause = error::cause(&status);
             tracing::debug!(manager = manager.address, cause, "try another manager");
-            tried.insert(manager.address.clone(), cause);
+            // A last attempt that was cut short says less than the one before it.
+            if limit == options.attempt_timeout || !tried.contains_key(&manager.address) {
+                tried.insert(manager.address.clone(), cause);
+            }
             managers.rotate(index);
             // One quick round over all managers, then with pauses.
             let wait = match number % managers.len() {

@@ -38,6 +38,12 @@ impl Starter<'_> {
     /// The first manager, which makes the cluster; returns when it leads.
     pub async fn bootstrap(&mut self) -> Result<()> {
         self.manager(1, &["--bootstrap"])?;
+        // After a crash of all of them the first is no majority: those that joined before need no token.
+        for number in 2..=self.cluster.managers {
+            if has_joined(&manager_dir(&self.folder.dir, number)) {
+                self.manager(number, &[])?;
+            }
+        }
         let admin = manager_dir(&self.folder.dir, 1).join("admin.toml");
         self.until("manager-1", "lead", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
@@ -294,6 +300,11 @@ impl Starter<'_> {
 /// The administrator's credential of the cluster in a folder; it knows every manager.
 pub fn admin(dir: &Path) -> PathBuf {
     dir.join("managers").join("admin.toml")
+}
+
+/// Whether a manager's data folder has an identity: then it takes part again without being admitted.
+fn has_joined(dir: &Path) -> bool {
+    dir.join("identity").join("identity.toml").exists()
 }
 
 fn is_ready(object: Option<&object::Kind>) -> bool {
