@@ -23,10 +23,18 @@ pub enum Cluster {
 pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
     let client = to.client()?;
     match cluster {
-        Cluster::Status => status(&client.status().await?, output::now()),
+        Cluster::Status => {
+            let mut answer = client.status().await?;
+            answer
+                .members
+                .sort_by_key(|one| one.member.as_ref().map_or(0, |member| member.raft_id));
+            status(&answer, output::now())
+        }
         Cluster::Members => {
             let mut table = Table::new(vec!["ADDRESS", "ID", "STATE", "ROLE", "UID"]);
-            for member in client.members().await? {
+            let mut members = client.members().await?;
+            members.sort_by_key(|member| member.raft_id);
+            for member in members {
                 table.push(vec![
                     member.address.clone(),
                     member.raft_id.to_string(),

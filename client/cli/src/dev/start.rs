@@ -317,12 +317,15 @@ fn is_ready(object: Option<&object::Kind>) -> bool {
         .any(|condition| condition.r#type == "Ready" && condition.status == "True")
 }
 
-/// A client of the cluster with the credential in a file.
+/// A client of the cluster with the credential in a file. Impatient with managers that do not listen: whoever waits for
+/// one looks first whether its process is still there, and asks again.
 pub fn client(admin: &Path) -> Result<Client> {
-    Ok(Client::from_context(
-        Config::load(admin)?.context(None)?,
-        ClientOptions::default(),
-    )?)
+    let options = ClientOptions {
+        unreachable_after: Duration::from_millis(200),
+        ..ClientOptions::default()
+    };
+    let config = Config::load(admin)?;
+    Ok(Client::from_context(config.context(None)?, options)?)
 }
 
 fn last_line(log: &Path) -> String {
