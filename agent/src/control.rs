@@ -51,7 +51,11 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
     // Asked before joining: a machine without containerd should not become a node.
     let version = crate::runtime::Runtime::version(&runtime).await?;
-    let address = own_address(&config, folder.load()?.map(|identity| identity.members)).await?;
+    let known = folder.load()?.map(|identity| identity.members);
+    if known.is_none() && config.join.is_empty() {
+        return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
+    }
+    let address = own_address(&config, known).await?;
     let identity = folder.join(&config, &address).await?;
     runtime.recover().await?;
     tracing::info!(node = identity.uid, address, version, "control runs");

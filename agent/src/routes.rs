@@ -2,12 +2,7 @@
 //!
 //! Ours carry a protocol number of their own, so that stale ones are found again and nothing else is touched.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -209,14 +204,6 @@ fn message(route: &Route) -> RouteMessage {
             .scope(RouteScope::Link)
             .build(),
     }
-}
-
-/// The address with which this machine reaches another; nothing is sent.
-pub async fn source_address(towards: &str) -> Option<IpAddr> {
-    let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await.ok()?;
-    socket.connect(towards).await.ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_unspecified() && !address.is_loopback()).then_some(address)
 }
 
 #[cfg(test)]

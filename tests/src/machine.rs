@@ -108,12 +108,16 @@ fn processes(facts: &mut BTreeSet<String>) {
         let Ok(name) = fs::read_to_string(path.join("comm")) else {
             continue;
         };
+        let words = fs::read(path.join("cmdline")).unwrap_or_default();
+        // Threads of the kernel, and processes that have ended and wait for their parent to look.
+        if words.is_empty() {
+            continue;
+        }
         let elsewhere = fs::read_link(path.join("ns/net"))
             .ok()
             .is_some_and(|net| Some(net) != own);
         let ours = PROGRAMS.iter().any(|program| name.starts_with(program));
         if elsewhere || ours {
-            let words = fs::read(path.join("cmdline")).unwrap_or_default();
             let words = String::from_utf8_lossy(&words).replace('\0', " ");
             facts.insert(format!(
                 "process {} {}",

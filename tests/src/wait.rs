@@ -21,7 +21,6 @@ pub fn eventually<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -
 ///
 /// # Panics
 /// After the deadline.
-#[allow(clippy::panic)]
 pub fn eventually_within<T>(
     deadline: Duration,
     what: &str,

@@ -1,12 +1,15 @@
 //! What managers promise when processes are killed, cables pulled and the power fails: nothing that was acknowledged
 //! is lost, nothing is applied twice, nobody reads what is no longer true.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{
     fs,
     path::Path,
     process::Command,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -15,6 +18,8 @@ use std::{
 
 use barge_client::{Client, ClientOptions, config::Config, v1};
 use barge_proto::manifest;
+use tokio::runtime::Runtime;
+
 use barge_tests::{Cluster, Managers, eventually, managers::run};
 
 fn client(config: &Path, deadline: Duration) -> Client {
@@ -24,7 +29,15 @@ fn client(config: &Path, deadline: Duration) -> Client {
         deadline,
         ..ClientOptions::default()
     };
+    // Connections belong to a runtime.
+    let _entered = runtime().enter();
     Client::from_context(context, options).expect("make a client")
+}
+
+/// One for all tests and threads.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().expect("start a runtime"))
 }
 
 /// A Deployment without pods, of which each write changes one number of the spec.
@@ -49,8 +62,8 @@ spec:
 }
 
 /// What is there: the number written last, and how often it was changed.
-fn read_counter(client: &Client, runtime: &tokio::runtime::Runtime) -> Result<(u64, u64), String> {
-    let object = runtime
+fn read_counter(client: &Client) -> Result<(u64, u64), String> {
+    let object = runtime()
         .block_on(client.get(v1::Kind::Deployment, "default", "counter"))
         .map_err(|error| error.to_string())?;
     let Some(v1::object::Kind::Deployment(deployment)) = object.kind else {
@@ -82,13 +95,12 @@ impl Writer {
         );
         let (config, stopped, count) = (config.to_owned(), stop.clone(), acknowledged.clone());
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
             let client = client(&config, Duration::from_secs(60));
             for value in 1.. {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let written = runtime.block_on(client.apply(vec![counter(value)], false));
+                let written = runtime().block_on(client.apply(vec![counter(value)], false));
                 written.unwrap_or_else(|error| panic!("write {value}: {error}"));
                 count.store(value, Ordering::SeqCst);
             }
@@ -137,7 +149,6 @@ impl Writer {
 #[test]
 fn killing_the_leader_loses_no_acknowledged_write_and_applies_none_twice() {
     let mut managers = Managers::up(3);
-    let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
     let config = all(&managers, 3);
     let writer = Writer::start(&config);
     writer.wait_for(50);
@@ -152,7 +163,7 @@ fn killing_the_leader_loses_no_acknowledged_write_and_applies_none_twice() {
     // Through each manager alone: every one sees everything that was acknowledged, at once.
     for index in 0..3 {
         let client = client(&managers.config_for(index), Duration::from_secs(60));
-        let (value, generation) = read_counter(&client, &runtime).expect("read the counter");
+        let (value, generation) = read_counter(&client).expect("read the counter");
         assert_eq!(
             value, acknowledged,
             "manager {index} has the last acknowledged write"
@@ -183,9 +194,8 @@ fn all(managers: &Managers, count: usize) -> std::path::PathBuf {
 fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
     let managers = Managers::up(3);
     let leader = managers.leader();
-    let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
     let config = all(&managers, 3);
-    runtime
+    runtime()
         .block_on(client(&config, Duration::from_secs(30)).apply(vec![counter(1)], false))
         .expect("a write");
 
@@ -196,7 +206,7 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
         .find(|index| *index != leader)
         .expect("another manager");
     let outside = client(&managers.config_for(other), Duration::from_secs(60));
-    runtime
+    runtime()
         .block_on(outside.apply(vec![counter(2)], false))
         .expect("the majority elects a leader and takes the write");
     let output = Command::new("ip")
@@ -216,7 +226,7 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
     managers.heal(leader);
     let healed = client(&lonely, Duration::from_secs(60));
     let (value, _) = eventually("the returned manager sees what it missed", || {
-        read_counter(&healed, &runtime)
+        read_counter(&healed)
     });
     assert_eq!(value, 2);
 }
@@ -236,12 +246,8 @@ fn killing_all_managers_at_once_loses_nothing() {
     writer.wait_for(10);
     let acknowledged = writer.stop();
     assert!(acknowledged >= before + 10);
-    let runtime = tokio::runtime::Runtime::new().expect("start a runtime");
     let client = client(&all(&managers, 3), Duration::from_secs(60));
-    assert_eq!(
-        read_counter(&client, &runtime),
-        Ok((acknowledged, acknowledged))
-    );
+    assert_eq!(read_counter(&client), Ok((acknowledged, acknowledged)));
 }
 
 /// A file system in a file is copied while it is written to; the copy is what a disk holds after the power failed.

@@ -1,5 +1,8 @@
 //! The main job: bootstrap and join, deploy, reach the Service, scale, roll, heal, delete, leave nothing behind.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{fs, process::Command};
 
 use barge_tests::{

@@ -70,6 +70,8 @@ struct Pad {
     unsaved: bool,
     /// Containers whose back-off has been told, with the attempt that waits.
     told: BTreeSet<(String, u32)>,
+    /// Ids of what was stopped and not listed since.
+    stopped: Vec<String>,
 }
 
 impl Worker {
@@ -84,6 +86,7 @@ impl Worker {
             epoch: wanted.epoch,
             unsaved: false,
             told: BTreeSet::new(),
+            stopped: Vec::new(),
         };
         drop(inventory);
         while !self.stop.is_cancelled() {
@@ -108,6 +111,7 @@ impl Worker {
         if pad.memory.started_ms == 0 {
             pad.memory.started_ms = now;
         }
+        self.check_stopped(pad, now);
         pad.unsaved |= pad.memory.absorb(&pad.observed, now);
         let ending = self.is_ending(pad);
         if let Some(pod) = pad.pod.clone()

@@ -29,8 +29,9 @@ impl Net {
         node.bridge("out0", "192.0.2.1/24");
         node.plug("barge0", &pods[0], "pod0", "10.244.1.2/24");
         node.plug("barge0", &pods[1], "pod1", "10.244.1.3/24");
-        pods.each_ref()
-            .map(|pod| pod.ip("route add default via 10.244.1.1"));
+        for pod in &pods {
+            pod.ip("route add default via 10.244.1.1");
+        }
         node.plug("out0", &outside, "outside", "192.0.2.2/24");
         node.plug("out0", &other, "other", "192.0.2.3/24");
         // The other node's pod lives on its loopback link; the way back leads over this node.

@@ -13,7 +13,7 @@ use crate::{
         plan::{Step, crash_wait},
         spec,
     },
-    runtime::{Container, Image, RuntimeError, Sandbox},
+    runtime::{self, Container, Image, RuntimeError, Sandbox},
 };
 
 /// What became of a step.
@@ -21,7 +21,7 @@ enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Image, RuntimeError>),
     Started(String, Result<Container, RuntimeError>),
-    Stopped(Result<(), RuntimeError>),
+    Stopped(String, Result<(), RuntimeError>),
     Removed(String, Result<(), RuntimeError>),
     SandboxRemoved(Result<(), RuntimeError>),
     /// Given up because the managers changed their mind.
@@ -70,7 +70,7 @@ impl Worker {
                 // The agent's own end does not wait for somebody else's grace; stopping goes on when it is back.
                 let stop = self.stop_container(&id, grace);
                 match self.stop.run_until_cancelled(stop).await {
-                    Some(result) => Outcome::Stopped(result),
+                    Some(result) => Outcome::Stopped(id, result),
                     None => Outcome::Dropped,
                 }
             }
@@ -207,8 +207,8 @@ impl Worker {
                 // Half of it may be there.
                 return true;
             }
-            Outcome::Stopped(Ok(())) => {
-                pad.memory.teardown.worked();
+            Outcome::Stopped(id, Ok(())) => {
+                pad.stopped.push(id);
                 return true;
             }
             Outcome::Removed(id, Ok(())) => {
@@ -220,7 +220,7 @@ impl Worker {
                 pad.memory.removed = true;
                 pad.observed.sandbox = None;
             }
-            Outcome::Stopped(Err(error))
+            Outcome::Stopped(_, Err(error))
             | Outcome::Removed(_, Err(error))
             | Outcome::SandboxRemoved(Err(error)) => {
                 self.event(pad, Severity::Warning, "FailedKillPod", &error.message);
@@ -248,6 +248,23 @@ impl Worker {
             pad.unsaved = true;
         }
         pad.observed.put(container);
+    }
+
+    /// Compares what was stopped with what is there now. A container that runs on is stopped again, but not at once.
+    pub(super) fn check_stopped(&self, pad: &mut Pad, now: i64) {
+        for id in std::mem::take(&mut pad.stopped) {
+            let mut containers = pad.observed.containers.iter();
+            let runs = containers
+                .any(|c| c.id == id && matches!(c.state, runtime::ContainerState::Running { .. }));
+            if runs {
+                let message = format!("{id} was stopped and still runs");
+                self.event(pad, Severity::Warning, "FailedKillPod", &message);
+                let teardown = &mut pad.memory.teardown;
+                teardown.failed(QUICK, "KillContainerError", message, now);
+            } else {
+                pad.memory.teardown.worked();
+            }
+        }
     }
 
     /// Tells once per attempt that a container waits after a crash.
