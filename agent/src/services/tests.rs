@@ -180,7 +180,7 @@ fn nobody_there_is_an_immediate_refusal() {
 fn open_connections_outlive_changes_and_restarts() {
     let net = Net::new();
     let first = endpoints("web", "p80", &[("10.244.1.2", 8080)]);
-    net.assign(&[web()], &[first.clone()]);
+    net.assign(&[web()], std::slice::from_ref(&first));
     let mut connection = net.outside.connect("192.0.2.1:80").unwrap();
     assert_eq!(connection.line(), "pod0 192.0.2.2");
     let other = service("other", 2, "ClusterIP", "10.96.0.11", &[(80, 0)]);
