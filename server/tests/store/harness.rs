@@ -15,6 +15,7 @@ use barge_proto::v1::{
 };
 use barge_server::{
     raft::{Connect, types::Node},
+    storage::StorageError,
     store::{OpenError, Options, Store, StoreError},
 };
 use hyper_util::rt::TokioIo;
@@ -252,7 +253,7 @@ impl Cluster {
         let store = eventually("the folder is free", async || {
             match Store::open(options.clone()).await {
                 Ok(store) => Some(store),
-                Err(OpenError::Storage(error)) if error.to_string().contains("lock") => None,
+                Err(OpenError::Storage(StorageError::Database { .. })) => None,
                 Err(error) => panic!("{error}"),
             }
         })

@@ -46,6 +46,10 @@ async fn a_leader_that_was_cut_off_neither_writes_nor_reads() {
     let store = cluster.store(old);
     cluster.write("before").await;
     cluster.network.cut(old);
+    eventually("no connection is left", async || {
+        (cluster.network.attempts(old) > 0).then_some(())
+    })
+    .await;
     let (write, read) = tokio::join!(
         store.propose_within(create("in the dark"), Duration::from_secs(2)),
         store.read_index(),

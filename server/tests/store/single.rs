@@ -1,6 +1,9 @@
 //! One manager.
 
-use barge_server::store::{Scope, StoreError};
+use barge_server::{
+    storage::StorageError,
+    store::{OpenError, Scope, StoreError},
+};
 
 use crate::harness::{Cluster, create, create_with, has, soon};
 
@@ -81,7 +84,7 @@ async fn refuses_the_folder_of_another_cluster() {
             .await
             .err()
             .unwrap();
-        (!error.to_string().contains("lock")).then_some(error)
+        matches!(error, OpenError::Storage(StorageError::Foreign { .. })).then_some(error)
     })
     .await;
     assert!(
