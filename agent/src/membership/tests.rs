@@ -17,13 +17,15 @@ fn config(folder: &Path, token: Option<PathBuf>) -> Config {
 
 fn identity() -> Identity {
     let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key);
+    let certificate = certificate.unwrap().der().clone();
     Identity {
         cluster_id: "c1".into(),
         role: Role::Agent,
         uid: "n1".into(),
         key: key.serialize_pem(),
-        chain: Vec::new(),
-        roots: Vec::new(),
+        chain: vec![certificate.clone()],
+        roots: vec![certificate],
         members: vec!["10.0.0.1:7101".into()],
     }
 }
