@@ -237,7 +237,7 @@ fn workloads_that_cannot_run_say_why() {
             + &cluster.barge(&["get", "pods"])
             + &cluster.barge(&["events"]);
         let whole = text.contains("no-such-app:1.0")
-            && text.contains("not found")
+            && text.contains("no such image")
             && text.contains("ImagePull");
         if whole { Ok(()) } else { Err(text) }
     });

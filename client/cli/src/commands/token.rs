@@ -93,7 +93,7 @@ pub async fn run(to: &Connection, token: Token) -> Result<()> {
                     info.id,
                     role,
                     match left {
-                        ..=0 => "expired".to_owned(),
+                        ..0 => "expired".to_owned(),
                         left => format!("in {}", duration::human(left)),
                     },
                     info.uses_left.to_string(),
