@@ -205,7 +205,7 @@ fn wrong_tokens_certificates_and_folders_are_refused() {
     managers.wait_for_voters(2);
     let text = join(&managers, 2, &good);
     assert!(
-        text.contains("token") && text.contains("not valid"),
+        text.contains("token") && text.contains("used up"),
         "a token used twice: {text}"
     );
 
