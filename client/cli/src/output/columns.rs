@@ -217,8 +217,8 @@ fn node(it: &Node, name: String, now: i64) -> Cells {
     let info = status.node_info.unwrap_or_default();
     let ready = match condition(&status.conditions, "Ready").map(|c| c.status.as_str()) {
         Some("True") => "Ready",
-        Some("False") => "NotReady",
-        _ => "Unknown",
+        // False as the node says, or Unknown because it is not heard.
+        _ => "NotReady",
     };
     let cordoned = it.spec.as_ref().is_some_and(|spec| spec.unschedulable);
     let address = status
