@@ -95,7 +95,8 @@ impl Bare {
             snapshotter: "overlayfs".into(),
             key: id.into(),
             parent: self.parent.clone(),
-            ..Default::default()
+            // Or garbage collection may take it before a container refers to it.
+            labels: [("containerd.io/gc.root".to_owned(), "bare".to_owned())].into(),
         };
         let rootfs = SnapshotsClient::new(self.channel.clone())
             .prepare(with_namespace!(prepare, namespace))
