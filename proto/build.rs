@@ -10,7 +10,7 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, field_descriptor_proto 
 use tonic_prost_build::Config;
 
 const FILES: &[&str] = &[
-    "meta", "core", "apps", "auth", "api", "cluster", "session", "store", "raft",
+    "meta", "core", "apps", "auth", "api", "cluster", "session", "store", "raft", "backup",
 ];
 
 /// Files whose messages have a JSON form.

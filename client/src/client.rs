@@ -17,12 +17,14 @@ use crate::{
 };
 
 mod attempt;
+mod backup;
 mod cluster;
 mod logs;
 mod managers;
 mod objects;
 mod request;
 
+pub use backup::FetchError;
 pub use logs::LogStream;
 pub use objects::{DeleteOptions, Listing, Selection};
 

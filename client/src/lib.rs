@@ -6,11 +6,13 @@
 //! * [`token`] and [`join`]: how a machine gets its identity;
 //! * [`config`]: how a person keeps theirs (`config.toml`, `admin.toml`);
 //! * [`tls`] and [`channel`]: mutually authenticated connections to managers;
+//! * [`backup`]: the file that a whole cluster fits into;
 //! * [`Client`]: the API, over whichever manager can serve it.
 
 #![warn(missing_docs)]
 
 mod backoff;
+pub mod backup;
 pub mod channel;
 pub mod client;
 pub mod config;
@@ -24,7 +26,7 @@ pub mod tls;
 pub mod token;
 pub mod watch;
 
-pub use client::{Client, ClientOptions, DeleteOptions, Listing, LogStream, Selection};
+pub use client::{Client, ClientOptions, DeleteOptions, FetchError, Listing, LogStream, Selection};
 pub use error::ClientError;
 pub use watch::{WatchEvent, Watcher};
 

@@ -26,6 +26,8 @@ use crate::{
 pub const CLUSTER: &str = "cluster";
 /// The Raft id of the first manager.
 pub const FIRST_RAFT_ID: u64 = 1;
+/// What this version understands, and a new cluster begins with.
+pub const FEATURE_LEVEL: u32 = 1;
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// Why a cluster could not begin.
@@ -146,7 +148,7 @@ fn transaction(
         sealed_ca_key,
         pod_cidr: config.pod_cidr.to_string(),
         service_cidr: config.service_cidr.to_string(),
-        feature_level: 1,
+        feature_level: FEATURE_LEVEL,
         next_raft_id: FIRST_RAFT_ID + 1,
     });
     draft.put(ManagerRecord {
@@ -170,7 +172,8 @@ fn transaction(
     draft.build(principal(manager), None)
 }
 
-fn public_key_sha256(identity: &Identity) -> Vec<u8> {
+/// What a manager's record says of its key.
+pub fn public_key_sha256(identity: &Identity) -> Vec<u8> {
     identity
         .chain
         .first()

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use barge_client::identity::Identity;
 use barge_proto::v1::{
-    ActivateRequest, ActivateResponse, CreateTokenRequest, CreateTokenResponse,
+    ActivateRequest, ActivateResponse, BackupRequest, CreateTokenRequest, CreateTokenResponse,
     GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
     ListMembersRequest, ListMembersResponse, ListTokensRequest, ListTokensResponse, ManagerStatus,
     RevokeTokenRequest, RevokeTokenResponse, Role, cluster_client::ClusterClient,
     cluster_server::Cluster,
 };
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
 
 pub mod activate;
 pub mod admit;
+pub mod backup;
 pub mod pod_range;
 pub mod status;
 pub mod tokens;
@@ -44,6 +46,8 @@ pub struct Parts {
     pub data_dir: std::path::PathBuf,
     /// The agents that are connected here.
     pub sessions: Sessions,
+    /// One backup at a time.
+    pub backups: Arc<Semaphore>,
 }
 
 /// The service. Cheap to clone.
@@ -139,6 +143,16 @@ impl Cluster for ClusterService {
         Ok(Response::new(ListMembersResponse {
             members: status::members(&self.0.store),
         }))
+    }
+
+    type BackupStream = backup::Chunks;
+
+    async fn backup(
+        &self,
+        request: Request<BackupRequest>,
+    ) -> Result<Response<backup::Chunks>, Status> {
+        let chunks = backup::send(&self.0, request.into_inner().passphrase).await?;
+        Ok(Response::new(chunks))
     }
 
     async fn create_token(

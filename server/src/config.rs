@@ -24,6 +24,10 @@ pub struct Cli {
 pub enum Command {
     /// Runs a manager until SIGTERM or SIGINT.
     Run(Box<Flags>),
+    /// Makes the first manager of a cluster that comes back from a backup; start it with `run`, then join others
+    Restore(Box<crate::restore::Flags>),
+    /// Makes the manager that is left the only one, after the others were lost for good
+    Recover(Box<crate::recover::Flags>),
 }
 
 /// The flags of `run`, and the keys of its configuration file (with underscores).
@@ -265,7 +269,9 @@ mod tests {
     fn flags(args: &[&str]) -> Result<Config, String> {
         let all = ["barge-server", "run"].iter().chain(args);
         let cli = Cli::try_parse_from(all).map_err(|e| e.to_string())?;
-        let Command::Run(flags) = cli.command;
+        let Command::Run(flags) = cli.command else {
+            return Err("another command".to_owned());
+        };
         flags.resolve().map_err(|e| e.to_string())
     }
 

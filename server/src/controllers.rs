@@ -98,7 +98,8 @@ pub trait Controller: Send + Sync + 'static {
     fn concerned(&self, state: &State, key: &Self::Key) -> Option<ObjectReference>;
 }
 
-/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over.
+/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. Nodes are not found silent
+/// before `patience` and their grace are over.
 /// The future may be dropped at any time: what it had proposed either is applied or is not.
 pub async fn run<R: Replica>(
     replica: R,
@@ -106,6 +107,7 @@ pub async fn run<R: Replica>(
     stamps: Arc<dyn Stamps>,
     cancel: CancellationToken,
     term: u64,
+    patience: Duration,
 ) {
     // Ends the scheduler's thread when this future is dropped.
     let cancel = cancel.child_token();
@@ -115,7 +117,7 @@ pub async fn run<R: Replica>(
         stamps,
         cancel,
     };
-    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), NODE_GRACE);
+    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), patience, NODE_GRACE);
     let mut loops = JoinSet::new();
     loops.spawn(shell::drive(
         replica.clone(),

@@ -2,8 +2,10 @@
 //! [`store`]), the leader's loops ([`controllers`], [`scheduler`]), who is who ([`pki`], [`auth`]), connections ([`net`]), and
 //! what they serve ([`api`], [`sessions`], [`cluster`]).
 
+pub mod anew;
 pub mod api;
 pub mod auth;
+pub mod backup;
 pub mod bootstrap;
 pub mod clock;
 pub mod cluster;
@@ -17,6 +19,8 @@ pub mod manager;
 pub mod net;
 pub mod pki;
 pub mod raft;
+pub mod recover;
+pub mod restore;
 pub mod scheduler;
 pub mod serve;
 pub mod sessions;

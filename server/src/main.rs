@@ -7,8 +7,9 @@ use std::{
 };
 
 use barge_server::{
-    config::{Cli, Command},
-    manager,
+    config::{Cli, Command, Config},
+    manager, recover,
+    restore::{self, RestoreError},
 };
 use clap::Parser;
 use tokio::runtime;
@@ -18,12 +19,19 @@ use tracing_subscriber::EnvFilter;
 const LINGER: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let Command::Run(flags) = Cli::parse().command;
+    let command = Cli::parse().command;
     log_to_stderr();
-    let config = match flags.resolve() {
-        Ok(config) => config,
-        Err(error) => return fail(2, &error),
-    };
+    match command {
+        Command::Run(flags) => match flags.resolve() {
+            Ok(config) => run(config),
+            Err(error) => fail(2, &error),
+        },
+        Command::Restore(flags) => restore(&flags),
+        Command::Recover(flags) => recover(&flags),
+    }
+}
+
+fn run(config: Config) -> ExitCode {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
@@ -32,6 +40,41 @@ fn main() -> ExitCode {
     runtime.shutdown_timeout(LINGER);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn restore(flags: &restore::Flags) -> ExitCode {
+    match restore::restore(flags) {
+        Ok(restored) => {
+            println!(
+                "restored cluster {}: {} records as of revision {}\n\
+                 start it: barge-server run --data-dir {} --advertise {}\n\
+                 an administrator's credential is in {}",
+                restored.header.cluster_id,
+                restored.records,
+                restored.header.revision,
+                flags.data_dir.display(),
+                flags.advertise,
+                flags.data_dir.join("admin.toml").display()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error @ RestoreError::Usage(_)) => fail(2, &error),
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn recover(flags: &recover::Flags) -> ExitCode {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    match runtime.block_on(recover::recover(flags)) {
+        Ok(plan) => {
+            println!("{plan}");
+            ExitCode::from(if plan.done.is_some() { 0 } else { 2 })
+        }
         Err(error) => fail(1, &error),
     }
 }

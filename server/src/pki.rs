@@ -1,7 +1,8 @@
 //! The cluster's own certificate authority: who is who ([`subject`]), issuing ([`authority`]), and sealing
-//! of what must never be kept in the clear ([`seal`]).
+//! of what must never be kept in the clear ([`seal`]), also under a passphrase ([`passphrase`]).
 
 pub mod authority;
+pub mod passphrase;
 pub mod seal;
 pub mod subject;
 

@@ -10,7 +10,7 @@ use barge_proto::{
         session_server::SessionServer,
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Router};
 use tower::layer::util::{Identity as NoLayer, Stack};
@@ -176,6 +176,7 @@ fn router(
         sealing_key: serving.sealing_key.clone(),
         data_dir: serving.data_dir.clone(),
         sessions,
+        backups: Arc::new(Semaphore::new(1)),
     });
     let api = ApiService::new(store.clone(), to_leader, stop.clone());
     let session = SessionService::new(host, tunnels, heartbeats);

@@ -9,6 +9,7 @@ pub mod codec;
 mod conformance;
 pub mod failure;
 pub mod log;
+pub mod offline;
 pub mod rocks;
 pub mod snapshot;
 pub mod state;
@@ -18,7 +19,7 @@ use std::{io, path::PathBuf};
 
 pub use failure::Failure;
 pub use log::LogStore;
-pub use state::StateStore;
+pub use state::{Pinned, StateStore};
 
 /// Why a database could not be opened or used.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ use crate::{
         service::RaftService,
         types::{Node, NodeId, Raft},
     },
-    storage::{Failure, StateStore},
+    storage::{Failure, Pinned, StateStore},
 };
 
 /// Why a read or a write did not happen, or may not have.
@@ -144,6 +144,18 @@ impl Store {
     /// What other managers need to reach this one's Raft; mount it with the other services.
     pub fn service(&self) -> RaftService {
         RaftService::new(self.0.id, self.0.raft.clone(), self.0.state.clone())
+    }
+
+    /// The state with everything that was acknowledged before the call, to be read at leisure while this manager goes on.
+    ///
+    /// # Errors
+    /// As [`Store::read_index`]; [`StoreError::Stopped`] when the state cannot be copied, which is logged.
+    pub async fn pin(&self) -> Result<Pinned, StoreError> {
+        self.read_index().await?;
+        self.0.state.pin().await.map_err(|error| {
+            tracing::error!(%error, "cannot copy the state");
+            StoreError::Stopped
+        })
     }
 
     /// Waits until this manager cannot go on, and says why. The process should exit with the reason then, and be started

@@ -118,6 +118,13 @@ impl Cluster for Manager {
     ) -> Result<Response<ListMembersResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    type BackupStream = tokio_stream::Empty<Result<BackupChunk, Status>>;
+    async fn backup(
+        &self,
+        _: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn create_token(
         &self,
         _: Request<CreateTokenRequest>,

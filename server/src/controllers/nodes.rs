@@ -33,15 +33,16 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Begins now: no node is lost before one grace period is over.
+    /// Begins now: no node is lost before `patience` and one grace period are over.
     pub fn new(
         heartbeats: Arc<dyn NodeHeartbeats>,
         stamps: Arc<dyn Stamps>,
+        patience: Duration,
         grace: Duration,
     ) -> Self {
         Self {
             heartbeats,
-            leading_since: stamps.monotonic(),
+            leading_since: stamps.monotonic() + patience,
             stamps,
             grace,
         }

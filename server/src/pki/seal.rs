@@ -20,12 +20,15 @@ const NONCE_LEN: usize = 24;
 pub enum Purpose {
     /// The signing root's private key, in the cluster's record.
     AuthorityKey,
+    /// The sealing key itself, in a backup.
+    SealingKey,
 }
 
 impl Purpose {
     fn label(self) -> &'static [u8] {
         match self {
             Self::AuthorityKey => b"barge/v1/ca-key",
+            Self::SealingKey => b"barge/v1/sealing-key",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What only the leader does: begun when this manager gains leadership, ended when it loses it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,14 @@ impl NodeHeartbeats for Heartbeats {
     }
 }
 
-/// Follows leadership until `stop`.
+/// After the start of a process, agents that had lost all managers get this long to find it: they try again every five
+/// seconds, and may meet the addresses of two machines that are gone before. Otherwise a cluster that was away as a whole
+/// would begin with replacing all that runs.
+const RECONNECT: Duration = Duration::from_secs(15);
+
+/// Follows leadership until `stop`. To be called when the process begins.
 pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) {
+    let began = Instant::now();
     let mut leadership = store.leadership();
     loop {
         let now = leadership.borrow_and_update().clone();
@@ -39,6 +45,7 @@ pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) 
             Arc::new(SystemStamps),
             term.clone(),
             now.term,
+            RECONNECT.saturating_sub(began.elapsed()),
         );
         let loops = tokio::spawn(loops);
         let ended = tokio::select! {

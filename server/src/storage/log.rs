@@ -3,7 +3,7 @@
 //! Appends are readable at once, from memory; one thread writes them behind, a whole queue with one sync, and reports
 //! them in order when they are durable. Its queue is bounded, so a slow disk slows Raft down and nothing else.
 
-mod disk;
+pub(super) mod disk;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,19 @@ pub fn open(path: &Path, mut options: Options, owner: &Identity) -> Result<DB, S
     }
 }
 
+/// Opens a database of its owner to look at it; nothing in it is changed.
+pub fn look(path: &Path, options: Options, owner: &Identity) -> Result<DB, StorageError> {
+    let db = DB::open_for_read_only(&options, path, false).context("open the database")?;
+    match identity(&db, path)? {
+        Some(found) if found == *owner => Ok(db),
+        Some(found) => Err(foreign(path, found, owner)),
+        None => Err(StorageError::corrupted(
+            "the database",
+            "it does not say whose it is",
+        )),
+    }
+}
+
 impl Identity {
     /// As a value on disk.
     pub fn encode(&self) -> Vec<u8> {

@@ -105,16 +105,12 @@ impl StateFolder {
 
     /// The state, where it is or should come into being.
     pub fn state(&self) -> Result<PathBuf, StorageError> {
-        Ok(self
-            .newest(STATE)?
-            .unwrap_or_else(|| self.root.join(format!("{STATE}{:010}", 0))))
+        Ok(newest(&self.root, STATE)?.unwrap_or_else(|| first_state(&self.root)))
     }
 
     /// The newest snapshot.
     pub fn snapshot(&self) -> Result<Option<SnapshotFiles>, StorageError> {
-        Ok(self
-            .newest(SNAPSHOT)?
-            .map(|path| SnapshotFiles::new(path, false)))
+        Ok(newest(&self.root, SNAPSHOT)?.map(|path| SnapshotFiles::new(path, false)))
     }
 
     /// A name for a folder that does not exist yet; it is deleted with the handle unless it is published.
@@ -142,20 +138,31 @@ impl StateFolder {
         Ok(path)
     }
 
-    fn newest(&self, prefix: &str) -> Result<Option<PathBuf>, StorageError> {
-        let mut newest = None;
-        for entry in fs::read_dir(&self.root).context("list the state's folder")? {
-            let path = entry.context("list the state's folder")?.path();
-            newest = newest.max(number(&path, prefix).map(|number| (number, path)));
-        }
-        Ok(newest.map(|(_, path)| path))
-    }
-
     fn number(&self) -> u64 {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         *next += 1;
         *next
     }
+}
+
+/// Where the state of a fresh folder comes into being.
+pub fn first_state(root: &Path) -> PathBuf {
+    root.join(format!("{STATE}{:010}", 0))
+}
+
+/// The newest state and the newest snapshot of a folder that nobody has open; nothing is swept.
+pub fn look(root: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let both = [newest(root, STATE)?, newest(root, SNAPSHOT)?];
+    Ok(both.into_iter().flatten().collect())
+}
+
+fn newest(root: &Path, prefix: &str) -> Result<Option<PathBuf>, StorageError> {
+    let mut newest = None;
+    for entry in fs::read_dir(root).context("list the state's folder")? {
+        let path = entry.context("list the state's folder")?.path();
+        newest = newest.max(number(&path, prefix).map(|number| (number, path)));
+    }
+    Ok(newest.map(|(_, path)| path))
 }
 
 /// Copies a checkpoint: what never changes by hard link, the rest byte by byte, durably.

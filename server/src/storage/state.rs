@@ -42,6 +42,13 @@ pub struct Progress {
     pub bytes_since_snapshot: u64,
 }
 
+/// A state that does not change any more; its files go with it.
+pub struct Pinned {
+    /// What is in it.
+    pub db: StateDb,
+    _files: SnapshotFiles,
+}
+
 /// A handle to the state. Clones share it; the last one to go ends its thread.
 #[derive(Clone)]
 pub struct StateStore {
@@ -185,6 +192,20 @@ impl StateStore {
         let db = self.shared.db();
         let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
         Ok(flushed.map_err(io::Error::other)??)
+    }
+
+    /// The state as it is now, to be read at leisure while this manager goes on.
+    pub async fn pin(&self) -> io::Result<Pinned> {
+        let shared = self.shared.clone();
+        let pinned = tokio::task::spawn_blocking(move || {
+            let files = shared.folder.temporary();
+            let db = shared.db();
+            db.flush()?;
+            db.checkpoint(files.path())?;
+            let db = StateDb::open_checkpoint(files.path())?;
+            Ok::<_, StorageError>(Pinned { db, _files: files })
+        });
+        Ok(pinned.await.map_err(io::Error::other)??)
     }
 
     /// Where a snapshot that is being received can be written.

@@ -6,8 +6,10 @@
 use std::path::Path;
 
 use barge_proto::v1;
-use barge_state::{Applied, Changed, Meta, State, Stored, limits::Limits};
-use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint};
+use barge_state::{Applied, Changed, Meta, RecordKind, State, Stored, limits::Limits};
+use rocksdb::{
+    DB, IteratorMode, PrefixRange, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+};
 
 use crate::{
     raft::types::SnapshotMeta,
@@ -48,8 +50,7 @@ impl Writes {
             self.0.delete(prefixed(REQUEST, nonce));
         }
         if let Some(request) = &applied.requests.remembered {
-            self.0
-                .put(prefixed(REQUEST, &request.nonce), codec::encode(request));
+            self.request(request);
         }
     }
 
@@ -65,15 +66,28 @@ impl Writes {
             .put(POSITION, codec::encode(&codec::meta_to_proto(position)));
     }
 
+    /// Adds a record.
+    pub fn record(&mut self, record: &Stored) {
+        let mut value = record.encode();
+        value.insert(0, codec::FORMAT);
+        self.0.put(prefixed(RECORD, &record.key()), value);
+    }
+
+    /// Adds the answer to a request.
+    pub fn request(&mut self, request: &v1::RememberedRequest) {
+        self.0
+            .put(prefixed(REQUEST, &request.nonce), codec::encode(request));
+    }
+
+    /// The size of the batch in bytes.
+    pub fn size(&self) -> usize {
+        self.0.size_in_bytes()
+    }
+
     fn change(&mut self, change: &Changed) {
-        let key = prefixed(RECORD, &change.key());
         match &change.after {
-            Some(record) => {
-                let mut value = record.encode();
-                value.insert(0, codec::FORMAT);
-                self.0.put(key, value);
-            }
-            None => self.0.delete(key),
+            Some(record) => self.record(record),
+            None => self.0.delete(prefixed(RECORD, &change.key())),
         }
     }
 }
@@ -145,23 +159,15 @@ impl StateDb {
 
     /// Reads the whole state.
     pub fn load(&self) -> Result<State, StorageError> {
-        let mut meta = match self.db.get(META).context("read the state")? {
-            None => Meta::default(),
-            Some(value) => codec::decode(value.into())
-                .map_err(|error| StorageError::corrupted("the state's revision", error))?,
-        };
-        meta.requests = self
-            .values(REQUEST)
-            .map(|value| {
-                codec::decode::<v1::RememberedRequest>(value?.into())
-                    .map_err(|error| StorageError::corrupted("a remembered request", error))
-            })
-            .collect::<Result<_, _>>()?;
+        let mut meta = self.meta()?;
+        meta.requests = self.requests().collect::<Result<_, _>>()?;
         // Iterators that stop at the first error, so that no list of all records is made on the way.
         let mut failed = None;
         let records = self
-            .values(RECORD)
-            .map(|value| decode_record(&value?))
+            .records()
+            .map(|record| {
+                Stored::decode(&record?).map_err(|error| StorageError::corrupted("a record", error))
+            })
             .map_while(|record| record.map_err(|error| failed = Some(error)).ok());
         let state = State::restore_stored(records, meta, Limits::default());
         match failed {
@@ -170,10 +176,43 @@ impl StateDb {
         }
     }
 
-    fn values(&self, prefix: u8) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> {
+    /// Revision and request floor, without the requests.
+    pub fn meta(&self) -> Result<Meta, StorageError> {
+        match self.db.get(META).context("read the state")? {
+            None => Ok(Meta::default()),
+            Some(value) => codec::decode(value.into())
+                .map_err(|error| StorageError::corrupted("the state's revision", error)),
+        }
+    }
+
+    /// Every record, encoded, by kind and uid.
+    pub fn records(&self) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> {
+        self.values(&[RECORD]).map(|value| without_format(value?))
+    }
+
+    /// Every record of one kind, encoded, by uid.
+    pub fn records_of(
+        &self,
+        kind: RecordKind,
+    ) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> {
+        self.values(&[RECORD, kind as u8])
+            .map(|value| without_format(value?))
+    }
+
+    /// Every answer that is remembered.
+    pub fn requests(&self) -> impl Iterator<Item = Result<v1::RememberedRequest, StorageError>> {
+        self.values(&[REQUEST]).map(|value| {
+            codec::decode(value?.into())
+                .map_err(|error| StorageError::corrupted("a remembered request", error))
+        })
+    }
+
+    fn values(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> + use<'_> {
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound([prefix]);
-        options.set_iterate_upper_bound([prefix + 1]);
+        options.set_iterate_range(PrefixRange(prefix));
         options.fill_cache(false);
         self.db
             .iterator_opt(IteratorMode::Start, options)
@@ -184,12 +223,13 @@ impl StateDb {
     }
 }
 
-fn decode_record(value: &[u8]) -> Result<Stored, StorageError> {
-    match value.split_first() {
-        Some((&codec::FORMAT, record)) => {
-            Stored::decode(record).map_err(|error| StorageError::corrupted("a record", error))
+fn without_format(mut value: Vec<u8>) -> Result<Vec<u8>, StorageError> {
+    match value.first() {
+        Some(&codec::FORMAT) => {
+            value.remove(0);
+            Ok(value)
         }
-        Some((format, _)) => Err(StorageError::corrupted(
+        Some(format) => Err(StorageError::corrupted(
             "a record",
             format!(
                 "format {format} is unknown, this version reads format {}",

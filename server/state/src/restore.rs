@@ -4,6 +4,11 @@ use barge_proto::v1::{Record, StateMeta};
 
 use crate::{kind::Stored, limits::Limits, requests::Requests, state::State, tables::Tables};
 
+/// How far a revision leaps at least.
+const LEAP: u64 = 1 << 40;
+/// Bits below the minute in a revision that leapt.
+const MINUTE_BITS: u32 = 34;
+
 /// What the state knows besides its records: its revision and the remembered requests.
 pub type Meta = StateMeta;
 
@@ -31,6 +36,19 @@ impl State {
     /// The revision below which unknown request ids are refused.
     pub fn request_floor(&self) -> u64 {
         self.requests.floor()
+    }
+
+    /// Leaves behind every revision that any manager can have given out, also after the moment that this state is of: for a
+    /// cluster that goes on from a backup or from one survivor. `now` is in seconds since 1970.
+    ///
+    /// A fixed distance would not do: the same backup, restored a second time, would begin below what the agents saw of the
+    /// first time. The minute, in the high bits, lies above all revisions of earlier minutes, because nobody writes 2^34
+    /// objects in one; the fixed distance remains for a clock that is behind.
+    pub fn leap(&mut self, now: i64) -> u64 {
+        let minute = u64::try_from(now / 60).unwrap_or_default();
+        let by_clock = minute.min(u64::MAX >> MINUTE_BITS) << MINUTE_BITS;
+        self.revision = by_clock.max(self.revision.saturating_add(LEAP));
+        self.revision
     }
 
     /// The state that consisted of these records, in any order. Empty messages are skipped.

@@ -1,4 +1,4 @@
-//! `barge cluster status|members`
+//! `barge cluster status|members|backup`
 
 use std::io::{self, Write};
 
@@ -12,19 +12,22 @@ use crate::{
     output::{self, Table},
 };
 
+mod backup;
+
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// Show how the cluster is, and what is wrong
     Status,
     /// Show the managers
     Members,
+    /// Write the whole cluster's state into a file, while it runs
+    Backup(backup::Backup),
 }
 
 pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
-    let client = to.client()?;
     match cluster {
         Cluster::Status => {
-            let mut answer = client.status().await?;
+            let mut answer = to.client()?.status().await?;
             answer
                 .members
                 .sort_by_key(|one| one.member.as_ref().map_or(0, |member| member.raft_id));
@@ -32,7 +35,7 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
         }
         Cluster::Members => {
             let mut table = Table::new(vec!["ADDRESS", "ID", "STATE", "ROLE", "UID"]);
-            let mut members = client.members().await?;
+            let mut members = to.client()?.members().await?;
             members.sort_by_key(|member| member.raft_id);
             for member in members {
                 table.push(vec![
@@ -45,6 +48,7 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
             }
             Ok(table.show()?)
         }
+        Cluster::Backup(command) => Box::pin(backup::run(to, command)).await,
     }
 }
 
@@ -100,10 +104,7 @@ fn members(all: &[MemberStatus], now: i64) -> Table {
                 status.last_log_index.to_string(),
                 status.applied_index.to_string(),
                 status.sessions.to_string(),
-                format!(
-                    "{:.1} GiB",
-                    status.disk_free_bytes as f64 / f64::from(1 << 30)
-                ),
+                output::size(status.disk_free_bytes),
                 status.certificate_expires.map_or_else(
                     || "-".to_owned(),
                     |time| duration::human(time.seconds.saturating_sub(now)),

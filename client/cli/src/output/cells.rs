@@ -20,6 +20,21 @@ pub fn now() -> i64 {
         })
 }
 
+/// A number of bytes, to three digits or so.
+pub fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{value:.1} {}", units[unit]),
+    }
+}
+
 /// How long ago a time was.
 pub fn age(time: Option<&Time>, now: i64) -> String {
     match time {

@@ -43,6 +43,7 @@ fn start(world: World) -> Leader {
         Arc::new(SystemStamps),
         cancel.clone(),
         TERM,
+        Duration::ZERO,
     ));
     let agents = tokio::spawn(agents(memory.clone(), heartbeats.clone()));
     Leader {
@@ -267,6 +268,7 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
         stamps,
         CancellationToken::new(),
         TERM,
+        Duration::ZERO,
     ));
     // The thread runs: it has bound a pod.
     let bound = |state: &barge_state::State| {

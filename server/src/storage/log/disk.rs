@@ -111,6 +111,13 @@ impl Disk {
         })
     }
 
+    /// Opens the log of `owner` to look at it; nothing in it is changed.
+    pub fn look(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
+        Ok(Self {
+            db: rocks::look(path, rocks::options(WRITE_BUFFER), owner)?,
+        })
+    }
+
     /// Reads everything but the entries, and checks that these begin where they should.
     pub fn load(&self) -> Result<Loaded, StorageError> {
         let log_id = |value: Option<v1::RaftLogId>| value.as_ref().map(codec::log_id_from_proto);
