@@ -174,6 +174,7 @@ pub fn begin(
         leader_id: leader,
         committed: false,
     });
+    writes.purge(0, &id);
     disk.write(writes)?;
     drop(disk);
     for folder in [&states, store] {
