@@ -10,7 +10,8 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, field_descriptor_proto 
 use tonic_prost_build::Config;
 
 const FILES: &[&str] = &[
-    "meta", "core", "apps", "auth", "api", "cluster", "session", "store", "raft", "backup",
+    "fields", "meta", "core", "apps", "auth", "api", "cluster", "session", "store", "raft",
+    "backup",
 ];
 
 /// Files whose messages have a JSON form.
@@ -21,7 +22,7 @@ const JSON_FILES: &[&str] = &[
 ];
 
 /// Messages whose JSON is a string or a number, in `src/json`.
-const BY_HAND: &[&str] = &["Time", "Quantity", "IntOrString"];
+const BY_HAND: &[&str] = &["Time", "Quantity", "IntOrString", "FieldsV1"];
 
 /// Fields that Kubernetes prints even when they are empty, zero or false.
 const ALWAYS_PRINTED: &[&str] = &[

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, env, error::Error, io, path::PathBuf, time::Duration};
 
 use barge_client::{
-    Client, ClientOptions, DeleteOptions, Selection, WatchEvent,
+    ApplyOptions, Client, ClientOptions, DeleteOptions, Selection, UpdateOptions, WatchEvent,
     config::Config,
     v1::{
         Container, Deployment, DeploymentSpec, Kind, LabelSelector, Object, ObjectMeta, PodSpec,
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::from_context(config.context(None)?, ClientOptions::default())?;
 
     let answer = client
-        .apply(vec![deployment(&image, 2).into()], false)
+        .apply(vec![deployment(&image, 2).into()], &ApplyOptions::default())
         .await?;
     println!("applied at revision {}", answer.revision);
     until_available(&client, 2).await?;
@@ -40,7 +40,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("pod {}", pod.name());
     }
 
-    client.scale(Kind::Deployment, NAMESPACE, NAME, 3).await?;
+    client
+        .scale(
+            Kind::Deployment,
+            NAMESPACE,
+            NAME,
+            3,
+            &UpdateOptions::default(),
+        )
+        .await?;
     until_available(&client, 3).await?;
     println!("scaled to 3");
 

@@ -26,7 +26,7 @@ mod request;
 
 pub use backup::FetchError;
 pub use logs::LogStream;
-pub use objects::{DeleteOptions, Listing, Selection};
+pub use objects::{ApplyOptions, DeleteOptions, Listing, Selection, UpdateOptions};
 
 use managers::Managers;
 

@@ -26,7 +26,10 @@ pub mod tls;
 pub mod token;
 pub mod watch;
 
-pub use client::{Client, ClientOptions, DeleteOptions, FetchError, Listing, LogStream, Selection};
+pub use client::{
+    ApplyOptions, Client, ClientOptions, DeleteOptions, FetchError, Listing, LogStream, Selection,
+    UpdateOptions,
+};
 pub use error::ClientError;
 pub use watch::{WatchEvent, Watcher};
 

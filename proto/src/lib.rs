@@ -10,6 +10,7 @@ mod json;
 pub mod kinds;
 pub mod manifest;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod validate;
 

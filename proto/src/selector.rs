@@ -1,4 +1,4 @@
-//! Selecting objects by label: `LabelSelector` of manifests, and the string of `-l`.
+//! Selecting objects by label, with `LabelSelector` of manifests and the string of `-l`, and by field.
 //!
 //! ```
 //! use barge_proto::selector::Selector;
@@ -9,9 +9,12 @@
 //! # Ok::<_, barge_proto::selector::SelectorError>(())
 //! ```
 
+mod fields;
 mod parse;
 
 use std::{collections::BTreeMap, fmt};
+
+pub use self::fields::{FieldSelector, FieldSelectorError, fields_of};
 
 use crate::v1::{LabelSelector, LabelSelectorRequirement};
 

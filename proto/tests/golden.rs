@@ -12,6 +12,7 @@ use barge_proto::{
     auth::AuthTable,
     kinds::KINDS,
     manifest::{self, Source},
+    schema::{Merge, Schema},
     v1::{Object, Pod, Role},
 };
 use prost::Message;
@@ -184,10 +185,19 @@ fn list_message(text: &mut String, message: &DescriptorProto) {
             }
             _ => String::new(),
         };
+        let schema = Schema::get().message(message.name()).unwrap();
+        let merge = match &schema.field(field.json_name()).unwrap().merge {
+            Merge::Items(keys) => {
+                let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
+                format!("  (items by {})", names.join(", "))
+            }
+            Merge::Whole if type_of(message, field).starts_with("map") => "  (whole)".to_owned(),
+            Merge::Whole | Merge::Parts => String::new(),
+        };
         let (number, name) = (field.number(), field.json_name());
         writeln!(
             text,
-            "  {number} {name}: {}{choice}",
+            "  {number} {name}: {}{choice}{merge}",
             type_of(message, field)
         )
         .unwrap();

@@ -56,7 +56,7 @@ fn kubernetes_defaults_are_accepted() {
     let with_defaults = "
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: web, creationTimestamp: null, managedFields: [{manager: kubectl}], finalizers: []}
+metadata: {name: web, creationTimestamp: null, managedFields: [], finalizers: []}
 spec:
   template:
     spec:

@@ -1,10 +1,11 @@
 //! The Api service: the objects of the cluster, for people and programs. Reads and watches are answered here ([`read`],
-//! [`watch`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`]) and proposes the plan
-//! on the condition that the state did not change meanwhile ([`commit`]).
+//! [`watch`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
+//! on the condition that the state did not change meanwhile ([`commit`]). Who set which field is in [`ownership`].
 
 use barge_proto::v1::{
     ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
-    ListRequest, ListResponse, RequestId, ScaleRequest, ScaleResponse, WatchRequest, WatchResponse,
+    ListRequest, ListResponse, RequestId, RolloutHistoryRequest, RolloutHistoryResponse,
+    RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse, WatchRequest, WatchResponse,
     api_client::ApiClient, api_server,
 };
 use futures::stream::BoxStream;
@@ -23,8 +24,10 @@ pub mod apply;
 pub mod commit;
 pub mod delete;
 pub mod names;
+pub mod ownership;
 pub mod plan;
 pub mod read;
+pub mod rollout;
 pub mod scale;
 pub mod watch;
 
@@ -48,11 +51,11 @@ impl ApiService {
     }
 }
 
-/// With an id, asking twice is the same as asking once.
-fn repeat(id: Option<&RequestId>) -> Repeat {
-    match id {
-        Some(_) => Repeat::Safe,
-        None => Repeat::Unsafe,
+/// With an id, asking twice is the same as asking once; and nothing changes in a dry run.
+fn repeat(id: Option<&RequestId>, dry_run: bool) -> Repeat {
+    match id.is_some() || dry_run {
+        true => Repeat::Safe,
+        false => Repeat::Unsafe,
     }
 }
 
@@ -66,10 +69,7 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<ApplyResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let repeat = match request.dry_run {
-            true => Repeat::Safe,
-            false => repeat(request.request_id.as_ref()),
-        };
+        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
         let answer = self
             .to_leader
             .run(
@@ -97,11 +97,7 @@ impl api_server::Api for ApiService {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let request = request.into_inner();
-        let query = read::Query::new(&request)?;
-        if !request.stale {
-            self.store.read_index().await.map_err(ApiError::from)?;
-        }
-        let answer = self.store.read(|state| query.run(state));
+        let answer = read::list(&self.store, &request).await?;
         Ok(Response::new(answer))
     }
 
@@ -111,7 +107,7 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<DeleteResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let repeat = repeat(request.request_id.as_ref());
+        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
         let answer = self
             .to_leader
             .run(
@@ -143,7 +139,7 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<ScaleResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let repeat = repeat(request.request_id.as_ref());
+        let repeat = repeat(request.request_id.as_ref(), false);
         let answer = self
             .to_leader
             .run(
@@ -157,6 +153,39 @@ impl api_server::Api for ApiService {
                 |channel, request| async move { ApiClient::new(channel).scale(request).await },
             )
             .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn rollout(
+        &self,
+        request: Request<RolloutRequest>,
+    ) -> Result<Response<RolloutResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
+        let answer = self
+            .to_leader
+            .run(
+                &caller,
+                request,
+                repeat,
+                |request| {
+                    let (store, by) = (self.store.clone(), caller.name());
+                    async move { rollout::change(&store, by, request).await }
+                },
+                |channel, request| async move { ApiClient::new(channel).rollout(request).await },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn rollout_history(
+        &self,
+        request: Request<RolloutHistoryRequest>,
+    ) -> Result<Response<RolloutHistoryResponse>, Status> {
+        let request = request.into_inner();
+        self.store.read_index().await.map_err(ApiError::from)?;
+        let answer = self.store.read(|state| rollout::history(state, &request))?;
         Ok(Response::new(answer))
     }
 }

@@ -32,6 +32,9 @@ pub enum ApiError {
     /// It changed meanwhile, or is another incarnation.
     #[error("{0}")]
     Conflict(String),
+    /// Fields that somebody else set to other values.
+    #[error("{}", sentence(.0))]
+    FieldConflict(Vec<Violation>),
     /// An answer that is no longer remembered.
     #[error(
         "the request is older than what is remembered: look whether it was applied, then ask anew"
@@ -117,6 +120,7 @@ impl ApiError {
             Self::NotFound(_) => ("NOT_FOUND", Code::NotFound),
             Self::Exists(_) => ("EXISTS", Code::AlreadyExists),
             Self::Conflict(_) => ("CONFLICT", Code::Aborted),
+            Self::FieldConflict(_) => ("FIELD_CONFLICT", Code::Aborted),
             Self::RequestExpired => ("REQUEST_EXPIRED", Code::FailedPrecondition),
             Self::RequestReused => ("REQUEST_REUSED", Code::InvalidArgument),
             Self::RevisionRequired { .. } => ("REVISION_REQUIRED", Code::FailedPrecondition),
@@ -232,7 +236,7 @@ impl From<ApiError> for Status {
             _ => {}
         }
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-        if let ApiError::Invalid(violations) = &error {
+        if let ApiError::Invalid(violations) | ApiError::FieldConflict(violations) = &error {
             details.set_bad_request(
                 violations
                     .iter()

@@ -11,7 +11,8 @@ pub mod watch;
 
 use std::sync::Arc;
 
-use barge_state::{Expired, State};
+use barge_proto::v1::Transaction;
+use barge_state::{Applied, Changed, Expired, State};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch as tokio_watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -103,12 +104,30 @@ impl Store {
         self.0.state.read(f)
     }
 
+    /// What applying a transaction to this manager's state would answer and change; nothing is changed.
+    pub fn rehearse(&self, transaction: &Transaction) -> Applied {
+        self.0.state.rehearse(transaction)
+    }
+
     /// Watches what changes after a revision, from what this manager applies.
     ///
     /// # Errors
     /// [`Expired`] when the changes after that revision are not kept any more: list again.
     pub fn watch(&self, after: u64, scope: Scope) -> Result<Watch, Expired> {
         self.0.hub.watch(after, scope)
+    }
+
+    /// Calls `look` with what changed after a revision and up to another, in order.
+    ///
+    /// # Errors
+    /// [`Expired`] when the changes after that revision are not kept any more.
+    pub fn changes(
+        &self,
+        after: u64,
+        up_to: u64,
+        look: impl FnMut(&Changed),
+    ) -> Result<(), Expired> {
+        self.0.hub.changes(after, up_to, look)
     }
 
     /// How many watches there are on this manager.

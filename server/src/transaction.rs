@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    Change, Precondition, RecordRef, RequestRecord, Transaction, change::Change as Body,
-    precondition::Must,
+    Change, ObjectMeta, Precondition, RecordRef, RequestRecord, Transaction,
+    change::Change as Body, precondition::Must,
 };
 use barge_state::{Kind, RecordKind};
 
@@ -43,6 +43,12 @@ impl Draft {
     /// Demands that this very record is still there, unchanged since it was read.
     pub fn unchanged<K: Kind>(&mut self, record: &K) {
         self.must(by_uid::<K>(record.uid()), Must::Revision(record.revision()));
+    }
+
+    /// Demands that the record of that reference is as its metadata says.
+    pub fn unchanged_since(&mut self, target: RecordRef, meta: &ObjectMeta) {
+        let revision = meta.resource_version.parse().unwrap_or_default();
+        self.must(target, Must::Revision(revision));
     }
 
     fn must(&mut self, target: RecordRef, must: Must) {

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use barge_client::{Client, ClientOptions, config::Config, v1};
+use barge_client::{ApplyOptions, Client, ClientOptions, config::Config, v1};
 use barge_proto::manifest;
 use tokio::runtime::Runtime;
 
@@ -100,7 +100,8 @@ impl Writer {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let written = runtime().block_on(client.apply(vec![counter(value)], false));
+                let written = runtime()
+                    .block_on(client.apply(vec![counter(value)], &ApplyOptions::default()));
                 written.unwrap_or_else(|error| panic!("write {value}: {error}"));
                 count.store(value, Ordering::SeqCst);
             }
@@ -196,7 +197,10 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
     let leader = managers.leader();
     let config = all(&managers, 3);
     runtime()
-        .block_on(client(&config, Duration::from_secs(30)).apply(vec![counter(1)], false))
+        .block_on(
+            client(&config, Duration::from_secs(30))
+                .apply(vec![counter(1)], &ApplyOptions::default()),
+        )
         .expect("a write");
 
     // Its cable to the others is gone; whoever is on the machine itself still reaches it.
@@ -207,7 +211,7 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
         .expect("another manager");
     let outside = client(&managers.config_for(other), Duration::from_secs(60));
     runtime()
-        .block_on(outside.apply(vec![counter(2)], false))
+        .block_on(outside.apply(vec![counter(2)], &ApplyOptions::default()))
         .expect("the majority elects a leader and takes the write");
     let output = Command::new("ip")
         .args(["netns", "exec", &managers.netns(leader)])

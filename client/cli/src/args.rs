@@ -36,19 +36,23 @@ pub struct Connection {
 pub enum Command {
     /// Create or change objects from manifests
     Apply(commands::apply::Apply),
+    /// Show what applying manifests would change; exits with 1 when something would, above 1 on an error
+    Diff(commands::diff::Diff),
     /// Delete objects
     Delete(commands::delete::Delete),
     /// Show objects
     Get(commands::get::Get),
     /// Show an object in full, with what happened to it
     Describe(commands::describe::Describe),
+    /// Explain the fields of a kind
+    Explain(commands::explain::Explain),
     /// Show what happened
     Events(commands::events::Events),
     /// Show a container's output
     Logs(commands::logs::Logs),
     /// Set the number of replicas
     Scale(commands::scale::Scale),
-    /// Follow a rollout
+    /// Follow, hold, repeat and take back rollouts
     #[command(subcommand)]
     Rollout(commands::rollout::Rollout),
     /// Look at the cluster itself
@@ -101,6 +105,29 @@ pub struct Patience {
     /// How long to wait ("90s", "2m", "1h")
     #[arg(long, default_value = "2m", value_name = "DURATION")]
     pub timeout: Span,
+}
+
+/// Changing nothing.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DryRun {
+    /// Change nothing: only read and validate here, or have the cluster answer as if
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub dry_run: Option<Where>,
+}
+
+/// Where a dry run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Where {
+    Client,
+    Server,
+}
+
+/// In whose name fields are set.
+#[derive(Debug, Clone, Args)]
+pub struct Manager {
+    /// In whose name fields are set; what this name applied before and leaves out now goes, what others set stays
+    #[arg(long, default_value = "barge", value_name = "NAME")]
+    pub field_manager: String,
 }
 
 /// How to print objects.

@@ -1,5 +1,7 @@
 //! One module per command.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 
 use crate::{
@@ -12,7 +14,9 @@ pub mod cluster;
 pub mod completion;
 pub mod delete;
 pub mod describe;
+pub mod diff;
 pub mod events;
+pub mod explain;
 pub mod get;
 pub mod logs;
 pub mod rollout;
@@ -20,14 +24,16 @@ pub mod scale;
 pub mod token;
 pub mod version;
 
-/// Does what was typed.
-pub async fn run(cli: Cli) -> Result<()> {
+/// Does what was typed, and says how the program should end.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
     let to = cli.connection;
     match cli.command {
         Command::Apply(command) => Box::pin(apply::run(&to, command)).await,
+        Command::Diff(command) => return Ok(Box::pin(diff::run(&to, command)).await),
         Command::Delete(command) => Box::pin(delete::run(&to, command)).await,
         Command::Get(command) => Box::pin(get::run(&to, command)).await,
         Command::Describe(command) => Box::pin(describe::run(&to, command)).await,
+        Command::Explain(command) => explain::run(&command),
         Command::Events(command) => Box::pin(events::run(&to, command)).await,
         Command::Logs(command) => Box::pin(logs::run(&to, command)).await,
         Command::Scale(command) => Box::pin(scale::run(&to, command)).await,
@@ -37,5 +43,6 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Dev(command) => Box::pin(dev::run(command)).await,
         Command::Version(command) => Box::pin(version::run(&to, command)).await,
         Command::Completion(command) => completion::run(&command),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod context;
 mod dev;
+mod diff;
 mod duration;
 mod explain;
 mod names;
@@ -22,7 +23,7 @@ async fn main() -> ExitCode {
     let cli = args::Cli::parse();
     init_tracing();
     match commands::run(cli).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader of our output has seen enough.
         Err(error) if explain::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -45,6 +45,11 @@ pub fn judge(deployment: &Deployment) -> Rollout {
         };
         return Rollout::Failed(format!("{name}: {message}"));
     }
+    if spec.paused && status.updated_replicas < wanted {
+        return Rollout::Failed(format!(
+            "{name} is paused: `barge rollout resume deployment/{name}` lets it go on"
+        ));
+    }
     if status.updated_replicas < wanted {
         let text = format!(
             "{name}: {} of {wanted} replicas are up to date",
@@ -197,6 +202,18 @@ mod tests {
         underway(3, status(2, 3, 3, 2), "2 of 3 replicas are available");
         assert_eq!(judge(&deployment(3, status(2, 3, 3, 3))), Rollout::Complete);
         assert_eq!(judge(&deployment(0, status(2, 0, 0, 0))), Rollout::Complete);
+    }
+
+    #[test]
+    fn a_paused_rollout_is_not_waited_for() {
+        let mut paused = deployment(3, status(2, 3, 0, 3));
+        paused.spec.as_mut().unwrap().paused = true;
+        let Rollout::Failed(text) = judge(&paused) else {
+            panic!("waits for a paused rollout");
+        };
+        assert!(text.contains("resume"), "{text}");
+        paused.status = Some(status(2, 3, 3, 3));
+        assert_eq!(judge(&paused), Rollout::Complete);
     }
 
     #[test]

@@ -19,14 +19,14 @@ const BYTES: u64 = 64 << 20;
 /// Folders in folders; more is a loop of links.
 const DEPTH: usize = 32;
 
-/// Reads, parses and validates all objects; nothing is sent while one of them is wrong.
+/// Reads and parses all objects; nothing is sent while one of them is none. What they may say is for the cluster to judge, which
+/// knows what they are merged with.
 pub fn read(files: &[PathBuf]) -> Result<Vec<Located>> {
     let mut sources = Vec::new();
     for file in files {
         gather(file, &mut sources)?;
     }
     let objects = manifest::parse(sources)?;
-    check(&objects)?;
     ensure!(
         !objects.is_empty(),
         "there are no objects in {}",
@@ -36,7 +36,7 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Located>> {
 }
 
 /// Applies the rules that need no cluster; the error names every one that is broken, each with its line.
-fn check(objects: &[Located]) -> Result<()> {
+pub fn check(objects: &[Located]) -> Result<()> {
     let mut errors = Vec::new();
     for one in objects {
         let mut object = one.object.clone();
@@ -152,7 +152,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.yaml");
         fs::write(&path, namespace("Not_A_Name") + "---\n" + &namespace("-x")).unwrap();
-        let error = read(&[path]).unwrap_err().to_string();
+        let error = check(&read(&[path]).unwrap()).unwrap_err().to_string();
         assert!(error.contains("a.yaml:4:"), "{error}");
         assert!(error.contains("a.yaml:9:"), "{error}");
         assert!(error.contains("metadata.name"), "{error}");

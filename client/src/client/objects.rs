@@ -1,4 +1,4 @@
-//! Objects: apply, get, list, delete, scale.
+//! Objects: apply, get, list, delete, scale, roll.
 
 use tonic::{Streaming, transport::Channel};
 
@@ -6,8 +6,10 @@ use super::{Client, MESSAGE_BYTES, attempt::Repeat};
 use crate::{
     error::ClientError,
     v1::{
-        ApplyRequest, ApplyResponse, DeleteRequest, GetRequest, Kind, ListRequest, ListResponse,
-        Object, ScaleRequest, WatchRequest, WatchResponse, api_client::ApiClient,
+        ApplyRequest, ApplyResponse, DeleteRequest, DeletionPropagation, GetRequest, Kind,
+        ListRequest, ListResponse, Object, RolloutHistoryRequest, RolloutRequest, ScaleRequest,
+        TemplateRevision, WatchRequest, WatchResponse, api_client::ApiClient,
+        rollout_request::Action as RolloutAction,
     },
 };
 
@@ -20,6 +22,8 @@ pub struct Selection {
     pub namespace: String,
     /// As kubectl's: `app=nginx,tier!=db,env in (a,b),!x`; empty means all.
     pub labels: String,
+    /// As kubectl's: `metadata.name=a,status.phase!=Running`; empty means all.
+    pub fields: String,
     /// When set, only the object of this name. Watches only.
     pub name: String,
     /// When set, only objects that belong to the one with this uid, and events about it. Lists only.
@@ -52,8 +56,34 @@ pub struct Listing {
 pub struct DeleteOptions {
     /// When set, only this incarnation is deleted.
     pub uid: String,
+    /// When set, only if it has not changed since this resourceVersion.
+    pub resource_version: String,
+    /// What becomes of what the object owns; by default it is ended in the background.
+    pub propagation: DeletionPropagation,
+    /// Answer as if, but change nothing.
+    pub dry_run: bool,
     /// Seconds instead of the pod's own grace period.
     pub grace_period_seconds: Option<i64>,
+}
+
+/// How to apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// In whose name fields are set; the cluster's default ("barge") when empty.
+    pub field_manager: String,
+    /// Take over fields that others set to other values, instead of failing with the reason `FIELD_CONFLICT`.
+    pub force: bool,
+    /// Answer as if, but change nothing: what would be refused is refused.
+    pub dry_run: bool,
+}
+
+/// What to heed when changing one object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpdateOptions {
+    /// In whose name fields are set; the cluster's default ("barge") when empty.
+    pub field_manager: String,
+    /// When set, only if the object has not changed since this resourceVersion.
+    pub resource_version: String,
 }
 
 /// How often a list is begun again because its pages ran out of history.
@@ -66,19 +96,22 @@ pub(super) fn api(channel: Channel) -> ApiClient<Channel> {
 }
 
 impl Client {
-    /// Creates or changes objects, all of them or none. With `dry_run` the cluster answers as if, and changes nothing.
+    /// Creates or changes objects, all of them or none: what the same manager applied before and leaves out now goes, what
+    /// others set stays.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn apply(
         &self,
         objects: Vec<Object>,
-        dry_run: bool,
+        options: &ApplyOptions,
     ) -> Result<ApplyResponse, ClientError> {
         let request = ApplyRequest {
             objects,
             request_id: None,
-            dry_run,
+            dry_run: options.dry_run,
+            field_manager: options.field_manager.clone(),
+            force: options.force,
         };
         let response = self
             .change(|channel, id| {
@@ -154,6 +187,7 @@ impl Client {
             kind: selection.kind.into(),
             namespace: selection.namespace.clone(),
             label_selector: selection.labels.clone(),
+            field_selector: selection.fields.clone(),
             owner_uid: selection.owner_uid.clone(),
             ..ListRequest::default()
         };
@@ -164,10 +198,8 @@ impl Client {
         loop {
             let page = self.list_page(request.clone()).await?;
             listing.objects.extend(page.objects);
-            // A watch begins at the first page: what changed while the later ones came is then seen again.
-            if listing.revision == 0 {
-                listing.revision = page.revision;
-            }
+            // That of all pages.
+            listing.revision = page.revision;
             if page.r#continue.is_empty() {
                 return Ok(listing);
             }
@@ -213,6 +245,7 @@ impl Client {
             kind: selection.kind.into(),
             namespace: selection.namespace.clone(),
             label_selector: selection.labels.clone(),
+            field_selector: selection.fields.clone(),
             revision,
             name: selection.name.clone(),
         };
@@ -241,6 +274,9 @@ impl Client {
             uid: options.uid.clone(),
             grace_period_seconds: options.grace_period_seconds,
             request_id: None,
+            resource_version: options.resource_version.clone(),
+            propagation: options.propagation.into(),
+            dry_run: options.dry_run,
         };
         let response = self
             .change(|channel, id| {
@@ -263,6 +299,7 @@ impl Client {
         namespace: &str,
         name: &str,
         replicas: i32,
+        options: &UpdateOptions,
     ) -> Result<Object, ClientError> {
         let request = ScaleRequest {
             kind: kind.into(),
@@ -270,6 +307,8 @@ impl Client {
             name: name.to_owned(),
             replicas,
             request_id: None,
+            field_manager: options.field_manager.clone(),
+            resource_version: options.resource_version.clone(),
         };
         let response = self
             .change(|channel, id| {
@@ -280,5 +319,62 @@ impl Client {
             .await?;
         self.saw(response.revision);
         response.object.ok_or(ClientError::Answer("the object"))
+    }
+
+    /// Pauses, resumes, restarts or rolls back.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rollout(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        action: RolloutAction,
+        options: &UpdateOptions,
+    ) -> Result<Object, ClientError> {
+        let request = RolloutRequest {
+            kind: kind.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            action: Some(action),
+            field_manager: options.field_manager.clone(),
+            resource_version: options.resource_version.clone(),
+            ..RolloutRequest::default()
+        };
+        let response = self
+            .change(|channel, id| {
+                let mut request = request.clone();
+                request.request_id = Some(id);
+                async move { api(channel).rollout(request).await }
+            })
+            .await?;
+        self.saw(response.revision);
+        response.object.ok_or(ClientError::Answer("the object"))
+    }
+
+    /// The templates that an object has had and that are still kept, the oldest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rollout_history(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Vec<TemplateRevision>, ClientError> {
+        let request = RolloutHistoryRequest {
+            kind: kind.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let response = self
+            .call(Repeat::Safe, |channel| {
+                let request = request.clone();
+                async move { api(channel).rollout_history(request).await }
+            })
+            .await?;
+        self.saw(response.revision);
+        Ok(response.revisions)
     }
 }

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use super::*;
 use crate::{WatchEvent, v1::Kind};
 
+mod flaky;
 mod scripted;
 
 use scripted::{Fake, Step, refusal, watch_event};

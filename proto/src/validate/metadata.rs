@@ -6,6 +6,9 @@ use crate::v1::{Kind, Object, ObjectMeta, Time};
 /// All annotations of an object together, keys and values.
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 
+/// What an object has that waits for what it owns.
+const FOREGROUND: &str = "foregroundDeletion";
+
 impl Checker {
     pub(super) fn object_metadata(&mut self, object: &Object) {
         let metadata = object.metadata();
@@ -28,6 +31,10 @@ impl Checker {
                 }
                 _ => self.text("metadata.namespace", namespace, names::dns_label(namespace)),
             }
+        }
+        if let Some(name) = metadata.finalizers.iter().find(|name| *name != FOREGROUND) {
+            let rule = "is not possible: finalizers are set by the server";
+            self.violated("metadata.finalizers", format_args!("{name:?}"), rule);
         }
         self.metadata("metadata", metadata);
     }

@@ -4,7 +4,7 @@ use barge_proto::v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Ki
 use barge_state::State;
 
 use super::{
-    commit::{Committed, commit, request_record},
+    commit::{Committed, after, commit, rehearse, request_record},
     plan::{self, Planned, Stamp},
 };
 use crate::{error::ApiError, store::Store};
@@ -15,7 +15,8 @@ const MAX_OBJECTS: usize = 1000;
 /// Applies at the leader.
 ///
 /// # Errors
-/// INVALID with every field that breaks a rule; CONFLICT, NOT_FOUND and EXISTS by the state; what the store says.
+/// INVALID with every field that breaks a rule; FIELD_CONFLICT with every field that others own; CONFLICT, NOT_FOUND and EXISTS
+/// by the state; what the store says.
 pub async fn apply(
     store: &Store,
     by: String,
@@ -33,40 +34,39 @@ pub async fn apply(
         true => None,
         false => request_record(store, id.as_ref(), &request)?,
     };
-    let objects = plan::prepare(request.objects)?;
+    let wanted = plan::prepare(request.objects, &request.field_manager, request.force)?;
     let stamp = Stamp::now();
+    let plan = |store: &Store| plan::by_store(store, &wanted, &stamp);
     if dry_run {
-        store.read_index().await?;
-        return store.read(|state| {
-            let (_, planned) = plan::plan(state, &objects, &stamp)?;
-            Ok(response(state, planned, true))
+        let (planned, changes) = rehearse(store, by, plan).await?;
+        let results = planned.into_iter().map(|planned| ApplyResult {
+            outcome: planned.outcome.into(),
+            object: Some(after(store, &changes, planned.object)),
+        });
+        return Ok(ApplyResponse {
+            results: results.collect(),
+            revision: store.read(State::revision),
         });
     }
-    let committed = commit(store, by, record, |state| {
-        plan::plan(state, &objects, &stamp)
-    })
-    .await?;
+    let committed = commit(store, by, record, plan).await?;
     Ok(store.read(|state| match committed {
         Committed::Applied(planned, outcome) => ApplyResponse {
             revision: outcome.revision,
-            ..response(state, planned, false)
+            ..response(state, planned)
         },
-        Committed::Nothing(planned) => response(state, planned, false),
+        Committed::Nothing(planned) => response(state, planned),
         Committed::Repeated(outcome) => ApplyResponse {
-            results: repeated(state, &objects),
+            results: repeated(state, wanted.objects()),
             revision: outcome.revision,
         },
     }))
 }
 
-fn response(state: &State, planned: Vec<Planned>, dry_run: bool) -> ApplyResponse {
+fn response(state: &State, planned: Vec<Planned>) -> ApplyResponse {
     let results = planned
         .into_iter()
         .map(|planned| {
-            let stored = match dry_run {
-                true => None,
-                false => state.object(planned.kind, &planned.namespace, &planned.name),
-            };
+            let stored = state.object(planned.kind, &planned.namespace, &planned.name);
             ApplyResult {
                 // Somebody may have deleted it already.
                 object: Some(stored.unwrap_or(planned.object)),

@@ -1,10 +1,11 @@
 //! Plans that become transactions: made by the leader's state, and made again when the state changed meanwhile.
 
-use barge_proto::v1::{Outcome, RefusalReason, RequestId, RequestRecord};
-use barge_state::State;
+use barge_proto::v1::{Object, Outcome, RefusalReason, RequestId, RequestRecord};
+use barge_state::{Changed, State};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::names;
 use crate::{error::ApiError, store::Store, transaction::Draft};
 
 /// Each further try means that somebody else got on.
@@ -59,11 +60,11 @@ pub async fn commit<A>(
     store: &Store,
     by: String,
     request: Option<RequestRecord>,
-    plan: impl Fn(&State) -> Result<(Draft, A), ApiError>,
+    plan: impl Fn(&Store) -> Result<(Draft, A), ApiError>,
 ) -> Result<Committed<A>, ApiError> {
     let mut conflict = None;
     for _ in 0..TRIES {
-        let (draft, answer) = match store.read(&plan) {
+        let (draft, answer) = match plan(store) {
             Ok((draft, answer)) if !draft.is_empty() => (draft, answer),
             // Nothing will be proposed that would find out whether this state is the latest.
             _ => {
@@ -71,7 +72,7 @@ pub async fn commit<A>(
                 if let Some(outcome) = answered(store, &by, request.as_ref())? {
                     return Ok(Committed::Repeated(outcome));
                 }
-                match store.read(&plan)? {
+                match plan(store)? {
                     (draft, answer) if draft.is_empty() => return Ok(Committed::Nothing(answer)),
                     planned => planned,
                 }
@@ -99,6 +100,49 @@ pub async fn commit<A>(
         }
         None => ApiError::Internal("a plan that was never tried".to_owned()),
     })
+}
+
+/// Goes all the way but the commit: plans by an up-to-date state, and asks the rules of the state itself.
+///
+/// # Errors
+/// Whatever `commit` would say.
+pub async fn rehearse<A>(
+    store: &Store,
+    by: String,
+    plan: impl Fn(&Store) -> Result<(Draft, A), ApiError>,
+) -> Result<(A, Vec<Changed>), ApiError> {
+    store.read_index().await?;
+    let mut tries = 1;
+    loop {
+        let (draft, answer) = plan(store)?;
+        let rehearsed = store.rehearse(&draft.build(by.clone(), None));
+        match ApiError::check(rehearsed.outcome) {
+            Ok(_) => return Ok((answer, rehearsed.changes)),
+            // The state changed between the two looks.
+            Err(ApiError::Conflict(_) | ApiError::Exists(_) | ApiError::NotFound(_))
+                if tries < TRIES =>
+            {
+                tries += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What an object would be after the changes of a rehearsal; `otherwise` when they do not touch it.
+pub fn after(store: &Store, changes: &[Changed], otherwise: Object) -> Object {
+    let of_it = |change: &&Changed| {
+        change.namespace() == otherwise.namespace()
+            && change.name() == otherwise.name()
+            && change
+                .kind()
+                .is_some_and(|kind| names::record_kind(otherwise.kind()) == Some(kind))
+    };
+    let last = changes.iter().rev().find(of_it);
+    let after = last.and_then(|change| Some((change.after.as_ref()?, change.template.as_ref())));
+    let object =
+        after.and_then(|(after, template)| store.read(|state| state.view(after, template)));
+    object.unwrap_or(otherwise)
 }
 
 /// The earlier answer to this very request.

@@ -1,13 +1,13 @@
 //! Deleting objects.
 
 use barge_proto::v1::{
-    DeleteRequest, DeleteResponse, Deployment, Kind, Namespace, Node, Object, PodRecord, Service,
-    TerminatePod, change::Change as Body,
+    DeleteRecord, DeleteRequest, DeleteResponse, DeletionPropagation, Kind, Object, PodRecord,
+    RecordRef, TerminatePod, change::Change as Body,
 };
-use barge_state::{Kind as _, State};
+use barge_state::{Kind as _, RecordKind, State};
 
 use super::{
-    commit::{Committed, commit, request_record},
+    commit::{Committed, after, commit, rehearse, request_record},
     names,
 };
 use crate::{error::ApiError, store::Store, transaction::Draft};
@@ -18,14 +18,17 @@ const PERMANENT: &str = names::DEFAULT_NAMESPACE;
 /// Deletes at the leader. Pods end gracefully; what an object owns goes with it.
 ///
 /// # Errors
-/// NOT_FOUND; CONFLICT when it is another incarnation; INVALID for what may not be deleted.
+/// NOT_FOUND; CONFLICT when it is another incarnation or has changed; INVALID for what may not be deleted.
 pub async fn delete(
     store: &Store,
     by: String,
     mut request: DeleteRequest,
 ) -> Result<DeleteResponse, ApiError> {
     let id = request.request_id.take();
-    let record = request_record(store, id.as_ref(), &request)?;
+    let record = match request.dry_run {
+        true => None,
+        false => request_record(store, id.as_ref(), &request)?,
+    };
     let (kind, info) = names::kind(request.kind)?;
     if request.grace_period_seconds.is_some_and(|grace| grace < 0) {
         return Err(ApiError::invalid(
@@ -33,11 +36,20 @@ pub async fn delete(
             "must not be negative",
         ));
     }
+    if kind == Kind::Namespace && request.propagation() == DeletionPropagation::Orphan {
+        let rule = "what is in a namespace cannot outlive it";
+        return Err(ApiError::invalid("propagation", rule));
+    }
     let namespace = names::namespace(info, &request.namespace).to_owned();
-    let committed = commit(store, by, record, |state| {
-        plan(state, kind, &namespace, &request)
-    })
-    .await?;
+    let plan = |store: &Store| store.read(|state| plan(state, kind, &namespace, &request));
+    if request.dry_run {
+        let (before, changes) = rehearse(store, by, plan).await?;
+        return Ok(DeleteResponse {
+            object: Some(after(store, &changes, before)),
+            revision: store.read(State::revision),
+        });
+    }
+    let committed = commit(store, by, record, plan).await?;
     Ok(store.read(|state| {
         let now = state.object(kind, &namespace, &request.name);
         let (before, revision) = match committed {
@@ -63,14 +75,15 @@ fn plan(
     let object = state
         .object(kind, namespace, &request.name)
         .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
+    let named = names::describe(info, namespace, &request.name);
+    names::check_uid(&named, object.metadata(), &request.uid)?;
+    names::check_version(&named, object.metadata(), &request.resource_version)?;
     let uid = object.uid().to_owned();
-    if !request.uid.is_empty() && request.uid != uid {
-        return Err(ApiError::Conflict(format!(
-            "{} is another one now: its uid is {uid}, not {}",
-            names::describe(info, namespace, &request.name),
-            request.uid
-        )));
-    }
+    let target = RecordRef {
+        kind: names::record_kind(kind).map_or(0, RecordKind::number),
+        uid: uid.clone(),
+        ..RecordRef::default()
+    };
     let mut draft = Draft::new();
     match kind {
         Kind::Pod => {
@@ -90,16 +103,25 @@ fn plan(
                 "the namespace {PERMANENT} cannot be deleted"
             )));
         }
-        Kind::Namespace => draft.remove::<Namespace>(&uid),
-        Kind::Deployment => draft.remove::<Deployment>(&uid),
-        Kind::Service => draft.remove::<Service>(&uid),
-        Kind::Node => draft.remove::<Node>(&uid),
+        Kind::Namespace | Kind::Deployment | Kind::Service | Kind::Node => {
+            let foreground = request.propagation() == DeletionPropagation::Foreground;
+            if foreground && object.metadata().deletion_timestamp.is_some() {
+                return Ok((draft, object));
+            }
+            draft.change(Body::Delete(DeleteRecord {
+                target: Some(target.clone()),
+                propagation: request.propagation,
+            }));
+        }
         Kind::Endpoints | Kind::Event | Kind::Unspecified => {
             return Err(ApiError::Precondition(format!(
                 "{} are kept by the managers and cannot be deleted",
                 info.plural
             )));
         }
+    }
+    if !request.resource_version.is_empty() {
+        draft.unchanged_since(target, object.metadata());
     }
     Ok((draft, object))
 }

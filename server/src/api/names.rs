@@ -1,6 +1,12 @@
 //! How objects are named in requests and in sentences.
 
-use barge_proto::{kinds::KindInfo, selector::Selector, v1::Kind, validate};
+use barge_proto::{
+    kinds::KindInfo,
+    selector::{FieldSelector, Selector},
+    v1::{Kind, ObjectMeta},
+    validate,
+};
+use barge_state::RecordKind;
 
 use crate::error::{ApiError, Violation};
 
@@ -18,6 +24,65 @@ pub fn kind(number: i32) -> Result<(Kind, &'static KindInfo), ApiError> {
         .ok_or_else(|| ApiError::invalid("kind", format!("{number}: there is no such kind")))
 }
 
+/// The kind of the records behind a kind of objects; none for no kind.
+#[must_use]
+pub fn record_kind(kind: Kind) -> Option<RecordKind> {
+    Some(match kind {
+        Kind::Namespace => RecordKind::Namespace,
+        Kind::Node => RecordKind::Node,
+        Kind::Deployment => RecordKind::Deployment,
+        Kind::Pod => RecordKind::Pod,
+        Kind::Service => RecordKind::Service,
+        Kind::Endpoints => RecordKind::Endpoints,
+        Kind::Event => RecordKind::Event,
+        Kind::Unspecified => return None,
+    })
+}
+
+/// Checks that an object that is to be changed is the one that is meant, and is not being deleted.
+///
+/// # Errors
+/// CONFLICT with what is the case.
+pub fn check_current(
+    name: &str,
+    meta: &ObjectMeta,
+    resource_version: &str,
+) -> Result<(), ApiError> {
+    check_version(name, meta, resource_version)?;
+    match meta.deletion_timestamp {
+        Some(_) => Err(ApiError::Conflict(format!("{name} is being deleted"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks a resourceVersion that a request demands; an empty one demands nothing.
+///
+/// # Errors
+/// CONFLICT with both.
+pub fn check_version(name: &str, meta: &ObjectMeta, demanded: &str) -> Result<(), ApiError> {
+    let now = &meta.resource_version;
+    match demanded.is_empty() || demanded == now {
+        true => Ok(()),
+        false => Err(ApiError::Conflict(format!(
+            "{name} has changed: its resourceVersion is {now}, not {demanded}"
+        ))),
+    }
+}
+
+/// Checks a uid that a request demands; an empty one demands nothing.
+///
+/// # Errors
+/// CONFLICT with both.
+pub fn check_uid(name: &str, meta: &ObjectMeta, demanded: &str) -> Result<(), ApiError> {
+    match demanded.is_empty() || demanded == meta.uid {
+        true => Ok(()),
+        false => Err(ApiError::Conflict(format!(
+            "{name} is another one now: its uid is {}, not {demanded}",
+            meta.uid
+        ))),
+    }
+}
+
 /// A label selector as a request writes it.
 ///
 /// # Errors
@@ -25,6 +90,15 @@ pub fn kind(number: i32) -> Result<(Kind, &'static KindInfo), ApiError> {
 pub fn selector(text: &str) -> Result<Selector, ApiError> {
     text.parse()
         .map_err(|error| ApiError::invalid("label_selector", format!("{error}")))
+}
+
+/// A field selector as a request writes it.
+///
+/// # Errors
+/// INVALID, with what is possible for the kind.
+pub fn field_selector(kind: Kind, text: &str) -> Result<FieldSelector, ApiError> {
+    FieldSelector::parse(kind, text)
+        .map_err(|error| ApiError::invalid("field_selector", error.to_string()))
 }
 
 /// Broken rules of an object, as an answer names them.

@@ -7,18 +7,15 @@ use std::collections::BTreeSet;
 
 use barge_proto::{
     v1::{
-        ApplyOutcome, Deployment, Kind, Namespace, Node, Object, ObjectMeta, Pod, Service, object,
+        ApplyOutcome, Deployment, Kind, Namespace, Node, Object, ObjectMeta, Pod, RecordRef,
+        Service, Time, object,
     },
     validate,
 };
 use barge_state::{Kind as Recorded, State};
 
 use super::names;
-use crate::{
-    clock,
-    error::{ApiError, Violation},
-    transaction::Draft,
-};
+use crate::{clock, error::ApiError, store::Store, transaction::Draft};
 
 mod addresses;
 mod deployment;
@@ -27,12 +24,20 @@ mod namespace;
 mod node;
 mod pod;
 mod service;
+mod wanted;
+
+pub use self::wanted::{Merged, Wanted, merge, prepare, there};
+
+/// Each further try means that somebody else got on.
+const TRIES: usize = 16;
 
 /// What the edge adds to a request.
 #[derive(Debug, Clone)]
 pub struct Stamp {
     /// Where to begin to look for free addresses and ports.
     seed: u64,
+    /// When it came in.
+    now: Time,
 }
 
 impl Stamp {
@@ -41,6 +46,7 @@ impl Stamp {
     pub fn now() -> Self {
         Self {
             seed: rand::random(),
+            now: clock::now(),
         }
     }
 }
@@ -71,66 +77,15 @@ struct Planning<'a> {
     taken: BTreeSet<String>,
 }
 
-/// Checks objects and fills in defaults, whatever the state: what can be said to be wrong of the objects alone.
+/// Plans the application of merged objects; none when what they were merged with has changed.
 ///
 /// # Errors
-/// INVALID with all fields that break rules.
-pub fn prepare(objects: Vec<Object>) -> Result<Vec<Object>, ApiError> {
-    let mut violations = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut prepared = Vec::with_capacity(objects.len());
-    for mut object in objects {
-        let kind = object.kind();
-        let Some(info) = kind.info() else {
-            violations.push(Violation {
-                field: "objects".to_owned(),
-                description: "an object without a kind".to_owned(),
-            });
-            continue;
-        };
-        if matches!(kind, Kind::Event | Kind::Endpoints) {
-            violations.push(Violation {
-                field: object.to_string(),
-                description: format!(
-                    "{} are kept by the managers and cannot be applied",
-                    info.plural
-                ),
-            });
-            continue;
-        }
-        validate::default(&mut object);
-        let named = object.to_string();
-        if let Err(broken) = validate::validate(&object) {
-            violations.extend(names::violations(&named, broken));
-        }
-        let key = (
-            kind as i32,
-            object.namespace().to_owned(),
-            object.name().to_owned(),
-        );
-        if !seen.insert(key) {
-            violations.push(Violation {
-                field: named,
-                description: "is there twice".to_owned(),
-            });
-        }
-        prepared.push(object);
-    }
-    match violations.is_empty() {
-        true => Ok(prepared),
-        false => Err(ApiError::Invalid(violations)),
-    }
-}
-
-/// Plans the application of prepared objects.
-///
-/// # Errors
-/// NOT_FOUND for a namespace that is not there; CONFLICT for another incarnation or version; INVALID for what cannot change.
+/// NOT_FOUND for a namespace that is not there; INVALID for what cannot change.
 pub fn plan(
     state: &State,
-    objects: &[Object],
+    objects: &[Merged],
     stamp: &Stamp,
-) -> Result<(Draft, Vec<Planned>), ApiError> {
+) -> Result<Option<(Draft, Vec<Planned>)>, ApiError> {
     let mut planning = Planning {
         state,
         seed: stamp.seed,
@@ -140,19 +95,62 @@ pub fn plan(
     };
     // Namespaces first: what is in them may stand before them in the manifest.
     let mut order: Vec<_> = objects.iter().enumerate().collect();
-    order.sort_by_key(|(at, object)| (object.kind() != Kind::Namespace, *at));
+    order.sort_by_key(|(at, merged)| (merged.object.kind() != Kind::Namespace, *at));
     let mut planned = Vec::with_capacity(objects.len());
-    for (at, object) in order {
-        planned.push((at, planning.object(object)?));
+    for (at, merged) in order {
+        match planning.object(merged)? {
+            Some(object) => planned.push((at, object)),
+            None => return Ok(None),
+        }
     }
     planned.sort_by_key(|(at, _)| *at);
     let planned = planned.into_iter().map(|(_, planned)| planned).collect();
-    Ok((planning.draft, planned))
+    Ok(Some((planning.draft, planned)))
+}
+
+/// Plans by a store. The merging, which takes its time, is done while the state goes on.
+///
+/// # Errors
+/// As [`merge`] and [`plan`]; CONFLICT when others are always faster.
+pub fn by_store(
+    store: &Store,
+    wanted: &Wanted,
+    stamp: &Stamp,
+) -> Result<(Draft, Vec<Planned>), ApiError> {
+    for _ in 0..TRIES {
+        let there = store.read(|state| there(state, wanted));
+        let merged = merge(wanted, &there, stamp)?;
+        if let Some(planned) = store.read(|state| plan(state, &merged, stamp))? {
+            return Ok(planned);
+        }
+    }
+    Err(ApiError::Conflict(
+        "the objects keep changing: try again".to_owned(),
+    ))
 }
 
 impl Planning<'_> {
-    fn object(&mut self, object: &Object) -> Result<Planned, ApiError> {
+    /// None when it is not what it was merged with any more.
+    fn object(&mut self, merged: &Merged) -> Result<Option<Planned>, ApiError> {
+        let object = &merged.object;
         self.check_namespace(object)?;
+        let (kind, namespace, name) = (object.kind(), object.namespace(), object.name());
+        let now = names::record_kind(kind).and_then(|kind| {
+            let target = RecordRef {
+                kind: kind.number(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                ..RecordRef::default()
+            };
+            self.state.find(&target)
+        });
+        if now
+            .map(|now| now.meta().resource_version.clone())
+            .unwrap_or_default()
+            != merged.basis
+        {
+            return Ok(None);
+        }
         // What was read from a cluster carries its status; it is not the applier's.
         let (outcome, after) = match &object.kind {
             Some(object::Kind::Namespace(new)) => self.record::<Namespace>(new)?,
@@ -164,13 +162,13 @@ impl Planning<'_> {
                 return Err(ApiError::invalid(object.to_string(), "cannot be applied"));
             }
         };
-        Ok(Planned {
-            kind: object.kind(),
-            namespace: object.namespace().to_owned(),
-            name: object.name().to_owned(),
+        Ok(Some(Planned {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
             outcome,
             object: after.typed(),
-        })
+        }))
     }
 
     fn check_namespace(&mut self, object: &Object) -> Result<(), ApiError> {
@@ -199,7 +197,6 @@ impl Planning<'_> {
         let (namespace, name) = (&new.meta().namespace, &new.meta().name);
         let state = self.state;
         let old = state.get::<K>(namespace, name).map(|old| &**old);
-        meta::check(new.meta(), old.map(Recorded::meta))?;
         if let Some(old) = old {
             check_update(old.clone(), new.clone())?;
         }
@@ -244,7 +241,7 @@ trait Merge: Recorded + Into<Object> {
     ) -> Result<Self, ApiError>;
 }
 
-/// Metadata of the record after applying: names, labels and annotations are the applier's, the rest is the server's.
+/// Metadata of the record after applying: names and what appliers set are the merged object's, the rest is the server's.
 fn merged_meta(new: &ObjectMeta, old: Option<&ObjectMeta>) -> ObjectMeta {
     meta::merge(new, old, clock::new_uid)
 }

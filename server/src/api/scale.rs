@@ -1,18 +1,18 @@
 //! Setting the number of replicas.
 
-use barge_proto::v1::{Deployment, Kind, ScaleRequest, ScaleResponse};
-use barge_state::State;
+use barge_proto::v1::{Deployment, Kind, ScaleRequest, ScaleResponse, Time};
+use barge_state::{Kind as _, State};
 
 use super::{
     commit::{Committed, commit, request_record},
-    names,
+    names, ownership,
 };
-use crate::{error::ApiError, store::Store, transaction::Draft};
+use crate::{clock, error::ApiError, store::Store, transaction::Draft};
 
 /// Scales at the leader.
 ///
 /// # Errors
-/// NOT_FOUND; INVALID for a negative number or a kind without replicas.
+/// NOT_FOUND; CONFLICT when it has changed or is being deleted; INVALID for a negative number or a kind without replicas.
 pub async fn scale(
     store: &Store,
     by: String,
@@ -34,8 +34,10 @@ pub async fn scale(
         ));
     }
     let namespace = names::namespace(info, &request.namespace).to_owned();
-    let committed = commit(store, by, record, |state| {
-        let draft = plan(state, &namespace, &request)?;
+    let manager = ownership::manager(&request.field_manager)?;
+    let now = clock::now();
+    let committed = commit(store, by, record, |store| {
+        let draft = store.read(|state| plan(state, &namespace, &request, manager, now))?;
         Ok((draft, ()))
     })
     .await?;
@@ -48,19 +50,21 @@ pub async fn scale(
     }))
 }
 
-fn plan(state: &State, namespace: &str, request: &ScaleRequest) -> Result<Draft, ApiError> {
+fn plan(
+    state: &State,
+    namespace: &str,
+    request: &ScaleRequest,
+    manager: &str,
+    now: Time,
+) -> Result<Draft, ApiError> {
     let (_, info) = names::kind(Kind::Deployment.into())?;
     let found = state
         .get::<Deployment>(namespace, &request.name)
         .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
-    let mut draft = Draft::new();
+    names::check_current(&request.name, found.meta(), &request.resource_version)?;
     let mut scaled = Deployment::clone(found);
-    let spec = scaled.spec.get_or_insert_default();
-    if spec.replicas == Some(request.replicas) {
-        return Ok(draft);
-    }
-    spec.replicas = Some(request.replicas);
-    draft.unchanged(&**found);
-    draft.put(scaled);
+    scaled.spec.get_or_insert_default().replicas = Some(request.replicas);
+    let mut draft = Draft::new();
+    ownership::change(&mut draft, &**found, scaled, manager, now)?;
     Ok(draft)
 }

@@ -2,13 +2,13 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use barge_proto::v1::{ChangeType, Kind, Object, WatchRequest, WatchResponse};
-use barge_state::{Changed, RecordKind, State, Stored};
+use barge_proto::v1::{ChangeType, Object, WatchRequest, WatchResponse};
+use barge_state::{Changed, State, Stored};
 use futures::{Stream, stream};
 use tokio::time::timeout;
 use tonic::Status;
 
-use barge_proto::selector::Selector;
+use barge_proto::selector::{FieldSelector, Selector};
 
 use super::names;
 use crate::{
@@ -19,12 +19,16 @@ use crate::{
 /// How often a watcher that sees no change is told how far it is.
 const BOOKMARK: Duration = Duration::from_secs(5);
 
+/// Changes that are made into whole objects at once.
+const AT_ONCE: usize = 32;
+
 /// What a watcher wants to see.
 #[derive(Debug, Clone)]
 struct Filter {
     namespace: Option<String>,
     name: Option<String>,
     selector: Selector,
+    fields: FieldSelector,
 }
 
 /// Begins a watch.
@@ -41,6 +45,7 @@ pub async fn open(
         namespace: some(&request.namespace).filter(|_| info.namespaced),
         name: some(&request.name),
         selector: names::selector(&request.label_selector)?,
+        fields: names::field_selector(kind, &request.field_selector)?,
     };
     store.read_index().await.map_err(ApiError::from)?;
     let now = store.read(State::revision);
@@ -54,7 +59,7 @@ pub async fn open(
     }
     let scope = Scope {
         namespace: filter.namespace.clone(),
-        ..Scope::kinds([record_kind(kind)])
+        ..Scope::kinds(names::record_kind(kind))
     };
     let watch = store
         .watch(from, scope)
@@ -65,6 +70,7 @@ pub async fn open(
         filter,
         // The first bookmark at once: a watcher from now on learns where that is.
         ready: VecDeque::from([bookmark(from)]),
+        changes: VecDeque::new(),
         ended: false,
     };
     Ok(stream::unfold(watcher, |mut watcher| async move {
@@ -78,6 +84,8 @@ struct Watcher {
     watch: Watch,
     filter: Filter,
     ready: VecDeque<WatchResponse>,
+    /// Those that are still to be looked at: whole objects are made for a few at a time.
+    changes: VecDeque<Changed>,
     ended: bool,
 }
 
@@ -90,16 +98,17 @@ impl Watcher {
             if let Some(response) = self.ready.pop_front() {
                 return Some(Ok(response));
             }
+            if !self.changes.is_empty() {
+                let few = self.changes.len().min(AT_ONCE);
+                let (few, filter) = (self.changes.drain(..few), &self.filter);
+                self.ready = self.store.read(|state| {
+                    few.filter_map(|change| event(state, &change, filter))
+                        .collect()
+                });
+                continue;
+            }
             match timeout(BOOKMARK, self.watch.next()).await {
-                Ok(Ok(changes)) => {
-                    let filter = &self.filter;
-                    self.ready = self.store.read(|state| {
-                        changes
-                            .iter()
-                            .filter_map(|change| event(state, change, filter))
-                            .collect()
-                    });
-                }
+                Ok(Ok(changes)) => self.changes = changes.into(),
                 Ok(Err(error)) => {
                     self.ended = true;
                     return Some(Err(ApiError::from(error).into()));
@@ -148,17 +157,6 @@ impl Filter {
         wanted(&self.namespace, object.namespace())
             && wanted(&self.name, object.name())
             && self.selector.matches(&object.metadata().labels)
-    }
-}
-
-fn record_kind(kind: Kind) -> RecordKind {
-    match kind {
-        Kind::Node => RecordKind::Node,
-        Kind::Deployment => RecordKind::Deployment,
-        Kind::Pod => RecordKind::Pod,
-        Kind::Service => RecordKind::Service,
-        Kind::Endpoints => RecordKind::Endpoints,
-        Kind::Event => RecordKind::Event,
-        Kind::Namespace | Kind::Unspecified => RecordKind::Namespace,
+            && self.fields.matches(object)
     }
 }

@@ -27,10 +27,11 @@ use barge_state::{Changed, Kind, RecordKind, State};
 use budget::Budget;
 use groups::Groups;
 use moves::Moves;
+use rollout::Count;
 use status::{Begun, Observed};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-pub use revisions::HASH_LABEL;
+pub use revisions::{HASH_LABEL, without_hash};
 
 /// The controller of Deployments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,22 +108,33 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     replace_finished(&owned, stamp, &mut plan);
 
     let newest = newest(state, deployment, spec, &revisions, stamp, &mut plan);
-    let Some((newest, begun)) = newest else {
+    let Some(newest) = newest else {
         // Paused before it ever had a template that counts.
-        return finish(deployment, spec, &Groups::default(), "", None, stamp, plan);
+        let none = Newest::default();
+        return finish(deployment, spec, &Groups::default(), &none, stamp, plan);
     };
-    let groups = Groups::new(&owned, &revisions, newest.uid(), spec, &stamp.now);
-    let steps = groups.steps(spec, &Budget::of(spec), &owned, newest.uid());
+    let revision = &newest.revision;
+    let groups = Groups::new(&owned, &revisions, revision.uid(), spec, &stamp.now);
+    let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
     let room = MAX_BATCH.saturating_sub(plan.changes.len());
-    Moves::new(state, deployment, room).make(&groups, &newest, &steps, stamp, &mut plan);
+    Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
 
     if !spec.paused {
         let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid.as_str()).collect();
-        used.insert(newest.uid());
+        used.insert(revision.uid());
         revisions::forget_old(deployment, &revisions, &used, &mut plan);
     }
-    let name = &newest.meta().name;
-    finish(deployment, spec, &groups, name, begun, stamp, plan)
+    finish(deployment, spec, &groups, &newest, stamp, plan)
+}
+
+/// The revision that pods are made from.
+#[derive(Debug, Default)]
+struct Newest {
+    revision: Revision,
+    /// When this plan made it the newest.
+    begun: Option<Begun>,
+    /// While paused, the template may have become another one; its pods are still to come then.
+    is_outdated: bool,
 }
 
 /// The revision that pods are made from: the template's, which is made the newest if it isn't.
@@ -134,20 +146,30 @@ fn newest(
     revisions: &[&Arc<Revision>],
     stamp: &mut Stamp,
     plan: &mut Plan,
-) -> Option<(Revision, Option<Begun>)> {
+) -> Option<Newest> {
     let last = revisions.last();
     let matching = revisions::matching(deployment, revisions);
     let is_last = |revision: &Arc<Revision>| last.is_some_and(|last| Arc::ptr_eq(last, revision));
     match matching {
-        Some(revision) if is_last(revision) => Some((Revision::clone(revision), None)),
-        _ if spec.paused => last.map(|last| (Revision::clone(last), None)),
+        Some(revision) if is_last(revision) => Some(Newest {
+            revision: Revision::clone(revision),
+            ..Newest::default()
+        }),
+        _ if spec.paused => last.map(|last| Newest {
+            revision: Revision::clone(last),
+            is_outdated: true,
+            ..Newest::default()
+        }),
         found => {
             let begun = match found {
                 Some(_) => Begun::Found,
                 None => Begun::Created,
             };
-            let revision = revisions::make_newest(state, deployment, revisions, stamp, plan);
-            Some((revision, Some(begun)))
+            Some(Newest {
+                revision: revisions::make_newest(state, deployment, revisions, stamp, plan),
+                begun: Some(begun),
+                is_outdated: false,
+            })
         }
     }
 }
@@ -173,17 +195,19 @@ fn finish(
     deployment: &Deployment,
     spec: &DeploymentSpec,
     groups: &Groups<'_>,
-    revision: &str,
-    begun: Option<Begun>,
+    newest: &Newest,
     stamp: &Stamp,
     mut plan: Plan,
 ) -> Plan {
     let observed = Observed {
-        new: groups.new.count,
+        new: match newest.is_outdated {
+            true => Count::default(),
+            false => groups.new.count,
+        },
         all: groups.all_count(),
         ready: groups.pods().filter(|pod| pods::is_ready(pod)).count(),
-        revision,
-        begun,
+        revision: &newest.revision.meta().name,
+        begun: newest.begun,
     };
     let (status, deadline) = status::status(deployment, &Budget::of(spec), &observed, stamp.now);
     if deployment.status.as_ref() != Some(&status) {

@@ -7,7 +7,8 @@ use std::{
     thread,
 };
 
-use barge_state::State;
+use barge_proto::v1::Transaction;
+use barge_state::{Applied, State};
 use futures::{Stream, StreamExt};
 use openraft::{
     OptionalSend, RaftSnapshotBuilder,
@@ -173,6 +174,12 @@ impl StateStore {
     /// Calls `f` with the state. Keep it short: while it runs nothing is applied.
     pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
         f(&self.shared.read())
+    }
+
+    /// What applying a transaction now would answer and change; nothing is changed.
+    pub fn rehearse(&self, transaction: &Transaction) -> Applied {
+        // Taken back before anybody else can look.
+        self.shared.write().rehearse(transaction)
     }
 
     /// How far this manager has come, and what comes next.

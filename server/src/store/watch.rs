@@ -19,8 +19,8 @@ use crate::storage::applier::Observer;
 
 /// Changes that are kept for one watch before it has to read the history.
 const QUEUE: usize = 256;
-/// Changes that a watch which catches up takes, or looks at, at once.
-const CATCH_UP: usize = 1024;
+/// Blocks of the history that a watch which catches up takes at once; it looks through them without holding the lock.
+const CATCH_UP: usize = 4;
 
 /// What a watch is about. Everything that is given has to match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,6 +145,7 @@ impl Hub {
         }
         let id = inner.next_id;
         inner.next_id += 1;
+        let shown = scope.clone();
         for key in scope.keys() {
             inner.index.entry(key).or_default().insert(id);
         }
@@ -161,8 +162,37 @@ impl Hub {
         Ok(Watch {
             hub: self.clone(),
             id,
+            scope: shown,
             wake,
         })
+    }
+
+    /// Calls `look` with every change after a revision and up to another, in order; others get the lock in between.
+    ///
+    /// # Errors
+    /// [`Expired`] when the history does not go back that far, or no longer does.
+    pub fn changes(
+        &self,
+        after: u64,
+        up_to: u64,
+        mut look: impl FnMut(&Changed),
+    ) -> Result<(), Expired> {
+        let mut cursor = after;
+        while cursor < up_to {
+            let blocks = self.lock().history.blocks_since(cursor, CATCH_UP)?;
+            let before = cursor;
+            for change in blocks.iter().flat_map(|block| block.iter()) {
+                if change.revision > cursor && change.revision <= up_to {
+                    look(change);
+                    cursor = change.revision;
+                }
+            }
+            // What is left changed nothing: there are revisions without a record.
+            if cursor == before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// How many watches there are.
@@ -246,42 +276,45 @@ impl Watcher {
     }
 
     /// What it has not taken yet, or nothing.
-    fn take(&mut self, history: &History, head: u64) -> Result<Vec<Changed>, Lagged> {
+    fn take(&mut self, history: &History, head: u64) -> Result<Taken, Lagged> {
         if self.lost {
             return Err(Lagged);
         }
         if !self.queue.is_empty() {
             let taken: Vec<_> = std::mem::take(&mut self.queue).into();
             self.cursor = taken.last().map_or(self.cursor, |change| change.revision);
-            return Ok(taken);
+            return Ok(Taken::Changes(taken));
         }
         if self.behind {
-            let mut taken = Vec::new();
-            let mut seen = 0;
-            for change in history
-                .since(self.cursor)
-                .map_err(|_| Lagged)?
-                .take(CATCH_UP)
-            {
-                seen += 1;
-                self.cursor = change.revision;
-                if self.scope.matches(change) {
-                    taken.push(change.clone());
-                }
-            }
-            self.behind = seen == CATCH_UP;
-            return Ok(taken);
+            let after = self.cursor;
+            let blocks = history.blocks_since(after, CATCH_UP).map_err(|_| Lagged)?;
+            let last = blocks.last().and_then(|block| block.last());
+            self.cursor = last.map_or(head, |change| change.revision);
+            self.behind = self.cursor < head;
+            return Ok(Taken::Blocks { blocks, after });
         }
         // Nothing up to here concerned it.
         self.cursor = self.cursor.max(head);
-        Ok(Vec::new())
+        Ok(Taken::Changes(Vec::new()))
     }
+}
+
+/// What a watch takes at once.
+enum Taken {
+    /// All of it is for this watch.
+    Changes(Vec<Changed>),
+    /// Of what is after a revision, what is in its scope.
+    Blocks {
+        blocks: Vec<Arc<[Changed]>>,
+        after: u64,
+    },
 }
 
 /// A stream of changes. Dropping it ends the watch.
 pub struct Watch {
     hub: Arc<Hub>,
     id: u64,
+    scope: Scope,
     wake: Arc<Notify>,
 }
 
@@ -300,6 +333,10 @@ impl Watch {
                 let watcher = inner.watchers.get_mut(&self.id).ok_or(Lagged)?;
                 (watcher.take(&inner.history, inner.head)?, watcher.behind)
             };
+            let taken = match taken {
+                Taken::Changes(changes) => changes,
+                Taken::Blocks { blocks, after } => self.filtered(&blocks, after),
+            };
             if !taken.is_empty() {
                 return Ok(taken);
             }
@@ -310,6 +347,12 @@ impl Watch {
                 woken.await;
             }
         }
+    }
+
+    fn filtered(&self, blocks: &[Arc<[Changed]>], after: u64) -> Vec<Changed> {
+        let changes = blocks.iter().flat_map(|block| block.iter());
+        let wanted = changes.filter(|change| change.revision > after && self.scope.matches(change));
+        wanted.cloned().collect()
     }
 
     /// Every change up to this revision that this watch is about has been returned by [`Watch::next`].

@@ -1,6 +1,7 @@
 //! The rules of transactions.
 
 mod bind;
+mod delete;
 mod events;
 mod preconditions;
 mod put;
@@ -86,6 +87,36 @@ impl State {
         }
     }
 
+    /// What [`State::apply`] would answer and change, without a memory of requests and in whatever term. Afterwards the state
+    /// is as it was before.
+    pub fn rehearse(&mut self, tx: &Transaction) -> Applied {
+        for precondition in &tx.preconditions {
+            if let Err(refusal) = preconditions::check(self, precondition) {
+                return self.refused(refusal);
+            }
+        }
+        let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
+        match run(&mut work, tx) {
+            Ok(()) => {
+                let (revision, binds) = (work.revision(), work.binds.clone());
+                let changes = work.undo();
+                Applied {
+                    outcome: Outcome {
+                        revision,
+                        binds,
+                        ..Outcome::default()
+                    },
+                    changes,
+                    ..Applied::default()
+                }
+            }
+            Err(refusal) => {
+                work.undo();
+                self.refused(refusal)
+            }
+        }
+    }
+
     fn refused(&self, refusal: Refusal) -> Applied {
         let outcome = Outcome {
             revision: self.revision,
@@ -119,6 +150,7 @@ fn run(work: &mut Work<'_>, tx: &Transaction) -> Result<(), Refusal> {
             Some(Action::Put(record)) => put::put(work, record)?,
             Some(Action::PutStatus(record)) => put::put_status(work, record)?,
             Some(Action::Remove(target)) => remove::remove(work, target)?,
+            Some(Action::Delete(asked)) => delete::delete(work, asked)?,
             Some(Action::Bind(bind)) => bind::bind(work, bind),
             Some(Action::TerminatePod(terminate)) => terminate::terminate(work, terminate),
             Some(Action::RecordEvent(event)) => events::record(work, event)?,

@@ -1,11 +1,14 @@
-//! Recent changes, so that watches can go on where they stopped.
+//! Recent changes, so that watches can go on where they stopped, and lists where a page ended.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{changed::Changed, kind::Stored};
 
 /// What a change costs besides its records, in bytes.
 const OVERHEAD: usize = 128;
+
+/// Changes that are handed out together.
+const BLOCK: usize = 64;
 
 /// The revision is older than the history that is kept: whoever asked has to list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,20 +19,41 @@ pub struct Expired {
 }
 
 /// The newest changes, removals included, bounded by their number and their encoded size.
+///
+/// They are kept in blocks that never change, so that whoever reads many of them takes the blocks and looks through them
+/// while the history goes on. A block stays until the last of its changes is dropped.
 #[derive(Debug)]
 pub struct History {
-    changes: VecDeque<(Changed, usize)>,
+    blocks: VecDeque<Block>,
+    /// Changes of the first block that have been dropped.
+    dropped: usize,
+    changes: usize,
     bytes: usize,
     max_bytes: usize,
     max_changes: usize,
     floor: u64,
 }
 
+#[derive(Debug)]
+struct Block {
+    changes: Arc<[Changed]>,
+    sizes: Box<[usize]>,
+}
+
+impl Block {
+    /// The revision of its last change.
+    fn last(&self) -> u64 {
+        self.changes.last().map_or(0, |change| change.revision)
+    }
+}
+
 impl History {
     /// An empty history that begins after `revision`, the state's at that time.
     pub fn new(revision: u64, max_bytes: usize, max_changes: usize) -> History {
         History {
-            changes: VecDeque::new(),
+            blocks: VecDeque::new(),
+            dropped: 0,
+            changes: 0,
             bytes: 0,
             max_bytes,
             max_changes,
@@ -40,18 +64,40 @@ impl History {
     /// Adds what a transaction changed, in order, and drops the oldest changes above the bounds. A single
     /// change that is larger than the bound is dropped too.
     pub fn push(&mut self, changes: &[Changed]) {
-        for change in changes {
-            let size = OVERHEAD + change.record().map_or(0, Stored::encoded_len);
-            self.bytes += size;
-            self.changes.push_back((change.clone(), size));
-            while self.bytes > self.max_bytes || self.changes.len() > self.max_changes {
-                let Some((dropped, size)) = self.changes.pop_front() else {
+        for changes in changes.chunks(BLOCK) {
+            let size = |change: &Changed| OVERHEAD + change.record().map_or(0, Stored::encoded_len);
+            let sizes: Box<[usize]> = changes.iter().map(size).collect();
+            self.bytes += sizes.iter().sum::<usize>();
+            self.changes += changes.len();
+            self.blocks.push_back(Block {
+                changes: changes.into(),
+                sizes,
+            });
+            while self.bytes > self.max_bytes || self.changes > self.max_changes {
+                if !self.drop_first() {
                     break;
-                };
-                self.bytes -= size;
-                self.floor = dropped.revision;
+                }
             }
         }
+    }
+
+    fn drop_first(&mut self) -> bool {
+        let Some(block) = self.blocks.front() else {
+            return false;
+        };
+        let first = block.changes.get(self.dropped);
+        let (Some(first), Some(size)) = (first, block.sizes.get(self.dropped)) else {
+            return false;
+        };
+        self.floor = first.revision;
+        self.bytes -= size;
+        self.changes -= 1;
+        self.dropped += 1;
+        if self.dropped == block.changes.len() {
+            self.blocks.pop_front();
+            self.dropped = 0;
+        }
+        true
     }
 
     /// All changes after `revision`, in order. Revisions are per change: one in the middle of a transaction
@@ -59,14 +105,34 @@ impl History {
     ///
     /// # Errors
     /// [`Expired`] when changes after `revision` were dropped.
-    pub fn since(&self, revision: u64) -> Result<impl ExactSizeIterator<Item = &Changed>, Expired> {
-        if revision < self.floor {
-            return Err(Expired { floor: self.floor });
+    pub fn since(&self, revision: u64) -> Result<impl Iterator<Item = &Changed>, Expired> {
+        let start = self.start(revision)?;
+        let changes = self.blocks.range(start..).flat_map(|b| b.changes.iter());
+        Ok(changes.filter(move |change| change.revision > revision))
+    }
+
+    /// The first blocks with changes after `revision`, at most so many. The first of them may begin with changes up to
+    /// `revision`.
+    ///
+    /// # Errors
+    /// [`Expired`] when changes after `revision` were dropped.
+    pub fn blocks_since(
+        &self,
+        revision: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<[Changed]>>, Expired> {
+        let blocks = self.blocks.range(self.start(revision)?..).take(limit);
+        Ok(blocks.map(|block| block.changes.clone()).collect())
+    }
+
+    /// The first block with changes after a revision.
+    fn start(&self, revision: u64) -> Result<usize, Expired> {
+        match revision < self.floor {
+            true => Err(Expired { floor: self.floor }),
+            false => Ok(self
+                .blocks
+                .partition_point(|block| block.last() <= revision)),
         }
-        let start = self
-            .changes
-            .partition_point(|(change, _)| change.revision <= revision);
-        Ok(self.changes.range(start..).map(|(change, _)| change))
     }
 
     /// The oldest revision that can be resumed from.
@@ -76,6 +142,6 @@ impl History {
 
     /// How many changes are kept, and their size in bytes.
     pub fn size(&self) -> (usize, usize) {
-        (self.changes.len(), self.bytes)
+        (self.changes, self.bytes)
     }
 }

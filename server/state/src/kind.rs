@@ -45,6 +45,8 @@ static NO_META: ObjectMeta = ObjectMeta {
     labels: std::collections::BTreeMap::new(),
     annotations: std::collections::BTreeMap::new(),
     owner_references: Vec::new(),
+    finalizers: Vec::new(),
+    managed_fields: Vec::new(),
 };
 
 /// Why bytes are no record.
@@ -147,6 +149,17 @@ macro_rules! define {
             pub fn meta(&self) -> &ObjectMeta {
                 match self {
                     $(Stored::$variant(record) => record.meta(),)*
+                }
+            }
+
+            /// A copy with other metadata.
+            pub(crate) fn with_meta(&self, change: impl FnOnce(&mut ObjectMeta)) -> Stored {
+                match self {
+                    $(Stored::$variant(record) => {
+                        let mut copy = record.as_ref().clone();
+                        change(copy.meta_mut());
+                        Stored::$variant(Arc::new(copy))
+                    })*
                 }
             }
 

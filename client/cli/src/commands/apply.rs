@@ -7,15 +7,15 @@ use std::{
 
 use anyhow::{Result, bail};
 use barge_client::{
-    ClientError,
+    ApplyOptions, ClientError,
     v1::{ApplyOutcome, ApplyResponse, Kind, Object},
 };
 use barge_proto::manifest::Located;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::time::Instant;
 
 use crate::{
-    args::{Connection, Patience},
+    args::{Connection, DryRun, Manager, Patience, Where},
     explain, rollout, sources,
 };
 
@@ -29,9 +29,13 @@ pub struct Apply {
         value_name = "FILE|DIR|-"
     )]
     files: Vec<PathBuf>,
-    /// Change nothing: only read and validate here, or have the cluster answer as if
-    #[arg(long, value_enum, value_name = "WHERE")]
-    dry_run: Option<DryRun>,
+    #[command(flatten)]
+    dry: DryRun,
+    #[command(flatten)]
+    manager: Manager,
+    /// Take over fields that others set to other values, instead of being refused
+    #[arg(long, visible_alias = "force")]
+    force_conflicts: bool,
     /// Wait until what was applied runs
     #[arg(long)]
     wait: bool,
@@ -39,30 +43,29 @@ pub struct Apply {
     patience: Patience,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DryRun {
-    Client,
-    Server,
-}
-
 pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
     let deadline = Instant::now() + apply.patience.timeout.0;
     let located = sources::read(&apply.files)?;
-    if apply.dry_run == Some(DryRun::Client) {
+    if apply.dry.dry_run == Some(Where::Client) {
+        sources::check(&located)?;
         for one in &located {
             writeln!(io::stdout(), "{} is valid (dry run)", one.object)?;
         }
         return Ok(());
     }
     let client = to.client()?;
-    let dry = apply.dry_run.is_some();
+    let options = ApplyOptions {
+        field_manager: apply.manager.field_manager,
+        force: apply.force_conflicts,
+        dry_run: apply.dry.dry_run.is_some(),
+    };
     let objects: Vec<_> = located.iter().map(|one| one.object.clone()).collect();
-    let answer = match client.apply(objects, dry).await {
+    let answer = match client.apply(objects, &options).await {
         Ok(answer) => answer,
         Err(error) => return Err(point_at(error, &located)),
     };
-    print(&answer, dry)?;
-    if !apply.wait || dry {
+    print(&answer, options.dry_run)?;
+    if !apply.wait || options.dry_run {
         return Ok(());
     }
     let mut failures = Vec::new();
@@ -108,7 +111,7 @@ fn print(answer: &ApplyResponse, dry: bool) -> Result<()> {
 }
 
 /// Where the manifests break the rules that the cluster named, each with its line.
-fn point_at(error: ClientError, located: &[Located]) -> anyhow::Error {
+pub fn point_at(error: ClientError, located: &[Located]) -> anyhow::Error {
     let ClientError::Refused(refusal) = &error else {
         return error.into();
     };

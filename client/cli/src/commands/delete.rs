@@ -8,13 +8,13 @@ use std::{
 use anyhow::{Result, bail};
 use barge_client::{
     Client, DeleteOptions, Selection, WatchEvent,
-    v1::{Kind, Object},
+    v1::{DeletionPropagation, Kind, Object},
 };
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    args::{Connection, Namespace, Patience},
+    args::{Connection, DryRun, Namespace, Patience, Where},
     explain,
     names::{self, Named},
     sources,
@@ -37,6 +37,28 @@ pub struct Delete {
     /// Seconds between TERM and KILL, instead of the pod's own
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     grace_period: Option<i64>,
+    /// What becomes of what the object owns: ended after it, before it, or left alone
+    #[arg(long, value_enum, default_value = "background")]
+    cascade: Cascade,
+    /// Only the incarnation with this uid
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        conflicts_with = "files"
+    )]
+    uid: String,
+    /// Only if it has not changed since this resourceVersion
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "VERSION",
+        conflicts_with = "files"
+    )]
+    resource_version: String,
+    #[command(flatten)]
+    dry: DryRun,
     /// Return only when the objects are gone
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     wait: bool,
@@ -45,6 +67,23 @@ pub struct Delete {
     ignore_not_found: bool,
     #[command(flatten)]
     patience: Patience,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Cascade {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+impl From<Cascade> for DeletionPropagation {
+    fn from(cascade: Cascade) -> Self {
+        match cascade {
+            Cascade::Background => Self::Background,
+            Cascade::Foreground => Self::Foreground,
+            Cascade::Orphan => Self::Orphan,
+        }
+    }
 }
 
 /// An object to delete.
@@ -57,6 +96,17 @@ struct Target {
 pub async fn run(to: &Connection, delete: Delete) -> Result<()> {
     let deadline = Instant::now() + delete.patience.timeout.0;
     let targets = targets(&delete)?;
+    if delete.dry.dry_run == Some(Where::Client) {
+        for target in &targets {
+            let Target { kind, name, .. } = target;
+            writeln!(
+                io::stdout(),
+                "{}/{name} deleted (dry run)",
+                kind.qualified()
+            )?;
+        }
+        return Ok(());
+    }
     let client = to.client()?;
     let mut failures = Vec::new();
     let mut ending = Vec::new();
@@ -67,7 +117,7 @@ pub async fn run(to: &Connection, delete: Delete) -> Result<()> {
             Err(error) => failures.push(error),
         }
     }
-    if delete.wait {
+    if delete.wait && delete.dry.dry_run.is_none() {
         for (target, object) in &ending {
             if timeout_at(deadline, gone(&client, target, object))
                 .await
@@ -126,7 +176,10 @@ fn targets(delete: &Delete) -> Result<Vec<Target>> {
 async fn one(client: &Client, delete: &Delete, target: &Target) -> Result<Option<Object>> {
     let options = DeleteOptions {
         grace_period_seconds: delete.grace_period,
-        ..DeleteOptions::default()
+        uid: delete.uid.clone(),
+        resource_version: delete.resource_version.clone(),
+        propagation: delete.cascade.into(),
+        dry_run: delete.dry.dry_run.is_some(),
     };
     let Target {
         kind,
@@ -135,7 +188,8 @@ async fn one(client: &Client, delete: &Delete, target: &Target) -> Result<Option
     } = target;
     match client.delete(kind.kind, namespace, name, &options).await {
         Ok(object) => {
-            writeln!(io::stdout(), "{object} deleted")?;
+            let note = if options.dry_run { " (dry run)" } else { "" };
+            writeln!(io::stdout(), "{object} deleted{note}")?;
             Ok(Some(object))
         }
         Err(error) if error.is_not_found() => match delete.ignore_not_found {

@@ -24,6 +24,17 @@ pub struct Get {
     /// Only objects with these labels ("app=web,tier!=db,env in (a,b),!x")
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     selector: String,
+    /// Only objects with these fields ("status.phase=Running,spec.nodeName!=n1")
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "SELECTOR"
+    )]
+    field_selector: String,
+    /// Show who set which fields, in JSON and YAML
+    #[arg(long)]
+    show_managed_fields: bool,
     /// Go on with every change
     #[arg(short, long)]
     watch: bool,
@@ -35,8 +46,9 @@ pub async fn run(to: &Connection, get: Get) -> Result<()> {
     let first = get.what.first().map_or("", String::as_str);
     let named = get.what.len() > 1 || first.contains('/');
     if named {
-        if !get.selector.is_empty() || get.namespaces.all_namespaces {
-            bail!("names go neither with --selector nor with --all-namespaces");
+        let selects = !get.selector.is_empty() || !get.field_selector.is_empty();
+        if selects || get.namespaces.all_namespaces {
+            bail!("names go neither with selectors nor with --all-namespaces");
         }
         if first.contains(',') {
             bail!("names go with one kind; KIND/NAME for each goes with several");
@@ -63,8 +75,19 @@ fn selection(get: &Get, kind: &KindInfo) -> Selection {
         kind: kind.kind,
         namespace: names::namespace_of(kind, get.namespaces.name()).to_owned(),
         labels: get.selector.clone(),
+        fields: get.field_selector.clone(),
         ..Selection::default()
     }
+}
+
+/// Who set which fields is for programs, unless it is asked for.
+fn shown(get: &Get, mut object: Object) -> Object {
+    if !get.show_managed_fields
+        && let Some(metadata) = object.metadata_mut()
+    {
+        metadata.managed_fields.clear();
+    }
+    object
 }
 
 fn is_table(format: Format) -> bool {
@@ -87,7 +110,8 @@ async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> 
         all.push((*kind, objects));
     }
     if !is_table(get.output) {
-        let objects: Vec<_> = all.into_iter().flat_map(|(_, objects)| objects).collect();
+        let objects = all.into_iter().flat_map(|(_, objects)| objects);
+        let objects: Vec<_> = objects.map(|object| shown(get, object)).collect();
         return output::list(&objects, get.output);
     }
     let now = output::now();
@@ -157,7 +181,8 @@ fn show_named(
     found: Vec<(&'static KindInfo, Object)>,
 ) -> Result<()> {
     if !is_table(get.output) {
-        let objects: Vec<_> = found.into_iter().map(|(_, object)| object).collect();
+        let objects = found.into_iter().map(|(_, object)| shown(get, object));
+        let objects: Vec<_> = objects.collect();
         return match (&objects[..], named) {
             ([object], [_]) => output::object(object, get.output),
             ([], _) => Ok(()),
@@ -201,7 +226,7 @@ async fn watch(client: &Client, get: &Get, kind: &KindInfo, name: &str) -> Resul
                 if get.output == Format::Yaml {
                     writeln!(io::stdout(), "---")?;
                 }
-                output::object(&object, get.output)?;
+                output::object(&shown(get, object), get.output)?;
             }
             WatchEvent::Deleted(object) if is_table(get.output) => {
                 table.push(output::row(&object, columns, output::now()));

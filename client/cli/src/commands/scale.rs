@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
+use barge_client::UpdateOptions;
 use clap::Args;
 
 use crate::{
-    args::{Connection, Namespace},
+    args::{Connection, Manager, Namespace},
     names,
 };
 
@@ -17,6 +18,16 @@ pub struct Scale {
     /// How many
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
     replicas: i32,
+    /// Only if it has not changed since this resourceVersion
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "VERSION"
+    )]
+    resource_version: String,
+    #[command(flatten)]
+    manager: Manager,
     #[command(flatten)]
     namespace: Namespace,
 }
@@ -26,8 +37,13 @@ pub async fn run(to: &Connection, scale: Scale) -> Result<()> {
     names::scalable(named.kind)?;
     let client = to.client()?;
     let namespace = &scale.namespace.namespace;
+    let options = UpdateOptions {
+        field_manager: scale.manager.field_manager,
+        resource_version: scale.resource_version,
+    };
+    let kind = named.kind.kind;
     match client
-        .scale(named.kind.kind, namespace, named.name, scale.replicas)
+        .scale(kind, namespace, named.name, scale.replicas, &options)
         .await
     {
         Ok(object) => Ok(writeln!(

@@ -95,25 +95,11 @@ fn object(name: &str, revision: u64) -> Object {
 
 impl Fake {
     pub async fn start(ca: &TestCa, steps: Vec<Step>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let acceptor = acceptor(&ca.issue(Role::Manager, "m"));
         let script = Arc::new(Mutex::new(Script {
             steps: steps.into(),
             ..Script::default()
         }));
-        let service = ApiServer::new(Scripted(script.clone()));
-        let connections = tokio_stream::wrappers::TcpListenerStream::new(listener)
-            .then(move |tcp| {
-                let acceptor = acceptor.clone();
-                async move { acceptor.accept(tcp?).await }
-            })
-            // A handshake that failed is the client's to tell; tonic would stop listening.
-            .filter(Result::is_ok);
-        let task = tokio::spawn(async move {
-            let served = Server::builder().add_service(service);
-            served.serve_with_incoming(connections).await.unwrap();
-        });
+        let (address, task) = serve(ca, Scripted(script.clone())).await;
         Self {
             address,
             admin: ca.issue(Role::Admin, "a"),
@@ -137,6 +123,25 @@ impl Fake {
     pub fn watched(&self) -> Vec<u64> {
         self.script.lock().unwrap().watched.clone()
     }
+}
+
+/// Serves on a port of its own until the task is aborted.
+pub async fn serve(ca: &TestCa, api: impl Api) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let acceptor = acceptor(&ca.issue(Role::Manager, "m"));
+    let connections = tokio_stream::wrappers::TcpListenerStream::new(listener)
+        .then(move |tcp| {
+            let acceptor = acceptor.clone();
+            async move { acceptor.accept(tcp?).await }
+        })
+        // A handshake that failed is the client's to tell; tonic would stop listening.
+        .filter(Result::is_ok);
+    let task = tokio::spawn(async move {
+        let served = Server::builder().add_service(ApiServer::new(api));
+        served.serve_with_incoming(connections).await.unwrap();
+    });
+    (address, task)
 }
 
 fn acceptor(manager: &Identity) -> TlsAcceptor {
@@ -247,5 +252,24 @@ impl Api for Scripted {
     ) -> Result<Response<ScaleResponse>, Status> {
         let (object, revision) = self.object(request.into_inner().request_id)?;
         Ok(Response::new(ScaleResponse { object, revision }))
+    }
+
+    async fn rollout(
+        &self,
+        request: Request<RolloutRequest>,
+    ) -> Result<Response<RolloutResponse>, Status> {
+        let (object, revision) = self.object(request.into_inner().request_id)?;
+        Ok(Response::new(RolloutResponse { object, revision }))
+    }
+
+    async fn rollout_history(
+        &self,
+        _: Request<RolloutHistoryRequest>,
+    ) -> Result<Response<RolloutHistoryResponse>, Status> {
+        let (_, revision) = self.object(None)?;
+        Ok(Response::new(RolloutHistoryResponse {
+            revisions: vec![],
+            revision,
+        }))
     }
 }

@@ -6,7 +6,7 @@ pub(super) enum Accepted {
     Nothing,
     /// Empty, or one of these (in JSON): Kubernetes' default, or what Barge does anyway.
     Only(&'static [&'static str]),
-    /// Whatever it is: a report, not a wish (status, managedFields).
+    /// Whatever it is: a report, not a wish (status).
     Anything,
 }
 
@@ -17,6 +17,7 @@ type Fields = &'static [(&'static str, Accepted)];
 /// By message and field; messages have their Rust names.
 pub(super) const FIELDS: &[(&str, Fields)] = &[
     ("ObjectMeta", OBJECT_META),
+    ("ManagedFieldsEntry", &[("subresource", Anything)]),
     ("Condition", &[("lastProbeTime", Anything)]),
     (
         "NamespaceSpec",
@@ -46,13 +47,7 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ("Event", EVENT),
 ];
 
-const OBJECT_META: Fields = &[
-    ("finalizers", Nothing),
-    ("generateName", Nothing),
-    // Who set what, as a server noted it.
-    ("managedFields", Anything),
-    ("selfLink", Anything),
-];
+const OBJECT_META: Fields = &[("generateName", Nothing), ("selfLink", Anything)];
 
 const NODE_SPEC: Fields = &[
     ("configSource", Nothing),

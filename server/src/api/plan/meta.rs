@@ -2,7 +2,7 @@
 
 use barge_proto::v1::ObjectMeta;
 
-use crate::error::ApiError;
+use crate::{api::names, error::ApiError};
 
 /// Annotations that the managers keep; an apply without them leaves them alone.
 const OURS: &[&str] = &["deployment.kubernetes.io/", "barge.dev/"];
@@ -21,22 +21,14 @@ pub fn check(new: &ObjectMeta, old: Option<&ObjectMeta>) -> Result<(), ApiError>
         }
         return Ok(());
     };
-    if !new.uid.is_empty() && new.uid != old.uid {
-        return Err(ApiError::Conflict(format!(
-            "{name} is another one now: its uid is {}, not {}",
-            old.uid, new.uid
-        )));
-    }
-    if !new.resource_version.is_empty() && new.resource_version != old.resource_version {
-        return Err(ApiError::Conflict(format!(
-            "{name} has changed: its resourceVersion is {}, not {}",
-            old.resource_version, new.resource_version
-        )));
-    }
-    if old.deletion_timestamp.is_some() {
-        return Err(ApiError::Conflict(format!("{name} is being deleted")));
-    }
-    Ok(())
+    names::check_uid(name, old, &new.uid)?;
+    names::check_current(name, old, &new.resource_version)
+}
+
+/// Drops the annotations that the managers keep: an applier that read them did not set them.
+pub fn drop_ours(meta: &mut ObjectMeta) {
+    meta.annotations
+        .retain(|key, _| !OURS.iter().any(|prefix| key.starts_with(prefix)));
 }
 
 /// The metadata of the record.
@@ -55,12 +47,8 @@ pub fn merge(
         },
     };
     meta.labels.clone_from(&new.labels);
-    let is_ours = |key: &str| OURS.iter().any(|prefix| key.starts_with(prefix));
-    meta.annotations.retain(|key, _| is_ours(key));
-    for (key, value) in &new.annotations {
-        if !is_ours(key) {
-            meta.annotations.insert(key.clone(), value.clone());
-        }
-    }
+    meta.annotations.clone_from(&new.annotations);
+    meta.owner_references.clone_from(&new.owner_references);
+    meta.managed_fields.clone_from(&new.managed_fields);
     meta
 }

@@ -8,7 +8,13 @@ use barge_proto::v1::{
 
 use super::*;
 
-const STAMP: Stamp = Stamp { seed: 1 };
+const STAMP: Stamp = Stamp {
+    seed: 1,
+    now: Time {
+        seconds: 1,
+        nanos: 0,
+    },
+};
 
 fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
     Some(ObjectMeta {
@@ -122,10 +128,16 @@ fn commit(state: &mut State, draft: Draft) {
     assert_eq!(outcome.refusal, None);
 }
 
+/// Plans as the leader does.
+fn planned(state: &State, objects: Vec<Object>) -> Result<(Draft, Vec<Planned>), ApiError> {
+    let wanted = prepare(objects, "", false)?;
+    let merged = merge(&wanted, &there(state, &wanted), &STAMP)?;
+    Ok(plan(state, &merged, &STAMP)?.expect("nothing changes meanwhile"))
+}
+
 /// Applies as the leader does, and tells what became of each object.
 fn apply(state: &mut State, objects: Vec<Object>) -> Result<Vec<ApplyOutcome>, ApiError> {
-    let objects = prepare(objects)?;
-    let (draft, planned) = plan(state, &objects, &STAMP)?;
+    let (draft, planned) = planned(state, objects)?;
     if !draft.is_empty() {
         commit(state, draft);
     }
@@ -258,10 +270,11 @@ fn all_or_nothing() {
     )
     .unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.contains("spec.replicas") && text.contains("twice"),
-        "{text}"
-    );
+    assert!(text.contains("twice"), "{text}");
+    let mut other = deployment("web", Some(-1));
+    other.metadata_mut().unwrap().name = "other".to_owned();
+    let error = apply(&mut state, vec![deployment("web", None), other]).unwrap_err();
+    assert!(error.to_string().contains("spec.replicas"), "{error}");
     assert_eq!(state.revision(), revision);
 }
 
@@ -313,7 +326,7 @@ fn another_version_or_incarnation_is_a_conflict() {
 #[test]
 fn what_the_managers_keep_is_not_applied() {
     let event = barge_proto::v1::Event::default();
-    let error = prepare(vec![event.into()]).unwrap_err();
+    let error = prepare(vec![event.into()], "", false).unwrap_err();
     assert!(error.to_string().contains("cannot be applied"));
 }
 
@@ -321,8 +334,7 @@ fn what_the_managers_keep_is_not_applied() {
 fn a_plan_of_an_old_state_is_refused() {
     let mut state = state();
     one(&mut state, deployment("web", Some(1))).unwrap();
-    let objects = prepare(vec![deployment("web", Some(2))]).unwrap();
-    let (late, _) = plan(&state, &objects, &STAMP).unwrap();
+    let (late, _) = planned(&state, vec![deployment("web", Some(2))]).unwrap();
     one(&mut state, deployment("web", Some(3))).unwrap();
     let outcome = state.apply(1, &late.build("t".to_owned(), None)).outcome;
     assert!(outcome.refusal.is_some());
@@ -333,8 +345,7 @@ fn a_plan_of_an_old_state_is_refused() {
 #[test]
 fn a_pod_of_its_own_has_a_template_of_its_own() {
     let mut state = state();
-    let objects = prepare(vec![pod("web:1")]).unwrap();
-    let (draft, _) = plan(&state, &objects, &STAMP).unwrap();
+    let (draft, _) = planned(&state, vec![pod("web:1")]).unwrap();
     let transaction = draft.build("t".to_owned(), None);
     let puts = transaction
         .changes

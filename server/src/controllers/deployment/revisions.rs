@@ -147,7 +147,7 @@ fn template(deployment: &Deployment) -> PodTemplateSpec {
 
 /// The template without our label and without an empty metadata, so that only what a user wrote is
 /// compared.
-fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
+pub fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
     if let Some(metadata) = &mut template.metadata {
         metadata.labels.remove(HASH_LABEL);

@@ -87,18 +87,41 @@ pub fn recreate(budget: &Budget, new: Count, old: &[Count], old_remain: bool) ->
     work.steps
 }
 
-/// While a Deployment is paused no rollout moves, but the number of pods is kept: what is missing
-/// is made from `new`, the newest revision there is, whatever the template says by now.
+/// While a Deployment is paused no rollout moves, but the number of pods is kept: what is missing is made, and what is too
+/// much is ended, of all revisions in proportion to the pods they have. Without any pods `new`, the newest revision
+/// that there is, makes them, whatever the template says by now.
 pub fn paused(budget: &Budget, new: Count, old: &[Count]) -> Steps {
     let mut work = Work::new(new, old);
-    if old.is_empty() {
-        work.shrink_new(budget.replicas);
-    } else {
-        work.shrink_total(budget);
-    }
+    let limit = match old.is_empty() {
+        true => budget.replicas,
+        false => budget.max_total(),
+    };
+    work.shrink_all(budget, limit);
     let missing = budget.replicas.saturating_sub(work.total());
-    work.steps.new.create = missing;
+    let mut created = shares(&work.totals(), missing).into_iter();
+    work.steps.new.create = created.next().unwrap_or_default();
+    for (step, create) in work.steps.old.iter_mut().zip(created) {
+        step.create = create;
+    }
     work.steps
+}
+
+/// Divides a number in proportion to weights, the largest remainders first; without any weight the first gets all.
+fn shares(weights: &[usize], number: usize) -> Vec<usize> {
+    let sum: usize = weights.iter().sum();
+    if sum == 0 {
+        return (0..weights.len())
+            .map(|index| if index == 0 { number } else { 0 })
+            .collect();
+    }
+    let mut shares: Vec<_> = weights.iter().map(|weight| number * weight / sum).collect();
+    let mut order: Vec<_> = (0..weights.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse((number * weights[index] % sum, weights[index])));
+    let left = number - shares.iter().sum::<usize>();
+    for &index in order.iter().take(left) {
+        shares[index] += 1;
+    }
+    shares
 }
 
 struct Work {
@@ -125,6 +148,48 @@ impl Work {
 
     fn old_total(&self) -> usize {
         self.old.iter().map(|count| count.total).sum()
+    }
+
+    /// Of the newest revision, then of each older one.
+    fn totals(&self) -> Vec<usize> {
+        let old = self.old.iter().map(|count| count.total);
+        std::iter::once(self.new.total).chain(old).collect()
+    }
+
+    /// Ends what is beyond a limit, each revision its share; but never so many that serve that too few are left.
+    fn shrink_all(&mut self, budget: &Budget, limit: usize) {
+        let excess = self.total().saturating_sub(limit);
+        let mut left = excess;
+        for (index, share) in shares(&self.totals(), excess).into_iter().enumerate() {
+            let spare = self.available().saturating_sub(budget.min_available());
+            left -= match index.checked_sub(1) {
+                None => {
+                    let ended = self.end_new_unavailable(share);
+                    ended + self.end_new_available((share - ended).min(spare))
+                }
+                Some(index) => {
+                    let ended = self.end_old_unavailable(index, share);
+                    ended + self.end_old_available(index, (share - ended).min(spare))
+                }
+            };
+        }
+        // Where a share could not be ended, others have pods that don't serve.
+        left -= self.end_new_unavailable(left);
+        self.end_unavailable(left);
+    }
+
+    fn end_new_unavailable(&mut self, limit: usize) -> usize {
+        let number = self.new.unavailable().min(limit);
+        self.new.drop_unavailable(number);
+        self.steps.new.end_unavailable += number;
+        number
+    }
+
+    fn end_new_available(&mut self, limit: usize) -> usize {
+        let number = self.new.available.min(limit);
+        self.new.drop_available(number);
+        self.steps.new.end_available += number;
+        number
     }
 
     fn available(&self) -> usize {
@@ -164,12 +229,8 @@ impl Work {
     /// More new pods than are wanted, after a scale down: those that aren't available first.
     fn shrink_new(&mut self, replicas: usize) {
         let excess = self.new.total.saturating_sub(replicas);
-        let unavailable = excess.min(self.new.unavailable());
-        self.new.drop_unavailable(unavailable);
-        self.steps.new.end_unavailable += unavailable;
-        let available = excess - unavailable;
-        self.new.drop_available(available);
-        self.steps.new.end_available += available;
+        let unavailable = self.end_new_unavailable(excess);
+        self.end_new_available(excess - unavailable);
     }
 
     /// More pods than a rollout may have, after a scale down in the middle of it.
@@ -180,9 +241,7 @@ impl Work {
         excess -= self.end_available(excess.min(spare));
         // What is left over the limit can only be new pods that don't serve yet: had there been old
         // ones to spare, they would have gone.
-        let unavailable = excess.min(self.new.unavailable());
-        self.new.drop_unavailable(unavailable);
-        self.steps.new.end_unavailable += unavailable;
+        self.end_new_unavailable(excess);
     }
 
     /// Old pods that may go. Broken ones go first, as long as enough pods are left that serve or

@@ -20,7 +20,7 @@ const DEFAULT_DEADLINE: i32 = 600;
 /// What the status is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Observed<'a> {
-    /// Live pods of the newest revision, and how many are ready.
+    /// Live pods of the template's revision, and how many are ready.
     pub new: Count,
     /// Live pods of all revisions.
     pub all: Count,

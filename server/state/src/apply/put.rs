@@ -123,8 +123,10 @@ fn stamp<K: Rules>(new: &mut K, old: Option<&K>, work: &Work<'_>) {
                 creation_timestamp,
                 deletion_timestamp,
                 deletion_grace_period_seconds,
+                finalizers,
                 ..
             } = old;
+            meta.finalizers.clone_from(finalizers);
             meta.resource_version.clone_from(resource_version);
             meta.generation = *generation;
             meta.creation_timestamp = *creation_timestamp;
@@ -133,6 +135,7 @@ fn stamp<K: Rules>(new: &mut K, old: Option<&K>, work: &Work<'_>) {
         }
         None => {
             meta.resource_version.clear();
+            meta.finalizers.clear();
             meta.generation = 1;
             meta.creation_timestamp.get_or_insert(now);
             meta.deletion_timestamp = None;

@@ -2,7 +2,7 @@
 
 use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 
-use super::{refusal, terminate, work::Work};
+use super::{delete, refusal, terminate, work::Work};
 use crate::kind::{Kind, RecordKind, Stored};
 
 /// Removes a record and all that it owns; nothing when it is gone already. What is owned goes in these ways:
@@ -40,7 +40,7 @@ pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
 }
 
 /// Removes records because what they belong to is gone.
-fn cascade(work: &mut Work<'_>, mut queue: Vec<Stored>) {
+pub fn cascade(work: &mut Work<'_>, mut queue: Vec<Stored>) {
     // Templates wait until it is known which pods stay.
     let mut templates = Vec::new();
     while let Some(next) = queue.pop() {
@@ -70,8 +70,19 @@ pub fn remove_pod(work: &mut Work<'_>, pod: Stored) {
     cascade(work, left);
 }
 
-/// Removes what only waited for its last pod.
+/// Removes what only waited for its last pod, or for the last thing that it owned.
 pub fn collect(work: &mut Work<'_>) {
+    loop {
+        collect_templates(work);
+        let Some((kind, uid)) = work.loose_owners.pop_first() else {
+            break;
+        };
+        delete::finish(work, &kind, &uid);
+    }
+    collect_namespaces(work);
+}
+
+fn collect_templates(work: &mut Work<'_>) {
     while let Some(uid) = work.loose_templates.pop_first() {
         let Some(template) = work.tables.revisions.by_uid(&uid).cloned() else {
             continue;
@@ -82,6 +93,9 @@ pub fn collect(work: &mut Work<'_>) {
             cascade(work, left);
         }
     }
+}
+
+fn collect_namespaces(work: &mut Work<'_>) {
     while let Some(name) = work.loose_namespaces.pop_first() {
         let namespace = work.tables.namespaces.by_name("", &name).cloned();
         if let Some(namespace) = namespace.filter(|found| is_terminating(found.as_ref()))
@@ -145,7 +159,7 @@ fn has_pods(work: &Work<'_>, namespace: &str) -> bool {
 }
 
 /// Removes one record and returns what it leaves behind.
-pub fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
+pub(super) fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
     let uid = record.meta().uid.clone();
     let bound: Vec<Stored> = match &record {
         Stored::Node(_) => work
@@ -166,7 +180,7 @@ pub fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
 }
 
 /// What belongs to this uid and to nothing else that exists.
-fn orphans(work: &Work<'_>, uid: &str) -> Vec<Stored> {
+pub fn orphans(work: &Work<'_>, uid: &str) -> Vec<Stored> {
     let mut owned = work.tables.owned(uid);
     owned.retain(|record| {
         let owners = &record.meta().owner_references;

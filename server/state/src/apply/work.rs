@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 
-use barge_proto::v1::{RecordRef, Time};
+use barge_proto::v1::{ObjectMeta, RecordRef, Time};
 
 use crate::{
     changed::Changed,
@@ -26,6 +26,8 @@ pub struct Work<'a> {
     pub loose_templates: BTreeSet<String>,
     /// Namespaces that may have lost their last pod.
     pub loose_namespaces: BTreeSet<String>,
+    /// Kind and uid of owners that may have lost their last dependant.
+    pub loose_owners: BTreeSet<(String, String)>,
     revision: u64,
     changes: Vec<Changed>,
 }
@@ -45,6 +47,7 @@ impl<'a> Work<'a> {
             created: Vec::new(),
             loose_templates: BTreeSet::new(),
             loose_namespaces: BTreeSet::new(),
+            loose_owners: BTreeSet::new(),
             revision,
             changes: Vec::new(),
         }
@@ -53,6 +56,12 @@ impl<'a> Work<'a> {
     /// Replaces `before` by `after`, which becomes the next revision.
     pub fn write<K: Kind>(&mut self, before: Option<Arc<K>>, mut after: K) {
         after.meta_mut().resource_version = (self.revision + 1).to_string();
+        if let Some(before) = &before {
+            let (old, new) = (before.meta(), after.meta());
+            if old.owner_references != new.owner_references {
+                self.loosen(old);
+            }
+        }
         self.swap(before.map(K::stored), Some(K::stored(Arc::new(after))));
     }
 
@@ -62,7 +71,26 @@ impl<'a> Work<'a> {
             self.loose_templates.insert(pod.template_uid.clone());
             self.loose_namespaces.insert(pod.meta().namespace.clone());
         }
+        self.loosen(record.meta());
         self.swap(Some(record), None);
+    }
+
+    /// What owns this may own nothing any more.
+    fn loosen(&mut self, meta: &ObjectMeta) {
+        let owners = meta.owner_references.iter();
+        self.loose_owners
+            .extend(owners.map(|owner| (owner.kind.clone(), owner.uid.clone())));
+    }
+
+    /// Replaces the metadata of a record, which must be in the tables as it is.
+    pub fn write_meta(&mut self, before: Stored, change: impl FnOnce(&mut ObjectMeta)) {
+        let revision = self.revision + 1;
+        let after = before.with_meta(|meta| {
+            change(meta);
+            meta.resource_version = revision.to_string();
+        });
+        self.loosen(before.meta());
+        self.swap(Some(before), Some(after));
     }
 
     fn swap(&mut self, before: Option<Stored>, after: Option<Stored>) {
@@ -90,12 +118,19 @@ impl<'a> Work<'a> {
         (self.revision, self.changes, self.binds)
     }
 
-    /// Takes everything back.
-    pub fn undo(mut self) {
-        for change in mem::take(&mut self.changes).iter().rev() {
+    /// The revision so far.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Takes everything back, and tells what it was.
+    pub fn undo(mut self) -> Vec<Changed> {
+        let changes = mem::take(&mut self.changes);
+        for change in changes.iter().rev() {
             self.tables
                 .swap(change.after.as_ref(), change.before.as_ref());
         }
+        changes
     }
 }
 

@@ -118,6 +118,7 @@ impl Model {
                 Action::Remove(target) => {
                     self.remove(RecordKind::from_number(target.kind).unwrap(), &target.uid);
                 }
+                Action::Delete(_) => unreachable!("not among the random changes; see delete.rs"),
                 Action::Bind(bind) => {
                     let fits = self.fits(&bind.pod_uid, &bind.node_uid);
                     self.binds.push(fits);

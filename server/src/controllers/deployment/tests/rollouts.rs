@@ -80,6 +80,66 @@ fn old_pods_lost_in_a_broken_rollout_come_back_as_old_ones() {
     );
 }
 
+fn count(world: &World, image: &str) -> usize {
+    images(world).iter().filter(|known| *known == image).count()
+}
+
+#[test]
+fn a_paused_rollout_stays_where_it_is() {
+    let mut world = world(8);
+    world.edit(NAME, |spec| strategy(spec, 2, 0));
+    converge(&mut world);
+    world.edit(NAME, |spec| set_image(spec, "nginx:2"));
+    settle(&mut world);
+    world.edit(NAME, |spec| spec.paused = true);
+    for _ in 0..3 {
+        settle(&mut world);
+        obey(&mut world);
+    }
+    assert_eq!(
+        (count(&world, "nginx:latest"), count(&world, "nginx:2")),
+        (8, 2)
+    );
+    // A template that is even newer waits, too.
+    world.edit(NAME, |spec| set_image(spec, "nginx:3"));
+    settle(&mut world);
+    assert_eq!((images(&world).len(), count(&world, "nginx:3")), (10, 0));
+    assert_eq!(
+        world
+            .deployment(NAME)
+            .status
+            .clone()
+            .unwrap()
+            .updated_replicas,
+        0
+    );
+    // What is lost comes back as what most of them are, as far as there are too few.
+    for _ in 0..4 {
+        let old = world.live().into_iter().find(|pod| {
+            let template = world.state.template(pod).unwrap().template.clone().unwrap();
+            template.spec.unwrap().containers[0].image == "nginx:latest"
+        });
+        world.remove(&*old.unwrap());
+    }
+    settle(&mut world);
+    assert_eq!((images(&world).len(), count(&world, "nginx:3")), (8, 0));
+    assert!(count(&world, "nginx:latest") >= 5, "{:?}", images(&world));
+    // A scale changes each in proportion.
+    obey(&mut world);
+    world.edit(NAME, |spec| spec.replicas = Some(16));
+    settle(&mut world);
+    assert_eq!((images(&world).len(), count(&world, "nginx:3")), (16, 0));
+    assert!(count(&world, "nginx:latest") >= 10, "{:?}", images(&world));
+    obey(&mut world);
+    world.edit(NAME, |spec| spec.replicas = Some(2));
+    settle(&mut world);
+    assert_eq!(images(&world).len(), 4, "replicas and the surge");
+    assert!(count(&world, "nginx:latest") >= 2, "{:?}", images(&world));
+    world.edit(NAME, |spec| spec.paused = false);
+    converge(&mut world);
+    assert_eq!(images(&world), ["nginx:3"; 2]);
+}
+
 #[test]
 fn recreate_waits_for_the_last_old_pod() {
     let mut world = world(3);

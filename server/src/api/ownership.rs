@@ -1,0 +1,250 @@
+//! Applying by ownership: who set which field of an object, and what that means for the next one who does.
+//!
+//! Values are the JSON of what appliers may set ([`set`]), field sets are tries of JSON names ([`fields`]), and both are walked
+//! with the schema at hand ([`walk`]), which says how lists are merged. The rules are Kubernetes' server-side apply, but that
+//!
+//! - a field that nobody set and that holds its default is no part of what is merged: defaults are made anew, so that
+//!   those of a strategy or an image that has changed do not stay behind;
+//! - parties are told apart by name alone where they conflict: what the same name changed by a scale or a rollout
+//!   gives way to what it applies.
+
+use barge_proto::{
+    v1::{ManagedFieldsEntry, Object, Time, object},
+    validate,
+};
+use barge_state::Kind;
+use serde_json::Value;
+
+pub mod fields;
+mod merge;
+mod owners;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use self::{
+    fields::FieldSet,
+    owners::{APPLY, Conflict, Owners, UPDATE},
+    walk::Type,
+};
+use crate::{error::ApiError, transaction::Draft};
+
+/// In whose name a request without a field manager is.
+pub const DEFAULT_MANAGER: &str = "barge";
+
+/// Names of field managers.
+const MAX_MANAGER: usize = 128;
+
+/// What an applier wants: the fields it sets, and in whose name.
+#[derive(Debug, Clone)]
+pub struct Applier<'a> {
+    /// The field manager.
+    pub manager: &'a str,
+    /// Whether it takes over what others set.
+    pub force: bool,
+    /// When the request came in.
+    pub now: Time,
+}
+
+/// The name of a field manager, checked.
+///
+/// # Errors
+/// INVALID for one that is too long or has other than printable characters.
+pub fn manager(name: &str) -> Result<&str, ApiError> {
+    match name {
+        "" => Ok(DEFAULT_MANAGER),
+        name if name.len() > MAX_MANAGER || name.chars().any(char::is_control) => {
+            let rule = format!("at most {MAX_MANAGER} printable characters");
+            Err(ApiError::invalid(
+                "field_manager",
+                format!("{name:?}: {rule}"),
+            ))
+        }
+        name => Ok(name),
+    }
+}
+
+/// What appliers may set of an object: labels, annotations, owners and the spec.
+///
+/// # Errors
+/// INTERNAL for an object that has no JSON.
+pub fn set(object: &Object) -> Result<Value, ApiError> {
+    let whole = serde_json::to_value(object)
+        .map_err(|error| ApiError::Internal(format!("{object} as JSON: {error}")))?;
+    let mut set = serde_json::Map::new();
+    if let Value::Object(mut whole) = whole {
+        if let Some(Value::Object(mut metadata)) = whole.remove("metadata") {
+            metadata.retain(|name, _| walk::SET_METADATA.contains(&name.as_str()));
+            if !metadata.is_empty() {
+                set.insert("metadata".to_owned(), Value::Object(metadata));
+            }
+        }
+        if let Some(spec) = whole.remove("spec").filter(|spec| !walk::is_empty(spec)) {
+            set.insert("spec".to_owned(), spec);
+        }
+    }
+    Ok(Value::Object(set))
+}
+
+/// The object with these values in place of what appliers may set.
+fn with(mut object: Object, set: &Value) -> Result<Object, ApiError> {
+    let wrong = |error| ApiError::Internal(format!("a merged object: {error}"));
+    let info = object.kind().info();
+    let mut text = set.clone();
+    if let (Some(info), Value::Object(fields)) = (info, &mut text) {
+        fields.insert("apiVersion".to_owned(), info.api_version.into());
+        fields.insert("kind".to_owned(), info.name.into());
+    }
+    let mut merged: Object = serde_json::from_value(text).map_err(wrong)?;
+    if let (Some(merged), Some(metadata)) = (merged.metadata_mut(), object.metadata_mut()) {
+        let set = std::mem::take(merged);
+        *merged = std::mem::take(metadata);
+        merged.labels = set.labels;
+        merged.annotations = set.annotations;
+        merged.owner_references = set.owner_references;
+    }
+    Ok(merged)
+}
+
+/// The object that comes of applying `config` over `live`, with who set what of it; defaults are filled in. Its metadata
+/// beyond what appliers set is `live`'s.
+///
+/// # Errors
+/// FIELD_CONFLICT with every field that others set to other values, unless the applier forces.
+pub fn apply(
+    live: Option<&Object>,
+    config: &Object,
+    applier: &Applier<'_>,
+) -> Result<Object, ApiError> {
+    let root = Type::root(config);
+    let wanted = set(config)?;
+    let wants = walk::fields_of(&wanted, root);
+    let mut owners = Owners::read(live);
+    let Some(live) = live else {
+        owners.set(applier.manager, APPLY, wants, applier.now);
+        let mut created = defaulted(config.clone(), &wanted)?;
+        if let Some(metadata) = created.metadata_mut() {
+            metadata.managed_fields = owners.write(config);
+        }
+        return Ok(created);
+    };
+    let there = set(live)?;
+    let conflicts = owners.conflicts(&there, &wanted, &wants, root, applier.manager);
+    if !conflicts.is_empty() && !applier.force {
+        let violation = |conflict: Conflict| conflict.violation(config);
+        return Err(ApiError::FieldConflict(
+            conflicts.into_iter().map(violation).collect(),
+        ));
+    }
+    for conflict in conflicts {
+        owners.take(&conflict.path, applier.manager);
+    }
+    let before = owners.applied_by(applier.manager);
+    let others = owners.others(applier.manager);
+    let mut value = without_defaults(live, &there, &owners.all(), root)?;
+    merge::remove(&mut value, &before, &wants, &others, root);
+    merge::merge(&mut value, &wanted, root);
+    let mut merged = defaulted(live.clone(), &value)?;
+    // Read from the cluster and applied as it was, an object says nothing new of who wants what.
+    let is_news = config.metadata().resource_version.is_empty() || set(&merged)? != there;
+    if is_news && let Some(metadata) = merged.metadata_mut() {
+        owners.set(applier.manager, APPLY, wants, applier.now);
+        metadata.managed_fields = owners.write(config);
+    }
+    Ok(merged)
+}
+
+/// Notes that `manager` changed `live` into `changed`, field by field: what differs is its own from now on.
+///
+/// # Errors
+/// INTERNAL for an object that has no JSON.
+pub fn update(
+    live: &Object,
+    changed: &Object,
+    manager: &str,
+    now: Time,
+) -> Result<Vec<ManagedFieldsEntry>, ApiError> {
+    let root = Type::root(live);
+    let (old, new) = (set(live)?, set(changed)?);
+    let sets = walk::fields_of(&new, root);
+    let mut differs = sets.clone();
+    differs.retain(&mut Vec::new(), &mut |path| {
+        let (was, is) = (walk::at(&old, root, path), walk::at(&new, root, path));
+        // An item as such is new or not; what is in it counts by itself.
+        was != is && (was.is_none() || !walk::is_item(path))
+    });
+    let mut owners = Owners::read(Some(live));
+    let gone = walk::fields_of(&old, root).without(&sets);
+    owners.lose(&differs);
+    owners.lose(&gone);
+    let mut own = owners.fields(manager, UPDATE);
+    own.join(&differs);
+    owners.set(manager, UPDATE, own, now);
+    Ok(owners.write(live))
+}
+
+/// Puts a record that was changed field by field, with who owns its fields now; nothing when it is as it was.
+///
+/// # Errors
+/// As [`update`].
+pub fn change<K: Kind + Into<Object>>(
+    draft: &mut Draft,
+    found: &K,
+    mut changed: K,
+    manager: &str,
+    now: Time,
+) -> Result<(), ApiError> {
+    if *found == changed {
+        return Ok(());
+    }
+    let (live, new) = (found.clone().into(), changed.clone().into());
+    changed.meta_mut().managed_fields = update(&live, &new, manager, now)?;
+    draft.unchanged(found);
+    draft.put(changed);
+    Ok(())
+}
+
+fn defaulted(frame: Object, set: &Value) -> Result<Object, ApiError> {
+    let mut object = with(frame, set)?;
+    validate::default(&mut object);
+    Ok(object)
+}
+
+/// What is there, but for what nobody set and defaulting would put there.
+fn without_defaults(
+    live: &Object,
+    there: &Value,
+    owned: &FieldSet,
+    root: Type,
+) -> Result<Value, ApiError> {
+    let mut value = there.clone();
+    if walk::fields_of(there, root).without(owned).is_empty() {
+        return Ok(value);
+    }
+    let mut alone = there.clone();
+    merge::keep(&mut alone, owned, root);
+    let mut defaults = defaulted(live.clone(), &alone)?;
+    assign(live, &mut defaults);
+    let defaults = set(&defaults)?;
+    merge::remove_defaults(&mut value, &defaults, owned, root);
+    Ok(value)
+}
+
+/// What the server assigned is as good as a default: it is assigned anew, and the same where that still fits.
+fn assign(live: &Object, defaults: &mut Object) {
+    let (Some(object::Kind::Service(live)), Some(object::Kind::Service(defaults))) =
+        (&live.kind, &mut defaults.kind)
+    else {
+        return;
+    };
+    let Some(live) = &live.spec else { return };
+    let defaults = defaults.spec.get_or_insert_default();
+    defaults.cluster_ip.clone_from(&live.cluster_ip);
+    defaults.cluster_ips.clone_from(&live.cluster_ips);
+    for port in &mut defaults.ports {
+        let mut known = live.ports.iter();
+        let same = known.find(|p| (p.port, &p.protocol) == (port.port, &port.protocol));
+        port.node_port = same.map_or(0, |same| same.node_port);
+    }
+}
