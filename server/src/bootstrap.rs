@@ -195,6 +195,7 @@ mod tests {
             origin: Origin::Bootstrap,
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
+            min_disk_free: None,
         }
     }
 

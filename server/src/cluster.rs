@@ -42,8 +42,6 @@ pub struct Parts {
     pub identity: Identity,
     /// Opens the CA's key.
     pub sealing_key: SealingKey,
-    /// Where the data is, for its free space.
-    pub data_dir: std::path::PathBuf,
     /// The agents that are connected here.
     pub sessions: Sessions,
     /// One backup at a time.

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
 };
 
+use barge_proto::quantity::Amount;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -63,6 +64,10 @@ pub struct Flags {
     /// With --bootstrap: the range that Services get addresses from [default: 10.96.0.0/16]
     #[arg(long, value_name = "RANGE")]
     pub service_cidr: Option<IpNet>,
+    /// Hand leadership over, or refuse writes, while less than this is free on the disk of the data folder
+    /// [default: 5 % of the disk, at least 128Mi and at most 4Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub min_disk_free: Option<String>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -84,6 +89,8 @@ pub struct Config {
     pub pod_cidr: IpNet,
     /// The range of the Services, used at bootstrap.
     pub service_cidr: IpNet,
+    /// What should stay free on the data folder's disk, in bytes; absent for the default.
+    pub min_disk_free: Option<u64>,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -151,6 +158,7 @@ impl Flags {
             listen: self.listen.or(file.listen),
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
+            min_disk_free: self.min_disk_free.or(file.min_disk_free),
             config: None,
         }
     }
@@ -202,6 +210,7 @@ impl Flags {
             origin,
             pod_cidr: self.pod_cidr.unwrap_or_else(|| v4_range(10, 244)),
             service_cidr: self.service_cidr.unwrap_or_else(|| v4_range(10, 96)),
+            min_disk_free: size("min-disk-free", self.min_disk_free.as_deref())?,
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
@@ -219,6 +228,21 @@ pub fn split_address(address: &str) -> Option<(&str, u16)> {
         return None;
     }
     Some((bare, port))
+}
+
+/// A number of bytes with an optional suffix, as in manifests.
+fn size(flag: &str, text: Option<&str>) -> Result<Option<u64>, UsageError> {
+    let Some(text) = text else { return Ok(None) };
+    text.parse()
+        .and_then(Amount::whole)
+        .ok()
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .map(Some)
+        .ok_or_else(|| {
+            UsageError::Setting(format!(
+                "--{flag} {text}: a number of bytes is expected, such as 512Mi or 2Gi"
+            ))
+        })
 }
 
 fn default_listen(host: &str, port: u16) -> SocketAddr {
@@ -323,6 +347,7 @@ mod tests {
         assert!(with(&["--pod-cidr", "10.96.0.0/12"]).contains("overlap"));
         assert!(with(&["--pod-cidr", "10.1.2.3/16"]).contains("begin at 10.1.0.0/16"));
         assert!(with(&["--pod-cidr", "10.1.0.0/25"]).contains("/24"));
+        assert!(with(&["--min-disk-free", "5%"]).contains("such as 512Mi"));
     }
 
     #[test]

@@ -85,6 +85,12 @@ pub enum ApiError {
     /// A limit is reached; later may work.
     #[error("{0}")]
     Exhausted(String),
+    /// Managers have too little space on their disks.
+    #[error(
+        "nothing can be written, the disks of managers run full ({0}): free space on them or make them larger, writes are \
+         accepted again by themselves then; reads go on"
+    )]
+    DiskFull(String),
     /// This manager stops.
     #[error("this manager is stopping")]
     Stopping,
@@ -134,6 +140,7 @@ impl ApiError {
             Self::Precondition(_) => ("PRECONDITION", Code::FailedPrecondition),
             Self::NoSuchSession(_) => ("NO_SUCH_SESSION", Code::NotFound),
             Self::Exhausted(_) => ("EXHAUSTED", Code::ResourceExhausted),
+            Self::DiskFull(_) => ("DISK_FULL", Code::ResourceExhausted),
             Self::Stopping => ("STOPPING", Code::Unavailable),
             Self::Internal(_) => ("INTERNAL", Code::Internal),
         }
@@ -189,6 +196,7 @@ impl From<StoreError> for ApiError {
             StoreError::TooLarge { size, max } => Self::Exhausted(format!(
                 "the change has {size} bytes, at most {max} are possible: split it"
             )),
+            StoreError::DiskFull(who) => Self::DiskFull(who.to_string()),
             StoreError::Stopped => Self::Stopping,
         }
     }

@@ -10,6 +10,7 @@ use barge_server::{
     config::{Cli, Command, Config},
     manager, recover,
     restore::{self, RestoreError},
+    storage::Threads,
 };
 use clap::Parser;
 use tokio::runtime;
@@ -17,6 +18,8 @@ use tracing_subscriber::EnvFilter;
 
 /// What is still running when the manager has ended gets this long.
 const LINGER: Duration = Duration::from_secs(1);
+/// The databases get this long to close.
+const CLOSE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -36,8 +39,13 @@ fn run(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
-    let ended = runtime.block_on(manager::run(config));
+    let threads = Threads::default();
+    let ended = runtime.block_on(manager::run(config, threads.clone()));
+    // What still runs lets go of the databases; they are closed by their threads, before the process takes itself apart.
     runtime.shutdown_timeout(LINGER);
+    if !threads.wait(CLOSE) {
+        tracing::warn!("the databases were not closed within {} s", CLOSE.as_secs());
+    }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),

@@ -24,6 +24,7 @@ use crate::{
     net::{Credentials, Dialer},
     pki::{PkiError, Subject},
     serve::{self, Serving},
+    storage::Threads,
     store::{OpenError, Options, Store},
 };
 
@@ -85,11 +86,12 @@ pub enum RunError {
     Failed(Arc<str>),
 }
 
-/// Runs a manager until SIGTERM or SIGINT, and drains it.
+/// Runs a manager until SIGTERM or SIGINT, and drains it. Its databases are closed when the runtime has been shut down
+/// and the threads have ended.
 ///
 /// # Errors
 /// One sentence on why it does not run, or could not go on.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let rules = Rules::load()?;
     let folder = Folder::open(&config.data_dir)?;
@@ -105,7 +107,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             source,
         })?;
     let dialer = Dialer::new(credentials.clone());
-    let store = open(&folder, &config, &identity, &dialer).await?;
+    let store = open(&folder, &config, &identity, &dialer, threads).await?;
     let stop = CancellationToken::new();
     let serving = Serving {
         store: store.clone(),
@@ -114,7 +116,6 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         identity,
         sealing_key: folder.load_sealing_key()?,
         advertise: config.advertise,
-        data_dir: folder.path().to_owned(),
         identity_dir: folder.identity(),
         stop: stop.clone(),
     };
@@ -169,19 +170,22 @@ async fn open(
     config: &Config,
     identity: &Identity,
     dialer: &Dialer,
+    threads: Threads,
 ) -> Result<Store, RunError> {
     let certificate = identity.chain.first().map(|c| c.as_ref());
     let subject = Subject::from_certificate(certificate.unwrap_or_default())?;
     let dialer = dialer.clone();
-    let store = Store::open(Options::new(
+    let mut options = Options::new(
         folder.store(),
         identity.cluster_id.clone(),
         subject.raft_id.unwrap_or_default(),
         config.advertise.clone(),
         identity.uid.clone(),
         Arc::new(move |address| Ok(dialer.channel(address)?)),
-    ))
-    .await?;
+    );
+    options.process.threads = threads;
+    options.min_free_bytes = config.min_disk_free;
+    let store = Store::open(options).await?;
     if let Some(genesis) = bootstrap::pending(folder, identity)? {
         let committed = async {
             store.bootstrap().await?;

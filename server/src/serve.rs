@@ -61,8 +61,6 @@ pub struct Serving {
     pub sealing_key: SealingKey,
     /// Where it is reached.
     pub advertise: String,
-    /// Where its data is.
-    pub data_dir: PathBuf,
     /// Where its identity is kept.
     pub identity_dir: PathBuf,
     /// Ends streams, then serving.
@@ -174,7 +172,6 @@ fn router(
         dialer: dialer.clone(),
         identity: identity.clone(),
         sealing_key: serving.sealing_key.clone(),
-        data_dir: serving.data_dir.clone(),
         sessions,
         backups: Arc::new(Semaphore::new(1)),
     });

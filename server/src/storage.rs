@@ -10,16 +10,35 @@ mod conformance;
 pub mod failure;
 pub mod log;
 pub mod offline;
+pub mod points;
 pub mod rocks;
 pub mod snapshot;
+pub mod space;
 pub mod state;
 pub mod state_db;
+pub mod threads;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 pub use failure::Failure;
 pub use log::LogStore;
+pub use points::{Point, Points};
 pub use state::{Pinned, StateStore};
+pub use threads::Threads;
+
+/// The process around the stores.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// Learns that storage cannot go on.
+    pub failure: Failure,
+    /// Has to outlive the stores' threads.
+    pub threads: Threads,
+    /// Dies where a test says so.
+    pub points: Points,
+}
 
 /// Why a database could not be opened or used.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +73,24 @@ pub enum StorageError {
         supported: u8,
     },
     /// What is on disk does not make sense.
-    #[error(
-        "{what} is corrupted: {detail}: remove this manager from the cluster and join it again with an empty folder"
-    )]
+    #[error("{what} is corrupted: {detail}")]
     Corrupted {
         /// Which part.
         what: &'static str,
         /// What was found.
         detail: String,
+    },
+    /// A database that was acknowledged to be there is damaged or incomplete. Nothing was changed.
+    #[error(
+        "{} is damaged and was left as it is: {source}. Do not go on with it: remove this manager from the cluster, delete \
+         its data folder and join it again; if no other manager is left, restore a backup",
+        path.display()
+    )]
+    Damaged {
+        /// The database's folder.
+        path: PathBuf,
+        /// What was found, and in which file.
+        source: Box<StorageError>,
     },
     /// The database refused.
     #[error("{verb}: {source}")]
@@ -91,15 +120,62 @@ impl StorageError {
             detail: detail.to_string(),
         }
     }
+
+    /// Says what to do about damage in the database at `path`; other errors stay as they are.
+    pub(crate) fn damaged(self, path: &Path) -> Self {
+        let is_damage = match &self {
+            Self::Corrupted { .. } => true,
+            Self::Database { source, .. } => match source.kind() {
+                rocksdb::ErrorKind::Corruption => true,
+                // A file that the database has in its books.
+                rocksdb::ErrorKind::IOError => source.as_ref().contains("No such file"),
+                _ => false,
+            },
+            _ => false,
+        };
+        match is_damage {
+            true => Self::Damaged {
+                path: path.to_owned(),
+                source: Box::new(self),
+            },
+            false => self,
+        }
+    }
+}
+
+/// Checks that a log and a state are of one life: that nothing is missing between the state and the log's beginning,
+/// and that the log was not replaced by an empty one, which would forget this manager's votes.
+///
+/// # Errors
+/// [`StorageError::Corrupted`] with what does not fit.
+pub fn agree(log: &LogStore, state: &StateStore) -> Result<(), StorageError> {
+    let applied = state.progress().borrow().applied;
+    match (log.span(), applied) {
+        (None, Some(applied)) => Err(StorageError::corrupted(
+            "the log",
+            format!("it is empty, but entries up to {applied} were applied to the state"),
+        )),
+        (Some((Some(purged), _)), applied) if applied < Some(purged.index) => {
+            Err(StorageError::corrupted(
+                "the state",
+                format!(
+                    "entries up to {} were applied to it, and those up to {} are not in the log any more",
+                    applied.map_or_else(|| "none".to_owned(), |index| index.to_string()),
+                    purged.index
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl From<StorageError> for io::Error {
     fn from(error: StorageError) -> Self {
         let kind = match &error {
             StorageError::Io { source, .. } => source.kind(),
-            StorageError::Corrupted { .. } | StorageError::Format { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            StorageError::Corrupted { .. }
+            | StorageError::Damaged { .. }
+            | StorageError::Format { .. } => io::ErrorKind::InvalidData,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

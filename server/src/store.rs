@@ -5,6 +5,7 @@ mod members;
 mod open;
 mod propose;
 mod reads;
+mod space;
 mod status;
 mod transfer;
 pub mod watch;
@@ -26,11 +27,12 @@ pub use self::{
 };
 use crate::{
     raft::{
+        Channels,
         runtime::RaftThread,
         service::RaftService,
         types::{Node, NodeId, Raft},
     },
-    storage::{Failure, Pinned, StateStore},
+    storage::{Failure, Pinned, StateStore, space::Space},
 };
 
 /// Why a read or a write did not happen, or may not have.
@@ -60,6 +62,9 @@ pub enum StoreError {
         /// In bytes.
         max: usize,
     },
+    /// This manager, or too many others, have less space on their disks than they need. Nothing was done; reads go on.
+    #[error("the disks of managers run full: {0}")]
+    DiskFull(Arc<str>),
     /// This manager is being stopped, or cannot go on. Nothing was done; ask another one.
     #[error("this manager has stopped")]
     Stopped,
@@ -83,7 +88,12 @@ struct Inner {
     id: NodeId,
     node: Node,
     raft: Raft,
+    channels: Channels,
     state: StateStore,
+    /// Of this manager's disk.
+    space: tokio_watch::Receiver<Space>,
+    /// Why nothing is written although this manager leads.
+    refusing: tokio_watch::Receiver<Option<Arc<str>>>,
     hub: Arc<Hub>,
     failure: Failure,
     leadership: tokio_watch::Receiver<Leadership>,
@@ -162,7 +172,12 @@ impl Store {
 
     /// What other managers need to reach this one's Raft; mount it with the other services.
     pub fn service(&self) -> RaftService {
-        RaftService::new(self.0.id, self.0.raft.clone(), self.0.state.clone())
+        RaftService::new(
+            self.0.id,
+            self.0.raft.clone(),
+            self.0.state.clone(),
+            self.0.space.clone(),
+        )
     }
 
     /// The state with everything that was acknowledged before the call, to be read at leisure while this manager goes on.

@@ -22,6 +22,7 @@ use barge_proto::v1::{
 use barge_server::{
     config::{Config, Origin},
     manager,
+    storage::Threads,
 };
 use tokio::{
     sync::mpsc,
@@ -45,9 +46,10 @@ fn start(dir: &Path, address: &str, origin: Origin) -> JoinHandle<()> {
         listen: address.parse().unwrap(),
         origin,
         pod_cidr: "10.244.0.0/16".parse().unwrap(),
+        min_disk_free: None,
         service_cidr: "10.96.0.0/16".parse().unwrap(),
     };
-    tokio::spawn(async move { manager::run(config).await.unwrap() })
+    tokio::spawn(async move { manager::run(config, Threads::default()).await.unwrap() })
 }
 
 fn dial(address: &str, identity: &Identity) -> Channel {

@@ -13,3 +13,9 @@ mod cluster;
 
 #[path = "store/partition.rs"]
 mod partition;
+
+#[path = "store/damage.rs"]
+mod damage;
+
+#[path = "store/crash.rs"]
+mod crash;

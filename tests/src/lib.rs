@@ -5,11 +5,13 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod disk;
 pub mod machine;
 pub mod managers;
 pub mod wait;
 
 pub use cluster::Cluster;
+pub use disk::Disk;
 pub use machine::Machine;
 pub use managers::Managers;
 pub use wait::{eventually, eventually_within};

@@ -30,17 +30,27 @@ impl Managers {
     #[must_use]
     pub fn up(count: usize) -> Self {
         let mut managers = Self::prepare(count);
-        managers.start(0, &["--bootstrap"]);
-        eventually("the first manager answers", || managers.try_members());
-        for index in 1..count {
-            let token = managers.token("manager");
-            let file = managers.dir.path().join(format!("token-{index}"));
-            fs::write(&file, token).expect("write the token");
-            let (address, file) = (managers.address(0), file.display().to_string());
-            managers.start(index, &["--join", &address, "--token-file", &file]);
-        }
-        managers.wait_for_voters(count);
+        managers.form(&[]);
         managers
+    }
+
+    /// Bootstraps the first manager and joins the others, with further flags for each; returns when all are voters.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    pub fn form(&mut self, flags: &[&str]) {
+        self.start(0, &[&["--bootstrap"], flags].concat());
+        eventually("the first manager answers", || self.try_members());
+        let count = self.running.len();
+        for index in 1..count {
+            let token = self.token("manager");
+            let file = self.dir.path().join(format!("token-{index}"));
+            fs::write(&file, token).expect("write the token");
+            let (address, file) = (self.address(0), file.display().to_string());
+            let join = ["--join", &address, "--token-file", &file];
+            self.start(index, &[&join[..], flags].concat());
+        }
+        self.wait_for_voters(count);
     }
 
     /// Machines without managers.

@@ -20,7 +20,7 @@ use barge_client::{ApplyOptions, Client, ClientOptions, config::Config, v1};
 use barge_proto::manifest;
 use tokio::runtime::Runtime;
 
-use barge_tests::{Cluster, Managers, eventually, managers::run};
+use barge_tests::{Cluster, Disk, Managers, eventually, managers::run};
 
 fn client(config: &Path, deadline: Duration) -> Client {
     let config = Config::load(config).expect("read the credential");
@@ -258,35 +258,33 @@ fn killing_all_managers_at_once_loses_nothing() {
 #[test]
 fn a_power_cut_under_writes_loses_nothing_that_was_acknowledged() {
     let mut managers = Managers::prepare(1);
-    let disk = Disk::new(managers.dir());
-    let data = managers.data_dir(0);
-    fs::create_dir_all(&data).expect("make the data folder");
-    disk.mount("disk", &data);
+    // Declared after the managers, and unmounted before their folder goes.
+    let mut disk = Disk::new(&managers.dir().join("disk.img"), "256M");
+    disk.mount(&managers.data_dir(0));
     managers.start(0, &["--bootstrap"]);
     managers.wait_for_voters(1);
     let config = managers.dir().join("admin.toml");
     fs::copy(managers.config(), &config).expect("keep the credential");
     let writer = Writer::start(&config);
-    for cut in 0..3 {
-        writer.wait_for(100);
+    for cut in 0..4 {
+        // At another instant each time: between writes, in one, while the state is flushed.
+        writer.wait_for(rand::random_range(30..150));
         // Stopped, it writes nothing while the copy is made, so that the copy is of one instant.
         managers.signal(0, "-STOP");
         let acknowledged = writer.acknowledged();
-        disk.copy("disk", &format!("after-{cut}"));
+        let copy = disk.copy(&managers.dir().join(format!("after-{cut}.img")));
         managers.signal(0, "-CONT");
-        check_power_cut(&disk, &format!("after-{cut}"), acknowledged);
+        check_power_cut(copy, managers.dir(), &format!("after-{cut}"), acknowledged);
     }
     writer.stop();
     managers.kill(0);
-    disk.unmount(&data);
 }
 
 /// Boots a manager of its own from a copy, on a machine of its own with the same address.
-fn check_power_cut(disk: &Disk, copy: &str, acknowledged: u64) {
-    let mount = disk.folder.join(format!("{copy}-mounted"));
-    fs::create_dir_all(&mount).expect("make a folder");
-    disk.mount(copy, &mount);
-    let log = fs::File::create(disk.folder.join(format!("{copy}.log"))).expect("open a log");
+fn check_power_cut(mut disk: Disk, folder: &Path, copy: &str, acknowledged: u64) {
+    let mount = folder.join(copy);
+    disk.mount(&mount);
+    let log = fs::File::create(folder.join(format!("{copy}.log"))).expect("open a log");
     let admin = Config::load(&mount.join("admin.toml")).expect("the credential in the copy");
     let address = admin.context(None).expect("a context").managers[0].clone();
     let netns = format!("cut-{}-{copy}", std::process::id());
@@ -331,55 +329,11 @@ fn check_power_cut(disk: &Disk, copy: &str, acknowledged: u64) {
     });
     server.kill().expect("kill the manager");
     server.wait().expect("wait for the manager");
-    disk.unmount(&mount);
     run(&["ip", "netns", "del", &netns]);
     assert!(
         value >= acknowledged,
         "{acknowledged} writes were acknowledged before the cut, {value} are there"
     );
-}
-
-/// File systems in files.
-struct Disk {
-    folder: std::path::PathBuf,
-}
-
-impl Disk {
-    fn new(folder: &Path) -> Self {
-        let disk = Self {
-            folder: folder.to_owned(),
-        };
-        let image = disk.image("disk");
-        run(&["truncate", "-s", "256M", &image]);
-        run(&["mkfs.ext4", "-q", "-F", &image]);
-        disk
-    }
-
-    fn image(&self, name: &str) -> String {
-        self.folder
-            .join(format!("{name}.img"))
-            .display()
-            .to_string()
-    }
-
-    fn mount(&self, name: &str, at: &Path) {
-        run(&[
-            "mount",
-            "-o",
-            "loop",
-            &self.image(name),
-            &at.display().to_string(),
-        ]);
-    }
-
-    fn unmount(&self, at: &Path) {
-        run(&["umount", &at.display().to_string()]);
-    }
-
-    /// What the disk holds right now; what only memory holds is not in it.
-    fn copy(&self, from: &str, to: &str) {
-        run(&["cp", "--sparse=always", &self.image(from), &self.image(to)]);
-    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub fn members(store: &Store) -> Vec<Member> {
 #[must_use]
 pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
     let raft = parts.store.status();
+    let space = parts.store.space();
     ManagerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         term: raft.term,
@@ -60,7 +61,8 @@ pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
         applied_index: raft.applied_index,
         revision: raft.revision,
         leader: raft.leader.unwrap_or_default(),
-        disk_free_bytes: disk_free(&parts.data_dir),
+        disk_free_bytes: space.free,
+        disk_floor_bytes: space.floor,
         certificate_expires: expires(parts),
         sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
     }
@@ -163,6 +165,16 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
         if behind > LAG {
             warnings.push(format!("{} is {behind} entries behind", who.address));
         }
+        if status.disk_free_bytes < status.disk_floor_bytes {
+            let mib = |bytes: u64| bytes >> 20;
+            warnings.push(format!(
+                "the disk of {} runs full, {} MiB of the {} MiB that it needs are free: it does not lead, and without a \
+                 majority of managers with space nothing can be written",
+                who.address,
+                mib(status.disk_free_bytes),
+                mib(status.disk_floor_bytes)
+            ));
+        }
         if let Some(expires) = status.certificate_expires
             && expires.seconds - now < EXPIRY
         {
@@ -178,16 +190,6 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
 
 fn is_voter(member: &MemberStatus) -> bool {
     member.member.as_ref().is_some_and(|m| m.state == "voter")
-}
-
-fn disk_free(path: &std::path::Path) -> u64 {
-    match nix::sys::statvfs::statvfs(path) {
-        Ok(stat) => stat.blocks_available() * stat.fragment_size(),
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "could not ask for the free space");
-            0
-        }
-    }
 }
 
 fn expires(parts: &Parts) -> Option<Time> {

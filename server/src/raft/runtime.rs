@@ -1,9 +1,11 @@
 //! Raft's own thread. Nothing else runs on it, so a heartbeat waits for nobody's TLS, requests or compaction.
 
-use std::{future::Future, io, thread};
+use std::{future::Future, io};
 
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+
+use crate::storage::Threads;
 
 /// A thread with a runtime; it ends when it is stopped or dropped, and with it all that was spawned on it.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub struct RaftThread {
 
 impl RaftThread {
     /// Starts the thread.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(threads: &Threads) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(4)
@@ -22,11 +24,9 @@ impl RaftThread {
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        thread::Builder::new()
-            .name("barge-raft".into())
-            .spawn(move || {
-                runtime.block_on(stopped.cancelled());
-            })?;
+        threads.spawn("barge-raft", move || {
+            runtime.block_on(stopped.cancelled());
+        })?;
         Ok(Self { handle, stop })
     }
 

@@ -13,7 +13,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use openraft::ReadPolicy;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -22,7 +22,7 @@ use super::{
     types::{AppendRequest, NodeId, Raft, RaftReadError, ReadError},
     wire,
 };
-use crate::storage::{StateStore, codec::CodecError};
+use crate::storage::{StateStore, codec::CodecError, space::Space};
 
 /// The service, to be mounted where managers connect.
 #[derive(Clone)]
@@ -30,16 +30,23 @@ pub struct RaftService {
     id: NodeId,
     raft: Raft,
     state: StateStore,
+    space: watch::Receiver<Space>,
     /// One snapshot is received at a time.
     receiving: Arc<Semaphore>,
 }
 
 impl RaftService {
-    pub(crate) fn new(id: NodeId, raft: Raft, state: StateStore) -> Self {
+    pub(crate) fn new(
+        id: NodeId,
+        raft: Raft,
+        state: StateStore,
+        space: watch::Receiver<Space>,
+    ) -> Self {
         Self {
             id,
             raft,
             state,
+            space,
             receiving: Arc::new(Semaphore::new(1)),
         }
     }
@@ -133,6 +140,16 @@ impl RaftApi for RaftService {
             .await
             .map_err(stopped)?;
         Ok(Response::new(wire::transfer_response_to_proto(&response)))
+    }
+
+    async fn space(&self, request: Request<v1::RaftSpaceRequest>) -> Reply<v1::RaftSpaceResponse> {
+        self.check(request.into_inner().to)?;
+        let space = *self.space.borrow();
+        Ok(Response::new(v1::RaftSpaceResponse {
+            free_bytes: space.free,
+            floor_bytes: space.floor,
+            low: space.low,
+        }))
     }
 
     async fn read_index(

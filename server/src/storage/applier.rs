@@ -1,6 +1,6 @@
 //! The thread that applies the log: neither Raft's heartbeats nor anybody's TLS wait for it.
 
-use std::{fs, io, sync::Arc, thread};
+use std::{fs, io, sync::Arc};
 
 use barge_proto::v1::{self, Outcome};
 use barge_state::Changed;
@@ -9,7 +9,7 @@ use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Context, StorageError,
+    Context, Point, StorageError,
     codec::entry_size,
     snapshot::{self, SnapshotFiles},
     state::{Progress, Shared},
@@ -44,10 +44,10 @@ pub trait Observer: Send + Sync + 'static {
 pub(super) fn start(
     shared: Arc<Shared>,
     mut work: mpsc::Receiver<Work>,
-) -> Result<thread::JoinHandle<()>, StorageError> {
-    thread::Builder::new()
-        .name("barge-apply".into())
-        .spawn(move || {
+) -> Result<(), StorageError> {
+    let threads = shared.process.threads.clone();
+    threads
+        .spawn("barge-apply", move || {
             while let Some(next) = work.blocking_recv() {
                 let (result, done) = match next {
                     Work::Apply { entries, done } => (apply(&shared, entries), done),
@@ -56,6 +56,7 @@ pub(super) fn start(
                 let failed = result.is_err();
                 if let Err(error) = &result {
                     shared
+                        .process
                         .failure
                         .report(&format!("the state cannot be written: {error}"));
                 }
@@ -112,7 +113,10 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
         }
         writes.position(&state, &position);
     }
+    let points = &shared.process.points;
+    points.pass(Point::ApplyBeforeWrite);
     shared.db().write(writes)?;
+    points.pass(Point::ApplyBeforeFlush);
     let revision = shared.read().revision();
     let applied = position.last_log_id.map(|id| id.index);
     shared.set_position(position);
@@ -145,16 +149,21 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
         .snapshot()
         .as_ref()
         .is_some_and(|(_, kept)| kept.path() == files.path());
+    let points = &shared.process.points;
     let files = if known {
         files
     } else {
+        points.pass(Point::SnapshotInstallWritten);
         shared.folder.publish_snapshot(files)?
     };
+    points.pass(Point::SnapshotInstallRenamed);
     let state = shared.folder.temporary();
     snapshot::copy(files.path(), state.path())?;
     StateDb::adopt(state.path(), &shared.owner)?;
     snapshot::sync_all(state.path())?;
+    points.pass(Point::SnapshotInstallCopied);
     let path = shared.folder.publish_state(state)?;
+    points.pass(Point::SnapshotInstallBeforeSweep);
     let db = StateDb::open(&path, &shared.owner)?;
     let state = db.load()?;
     let revision = state.revision();

@@ -11,7 +11,7 @@ use openraft::{
 };
 use tempfile::TempDir;
 
-use super::{Failure, LogStore, StateStore, applier::Observer, rocks::Identity};
+use super::{LogStore, Process, StateStore, applier::Observer, rocks::Identity};
 use crate::raft::types::TypeConfig;
 
 struct Nobody;
@@ -30,10 +30,10 @@ impl StoreBuilder<TypeConfig, LogStore, StateStore, TempDir> for Builder {
             cluster_id: "c".into(),
             raft_id: 0,
         };
-        let failure = Failure::default();
-        let (log, _) = LogStore::open(&dir.path().join("log"), &owner, failure.clone()).unwrap();
+        let process = Process::default();
+        let log = LogStore::open(&dir.path().join("log"), &owner, &process).unwrap();
         let state = dir.path().join("state");
-        let (state, _) = StateStore::open(&state, owner, Arc::new(Nobody), failure).unwrap();
+        let state = StateStore::open(&state, owner, Arc::new(Nobody), &process).unwrap();
         Ok((dir, log, state))
     }
 }

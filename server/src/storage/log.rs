@@ -7,6 +7,7 @@ pub(super) mod disk;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
 use std::{
@@ -15,7 +16,6 @@ use std::{
     ops::{Bound, Range, RangeBounds},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
 };
 
 use futures::{Stream, stream};
@@ -23,7 +23,7 @@ use openraft::{OptionalSend, RaftLogReader, storage::RaftLogStorage};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{disk::Disk, tail::Tail, writer::Command};
-use super::{Context, Failure, StorageError, codec, rocks::Identity};
+use super::{Context, Process, StorageError, codec, rocks::Identity};
 use crate::raft::types::{Entry, IoFlushed, LogId, LogState, TypeConfig, Vote};
 
 /// Memory for entries that followers and `apply` read, in bytes.
@@ -45,7 +45,7 @@ struct Shared {
     tail: Mutex<Tail>,
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
-    failure: Failure,
+    process: Process,
 }
 
 impl Shared {
@@ -64,31 +64,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LogStore {
-    /// Opens the log in `path`, which belongs to `owner`, or makes an empty one. The thread that is returned ends after
-    /// the last handle; the database is closed then.
-    pub fn open(
-        path: &Path,
-        owner: &Identity,
-        failure: Failure,
-    ) -> Result<(Self, thread::JoinHandle<()>), StorageError> {
-        let disk = Disk::open(path, owner)?;
-        let loaded = disk.load()?;
+    /// Opens the log in `path`, which belongs to `owner`, or makes an empty one. Its thread ends after the last handle; the
+    /// database is closed then.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when something that was acknowledged is missing or cannot be read.
+    pub fn open(path: &Path, owner: &Identity, process: &Process) -> Result<Self, StorageError> {
+        let opened = Disk::open(path, owner).and_then(|disk| Ok((disk.load()?, disk)));
+        let (loaded, disk) = opened.map_err(|error| error.damaged(path))?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             disk,
             tail: Mutex::new(Tail::new(loaded.purged, loaded.last, TAIL_BYTES)),
             vote: Mutex::new(loaded.vote),
             committed: Mutex::new(loaded.committed),
-            failure,
+            process: process.clone(),
         });
-        let thread = thread::Builder::new()
-            .name("barge-log".into())
-            .spawn({
-                let shared = shared.clone();
-                move || writer::run(queue, &shared)
-            })
+        let written = shared.clone();
+        process
+            .threads
+            .spawn("barge-log", move || writer::run(queue, &written))
             .context("start the log's thread")?;
-        Ok((Self { shared, commands }, thread))
+        Ok(Self { shared, commands })
+    }
+
+    /// Where the log lies: what was purged last and what its last entry is; nothing for one that was never written to.
+    pub fn span(&self) -> Option<(Option<LogId>, Option<LogId>)> {
+        let tail = self.shared.tail();
+        let written = tail.last().is_some() || self.shared.vote().is_some();
+        written.then(|| (tail.purged(), tail.last()))
     }
 
     /// About how many bytes of log there are on disk.

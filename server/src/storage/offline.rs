@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::{
     Context, StorageError,
-    log::disk::{Disk, Writes as LogWrites},
+    log::disk::Disk,
     rocks::Identity,
     snapshot,
     state_db::{StateDb, Writes},
@@ -169,7 +169,7 @@ pub fn begin(
     drop(db);
 
     let disk = Disk::open(&log, owner)?;
-    let mut writes = LogWrites::default();
+    let mut writes = disk.begin();
     writes.vote(&Vote {
         leader_id: leader,
         committed: false,

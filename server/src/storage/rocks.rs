@@ -1,6 +1,9 @@
 //! How databases are opened: sizes that suit a small machine, and a check of whose they are.
 
-use std::path::Path;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use barge_proto::v1;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options};
@@ -41,6 +44,47 @@ pub fn options(write_buffer: usize) -> Options {
     // Wrong data must not be taken for right data.
     options.set_paranoid_checks(true);
     options
+}
+
+/// Refuses a database without the file `CURRENT`: RocksDB would begin an empty one and delete all other files.
+pub fn check_current(path: &Path, wal: &[PathBuf]) -> Result<(), StorageError> {
+    let current = path.join("CURRENT");
+    let is_there = fs::exists(&current).context("look for the file CURRENT")?;
+    match !is_there && (!wal.is_empty() || has_tables(path)?) {
+        true => Err(StorageError::corrupted(
+            "the database",
+            "the file CURRENT is missing, all others are there",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a database without its write-ahead log: it would open as of its last flush.
+pub fn check_wal(path: &Path, wal: &[PathBuf]) -> Result<(), StorageError> {
+    /// What `CURRENT` names while a database comes into being; the first start replaces it, after it made a log.
+    const NEWBORN: &str = "MANIFEST-000001";
+    match fs::read_to_string(path.join("CURRENT")) {
+        Ok(current) if wal.is_empty() && current.trim_end() != NEWBORN => Err(
+            StorageError::corrupted("the database", "its write-ahead log is missing"),
+        ),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).context("read the file CURRENT"),
+    }
+}
+
+fn has_tables(path: &Path) -> Result<bool, StorageError> {
+    let listed = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        listed => listed.context("list the database's folder")?,
+    };
+    for entry in listed {
+        let path = entry.context("list the database's folder")?.path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens a database for its owner, and makes it if it is not there.

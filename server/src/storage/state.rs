@@ -4,7 +4,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    thread,
 };
 
 use barge_proto::v1::Transaction;
@@ -17,7 +16,7 @@ use openraft::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Failure, StorageError,
+    Point, Process, StorageError,
     applier::{self, Observer, Work},
     rocks::Identity,
     snapshot::{self, SnapshotFiles, StateFolder},
@@ -60,7 +59,7 @@ pub struct StateStore {
 pub(super) struct Shared {
     pub(super) folder: StateFolder,
     pub(super) owner: Identity,
-    pub(super) failure: Failure,
+    pub(super) process: Process,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) progress: watch::Sender<Progress>,
     state: RwLock<State>,
@@ -121,19 +120,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl StateStore {
-    /// Opens the state in `path`, which belongs to `owner`, or makes an empty one. The thread that is returned ends
-    /// after the last handle; the database is flushed and closed then.
+    /// Opens the state in `path`, which belongs to `owner`, or makes an empty one. Its thread ends after the last handle;
+    /// the database is closed then.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when it cannot be read.
     pub fn open(
         path: &Path,
         owner: Identity,
         observer: Arc<dyn Observer>,
-        failure: Failure,
-    ) -> Result<(Self, thread::JoinHandle<()>), StorageError> {
+        process: &Process,
+    ) -> Result<Self, StorageError> {
         let folder = StateFolder::open(path)?;
         let live = folder.state()?;
-        let db = StateDb::open(&live, &owner)?;
-        let state = db.load()?;
-        let position = db.position()?;
+        let loaded = StateDb::open(&live, &owner)
+            .and_then(|db| Ok((db.load()?, db.position()?, db)))
+            .map_err(|error| error.damaged(&live));
+        let (state, position, db) = loaded?;
         let revision = state.revision();
         let snapshot = match folder.snapshot()? {
             None => None,
@@ -154,7 +157,7 @@ impl StateStore {
         let shared = Arc::new(Shared {
             folder,
             owner,
-            failure,
+            process: process.clone(),
             observer,
             progress: watch::Sender::new(Progress {
                 applied: position.last_log_id.map(|id| id.index),
@@ -167,8 +170,8 @@ impl StateStore {
             snapshot: Mutex::new(snapshot),
         });
         let (work, queue) = mpsc::channel(QUEUE);
-        let thread = applier::start(shared.clone(), queue)?;
-        Ok((Self { shared, work }, thread))
+        applier::start(shared.clone(), queue)?;
+        Ok(Self { shared, work })
     }
 
     /// Calls `f` with the state. Keep it short: while it runs nothing is applied.
@@ -300,12 +303,16 @@ fn build(shared: &Shared) -> Result<Snapshot, StorageError> {
     let db = shared.db();
     // The log is purged up to the snapshot, so the state that a restart loads must be at least as new.
     db.flush()?;
+    let points = &shared.process.points;
+    points.pass(Point::SnapshotBuildFlushed);
     let files = shared.folder.temporary();
     db.checkpoint(files.path())?;
     snapshot::sync_all(files.path())?;
+    points.pass(Point::SnapshotBuildWritten);
     // What is in it is for the checkpoint itself to say: entries were applied while it was taken.
     let meta = StateDb::open_checkpoint(files.path())?.position()?;
     let files = shared.folder.publish_snapshot(files)?;
+    points.pass(Point::SnapshotBuildRenamed);
     shared.keep_snapshot(meta.clone(), files.clone());
     shared.progress.send_modify(|progress| {
         progress.bytes_since_snapshot = progress.bytes_since_snapshot.saturating_sub(bytes);

@@ -95,6 +95,8 @@ impl Writes {
 impl StateDb {
     /// Opens the state of `owner`, or makes an empty one.
     pub fn open(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
+        // Its own write-ahead log is never used.
+        rocks::check_current(path, &[])?;
         Ok(Self {
             db: rocks::open(path, rocks::options(WRITE_BUFFER), owner)?,
         })

@@ -6,7 +6,7 @@ use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Inner, Leadership, Store, StoreError, leadership, propose, reads, watch::Hub};
+use super::{Inner, Leadership, Store, StoreError, leadership, propose, reads, space, watch::Hub};
 use crate::{
     raft::{
         Channels, Connect, Timing,
@@ -15,7 +15,10 @@ use crate::{
         snapshots,
         types::{Fatal, Node, NodeId, Raft, RaftInitializeError},
     },
-    storage::{Failure, LogStore, StateStore, StorageError, applier::Observer, rocks::Identity},
+    storage::{
+        self, Failure, LogStore, Process, StateStore, StorageError, applier::Observer,
+        rocks::Identity, space::Space,
+    },
 };
 
 /// What a store needs to know.
@@ -41,6 +44,11 @@ pub struct Options {
     pub history_bytes: usize,
     /// At most so many changes. Default 100,000.
     pub history_changes: usize,
+    /// The space that should stay free on the folder's disk, in bytes. Default 5 % of the disk, but at least 128 MiB and
+    /// at most 4 GiB.
+    pub min_free_bytes: Option<u64>,
+    /// The process that the store runs in; one for each store.
+    pub process: Process,
 }
 
 impl Options {
@@ -64,6 +72,8 @@ impl Options {
             snapshot_log_bytes: 64 << 20,
             history_bytes: 16 << 20,
             history_changes: 100_000,
+            min_free_bytes: None,
+            process: Process::default(),
         }
     }
 }
@@ -97,14 +107,16 @@ impl Store {
             cluster_id: options.cluster_id.clone(),
             raft_id: options.raft_id,
         };
-        let failure = Failure::default();
+        let process = options.process.clone();
+        let failure = process.failure.clone();
         let hub = Arc::new(Hub::new(options.history_bytes, options.history_changes));
         let (log, state) = {
-            let (folder, failure) = (options.folder.clone(), failure.clone());
+            let (folder, process) = (options.folder.clone(), process.clone());
             let observer: Arc<dyn Observer> = hub.clone();
             let open = move || {
-                let (log, _) = LogStore::open(&folder.join("log"), &owner, failure.clone())?;
-                let (state, _) = StateStore::open(&folder.join("state"), owner, observer, failure)?;
+                let log = LogStore::open(&folder.join("log"), &owner, &process)?;
+                let state = StateStore::open(&folder.join("state"), owner, observer, &process)?;
+                storage::agree(&log, &state).map_err(|error| error.damaged(&folder))?;
                 Ok::<_, StorageError>((log, state))
             };
             tokio::task::spawn_blocking(open)
@@ -114,7 +126,7 @@ impl Store {
         // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
         state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
 
-        let thread = RaftThread::start()?;
+        let thread = RaftThread::start(&process.threads)?;
         let channels = Channels::new(options.connect.clone(), tokio::runtime::Handle::current());
         let config = config(&options.cluster_id, options.timing)?;
         let id = options.raft_id;
@@ -153,24 +165,35 @@ impl Store {
             progress: state.progress(),
         };
         tasks.spawn(reader.run(requests, stop.clone()));
-        Ok(Self(Arc::new(Inner {
+        let disk = space::Disk {
+            path: options.folder,
+            floor: options.min_free_bytes,
+        };
+        let (measured, space) = watch::channel(disk.measure(Space::default()));
+        let (refuse, refusing) = watch::channel(None);
+        let store = Self(Arc::new(Inner {
             id,
             node: Node {
                 address: options.address,
                 uid: options.uid,
             },
             raft,
+            channels,
             state,
+            space,
+            refusing,
             hub,
             failure,
             leadership: followed,
             handing_over,
             reads,
             room: Semaphore::new(propose::ROOM),
-            tasks,
-            stop,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
             _thread: thread,
-        })))
+        }));
+        tasks.spawn(space::keep(store.clone(), disk, measured, refuse, stop));
+        Ok(store)
     }
 
     /// Makes this manager the first and only member of its cluster, and waits until there is a leader. Does nothing when it has been

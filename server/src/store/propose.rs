@@ -54,6 +54,9 @@ impl Store {
         if *self.0.handing_over.borrow() {
             return Err(StoreError::NotLeader { leader: None });
         }
+        if let Some(reason) = &*self.0.refusing.borrow() {
+            return Err(StoreError::DiskFull(reason.clone()));
+        }
         let permits = u32::try_from(size + OVERHEAD).unwrap_or(u32::MAX);
         let _room = self
             .0

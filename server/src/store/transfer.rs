@@ -22,16 +22,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoQuorum`] when nobody took over in time; this manager may lead on.
     pub async fn hand_over(&self) -> Result<Option<NodeId>, StoreError> {
+        self.hand_over_if(|_| true).await
+    }
+
+    /// As [`Store::hand_over`], to one of these only.
+    ///
+    /// # Errors
+    /// As [`Store::hand_over`].
+    pub(super) async fn hand_over_to(
+        &self,
+        targets: &[NodeId],
+    ) -> Result<Option<NodeId>, StoreError> {
+        self.hand_over_if(|id| targets.contains(&id)).await
+    }
+
+    async fn hand_over_if(
+        &self,
+        may_lead: impl Fn(NodeId) -> bool,
+    ) -> Result<Option<NodeId>, StoreError> {
         if !self.0.leadership.borrow().is_leader {
             return Ok(None);
         }
         self.0.handing_over.send_replace(true);
-        let result = self.transfer().await;
+        let result = self.transfer(may_lead).await;
         self.0.handing_over.send_replace(false);
         result
     }
 
-    async fn transfer(&self) -> Result<Option<NodeId>, StoreError> {
+    async fn transfer(
+        &self,
+        may_lead: impl Fn(NodeId) -> bool,
+    ) -> Result<Option<NodeId>, StoreError> {
         let id = self.0.id;
         let drained = Instant::now() + DRAIN;
         // Whatever is in flight is answered before, if it can be.
@@ -39,7 +60,7 @@ impl Store {
         let room = timeout_at(drained, self.0.room.acquire_many(all)).await;
         let mut metrics = self.0.raft.metrics();
         let target = loop {
-            let (target, others) = candidate(&metrics.borrow_watched(), id);
+            let (target, others) = candidate(&metrics.borrow_watched(), id, &may_lead);
             if !others {
                 return Ok(None);
             }
@@ -105,12 +126,16 @@ impl Store {
     }
 }
 
-/// A voter whose log is the leader's, and whether there are other voters at all.
-fn candidate(metrics: &Metrics, id: NodeId) -> (Option<NodeId>, bool) {
+/// A voter whose log is the leader's, and whether there are others that may lead at all.
+fn candidate(
+    metrics: &Metrics,
+    id: NodeId,
+    may_lead: impl Fn(NodeId) -> bool,
+) -> (Option<NodeId>, bool) {
     let mut others = metrics
         .membership_config
         .voter_ids()
-        .filter(|voter| *voter != id)
+        .filter(|voter| *voter != id && may_lead(*voter))
         .peekable();
     let any = others.peek().is_some();
     let target = others.find(|voter| {

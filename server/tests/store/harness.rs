@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     future::Future,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -15,7 +16,7 @@ use barge_proto::v1::{
 };
 use barge_server::{
     raft::{Connect, types::Node},
-    storage::StorageError,
+    storage::{Points, Process, StorageError},
     store::{OpenError, Options, Store, StoreError},
 };
 use hyper_util::rt::TokioIo;
@@ -91,15 +92,14 @@ impl Network {
     fn connect(&self, from: u64, addresses: Addresses) -> Connect {
         let network = self.clone();
         Arc::new(move |address: &str| {
-            let to = addresses.lock().unwrap().get(address).copied().unwrap_or(0);
-            let (network, address) = (network.clone(), address.to_owned());
+            let place = addresses.lock().unwrap().get(address).copied();
+            let (network, to) = (network.clone(), place.map_or(0, |place| place.id));
             let endpoint = Endpoint::from_shared(format!("http://{address}"))?
                 .connect_timeout(Duration::from_millis(500));
             Ok(
                 endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                     let (ids, network) = ((from, to), network.clone());
                     let (from, to) = (network.token(from), network.token(to));
-                    let address = address.clone();
                     async move {
                         let count = |id, add: fn(&mut Port)| {
                             add(network.0.lock().unwrap().entry(id).or_default());
@@ -113,7 +113,8 @@ impl Network {
                         if from.is_cancelled() || to.is_cancelled() {
                             return Err(std::io::Error::other("cut off"));
                         }
-                        let mut remote = TcpStream::connect(&address).await?;
+                        let place = place.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+                        let mut remote = TcpStream::connect(place.socket).await?;
                         remote.set_nodelay(true)?;
                         let (local, mut inner) = tokio::io::duplex(1 << 20);
                         tokio::spawn(async move {
@@ -131,13 +132,21 @@ impl Network {
     }
 }
 
-/// Who is where; a manager that moves is found by those that run already.
-type Addresses = Arc<Mutex<HashMap<String, u64>>>;
+/// Who is where, by the address that is told to others; a manager that moves is found by those that run already. Sockets are
+/// other ones in each process, so that a cluster outlives the process that it began in.
+type Addresses = Arc<Mutex<HashMap<String, Place>>>;
+
+#[derive(Clone, Copy)]
+struct Place {
+    id: u64,
+    socket: SocketAddr,
+}
 
 /// One manager.
 pub struct Manager {
     pub id: u64,
     pub store: Store,
+    process: Process,
     server: CancellationToken,
 }
 
@@ -153,7 +162,11 @@ impl Manager {
 /// Managers 1 to n, their folders and the network between them.
 pub struct Cluster {
     pub network: Network,
-    folders: Vec<TempDir>,
+    size: u64,
+    root: PathBuf,
+    /// Deletes the root.
+    temporary: Option<TempDir>,
+    points: HashMap<u64, Points>,
     /// Folders that some use instead.
     copies: HashMap<u64, PathBuf>,
     addresses: Addresses,
@@ -164,21 +177,35 @@ pub struct Cluster {
 impl Cluster {
     /// Folders and addresses for so many managers; none runs yet.
     pub async fn new(size: u64) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut cluster = Self::at(root.path(), size).await;
+        cluster.temporary = Some(root);
+        cluster
+    }
+
+    /// As [`Cluster::new`], in a folder that may hold the managers of an earlier life.
+    pub async fn at(root: &Path, size: u64) -> Self {
         let mut addresses = HashMap::new();
-        let mut listeners = Vec::new();
         for id in 1..=size {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            addresses.insert(listener.local_addr().unwrap().to_string(), id);
-            listeners.push(listener);
+            let socket = free_socket().await;
+            addresses.insert(format!("manager-{id}:7100"), Place { id, socket });
         }
         Self {
             network: Network::default(),
+            size,
+            root: root.to_owned(),
+            temporary: None,
             copies: HashMap::new(),
-            folders: (0..size).map(|_| tempfile::tempdir().unwrap()).collect(),
             addresses: Arc::new(Mutex::new(addresses)),
             managers: HashMap::new(),
             snapshot_log_bytes: 64 << 20,
+            points: HashMap::new(),
         }
+    }
+
+    /// Is told what the storage of a manager that starts later is about to do.
+    pub fn listen(&mut self, id: u64, points: Points) {
+        self.points.insert(id, points);
     }
 
     pub fn snapshot_log_bytes(mut self, bytes: u64) -> Self {
@@ -188,7 +215,7 @@ impl Cluster {
 
     /// All managers run and vote.
     pub async fn started(mut self) -> Self {
-        let ids: Vec<u64> = (1..=self.folders.len() as u64).collect();
+        let ids: Vec<u64> = (1..=self.size).collect();
         for id in &ids {
             self.start(*id).await;
         }
@@ -216,14 +243,14 @@ impl Cluster {
         let addresses = self.addresses.lock().unwrap();
         addresses
             .iter()
-            .find(|(_, of)| **of == id)
+            .find(|(_, place)| place.id == id)
             .unwrap()
             .0
             .clone()
     }
 
     pub fn folder(&self, id: u64) -> PathBuf {
-        let own = || self.folders[id as usize - 1].path().join("raft");
+        let own = || self.root.join(format!("manager-{id}"));
         self.copies.get(&id).cloned().unwrap_or_else(own)
     }
 
@@ -242,6 +269,7 @@ impl Cluster {
             self.network.connect(id, self.addresses.clone()),
         );
         options.snapshot_log_bytes = self.snapshot_log_bytes;
+        options.process.points = self.points.get(&id).cloned().unwrap_or_default();
         options
     }
 
@@ -259,8 +287,9 @@ impl Cluster {
         })
         .await;
         let address = self.address(id);
+        let socket = self.addresses.lock().unwrap()[&address].socket;
         let listener = eventually("the address is free", async || {
-            TcpListener::bind(&address).await.ok()
+            TcpListener::bind(socket).await.ok()
         })
         .await;
         let server = CancellationToken::new();
@@ -274,12 +303,31 @@ impl Cluster {
                 () = stopped.cancelled() => {}
             }
         });
-        self.managers.insert(id, Manager { id, store, server });
+        let process = options.process;
+        self.managers.insert(
+            id,
+            Manager {
+                id,
+                store,
+                process,
+                server,
+            },
+        );
     }
 
     pub async fn kill(&mut self, id: u64) {
         let manager = self.managers.remove(&id).unwrap();
         manager.kill(&self.network).await;
+    }
+
+    /// Kills a manager of which nobody has a handle, and waits until its databases are closed.
+    pub async fn close(&mut self, id: u64) {
+        let threads = self.managers[&id].process.threads.clone();
+        self.kill(id).await;
+        eventually("the databases are closed", async || {
+            threads.wait(Duration::ZERO).then_some(())
+        })
+        .await;
     }
 
     pub fn store(&self, id: u64) -> Store {
@@ -319,10 +367,13 @@ impl Cluster {
 
     /// Its next start is at another address.
     pub async fn move_to_another_address(&mut self, id: u64) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = free_socket().await;
         let mut addresses = self.addresses.lock().unwrap();
-        addresses.retain(|_, of| *of != id);
-        addresses.insert(listener.local_addr().unwrap().to_string(), id);
+        addresses.retain(|_, place| place.id != id);
+        addresses.insert(
+            format!("manager-{id}:{}", socket.port()),
+            Place { id, socket },
+        );
     }
 
     /// Some manager that follows.
@@ -351,6 +402,11 @@ impl Cluster {
         })
         .await
     }
+}
+
+async fn free_socket() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// Creates a namespace; refused when it exists.

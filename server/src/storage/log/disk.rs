@@ -1,11 +1,15 @@
 //! The log's database: its keys, what a batch of writes consists of, and reading it back.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use barge_proto::v1;
 use bytes::Bytes;
-use rocksdb::{DB, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
+use super::wal;
 use crate::{
     raft::types::{Entry, LogId, Vote},
     storage::{
@@ -34,6 +38,8 @@ fn entry_key(index: u64) -> [u8; 9] {
 /// The log's database.
 pub struct Disk {
     db: DB,
+    /// The sequence number up to which everything is on disk.
+    durable: AtomicU64,
 }
 
 /// What a log consists of besides its entries.
@@ -46,7 +52,6 @@ pub struct Loaded {
 }
 
 /// Writes that reach the disk together or not at all.
-#[derive(Default)]
 pub struct Writes {
     batch: WriteBatch,
     /// Whether somebody was promised that it is durable.
@@ -105,44 +110,77 @@ impl Writes {
 
 impl Disk {
     /// Opens the log of `owner`, or makes an empty one.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupted`] when something that was acknowledged is not there or cannot be read.
     pub fn open(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
-        Ok(Self {
-            db: rocks::open(path, rocks::options(WRITE_BUFFER), owner)?,
-        })
+        let files = wal::files(path)?;
+        rocks::check_current(path, &files)?;
+        rocks::check_wal(path, &files)?;
+        let last = wal::inspect(path)?.cut()?;
+        let mut options = rocks::options(WRITE_BUFFER);
+        // What may be missing was cut off already.
+        options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
+        options.set_track_and_verify_wals_in_manifest(true);
+        let db = rocks::open(path, options, owner)?;
+        let found = db.latest_sequence_number();
+        if last.is_some_and(|last| last > found) {
+            let detail = format!("it ends at write {last:?}, of which {found} were recovered");
+            return Err(StorageError::corrupted("the write-ahead log", detail));
+        }
+        let disk = Self {
+            db,
+            durable: AtomicU64::new(found),
+        };
+        // The new write-ahead log begins with something that is known to be on disk.
+        let mut first = disk.begin();
+        first.sync = true;
+        disk.write(first)?;
+        Ok(disk)
     }
 
     /// Opens the log of `owner` to look at it; nothing in it is changed.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
     pub fn look(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
+        let found = wal::inspect(path)?;
         Ok(Self {
             db: rocks::look(path, rocks::options(WRITE_BUFFER), owner)?,
+            durable: AtomicU64::new(found.last.unwrap_or(0)),
         })
     }
 
-    /// Reads everything but the entries, and checks that these begin where they should.
+    /// An empty batch.
+    pub fn begin(&self) -> Writes {
+        let mut batch = WriteBatch::default();
+        let durable = self.durable.load(Ordering::Relaxed);
+        batch.put(wal::DURABLE, durable.to_be_bytes());
+        Writes { batch, sync: false }
+    }
+
+    /// Reads everything but the entries, and checks that these begin where they should, have no hole, and are intact.
     pub fn load(&self) -> Result<Loaded, StorageError> {
         let log_id = |value: Option<v1::RaftLogId>| value.as_ref().map(codec::log_id_from_proto);
         let vote: Option<v1::RaftVote> = self.get(VOTE)?;
         let purged = log_id(self.get(PURGED)?);
-        let first = self.read(0, u64::MAX, 0)?.pop();
-        if let Some(first) = &first
-            && first.log_id.index > purged.map_or(0, |id: LogId| id.index + 1)
+        let committed = log_id(self.get(COMMITTED)?);
+        let last = self.verify(purged)?;
+        // It was written after the entries, and what is committed is never truncated.
+        if let Some(committed) = committed
+            && last.is_none_or(|last: LogId| last.index < committed.index)
         {
-            return Err(StorageError::corrupted(
-                "the log",
-                format!(
-                    "it begins at {} but was purged up to {purged:?}",
-                    first.log_id
-                ),
-            ));
+            let detail = format!("{committed} was committed, but it ends at {}", shown(last));
+            return Err(StorageError::corrupted("the log", detail));
         }
         Ok(Loaded {
             vote: vote
                 .map(|vote| codec::vote_from_proto(Some(&vote)))
                 .transpose()
                 .map_err(|error| StorageError::corrupted("the vote", error))?,
-            committed: log_id(self.get(COMMITTED)?),
+            committed,
             purged,
-            last: self.last()?.max(purged),
+            last,
         })
     }
 
@@ -152,7 +190,12 @@ impl Disk {
         options.set_sync(writes.sync);
         self.db
             .write_opt(writes.batch, &options)
-            .context("write to the log")
+            .context("write to the log")?;
+        if writes.sync {
+            let now = self.db.latest_sequence_number();
+            self.durable.store(now, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Gives back the space of entries before `index`.
@@ -200,17 +243,28 @@ impl Disk {
         Ok(entries)
     }
 
-    fn last(&self) -> Result<Option<LogId>, StorageError> {
+    /// Reads every entry, which also checks the blocks they are in, and answers where the log ends.
+    fn verify(&self, purged: Option<LogId>) -> Result<Option<LogId>, StorageError> {
+        // Entries that were purged may come back: a file with them can outlive the one that says that they are gone.
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(entry_key(0));
+        options.set_iterate_lower_bound(entry_key(purged.map_or(0, |id| id.index + 1)));
         options.set_iterate_upper_bound(entry_key(u64::MAX));
-        match self.db.iterator_opt(IteratorMode::End, options).next() {
-            None => Ok(None),
-            Some(item) => {
-                let (_, value) = item.context("read the end of the log")?;
-                Ok(Some(decode_entry(value.into_vec().into())?.log_id))
+        options.fill_cache(false);
+        let mut last = purged;
+        for item in self.db.iterator_opt(IteratorMode::Start, options) {
+            let (key, value) = item.context("read the log")?;
+            let id = decode_entry(value.into_vec().into())?.log_id;
+            let follows = match last {
+                Some(last) => id.index == last.index + 1 && id >= last,
+                None => id.index == 0,
+            };
+            if *key != entry_key(id.index) || !follows {
+                let detail = format!("{id} follows {}", shown(last));
+                return Err(StorageError::corrupted("the log", detail));
             }
+            last = Some(id);
         }
+        Ok(last)
     }
 
     fn get<M: prost::Message + Default>(&self, key: &[u8]) -> Result<Option<M>, StorageError> {
@@ -220,6 +274,10 @@ impl Disk {
             .transpose()
             .map_err(|error| StorageError::corrupted("the log's metadata", error))
     }
+}
+
+fn shown(id: Option<LogId>) -> String {
+    id.map_or_else(|| "its beginning".to_owned(), |id| id.to_string())
 }
 
 fn decode_entry(value: Bytes) -> Result<Entry, StorageError> {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::time::Duration;
+
 use openraft::{
     entry::RaftEntry as _,
     storage::{RaftLogStorage, RaftLogStorageExt},
@@ -33,18 +35,19 @@ fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
 
 struct Log {
     store: LogStore,
-    thread: thread::JoinHandle<()>,
+    process: Process,
 }
 
 impl Log {
     fn open(path: &Path) -> Self {
-        let (store, thread) = LogStore::open(path, &owner(), Failure::default()).unwrap();
-        Self { store, thread }
+        let process = Process::default();
+        let store = LogStore::open(path, &owner(), &process).unwrap();
+        Self { store, process }
     }
 
     fn close(self) {
         drop(self.store);
-        self.thread.join().unwrap();
+        assert!(self.process.threads.wait(Duration::from_secs(30)));
     }
 }
 
@@ -168,14 +171,18 @@ async fn a_hole_is_an_error_not_a_shorter_log() {
     log.store.save_vote(&Vote::new(2, 1)).await.unwrap();
     log.close();
     let disk = Disk::open(dir.path(), &owner()).unwrap();
-    let mut writes = disk::Writes::default();
+    let mut writes = disk.begin();
     writes.truncate_from(0);
     writes.append(&entries(1, 0..4));
     writes.append(&entries(1, 6..10));
     disk.write(writes).unwrap();
     drop(disk);
-    let mut log = Log::open(dir.path());
-    let error = log.store.try_get_log_entries(0..10).await.unwrap_err();
-    assert!(error.to_string().contains("corrupted"), "{error}");
-    log.close();
+    let error = LogStore::open(dir.path(), &owner(), &Process::default())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("T1-N1.6 follows T1-N1.3") && error.contains("join it again"),
+        "{error}"
+    );
 }

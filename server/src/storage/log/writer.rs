@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Shared, disk::Writes};
 use crate::{
     raft::types::{Entry, IoFlushed, LogId, Vote},
-    storage::StorageError,
+    storage::{Point, Points, StorageError},
 };
 
 /// A batch is closed when it has this many bytes.
@@ -40,7 +40,10 @@ pub enum Command {
 /// Writes until all senders are gone, or until a write fails.
 pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
     while let Some(first) = commands.blocking_recv() {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            writes: shared.disk.begin(),
+            commands: Vec::new(),
+        };
         batch.add(first);
         while batch.writes.size() < BATCH_BYTES
             && let Ok(next) = commands.try_recv()
@@ -50,6 +53,7 @@ pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
         if let Err(error) = batch.commit(shared) {
             // Later batches must not be written: their success would hide this one's failure.
             shared
+                .process
                 .failure
                 .report(&format!("the log cannot be written: {error}"));
             commands.close();
@@ -70,7 +74,6 @@ impl Command {
     }
 }
 
-#[derive(Default)]
 struct Batch {
     writes: Writes,
     commands: Vec<Command>,
@@ -89,13 +92,26 @@ impl Batch {
     }
 
     fn commit(self, shared: &Arc<Shared>) -> Result<(), StorageError> {
-        if let Err(error) = shared.disk.write(self.writes) {
-            for command in self.commands {
+        let points = &shared.process.points;
+        pass(points, &self.commands, false);
+        let Self { writes, commands } = self;
+        let voted = |command: &Command| matches!(command, Command::Vote { .. });
+        let written = shared.disk.write(writes).and_then(|()| {
+            // Entries are soon followed by how far they are committed; a vote may stay the last write for long, and rot
+            // in the last write cannot be told from a power cut.
+            match commands.iter().any(voted) {
+                true => shared.disk.write(shared.disk.begin()),
+                false => Ok(()),
+            }
+        });
+        if let Err(error) = written {
+            for command in commands {
                 command.fail(&error);
             }
             return Err(error);
         }
-        for command in self.commands {
+        pass(points, &commands, true);
+        for command in commands {
             match command {
                 Command::Append {
                     entries,
@@ -121,5 +137,20 @@ impl Batch {
             }
         }
         Ok(())
+    }
+}
+
+/// Names the moments before or after the sync of a batch.
+fn pass(points: &Points, commands: &[Command], synced: bool) {
+    for command in commands {
+        match (command, synced) {
+            (Command::Append { .. }, false) => points.pass(Point::AppendBeforeSync),
+            (Command::Append { .. }, true) => points.pass(Point::AppendAfterSync),
+            (Command::Vote { .. }, false) => points.pass(Point::VoteBeforeSync),
+            (Command::Vote { .. }, true) => points.pass(Point::VoteAfterSync),
+            (Command::Purge { .. }, false) => points.pass(Point::PurgeBeforeSync),
+            (Command::Purge { .. }, true) => points.pass(Point::PurgeBeforeReclaim),
+            (Command::Committed(_) | Command::TruncateFrom(_), _) => {}
+        }
     }
 }
