@@ -77,7 +77,11 @@ mod tests {
         let threads = Threads::default();
         assert!(threads.wait(Duration::ZERO), "nothing was started");
         let (stop, stopped) = mpsc::channel::<()>();
-        threads.spawn("t", move || drop(stopped.recv())).unwrap();
+        threads
+            .spawn("t", move || {
+                stopped.recv().ok();
+            })
+            .unwrap();
         assert!(!threads.wait(Duration::from_millis(10)));
         drop(stop);
         assert!(threads.wait(Duration::from_secs(30)));
