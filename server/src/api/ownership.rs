@@ -68,10 +68,10 @@ pub fn manager(name: &str) -> Result<&str, ApiError> {
 /// What appliers may set of an object: labels, annotations, owners and the spec.
 ///
 /// # Errors
-/// INTERNAL for an object that has no JSON.
+/// INVALID for an object that has no JSON: only a program can send one.
 pub fn set(object: &Object) -> Result<Value, ApiError> {
     let whole = serde_json::to_value(object)
-        .map_err(|error| ApiError::Internal(format!("{object} as JSON: {error}")))?;
+        .map_err(|error| ApiError::invalid(object.to_string(), error.to_string()))?;
     let mut set = serde_json::Map::new();
     if let Value::Object(mut whole) = whole {
         if let Some(Value::Object(mut metadata)) = whole.remove("metadata") {
@@ -88,15 +88,15 @@ pub fn set(object: &Object) -> Result<Value, ApiError> {
 }
 
 /// The object with these values in place of what appliers may set.
-fn with(mut object: Object, set: &Value) -> Result<Object, ApiError> {
-    let wrong = |error| ApiError::Internal(format!("a merged object: {error}"));
+fn with(mut object: Object, mut set: Value) -> Result<Object, ApiError> {
+    let named = object.to_string();
+    let wrong = |error: serde_json::Error| ApiError::invalid(named, error.to_string());
     let info = object.kind().info();
-    let mut text = set.clone();
-    if let (Some(info), Value::Object(fields)) = (info, &mut text) {
+    if let (Some(info), Value::Object(fields)) = (info, &mut set) {
         fields.insert("apiVersion".to_owned(), info.api_version.into());
         fields.insert("kind".to_owned(), info.name.into());
     }
-    let mut merged: Object = serde_json::from_value(text).map_err(wrong)?;
+    let mut merged: Object = serde_json::from_value(set).map_err(wrong)?;
     if let (Some(merged), Some(metadata)) = (merged.metadata_mut(), object.metadata_mut()) {
         let set = std::mem::take(merged);
         *merged = std::mem::take(metadata);
@@ -123,7 +123,7 @@ pub fn apply(
     let mut owners = Owners::read(live);
     let Some(live) = live else {
         owners.set(applier.manager, APPLY, wants, applier.now);
-        let mut created = defaulted(config.clone(), &wanted)?;
+        let mut created = defaulted(config.clone(), wanted)?;
         if let Some(metadata) = created.metadata_mut() {
             metadata.managed_fields = owners.write(config);
         }
@@ -145,7 +145,7 @@ pub fn apply(
     let mut value = without_defaults(live, &there, &owners.all(), root)?;
     merge::remove(&mut value, &before, &wants, &others, root);
     merge::merge(&mut value, &wanted, root);
-    let mut merged = defaulted(live.clone(), &value)?;
+    let mut merged = defaulted(live.clone(), value)?;
     // Read from the cluster and applied as it was, an object says nothing new of who wants what.
     let is_news = config.metadata().resource_version.is_empty() || set(&merged)? != there;
     if is_news && let Some(metadata) = merged.metadata_mut() {
@@ -158,7 +158,7 @@ pub fn apply(
 /// Notes that `manager` changed `live` into `changed`, field by field: what differs is its own from now on.
 ///
 /// # Errors
-/// INTERNAL for an object that has no JSON.
+/// INVALID for an object that has no JSON.
 pub fn update(
     live: &Object,
     changed: &Object,
@@ -205,7 +205,7 @@ pub fn change<K: Kind + Into<Object>>(
     Ok(())
 }
 
-fn defaulted(frame: Object, set: &Value) -> Result<Object, ApiError> {
+fn defaulted(frame: Object, set: Value) -> Result<Object, ApiError> {
     let mut object = with(frame, set)?;
     validate::default(&mut object);
     Ok(object)
@@ -224,7 +224,7 @@ fn without_defaults(
     }
     let mut alone = there.clone();
     merge::keep(&mut alone, owned, root);
-    let mut defaults = defaulted(live.clone(), &alone)?;
+    let mut defaults = defaulted(live.clone(), alone)?;
     assign(live, &mut defaults);
     let defaults = set(&defaults)?;
     merge::remove_defaults(&mut value, &defaults, owned, root);

@@ -2,7 +2,7 @@
 //!
 //! A watch is found by kind, namespace and node, so a change costs only those who asked for it. What it has not taken yet
 //! is kept for it in a short list; when that is full it is dropped, and the watch catches up from the history that all
-//! share. A watch that is slower than the history has lost changes and ends.
+//! share, so that one that does not read costs next to nothing. A watch that is slower than the history has lost changes and ends.
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +19,8 @@ use crate::storage::applier::Observer;
 
 /// Changes that are kept for one watch before it has to read the history.
 const QUEUE: usize = 256;
+/// Bytes of such changes.
+const QUEUE_BYTES: usize = 256 * 1024;
 /// Blocks of the history that a watch which catches up takes at once; it looks through them without holding the lock.
 const CATCH_UP: usize = 4;
 
@@ -112,6 +114,7 @@ struct Watcher {
     /// Everything up to here has been taken or does not concern it.
     cursor: u64,
     queue: VecDeque<Changed>,
+    queued_bytes: usize,
     /// The queue ran over, or the watch began in the past: go on from the history.
     behind: bool,
     /// The history was replaced.
@@ -155,6 +158,7 @@ impl Hub {
             scope,
             cursor: after,
             queue: VecDeque::new(),
+            queued_bytes: 0,
             lost: false,
             wake: wake.clone(),
         };
@@ -230,7 +234,7 @@ impl Observer for Hub {
         for watcher in inner.watchers.values_mut() {
             // One that waits for the future, or was told of everything up to here, has lost nothing.
             watcher.lost |= watcher.cursor < revision;
-            watcher.queue.clear();
+            watcher.clear();
             watcher.wake.notify_one();
         }
     }
@@ -267,12 +271,22 @@ impl Watcher {
         if change.revision <= self.cursor || !self.scope.matches(change) {
             return;
         }
-        if !self.behind && self.queue.len() < QUEUE {
+        let size = change.size();
+        let fits = self.queue.len() < QUEUE && self.queued_bytes + size <= QUEUE_BYTES;
+        if !self.behind && (fits || self.queue.is_empty()) {
             self.queue.push_back(change.clone());
+            self.queued_bytes += size;
         } else {
+            // The history has all of it, for as long as it is kept for anybody.
             self.behind = true;
+            self.clear();
         }
         self.wake.notify_one();
+    }
+
+    fn clear(&mut self) -> VecDeque<Changed> {
+        self.queued_bytes = 0;
+        std::mem::take(&mut self.queue)
     }
 
     /// What it has not taken yet, or nothing.
@@ -281,7 +295,7 @@ impl Watcher {
             return Err(Lagged);
         }
         if !self.queue.is_empty() {
-            let taken: Vec<_> = std::mem::take(&mut self.queue).into();
+            let taken: Vec<_> = self.clear().into();
             self.cursor = taken.last().map_or(self.cursor, |change| change.revision);
             return Ok(Taken::Changes(taken));
         }

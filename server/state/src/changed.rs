@@ -6,6 +6,9 @@ use barge_proto::v1::Revision;
 
 use crate::kind::{Kind, RecordKind, Stored};
 
+/// What a change costs besides its records, in bytes.
+const OVERHEAD: usize = 128;
+
 /// A record before and after it changed. At least one of the two is present, and both are of one kind,
 /// uid and name.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +56,11 @@ impl Changed {
         before
             .into_iter()
             .chain(after.filter(move |after| before != Some(*after)))
+    }
+
+    /// What keeping it costs, in bytes; nearly.
+    pub fn size(&self) -> usize {
+        OVERHEAD + self.record().map_or(0, Stored::encoded_len)
     }
 
     /// The record as a type, before and after; both absent when it is of another kind.

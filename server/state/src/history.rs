@@ -2,10 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{changed::Changed, kind::Stored};
-
-/// What a change costs besides its records, in bytes.
-const OVERHEAD: usize = 128;
+use crate::changed::Changed;
 
 /// Changes that are handed out together.
 const BLOCK: usize = 64;
@@ -65,8 +62,7 @@ impl History {
     /// change that is larger than the bound is dropped too.
     pub fn push(&mut self, changes: &[Changed]) {
         for changes in changes.chunks(BLOCK) {
-            let size = |change: &Changed| OVERHEAD + change.record().map_or(0, Stored::encoded_len);
-            let sizes: Box<[usize]> = changes.iter().map(size).collect();
+            let sizes: Box<[usize]> = changes.iter().map(Changed::size).collect();
             self.bytes += sizes.iter().sum::<usize>();
             self.changes += changes.len();
             self.blocks.push_back(Block {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use barge_proto::{
     manifest::{self, Source},
-    v1::Service,
+    v1::{Deployment, Quantity, Service},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -267,6 +267,22 @@ fn sets_survive_their_encoding() {
         (entries.len(), entries[0].api_version.as_str()),
         (1, "apps/v1")
     );
+}
+
+#[test]
+fn what_has_no_meaning_is_refused_with_its_object() {
+    let mut config: Deployment = read(WEB).try_into().unwrap();
+    let template = config.spec.as_mut().unwrap().template.as_mut().unwrap();
+    let container = &mut template.spec.as_mut().unwrap().containers[0];
+    // Only a program can send this: a manifest would not have been read.
+    let lots = Quantity {
+        value: "lots".to_owned(),
+    };
+    let resources = container.resources.get_or_insert_default();
+    resources.limits.insert("cpu".to_owned(), lots);
+    let error = apply(None, &config.into(), &applier("x", false)).unwrap_err();
+    assert_eq!(error.reason().0, "INVALID", "{error}");
+    assert!(error.to_string().contains("deployment.apps/web"), "{error}");
 }
 
 // A model: each party's labels, and who set what is there.
