@@ -10,7 +10,17 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, field_descriptor_proto 
 use tonic_prost_build::Config;
 
 const FILES: &[&str] = &[
-    "fields", "meta", "core", "apps", "auth", "api", "cluster", "session", "store", "raft",
+    "fields",
+    "meta",
+    "core",
+    "apps",
+    "auth",
+    "api",
+    "cluster",
+    "credentials",
+    "session",
+    "store",
+    "raft",
     "backup",
 ];
 

@@ -74,9 +74,15 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         stopper.cancel();
     });
     let bridge_netfilter = sysctl::prepare(Path::new("/proc/sys"))?;
+    let cluster_id = identity.cluster_id.clone();
+    let managers = Arc::new(ClusterManagers::new(identity, &folder, config.join)?);
+    let (renewing, until) = (managers.clone(), stop.clone());
+    tokio::spawn(async move {
+        until.run_until_cancelled(renewing.keep_certificate()).await;
+    });
     let options = agent::Options {
-        cluster_id: identity.cluster_id.clone(),
-        managers: Arc::new(ClusterManagers::new(identity, &folder, config.join)?),
+        cluster_id,
+        managers,
         runtime: Arc::new(runtime),
         clock: Arc::new(SystemClock),
         data_dir: folder.path().to_owned(),

@@ -4,19 +4,19 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use barge_client::{
     channel::{ChannelOptions, channel},
-    identity::{Identity, IdentityError},
+    identity::{Identity, IdentityError, KeptIdentity, NotValid},
     join::{JoinError, JoinOptions, join},
-    tls::{TlsError, client_config},
+    renew::{self, RenewError},
+    tls::{LiveTls, TlsError},
     token::{Token, ca_digest, hex},
 };
 use fs4::{FileExt, TryLockError};
-use rustls::ClientConfig;
+use rand::seq::SliceRandom;
 use tonic::transport::Channel;
 
 use crate::{config::Config, files, session::Managers};
@@ -74,6 +74,11 @@ pub enum MembershipError {
     /// What is in the data folder is damaged.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The certificate is not valid by this machine's clock, and there is nothing to get another with.
+    #[error(
+        "this node's {0}. If the clock is right, `barge token create --role agent` on an administrator's machine makes a token: start the agent with --join and --token-file once, and it comes back as the same node, with its data and its containers"
+    )]
+    NotValid(NotValid),
     /// Key or certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -127,12 +132,18 @@ impl DataFolder {
     /// # Errors
     /// See [`MembershipError`].
     pub async fn join(&self, config: &Config, address: &str) -> Result<Identity, MembershipError> {
-        if let Some(identity) = self.load()? {
-            self.check_token(config, &identity)?;
-            return Ok(identity);
+        let previous = self.load()?;
+        if let Some(identity) = &previous {
+            self.check_token(config, identity)?;
         }
-        let (false, Some(token_file)) = (config.join.is_empty(), &config.token_file) else {
-            return Err(MembershipError::NotJoined(self.path.clone()));
+        let invalid = previous
+            .as_ref()
+            .and_then(|identity| identity.validity().ok()?.check(SystemTime::now()).err());
+        let (previous, token_file) = match (previous, invalid, &config.token_file) {
+            (Some(identity), None, _) => return Ok(identity),
+            (previous, _, Some(token_file)) if !config.join.is_empty() => (previous, token_file),
+            (Some(_), Some(invalid), _) => return Err(MembershipError::NotValid(invalid)),
+            _ => return Err(MembershipError::NotJoined(self.path.clone())),
         };
         let token = read_token(token_file)?;
         let pin = hex(&token.ca_digest);
@@ -144,6 +155,7 @@ impl DataFolder {
             address: address.to_owned(),
             name: config.node_name.clone(),
             deadline: JOIN_DEADLINE,
+            previous,
         })
         .await?;
         let pinned = self.joined_with();
@@ -208,11 +220,10 @@ fn folder(path: &Path) -> impl Fn(io::Error) -> MembershipError {
     }
 }
 
-/// The managers of the cluster, by the node's identity.
+/// The managers of the cluster, by the node's identity, whose certificate it keeps valid.
 pub struct ClusterManagers {
-    identity: RwLock<Identity>,
-    folder: PathBuf,
-    tls: Arc<ClientConfig>,
+    identity: KeptIdentity,
+    tls: LiveTls,
     /// Given by hand, for when all that are remembered have moved.
     fallback: Vec<String>,
 }
@@ -228,18 +239,44 @@ impl ClusterManagers {
         fallback: Vec<String>,
     ) -> Result<Self, MembershipError> {
         Ok(Self {
-            tls: client_config(&identity)?,
-            identity: RwLock::new(identity),
-            folder: data.identity(),
+            tls: LiveTls::new(&identity)?,
+            identity: KeptIdentity::new(identity, data.identity()),
             fallback,
         })
+    }
+
+    /// Renews the certificate in time, for as long as this is polled. The session goes on with the connection that it
+    /// has; the next one shows the new certificate.
+    pub async fn keep_certificate(&self) {
+        let shown = self
+            .identity
+            .clone()
+            .follow(|identity| self.tls.replace(identity));
+        let renewed = renew::keep(self.identity.clone(), |identity| self.renew(identity));
+        tokio::join!(shown, renewed);
+    }
+
+    async fn renew(&self, identity: Identity) -> Result<Identity, RenewError> {
+        let mut failed = Vec::new();
+        let mut addresses = self.addresses();
+        addresses.shuffle(&mut rand::rng());
+        for address in addresses {
+            let renewed = match self.channel(&address) {
+                Ok(channel) => renew::renew(&identity, channel).await,
+                Err(error) => Err(RenewError::Refused(error)),
+            };
+            match renewed {
+                Err(RenewError::Refused(error)) => failed.push(format!("{address}: {error}")),
+                done => return done,
+            }
+        }
+        Err(RenewError::Refused(failed.join("; ")))
     }
 }
 
 impl Managers for ClusterManagers {
     fn addresses(&self) -> Vec<String> {
-        let identity = self.identity.read().unwrap_or_else(PoisonError::into_inner);
-        let mut addresses = identity.members.clone();
+        let mut addresses = self.identity.current().members.clone();
         for address in &self.fallback {
             if !addresses.contains(address) {
                 addresses.push(address.clone());
@@ -249,19 +286,15 @@ impl Managers for ClusterManagers {
     }
 
     fn channel(&self, address: &str) -> Result<Channel, String> {
-        channel(address, self.tls.clone(), &ChannelOptions::default())
+        channel(address, self.tls.config(), &ChannelOptions::default())
             .map_err(|error| error.to_string())
     }
 
     fn learned(&self, addresses: &[String]) {
-        let mut identity = self
+        let learned = self
             .identity
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if identity.members == addresses {
-            return;
-        }
-        if let Err(error) = identity.save_members(&self.folder, addresses.to_vec()) {
+            .change(|identity| identity.members = addresses.to_vec());
+        if let Err(error) = learned {
             tracing::warn!(%error, "cannot keep the managers' addresses");
         }
     }

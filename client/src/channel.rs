@@ -6,7 +6,12 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 
 use crate::tls::SERVER_NAME;
 
@@ -77,6 +82,24 @@ async fn connect(connector: &TlsConnector, address: &str) -> io::Result<TlsStrea
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
     connector.connect(name, tcp).await
+}
+
+/// A channel that sends a bearer token with every request, where there is one.
+pub type ApiChannel = InterceptedService<Channel, Bearer>;
+
+/// The `authorization` header of a bearer token; absent where a certificate is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Bearer(pub Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// The innermost cause of an error: what the operating system or the handshake said, below the layers of transport.

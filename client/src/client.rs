@@ -9,22 +9,30 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
-    channel::ChannelOptions, config::Context, error::ClientError, identity::Identity, tls,
+    channel::{Bearer, ChannelOptions},
+    config::{Context, Credential},
+    error::ClientError,
+    identity::Identity,
+    tls,
 };
+
+use rustls::ClientConfig;
 
 mod attempt;
 mod backup;
 mod cluster;
+mod credentials;
 mod logs;
 mod managers;
 mod objects;
 mod request;
 
 pub use backup::FetchError;
+pub use credentials::NewCredential;
 pub use logs::LogStream;
 pub use objects::{ApplyOptions, DeleteOptions, Listing, Selection, UpdateOptions};
 
@@ -75,16 +83,29 @@ impl Client {
     /// A client that shows `identity` to the managers at these addresses (`host:port`). Connects with the first call.
     ///
     /// # Errors
-    /// The identity cannot be used, or an address is not `host:port`.
+    /// The identity cannot be used or is not valid by this machine's clock, or an address is not `host:port`.
     pub fn new(
         identity: &Identity,
         managers: &[String],
         options: ClientOptions,
     ) -> Result<Self, ClientError> {
+        // Said here in full: the manager's alert would be one word.
+        if let Ok(validity) = identity.validity() {
+            validity.check(SystemTime::now())?;
+        }
         let tls = tls::client_config(identity)?;
+        Self::over(&tls, &Bearer::default(), managers, options)
+    }
+
+    fn over(
+        tls: &Arc<ClientConfig>,
+        bearer: &Bearer,
+        managers: &[String],
+        options: ClientOptions,
+    ) -> Result<Self, ClientError> {
         Ok(Self {
             shared: Arc::new(Shared {
-                managers: Managers::new(managers, &tls, &options.channel)?,
+                managers: Managers::new(managers, tls, bearer, &options.channel)?,
                 options,
                 seen: AtomicU64::new(0),
             }),
@@ -96,7 +117,13 @@ impl Client {
     /// # Errors
     /// The context's credential or addresses cannot be used.
     pub fn from_context(context: &Context, options: ClientOptions) -> Result<Self, ClientError> {
-        Self::new(&context.identity()?, &context.managers, options)
+        match context.credential()? {
+            Credential::Certificate(identity) => Self::new(&identity, &context.managers, options),
+            Credential::Bearer { roots, header } => {
+                let tls = tls::bearer_config(&roots)?;
+                Self::over(&tls, &Bearer(Some(header)), &context.managers, options)
+            }
+        }
     }
 
     /// The newest revision of the cluster that an answer to this client named; 0 before the first.

@@ -7,10 +7,12 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
+use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{
     files,
     identity::{Identity, Subject, SubjectError, pem},
+    token::parse_bearer_token,
 };
 
 /// Contexts, one of which is the current one.
@@ -36,20 +38,82 @@ pub struct Context {
     pub managers: Vec<String>,
     /// The roots to trust, PEM.
     pub roots: String,
-    /// The certificate, leaf first, PEM.
+    /// The certificate, leaf first, PEM; empty with a bearer token.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate: String,
-    /// The private key, PKCS#8, PEM.
+    /// The private key, PKCS#8, PEM; empty with a bearer token.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
+    /// The bearer token; empty with a certificate.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub token: String,
+}
+
+/// What a context proves itself with.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// A certificate and its key.
+    Certificate(Identity),
+    /// A bearer token, sent to managers whose certificate leads to one of the roots.
+    Bearer {
+        /// The roots to trust.
+        roots: Vec<CertificateDer<'static>>,
+        /// The token, as an `authorization` header has it.
+        header: MetadataValue<Ascii>,
+    },
 }
 
 impl Config {
     /// A file with one context, named `default`.
     #[must_use]
     pub fn single(identity: &Identity, managers: Vec<String>) -> Self {
-        let name = "default".to_owned();
+        Self::of(Context::new("default".to_owned(), identity, managers))
+    }
+
+    /// A file with one context.
+    #[must_use]
+    pub fn of(context: Context) -> Self {
         Self {
-            current: name.clone(),
-            contexts: vec![Context::new(name, identity, managers)],
+            current: context.name.clone(),
+            contexts: vec![context],
+        }
+    }
+
+    /// Adds a context and makes it the current one.
+    ///
+    /// # Errors
+    /// There is one of its name already.
+    pub fn add(&mut self, context: Context) -> Result<(), ConfigError> {
+        self.check_free(&context.name)?;
+        self.current.clone_from(&context.name);
+        self.contexts.push(context);
+        Ok(())
+    }
+
+    /// Gives a context another name.
+    ///
+    /// # Errors
+    /// There is none of the old name, or one of the new.
+    pub fn rename(&mut self, old: &str, new: &str) -> Result<(), ConfigError> {
+        self.context(Some(old))?;
+        self.check_free(new)?;
+        for context in &mut self.contexts {
+            if context.name == old {
+                new.clone_into(&mut context.name);
+            }
+        }
+        if self.current == old {
+            new.clone_into(&mut self.current);
+        }
+        Ok(())
+    }
+
+    fn check_free(&self, name: &str) -> Result<(), ConfigError> {
+        match self.contexts.iter().any(|context| context.name == name) {
+            true => Err(ConfigError::Taken {
+                name: name.to_owned(),
+            }),
+            false => Ok(()),
         }
     }
 
@@ -106,6 +170,20 @@ impl Config {
                 known: self.contexts.iter().map(|c| c.name.clone()).collect(),
             })
     }
+
+    /// Puts a renewed certificate in the place of the one before.
+    ///
+    /// # Errors
+    /// There is no context of that name any more.
+    pub fn renewed(&mut self, name: &str, identity: &Identity) -> Result<(), ConfigError> {
+        let managers = self.context(Some(name))?.managers.clone();
+        for context in &mut self.contexts {
+            if context.name == name {
+                *context = Context::new(name.to_owned(), identity, managers.clone());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Context {
@@ -119,20 +197,57 @@ impl Context {
             roots: pem::encode_certificates(&identity.roots),
             certificate: pem::encode_certificates(&identity.chain),
             key: identity.key.clone(),
+            token: String::new(),
         }
     }
 
-    /// The identity of this context.
+    /// What the context proves itself with, in words ("certificate", "bearer token").
+    #[must_use]
+    pub fn describe(&self) -> &'static str {
+        match self.token.is_empty() {
+            true => "certificate",
+            false => "bearer token",
+        }
+    }
+
+    /// What this context proves itself with.
+    ///
+    /// # Errors
+    /// Its certificate, key, token or roots are damaged.
+    pub fn credential(&self) -> Result<Credential, ConfigError> {
+        if self.token.is_empty() {
+            return Ok(Credential::Certificate(self.identity()?));
+        }
+        let mut header = MetadataValue::try_from(format!("Bearer {}", self.token))
+            .ok()
+            .filter(|_| parse_bearer_token(&self.token).is_some())
+            .ok_or_else(|| self.damaged("token is not a bearer token"))?;
+        header.set_sensitive(true);
+        Ok(Credential::Bearer {
+            roots: self.roots()?,
+            header,
+        })
+    }
+
+    fn damaged(&self, what: &'static str) -> ConfigError {
+        ConfigError::Damaged {
+            context: self.name.clone(),
+            what,
+        }
+    }
+
+    fn roots(&self) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+        pem::decode_certificates(&self.roots)
+            .ok_or_else(|| self.damaged("roots holds no certificate in PEM"))
+    }
+
+    /// The identity of this context, which has a certificate.
     ///
     /// # Errors
     /// Its certificate, key or roots are damaged.
     pub fn identity(&self) -> Result<Identity, ConfigError> {
-        let damaged = |what: &'static str| ConfigError::Damaged {
-            context: self.name.clone(),
-            what,
-        };
         let chain = pem::decode_certificates(&self.certificate)
-            .ok_or_else(|| damaged("certificate holds no certificate in PEM"))?;
+            .ok_or_else(|| self.damaged("certificate holds no certificate in PEM"))?;
         let subject = subject(&chain).map_err(|source| ConfigError::Subject {
             context: self.name.clone(),
             source,
@@ -143,13 +258,12 @@ impl Context {
             uid: subject.uid,
             key: self.key.clone(),
             chain,
-            roots: pem::decode_certificates(&self.roots)
-                .ok_or_else(|| damaged("roots holds no certificate in PEM"))?,
+            roots: self.roots()?,
             members: self.managers.clone(),
         };
         identity
             .key_der()
-            .map_err(|_| damaged("key holds no PKCS#8 private key in PEM"))?;
+            .map_err(|_| self.damaged("key holds no PKCS#8 private key in PEM"))?;
         Ok(identity)
     }
 }
@@ -221,6 +335,12 @@ pub enum ConfigError {
         name: String,
         /// The names there are.
         known: Vec<String>,
+    },
+    /// There is a context of that name already.
+    #[error("there is a context \"{name}\" already: choose another name, or delete that one first")]
+    Taken {
+        /// The name.
+        name: String,
     },
     /// A part of a context is damaged.
     #[error("context \"{context}\": {what}")]

@@ -9,6 +9,7 @@ use tonic_types::StatusExt;
 use crate::{
     channel::{AddressError, inner, root_cause},
     config::ConfigError,
+    identity::NotValid,
     tls::{Refused, TlsError},
 };
 
@@ -47,6 +48,9 @@ pub enum ClientError {
     /// The credential's key or certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The credential is not valid by this machine's clock: it has expired, or the clock is wrong.
+    #[error("this credential's {0}")]
+    NotValid(#[from] NotValid),
     /// A manager's address is not `host:port`.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -170,8 +174,8 @@ pub(crate) fn is_refused_certificate(status: &Status) -> bool {
     use std::error::Error;
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<Refused>() {
-            return true;
+        if let Some(refused) = error.downcast_ref::<Refused>() {
+            return refused.is_final();
         }
         source = inner(error);
     }

@@ -1,7 +1,7 @@
 //! Who this process is: a key, a certificate of the cluster's CA, and whom to trust.
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -11,16 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 
+mod kept;
 pub mod pem;
 mod subject;
+mod validity;
 
+pub use kept::KeptIdentity;
 pub use subject::{Subject, SubjectError, role_from_word, role_word};
+pub use validity::{NotValid, Validity};
 
-/// The file of an identity's folder that holds the private key (PKCS#8, PEM).
+/// The file of an identity's folder that holds the private key (PKCS#8, PEM) of a join that was begun; once there is
+/// an identity, the key is part of it.
 pub const KEY_FILE: &str = "key.pem";
-const CERTIFICATE_FILE: &str = "certificate.pem";
-const ROOTS_FILE: &str = "roots.pem";
-/// Written last: an identity is there when this file is.
+/// Everything in one file, so that key and certificate are replaced together or not at all.
 const IDENTITY_FILE: &str = "identity.toml";
 
 /// A party of a cluster, as its certificate names it, with the means to prove it.
@@ -42,13 +45,17 @@ pub struct Identity {
     pub members: Vec<String>,
 }
 
-/// The part of an identity that is neither key nor certificate.
+/// An identity as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Names {
+#[serde(deny_unknown_fields)]
+struct File {
     cluster_id: String,
     role: String,
     uid: String,
     members: Vec<String>,
+    key: String,
+    certificate: String,
+    roots: String,
 }
 
 impl Identity {
@@ -65,60 +72,72 @@ impl Identity {
             path: path.clone(),
             what,
         };
-        let names: Names = toml::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        let role = role_from_word(&names.role)
-            .ok_or_else(|| damaged(format!("\"{}\" is not a role", names.role)))?;
+        // toml's errors quote the line they point at, which may be of the key.
+        let file: File =
+            toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
+        let role = role_from_word(&file.role)
+            .ok_or_else(|| damaged(format!("\"{}\" is not a role", file.role)))?;
+        let certificates = |name: &str, text: &str| {
+            pem::decode_certificates(text)
+                .ok_or_else(|| damaged(format!("{name} holds no certificate in PEM")))
+        };
         let identity = Self {
-            cluster_id: names.cluster_id,
+            cluster_id: file.cluster_id,
             role,
-            uid: names.uid,
-            key: read_text(&dir.join(KEY_FILE))?,
-            chain: read_certificates(&dir.join(CERTIFICATE_FILE))?,
-            roots: read_certificates(&dir.join(ROOTS_FILE))?,
-            members: names.members,
+            uid: file.uid,
+            chain: certificates("certificate", &file.certificate)?,
+            roots: certificates("roots", &file.roots)?,
+            key: file.key,
+            members: file.members,
         };
         identity.key_der()?;
         Ok(Some(identity))
     }
 
-    /// Keeps the identity in `dir`, each file 0600; the folder is made when it is missing.
+    /// Keeps the identity in `dir`, 0600, whole or not at all; the folder is made when it is missing.
     ///
     /// # Errors
     /// What the file system says; then `load` finds what was there before, or nothing.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         files::create_private_dir(dir).map_err(IdentityError::file(dir))?;
-        let write = |name: &str, content: &str| {
-            let path = dir.join(name);
-            files::write_private(&path, content.as_bytes()).map_err(IdentityError::file(&path))
-        };
-        write(KEY_FILE, &self.key)?;
-        write(CERTIFICATE_FILE, &pem::encode_certificates(&self.chain))?;
-        write(ROOTS_FILE, &pem::encode_certificates(&self.roots))?;
-        self.save_names(dir)
-    }
-
-    /// Remembers other addresses of managers, and leaves key and certificates alone.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn save_members(&mut self, dir: &Path, members: Vec<String>) -> Result<(), IdentityError> {
-        self.members = members;
-        self.save_names(dir)
-    }
-
-    fn save_names(&self, dir: &Path) -> Result<(), IdentityError> {
         let path = dir.join(IDENTITY_FILE);
-        let names = Names {
+        let file = File {
             cluster_id: self.cluster_id.clone(),
             role: role_word(self.role).to_owned(),
             uid: self.uid.clone(),
             members: self.members.clone(),
+            key: self.key.clone(),
+            certificate: pem::encode_certificates(&self.chain),
+            roots: pem::encode_certificates(&self.roots),
         };
-        let text = toml::to_string(&names).map_err(|error| IdentityError::Damaged {
+        let text = toml::to_string(&file).map_err(|error| IdentityError::Damaged {
             path: path.clone(),
             what: error.to_string(),
         })?;
-        files::write_private(&path, text.as_bytes()).map_err(IdentityError::file(&path))
+        files::write_private(&path, text.as_bytes()).map_err(IdentityError::file(&path))?;
+        let begun = dir.join(KEY_FILE);
+        match fs::remove_file(&begun) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(IdentityError::file(&begun)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the certificate says of its holder.
+    ///
+    /// # Errors
+    /// There is no certificate, or it is not one of a cluster.
+    pub fn subject(&self) -> Result<Subject, SubjectError> {
+        Subject::of(self.chain.first().ok_or(SubjectError::NotACertificate)?)
+    }
+
+    /// From when to when the certificate is valid.
+    ///
+    /// # Errors
+    /// There is no certificate, or it is damaged.
+    pub fn validity(&self) -> Result<Validity, SubjectError> {
+        Validity::of(self.chain.first().ok_or(SubjectError::NotACertificate)?)
     }
 
     /// The private key as rustls takes it.
@@ -153,17 +172,6 @@ impl fmt::Debug for Identity {
             .field("members", &self.members)
             .finish_non_exhaustive()
     }
-}
-
-fn read_text(path: &Path) -> Result<String, IdentityError> {
-    std::fs::read_to_string(path).map_err(IdentityError::file(path))
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    pem::decode_certificates(&read_text(path)?).ok_or_else(|| IdentityError::Damaged {
-        path: path.to_owned(),
-        what: "holds no certificate".to_owned(),
-    })
 }
 
 /// Why an identity could not be read or kept.

@@ -36,6 +36,9 @@ pub struct JoinOptions {
     pub name: String,
     /// How long to look for a manager that answers.
     pub deadline: Duration,
+    /// The identity that this machine had and whose certificate has expired: with its key as proof, the machine
+    /// gets the same uid again, and keeps what is its own in the cluster.
+    pub previous: Option<Identity>,
 }
 
 /// A party that has joined. The identity is not saved yet: a manager keeps the sealing key first.
@@ -55,10 +58,17 @@ pub struct Joined {
 /// # Errors
 /// See [`JoinError`].
 pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
-    let key = key_pair(&options.dir)?;
+    let (key, previous) = match &options.previous {
+        Some(previous) => (
+            KeyPair::from_pem(&previous.key)?,
+            previous.chain.first().map(|leaf| leaf.to_vec()),
+        ),
+        None => (key_pair(&options.dir)?, None),
+    };
     let request = JoinRequest {
         token: options.token.wire(),
         csr: certificate_request(&key)?,
+        previous_certificate: previous.unwrap_or_default(),
         address: options.address.clone(),
         name: options.name.clone(),
     };
@@ -143,7 +153,7 @@ fn key_pair(dir: &Path) -> Result<KeyPair, JoinError> {
 }
 
 /// Only the public key counts: the server decides what the certificate says.
-fn certificate_request(key: &KeyPair) -> Result<Vec<u8>, JoinError> {
+pub(crate) fn certificate_request(key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(key)?.der().to_vec())

@@ -3,7 +3,7 @@
 //! What a program needs to talk to a cluster, from the ground up:
 //!
 //! * [`identity`]: a private key, a certificate and the roots to trust, in files;
-//! * [`token`] and [`join`]: how a machine gets its identity;
+//! * [`token`] and [`join`]: how a machine gets its identity, [`renew`]: how it keeps it;
 //! * [`config`]: how a person keeps theirs (`config.toml`, `admin.toml`);
 //! * [`tls`] and [`channel`]: mutually authenticated connections to managers;
 //! * [`backup`]: the file that a whole cluster fits into;
@@ -16,10 +16,12 @@ pub mod backup;
 pub mod channel;
 pub mod client;
 pub mod config;
+pub mod duration;
 pub mod error;
 pub mod files;
 pub mod identity;
 pub mod join;
+pub mod renew;
 #[cfg(test)]
 mod test_ca;
 pub mod tls;

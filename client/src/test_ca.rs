@@ -1,5 +1,7 @@
 //! A cluster's CA, for tests: what a manager's PKI issues.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use barge_proto::v1::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -40,6 +42,16 @@ impl TestCa {
         uid: &str,
         key: &impl PublicKeyData,
     ) -> CertificateDer<'static> {
+        self.certify(role, uid, key, None)
+    }
+
+    fn certify(
+        &self,
+        role: Role,
+        uid: &str,
+        key: &impl PublicKeyData,
+        life: Option<(SystemTime, SystemTime)>,
+    ) -> CertificateDer<'static> {
         let names = match role {
             Role::Manager => vec![SERVER_NAME.to_owned()],
             _ => vec![],
@@ -54,12 +66,33 @@ impl TestCa {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        if let Some((from, until)) = life {
+            let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap();
+            let epoch = rcgen::date_time_ymd(1970, 1, 1);
+            params.not_before = epoch + since(from);
+            params.not_after = epoch + since(until);
+        }
         params.signed_by(key, &self.issuer).unwrap().der().clone()
     }
 
     pub(crate) fn issue(&self, role: Role, uid: &str) -> Identity {
+        self.identity(role, uid, None)
+    }
+
+    /// As `issue`, valid from one moment to another.
+    pub(crate) fn issue_for(
+        &self,
+        role: Role,
+        uid: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Identity {
+        self.identity(role, uid, Some((from, until)))
+    }
+
+    fn identity(&self, role: Role, uid: &str, life: Option<(SystemTime, SystemTime)>) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let leaf = self.sign(role, uid, &key);
+        let leaf = self.certify(role, uid, &key, life);
         Identity {
             cluster_id: "test-cluster".into(),
             role,

@@ -13,8 +13,10 @@ use rustls::{
 
 use crate::identity::{Identity, IdentityError};
 
+mod live;
 mod verifier;
 
+pub use live::LiveTls;
 pub(crate) use verifier::Refused;
 use verifier::{ClusterVerifier, PinnedVerifier};
 
@@ -30,24 +32,34 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The configuration of a party that has an identity: trusts the identity's roots, shows its certificate.
+/// The configuration of a party that has an identity, which does not change: trusts the identity's roots, shows its
+/// certificate.
 ///
 /// # Errors
 /// The identity's key, certificate or roots are of no use.
 pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = builder(ClusterVerifier::new(webpki(&identity.roots)?))?
-        .with_client_auth_cert(identity.chain.clone(), identity.key_der()?)?;
+    Ok(LiveTls::new(identity)?.config())
+}
+
+/// The configuration of a party that sends a bearer token: trusts `roots`, and shows no certificate.
+///
+/// # Errors
+/// The roots are of no use.
+pub fn bearer_config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier = Arc::new(ClusterVerifier::new(webpki(roots)?));
+    let mut config = builder(verifier)?.with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }
 
-/// The configuration of a party that has only a token: trusts a manager whose chain leads to the root with
+/// The configuration of a party that has only a join token: trusts a manager whose chain leads to the root with
 /// this SHA-256, and shows no certificate.
 ///
 /// # Errors
 /// The crypto provider does not know the protocol versions; it does.
 pub fn pinned_config(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = builder(PinnedVerifier::new(ca_digest, provider()))?.with_no_client_auth();
+    let mut config =
+        builder(Arc::new(PinnedVerifier::new(ca_digest, provider())))?.with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Each joiner dials once; resumption would skip the comparison for nothing.
     config.resumption = rustls::client::Resumption::disabled();
@@ -55,12 +67,12 @@ pub fn pinned_config(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError>
 }
 
 fn builder(
-    verifier: impl ServerCertVerifier + 'static,
+    verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
     Ok(ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier)))
+        .with_custom_certificate_verifier(verifier))
 }
 
 /// The set of trust anchors of some root certificates.

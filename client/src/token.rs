@@ -31,6 +31,29 @@ pub fn ca_digest(certificate: &[u8]) -> [u8; 32] {
     Sha256::digest(certificate).into()
 }
 
+const BEARER: &str = "bargeb1";
+
+/// A bearer token: what a program sends instead of showing a certificate.
+#[must_use]
+pub fn bearer_token(uid: &str, secret: &str) -> String {
+    format!("{BEARER}.{uid}.{secret}")
+}
+
+/// The uid of the credential and the secret of a bearer token; `None` when it is none.
+#[must_use]
+pub fn parse_bearer_token(token: &str) -> Option<(&str, &str)> {
+    let (uid, secret) = token
+        .strip_prefix(BEARER)?
+        .strip_prefix('.')?
+        .split_once('.')?;
+    let is_word = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 64
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    (is_word(uid) && is_word(secret)).then_some((uid, secret))
+}
+
 /// Lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -123,6 +146,23 @@ mod tests {
         assert_eq!(format!(" {token}\n").parse::<Token>().unwrap(), token);
         assert_eq!(token.wire(), "k3j9-s0mesecret");
         assert!(!format!("{token:?}").contains("s0mesecret"));
+    }
+
+    #[test]
+    fn bearer_tokens_come_apart_again() {
+        let token = bearer_token("0f-1", "s3cret");
+        assert_eq!(parse_bearer_token(&token), Some(("0f-1", "s3cret")));
+        for bad in [
+            "",
+            "bargeb1",
+            "bargeb1.a",
+            "bargeb1..s",
+            "bargeb1.a.",
+            "bargeb1.a.b c",
+            "x.a.b",
+        ] {
+            assert_eq!(parse_bearer_token(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use prost::Message;
 
 pub use self::{
     defaults::{default, default_on_create},
+    names::dns_label,
     update::validate_update,
 };
 use crate::v1::{Endpoints, Event, Node, Object, object::Kind};

@@ -61,6 +61,8 @@ pub fn prepare(
                 ..ObjectMeta::default()
             }),
             role: Role::Admin.into(),
+            description: "made by a restore".to_owned(),
+            ..CredentialRecord::default()
         });
     }
     let applied = state.apply(0, &draft.build(by, None));
@@ -121,6 +123,7 @@ mod tests {
         draft.put(CredentialRecord {
             metadata: meta("admin"),
             role: Role::Admin.into(),
+            ..CredentialRecord::default()
         });
         let mut state = State::default();
         let begin: Transaction = draft.build("test".to_owned(), None);

@@ -69,6 +69,12 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<ApplyResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        for object in &request.objects {
+            caller.concerns.note(|| names::of_object(object));
+        }
+        if request.dry_run {
+            caller.concerns.only_asks();
+        }
         let repeat = repeat(request.request_id.as_ref(), request.dry_run);
         let answer = self
             .to_leader
@@ -107,6 +113,12 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<DeleteResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        caller
+            .concerns
+            .note(|| names::of_request(request.kind, &request.namespace, &request.name));
+        if request.dry_run {
+            caller.concerns.only_asks();
+        }
         let repeat = repeat(request.request_id.as_ref(), request.dry_run);
         let answer = self
             .to_leader
@@ -139,6 +151,9 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<ScaleResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        caller
+            .concerns
+            .note(|| names::of_request(request.kind, &request.namespace, &request.name));
         let repeat = repeat(request.request_id.as_ref(), false);
         let answer = self
             .to_leader

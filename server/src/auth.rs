@@ -6,7 +6,7 @@ pub mod layer;
 pub mod principal;
 pub mod rules;
 
-pub use directory::{Directory, StateDirectory};
+pub use directory::{Bearer, Directory, StateDirectory};
 pub use layer::AuthLayer;
 pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
 pub use rules::Rules;

@@ -72,7 +72,8 @@ pub fn begin(folder: &Folder, config: &Config) -> Result<Identity, BootstrapErro
             uid: clock::new_uid(),
             raft_id,
         };
-        let (key, certificate) = authority.issue_with_new_key(&subject, now)?;
+        let (key, certificate) =
+            authority.issue_with_new_key(&subject, now, config.certificate_lifetime)?;
         Ok(Identity {
             cluster_id: subject.cluster_id,
             role,
@@ -160,6 +161,8 @@ fn transaction(
     draft.put(CredentialRecord {
         metadata: meta("admin", &admin.uid),
         role: Role::Admin.into(),
+        description: "made when the cluster began".to_owned(),
+        ..CredentialRecord::default()
     });
     draft.put(Namespace {
         metadata: meta(DEFAULT_NAMESPACE, &clock::new_uid()),
@@ -196,6 +199,8 @@ mod tests {
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             min_disk_free: None,
+            certificate_lifetime: crate::pki::authority::LEAF_LIFE,
+            audit: false,
         }
     }
 

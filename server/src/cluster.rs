@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barge_client::identity::Identity;
+use barge_client::identity::KeptIdentity;
 use barge_proto::v1::{
     ActivateRequest, ActivateResponse, BackupRequest, CreateTokenRequest, CreateTokenResponse,
     GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
@@ -13,12 +13,12 @@ use barge_proto::v1::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use self::issue::Issuer;
 use crate::{
     auth::{Caller, Principal},
     error::ApiError,
     leader::{Repeat, ToLeader},
     net::Dialer,
-    pki::SealingKey,
     sessions::Sessions,
     store::Store,
 };
@@ -26,7 +26,9 @@ use crate::{
 pub mod activate;
 pub mod admit;
 pub mod backup;
+pub mod issue;
 pub mod pod_range;
+pub mod previous;
 pub mod status;
 pub mod tokens;
 
@@ -39,9 +41,9 @@ pub struct Parts {
     /// The way to every manager.
     pub dialer: Dialer,
     /// Who this manager is.
-    pub identity: Identity,
-    /// Opens the CA's key.
-    pub sealing_key: SealingKey,
+    pub identity: KeptIdentity,
+    /// Signs certificates.
+    pub issuer: Issuer,
     /// The agents that are connected here.
     pub sessions: Sessions,
     /// One backup at a time.
@@ -68,6 +70,12 @@ impl ClusterService {
 impl Cluster for ClusterService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let caller = Caller::of(&request)?;
+        let joining = request.get_ref();
+        caller.concerns.note(|| {
+            format!("{} {}", joining.name, joining.address)
+                .trim()
+                .to_owned()
+        });
         let answer = self
             .0
             .to_leader
@@ -98,6 +106,7 @@ impl Cluster for ClusterService {
             }) => uid.clone(),
             _ => return Err(Status::permission_denied("only a manager activates itself")),
         };
+        caller.concerns.note(|| request.get_ref().address.clone());
         self.0
             .to_leader
             .run(
@@ -175,6 +184,9 @@ impl Cluster for ClusterService {
                 },
             )
             .await?;
+        if let Some(info) = &answer.info {
+            caller.concerns.note(|| format!("token {}", info.id));
+        }
         Ok(Response::new(answer))
     }
 
@@ -193,6 +205,9 @@ impl Cluster for ClusterService {
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         let caller = Caller::of(&request)?;
+        caller
+            .concerns
+            .note(|| format!("token {}", request.get_ref().id));
         self.0
             .to_leader
             .run(

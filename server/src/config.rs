@@ -4,12 +4,22 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
+use barge_client::duration::Span;
 use barge_proto::quantity::Amount;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use serde::Deserialize;
+
+use crate::{
+    mint,
+    pki::authority::{LEAF_LIFE, ROOT_LIFE},
+};
+
+/// A shorter life leaves no time to renew in.
+const SHORTEST_LIFE: Duration = Duration::from_secs(10);
 
 /// A Barge manager node.
 #[derive(Debug, Parser)]
@@ -29,6 +39,8 @@ pub enum Command {
     Restore(Box<crate::restore::Flags>),
     /// Makes the manager that is left the only one, after the others were lost for good
     Recover(Box<crate::recover::Flags>),
+    /// Writes an administrator's credential, for root on a running manager's machine.
+    Credential(mint::Flags),
 }
 
 /// The flags of `run`, and the keys of its configuration file (with underscores).
@@ -68,6 +80,13 @@ pub struct Flags {
     /// [default: 5 % of the disk, at least 128Mi and at most 4Gi]
     #[arg(long, value_name = "SIZE")]
     pub min_disk_free: Option<String>,
+    /// How long the certificates live that this manager signs; they are renewed in the second half of it, by themselves
+    /// [default: 365d]
+    #[arg(long, value_name = "DURATION")]
+    pub certificate_lifetime: Option<Span>,
+    /// Do not write who changed what to audit.log in the data folder
+    #[arg(long)]
+    pub no_audit_log: bool,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -91,6 +110,10 @@ pub struct Config {
     pub service_cidr: IpNet,
     /// What should stay free on the data folder's disk, in bytes; absent for the default.
     pub min_disk_free: Option<u64>,
+    /// The life of the certificates that are signed here. Default 365 days.
+    pub certificate_lifetime: Duration,
+    /// Whether the audit log is written. Default true.
+    pub audit: bool,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -159,6 +182,8 @@ impl Flags {
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
             min_disk_free: self.min_disk_free.or(file.min_disk_free),
+            certificate_lifetime: self.certificate_lifetime.or(file.certificate_lifetime),
+            no_audit_log: self.no_audit_log || file.no_audit_log,
             config: None,
         }
     }
@@ -211,9 +236,24 @@ impl Flags {
             pod_cidr: self.pod_cidr.unwrap_or_else(|| v4_range(10, 244)),
             service_cidr: self.service_cidr.unwrap_or_else(|| v4_range(10, 96)),
             min_disk_free: size("min-disk-free", self.min_disk_free.as_deref())?,
+            certificate_lifetime: lifetime(self.certificate_lifetime)?,
+            audit: !self.no_audit_log,
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
+    }
+}
+
+fn lifetime(asked: Option<Span>) -> Result<Duration, UsageError> {
+    match asked {
+        None => Ok(LEAF_LIFE),
+        Some(Span(life)) if (SHORTEST_LIFE..=ROOT_LIFE).contains(&life) => Ok(life),
+        Some(Span(life)) => Err(UsageError::Setting(format!(
+            "--certificate-lifetime {} s: between {} s and {} days is expected",
+            life.as_secs(),
+            SHORTEST_LIFE.as_secs(),
+            ROOT_LIFE.as_secs() / 86_400
+        ))),
     }
 }
 
@@ -348,6 +388,7 @@ mod tests {
         assert!(with(&["--pod-cidr", "10.1.2.3/16"]).contains("begin at 10.1.0.0/16"));
         assert!(with(&["--pod-cidr", "10.1.0.0/25"]).contains("/24"));
         assert!(with(&["--min-disk-free", "5%"]).contains("such as 512Mi"));
+        assert!(with(&["--certificate-lifetime", "5s"]).contains("between 10 s"));
     }
 
     #[test]
@@ -356,13 +397,14 @@ mod tests {
         let path = dir.path().join("server.toml");
         fs::write(
             &path,
-            "data_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\n",
+            "data_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\ncertificate_lifetime = \"30d\"\n",
         )
         .unwrap();
         let path = path.to_str().unwrap();
         let config = flags(&["--config", path, "--advertise", "g:2"]).unwrap();
         assert_eq!(config.data_dir, PathBuf::from("/file"));
         assert_eq!(config.advertise, "g:2");
+        assert_eq!(config.certificate_lifetime.as_secs(), 30 * 86_400);
         assert_eq!(config.origin, Origin::Bootstrap);
         let joined = flags(&["--config", path, "--join", "a:1,b:2", "--token-file", "t"]).unwrap();
         assert!(matches!(joined.origin, Origin::Join { managers, .. } if managers.len() == 2));

@@ -16,6 +16,8 @@ pub const DOMAIN: &str = "barge";
 
 /// The reason in the details of an error that says that another manager leads.
 pub const NOT_LEADER: &str = "NOT_LEADER";
+/// The reason of [`ApiError::RevisionRequired`].
+pub const REVISION_REQUIRED: &str = "REVISION_REQUIRED";
 
 /// Why a request was not served.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -129,7 +131,7 @@ impl ApiError {
             Self::FieldConflict(_) => ("FIELD_CONFLICT", Code::Aborted),
             Self::RequestExpired => ("REQUEST_EXPIRED", Code::FailedPrecondition),
             Self::RequestReused => ("REQUEST_REUSED", Code::InvalidArgument),
-            Self::RevisionRequired { .. } => ("REVISION_REQUIRED", Code::FailedPrecondition),
+            Self::RevisionRequired { .. } => (REVISION_REQUIRED, Code::FailedPrecondition),
             Self::Expired { .. } => ("EXPIRED", Code::OutOfRange),
             Self::Lagged(_) => ("EXPIRED", Code::OutOfRange),
             Self::NotLeader { .. } => (NOT_LEADER, Code::FailedPrecondition),

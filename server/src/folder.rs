@@ -77,7 +77,7 @@ impl Folder {
     /// Key and certificate of this manager. The folder has a cluster when there is an identity in it.
     #[must_use]
     pub fn identity(&self) -> PathBuf {
-        self.path.join("identity")
+        identity_in(&self.path)
     }
 
     /// The credential of the first administrator, for people to take.
@@ -166,6 +166,12 @@ impl Folder {
             Err(error) => Err(failed(path)(error)),
         }
     }
+}
+
+/// Where the manager of a data folder keeps its identity.
+#[must_use]
+pub fn identity_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("identity")
 }
 
 /// An error of the file system about this file.

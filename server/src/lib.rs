@@ -4,6 +4,7 @@
 
 pub mod anew;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod backup;
 pub mod bootstrap;
@@ -11,11 +12,13 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod controllers;
+pub mod credentials;
 pub mod error;
 pub mod folder;
 pub mod join;
 pub mod leader;
 pub mod manager;
+pub mod mint;
 pub mod net;
 pub mod pki;
 pub mod raft;

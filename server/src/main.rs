@@ -8,7 +8,7 @@ use std::{
 
 use barge_server::{
     config::{Cli, Command, Config},
-    manager, recover,
+    manager, mint, recover,
     restore::{self, RestoreError},
     storage::Threads,
 };
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         },
         Command::Restore(flags) => restore(&flags),
         Command::Recover(flags) => recover(&flags),
+        Command::Credential(flags) => credential(flags),
     }
 }
 
@@ -69,6 +70,20 @@ fn restore(flags: &restore::Flags) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error @ RestoreError::Usage(_)) => fail(2, &error),
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn credential(flags: mint::Flags) -> ExitCode {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    match runtime.block_on(mint::run(flags)) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(1, &error),
     }
 }

@@ -1,9 +1,13 @@
 //! A manager's life: it gets an identity, opens its state, serves, and drains.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use barge_client::{
-    identity::{Identity, IdentityError},
+    identity::{Identity, IdentityError, KeptIdentity},
     tls::TlsError,
 };
 use barge_proto::auth::AuthError;
@@ -15,8 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::AuditLog,
     auth::Rules,
     bootstrap::{self, BootstrapError},
+    cluster::issue::Issuer,
     config::{Config, Origin},
     error::ApiError,
     folder::{Folder, FolderError},
@@ -75,6 +81,9 @@ pub enum RunError {
     /// The first transaction.
     #[error("begin the cluster: {0}")]
     Genesis(ApiError),
+    /// The audit log.
+    #[error("start the audit log: {0}")]
+    Audit(io::Error),
     /// Signals.
     #[error("wait for signals: {0}")]
     Signals(io::Error),
@@ -100,6 +109,9 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         () = signals.next() => return Ok(()),
     };
     let credentials = Credentials::new(&identity)?;
+    if let Ok(Err(invalid)) = identity.validity().map(|v| v.check(SystemTime::now())) {
+        tracing::warn!("this manager's {invalid}; it signs itself another by this clock");
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| RunError::Listen {
@@ -108,15 +120,23 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         })?;
     let dialer = Dialer::new(credentials.clone());
     let store = open(&folder, &config, &identity, &dialer, threads).await?;
+    let audit = match config.audit {
+        true => AuditLog::open(folder.path()).map_err(RunError::Audit)?,
+        false => AuditLog::off(),
+    };
     let stop = CancellationToken::new();
     let serving = Serving {
         store: store.clone(),
         dialer,
         credentials,
-        identity,
-        sealing_key: folder.load_sealing_key()?,
+        identity: KeptIdentity::new(identity, folder.identity()),
+        issuer: Issuer::new(
+            store.clone(),
+            folder.load_sealing_key()?,
+            config.certificate_lifetime,
+        ),
+        audit: audit.clone(),
         advertise: config.advertise,
-        identity_dir: folder.identity(),
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener));
@@ -143,6 +163,8 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         },
         () = signals.next() => tracing::warn!("stopped without draining"),
     }
+    // Waits for the disk, which is of no use to anybody else any more.
+    audit.close();
     Ok(())
 }
 

@@ -19,6 +19,9 @@ pub enum PkiError {
     /// A certificate or request that somebody sent is not what it should be.
     #[error("{0}")]
     Malformed(String),
+    /// The root's own life is over.
+    #[error("the cluster's CA has expired, or this machine's clock is wrong")]
+    RootEnded,
     /// Sealed data that this key does not open: another key, another purpose, or damaged.
     #[error("sealed data does not open: the sealing key is another one, or the data is damaged")]
     Sealed,

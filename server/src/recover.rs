@@ -197,7 +197,8 @@ pub async fn recover(flags: &Flags) -> Result<Plan, RecoverError> {
     };
     if flags.confirm.is_some() {
         plan.done = Some(replace(&folder, &owner, survivor, &own)?);
-        identity.save_members(&folder.identity(), vec![own.address])?;
+        identity.members = vec![own.address];
+        identity.save(&folder.identity())?;
     }
     Ok(plan)
 }

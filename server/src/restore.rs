@@ -27,7 +27,7 @@ use crate::{
     config::{UsageError, split_address},
     error::ApiError,
     folder::{Folder, FolderError, failed},
-    pki::{Authority, PkiError, Purpose, SealingKey, Subject, passphrase},
+    pki::{Authority, PkiError, Purpose, SealingKey, Subject, authority::LEAF_LIFE, passphrase},
     raft::types::Node,
     storage::{StorageError, offline, rocks},
 };
@@ -268,7 +268,8 @@ fn issue(
         uid: clock::new_uid(),
         raft_id,
     };
-    let (key, certificate) = authority.issue_with_new_key(&subject, SystemTime::now())?;
+    let (key, certificate) =
+        authority.issue_with_new_key(&subject, SystemTime::now(), LEAF_LIFE)?;
     Ok(Identity {
         cluster_id: subject.cluster_id,
         role,

@@ -1,12 +1,16 @@
 //! Serving: the services behind the authorisation layer, and what runs beside them.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use barge_client::identity::Identity;
+use barge_client::{
+    identity::{Identity, KeptIdentity},
+    renew,
+};
 use barge_proto::{
     DESCRIPTOR_SET,
     v1::{
-        Role, api_server::ApiServer, cluster_server::ClusterServer, logs_server::LogsServer,
+        Role, api_server::ApiServer, cluster_server::ClusterServer,
+        credentials_server::CredentialsServer, logs_server::LogsServer,
         session_server::SessionServer,
     },
 };
@@ -17,11 +21,12 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::{
     api::ApiService,
+    audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
-    cluster::{self, ClusterService},
+    cluster::{self, ClusterService, issue::Issuer},
+    credentials::{self, CredentialsService},
     leader::ToLeader,
     net::{Credentials, Dialer, Limits, listener},
-    pki::SealingKey,
     sessions::{
         Heartbeats, LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host,
         relay::Leading,
@@ -56,13 +61,13 @@ pub struct Serving {
     /// What this manager shows and trusts.
     pub credentials: Credentials,
     /// Who this manager is.
-    pub identity: Identity,
-    /// Opens what is sealed.
-    pub sealing_key: SealingKey,
+    pub identity: KeptIdentity,
+    /// Signs certificates.
+    pub issuer: Issuer,
+    /// Who changed what.
+    pub audit: AuditLog,
     /// Where it is reached.
     pub advertise: String,
-    /// Where its identity is kept.
-    pub identity_dir: PathBuf,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -109,16 +114,25 @@ pub async fn serve(
     tokio::spawn(activation::run(
         serving.store.clone(),
         serving.dialer.clone(),
-        serving.identity.clone(),
+        Identity::clone(&serving.identity.current()),
         serving.advertise.clone(),
         stop.clone(),
     ));
     tokio::spawn(members::keep(
         serving.store.clone(),
         serving.identity.clone(),
-        serving.identity_dir.clone(),
         stop.clone(),
     ));
+    let credentials = serving.credentials.clone();
+    let shown = serving.identity.clone();
+    tokio::spawn(shown.follow(move |identity| credentials.replace(identity)));
+    let (renewing, issuer) = (serving.identity.clone(), serving.issuer.clone());
+    tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(renew::keep(renewing, move |identity| {
+                std::future::ready(issuer.renew(&identity))
+            })),
+    );
     Box::pin(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())).await?;
     Ok(())
 }
@@ -138,6 +152,7 @@ fn router(
         stop,
         ..
     } = serving;
+    let cluster_id = identity.current().cluster_id.clone();
     let to_leader = ToLeader::new(store.clone(), dialer.clone());
     let (sessions, tunnels) = (Sessions::default(), Tunnels::default());
     let relay = Relay::start(
@@ -147,7 +162,7 @@ fn router(
             dialer: dialer.clone(),
             principal: Principal {
                 role: Role::Manager,
-                uid: identity.uid.clone(),
+                uid: identity.current().uid.clone(),
             },
         },
         stop.clone(),
@@ -171,9 +186,15 @@ fn router(
         to_leader: to_leader.clone(),
         dialer: dialer.clone(),
         identity: identity.clone(),
-        sealing_key: serving.sealing_key.clone(),
+        issuer: serving.issuer.clone(),
         sessions,
         backups: Arc::new(Semaphore::new(1)),
+    });
+    let credentials = CredentialsService::new(credentials::Parts {
+        store: store.clone(),
+        to_leader: to_leader.clone(),
+        issuer: serving.issuer.clone(),
+        cluster_id: cluster_id.clone(),
     });
     let api = ApiService::new(store.clone(), to_leader, stop.clone());
     let session = SessionService::new(host, tunnels, heartbeats);
@@ -186,8 +207,9 @@ fn router(
     };
     let auth = AuthLayer::new(
         rules,
-        &identity.cluster_id,
+        &cluster_id,
         Arc::new(StateDirectory(store.clone())),
+        serving.audit.clone(),
     );
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
@@ -201,6 +223,7 @@ fn router(
         .add_service(reflection().build_v1alpha()?)
         .add_service(ApiServer::new(api).max_decoding_message_size(MAX_REQUEST))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(MAX_SMALL))
+        .add_service(CredentialsServer::new(credentials).max_decoding_message_size(MAX_SMALL))
         .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
         .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL))
         .add_service(store.service().into_server()))

@@ -22,6 +22,7 @@ use barge_proto::v1::{
 use barge_server::{
     config::{Config, Origin},
     manager,
+    pki::authority::LEAF_LIFE,
     storage::Threads,
 };
 use tokio::{
@@ -48,6 +49,8 @@ fn start(dir: &Path, address: &str, origin: Origin) -> JoinHandle<()> {
         pod_cidr: "10.244.0.0/16".parse().unwrap(),
         min_disk_free: None,
         service_cidr: "10.96.0.0/16".parse().unwrap(),
+        certificate_lifetime: LEAF_LIFE,
+        audit: true,
     };
     tokio::spawn(async move { manager::run(config, Threads::default()).await.unwrap() })
 }
@@ -214,6 +217,7 @@ async fn an_agent_lives_on_a_manager_that_does_not_lead() {
         address: "127.0.0.1".to_owned(),
         name: "n1".to_owned(),
         deadline: PATIENCE,
+        previous: None,
     };
     let identity = join(&options).await.unwrap().identity;
     let follower = dial(&second, &identity);

@@ -80,6 +80,15 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn up(name: &'static str, managers: usize, agents: usize) -> Self {
+        Self::up_with(name, managers, agents, &[])
+    }
+
+    /// As [`Cluster::up`], with further flags of `dev up`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn up_with(name: &'static str, managers: usize, agents: usize, flags: &[&str]) -> Self {
         // Short: sockets below it have at most 108 characters of path.
         let dir = tempfile::Builder::new()
             .prefix("barge-")
@@ -92,7 +101,7 @@ impl Cluster {
             born: Instant::now(),
             name,
         };
-        cluster.dev_up(managers, agents);
+        cluster.dev_up_with(managers, agents, flags);
         cluster.push_images();
         println!(
             "[{name}] up after {:.1} s",
@@ -103,17 +112,23 @@ impl Cluster {
 
     /// `barge dev up` in the cluster's folder; answers what it printed.
     pub fn dev_up(&self, managers: usize, agents: usize) -> String {
-        self.barge(&[
+        self.dev_up_with(managers, agents, &[])
+    }
+
+    fn dev_up_with(&self, managers: usize, agents: usize, flags: &[&str]) -> String {
+        let (managers, agents) = (managers.to_string(), agents.to_string());
+        let usual = [
             "dev",
             "up",
             "--registry",
             "--dir",
             self.path(),
             "--managers",
-            &managers.to_string(),
+            &managers,
             "--agents",
-            &agents.to_string(),
-        ])
+            &agents,
+        ];
+        self.barge(&[&usual, flags].concat())
     }
 
     /// The cluster's folder.

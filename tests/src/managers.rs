@@ -29,8 +29,17 @@ impl Managers {
     /// When it does not come up.
     #[must_use]
     pub fn up(count: usize) -> Self {
+        Self::up_with(count, &[])
+    }
+
+    /// As [`Managers::up`], each with further flags.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn up_with(count: usize, flags: &[&str]) -> Self {
         let mut managers = Self::prepare(count);
-        managers.form(&[]);
+        managers.form(flags);
         managers
     }
 

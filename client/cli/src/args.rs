@@ -61,6 +61,12 @@ pub enum Command {
     /// Manage the tokens that admit machines
     #[command(subcommand)]
     Token(commands::token::Token),
+    /// Manage the credentials of people and programs
+    #[command(subcommand)]
+    Credential(commands::credential::Credential),
+    /// Manage the contexts of the configuration file
+    #[command(subcommand)]
+    Config(commands::config::Config),
     /// Run a whole cluster on this machine
     #[command(subcommand)]
     Dev(dev::Dev),

@@ -12,6 +12,8 @@ use crate::{
 pub mod apply;
 pub mod cluster;
 pub mod completion;
+pub mod config;
+pub mod credential;
 pub mod delete;
 pub mod describe;
 pub mod diff;
@@ -27,6 +29,12 @@ pub mod version;
 /// Does what was typed, and says how the program should end.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     let to = cli.connection;
+    if !matches!(
+        cli.command,
+        Command::Dev(_) | Command::Completion(_) | Command::Config(_)
+    ) {
+        to.keep_certificate().await;
+    }
     match cli.command {
         Command::Apply(command) => Box::pin(apply::run(&to, command)).await,
         Command::Diff(command) => return Ok(Box::pin(diff::run(&to, command)).await),
@@ -40,6 +48,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Rollout(command) => Box::pin(rollout::run(&to, command)).await,
         Command::Cluster(command) => Box::pin(cluster::run(&to, command)).await,
         Command::Token(command) => Box::pin(token::run(&to, command)).await,
+        Command::Credential(command) => Box::pin(credential::run(&to, command)).await,
+        Command::Config(command) => config::run(&to, command),
         Command::Dev(command) => Box::pin(dev::run(command)).await,
         Command::Version(command) => Box::pin(version::run(&to, command)).await,
         Command::Completion(command) => completion::run(&command),

@@ -1,34 +1,105 @@
 //! From flags and environment to a client.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{
+    env,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, Result};
 use barge_client::{
     Client, ClientOptions,
+    channel::{ChannelOptions, channel},
     config::{self, Config},
+    renew, tls,
 };
+use tokio::time::timeout;
 
 use crate::args::Connection;
 
 /// How long a person waits for managers that have no leader; an election takes a second.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a person waits for a certificate to be renewed that is still good.
+const RENEWAL: Duration = Duration::from_secs(3);
 
 impl Connection {
     /// A client for the cluster that the flags and the environment mean.
     pub fn client(&self) -> Result<Client> {
-        let home = env::var_os("HOME").map(PathBuf::from);
-        let path = config::discover(
-            self.config.clone(),
-            env::var_os("BARGE_CONFIG").map(PathBuf::from),
-            home.as_deref(),
-        )
-        .context("no configuration: pass --config FILE, or set BARGE_CONFIG or HOME")?;
-        let config = Config::load(&path)?;
+        let config = Config::load(&self.path()?)?;
         let context = config.context(self.context.as_deref())?;
         let options = ClientOptions {
             deadline: PATIENCE,
             ..ClientOptions::default()
         };
         Ok(Client::from_context(context, options)?)
+    }
+
+    /// The file that the flags and the environment mean, whether it is there or not.
+    pub fn path(&self) -> Result<PathBuf> {
+        let home = env::var_os("HOME").map(PathBuf::from);
+        config::discover(
+            self.config.clone(),
+            env::var_os("BARGE_CONFIG").map(PathBuf::from),
+            home.as_deref(),
+        )
+        .context("no configuration: pass --config FILE, or set BARGE_CONFIG or HOME")
+    }
+
+    /// Renews the certificate of the context in the second half of its life. What a person asked for does not fail
+    /// for it: the next command tries again, and the certificate's end is said only when it is near.
+    pub async fn keep_certificate(&self) {
+        let Some((near, error)) = self.renew_if_due().await else {
+            return;
+        };
+        tracing::debug!(
+            error = format!("{error:#}"),
+            "the certificate was not renewed"
+        );
+        if near {
+            eprintln!(
+                "warning: this credential's certificate ends soon and could not be renewed: {error:#}"
+            );
+        }
+    }
+
+    /// Why a certificate that is due was not renewed, and whether its end is near.
+    async fn renew_if_due(&self) -> Option<(bool, anyhow::Error)> {
+        let path = self.path().ok()?;
+        let config = Config::load(&path).ok()?;
+        let context = config.context(self.context.as_deref()).ok()?;
+        let identity = context.identity().ok()?;
+        let (validity, now) = (identity.validity().ok()?, SystemTime::now());
+        // One that is not valid does not renew itself: the command says so.
+        if !validity.is_due(now) || validity.check(now).is_err() {
+            return None;
+        }
+        let work = async {
+            let tls = tls::client_config(&identity)?;
+            let mut failed = anyhow::anyhow!("the context names no manager");
+            for address in &context.managers {
+                let channel = channel(address, tls.clone(), &ChannelOptions::default())?;
+                match renew::renew(&identity, channel).await {
+                    Ok(renewed) => {
+                        // Other contexts may have come meanwhile.
+                        let mut config = Config::load(&path)?;
+                        config.renewed(&context.name, &renewed)?;
+                        return Ok(config.save(&path)?);
+                    }
+                    Err(error) => failed = anyhow::Error::new(error).context(address.clone()),
+                }
+            }
+            Err(failed)
+        };
+        let failed = match timeout(RENEWAL, work).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(error)) => error,
+            Err(_) => anyhow::anyhow!("no manager answered within {} s", RENEWAL.as_secs()),
+        };
+        let life = validity
+            .until
+            .duration_since(validity.from)
+            .unwrap_or_default();
+        let left = validity.until.duration_since(now).unwrap_or_default();
+        Some((left < life / 10, failed))
     }
 }

@@ -17,6 +17,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use nix::unistd::Uid;
 
+use crate::duration::Span;
+
 /// What can be done with a development cluster.
 #[derive(Debug, Subcommand)]
 pub enum Dev {
@@ -57,6 +59,9 @@ pub struct Up {
     /// The nodes' network, a /24; by default the first of 10.213.0.0/24, 10.213.1.0/24, … that is free
     #[arg(long, value_name = "CIDR")]
     subnet: Option<String>,
+    /// How long certificates live ("1m"), to see them renewed; by default as long as in any cluster
+    #[arg(long, value_name = "DURATION")]
+    certificate_lifetime: Option<Span>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use barge_client::duration;
 use clap::Parser;
 
 mod args;
@@ -9,7 +10,6 @@ mod commands;
 mod context;
 mod dev;
 mod diff;
-mod duration;
 mod explain;
 mod names;
 mod output;

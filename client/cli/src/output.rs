@@ -13,7 +13,7 @@ mod columns;
 mod pod_status;
 mod table;
 
-pub use cells::{age, now, selector, size};
+pub use cells::{age, now, selector, size, until};
 pub use columns::{Columns, header, row};
 pub use pod_status::pod_status;
 pub use table::Table;

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, error::Error};
 
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, ConnectError, Response, Status, transport::Channel};
+use tonic::{Code, ConnectError, Response, Status};
 
 use super::Client;
 use crate::{
     backoff::Backoff,
+    channel::ApiChannel,
     error::{self, Attempt, ClientError},
 };
 
@@ -35,7 +36,7 @@ impl Client {
     /// Sends a request until a manager answers it, within the client's deadlines.
     pub(super) async fn call<T, F, Fut>(&self, repeat: Repeat, send: F) -> Result<T, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(ApiChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         self.attempt(repeat, send).await.map_err(Failure::into)
@@ -44,7 +45,7 @@ impl Client {
     /// As `call`, with the status of a refusal left whole.
     pub(super) async fn attempt<T, F, Fut>(&self, repeat: Repeat, send: F) -> Result<T, Failure>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(ApiChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let options = &self.shared.options;

@@ -1,9 +1,8 @@
 //! The cluster itself: members, status, tokens.
 
-use tonic::transport::Channel;
-
 use super::{Client, attempt::Repeat};
 use crate::{
+    channel::ApiChannel,
     error::ClientError,
     v1::{
         CreateTokenRequest, CreateTokenResponse, GetManagerStatusRequest, GetStatusRequest,
@@ -12,7 +11,7 @@ use crate::{
     },
 };
 
-fn cluster(channel: Channel) -> ClusterClient<Channel> {
+fn cluster(channel: ApiChannel) -> ClusterClient<ApiChannel> {
     ClusterClient::new(channel)
 }
 
@@ -61,8 +60,9 @@ impl Client {
         &self,
         request: CreateTokenRequest,
     ) -> Result<CreateTokenResponse, ClientError> {
-        self.call(Repeat::Unsafe, |channel| async move {
-            cluster(channel).create_token(request).await
+        self.call(Repeat::Unsafe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).create_token(request).await }
         })
         .await
     }

@@ -6,10 +6,9 @@ use std::sync::{
 };
 
 use rustls::ClientConfig;
-use tonic::transport::Channel;
 
 use crate::{
-    channel::{AddressError, ChannelOptions, channel},
+    channel::{AddressError, ApiChannel, Bearer, ChannelOptions, channel},
     error::ClientError,
 };
 
@@ -23,13 +22,14 @@ pub(super) struct Managers {
 #[derive(Debug)]
 pub(super) struct Manager {
     pub address: String,
-    pub channel: Channel,
+    pub channel: ApiChannel,
 }
 
 impl Managers {
     pub(super) fn new(
         addresses: &[String],
         tls: &Arc<ClientConfig>,
+        bearer: &Bearer,
         options: &ChannelOptions,
     ) -> Result<Self, ClientError> {
         if addresses.is_empty() {
@@ -38,7 +38,7 @@ impl Managers {
         let manager = |address: &String| -> Result<Manager, AddressError> {
             Ok(Manager {
                 address: address.clone(),
-                channel: channel(address, tls.clone(), options)?,
+                channel: ApiChannel::new(channel(address, tls.clone(), options)?, bearer.clone()),
             })
         };
         Ok(Self {

@@ -1,9 +1,10 @@
 //! Objects: apply, get, list, delete, scale, roll.
 
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{Client, MESSAGE_BYTES, attempt::Repeat};
 use crate::{
+    channel::ApiChannel,
     error::ClientError,
     v1::{
         ApplyRequest, ApplyResponse, DeleteRequest, DeletionPropagation, GetRequest, Kind,
@@ -89,7 +90,7 @@ pub struct UpdateOptions {
 /// How often a list is begun again because its pages ran out of history.
 const LIST_TRIES: usize = 3;
 
-pub(super) fn api(channel: Channel) -> ApiClient<Channel> {
+pub(super) fn api(channel: ApiChannel) -> ApiClient<ApiChannel> {
     ApiClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES)

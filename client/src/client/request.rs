@@ -1,12 +1,13 @@
 //! Changes: a request id each, so that a repetition is carried out once.
 
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 use super::{
     Client,
     attempt::{Failure, Repeat},
 };
 use crate::{
+    channel::ApiChannel,
     error::{self, ClientError},
     v1::RequestId,
 };
@@ -18,7 +19,7 @@ impl Client {
     /// Sends a change. `send` puts the request id into the request.
     pub(super) async fn change<T, F, Fut>(&self, send: F) -> Result<T, ClientError>
     where
-        F: Fn(Channel, RequestId) -> Fut,
+        F: Fn(ApiChannel, RequestId) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let mut last = None;

@@ -40,6 +40,53 @@ fn says_what_is_wrong_and_where() {
 }
 
 #[test]
+fn contexts_are_added_renamed_and_told_apart() {
+    let identity = identity(Role::Admin);
+    let mut config = Config::single(&identity, vec![]);
+    let other = Context::new("prod".into(), &identity, vec!["m:1".into()]);
+    config.add(other.clone()).unwrap();
+    assert_eq!(config.current, "prod");
+    let twice = config.add(other).unwrap_err().to_string();
+    assert!(twice.contains("\"prod\" already"), "{twice}");
+    config.rename("prod", "live").unwrap();
+    assert_eq!(config.context(None).unwrap().managers, ["m:1"]);
+    assert!(config.rename("live", "default").is_err());
+    assert!(config.rename("prod", "x").is_err());
+}
+
+#[test]
+fn a_bearer_token_needs_no_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ci.toml");
+    let mut context = Context::new("ci".into(), &identity(Role::Admin), vec!["m:1".into()]);
+    context.certificate.clear();
+    context.key.clear();
+    context.token = "bargeb1.0f.s3cret".into();
+    let config = Config::of(context);
+    config.save(&path).unwrap();
+    assert!(
+        !std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("certificate =")
+    );
+    let read = Config::load(&path).unwrap();
+    assert_eq!(read, config);
+    let Credential::Bearer { roots, header } = read.contexts[0].credential().unwrap() else {
+        panic!("it is a bearer token");
+    };
+    assert_eq!(roots.len(), 1);
+    assert_eq!(header.to_str().unwrap(), "Bearer bargeb1.0f.s3cret");
+    assert!(!format!("{read:?} {header:?}").contains("s3cret"));
+    let mut damaged = read;
+    damaged.contexts[0].token = "nonsense".into();
+    let error = damaged.contexts[0].credential().unwrap_err().to_string();
+    assert!(
+        error.contains("not a bearer token") && !error.contains("nonsense"),
+        "{error}"
+    );
+}
+
+#[test]
 fn discovery_prefers_the_explicit() {
     let (asked, env) = (PathBuf::from("/a"), PathBuf::from("/e"));
     let home = Path::new("/home/u");

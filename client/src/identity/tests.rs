@@ -12,12 +12,8 @@ fn round_trip_in_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("identity");
     assert_eq!(Identity::load(&dir).unwrap(), None);
-    let mut identity = identity(Role::Agent);
+    let identity = identity(Role::Agent);
     identity.save(&dir).unwrap();
-    assert_eq!(Identity::load(&dir).unwrap().as_ref(), Some(&identity));
-    identity
-        .save_members(&dir, vec!["10.0.0.2:7101".into()])
-        .unwrap();
     assert_eq!(Identity::load(&dir).unwrap().as_ref(), Some(&identity));
     for file in std::fs::read_dir(&dir).unwrap() {
         let mode = file.unwrap().metadata().unwrap().permissions().mode();
@@ -27,23 +23,28 @@ fn round_trip_in_a_folder() {
 }
 
 #[test]
-fn a_crash_before_the_last_file_leaves_no_identity() {
+fn the_key_of_a_join_goes_when_it_is_part_of_an_identity() {
     let dir = tempfile::tempdir().unwrap();
-    identity(Role::Agent).save(dir.path()).unwrap();
-    std::fs::remove_file(dir.path().join(IDENTITY_FILE)).unwrap();
+    std::fs::write(dir.path().join(KEY_FILE), "begun").unwrap();
     assert_eq!(Identity::load(dir.path()).unwrap(), None);
+    identity(Role::Agent).save(dir.path()).unwrap();
+    assert!(!dir.path().join(KEY_FILE).exists());
 }
 
 #[test]
 fn damage_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
-    identity(Role::Agent).save(dir.path()).unwrap();
-    std::fs::write(dir.path().join(ROOTS_FILE), "junk").unwrap();
+    let mut identity = identity(Role::Agent);
+    identity.roots.clear();
+    identity.save(dir.path()).unwrap();
     let error = Identity::load(dir.path()).unwrap_err().to_string();
     assert!(
-        error.ends_with("roots.pem: holds no certificate"),
+        error.ends_with("identity.toml: roots holds no certificate in PEM"),
         "{error}"
     );
+    std::fs::write(dir.path().join(IDENTITY_FILE), "key = \"secret\"").unwrap();
+    let error = Identity::load(dir.path()).unwrap_err().to_string();
+    assert!(!error.contains("secret"), "{error}");
 }
 
 #[test]

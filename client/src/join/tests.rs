@@ -157,6 +157,7 @@ fn options(ca: &TestCa, managers: Vec<String>, dir: &Path) -> JoinOptions {
         address: "10.0.0.9".into(),
         name: "node-1".into(),
         deadline: Duration::from_secs(20),
+        previous: None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Real handshakes over an in-memory pipe.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use barge_proto::v1::Role;
 use rustls::{
@@ -127,4 +130,40 @@ async fn pin_refuses_an_agent_of_the_right_cluster() {
         error.contains("not a manager's of the pinned CA"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_clock_does_not_fall_into_is_told_with_its_times() {
+    let (ca, now) = (TestCa::new(), SystemTime::now());
+    let hour = Duration::from_secs(3600);
+    let expired = ca.issue_for(Role::Manager, "m", now - 2 * hour, now - hour);
+    let early = ca.issue_for(Role::Manager, "m", now + hour, now + 2 * hour);
+    for manager in [expired, early] {
+        for client in [
+            client_config(&ca.issue(Role::Agent, "a")).unwrap(),
+            pinned_config(ca_digest(&ca.root)).unwrap(),
+        ] {
+            let error = handshake(server(&manager, manager.presented_chain()), client)
+                .await
+                .unwrap_err();
+            assert!(
+                error.contains("valid from") && error.contains("this machine's clock says"),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_certificate_is_shown_by_the_same_configuration() {
+    let ca = TestCa::new();
+    let (manager, other) = (ca.issue(Role::Manager, "m"), TestCa::new());
+    // Of a CA that the manager does not know, and that does not know the manager.
+    let live = LiveTls::new(&other.issue(Role::Agent, "a")).unwrap();
+    let config = live.config();
+    let refused = handshake(server(&manager, manager.presented_chain()), config.clone()).await;
+    assert!(refused.is_err());
+    live.replace(&ca.issue(Role::Agent, "a")).unwrap();
+    let met = handshake(server(&manager, manager.presented_chain()), config).await;
+    assert_eq!(met, Ok(true));
 }

@@ -1,6 +1,9 @@
 //! Who is a manager of the right cluster: by known roots, or by the digest of one.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
@@ -12,7 +15,10 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use crate::token;
+use crate::{
+    identity::{NotValid, Validity},
+    token,
+};
 
 /// A handshake that failed for a reason worth a sentence.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -28,16 +34,45 @@ pub enum Refused {
         /// The digest in the token, in hex.
         expected: String,
     },
+    /// By this machine's clock the certificate is not valid (yet, or any more).
+    #[error(
+        "its {0}: correct the clock that is wrong, or wait until the manager has renewed its certificate"
+    )]
+    Clock(NotValid),
     /// The pinned root is there, but did not sign the leaf (or the leaf is no manager's, or expired).
     #[error("its certificate is not a manager's of the pinned CA: {0}")]
     NotSigned(Error),
+}
+
+impl Refused {
+    /// Whether the other side is another cluster's, which no other try would change.
+    pub(crate) fn is_final(&self) -> bool {
+        !matches!(self, Self::Clock(_))
+    }
 }
 
 fn refuse(reason: Refused) -> Error {
     Error::Other(OtherError(Arc::new(reason)))
 }
 
-/// WebPKI over the identity's roots, with a sentence for the one failure that people meet.
+/// What the clocks have to do with a refusal, if anything.
+fn by_the_clock(error: &Error, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Refused> {
+    use CertificateError as Why;
+    let Error::InvalidCertificate(
+        Why::Expired
+        | Why::ExpiredContext { .. }
+        | Why::NotValidYet
+        | Why::NotValidYetContext { .. },
+    ) = error
+    else {
+        return None;
+    };
+    let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
+    let not_valid = Validity::of(certificate).ok()?.check(now).err()?;
+    Some(Refused::Clock(not_valid))
+}
+
+/// WebPKI over the identity's roots, with a sentence for the failures that people meet.
 #[derive(Debug)]
 pub struct ClusterVerifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -64,7 +99,7 @@ impl ServerCertVerifier for ClusterVerifier {
                 Error::InvalidCertificate(
                     CertificateError::UnknownIssuer | CertificateError::BadSignature,
                 ) => refuse(Refused::AnotherCluster),
-                other => other,
+                other => by_the_clock(&other, end_entity, now).map_or(other, refuse),
             })
     }
 
@@ -125,7 +160,10 @@ impl ServerCertVerifier for PinnedVerifier {
                     expected: token::hex(&self.ca_digest),
                 })
             })?;
-        let not_signed = |error: Error| refuse(Refused::NotSigned(error));
+        let not_signed = |error: Error| {
+            let reason = by_the_clock(&error, end_entity, now);
+            refuse(reason.unwrap_or(Refused::NotSigned(error)))
+        };
         let mut roots = rustls::RootCertStore::empty();
         roots.add(root.clone().into_owned()).map_err(not_signed)?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())

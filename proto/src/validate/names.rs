@@ -1,7 +1,10 @@
 //! The rules for names and labels, as Kubernetes has them. Errors are rules, to be read after the value.
 
 /// RFC 1123 label: names of namespaces, containers and ports of Services.
-pub(crate) fn dns_label(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// The rule, to be read after the name.
+pub fn dns_label(name: &str) -> Result<(), String> {
     let rule = "must be at most 63 lower-case letters, digits and '-', and begin and end with a letter or digit";
     require(name.len() <= 63 && is_dns_part(name), rule)
 }

@@ -3,7 +3,7 @@
 use barge_proto::{
     kinds::KindInfo,
     selector::{FieldSelector, Selector},
-    v1::{Kind, ObjectMeta},
+    v1::{Kind, Object, ObjectMeta},
     validate,
 };
 use barge_state::RecordKind;
@@ -119,6 +119,14 @@ pub fn violations(object: &str, broken: Vec<validate::Violation>) -> Vec<Violati
         .collect()
 }
 
+/// The name of something that is no object of the API.
+///
+/// # Errors
+/// INVALID, with the rule that it breaks.
+pub fn check_dns_label(field: &str, name: &str) -> Result<(), ApiError> {
+    validate::dns_label(name).map_err(|rule| ApiError::invalid(field, format!("{name:?} {rule}")))
+}
+
 /// The namespace that is meant; empty for kinds without.
 #[must_use]
 pub fn namespace<'a>(info: &KindInfo, asked: &'a str) -> &'a str {
@@ -126,6 +134,21 @@ pub fn namespace<'a>(info: &KindInfo, asked: &'a str) -> &'a str {
         (false, _) => "",
         (true, "") => DEFAULT_NAMESPACE,
         (true, asked) => asked,
+    }
+}
+
+/// An object as the audit log names it.
+#[must_use]
+pub fn of_object(object: &Object) -> String {
+    of_request(object.kind().into(), object.namespace(), object.name())
+}
+
+/// What a request is about, as the audit log names it.
+#[must_use]
+pub fn of_request(kind: i32, namespace: &str, name: &str) -> String {
+    match self::kind(kind) {
+        Ok((_, info)) => describe(info, self::namespace(info, namespace), name),
+        Err(_) => name.to_owned(),
     }
 }
 

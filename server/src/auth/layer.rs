@@ -5,18 +5,24 @@ use std::{
     task::{Context, Poll},
 };
 
-use barge_client::identity::role_word;
-use barge_proto::v1::Role;
+use barge_client::{identity::role_word, token::parse_bearer_token};
+use barge_proto::{auth::Rule, v1::Role};
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
-use tonic::{Status, body::Body};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use sha2::{Digest, Sha256};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    Caller, Directory, PRINCIPAL_METADATA, Principal, Rules, directory::manager_was_removed,
-    principal::ANYONE, rules::roles_in_words,
+    Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules,
+    directory::manager_was_removed, principal::ANYONE, rules::roles_in_words,
 };
-use crate::{error::ApiError, net::Peer, pki::Subject};
+use crate::{
+    audit::{AuditLog, Concerns, Entry},
+    error::{ApiError, REVISION_REQUIRED, reason_of},
+    net::Peer,
+    pki::Subject,
+};
 
 /// Authorises requests by the rules and the directory. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +30,7 @@ pub struct AuthLayer {
     rules: Arc<Rules>,
     cluster_id: Arc<str>,
     directory: Arc<dyn Directory>,
+    audit: AuditLog,
 }
 
 impl std::fmt::Debug for AuthLayer {
@@ -35,12 +42,65 @@ impl std::fmt::Debug for AuthLayer {
 impl AuthLayer {
     /// A layer for the manager of one cluster.
     #[must_use]
-    pub fn new(rules: Rules, cluster_id: &str, directory: Arc<dyn Directory>) -> Self {
+    pub fn new(
+        rules: Rules,
+        cluster_id: &str,
+        directory: Arc<dyn Directory>,
+        audit: AuditLog,
+    ) -> Self {
         Self {
             rules: Arc::new(rules),
             cluster_id: cluster_id.into(),
             directory,
+            audit,
         }
+    }
+
+    /// Writes down what came of a mutation, at the manager where it came in.
+    fn record(&self, asked: &Asked, caller: Option<&Caller>, answer: Option<&Status>) {
+        let Some(rule) = self.rules.audited(&asked.path) else {
+            return;
+        };
+        if caller.map_or(asked.forwarded, |caller| caller.forwarded) {
+            return;
+        }
+        // Part of how a client gets its request id: the request follows.
+        if answer.and_then(reason_of).as_deref() == Some(REVISION_REQUIRED) {
+            return;
+        }
+        let concerns = caller.map_or_else(|| Some(Default::default()), |c| c.concerns.taken());
+        let Some((objects, more_objects)) = concerns else {
+            return;
+        };
+        self.audit.record(|| {
+            let principal = match (caller, &asked.peer.subject) {
+                (Some(caller), _) => caller.principal.clone(),
+                // One that was not let in is known by its certificate.
+                (None, Some(subject)) => Some(Principal {
+                    role: subject.role,
+                    uid: subject.uid.clone(),
+                }),
+                (None, None) => None,
+            };
+            Entry {
+                time: Entry::now(),
+                name: principal.as_ref().and_then(|p| self.directory.name_of(p)),
+                who: principal.map_or_else(|| ANYONE.to_owned(), |p| p.to_string()),
+                from: asked.peer.address.to_string(),
+                verb: rule.verb.clone(),
+                resource: rule.resource.clone(),
+                rpc: asked.path.clone(),
+                objects,
+                more_objects,
+                outcome: match answer {
+                    None => "OK".to_owned(),
+                    Some(status) => code_word(status.code()),
+                },
+                message: answer
+                    .map(|status| Entry::shortened(status.message()))
+                    .unwrap_or_default(),
+            }
+        });
     }
 
     /// Decides on a call of `path` by `peer`.
@@ -60,17 +120,7 @@ impl AuthLayer {
         let open = rule.needs_no_certificate();
         let claimed = headers.get(PRINCIPAL_METADATA);
         let Some(subject) = peer.subject.clone() else {
-            return match (open, claimed) {
-                (_, Some(_)) => Err(no_forwarding()),
-                (true, None) => Ok(Caller {
-                    principal: None,
-                    forwarded: false,
-                    peer,
-                }),
-                (false, None) => Err(Status::unauthenticated(format!(
-                    "{path} needs a certificate of this cluster"
-                ))),
-            };
+            return self.without_certificate(path, rule, peer, headers).await;
         };
         if *subject.cluster_id != *self.cluster_id {
             return Err(Status::unauthenticated(format!(
@@ -90,6 +140,7 @@ impl AuthLayer {
                     principal: None,
                     forwarded: true,
                     peer,
+                    concerns: Concerns::default(),
                 });
             }
             Some(value) => {
@@ -105,19 +156,73 @@ impl AuthLayer {
                 principal
             }
         };
-        if !rule.allows(principal.role) {
-            return Err(Status::permission_denied(format!(
-                "{principal} may not {} {}: this is for {}",
-                rule.verb,
-                rule.resource,
-                roles_in_words(rule)
-            )));
-        }
+        check_role(rule, &principal)?;
         Ok(Caller {
             principal: Some(principal),
             forwarded: claimed.is_some(),
             peer,
+            concerns: Concerns::default(),
         })
+    }
+
+    /// Decides on a call over a connection without a certificate: by a bearer token, or for what is open to anyone.
+    async fn without_certificate(
+        &self,
+        path: &str,
+        rule: &Rule,
+        peer: Peer,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Status> {
+        if headers.contains_key(PRINCIPAL_METADATA) {
+            return Err(no_forwarding());
+        }
+        let principal = match headers.get(AUTHORIZATION) {
+            // Who joins has nothing to prove yet but its join token.
+            _ if rule.needs_no_certificate() => None,
+            None => {
+                return Err(Status::unauthenticated(format!(
+                    "{path} needs a certificate of this cluster, or a bearer token"
+                )));
+            }
+            Some(header) => {
+                let principal = self.bearer(header).await?;
+                check_role(rule, &principal)?;
+                Some(principal)
+            }
+        };
+        Ok(Caller {
+            principal,
+            forwarded: false,
+            peer,
+            concerns: Concerns::default(),
+        })
+    }
+
+    /// Who sends this `authorization` header.
+    async fn bearer(&self, header: &HeaderValue) -> Result<Principal, Status> {
+        let (uid, secret) = header
+            .to_str()
+            .ok()
+            .and_then(|text| parse_bearer_token(text.strip_prefix("Bearer ")?))
+            .ok_or_else(|| {
+                Status::unauthenticated("the authorization header is not a bearer token of Barge")
+            })?;
+        let secret_sha256 = Sha256::digest(secret);
+        let mut known = self.directory.bearer(uid, &secret_sha256);
+        if known == Bearer::Unknown {
+            // This manager may be behind.
+            self.directory.refresh().await?;
+            known = self.directory.bearer(uid, &secret_sha256);
+        }
+        match known {
+            Bearer::Holder(principal) => Ok(principal),
+            Bearer::Expired => Err(Status::unauthenticated(
+                "the bearer token has expired: `barge credential create` makes another",
+            )),
+            Bearer::Unknown => Err(Status::unauthenticated(
+                "the bearer token is not valid (any more)",
+            )),
+        }
     }
 
     /// Whether the holder of the certificate belongs to the cluster.
@@ -152,6 +257,37 @@ impl AuthLayer {
             return Err(ApiError::NoQuorum("this manager has not caught up yet".to_owned()).into());
         }
         Err(revoked(principal.role, &principal.uid))
+    }
+}
+
+/// A request as it came in.
+struct Asked {
+    path: String,
+    forwarded: bool,
+    peer: Peer,
+}
+
+/// "PERMISSION_DENIED"
+fn code_word(code: Code) -> String {
+    let mut word = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(letter.to_ascii_uppercase());
+    }
+    word
+}
+
+fn check_role(rule: &Rule, principal: &Principal) -> Result<(), Status> {
+    match rule.allows(principal.role) {
+        true => Ok(()),
+        false => Err(Status::permission_denied(format!(
+            "{principal} may not {} {}: this is for {}",
+            rule.verb,
+            rule.resource,
+            roles_in_words(rule)
+        ))),
     }
 }
 
@@ -211,16 +347,23 @@ where
             let Some(peer) = request.extensions().get::<Peer>().cloned() else {
                 return Ok(Status::internal("the connection is not known").into_http());
             };
-            match auth
-                .authorise(request.uri().path(), peer, request.headers())
-                .await
-            {
+            let asked = Asked {
+                path: request.uri().path().to_owned(),
+                forwarded: request.headers().contains_key(PRINCIPAL_METADATA),
+                peer: peer.clone(),
+            };
+            match auth.authorise(&asked.path, peer, request.headers()).await {
                 Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    inner.call(request).await
+                    request.extensions_mut().insert(caller.clone());
+                    let response = inner.call(request).await?;
+                    // A refusal has no body, so its status stands in front.
+                    let answer = Status::from_header_map(response.headers());
+                    auth.record(&asked, Some(&caller), answer.as_ref());
+                    Ok(response)
                 }
                 Err(status) => {
-                    tracing::debug!(path = request.uri().path(), %status, "refused");
+                    tracing::debug!(path = asked.path, %status, "refused");
+                    auth.record(&asked, None, Some(&status));
                     Ok(status.into_http())
                 }
             }

@@ -6,7 +6,7 @@ use barge_client::identity::{role_from_word, role_word};
 use barge_proto::v1::Role;
 use tonic::{Request, Status};
 
-use crate::net::Peer;
+use crate::{audit::Concerns, net::Peer};
 
 /// The metadata by which a manager that forwards a call says for whom.
 pub const PRINCIPAL_METADATA: &str = "barge-principal";
@@ -54,6 +54,8 @@ pub struct Caller {
     pub forwarded: bool,
     /// The other end of the connection.
     pub peer: Peer,
+    /// What the request concerns, for the audit log.
+    pub concerns: Concerns,
 }
 
 impl Caller {

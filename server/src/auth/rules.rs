@@ -36,6 +36,18 @@ impl Rules {
         self.schema.get(path).or_else(|| self.standard.get(path))
     }
 
+    /// The rule of a path whose calls are written to the audit log: all that change something for others, and none of the
+    /// traffic between the cluster's own machines.
+    #[must_use]
+    pub fn audited(&self, path: &str) -> Option<&Rule> {
+        self.get(path).filter(|rule| {
+            let reads = matches!(rule.verb.as_str(), "get" | "list" | "watch");
+            let machinery =
+                rule.resource == "raft" || matches!(rule.verb.as_str(), "connect" | "relay");
+            !reads && !machinery
+        })
+    }
+
     /// All rules, by path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Rule)> {
         let standard = self

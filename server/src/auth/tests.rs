@@ -8,11 +8,12 @@ use std::{
 
 use barge_proto::v1::Role;
 use futures::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, header::AUTHORIZATION};
+use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
-use super::{AuthLayer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules};
-use crate::{error::ApiError, net::Peer, pki::Subject};
+use super::{AuthLayer, Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules};
+use crate::{audit::AuditLog, error::ApiError, net::Peer, pki::Subject};
 
 const CLUSTER: &str = "c1";
 const APPLY: &str = "/barge.v1.Api/Apply";
@@ -37,6 +38,25 @@ impl Directory for Known {
         self.now.lock().unwrap().contains(&principal.to_string())
     }
 
+    fn bearer(&self, uid: &str, secret_sha256: &[u8]) -> Bearer {
+        let admin = Principal {
+            role: Role::Admin,
+            uid: uid.to_owned(),
+        };
+        match (
+            self.knows(&admin),
+            secret_sha256 == Sha256::digest("s").as_slice(),
+        ) {
+            (true, true) => Bearer::Holder(admin),
+            (false, true) if uid == "old" => Bearer::Expired,
+            _ => Bearer::Unknown,
+        }
+    }
+
+    fn name_of(&self, principal: &Principal) -> Option<String> {
+        Some(format!("the {}", principal.uid))
+    }
+
     fn next_raft_id(&self) -> u64 {
         self.next_raft_id
     }
@@ -57,7 +77,8 @@ fn known(names: &[&str]) -> Known {
 }
 
 fn layer(directory: Known) -> AuthLayer {
-    AuthLayer::new(Rules::load().unwrap(), CLUSTER, Arc::new(directory))
+    let rules = Rules::load().unwrap();
+    AuthLayer::new(rules, CLUSTER, Arc::new(directory), AuditLog::off())
 }
 
 fn everybody() -> AuthLayer {
@@ -250,4 +271,80 @@ async fn a_certificate_of_another_cluster_is_refused() {
         code(&everybody(), APPLY, Some(other), None).await,
         Code::Unauthenticated
     );
+}
+
+async fn with_bearer(
+    layer: &AuthLayer,
+    path: &str,
+    subject: Option<Subject>,
+    value: &str,
+) -> Result<Caller, Status> {
+    let peer = Peer {
+        address: "127.0.0.1:1".parse().unwrap(),
+        subject: subject.map(Arc::new),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, value.parse().unwrap());
+    layer.authorise(path, peer, &headers).await
+}
+
+#[tokio::test]
+async fn a_bearer_token_is_as_good_as_its_holder() {
+    let layer = everybody();
+    let caller = with_bearer(&layer, APPLY, None, "Bearer bargeb1.a.s").await;
+    let caller = caller.unwrap();
+    assert_eq!(
+        (caller.name().as_str(), caller.forwarded),
+        ("admin/a", false)
+    );
+    // What an admin may not, its token may not.
+    let refused = with_bearer(&layer, CONNECT, None, "Bearer bargeb1.a.s").await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    // The certificate says who an agent is, whatever it sends.
+    let agent = with_bearer(&layer, APPLY, Some(agent()), "Bearer bargeb1.a.s").await;
+    assert_eq!(agent.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_bearer_token_that_is_none_is_refused() {
+    let layer = everybody();
+    for (value, word) in [
+        ("Bearer bargeb1.a.wrong", "not valid"),
+        ("Bearer bargeb1.gone.s", "not valid"),
+        ("Bearer bargeb1.old.s", "expired"),
+        ("Bearer nonsense", "not a bearer token"),
+        ("Basic bargeb1.a.s", "not a bearer token"),
+    ] {
+        let refused = with_bearer(&layer, APPLY, None, value).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{value}");
+        assert!(refused.message().contains(word), "{value}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_something_is_audited_and_nothing_else() {
+    let rules = Rules::load().unwrap();
+    let audited: Vec<_> = rules
+        .iter()
+        .map(|(path, _)| path)
+        .filter(|path| rules.audited(path).is_some())
+        .collect();
+    for path in audited.iter() {
+        assert!(
+            !path.contains("Raft") && !path.contains("/Get") && !path.contains("/List"),
+            "{path}"
+        );
+    }
+    for path in [
+        APPLY,
+        JOIN,
+        "/barge.v1.Api/Delete",
+        "/barge.v1.Api/Scale",
+        "/barge.v1.Cluster/CreateToken",
+        "/barge.v1.Cluster/RevokeToken",
+        "/barge.v1.Credentials/CreateCredential",
+        "/barge.v1.Credentials/RevokeCredential",
+    ] {
+        assert!(audited.contains(&path), "{path}");
+    }
 }

@@ -1,8 +1,7 @@
 //! Admitting machines: a token and a certificate request become an identity.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::collections::BTreeSet;
 
-use barge_client::token::ca_digest;
 use barge_proto::v1::{
     ClusterRecord, JoinRequest, JoinResponse, ManagerRecord, Node, NodeAddress, NodeSpec,
     NodeStatus, ObjectMeta, Role, TokenRecord, UseToken, change::Change as Body,
@@ -10,13 +9,13 @@ use barge_proto::v1::{
 use barge_state::{Kind, State};
 use sha2::{Digest, Sha256};
 
-use super::{Parts, pod_range::next_free, status::members};
+use super::{Parts, issue::not_ready, pod_range::next_free, previous, status::members};
 use crate::{
     api::names,
     clock,
     config::split_address,
     error::ApiError,
-    pki::{Authority, Purpose, RequestedKey, Subject},
+    pki::{RequestedKey, Subject},
     transaction::Draft,
 };
 
@@ -71,39 +70,22 @@ pub async fn admit(parts: &Parts, request: &JoinRequest) -> Result<JoinResponse,
 }
 
 fn respond(parts: &Parts, subject: Subject, key: &RequestedKey) -> Result<JoinResponse, ApiError> {
-    let cluster = parts
-        .store
-        .read(|state| state.cluster().cloned())
-        .ok_or_else(not_ready)?;
-    let root = cluster.roots.first().ok_or_else(not_ready)?;
-    let ca_key = parts
-        .sealing_key
-        .open(Purpose::AuthorityKey, &cluster.sealed_ca_key)?;
-    let certificate = Authority::open(root, &ca_key)?.issue(&subject, key, SystemTime::now())?;
+    let issued = parts.issuer.issue(&subject, key, None)?;
     let sealing_key = match subject.role {
-        Role::Manager => parts.sealing_key.as_bytes().to_vec(),
+        Role::Manager => parts.issuer.sealing_key().as_bytes().to_vec(),
         _ => Vec::new(),
     };
-    tracing::info!(
-        uid = subject.uid,
-        role = ?subject.role,
-        ca = %barge_client::token::hex(&ca_digest(root)),
-        "a machine joined"
-    );
+    tracing::info!(uid = subject.uid, role = ?subject.role, "a machine joined");
     Ok(JoinResponse {
         cluster_id: subject.cluster_id,
         role: subject.role.into(),
         uid: subject.uid,
-        certificate_chain: vec![certificate.to_vec()],
-        roots: cluster.roots.clone(),
+        certificate_chain: issued.certificate_chain,
+        roots: issued.roots,
         members: members(&parts.store),
         raft_id: subject.raft_id.unwrap_or_default(),
         sealing_key,
     })
-}
-
-fn not_ready() -> ApiError {
-    ApiError::NoQuorum("this manager has not caught up yet".to_owned())
 }
 
 /// Decides by the state who the machine will be.
@@ -126,7 +108,12 @@ fn plan(
         .used_by
         .iter()
         .find(|used| used.public_key_sha256 == key_sha256);
-    let uid = before.map_or_else(clock::new_uid, |used| used.uid.clone());
+    let previous = previous::uid(cluster, role, request, key_sha256)?;
+    let uid = match (before, &previous) {
+        (Some(used), _) => used.uid.clone(),
+        (None, Some(uid)) => uid.clone(),
+        (None, None) => clock::new_uid(),
+    };
     let mut draft = Draft::new();
     draft.change(Body::UseToken(UseToken {
         id: token_id.to_owned(),
@@ -151,7 +138,7 @@ fn plan(
         ),
         _ => plan_node(state, cluster, request, &subject, &mut draft)?,
     };
-    if before.is_some() && !known {
+    if (before.is_some() || previous.is_some()) && !known {
         return Err(ApiError::Token(
             "this machine was removed from the cluster: it joins again with a new token and an empty data folder"
                 .to_owned(),
@@ -159,7 +146,8 @@ fn plan(
     }
     Ok(Admission {
         subject,
-        draft: (!known).then_some(draft),
+        // A join that is repeated changes nothing; an identity that comes back uses up its token.
+        draft: before.is_none().then_some(draft),
     })
 }
 

@@ -29,7 +29,7 @@ pub async fn send(parts: &Parts, passphrase: String) -> Result<Chunks, ApiError>
         ApiError::Exhausted("another backup is being taken from this manager".into())
     })?;
     let pinned = parts.store.pin().await?;
-    let key = parts.sealing_key.clone();
+    let key = parts.issuer.sealing_key().clone();
     let (chunks, messages) = mpsc::channel(AHEAD);
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {

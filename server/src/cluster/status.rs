@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use barge_client::duration::human;
 use barge_proto::v1::{
     GetManagerStatusRequest, GetStatusResponse, ManagerRecord, ManagerStatus, Member, MemberStatus,
-    Time, cluster_client::ClusterClient,
+    cluster_client::ClusterClient,
 };
 use barge_state::Kind;
 use futures::{StreamExt, stream::FuturesOrdered};
@@ -17,8 +18,6 @@ use crate::store::Store;
 const ANSWER: Duration = Duration::from_secs(2);
 /// A manager this many entries behind is worth a word.
 const LAG: u64 = 10_000;
-/// Certificates that end within this many seconds are worth a word.
-const EXPIRY: i64 = 30 * 24 * 3600;
 
 /// The managers as this one knows them, by Raft id.
 #[must_use]
@@ -54,6 +53,7 @@ pub fn members(store: &Store) -> Vec<Member> {
 pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
     let raft = parts.store.status();
     let space = parts.store.space();
+    let validity = parts.identity.current().validity().ok();
     ManagerStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         term: raft.term,
@@ -63,7 +63,8 @@ pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
         leader: raft.leader.unwrap_or_default(),
         disk_free_bytes: space.free,
         disk_floor_bytes: space.floor,
-        certificate_expires: expires(parts),
+        certificate_expires: validity.map(|v| crate::clock::time(v.until)),
+        certificate_renewal: validity.map(|v| crate::clock::time(v.renewal())),
         sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
     }
 }
@@ -73,7 +74,7 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
     let mut answers = FuturesOrdered::new();
     for member in members(&parts.store) {
         answers.push_back(async move {
-            let answer = if member.uid == parts.identity.uid {
+            let answer = if member.uid == parts.identity.current().uid {
                 Ok(of_this_manager(parts))
             } else {
                 ask(parts, &member.address).await
@@ -92,7 +93,7 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
     let members: Vec<_> = answers.collect().await;
     let raft = parts.store.status();
     GetStatusResponse {
-        cluster_id: parts.identity.cluster_id.clone(),
+        cluster_id: parts.identity.current().cluster_id.clone(),
         term: raft.term,
         revision: raft.revision,
         warnings: warnings(&members, crate::clock::now().seconds),
@@ -175,13 +176,14 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
                 mib(status.disk_floor_bytes)
             ));
         }
-        if let Some(expires) = status.certificate_expires
-            && expires.seconds - now < EXPIRY
+        if let (Some(renewal), Some(expires)) =
+            (status.certificate_renewal, status.certificate_expires)
+            && now > renewal.seconds + (expires.seconds - renewal.seconds) / 2
         {
-            let days = (expires.seconds - now).max(0) / (24 * 3600);
             warnings.push(format!(
-                "the certificate of {} expires in {days} days",
-                who.address
+                "the certificate of {} expires in {} and was not renewed: its log says why",
+                who.address,
+                human(expires.seconds - now)
             ));
         }
     }
@@ -192,17 +194,10 @@ fn is_voter(member: &MemberStatus) -> bool {
     member.member.as_ref().is_some_and(|m| m.state == "voter")
 }
 
-fn expires(parts: &Parts) -> Option<Time> {
-    let (_, certificate) =
-        x509_parser::parse_x509_certificate(parts.identity.chain.first()?).ok()?;
-    Some(Time {
-        seconds: certificate.validity().not_after.timestamp(),
-        nanos: 0,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use barge_proto::v1::Time;
+
     use super::*;
 
     fn voter(id: u64, answers: bool) -> MemberStatus {
@@ -248,9 +243,13 @@ mod tests {
                 seconds: 3 * 24 * 3600 + 5,
                 nanos: 0,
             });
+            status.certificate_renewal = Some(Time {
+                seconds: -10 * 24 * 3600,
+                nanos: 0,
+            });
         }
         let all = warnings(&[slow, fast, voter(3, false)], 0).join("; ");
         assert!(all.contains("m1:1 is 20000 entries behind"));
-        assert!(all.contains("the certificate of m1:1 expires in 3 days"));
+        assert!(all.contains("the certificate of m1:1 expires in 3d and was not renewed"));
     }
 }

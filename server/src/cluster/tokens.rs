@@ -6,11 +6,11 @@ use barge_client::token::{Token, ca_digest};
 use barge_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ObjectMeta, Role, TokenInfo, TokenRecord,
 };
-use barge_state::Kind;
+use barge_state::{Kind, State};
 use rand::Rng;
 use sha2::{Digest, Sha256};
 
-use super::Parts;
+use super::{Parts, issue::not_ready};
 use crate::{clock, error::ApiError, store::Store, transaction::Draft};
 
 const DEFAULT_TTL: u64 = 3600;
@@ -18,24 +18,24 @@ const MAX_TTL: u64 = 30 * 24 * 3600;
 /// A manager token is as good as root.
 const MAX_MANAGER_USES: u32 = 16;
 const MAX_AGENT_USES: u32 = 100_000;
+/// More are a program that makes one for each machine; a token admits many.
+const MAX_TOKENS: usize = 1000;
+const MAX_DESCRIPTION: usize = 256;
 
 /// Makes a token.
 ///
 /// # Errors
-/// INVALID for a role, lifetime or number of uses that no token has.
+/// INVALID for a role, lifetime, number of uses or description that no token has; EXHAUSTED when there are too many.
 pub async fn create(
     parts: &Parts,
     by: String,
     request: &CreateTokenRequest,
 ) -> Result<CreateTokenResponse, ApiError> {
-    let root = parts
-        .store
-        .read(|state| state.cluster().and_then(|c| c.roots.first().cloned()))
-        .ok_or_else(|| ApiError::NoQuorum("this manager has not caught up yet".to_owned()))?;
     let id = word::<10>();
     let secret = secret();
     let record = record(request, &id, &secret, SystemTime::now())?;
     let info = info(&record);
+    let root = parts.store.read(room)?;
     let mut draft = Draft::new();
     draft.absent::<TokenRecord>("", &id);
     draft.put(record);
@@ -49,6 +49,33 @@ pub async fn create(
         token: token.to_string(),
         info: Some(info),
     })
+}
+
+/// The root that the token will pin, when there is room for a token. Those that have expired are removed by the leader.
+fn room(state: &State) -> Result<Vec<u8>, ApiError> {
+    if state.list::<TokenRecord>(None).count() >= MAX_TOKENS {
+        return Err(ApiError::Exhausted(format!(
+            "there are {MAX_TOKENS} tokens: revoke some (barge token list), or make one with more uses"
+        )));
+    }
+    state
+        .cluster()
+        .and_then(|cluster| cluster.roots.first().cloned())
+        .ok_or_else(not_ready)
+}
+
+/// A description is a line for people.
+///
+/// # Errors
+/// INVALID when it is too long or has control characters.
+pub fn check_description(text: &str) -> Result<(), ApiError> {
+    match text.len() <= MAX_DESCRIPTION && !text.contains(char::is_control) {
+        true => Ok(()),
+        false => Err(ApiError::invalid(
+            "description",
+            format!("one line of at most {MAX_DESCRIPTION} bytes is expected"),
+        )),
+    }
 }
 
 /// The record of a token that is asked for.
@@ -85,10 +112,12 @@ fn record(
         }
         ttl => ttl,
     };
+    check_description(&request.description)?;
     Ok(TokenRecord {
         metadata: Some(ObjectMeta {
             name: id.to_owned(),
             uid: clock::new_uid(),
+            creation_timestamp: Some(clock::time(now)),
             ..ObjectMeta::default()
         }),
         role: request.role,
@@ -96,6 +125,7 @@ fn record(
         expires: Some(clock::time(now + Duration::from_secs(ttl))),
         used_by: Vec::new(),
         uses,
+        description: request.description.clone(),
     })
 }
 
@@ -136,6 +166,8 @@ fn info(record: &TokenRecord) -> TokenInfo {
         role: record.role,
         expires: record.expires,
         uses_left: record.uses.saturating_sub(used),
+        description: record.description.clone(),
+        created: record.meta().creation_timestamp,
     }
 }
 
@@ -153,7 +185,7 @@ fn word<const N: usize>() -> String {
 }
 
 /// 26 characters of 36: more than 128 random bits.
-fn secret() -> String {
+pub fn secret() -> String {
     word::<26>()
 }
 
@@ -166,6 +198,7 @@ mod tests {
             role: role.into(),
             ttl_seconds,
             uses,
+            description: String::new(),
         }
     }
 
@@ -191,6 +224,39 @@ mod tests {
             let error = record(&bad, "id", "secret", now).unwrap_err();
             assert!(matches!(error, ApiError::Invalid(v) if v[0].field == field));
         }
+    }
+
+    #[test]
+    fn tokens_are_bounded() {
+        let mut draft = Draft::new();
+        draft.put(barge_proto::v1::ClusterRecord {
+            metadata: Some(ObjectMeta {
+                name: "cluster".to_owned(),
+                uid: "c".to_owned(),
+                ..ObjectMeta::default()
+            }),
+            roots: vec![b"root".to_vec()],
+            ..Default::default()
+        });
+        for number in 0..MAX_TOKENS {
+            draft.put(TokenRecord {
+                metadata: Some(ObjectMeta {
+                    name: format!("t{number}"),
+                    uid: format!("u{number}"),
+                    ..ObjectMeta::default()
+                }),
+                ..TokenRecord::default()
+            });
+        }
+        let mut state = State::default();
+        let applied = state.apply(1, &draft.build("test".to_owned(), None));
+        assert_eq!(applied.outcome.refusal, None);
+        let error = room(&state).unwrap_err().to_string();
+        assert!(error.contains("revoke some"), "{error}");
+        let mut draft = Draft::new();
+        draft.remove::<TokenRecord>("u7");
+        state.apply(2, &draft.build("test".to_owned(), None));
+        assert_eq!(room(&state).unwrap(), b"root");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::{
 };
 
 use barge_client::channel::{AddressError, ChannelOptions, channel};
-use rustls::ClientConfig;
 use tonic::transport::Channel;
 
 use super::Credentials;
@@ -15,18 +14,15 @@ use super::Credentials;
 /// More addresses than a cluster has managers; beyond, the cache begins anew.
 const CACHED: usize = 64;
 
-/// A channel, and the credentials that it was made with.
-type Made = (Arc<ClientConfig>, Channel);
-
 /// Makes and keeps channels that show this manager's certificate. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dialer {
     credentials: Credentials,
-    channels: Arc<Mutex<HashMap<String, Made>>>,
+    channels: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
 impl Dialer {
-    /// A dialer that dials with the credentials as they are at the time.
+    /// A dialer that dials with the credentials as they are whenever it connects.
     #[must_use]
     pub fn new(credentials: Credentials) -> Self {
         Self {
@@ -40,18 +36,15 @@ impl Dialer {
     /// # Errors
     /// The address is not `host:port`.
     pub fn channel(&self, address: &str) -> Result<Channel, AddressError> {
-        let tls = self.credentials.current().client;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made_with, channel)) = channels.get(address)
-            && Arc::ptr_eq(made_with, &tls)
-        {
+        if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = channel(address, tls.clone(), &options())?;
+        let channel = channel(address, self.credentials.client(), &options())?;
         if channels.len() >= CACHED {
             channels.clear();
         }
-        channels.insert(address.to_owned(), (tls, channel.clone()));
+        channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
 }

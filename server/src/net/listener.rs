@@ -29,7 +29,8 @@ use crate::pki::Subject;
 pub struct Limits {
     /// Connections at a time. Default 20,000: ten thousand agents on one manager, and clients.
     pub connections: usize,
-    /// Of these, connections without a certificate (joiners, health probes). Default 256.
+    /// Of these, connections without a certificate (joiners, health probes, programs with bearer tokens). Default
+    /// 1,024.
     pub anonymous: usize,
     /// Handshakes at a time. Default 256; further connections wait in the kernel's queue.
     pub handshakes: usize,
@@ -41,7 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            anonymous: 256,
+            anonymous: 1024,
             handshakes: 256,
             handshake_timeout: Duration::from_secs(10),
         }
@@ -107,7 +108,7 @@ async fn accept(
                     continue;
                 }
             };
-            let acceptor = TlsAcceptor::from(credentials.current().server);
+            let acceptor = TlsAcceptor::from(credentials.server());
             let (ready, anonymous) = (ready.clone(), anonymous.clone());
             let limit = limits.handshake_timeout;
             tasks.spawn(async move {

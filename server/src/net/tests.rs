@@ -19,7 +19,7 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Credentials, Limits, listener::incoming};
-use crate::pki::{Authority, Subject};
+use crate::pki::{Authority, Subject, authority::LEAF_LIFE};
 
 fn identity(ca: &Authority, cluster: &str, role: Role) -> Identity {
     let subject = Subject {
@@ -28,7 +28,9 @@ fn identity(ca: &Authority, cluster: &str, role: Role) -> Identity {
         uid: "u".to_owned(),
         raft_id: (role == Role::Manager).then_some(1),
     };
-    let (key, certificate) = ca.issue_with_new_key(&subject, SystemTime::now()).unwrap();
+    let (key, certificate) = ca
+        .issue_with_new_key(&subject, SystemTime::now(), LEAF_LIFE)
+        .unwrap();
     Identity {
         cluster_id: cluster.to_owned(),
         role,

@@ -4,28 +4,16 @@ use std::sync::Arc;
 
 use barge_client::{
     identity::Identity,
-    tls::{TlsError, client_config, provider, root_store},
+    tls::{LiveTls, TlsError, provider, root_store},
 };
-use rustls::{
-    ClientConfig, ServerConfig, pki_types::CertificateDer, server::WebPkiClientVerifier, version,
-};
+use rustls::{ClientConfig, ServerConfig, server::WebPkiClientVerifier, version};
 use tokio::sync::watch;
 
-/// Both TLS ends of one identity.
-#[derive(Clone)]
-pub struct Ends {
-    /// For those who dial us.
-    pub server: Arc<ServerConfig>,
-    /// For dialling other managers.
-    pub client: Arc<ClientConfig>,
-    /// Our certificate, DER.
-    pub certificate: CertificateDer<'static>,
-}
-
-/// A handle to the current [`Ends`]; new connections use what was set last, open ones stay as they are.
+/// Both TLS ends of one identity; new connections use what was set last, open ones stay as they are. Cheap to clone.
 #[derive(Clone)]
 pub struct Credentials {
-    current: watch::Sender<Ends>,
+    server: watch::Sender<Arc<ServerConfig>>,
+    client: LiveTls,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -41,7 +29,8 @@ impl Credentials {
     /// When its key, certificate or roots are of no use.
     pub fn new(identity: &Identity) -> Result<Self, TlsError> {
         Ok(Self {
-            current: watch::Sender::new(ends(identity)?),
+            server: watch::Sender::new(server_config(identity)?),
+            client: LiveTls::new(identity)?,
         })
     }
 
@@ -50,24 +39,26 @@ impl Credentials {
     /// # Errors
     /// As [`Credentials::new`]; then nothing changes.
     pub fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
-        self.current.send_replace(ends(identity)?);
+        let server = server_config(identity)?;
+        self.client.replace(identity)?;
+        self.server.send_replace(server);
         Ok(())
     }
 
-    /// What new connections use now.
+    /// For the next connection of those who dial us.
     #[must_use]
-    pub fn current(&self) -> Ends {
-        self.current.borrow().clone()
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.server.borrow().clone()
     }
 
-    /// Tells when the ends were replaced.
+    /// For dialling other managers; it stays the same and shows what is current.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Ends> {
-        self.current.subscribe()
+    pub fn client(&self) -> Arc<ClientConfig> {
+        self.client.config()
     }
 }
 
-fn ends(identity: &Identity) -> Result<Ends, TlsError> {
+fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
     let roots = Arc::new(root_store(&identity.roots)?);
     // A certificate is optional here and demanded per RPC: joining and health need none.
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
@@ -81,13 +72,5 @@ fn ends(identity: &Identity) -> Result<Ends, TlsError> {
     server.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would not show its certificate again, and it may have expired meanwhile.
     server.send_tls13_tickets = 0;
-    Ok(Ends {
-        server: Arc::new(server),
-        client: client_config(identity)?,
-        certificate: identity
-            .chain
-            .first()
-            .cloned()
-            .unwrap_or_else(|| CertificateDer::from(Vec::new())),
-    })
+    Ok(Arc::new(server))
 }

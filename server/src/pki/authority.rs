@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use barge_client::identity::{SubjectError, Validity};
 use rand::Rng;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -17,9 +18,9 @@ use super::{PkiError, Subject};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Life of the root.
 pub const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Life of everything else.
+/// Life of everything else, unless a setting says otherwise.
 pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Certificates are valid a little before they are made: clocks differ.
+/// Certificates are valid a little before they are made: clocks differ. At most a tenth of their life.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A root certificate with its key.
@@ -130,18 +131,19 @@ impl Authority {
         self.issuer.key().serialized_der()
     }
 
-    /// Signs a certificate that says that the holder of `key` is `subject`.
+    /// Signs a certificate that says that the holder of `key` is `subject`, for `life` or until the root ends.
     ///
     /// # Errors
-    /// When the subject's role has no certificates.
+    /// When the subject's role has no certificates, or the root has ended.
     pub fn issue(
         &self,
         subject: &Subject,
         key: &RequestedKey,
         now: SystemTime,
+        life: Duration,
     ) -> Result<CertificateDer<'static>, PkiError> {
         let mut params = CertificateParams::new(subject.dns_names())?;
-        validity(&mut params, now, LEAF_LIFE);
+        validity(&mut params, now, life.min(self.life_left(now)?));
         params.serial_number = Some(serial());
         params.distinguished_name = subject.distinguished_name()?;
         params.use_authority_key_identifier_extension = true;
@@ -163,11 +165,19 @@ impl Authority {
         &self,
         subject: &Subject,
         now: SystemTime,
+        life: Duration,
     ) -> Result<(KeyPair, CertificateDer<'static>), PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let requested = RequestedKey::from_spki(&key.subject_public_key_info())?;
-        let certificate = self.issue(subject, &requested, now)?;
+        let certificate = self.issue(subject, &requested, now, life)?;
         Ok((key, certificate))
+    }
+
+    /// What is left of the root's life: nobody trusts what outlives it.
+    fn life_left(&self, now: SystemTime) -> Result<Duration, PkiError> {
+        let malformed = |error: SubjectError| PkiError::Malformed(format!("the root: {error}"));
+        let until = Validity::of(&self.root).map_err(malformed)?.until;
+        until.duration_since(now).map_err(|_| PkiError::RootEnded)
     }
 }
 
@@ -175,7 +185,7 @@ fn validity(params: &mut CertificateParams, now: SystemTime, life: Duration) {
     let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or(DAY);
     // rcgen wants a type of the `time` crate; its sum with a standard duration saves the dependency.
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + since_epoch.saturating_sub(SKEW);
+    params.not_before = epoch + since_epoch.saturating_sub(SKEW.min(life / 10));
     params.not_after = epoch + since_epoch + life;
 }
 
@@ -210,7 +220,9 @@ mod tests {
             subject(Role::Agent, None),
             subject(Role::Admin, None),
         ] {
-            let (_, der) = ca.issue_with_new_key(&subject, SystemTime::now()).unwrap();
+            let (_, der) = ca
+                .issue_with_new_key(&subject, SystemTime::now(), LEAF_LIFE)
+                .unwrap();
             assert_eq!(Subject::from_certificate(&der).unwrap(), subject);
         }
     }
@@ -220,7 +232,7 @@ mod tests {
         let ca = Authority::create("c", SystemTime::now()).unwrap();
         let again = Authority::open(ca.root(), ca.key()).unwrap();
         let (_, der) = again
-            .issue_with_new_key(&subject(Role::Agent, None), SystemTime::now())
+            .issue_with_new_key(&subject(Role::Agent, None), SystemTime::now(), LEAF_LIFE)
             .unwrap();
         let (_, root) = x509_parser::parse_x509_certificate(ca.root()).unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
@@ -242,10 +254,32 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_lives_as_long_as_it_is_told_but_not_longer_than_the_root() {
+        let now = SystemTime::now();
+        let ca = Authority::create("c", now).unwrap();
+        let life = |life| {
+            let (_, der) = ca
+                .issue_with_new_key(&subject(Role::Agent, None), now, life)
+                .unwrap();
+            let validity = Validity::of(&der).unwrap();
+            validity.until.duration_since(validity.from).unwrap()
+        };
+        // Begun a tenth early; certificates count whole seconds.
+        assert_eq!(life(Duration::from_secs(100)).as_secs(), 110);
+        assert!(life(ROOT_LIFE * 2) <= ROOT_LIFE + SKEW);
+        let late = ca.issue_with_new_key(
+            &subject(Role::Agent, None),
+            now + ROOT_LIFE * 2,
+            Duration::from_secs(100),
+        );
+        assert!(matches!(late, Err(PkiError::RootEnded)));
+    }
+
+    #[test]
     fn no_certificate_for_a_role_without_identity() {
         let ca = Authority::create("c", SystemTime::now()).unwrap();
         assert!(
-            ca.issue_with_new_key(&subject(Role::Anyone, None), SystemTime::now())
+            ca.issue_with_new_key(&subject(Role::Anyone, None), SystemTime::now(), LEAF_LIFE)
                 .is_err()
         );
     }

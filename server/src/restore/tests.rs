@@ -28,6 +28,8 @@ fn lost(passphrase: Option<&str>) -> Lost {
         pod_cidr: "10.244.0.0/16".parse().unwrap(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         min_disk_free: None,
+        certificate_lifetime: LEAF_LIFE,
+        audit: false,
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_sealing_key().unwrap();

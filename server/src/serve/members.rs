@@ -1,8 +1,6 @@
 //! Remembering the other managers' addresses beside the identity: after a long absence they are where to ask.
 
-use std::path::PathBuf;
-
-use barge_client::identity::Identity;
+use barge_client::identity::KeptIdentity;
 use barge_state::{RecordKind, State};
 use tokio_util::sync::CancellationToken;
 
@@ -12,9 +10,8 @@ use crate::{
 };
 
 /// Keeps the addresses up to date until `stop`.
-pub async fn keep(store: Store, identity: Identity, dir: PathBuf, stop: CancellationToken) {
+pub async fn keep(store: Store, identity: KeptIdentity, stop: CancellationToken) {
     let work = async {
-        let mut identity = identity;
         loop {
             let revision = store.read(State::revision);
             let Ok(mut watch) = store.watch(revision, Scope::kinds([RecordKind::Manager])) else {
@@ -22,12 +19,11 @@ pub async fn keep(store: Store, identity: Identity, dir: PathBuf, stop: Cancella
             };
             loop {
                 let now: Vec<_> = members(&store).into_iter().map(|m| m.address).collect();
-                if !now.is_empty() && now != identity.members {
-                    let (mut saved, dir) = (identity.clone(), dir.clone());
-                    let addresses = now.clone();
-                    let save = move || saved.save_members(&dir, addresses);
+                if !now.is_empty() && now != identity.current().members {
+                    let identity = identity.clone();
+                    let save = move || identity.change(|identity| identity.members = now);
                     match tokio::task::spawn_blocking(save).await {
-                        Ok(Ok(())) => identity.members = now,
+                        Ok(Ok(())) => {}
                         Ok(Err(error)) => {
                             tracing::warn!(%error, "could not remember the managers");
                         }

@@ -25,6 +25,9 @@ pub enum Token {
         /// How many machines it admits
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
+        /// What it is for
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        description: String,
     },
     /// Show the tokens that still work
     List,
@@ -53,12 +56,18 @@ impl From<TokenRole> for Role {
 pub async fn run(to: &Connection, token: Token) -> Result<()> {
     let client = to.client()?;
     match token {
-        Token::Create { role, ttl, uses } => {
+        Token::Create {
+            role,
+            ttl,
+            uses,
+            description,
+        } => {
             let created = client
                 .create_token(CreateTokenRequest {
                     role: Role::from(role).into(),
                     ttl_seconds: ttl.0.as_secs().max(1),
                     uses,
+                    description,
                 })
                 .await?;
             writeln!(io::stdout(), "{}", created.token)?;
@@ -83,20 +92,15 @@ pub async fn run(to: &Connection, token: Token) -> Result<()> {
         }
         Token::List => {
             let now = output::now();
-            let mut table = Table::new(vec!["ID", "ROLE", "EXPIRES", "USES LEFT"]);
+            let mut table = Table::new(vec!["ID", "ROLE", "EXPIRES", "USES LEFT", "DESCRIPTION"]);
             for info in client.tokens().await? {
-                let left = info
-                    .expires
-                    .map_or(0, |time| time.seconds.saturating_sub(now));
                 let role = barge_client::identity::role_word(info.role()).to_owned();
                 table.push(vec![
                     info.id,
                     role,
-                    match left {
-                        ..0 => "expired".to_owned(),
-                        left => format!("in {}", duration::human(left)),
-                    },
+                    output::until(info.expires.unwrap_or_default(), now),
                     info.uses_left.to_string(),
+                    info.description,
                 ]);
             }
             table.show()?;

@@ -40,6 +40,9 @@ pub struct Cluster {
     pub mirror: Option<String>,
     /// Whether that registry is ours.
     pub registry: bool,
+    /// Of the certificates, when it is not the usual one.
+    #[serde(default)]
+    pub certificate_lifetime_seconds: Option<u64>,
     /// Shared folders that were not there before.
     pub came: Vec<PathBuf>,
     #[serde(default)]
@@ -134,6 +137,7 @@ impl Cluster {
             agents,
             mirror: None,
             registry: false,
+            certificate_lifetime_seconds: None,
             came,
             processes,
         }

@@ -44,7 +44,11 @@ impl Starter<'_> {
                 self.manager(number, &[])?;
             }
         }
-        let admin = manager_dir(&self.folder.dir, 1).join("admin.toml");
+        // The one in use has been renewed since, perhaps.
+        let admin = match self.admin() {
+            used if used.exists() => used,
+            _ => manager_dir(&self.folder.dir, 1).join("admin.toml"),
+        };
         self.until("manager-1", "lead", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
             let members = client.members().await.map_err(|error| error.to_string())?;
@@ -200,6 +204,9 @@ impl Starter<'_> {
         command
             .args(["--advertise", &address, "--listen", &address])
             .args(flags);
+        if let Some(seconds) = self.cluster.certificate_lifetime_seconds {
+            command.args(["--certificate-lifetime", &format!("{seconds}s")]);
+        }
         self.spawn(&format!("manager-{number}"), command)
     }
 
@@ -245,6 +252,7 @@ impl Starter<'_> {
             role: role.into(),
             ttl_seconds: TOKEN_SECONDS,
             uses,
+            description: "dev up".to_owned(),
         };
         let token = client(&self.admin())?
             .create_token(request)

@@ -43,6 +43,14 @@ pub fn age(time: Option<&Time>, now: i64) -> String {
     }
 }
 
+/// How long until something ends: "in 3d", or "expired".
+pub fn until(time: Time, now: i64) -> String {
+    match time.seconds.saturating_sub(now) {
+        ..0 => "expired".to_owned(),
+        left => format!("in {}", duration::human(left)),
+    }
+}
+
 pub fn age_of(metadata: &ObjectMeta, now: i64) -> String {
     age(metadata.creation_timestamp.as_ref(), now)
 }

@@ -2,9 +2,18 @@
 
 use std::{str::FromStr, time::Duration};
 
-/// A duration of the command line: "90s", "2m", "1h30m".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A duration of the command line or of a configuration file: "90s", "2m", "1h30m", "365d".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct Span(pub Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
 
 impl FromStr for Span {
     type Err = String;
@@ -38,6 +47,7 @@ impl FromStr for Span {
 }
 
 /// An age as kubectl prints it: exact while it is short, then rounder.
+#[must_use]
 pub fn human(seconds: i64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let two = |big: i64, unit: char, small: i64, small_unit: char| match small {

@@ -1,0 +1,125 @@
+//! `barge config get-contexts|current-context|use-context|rename-context|delete-context|import`
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use barge_client::{config, files};
+use clap::Subcommand;
+
+use crate::{args::Connection, output::Table};
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Show the contexts of the configuration; the current one is marked
+    GetContexts,
+    /// Show the name of the current context
+    CurrentContext,
+    /// Use another context from now on
+    UseContext {
+        /// Its name
+        name: String,
+    },
+    /// Give a context another name
+    RenameContext {
+        /// The name it has
+        old: String,
+        /// The name it gets
+        new: String,
+    },
+    /// Forget a context; the credential itself stays valid until it is revoked
+    DeleteContext {
+        /// Its name
+        name: String,
+    },
+    /// Add the current context of another file, such as a manager's admin.toml, and use it
+    Import {
+        /// The file
+        file: PathBuf,
+        /// The name it gets; by default the one it has
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+pub fn run(to: &Connection, command: Config) -> Result<()> {
+    let path = to.path()?;
+    let load = || config::Config::load(&path);
+    let done = match command {
+        Config::GetContexts => return show(&load()?),
+        Config::CurrentContext => load()?.current,
+        Config::UseContext { name } => {
+            let mut config = load()?;
+            config.context(Some(&name))?;
+            config.current.clone_from(&name);
+            config.save(&path)?;
+            format!("context {name} is in use")
+        }
+        Config::RenameContext { old, new } => {
+            let mut config = load()?;
+            config.rename(&old, &new)?;
+            config.save(&path)?;
+            format!("context {old} is {new} now")
+        }
+        Config::DeleteContext { name } => {
+            let mut config = load()?;
+            config.context(Some(&name))?;
+            if config.current == name {
+                bail!("context {name} is in use: use another one first (barge config use-context)");
+            }
+            config.contexts.retain(|context| context.name != name);
+            config.save(&path)?;
+            format!("context {name} deleted")
+        }
+        Config::Import { file, name } => import(&path, &file, name)?,
+    };
+    writeln!(io::stdout(), "{done}")?;
+    Ok(())
+}
+
+fn import(path: &Path, file: &Path, name: Option<String>) -> Result<String> {
+    let mut added = config::Config::load(file)?.context(None)?.clone();
+    if let Some(name) = name {
+        added.name = name;
+    }
+    let name = added.name.clone();
+    let config = match path.exists() {
+        true => {
+            let mut config = config::Config::load(path)?;
+            config.add(added)?;
+            config
+        }
+        false => {
+            let folder = path.parent().context("the configuration has no folder")?;
+            files::create_private_dir(folder)
+                .with_context(|| format!("make {}", folder.display()))?;
+            config::Config::of(added)
+        }
+    };
+    config.save(path)?;
+    Ok(format!(
+        "context {name} added to {} and in use",
+        path.display()
+    ))
+}
+
+fn show(config: &config::Config) -> Result<()> {
+    let mut table = Table::new(vec!["CURRENT", "NAME", "CLUSTER", "CREDENTIAL", "MANAGERS"]);
+    for context in &config.contexts {
+        let current = if context.name == config.current {
+            "*"
+        } else {
+            ""
+        };
+        table.push(vec![
+            current.to_owned(),
+            context.name.clone(),
+            context.cluster_id.clone(),
+            context.describe().to_owned(),
+            context.managers.join(","),
+        ]);
+    }
+    Ok(table.show()?)
+}

@@ -1,0 +1,93 @@
+//! Signing certificates: with the root's key, which lies sealed in the state and is opened for as long as it takes.
+
+use std::time::{Duration, SystemTime};
+
+use barge_client::{
+    identity::Identity,
+    renew::{RenewError, Request},
+};
+use barge_proto::v1::RenewResponse;
+
+use crate::{
+    error::ApiError,
+    pki::{Authority, Purpose, RequestedKey, SealingKey, Subject},
+    store::Store,
+};
+
+/// Signs for this manager. Cheap to clone.
+#[derive(Clone)]
+pub struct Issuer {
+    store: Store,
+    sealing_key: SealingKey,
+    lifetime: Duration,
+}
+
+impl Issuer {
+    /// Signs by what `store` and `sealing_key` hold, certificates that live so long.
+    #[must_use]
+    pub fn new(store: Store, sealing_key: SealingKey, lifetime: Duration) -> Self {
+        Self {
+            store,
+            sealing_key,
+            lifetime,
+        }
+    }
+
+    /// The key that a manager gets when it joins.
+    #[must_use]
+    pub fn sealing_key(&self) -> &SealingKey {
+        &self.sealing_key
+    }
+
+    /// A certificate for the holder of `key` that ends with `left`, if that ends, and the roots to trust. Who asks has
+    /// made sure that it is for `subject`.
+    ///
+    /// # Errors
+    /// NO_QUORUM while this manager has no state; INTERNAL when the sealing key does not open the root's key.
+    pub fn issue(
+        &self,
+        subject: &Subject,
+        key: &RequestedKey,
+        left: Option<Duration>,
+    ) -> Result<RenewResponse, ApiError> {
+        let cluster = self
+            .store
+            .read(|state| state.cluster().cloned())
+            .ok_or_else(not_ready)?;
+        let root = cluster.roots.first().ok_or_else(not_ready)?;
+        let ca_key = self
+            .sealing_key
+            .open(Purpose::AuthorityKey, &cluster.sealed_ca_key)?;
+        let certificate = Authority::open(root, &ca_key)?.issue(
+            subject,
+            key,
+            SystemTime::now(),
+            left.map_or(self.lifetime, |left| left.min(self.lifetime)),
+        )?;
+        Ok(RenewResponse {
+            certificate_chain: vec![certificate.to_vec()],
+            roots: cluster.roots.clone(),
+        })
+    }
+
+    /// This manager's own next identity. It needs nobody for that: a manager whose certificate has expired, and whom no
+    /// other would answer, comes back by itself.
+    ///
+    /// # Errors
+    /// As [`Issuer::issue`].
+    pub fn renew(&self, identity: &Identity) -> Result<Identity, RenewError> {
+        let refused = |error: ApiError| RenewError::Refused(error.to_string());
+        let leaf = identity.chain.first().map(|leaf| leaf.as_ref());
+        let subject = Subject::from_certificate(leaf.unwrap_or_default())
+            .map_err(|error| refused(error.into()))?;
+        let request = Request::new()?;
+        let key = RequestedKey::from_csr(&request.csr).map_err(|error| refused(error.into()))?;
+        let response = self.issue(&subject, &key, None).map_err(refused)?;
+        request.complete(identity, response)
+    }
+}
+
+/// What is said until the first entries have arrived.
+pub fn not_ready() -> ApiError {
+    ApiError::NoQuorum("this manager has not caught up yet".to_owned())
+}

@@ -1,0 +1,152 @@
+//! The Credentials service. Certificates are renewed by any manager: what is signed is decided by the certificate that the
+//! caller shows, and that its holder still belongs to the cluster was checked on the way in. Credentials of people and
+//! programs are [`records`] of the state.
+
+use std::sync::Arc;
+
+use barge_proto::v1::{
+    CreateCredentialRequest, CreateCredentialResponse, CredentialRecord, ListCredentialsRequest,
+    ListCredentialsResponse, RenewRequest, RenewResponse, RevokeCredentialRequest,
+    RevokeCredentialResponse, credentials_client::CredentialsClient,
+    credentials_server::Credentials,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    auth::{Caller, Principal},
+    cluster::issue::Issuer,
+    error::ApiError,
+    leader::{Repeat, ToLeader},
+    pki::{RequestedKey, Subject},
+    store::Store,
+};
+
+pub mod records;
+
+/// What the service works with.
+pub struct Parts {
+    /// The state.
+    pub store: Store,
+    /// The way to the leader.
+    pub to_leader: ToLeader,
+    /// Signs certificates.
+    pub issuer: Issuer,
+    /// The cluster's id.
+    pub cluster_id: String,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct CredentialsService(Arc<Parts>);
+
+impl CredentialsService {
+    /// Puts the service together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    fn parts(&self) -> Arc<Parts> {
+        self.0.clone()
+    }
+}
+
+#[tonic::async_trait]
+impl Credentials for CredentialsService {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let (Some(Principal { role, uid }), Some(_)) = (caller.principal, &caller.peer.subject)
+        else {
+            return Err(Status::unauthenticated(
+                "a certificate is renewed with a certificate",
+            ));
+        };
+        let left = self.0.store.read(|state| {
+            state
+                .by_uid::<CredentialRecord>(&uid)
+                .and_then(|credential| records::left(credential))
+        });
+        let key = RequestedKey::from_csr(&request.get_ref().csr).map_err(ApiError::from)?;
+        let subject = Subject {
+            cluster_id: self.0.cluster_id.clone(),
+            role,
+            uid,
+            raft_id: None,
+        };
+        let renewed = self.0.issuer.issue(&subject, &key, left)?;
+        tracing::info!(role = ?role, uid = subject.uid, "renewed a certificate");
+        Ok(Response::new(renewed))
+    }
+
+    async fn create_credential(
+        &self,
+        request: Request<CreateCredentialRequest>,
+    ) -> Result<Response<CreateCredentialResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        caller
+            .concerns
+            .note(|| format!("credential {}", request.get_ref().name));
+        let answer = self
+            .0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                // The second would find the name taken, and the secret lost.
+                Repeat::Unsafe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { records::create(&parts, by, &request).await }
+                },
+                |channel, request| async move {
+                    CredentialsClient::new(channel)
+                        .create_credential(request)
+                        .await
+                },
+            )
+            .await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_credentials(
+        &self,
+        _: Request<ListCredentialsRequest>,
+    ) -> Result<Response<ListCredentialsResponse>, Status> {
+        self.0.store.read_index().await.map_err(ApiError::from)?;
+        Ok(Response::new(ListCredentialsResponse {
+            credentials: records::list(&self.0.store),
+        }))
+    }
+
+    async fn revoke_credential(
+        &self,
+        request: Request<RevokeCredentialRequest>,
+    ) -> Result<Response<RevokeCredentialResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        caller
+            .concerns
+            .note(|| format!("credential {}", request.get_ref().name));
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Unsafe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { records::revoke(&parts, by, &request.name).await }
+                },
+                |channel, request| async move {
+                    CredentialsClient::new(channel)
+                        .revoke_credential(request)
+                        .await
+                        .map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(RevokeCredentialResponse {}))
+    }
+}
