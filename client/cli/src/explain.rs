@@ -61,6 +61,10 @@ fn hint(error: &ClientError) -> Option<&'static str> {
             "the managers answer but cannot write: more than half of them have to run and reach each other; \
              `barge cluster status` shows who does",
         ),
+        ClientError::NotValid(_) => Some(
+            "correct this machine's clock if it is wrong; otherwise another administrator makes a credential (barge credential \
+             create), or root on a manager does (barge-server credential)",
+        ),
         ClientError::Refused(refusal) if error.is_denied() && refusal.reason != "TOKEN" => Some(
             "this credential may not do that: use an admin's (admin.toml in the data folder of the manager that was \
              bootstrapped) with --config or BARGE_CONFIG",
