@@ -111,6 +111,11 @@ pub enum FetchError {
     /// It has an image, but not for this kind of machine.
     #[error("{0} has the image, but not for linux/{arch}", arch = manifest::architecture())]
     Platform(String),
+    /// This machine trusts nobody.
+    #[error(
+        "{0} cannot be asked: this machine has no root certificates; install them (Debian: ca-certificates)"
+    )]
+    NoRoots(String),
     /// It answered something unexpected.
     #[error("{0} answered: {1}")]
     Other(String, String),
@@ -248,7 +253,13 @@ fn classify(url: &str, error: &OciDistributionError) -> FetchError {
         OciDistributionError::ServerError { code, message, .. } => {
             FetchError::Other(url, format!("{code} {}", message.trim()))
         }
-        OciDistributionError::RequestError(error) => FetchError::Unreachable(url, chain(error)),
+        OciDistributionError::RequestError(error) => match chain(error) {
+            // Said while the client is built, before anything is sent.
+            why if error.is_builder() && why.contains("No CA certificates") => {
+                FetchError::NoRoots(url)
+            }
+            why => FetchError::Unreachable(url, why),
+        },
         OciDistributionError::DigestError(error) => FetchError::Digest(url, error.to_string()),
         other => FetchError::Other(url, other.to_string()),
     }
