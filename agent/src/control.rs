@@ -1,10 +1,11 @@
 //! Control on a real machine: containerd, nftables, the clock, signals.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
     net::UdpSocket,
     signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -14,13 +15,18 @@ use crate::{
     config::Config,
     membership::{ClusterManagers, DataFolder, MembershipError},
     node::Sources,
-    runtime::{Options, Registry, RuntimeError, containerd::Containerd},
+    runtime::{Options, Registry, Runtime, RuntimeError, containerd::Containerd},
     services::{nft::Nft, sysctl},
     session::SavedError,
 };
 
 /// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
 const PARALLEL_CREATIONS: usize = 8;
+
+/// How long a node waits at its start for containerd, which starts with it when the machine boots.
+const BOOT: Duration = Duration::from_secs(30);
+/// Between two questions whether containerd is there.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why control does not run.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +55,10 @@ pub enum ControlError {
 pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
-    // Asked before joining: a machine without containerd should not become a node.
-    let version = crate::runtime::Runtime::version(&runtime).await?;
     let known = folder.load()?.map(|identity| identity.members);
+    // Asked before joining: a machine without containerd should not become a node. One that is a node may be booting.
+    let patience = known.as_ref().map_or(Duration::ZERO, |_| BOOT);
+    let version = containerd_version(&runtime, patience).await?;
     if known.is_none() && config.join.is_empty() {
         return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
     }
@@ -102,6 +109,22 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let ended = agent::run(options, stop).await;
     signals.abort();
     Ok(ended?)
+}
+
+/// containerd's version; an error when it does not answer within `patience`.
+async fn containerd_version(
+    runtime: &Containerd,
+    patience: Duration,
+) -> Result<String, RuntimeError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match runtime.version().await {
+            Ok(version) => return Ok(version),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(error) => tracing::info!(%error, "waiting for containerd"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Options> {

@@ -40,12 +40,20 @@ spec:
 
 const SERVE: &str = "exec busybox httpd -f -p 8080 -h /www";
 
-fn kill(pid: u32, signal: &str) {
+/// Ends a process at once, and returns when it is gone: until then a supervisor would see it running.
+fn kill(pid: u32) {
     let status = Command::new("kill")
-        .args([signal, &pid.to_string()])
+        .args(["-9", &pid.to_string()])
         .status()
         .expect("start kill");
-    assert!(status.success(), "kill {signal} {pid}");
+    assert!(status.success(), "kill -9 {pid}");
+    eventually("the process is gone", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        match stat.rsplit_once(") ") {
+            Some((_, state)) if !state.starts_with('Z') => Err(stat),
+            _ => Ok(()),
+        }
+    });
 }
 
 fn status_of(pod: &Value) -> &Value {
@@ -54,7 +62,7 @@ fn status_of(pod: &Value) -> &Value {
 
 /// Ends control at once and starts it again, as its supervisor would.
 fn restart_control(cluster: &Cluster) {
-    kill(cluster.layout().agents[0].pid, "-9");
+    kill(cluster.layout().agents[0].pid);
     cluster.dev_up(1, 1);
 }
 
@@ -90,7 +98,7 @@ fn an_agent_killed_and_restarted_adopts_what_runs() {
         .find(|(task, _)| *task == id)
         .expect("it runs")
         .clone();
-    kill(cluster.layout().agents[0].pid, "-9");
+    kill(cluster.layout().agents[0].pid);
     fs::remove_file(format!("/proc/{pid}/root/tmp/on")).expect("remove the flag in the container");
     eventually("the container ended", || {
         match fs::metadata(format!("/proc/{pid}/root/tmp")) {
