@@ -16,6 +16,10 @@ use clap::Parser;
 use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
+/// Requests allocate hundreds of small pieces on many threads, where this one is a good deal faster than glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is still running when the manager has ended gets this long.
 const LINGER: Duration = Duration::from_secs(1);
 /// The databases get this long to close.

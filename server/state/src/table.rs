@@ -1,16 +1,25 @@
 //! The records of one kind, by uid, by name and by owner.
 //!
-//! The sets hold the records themselves, compared by the key in them: an entry costs one pointer.
+//! The sets hold the records themselves, compared by the key in them: an entry costs one pointer. Most lookups are by
+//! uid, so these are hashed; nothing depends on the order of a hash.
 
 use std::{
     borrow::Borrow,
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
     ops::Bound,
     sync::Arc,
 };
 
 use crate::kind::Kind;
+
+/// For lookups only: what is never iterated has no order that could differ between managers. The hash is a fixed one.
+#[expect(
+    clippy::disallowed_types,
+    reason = "never iterated, and hashed alike everywhere"
+)]
+type Hashed<T> = std::collections::HashSet<T, BuildHasherDefault<DefaultHasher>>;
 
 /// A record that is compared by its uid.
 #[derive(Debug)]
@@ -53,6 +62,13 @@ macro_rules! compare_by {
 }
 compare_by!(ByUid, |record| record.uid());
 compare_by!(ByName, |record| record.meta().name.as_str());
+
+impl<K: Kind> Hash for ByUid<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As its key's, which it is looked up by.
+        self.0.uid().hash(state);
+    }
+}
 
 /// Records by a key that several of them share; each group is ordered by uid.
 #[derive(Debug)]
@@ -114,7 +130,7 @@ impl<K> Default for Index<K> {
 /// The records of one kind.
 #[derive(Debug)]
 pub struct Table<K> {
-    by_uid: BTreeSet<ByUid<K>>,
+    by_uid: Hashed<ByUid<K>>,
     by_name: BTreeMap<String, BTreeSet<ByName<K>>>,
     by_owner: Index<K>,
 }
@@ -169,9 +185,9 @@ impl<K: Kind> Table<K> {
         self.by_name.get(namespace)?.get(name).map(|entry| &entry.0)
     }
 
-    /// All records, by uid.
+    /// All records, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
-        self.by_uid.iter().map(|entry| &entry.0)
+        self.list(None, None)
     }
 
     /// How many records there are.
@@ -218,7 +234,7 @@ impl<K: Kind> Table<K> {
 impl<K> Default for Table<K> {
     fn default() -> Self {
         Table {
-            by_uid: BTreeSet::new(),
+            by_uid: Hashed::default(),
             by_name: BTreeMap::new(),
             by_owner: Index::default(),
         }

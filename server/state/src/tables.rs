@@ -52,7 +52,7 @@ macro_rules! define {
                 self.swap_indexes(before, after);
             }
 
-            /// All records: by kind, then by uid.
+            /// All records: by kind, namespace and name.
             pub fn iter(&self) -> impl Iterator<Item = Stored> + use<'_> {
                 std::iter::empty()
                     $(.chain(self.$table.iter().map(|record| Stored::$variant(record.clone()))))*

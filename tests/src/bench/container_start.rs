@@ -1,16 +1,25 @@
 //! `container-start`: one container after the other.
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
+use barge_client::{Client, ClientOptions, config::Config, v1::Kind};
+use tokio::time::timeout;
 
 use super::{
     bare::Bare,
     report::{Row, milliseconds},
 };
-use crate::{Cluster, eventually};
+use crate::Cluster;
 
 const RUNS: usize = 20;
+/// The precision of a measurement.
+const LOOK: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The manifest of a Deployment whose containers do nothing and end at once when told to.
 #[must_use]
@@ -69,30 +78,35 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     let (_, theirs) = runtime.block_on(bare.start(RUNS, 1))?;
     runtime.block_on(bare.remove(RUNS))?;
 
+    // A connected client, as the peer has one.
+    let client = Config::load(cluster.config())?;
+    let client = Client::from_context(client.context(None)?, ClientOptions::default())?;
     let mut ours = Vec::with_capacity(RUNS);
-    for run in 0..RUNS {
-        let wanted = run + 2;
+    for wanted in 2..RUNS + 2 {
+        let replicas = i32::try_from(wanted)?;
         let start = Instant::now();
-        cluster.barge(&[
-            "scale",
-            "deployment/steps",
-            "--replicas",
-            &wanted.to_string(),
-        ]);
-        eventually("one more container runs", || {
-            let running = running(&agent.containerd_namespace);
-            if running >= wanted {
-                Ok(())
-            } else {
-                Err(format!("{running} of {wanted}"))
-            }
-        });
+        runtime.block_on(async {
+            client
+                .scale(Kind::Deployment, "default", "steps", replicas)
+                .await?;
+            timeout(PATIENCE, runs(&agent.containerd_namespace, wanted))
+                .await
+                .context("wait for one more container")
+        })?;
         ours.push(milliseconds(start.elapsed()));
         cluster.ready_pods("app=steps", wanted);
     }
     Ok(vec![
         Row::least("container-start", "ms", &ours).beside("bare containerd and CNI", &theirs),
     ])
+}
+
+/// Returns when so many containers run.
+async fn runs(namespace: &str, wanted: usize) {
+    let mut look = tokio::time::interval(LOOK);
+    while running(namespace) < wanted {
+        look.tick().await;
+    }
 }
 
 /// Containers whose process has been started: runc's state folder is the cheapest place to see it. A started

@@ -23,9 +23,9 @@ use super::{
     etcd::{self, Etcd},
     report::{Row, median, milliseconds},
 };
-use crate::Managers;
+use crate::Cluster;
 
-const CLIENTS: &[usize] = &[1, 16, 256];
+const CLIENTS: &[usize] = &[1, 16, 256, 1_000];
 const VALUE: usize = 1024;
 /// Clients share connections, as a program's threads do.
 const CONNECTIONS: usize = 8;
@@ -44,10 +44,10 @@ struct Load {
 /// When a write fails.
 pub fn run() -> anyhow::Result<Vec<Row>> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let managers = Managers::up(3);
-    let leader = managers.leader();
-    let barge = runtime
-        .block_on(async { barge_channels(&managers.config(), &managers.address(leader)) })?;
+    // On this machine's own addresses, as etcd is.
+    let cluster = Cluster::up("writes", 3, 0);
+    let leader = leader(&cluster)?;
+    let barge = runtime.block_on(async { barge_channels(cluster.config(), &leader) })?;
     let etcd = Etcd::start()?;
     etcd.wait(&runtime);
     let peers = runtime.block_on(async {
@@ -91,6 +91,18 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         );
     }
     Ok(rows)
+}
+
+/// The leader's address.
+fn leader(cluster: &Cluster) -> anyhow::Result<String> {
+    let members = cluster.barge(&["cluster", "members"]);
+    let managers = cluster.layout().managers;
+    let line = members.lines().find(|line| line.contains("leader"));
+    managers
+        .into_iter()
+        .map(|manager| manager.address)
+        .find(|address| line.is_some_and(|line| line.contains(address.as_str())))
+        .with_context(|| format!("find the leader among\n{members}"))
 }
 
 fn barge_channels(config: &Path, address: &str) -> anyhow::Result<Vec<Channel>> {
