@@ -266,7 +266,7 @@ fn spec(netns: &Path, id: &str) -> serde_json::Value {
         "ociVersion": "1.0.2",
         "process": {
             "user": {"uid": 0, "gid": 0}, "cwd": "/", "noNewPrivileges": true,
-            "args": ["busybox", "httpd", "-f", "-p", "8080", "-h", "/www"],
+            "args": ["serve"],
             "env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"],
         },
         "root": {"path": "rootfs"},
