@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use barge_client::{Client, ClientOptions, config::Config, v1::Kind};
+use barge_client::{Client, ClientOptions, UpdateOptions, config::Config, v1::Kind};
 use tokio::time::timeout;
 
 use super::{
@@ -87,7 +87,13 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         let start = Instant::now();
         runtime.block_on(async {
             client
-                .scale(Kind::Deployment, "default", "steps", replicas)
+                .scale(
+                    Kind::Deployment,
+                    "default",
+                    "steps",
+                    replicas,
+                    &UpdateOptions::default(),
+                )
                 .await?;
             timeout(PATIENCE, runs(&agent.containerd_namespace, wanted))
                 .await
