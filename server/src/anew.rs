@@ -6,7 +6,7 @@
 //! elsewhere since: revisions, Raft ids, join tokens.
 
 use barge_proto::v1::{
-    ClusterRecord, CredentialRecord, ManagerRecord, ObjectMeta, Role, TokenRecord,
+    ClusterRecord, CredentialRecord, ManagerRecord, ManagerRole, ObjectMeta, Role, TokenRecord,
 };
 use barge_state::{Kind, State};
 
@@ -51,7 +51,11 @@ pub fn prepare(
         ..ClusterRecord::clone(&cluster)
     });
     let by = format!("manager/{}", manager.uid());
-    draft.put(manager);
+    // Whatever it was before, now it is the one that votes.
+    draft.put(ManagerRecord {
+        role: ManagerRole::Voter.into(),
+        ..manager
+    });
     if let Some(uid) = admin {
         draft.put(CredentialRecord {
             metadata: Some(ObjectMeta {
@@ -102,7 +106,7 @@ mod tests {
             metadata: meta(&format!("m{id}")),
             raft_id: id,
             address: format!("h{id}:1"),
-            public_key_sha256: Vec::new(),
+            ..ManagerRecord::default()
         }
     }
 

@@ -8,8 +8,8 @@ use barge_client::{
     token::{ca_digest, hex},
 };
 use barge_proto::v1::{
-    ClusterRecord, CredentialRecord, ManagerRecord, Namespace, NamespaceSpec, NamespaceStatus,
-    ObjectMeta, Role, Transaction,
+    ClusterRecord, CredentialRecord, ManagerRecord, ManagerRole, Namespace, NamespaceSpec,
+    NamespaceStatus, ObjectMeta, Role, Transaction,
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -157,6 +157,7 @@ fn transaction(
         raft_id: FIRST_RAFT_ID,
         address: config.advertise.clone(),
         public_key_sha256: public_key_sha256(manager),
+        role: ManagerRole::Voter.into(),
     });
     draft.put(CredentialRecord {
         metadata: meta("admin", &admin.uid),

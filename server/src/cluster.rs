@@ -1,4 +1,5 @@
-//! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), members and their state ([`status`]).
+//! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), who the members are and should be ([`activate`],
+//! [`roles`], [`reconcile`]) and how they are ([`status`]).
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use barge_proto::v1::{
     ActivateRequest, ActivateResponse, BackupRequest, CreateTokenRequest, CreateTokenResponse,
     GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
     ListMembersRequest, ListMembersResponse, ListTokensRequest, ListTokensResponse, ManagerStatus,
-    RevokeTokenRequest, RevokeTokenResponse, Role, cluster_client::ClusterClient,
-    cluster_server::Cluster,
+    RevokeTokenRequest, RevokeTokenResponse, Role, SetManagerRoleRequest, SetManagerRoleResponse,
+    cluster_client::ClusterClient, cluster_server::Cluster,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -29,6 +30,8 @@ pub mod backup;
 pub mod issue;
 pub mod pod_range;
 pub mod previous;
+pub mod reconcile;
+pub mod roles;
 pub mod status;
 pub mod tokens;
 
@@ -147,8 +150,10 @@ impl Cluster for ClusterService {
         _: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersResponse>, Status> {
         // What this manager knows is good enough to find the others.
+        let members = status::members(&self.0.store);
         Ok(Response::new(ListMembersResponse {
-            members: status::members(&self.0.store),
+            warnings: status::warnings_of_members(&members),
+            members,
         }))
     }
 
@@ -160,6 +165,30 @@ impl Cluster for ClusterService {
     ) -> Result<Response<backup::Chunks>, Status> {
         let chunks = backup::send(&self.0, request.into_inner().passphrase).await?;
         Ok(Response::new(chunks))
+    }
+
+    async fn set_manager_role(
+        &self,
+        request: Request<SetManagerRoleRequest>,
+    ) -> Result<Response<SetManagerRoleResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let answer = self
+            .0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { roles::set(&parts, by, &request).await }
+                },
+                |channel, request| async move {
+                    ClusterClient::new(channel).set_manager_role(request).await
+                },
+            )
+            .await?;
+        Ok(Response::new(answer))
     }
 
     async fn create_token(

@@ -19,6 +19,9 @@ pub const NOT_LEADER: &str = "NOT_LEADER";
 /// The reason of [`ApiError::RevisionRequired`].
 pub const REVISION_REQUIRED: &str = "REVISION_REQUIRED";
 
+/// The reason in the details of an error that says that the caller was removed from the cluster.
+pub const REVOKED: &str = "REVOKED";
+
 /// Why a request was not served.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ApiError {
@@ -75,6 +78,9 @@ pub enum ApiError {
     /// A token that does not admit.
     #[error("{0}")]
     Token(String),
+    /// The caller was removed from the cluster.
+    #[error("{0}")]
+    Revoked(String),
     /// The caller may not.
     #[error("{0}")]
     Denied(String),
@@ -138,6 +144,7 @@ impl ApiError {
             Self::NoQuorum(_) => ("NO_QUORUM", Code::Unavailable),
             Self::UnknownOutcome(_) => ("UNKNOWN_OUTCOME", Code::Unknown),
             Self::Token(_) => ("TOKEN", Code::Unauthenticated),
+            Self::Revoked(_) => (REVOKED, Code::Unauthenticated),
             Self::Denied(_) => ("DENIED", Code::PermissionDenied),
             Self::Precondition(_) => ("PRECONDITION", Code::FailedPrecondition),
             Self::NoSuchSession(_) => ("NO_SUCH_SESSION", Code::NotFound),

@@ -98,6 +98,25 @@ impl Folder {
         self.path.join("genesis")
     }
 
+    /// There once this manager was told that it was removed from its cluster.
+    fn removed(&self) -> PathBuf {
+        self.path.join("removed")
+    }
+
+    /// Remembers that this manager was removed from its cluster: its identity is of no use any more.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn mark_removed(&self) -> Result<(), FolderError> {
+        self.write(&self.removed(), b"")
+    }
+
+    /// Whether this manager was removed from its cluster.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed().exists()
+    }
+
     /// The CA's digest by which the cluster was joined or bootstrapped.
     fn origin(&self) -> PathBuf {
         self.path.join("origin")

@@ -2,12 +2,13 @@
 
 use std::{future::Future, time::Duration};
 
+use barge_proto::v1::Role;
 use tokio::time::{Instant, timeout};
 use tonic::{ConnectError, Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 use crate::{
     auth::{Caller, PRINCIPAL_METADATA},
-    error::{ApiError, NOT_LEADER, reason_of},
+    error::{ApiError, NOT_LEADER, REVOKED, reason_of},
     net::Dialer,
     store::Store,
 };
@@ -82,6 +83,10 @@ impl ToLeader {
                 let sent = remote(channel, sent);
                 match timeout(ANSWER, sent).await {
                     Ok(Ok(response)) => return Ok(response.into_inner()),
+                    // Said of this manager, not of who asked it: another one serves them.
+                    Ok(Err(status)) if was_removed(&status) && !is_manager(caller) => {
+                        return Err(ApiError::Stopping.into());
+                    }
                     Ok(Err(status)) => again(status, repeat)?,
                     Err(_) => {
                         return Err(ApiError::UnknownOutcome(format!(
@@ -135,6 +140,15 @@ pub fn on_behalf_of<Q>(caller: &Caller, message: Q) -> Result<Request<Q>, Status
         .map_err(|_| Status::internal("a principal that is no metadata"))?;
     request.metadata_mut().insert(PRINCIPAL_METADATA, value);
     Ok(request)
+}
+
+fn was_removed(status: &Status) -> bool {
+    reason_of(status).as_deref() == Some(REVOKED)
+}
+
+fn is_manager(caller: &Caller) -> bool {
+    let principal = caller.principal.as_ref();
+    principal.is_some_and(|principal| principal.role == Role::Manager)
 }
 
 /// Whether the request may be sent again after this answer.

@@ -53,7 +53,7 @@ fn run(config: Config) -> ExitCode {
     }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, &error),
+        Err(error) => fail(error.exit_code(), &error),
     }
 }
 
@@ -110,7 +110,7 @@ fn log_to_stderr() {
     // openraft tells at INFO what it does step by step; what matters of it is told by us.
     let filter = match std::env::var("BARGE_LOG") {
         Ok(asked) => EnvFilter::builder().parse_lossy(asked),
-        Err(_) => EnvFilter::new("info,openraft=warn"),
+        Err(_) => EnvFilter::new("info,openraft=error"),
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)

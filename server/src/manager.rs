@@ -29,7 +29,7 @@ use crate::{
     join::{self, AdmissionError},
     net::{Credentials, Dialer},
     pki::{PkiError, Subject},
-    serve::{self, Serving},
+    serve::{self, InFlight, Own, Serving},
     storage::Threads,
     store::{OpenError, Options, Store},
 };
@@ -49,6 +49,13 @@ pub enum RunError {
         .0.display()
     )]
     NoCluster(std::path::PathBuf),
+    /// It was removed from its cluster.
+    #[error(
+        "this manager was removed from its cluster, and the data folder {} is of no further use: to join again, empty it and \
+         start with --join and a new token",
+        .0.display()
+    )]
+    Removed(std::path::PathBuf),
     /// The beginning of a cluster.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
@@ -95,8 +102,19 @@ pub enum RunError {
     Failed(Arc<str>),
 }
 
-/// Runs a manager until SIGTERM or SIGINT, and drains it. Its databases are closed when the runtime has been shut down
-/// and the threads have ended.
+impl RunError {
+    /// The exit code of a process that ends with this error: 3 after a removal, when a restart is of no use, otherwise 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Removed(_) => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs a manager until SIGTERM or SIGINT, or until it is removed from its cluster, and drains it. Its databases are closed
+/// when the runtime has been shut down and the threads have ended.
 ///
 /// # Errors
 /// One sentence on why it does not run, or could not go on.
@@ -125,6 +143,13 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         false => AuditLog::off(),
     };
     let stop = CancellationToken::new();
+    let in_flight = InFlight::default();
+    let own = Own {
+        store: store.clone(),
+        dialer: dialer.clone(),
+        identity: identity.clone(),
+        advertise: config.advertise.clone(),
+    };
     let serving = Serving {
         store: store.clone(),
         dialer,
@@ -137,39 +162,54 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         ),
         audit: audit.clone(),
         advertise: config.advertise,
+        in_flight: in_flight.clone(),
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener));
-    tokio::select! {
+    let end = tokio::select! {
         ended = &mut server => return Ok(ended?),
         reason = store.failed() => return Err(RunError::Failed(reason)),
-        () = signals.next() => {}
+        () = own.until_removed() => {
+            folder.mark_removed()?;
+            Err(RunError::Removed(folder.path().to_owned()))
+        }
+        () = signals.next() => Ok(()),
+    };
+    match &end {
+        Ok(()) => tracing::info!("stopping: a second signal ends this at once"),
+        Err(removed) => tracing::error!("{removed}"),
     }
-    tracing::info!("stopping: a second signal ends this at once");
-    let drained = async {
+    let leave = async {
         // Writes go on at the next leader before the streams of this one end.
         if let Err(error) = store.hand_over().await {
             tracing::warn!(%error, "leadership was not handed over");
         }
         stop.cancel();
-        let drained = timeout(DRAIN, server).await;
+        // What is still being answered here may have to hear from Raft what was written elsewhere.
+        in_flight.none().await;
+        // Other managers hold their connections for Raft, and let go of them when it has ended.
         store.shutdown().await;
-        drained
     };
     tokio::select! {
-        drained = drained => match drained {
+        drained = timeout(DRAIN, async { tokio::join!(server, leave).0 }) => match drained {
             Ok(ended) => ended?,
-            Err(_) => tracing::warn!("requests were still open after {} s", DRAIN.as_secs()),
+            Err(_) => {
+                tracing::warn!("requests were still open after {} s", DRAIN.as_secs());
+                store.shutdown().await;
+            }
         },
         () = signals.next() => tracing::warn!("stopped without draining"),
     }
     // Waits for the disk, which is of no use to anybody else any more.
     audit.close();
-    Ok(())
+    end
 }
 
 /// Who this manager is: from its folder, or else from where the flags say.
 async fn identity(folder: &Folder, config: &Config) -> Result<Identity, RunError> {
+    if folder.is_removed() {
+        return Err(RunError::Removed(folder.path().to_owned()));
+    }
     if let Some(identity) = Identity::load(&folder.identity())? {
         if let Origin::Join { token_file, .. } = &config.origin {
             join::check_same_cluster(folder, &identity, token_file)?;

@@ -1,6 +1,7 @@
 //! Consensus between managers: openraft, its network and its thread.
 
 pub mod config;
+pub mod contact;
 pub mod network;
 pub mod runtime;
 pub mod service;
@@ -9,4 +10,5 @@ pub mod types;
 mod wire;
 
 pub use config::Timing;
+pub use contact::Contact;
 pub use network::{Channels, Connect};

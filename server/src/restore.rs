@@ -154,6 +154,7 @@ pub fn restore(flags: &Flags) -> Result<Summary, RestoreError> {
         raft_id,
         address: flags.advertise.clone(),
         public_key_sha256: public_key_sha256(&manager),
+        ..ManagerRecord::default()
     };
     anew::prepare(&mut state, record, Some(&admin.uid))?;
 

@@ -2,10 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use barge_client::{
-    identity::{Identity, KeptIdentity},
-    renew,
-};
+use barge_client::{identity::KeptIdentity, renew};
 use barge_proto::{
     DESCRIPTOR_SET,
     v1::{
@@ -36,8 +33,12 @@ use crate::{
 
 mod activation;
 mod health;
+mod in_flight;
 mod leading;
 mod members;
+
+pub use activation::Own;
+pub use in_flight::InFlight;
 
 /// The largest request of a client.
 const MAX_REQUEST: usize = 4 << 20;
@@ -68,6 +69,8 @@ pub struct Serving {
     pub audit: AuditLog,
     /// Where it is reached.
     pub advertise: String,
+    /// Counts the requests that are being answered.
+    pub in_flight: InFlight,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -86,7 +89,8 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves until `stop`, and then until open requests and streams have ended.
+/// Serves until `stop`, and then until all connections have ended: clients are asked to leave (GOAWAY) and leave with the
+/// answer to their last request, other managers when Raft has ended here.
 ///
 /// # Errors
 /// When it cannot serve at all; what goes wrong on a connection ends that connection.
@@ -111,13 +115,6 @@ pub async fn serve(
         heartbeats,
         stop.clone(),
     ));
-    tokio::spawn(activation::run(
-        serving.store.clone(),
-        serving.dialer.clone(),
-        Identity::clone(&serving.identity.current()),
-        serving.advertise.clone(),
-        stop.clone(),
-    ));
     tokio::spawn(members::keep(
         serving.store.clone(),
         serving.identity.clone(),
@@ -137,7 +134,7 @@ pub async fn serve(
     Ok(())
 }
 
-type AuthorisedRouter = Router<Stack<AuthLayer, NoLayer>>;
+type AuthorisedRouter = Router<Stack<InFlight, Stack<AuthLayer, NoLayer>>>;
 
 fn router(
     serving: &Serving,
@@ -218,6 +215,7 @@ fn router(
         .max_concurrent_streams(MAX_STREAMS)
         .concurrency_limit_per_connection(MAX_REQUESTS)
         .layer(auth)
+        .layer(serving.in_flight.clone())
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

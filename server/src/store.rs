@@ -20,14 +20,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::watch::Hub;
 pub use self::{
     leadership::Leadership,
-    members::MemberError,
+    members::{MemberChange, MemberError, Members},
     open::{OpenError, Options},
     status::{Member, RaftStatus},
     watch::{Lagged, Scope, Watch},
 };
 use crate::{
     raft::{
-        Channels,
+        Channels, Contact,
         runtime::RaftThread,
         service::RaftService,
         types::{Node, NodeId, Raft},
@@ -94,9 +94,11 @@ struct Inner {
     space: tokio_watch::Receiver<Space>,
     /// Why nothing is written although this manager leads.
     refusing: tokio_watch::Receiver<Option<Arc<str>>>,
+    contact: Contact,
     hub: Arc<Hub>,
     failure: Failure,
     leadership: tokio_watch::Receiver<Leadership>,
+    members: tokio_watch::Receiver<Members>,
     /// True while leadership is being handed over: nothing is proposed.
     handing_over: tokio_watch::Sender<bool>,
     reads: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
@@ -177,6 +179,8 @@ impl Store {
             self.0.raft.clone(),
             self.0.state.clone(),
             self.0.space.clone(),
+            self.0.contact.clone(),
+            self.0.stop.clone(),
         )
     }
 

@@ -5,6 +5,7 @@ pub mod container_start;
 pub mod etcd;
 pub mod idle_memory;
 pub mod leader_kill;
+pub mod leader_restart;
 pub mod replicas;
 pub mod report;
 pub mod writes;
@@ -34,6 +35,11 @@ pub const ALL: &[Benchmark] = &[
         name: "leader-kill",
         about: "SIGKILL of the leader to the next acknowledged write, 20 times",
         run: leader_kill::run,
+    },
+    Benchmark {
+        name: "leader-restart",
+        about: "the longest wait of a write while the leader is stopped and started again, 20 times",
+        run: leader_restart::run,
     },
     Benchmark {
         name: "writes",

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod machine;
 pub mod managers;
 pub mod wait;
+pub mod writer;
 
 pub use cluster::Cluster;
 pub use disk::Disk;

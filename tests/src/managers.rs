@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use barge_client::config::Config;
 use tempfile::TempDir;
 
 use crate::{cluster::program, wait::eventually};
@@ -19,6 +20,8 @@ static NETWORKS: AtomicU32 = AtomicU32::new(0);
 pub struct Managers {
     dir: TempDir,
     net: u32,
+    /// The last number of each one's address.
+    hosts: Vec<u8>,
     running: Vec<Option<Child>>,
 }
 
@@ -52,14 +55,36 @@ impl Managers {
         eventually("the first manager answers", || self.try_members());
         let count = self.running.len();
         for index in 1..count {
-            let token = self.token("manager");
-            let file = self.dir.path().join(format!("token-{index}"));
-            fs::write(&file, token).expect("write the token");
-            let (address, file) = (self.address(0), file.display().to_string());
-            let join = ["--join", &address, "--token-file", &file];
+            let join = self.join_flags(index);
+            let join = join.each_ref().map(String::as_str);
             self.start(index, &[&join[..], flags].concat());
         }
         self.wait_for_voters(count);
+    }
+
+    /// Starts a manager that joins with a new token.
+    pub fn join(&mut self, index: usize) {
+        let flags = self.join_flags(index);
+        self.start(index, &flags.each_ref().map(String::as_str));
+    }
+
+    /// The flags of a manager that joins with a new token.
+    #[must_use]
+    pub fn join_flags(&self, index: usize) -> [String; 4] {
+        let token = self.token("manager");
+        let file = self.dir.path().join(format!("token-{index}"));
+        fs::write(&file, token).expect("write the token");
+        let others: Vec<_> = (0..self.hosts.len())
+            .filter(|other| *other != index && self.running[*other].is_some())
+            .map(|other| self.address(other))
+            .collect();
+        let file = file.display().to_string();
+        [
+            "--join".into(),
+            others.join(","),
+            "--token-file".into(),
+            file,
+        ]
     }
 
     /// Machines without managers.
@@ -73,6 +98,7 @@ impl Managers {
         let managers = Self {
             dir,
             net,
+            hosts: (11..).take(count).collect(),
             running: (0..count).map(|_| None).collect(),
         };
         let (bridge, gateway) = (managers.bridge(), format!("{}1/24", managers.prefix()));
@@ -81,7 +107,7 @@ impl Managers {
         run(&["ip", "link", "set", &bridge, "up"]);
         for index in 0..count {
             let (host, netns) = (managers.link(index), managers.netns(index));
-            let address = format!("{}{}/24", managers.prefix(), 11 + index);
+            let address = format!("{}{}/24", managers.prefix(), managers.hosts[index]);
             run(&["ip", "netns", "add", &netns]);
             run(&[
                 "ip", "link", "add", &host, "type", "veth", "peer", "name", "eth0", "netns", &netns,
@@ -116,7 +142,44 @@ impl Managers {
     /// host:port of a manager.
     #[must_use]
     pub fn address(&self, index: usize) -> String {
-        format!("{}{}:7100", self.prefix(), 11 + index)
+        format!("{}{}:7100", self.prefix(), self.hosts[index])
+    }
+
+    /// Gives a machine another address; what runs on it is not told.
+    pub fn move_to_another_address(&mut self, index: usize) {
+        let netns = self.netns(index);
+        let change = |verb: &str, host: u8| {
+            let address = format!("{}{host}/24", self.prefix());
+            run(&["ip", "-n", &netns, "address", verb, &address, "dev", "eth0"]);
+        };
+        change("del", self.hosts[index]);
+        change("add", self.hosts[index] + 100);
+        self.hosts[index] += 100;
+    }
+
+    /// Two machines do not reach each other any more; what reaches both still does.
+    pub fn part(&self, one: usize, other: usize) {
+        self.routes("add", one, other);
+    }
+
+    /// And again they do.
+    pub fn unite(&self, one: usize, other: usize) {
+        self.routes("del", one, other);
+    }
+
+    fn routes(&self, verb: &str, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let to = format!("{}{}/32", self.prefix(), self.hosts[to]);
+            run(&[
+                "ip",
+                "-n",
+                &self.netns(from),
+                "route",
+                verb,
+                "blackhole",
+                &to,
+            ]);
+        }
     }
 
     /// A manager's data folder.
@@ -140,16 +203,20 @@ impl Managers {
     /// A credential that reaches only one manager.
     #[must_use]
     pub fn config_for(&self, index: usize) -> PathBuf {
-        let text = fs::read_to_string(self.config()).expect("read the credential");
-        let text: String = text
-            .lines()
-            .map(|line| match line.trim_start().starts_with("managers") {
-                true => format!("managers = [\"{}\"]\n", self.address(index)),
-                false => format!("{line}\n"),
-            })
-            .collect();
-        let path = self.dir.path().join(format!("admin-{index}.toml"));
-        fs::write(&path, text).expect("write a credential");
+        self.config_of(&[index])
+    }
+
+    /// A credential that names these managers, in this order.
+    #[must_use]
+    pub fn config_of(&self, indexes: &[usize]) -> PathBuf {
+        let mut config = Config::load(&self.config()).expect("read the credential");
+        config.contexts[0].managers = indexes.iter().map(|index| self.address(*index)).collect();
+        let name = indexes.iter().map(|index| format!("-{index}"));
+        let path = self
+            .dir
+            .path()
+            .join(format!("admin{}.toml", name.collect::<String>()));
+        config.save(&path).expect("write a credential");
         path
     }
 
@@ -203,6 +270,22 @@ impl Managers {
         child.wait().expect("wait for a manager").success()
     }
 
+    /// Waits until a manager ends by itself; answers its exit code.
+    pub fn exit_code(&mut self, index: usize) -> Option<i32> {
+        let mut child = self.running[index].take().expect("it runs");
+        let status = eventually("the manager ends", || {
+            let ended = child.try_wait().map_err(|error| error.to_string())?;
+            ended.ok_or_else(|| "it runs".to_owned())
+        });
+        status.code()
+    }
+
+    /// What a manager has said.
+    #[must_use]
+    pub fn log(&self, index: usize) -> String {
+        fs::read_to_string(self.dir.path().join(format!("log-{index}"))).unwrap_or_default()
+    }
+
     /// Takes a manager's cable away.
     pub fn cut(&self, index: usize) {
         run(&["ip", "link", "set", &self.link(index), "down"]);
@@ -213,9 +296,23 @@ impl Managers {
         run(&["ip", "link", "set", &self.link(index), "up"]);
     }
 
-    /// Runs `barge` with the administrator's credential.
+    /// Runs `barge` with the administrator's credential, and the addresses of all managers that run.
     pub fn try_barge(&self, arguments: &[&str]) -> Output {
-        self.try_barge_with(&self.config(), arguments)
+        let running: Vec<_> = (0..self.hosts.len())
+            .filter(|index| self.running[*index].is_some())
+            .collect();
+        self.try_barge_with(&self.config_of(&running), arguments)
+    }
+
+    /// As [`Managers::try_barge`]; answers what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn barge(&self, arguments: &[&str]) -> String {
+        let output = self.try_barge(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "barge {arguments:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs `barge` with another credential.
@@ -234,20 +331,21 @@ impl Managers {
     /// When none is given.
     #[must_use]
     pub fn token(&self, role: &str) -> String {
-        let output = self.try_barge(&["token", "create", "--role", role]);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = self.barge(&["token", "create", "--role", role]);
         text.split_whitespace()
             .find(|word| word.starts_with("barge1-"))
             .expect("a token")
             .to_owned()
     }
 
-    fn try_members(&self) -> Result<String, String> {
+    /// What `barge cluster members` prints.
+    ///
+    /// # Errors
+    /// What it says when it fails.
+    pub fn try_members(&self) -> Result<String, String> {
+        if !self.config().exists() {
+            return Err("there is no cluster yet".to_owned());
+        }
         let output = self.try_barge(&["cluster", "members"]);
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
@@ -267,6 +365,18 @@ impl Managers {
                 Ok(())
             } else {
                 Err(members)
+            }
+        });
+    }
+
+    /// Waits until a manager answers for itself.
+    pub fn wait_until_answers(&self, index: usize) {
+        let config = self.config_for(index);
+        eventually("it answers", || {
+            let output = self.try_barge_with(&config, &["token", "list"]);
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
             }
         });
     }

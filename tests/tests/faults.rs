@@ -4,153 +4,20 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use barge_client::{ApplyOptions, config::Config};
+
+use barge_tests::{
+    Cluster, Disk, Managers, eventually,
+    managers::run,
+    writer::{Writer, client, counter, read_counter, runtime},
 };
-
-use barge_client::{ApplyOptions, Client, ClientOptions, config::Config, v1};
-use barge_proto::manifest;
-use tokio::runtime::Runtime;
-
-use barge_tests::{Cluster, Disk, Managers, eventually, managers::run};
-
-fn client(config: &Path, deadline: Duration) -> Client {
-    let config = Config::load(config).expect("read the credential");
-    let context = config.context(None).expect("a current context");
-    let options = ClientOptions {
-        deadline,
-        ..ClientOptions::default()
-    };
-    // Connections belong to a runtime.
-    let _entered = runtime().enter();
-    Client::from_context(context, options).expect("make a client")
-}
-
-/// One for all tests and threads.
-fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().expect("start a runtime"))
-}
-
-/// A Deployment without pods, of which each write changes one number of the spec.
-fn counter(value: u64) -> v1::Object {
-    let yaml = format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: counter}}
-spec:
-  replicas: 0
-  paused: true
-  minReadySeconds: {value}
-  selector: {{matchLabels: {{app: counter}}}}
-  template:
-    metadata: {{labels: {{app: counter}}}}
-    spec: {{containers: [{{name: main, image: 'my-app:1.0'}}]}}
-"
-    );
-    let mut objects =
-        manifest::parse([manifest::Source::new("counter.yaml", yaml)]).expect("a good manifest");
-    objects.remove(0).object
-}
-
-/// What is there: the number written last, and how often it was changed.
-fn read_counter(client: &Client) -> Result<(u64, u64), String> {
-    let object = runtime()
-        .block_on(client.get(v1::Kind::Deployment, "default", "counter"))
-        .map_err(|error| error.to_string())?;
-    let Some(v1::object::Kind::Deployment(deployment)) = object.kind else {
-        return Err("another kind".into());
-    };
-    let value = deployment
-        .spec
-        .map_or(0, |spec| spec.min_ready_seconds as u64);
-    Ok((
-        value,
-        deployment
-            .metadata
-            .map_or(0, |metadata| metadata.generation as u64),
-    ))
-}
-
-/// Writes 1, 2, 3, … one after the other until it is stopped. The client repeats what was not answered.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    acknowledged: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    fn start(config: &Path) -> Self {
-        let (stop, acknowledged) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let (config, stopped, count) = (config.to_owned(), stop.clone(), acknowledged.clone());
-        let thread = thread::spawn(move || {
-            let client = client(&config, Duration::from_secs(60));
-            for value in 1.. {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let written = runtime()
-                    .block_on(client.apply(vec![counter(value)], &ApplyOptions::default()));
-                written.unwrap_or_else(|error| panic!("write {value}: {error}"));
-                count.store(value, Ordering::SeqCst);
-            }
-        });
-        Self {
-            stop,
-            acknowledged,
-            thread: Some(thread),
-        }
-    }
-
-    fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::SeqCst)
-    }
-
-    /// Waits for so many more acknowledged writes.
-    fn wait_for(&self, more: u64) {
-        let goal = self.acknowledged() + more;
-        eventually("more acknowledged writes", || {
-            assert!(
-                self.thread
-                    .as_ref()
-                    .is_some_and(|thread| !thread.is_finished()),
-                "the writer died"
-            );
-            let now = self.acknowledged();
-            if now >= goal {
-                Ok(())
-            } else {
-                Err(format!("{now} of {goal}"))
-            }
-        });
-    }
-
-    fn stop(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .take()
-            .expect("it was started")
-            .join()
-            .expect("every write was acknowledged");
-        self.acknowledged()
-    }
-}
 
 #[test]
 fn killing_the_leader_loses_no_acknowledged_write_and_applies_none_twice() {
     let mut managers = Managers::up(3);
-    let config = all(&managers, 3);
+    let config = managers.config_of(&[0, 1, 2]);
     let writer = Writer::start(&config);
     writer.wait_for(50);
     for _ in 0..3 {
@@ -173,29 +40,11 @@ fn killing_the_leader_loses_no_acknowledged_write_and_applies_none_twice() {
     }
 }
 
-/// A credential that names all managers.
-fn all(managers: &Managers, count: usize) -> std::path::PathBuf {
-    let addresses: Vec<_> = (0..count)
-        .map(|index| format!("{:?}", managers.address(index)))
-        .collect();
-    let text = fs::read_to_string(managers.config()).expect("read the credential");
-    let text: String = text
-        .lines()
-        .map(|line| match line.trim_start().starts_with("managers") {
-            true => format!("managers = [{}]\n", addresses.join(", ")),
-            false => format!("{line}\n"),
-        })
-        .collect();
-    let path = managers.dir().join("all.toml");
-    fs::write(&path, text).expect("write a credential");
-    path
-}
-
 #[test]
 fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
     let managers = Managers::up(3);
     let leader = managers.leader();
-    let config = all(&managers, 3);
+    let config = managers.config_of(&[0, 1, 2]);
     runtime()
         .block_on(
             client(&config, Duration::from_secs(30))
@@ -238,7 +87,7 @@ fn a_leader_that_was_cut_off_answers_no_reads_and_returns_quietly() {
 #[test]
 fn killing_all_managers_at_once_loses_nothing() {
     let mut managers = Managers::up(3);
-    let writer = Writer::start(&all(&managers, 3));
+    let writer = Writer::start(&managers.config_of(&[0, 1, 2]));
     writer.wait_for(30);
     for index in 0..3 {
         managers.kill(index);
@@ -250,7 +99,7 @@ fn killing_all_managers_at_once_loses_nothing() {
     writer.wait_for(10);
     let acknowledged = writer.stop();
     assert!(acknowledged >= before + 10);
-    let client = client(&all(&managers, 3), Duration::from_secs(60));
+    let client = client(&managers.config_of(&[0, 1, 2]), Duration::from_secs(60));
     assert_eq!(read_counter(&client), Ok((acknowledged, acknowledged)));
 }
 
@@ -276,7 +125,7 @@ fn a_power_cut_under_writes_loses_nothing_that_was_acknowledged() {
         managers.signal(0, "-CONT");
         check_power_cut(copy, managers.dir(), &format!("after-{cut}"), acknowledged);
     }
-    writer.stop();
+    let _ = writer.stop();
     managers.kill(0);
 }
 

@@ -6,8 +6,9 @@ use crate::{
     error::ClientError,
     v1::{
         CreateTokenRequest, CreateTokenResponse, GetManagerStatusRequest, GetStatusRequest,
-        GetStatusResponse, ListMembersRequest, ListTokensRequest, ManagerStatus, Member,
-        RevokeTokenRequest, TokenInfo, cluster_client::ClusterClient,
+        GetStatusResponse, ListMembersRequest, ListMembersResponse, ListTokensRequest, ManagerRole,
+        ManagerStatus, RevokeTokenRequest, SetManagerRoleRequest, SetManagerRoleResponse,
+        TokenInfo, cluster_client::ClusterClient,
     },
 };
 
@@ -39,17 +40,36 @@ impl Client {
         .await
     }
 
-    /// The managers.
+    /// The managers, and what is wrong with who they are.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn members(&self) -> Result<Vec<Member>, ClientError> {
-        let response = self
-            .call(Repeat::Safe, |channel| async move {
-                cluster(channel).list_members(ListMembersRequest {}).await
-            })
-            .await?;
-        Ok(response.members)
+    pub async fn members(&self) -> Result<ListMembersResponse, ClientError> {
+        self.call(Repeat::Safe, |channel| async move {
+            cluster(channel).list_members(ListMembersRequest {}).await
+        })
+        .await
+    }
+
+    /// Says what a manager (its Raft id, uid or address) should be, and waits some seconds for it to be so. Safe to repeat,
+    /// until the answer says that it is done.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn set_manager_role(
+        &self,
+        manager: &str,
+        role: ManagerRole,
+    ) -> Result<SetManagerRoleResponse, ClientError> {
+        let request = SetManagerRoleRequest {
+            manager: manager.to_owned(),
+            role: role.into(),
+        };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).set_manager_role(request).await }
+        })
+        .await
     }
 
     /// Makes a join token. Not repeated once it was sent: each would be another token.

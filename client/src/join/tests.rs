@@ -100,6 +100,12 @@ impl Cluster for Manager {
     ) -> Result<Response<ActivateResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn set_manager_role(
+        &self,
+        _: Request<SetManagerRoleRequest>,
+    ) -> Result<Response<SetManagerRoleResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn get_status(
         &self,
         _: Request<GetStatusRequest>,

@@ -299,7 +299,7 @@ fn revoked(role: Role, uid: &str) -> Status {
     match role {
         // An agent ends for good on this one, where it would try another manager on others.
         Role::Agent => Status::failed_precondition(message),
-        _ => Status::unauthenticated(message),
+        _ => ApiError::Revoked(message).into(),
     }
 }
 

@@ -1,35 +1,41 @@
-//! Making a manager that joined a voter.
+//! A manager says that it serves, and where.
 
-use barge_proto::v1::ManagerRecord;
+use barge_proto::v1::{ManagerRecord, ManagerRole};
 
 use super::Parts;
-use crate::{error::ApiError, raft, transaction::Draft};
+use crate::{error::ApiError, transaction::Draft};
 
-/// Makes the manager with this uid a voter, at this address. Safe to repeat: a voter stays one, and one that moved gets its
-/// new address.
+/// Takes note that the manager with this uid serves Raft at this address: one that has joined is to vote from now on, one that
+/// moved has another address. The leader makes it so. Safe to repeat.
 ///
 /// # Errors
-/// NOT_FOUND when it did not join or was removed; NOT_LEADER and NO_QUORUM as for every change.
+/// REVOKED when it was removed, PRECONDITION while it is being removed; NOT_LEADER and NO_QUORUM as for every change.
 pub async fn activate(parts: &Parts, uid: &str, address: &str) -> Result<(), ApiError> {
     parts.store.read_index().await?;
     let record = parts
         .store
         .read(|state| state.by_uid::<ManagerRecord>(uid).cloned())
-        .ok_or_else(|| ApiError::NotFound(format!("manager {uid} was removed")))?;
-    if record.address != address {
-        let mut moved = ManagerRecord::clone(&record);
-        moved.address = address.to_owned();
-        let mut draft = Draft::new();
-        draft.unchanged(&*record);
-        draft.put(moved);
-        let transaction = draft.build(format!("manager/{uid}"), None);
-        ApiError::check(parts.store.propose(transaction).await?)?;
-    }
-    let node = raft::types::Node {
-        address: address.to_owned(),
-        uid: uid.to_owned(),
+        .ok_or_else(|| ApiError::Revoked(format!("manager {uid} was removed")))?;
+    let role = match record.role() {
+        ManagerRole::Removed => {
+            return Err(ApiError::Precondition(format!(
+                "manager {uid} is being removed"
+            )));
+        }
+        ManagerRole::Joining | ManagerRole::Unspecified => ManagerRole::Voter,
+        role => role,
     };
-    parts.store.add_member(record.raft_id, node).await?;
-    tracing::info!(uid, raft_id = record.raft_id, address, "a manager votes");
+    if record.address == address && record.role() == role {
+        return Ok(());
+    }
+    let mut serving = ManagerRecord::clone(&record);
+    serving.address = address.to_owned();
+    serving.set_role(role);
+    let mut draft = Draft::new();
+    draft.unchanged(&*record);
+    draft.put(serving);
+    let transaction = draft.build(format!("manager/{uid}"), None);
+    ApiError::check(parts.store.propose(transaction).await?)?;
+    tracing::info!(uid, raft_id = record.raft_id, address, "a manager serves");
     Ok(())
 }

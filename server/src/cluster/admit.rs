@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use barge_proto::v1::{
-    ClusterRecord, JoinRequest, JoinResponse, ManagerRecord, Node, NodeAddress, NodeSpec,
-    NodeStatus, ObjectMeta, Role, TokenRecord, UseToken, change::Change as Body,
+    ClusterRecord, JoinRequest, JoinResponse, ManagerRecord, ManagerRole, Node, NodeAddress,
+    NodeSpec, NodeStatus, ObjectMeta, Role, TokenRecord, UseToken, change::Change as Body,
 };
 use barge_state::{Kind, State};
 use sha2::{Digest, Sha256};
@@ -211,6 +211,7 @@ fn plan_manager(
         raft_id,
         address: request.address.clone(),
         public_key_sha256: key_sha256.to_vec(),
+        role: ManagerRole::Joining.into(),
     });
     false
 }

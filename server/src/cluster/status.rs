@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use barge_client::duration::human;
 use barge_proto::v1::{
-    GetManagerStatusRequest, GetStatusResponse, ManagerRecord, ManagerStatus, Member, MemberStatus,
-    cluster_client::ClusterClient,
+    GetManagerStatusRequest, GetStatusResponse, ManagerRecord, ManagerRole, ManagerStatus, Member,
+    MemberStatus, cluster_client::ClusterClient,
 };
 use barge_state::Kind;
 use futures::{StreamExt, stream::FuturesOrdered};
@@ -16,6 +16,8 @@ use crate::store::Store;
 
 /// How long a manager may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(2);
+const VOTER: &str = "voter";
+const LEAVING: &str = "leaving";
 /// A manager this many entries behind is worth a word.
 const LAG: u64 = 10_000;
 
@@ -24,7 +26,8 @@ const LAG: u64 = 10_000;
 pub fn members(store: &Store) -> Vec<Member> {
     let raft = store.status();
     let leader = raft.leader;
-    let mut members: BTreeMap<u64, Member> = store.read(|state| {
+    let by_id: BTreeMap<u64, bool> = raft.members.iter().map(|m| (m.id, m.voter)).collect();
+    let members: BTreeMap<u64, Member> = store.read(|state| {
         state
             .list::<ManagerRecord>(None)
             .map(|record| {
@@ -32,20 +35,24 @@ pub fn members(store: &Store) -> Vec<Member> {
                     uid: record.uid().to_owned(),
                     raft_id: record.raft_id,
                     address: record.address.clone(),
-                    state: "joining".to_owned(),
+                    state: state_of(record.role(), by_id.get(&record.raft_id)).to_owned(),
                     leader: leader == Some(record.raft_id),
                 };
                 (record.raft_id, member)
             })
             .collect()
     });
-    for known in &raft.members {
-        if let Some(member) = members.get_mut(&known.id) {
-            let word = if known.voter { "voter" } else { "learner" };
-            member.state = word.to_owned();
-        }
-    }
     members.into_values().collect()
+}
+
+/// In a word; `votes` is absent for who is no member of Raft.
+fn state_of(role: ManagerRole, votes: Option<&bool>) -> &'static str {
+    match (role, votes) {
+        (ManagerRole::Removed, _) => LEAVING,
+        (_, Some(true)) => VOTER,
+        (_, Some(false)) => "learner",
+        (_, None) => "joining",
+    }
 }
 
 /// What this manager knows of itself.
@@ -142,16 +149,8 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
             ),
         });
     }
-    match voters.len() {
-        1 => {
-            warnings.push("there is one manager: when it fails, nothing can be changed".to_owned())
-        }
-        n if n % 2 == 0 => warnings.push(format!(
-            "there are {n} voters: {} tolerate as many failures",
-            n - 1
-        )),
-        _ => {}
-    }
+    let known: Vec<_> = members.iter().filter_map(|m| m.member.clone()).collect();
+    warnings.extend(warnings_of_members(&known));
     let last = members
         .iter()
         .filter_map(|m| m.status.as_ref())
@@ -191,7 +190,46 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
 }
 
 fn is_voter(member: &MemberStatus) -> bool {
-    member.member.as_ref().is_some_and(|m| m.state == "voter")
+    member.member.as_ref().is_some_and(|m| m.state == VOTER)
+}
+
+/// What is wrong with who is a member, in words.
+#[must_use]
+pub fn warnings_of_members(members: &[Member]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match members.iter().filter(|m| m.state == VOTER).count() {
+        1 => {
+            warnings.push("there is one voter: when it fails, nothing can be changed".to_owned());
+        }
+        n if n > 0 && n % 2 == 0 => warnings.push(format!(
+            "there are {n} voters: {} tolerate as many failures",
+            n - 1
+        )),
+        _ => {}
+    }
+    let mut by_address = BTreeMap::<&str, Vec<u64>>::new();
+    for member in members {
+        by_address
+            .entry(&member.address)
+            .or_default()
+            .push(member.raft_id);
+        if member.state == LEAVING {
+            warnings.push(format!("{} is being removed", member.address));
+        }
+    }
+    for (address, ids) in by_address {
+        if let [first, rest @ ..] = &ids[..]
+            && !rest.is_empty()
+        {
+            let all: Vec<_> = ids.iter().map(u64::to_string).collect();
+            warnings.push(format!(
+                "managers {} have the address {address}: if the machine of {first} was set up anew, remove it with \
+                 `barge cluster remove {first}`",
+                all.join(" and ")
+            ));
+        }
+    }
+    warnings
 }
 
 #[cfg(test)]
@@ -226,8 +264,24 @@ mod tests {
         assert!(one_down.contains("2 of 3 managers answer: no further one may fail"));
         let two_down = say(&[voter(1, true), voter(2, false), voter(3, false)]);
         assert!(two_down.contains("nothing can be changed"));
-        assert!(say(&[voter(1, true)]).contains("there is one manager"));
+        assert!(say(&[voter(1, true)]).contains("there is one voter"));
         assert!(say(&[voter(1, true), voter(2, true)]).contains("there are 2 voters"));
+    }
+
+    #[test]
+    fn two_that_share_an_address_are_said() {
+        let one = |raft_id| Member {
+            raft_id,
+            address: "a:1".to_owned(),
+            state: VOTER.to_owned(),
+            ..Member::default()
+        };
+        let warnings = warnings_of_members(&[one(2), one(4), one(5)]);
+        assert!(
+            warnings[0].starts_with("managers 2 and 4 and 5 have the address a:1")
+                && warnings[0].ends_with("`barge cluster remove 2`"),
+            "{warnings:?}"
+        );
     }
 
     #[test]

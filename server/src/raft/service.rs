@@ -14,10 +14,12 @@ use futures::{
 };
 use openraft::ReadPolicy;
 use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{
+    Contact,
     network::MAX_MESSAGE,
     types::{AppendRequest, NodeId, Raft, RaftReadError, ReadError},
     wire,
@@ -31,6 +33,9 @@ pub struct RaftService {
     raft: Raft,
     state: StateStore,
     space: watch::Receiver<Space>,
+    contact: Contact,
+    /// Ends the streams of entries: an idle one would last for as long as the other manager.
+    stop: CancellationToken,
     /// One snapshot is received at a time.
     receiving: Arc<Semaphore>,
 }
@@ -41,12 +46,16 @@ impl RaftService {
         raft: Raft,
         state: StateStore,
         space: watch::Receiver<Space>,
+        contact: Contact,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             id,
             raft,
             state,
             space,
+            contact,
+            stop,
             receiving: Arc::new(Semaphore::new(1)),
         }
     }
@@ -99,7 +108,11 @@ impl RaftApi for RaftService {
             });
         // A bad request ends the stream with its reason, after the answers to those before it.
         let end = stream::once(broken).filter_map(async |broken| broken.ok().map(Err));
-        Ok(Response::new(answers.chain(end).boxed()))
+        let answers = answers.chain(end);
+        let stop = self.stop.clone();
+        Ok(Response::new(
+            answers.take_until(stop.cancelled_owned()).boxed(),
+        ))
     }
 
     async fn vote(&self, request: Request<v1::RaftVoteRequest>) -> Reply<v1::RaftVoteResponse> {
@@ -183,9 +196,10 @@ impl RaftService {
                 let (mut requests, broken) = state?;
                 let request = match requests.message().await {
                     Ok(None) => return None,
-                    Ok(Some(request)) => service
-                        .check(request.to)
-                        .and_then(|()| wire::append_from_proto(request).map_err(malformed)),
+                    Ok(Some(request)) => service.check(request.to).and_then(|()| {
+                        service.contact.heard();
+                        wire::append_from_proto(request).map_err(malformed)
+                    }),
                     Err(status) => Err(status),
                 };
                 match request {

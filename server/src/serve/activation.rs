@@ -1,92 +1,155 @@
-//! Becoming a voter, and saying so when the address changed: asked for until it is so.
+//! This manager's place in the cluster: it says that it serves, and where, until it is what it should be; and asks again when it
+//! hears nothing, for it may have been removed.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use barge_client::{channel::root_cause, identity::Identity};
-use barge_proto::v1::{ActivateRequest, ManagerRecord, cluster_client::ClusterClient};
-use barge_state::Kind;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use barge_proto::v1::{ActivateRequest, ManagerRecord, ManagerRole, cluster_client::ClusterClient};
+use barge_state::{Kind, RecordKind, State};
+use tokio::time::{sleep, timeout};
 
-use crate::{net::Dialer, store::Store};
+use crate::{
+    error::{REVOKED, reason_of},
+    net::Dialer,
+    store::{Scope, Store},
+};
 
-/// For one manager to make this one a voter: it has to catch up first.
-const ANSWER: Duration = Duration::from_secs(65);
-/// Between two tries.
+/// For one manager to take note.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Between two rounds of asking.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A manager that has been on its own for this long asks what has become of it.
+const DOUBT: Duration = Duration::from_secs(2);
 
-/// Asks the managers that are known, until this one votes at its address.
-pub async fn run(
-    store: Store,
-    dialer: Dialer,
-    identity: Identity,
-    advertise: String,
-    stop: CancellationToken,
-) {
-    let work = async {
-        while !is_voter(&store, &identity.uid, &advertise) {
-            for address in addresses(&store, &identity, &advertise) {
-                match activate(&dialer, &address, &advertise).await {
-                    Ok(()) => {
-                        tracing::info!("this manager votes");
-                        return;
+/// Who this manager is, and how it reaches the others.
+pub struct Own {
+    /// Its state.
+    pub store: Store,
+    /// The way to the others.
+    pub dialer: Dialer,
+    /// Its identity.
+    pub identity: Identity,
+    /// Where it serves.
+    pub advertise: String,
+}
+
+impl Own {
+    /// Keeps this manager's place, and returns when it was removed from the cluster.
+    pub async fn until_removed(self) {
+        let mut said = None;
+        loop {
+            self.in_doubt().await;
+            for address in self.others() {
+                match self.ask(&address).await {
+                    Ok(()) => break,
+                    Err(Refusal::Removed) => return,
+                    // Said once: while a majority is away, this goes on for long.
+                    Err(Refusal::Other(error)) if said.as_ref() != Some(&error) => {
+                        tracing::info!(manager = address, error, "this manager has no place yet");
+                        said = Some(error);
                     }
-                    Err(error) => tracing::info!(manager = address, error, "not a voter yet"),
+                    Err(Refusal::Other(_)) => {}
                 }
             }
-            tokio::time::sleep(PAUSE).await;
+            sleep(PAUSE).await;
         }
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
     }
-}
 
-fn is_voter(store: &Store, uid: &str, advertise: &str) -> bool {
-    let votes = store
-        .status()
-        .members
-        .iter()
-        .any(|member| member.uid == uid && member.voter && member.address == advertise);
-    votes
-        && store.read(|state| {
-            state
-                .by_uid::<ManagerRecord>(uid)
-                .is_some_and(|record| record.address == advertise)
+    /// Until there is a reason to ask: this manager is not what it should be, is about to be removed, or is on its own.
+    async fn in_doubt(&self) {
+        let mut members = self.store.members();
+        loop {
+            let revision = self.store.read(State::revision);
+            let Ok(mut records) = self
+                .store
+                .watch(revision, Scope::kinds([RecordKind::Manager]))
+            else {
+                continue;
+            };
+            members.borrow_and_update();
+            let silence = self.store.silence();
+            if !self.is_settled() || silence >= DOUBT {
+                return;
+            }
+            tokio::select! {
+                () = sleep(DOUBT - silence) => {}
+                // Whatever ended, ends this manager too.
+                _ = members.changed() => {}
+                _ = records.next() => {}
+            }
+        }
+    }
+
+    /// Whether this manager is the member that its record says, at its address.
+    fn is_settled(&self) -> bool {
+        let members = self.store.members();
+        let members = members.borrow();
+        self.store.read(|state| {
+            let Some(record) = state.by_uid::<ManagerRecord>(&self.identity.uid) else {
+                return false;
+            };
+            let votes = members.voters.contains(&record.raft_id);
+            let there = members
+                .nodes
+                .get(&record.raft_id)
+                .is_some_and(|node| node.address == self.advertise);
+            record.address == self.advertise
+                && there
+                && match record.role() {
+                    ManagerRole::Voter => votes,
+                    ManagerRole::Learner => !votes,
+                    _ => false,
+                }
         })
-}
-
-/// The leader first, then whoever may know it.
-fn addresses(store: &Store, identity: &Identity, advertise: &str) -> Vec<String> {
-    let leader = store.leadership().borrow().leader.clone();
-    let known = store.read(|state| {
-        state
-            .list::<ManagerRecord>(None)
-            .filter(|record| record.uid() != identity.uid)
-            .map(|record| record.address.clone())
-            .collect::<Vec<_>>()
-    });
-    let mut seen = BTreeSet::new();
-    leader
-        .map(|(_, address)| address)
-        .into_iter()
-        .chain(known)
-        .chain(identity.members.iter().cloned())
-        // A leader whose address changed asks itself, at the address where it is.
-        .chain([advertise.to_owned()])
-        .filter(|address| seen.insert(address.clone()))
-        .collect()
-}
-
-async fn activate(dialer: &Dialer, manager: &str, advertise: &str) -> Result<(), String> {
-    let channel = dialer.channel(manager).map_err(|error| error.to_string())?;
-    let request = ActivateRequest {
-        address: advertise.to_owned(),
-    };
-    match timeout(ANSWER, ClusterClient::new(channel).activate(request)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(root_cause(&status)),
-        Err(_) => Err(format!("no answer within {} s", ANSWER.as_secs())),
     }
+
+    /// The leader first, then whoever may know it.
+    fn others(&self) -> Vec<String> {
+        let leader = self.store.leadership().borrow().leader.clone();
+        let known = self.store.read(|state| {
+            state
+                .list::<ManagerRecord>(None)
+                .filter(|record| record.uid() != self.identity.uid)
+                .map(|record| record.address.clone())
+                .collect::<Vec<_>>()
+        });
+        let mut seen = BTreeSet::new();
+        leader
+            .map(|(_, address)| address)
+            .into_iter()
+            .chain(known)
+            .chain(self.identity.members.iter().cloned())
+            // A leader whose address changed asks itself, at the address where it is.
+            .chain([self.advertise.clone()])
+            .filter(|address| seen.insert(address.clone()))
+            .collect()
+    }
+
+    async fn ask(&self, manager: &str) -> Result<(), Refusal> {
+        let channel = self
+            .dialer
+            .channel(manager)
+            .map_err(|error| Refusal::Other(error.to_string()))?;
+        let request = ActivateRequest {
+            address: self.advertise.clone(),
+        };
+        match timeout(ANSWER, ClusterClient::new(channel).activate(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) if reason_of(&status).as_deref() == Some(REVOKED) => {
+                Err(Refusal::Removed)
+            }
+            Ok(Err(status)) => Err(Refusal::Other(root_cause(&status))),
+            Err(_) => Err(Refusal::Other(format!(
+                "no answer within {} s",
+                ANSWER.as_secs()
+            ))),
+        }
+    }
+}
+
+enum Refusal {
+    /// A manager of the cluster knows that this one was removed.
+    Removed,
+    /// No answer, or not the one that was hoped for.
+    Other(String),
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster::reconcile,
     controllers::{self, NodeHeartbeats, stamp::SystemStamps},
     sessions::Heartbeats,
     store::Store,
@@ -47,7 +48,8 @@ pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) 
             now.term,
             RECONNECT.saturating_sub(began.elapsed()),
         );
-        let loops = tokio::spawn(loops);
+        let members = reconcile::run(store.clone(), now.term);
+        let loops = tokio::spawn(async { tokio::join!(loops, members) });
         let ended = tokio::select! {
             lost = lost => lost.is_err(),
             () = stop.cancelled() => true,

@@ -1,8 +1,9 @@
-//! Who leads.
+//! Who leads, and who the members are.
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::watch;
 
+use super::Members;
 use crate::raft::{
     Channels,
     types::{NodeId, Raft},
@@ -26,12 +27,19 @@ pub async fn follow(
     channels: Channels,
     mut handing_over: watch::Receiver<bool>,
     leadership: watch::Sender<Leadership>,
+    members: watch::Sender<Members>,
 ) {
     let mut metrics = raft.server_metrics();
     loop {
         let mut now = {
             let metrics = metrics.borrow_watched();
             channels.learn(metrics.membership_config.nodes());
+            let known = Members::of(&metrics.membership_config);
+            members.send_if_modified(|before| {
+                let changed = *before != known;
+                *before = known;
+                changed
+            });
             let leader = metrics.current_leader.and_then(|id| {
                 let node = metrics.membership_config.get_node(&id)?;
                 Some((id, node.address.clone()))

@@ -1,85 +1,132 @@
-//! Who belongs to the cluster. Only the leader changes that.
+//! Who belongs to the cluster, and how that changes: one step at a time, by the leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     time::Duration,
 };
 
-use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver, errors::ChangeMembershipError};
-use tokio::time::{Instant, timeout, timeout_at};
+use openraft::{
+    ChangeMembers, Instant as _, async_runtime::watch::WatchReceiver, errors::ChangeMembershipError,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{Store, StoreError, propose::not_leader};
-use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, WriteError};
+use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError};
 
-/// How long a change of members may take; a learner has to catch up within it.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// Between two attempts while nothing is seen to happen.
+/// How long a change may take to be committed.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Several heartbeats: who lives has acknowledged one by then.
+const ANSWER: Duration = Duration::from_millis(500);
+/// Between two attempts while the change before this one is not committed.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// One change of the members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Adds a learner, or says where a member is now.
+    Set(NodeId, Node),
+    /// Makes a learner a voter. It counts at once, so it should have caught up.
+    Promote(NodeId),
+    /// Makes a voter a learner.
+    Demote(NodeId),
+    /// Removes a voter or learner, living or dead.
+    Remove(NodeId),
+    /// Completes a change of voters that was interrupted between its two halves.
+    Settle,
+}
 
 /// Why the members were not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
-    /// As with any write. After [`StoreError::Unknown`], and after a deadline, repeat the call: it does what is missing.
+    /// As with any write. After [`StoreError::Unknown`] look at the members, and do what is missing.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The last voter cannot be removed.
-    #[error("manager {0} is the last voter and cannot be removed")]
+    /// Without a voter there is no cluster.
+    #[error("manager {0} is the last voter")]
     LastVoter(NodeId),
     /// Raft does not allow it at the moment.
     #[error("the members cannot be changed: {0}")]
     Refused(String),
 }
 
+/// The members, as of the newest membership in this manager's log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Where each is, by Raft id.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Those whose votes count. While a change is under way, those of before and after.
+    pub voters: BTreeSet<NodeId>,
+    /// Whether a change of voters is under way, or was interrupted.
+    pub changing: bool,
+}
+
+impl Members {
+    pub(super) fn of(membership: &StoredMembership) -> Self {
+        Self {
+            nodes: membership
+                .nodes()
+                .map(|(id, node)| (*id, node.clone()))
+                .collect(),
+            voters: membership.voter_ids().collect(),
+            changing: membership.membership().get_joint_config().len() > 1,
+        }
+    }
+}
+
 impl Store {
-    /// Makes a manager that serves Raft at its address a voter: first it learns, and votes once it has caught up. Safe to
-    /// repeat; a member with another address gets the new one.
-    ///
-    /// # Errors
-    /// When this manager does not lead, or the new one does not catch up in time. It stays a learner then.
-    pub async fn add_member(&self, id: NodeId, node: Node) -> Result<(), MemberError> {
-        let membership = self.membership();
-        if membership.get_node(&id).is_some_and(|known| *known != node) {
-            let nodes = BTreeMap::from([(id, node.clone())]);
-            self.change(ChangeMembers::SetNodes(nodes)).await?;
-        }
-        let is_voter = |membership: &Membership| membership.voter_ids().any(|voter| voter == id);
-        if is_voter(&membership) && membership.get_joint_config().len() == 1 {
-            return Ok(());
-        }
-        if !is_voter(&membership) {
-            let raft = self.0.raft.clone();
-            self.retrying(|| {
-                let (raft, node) = (raft.clone(), node.clone());
-                async move { raft.add_learner(id, node, true).await.map(drop) }
-            })
-            .await?;
-        }
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))
-            .await
+    /// The members, and every change of them.
+    pub fn members(&self) -> watch::Receiver<Members> {
+        self.0.members.clone()
     }
 
-    /// Removes a manager, voter or learner, living or dead. Safe to repeat. A leader that removes itself hands leadership
-    /// over afterwards.
+    /// Changes the members, and waits until that is committed. Safe to repeat.
     ///
     /// # Errors
-    /// When this manager does not lead, or it is about the last voter.
-    pub async fn remove_member(&self, id: NodeId) -> Result<(), MemberError> {
+    /// When this manager does not lead, it is about the last voter, or it is not committed within 10 s.
+    pub async fn change_members(&self, change: MemberChange) -> Result<(), MemberError> {
         let membership = self.membership();
         let voters: BTreeSet<_> = membership.voter_ids().collect();
-        if voters == BTreeSet::from([id]) {
-            return Err(MemberError::LastVoter(id));
+        let is_last = |id: NodeId| voters == BTreeSet::from([id]);
+        let (change, retain) = match change {
+            MemberChange::Demote(id) | MemberChange::Remove(id) if is_last(id) => {
+                return Err(MemberError::LastVoter(id));
+            }
+            MemberChange::Set(id, node) => (ChangeMembers::SetNodes([(id, node)].into()), true),
+            MemberChange::Promote(id) => (ChangeMembers::AddVoterIds([id].into()), true),
+            MemberChange::Demote(id) => (ChangeMembers::RemoveVoters([id].into()), true),
+            MemberChange::Remove(id) if voters.contains(&id) => {
+                (ChangeMembers::RemoveVoters([id].into()), false)
+            }
+            MemberChange::Remove(id) => (ChangeMembers::RemoveNodes([id].into()), true),
+            MemberChange::Settle => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
+        };
+        self.commit(change, retain).await
+    }
+
+    /// The members that answer this leader now: that acknowledge what was sent after the call. Waits until all do, or half a
+    /// second.
+    pub async fn answering(&self) -> BTreeSet<NodeId> {
+        let begun = Instant::now();
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            let (answering, all) = {
+                let metrics = metrics.borrow_watched();
+                let nodes = metrics.membership_config.nodes().map(|(id, _)| *id);
+                let (answering, silent): (BTreeSet<_>, BTreeSet<_>) = nodes.partition(|id| {
+                    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(id));
+                    let at = heard.copied().flatten();
+                    *id == self.0.id || at.is_some_and(|at| at.elapsed() < begun.elapsed())
+                });
+                (answering, silent.is_empty())
+            };
+            let changed = timeout_at(begun + ANSWER, metrics.changed());
+            if all || !matches!(changed.await, Ok(Ok(()))) {
+                return answering;
+            }
         }
-        let gone = BTreeSet::from([id]);
-        if voters.contains(&id) {
-            self.change(ChangeMembers::RemoveVoters(gone.clone()))
-                .await?;
-        }
-        // A removed voter may have become a learner, if the change was interrupted.
-        if self.membership().get_node(&id).is_some() {
-            self.change(ChangeMembers::RemoveNodes(gone)).await?;
-        }
-        Ok(())
     }
 
     fn membership(&self) -> Membership {
@@ -92,25 +139,18 @@ impl Store {
             .clone()
     }
 
-    async fn change(&self, change: ChangeMembers<NodeId, Node>) -> Result<(), MemberError> {
-        let raft = self.0.raft.clone();
-        self.retrying(|| {
-            let (raft, change) = (raft.clone(), change.clone());
-            async move { raft.change_membership(change, false).await.map(drop) }
-        })
-        .await
-    }
-
     /// Repeats what is refused because the change before it has not been committed yet.
-    async fn retrying<F>(&self, change: impl Fn() -> F) -> Result<(), MemberError>
-    where
-        F: Future<Output = Result<(), RaftWriteError>>,
-    {
+    async fn commit(
+        &self,
+        change: ChangeMembers<NodeId, Node>,
+        retain: bool,
+    ) -> Result<(), MemberError> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let mut metrics = self.0.raft.metrics();
-            let error = match timeout_at(deadline, change()).await {
-                Ok(Ok(())) => return Ok(()),
+            let write = self.0.raft.change_membership(change.clone(), retain);
+            let error = match timeout_at(deadline, write).await {
+                Ok(Ok(_)) => return Ok(()),
                 Err(_) | Ok(Err(RaftWriteError::Fatal(_))) => {
                     return Err(StoreError::Unknown.into());
                 }

@@ -6,10 +6,12 @@ use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Inner, Leadership, Store, StoreError, leadership, propose, reads, space, watch::Hub};
+use super::{
+    Inner, Leadership, Members, Store, StoreError, leadership, propose, reads, space, watch::Hub,
+};
 use crate::{
     raft::{
-        Channels, Connect, Timing,
+        Channels, Connect, Contact, Timing,
         config::config,
         runtime::RaftThread,
         snapshots,
@@ -150,11 +152,13 @@ impl Store {
         let stop = CancellationToken::new();
         let handing_over = watch::Sender::new(false);
         let (leadership, followed) = watch::channel(Leadership::default());
+        let (members, known) = watch::channel(Members::default());
         tasks.spawn(leadership::follow(
             raft.clone(),
             channels.clone(),
             handing_over.subscribe(),
             leadership,
+            members,
         ));
         tasks.spawn(watch_over(raft.clone(), failure.clone(), stop.clone()));
         let (reads, requests) = mpsc::channel(reads::QUEUE);
@@ -182,9 +186,11 @@ impl Store {
             state,
             space,
             refusing,
+            contact: Contact::default(),
             hub,
             failure,
             leadership: followed,
+            members: known,
             handing_over,
             reads,
             room: Semaphore::new(propose::ROOM),

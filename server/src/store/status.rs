@@ -1,8 +1,10 @@
 //! How this manager's Raft is doing.
 
-use openraft::async_runtime::watch::WatchReceiver;
+use std::time::Duration;
 
-use super::Store;
+use openraft::{Instant as _, async_runtime::watch::WatchReceiver};
+
+use super::{Members, Store};
 
 /// What a manager knows of its Raft and, if it leads, of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct RaftStatus {
     pub revision: u64,
     /// All members, as of the newest membership in the log.
     pub members: Vec<Member>,
+    /// Whether a change of voters is under way, or was interrupted.
+    pub changing: bool,
 }
 
 /// A member of the cluster.
@@ -43,17 +47,34 @@ pub struct Member {
 }
 
 impl Store {
+    /// How long this manager has been on its own: since it heard from a leader, or as the leader from a majority.
+    pub fn silence(&self) -> Duration {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if !metrics.state.is_leader() {
+            return self.0.contact.silence();
+        }
+        let mut others = metrics.membership_config.voter_ids();
+        match (metrics.last_quorum_acked, others.any(|id| id != self.0.id)) {
+            (Some(at), true) => at.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// How this manager's Raft is doing.
     pub fn status(&self) -> RaftStatus {
         let progress = *self.0.state.progress().borrow();
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let index = |id: &Option<crate::raft::types::LogId>| id.as_ref().map_or(0, |id| id.index);
-        let membership = &metrics.membership_config;
-        let voters: Vec<_> = membership.voter_ids().collect();
+        let Members {
+            nodes,
+            voters,
+            changing,
+        } = Members::of(&metrics.membership_config);
         let last = metrics.last_log_index.unwrap_or(0);
-        let members = membership
-            .nodes()
+        let members = nodes
+            .iter()
             .map(|(id, node)| Member {
                 id: *id,
                 address: node.address.clone(),
@@ -78,6 +99,7 @@ impl Store {
             purged_index: index(&metrics.purged),
             revision: progress.revision,
             members,
+            changing,
         }
     }
 }

@@ -17,7 +17,7 @@ use barge_proto::v1::{
 use barge_server::{
     raft::{Connect, types::Node},
     storage::{Points, Process, StorageError},
-    store::{OpenError, Options, Store, StoreError},
+    store::{MemberChange, OpenError, Options, Store, StoreError},
 };
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -221,13 +221,7 @@ impl Cluster {
         }
         self.store(1).bootstrap().await.unwrap();
         for id in &ids[1..] {
-            let node = Node {
-                address: self.address(*id),
-                uid: format!("uid-{id}"),
-            };
-            soon("a member is added", self.store(1).add_member(*id, node))
-                .await
-                .unwrap();
+            self.join(1, *id).await;
         }
         for manager in self.managers.values() {
             eventually("everybody knows the voters", async || {
@@ -237,6 +231,32 @@ impl Cluster {
             .await;
         }
         self
+    }
+
+    /// Makes a manager that runs a voter.
+    pub async fn join(&self, leader: u64, id: u64) {
+        let store = self.store(leader);
+        let change = async |change| {
+            let changed = soon("a member is changed", store.change_members(change)).await;
+            changed.unwrap();
+        };
+        change(MemberChange::Set(id, self.node(id))).await;
+        eventually("it has caught up", async || {
+            let members = store.status().members;
+            members
+                .iter()
+                .any(|member| member.id == id && member.lag == Some(0))
+                .then_some(())
+        })
+        .await;
+        change(MemberChange::Promote(id)).await;
+    }
+
+    pub fn node(&self, id: u64) -> Node {
+        Node {
+            address: self.address(id),
+            uid: format!("uid-{id}"),
+        }
     }
 
     pub fn address(&self, id: u64) -> String {

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use barge_server::{
-    raft::types::Node,
-    store::{MemberError, StoreError},
-};
+use barge_server::store::{MemberChange, MemberError, Store, StoreError};
 
 use crate::harness::{Cluster, create, eventually, has, soon};
 
@@ -102,14 +99,8 @@ async fn members_come_and_go() {
     }
     cluster.store(1).bootstrap().await.unwrap();
     cluster.store(1).propose(create("first")).await.unwrap();
-    let node = |cluster: &Cluster, id| Node {
-        address: cluster.address(id),
-        uid: format!("uid-{id}"),
-    };
     for id in [2, 3, 4, 3] {
-        let leader = cluster.store(1);
-        let added = leader.add_member(id, node(&cluster, id));
-        soon("a member is added", added).await.unwrap();
+        cluster.join(1, id).await;
     }
     let voters = |cluster: &Cluster| {
         let members = cluster.store(2).status().members;
@@ -129,21 +120,36 @@ async fn members_come_and_go() {
     assert!(has(&cluster.store(4), "first"));
 
     let leader = cluster.leader().await;
-    let error = cluster
-        .store(cluster.follower().await)
-        .remove_member(4)
+    let remove = |store: Store, id| async move {
+        let removed = store.change_members(MemberChange::Remove(id));
+        soon("a member is removed", removed).await
+    };
+    let error = remove(cluster.store(cluster.follower().await), 4)
         .await
         .unwrap_err();
     assert!(
         matches!(error, MemberError::Store(StoreError::NotLeader { .. })),
         "{error}"
     );
-    cluster.store(leader).remove_member(4).await.unwrap();
-    cluster.store(leader).remove_member(4).await.unwrap();
+    remove(cluster.store(leader), 4).await.unwrap();
+    remove(cluster.store(leader), 4).await.unwrap();
     cluster.kill(4).await;
 
+    // A voter that does not vote any more still has everything.
+    let demoted = cluster.follower().await;
+    let demote = cluster.store(leader);
+    let demote = demote.change_members(MemberChange::Demote(demoted));
+    soon("a member is demoted", demote).await.unwrap();
+    cluster.write("two vote").await;
+    let store = cluster.store(demoted);
+    soon("a read", store.read_index()).await.unwrap();
+    assert!(has(&store, "two vote"));
+    assert_eq!(voters(&cluster).len(), 2);
+    cluster.join(leader, demoted).await;
+    drop(store);
+
     // The leader removes itself, and somebody else goes on.
-    cluster.store(1).remove_member(1).await.unwrap();
+    remove(cluster.store(1), 1).await.unwrap();
     cluster.kill(1).await;
     cluster.write("without the first").await;
     eventually("two voters", async || {
@@ -152,13 +158,8 @@ async fn members_come_and_go() {
     .await;
 
     let leader = cluster.leader().await;
-    let other = 5 - leader;
-    cluster.store(leader).remove_member(other).await.unwrap();
-    let error = cluster
-        .store(leader)
-        .remove_member(leader)
-        .await
-        .unwrap_err();
+    remove(cluster.store(leader), 5 - leader).await.unwrap();
+    let error = remove(cluster.store(leader), leader).await.unwrap_err();
     assert!(matches!(error, MemberError::LastVoter(_)), "{error}");
 }
 
@@ -170,11 +171,8 @@ async fn a_member_comes_back_with_another_address() {
     cluster.move_to_another_address(moved).await;
     cluster.start(moved).await;
     let leader = cluster.store(cluster.leader_without(moved).await);
-    let node = Node {
-        address: cluster.address(moved),
-        uid: format!("uid-{moved}"),
-    };
-    leader.add_member(moved, node).await.unwrap();
+    let change = MemberChange::Set(moved, cluster.node(moved));
+    leader.change_members(change).await.unwrap();
     cluster.write("after the move").await;
     let store = cluster.store(moved);
     soon("a read", store.read_index()).await.unwrap();

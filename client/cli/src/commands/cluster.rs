@@ -1,15 +1,22 @@
-//! `barge cluster status|members|backup`
+//! `barge cluster status|members|promote|demote|remove|backup`
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
 
-use anyhow::Result;
-use barge_client::v1::{GetStatusResponse, Member, MemberStatus};
-use clap::Subcommand;
+use anyhow::{Result, bail};
+use barge_client::{
+    Client,
+    v1::{GetStatusResponse, ManagerRole, Member, MemberStatus},
+};
+use clap::{Args, Subcommand};
 
 use crate::{
-    args::Connection,
+    args::{Connection, Patience},
     duration,
     output::{self, Table},
+    progress::Progress,
 };
 
 mod backup;
@@ -20,8 +27,22 @@ pub enum Cluster {
     Status,
     /// Show the managers
     Members,
+    /// Make a manager a voter: it counts for the majority
+    Promote(Change),
+    /// Make a manager a learner: it serves and has everything, and does not count for the majority
+    Demote(Change),
+    /// Remove a manager, living or dead: it ends, and its certificate is refused from then on
+    Remove(Change),
     /// Write the whole cluster's state into a file, while it runs
     Backup(backup::Backup),
+}
+
+#[derive(Debug, Args)]
+pub struct Change {
+    /// The manager's ID, UID or ADDRESS, as `barge cluster members` shows them
+    manager: String,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
@@ -35,9 +56,9 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
         }
         Cluster::Members => {
             let mut table = Table::new(vec!["ADDRESS", "ID", "STATE", "ROLE", "UID"]);
-            let mut members = to.client()?.members().await?;
-            members.sort_by_key(|member| member.raft_id);
-            for member in members {
+            let mut answer = to.client()?.members().await?;
+            answer.members.sort_by_key(|member| member.raft_id);
+            for member in answer.members {
                 table.push(vec![
                     member.address.clone(),
                     member.raft_id.to_string(),
@@ -46,10 +67,57 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
                     member.uid,
                 ]);
             }
-            Ok(table.show()?)
+            table.show()?;
+            warn(&answer.warnings);
+            Ok(())
         }
+        Cluster::Promote(change) => set_role(&to.client()?, change, ManagerRole::Voter).await,
+        Cluster::Demote(change) => set_role(&to.client()?, change, ManagerRole::Learner).await,
+        Cluster::Remove(change) => set_role(&to.client()?, change, ManagerRole::Removed).await,
         Cluster::Backup(command) => Box::pin(backup::run(to, command)).await,
     }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Asks until the manager is what it should be.
+async fn set_role(client: &Client, change: Change, role: ManagerRole) -> Result<()> {
+    let (begun, limit) = (Instant::now(), change.patience.timeout.0);
+    let mut progress = Progress::new();
+    let answer = loop {
+        let answer = client.set_manager_role(&change.manager, role).await?;
+        if answer.done {
+            break answer;
+        }
+        if begun.elapsed() >= limit {
+            bail!(
+                "not done within {}: {}. The cluster goes on with it; asking again is harmless",
+                duration::human(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)),
+                answer.waiting
+            );
+        }
+        progress.say(&format!("waiting: {}", answer.waiting));
+    };
+    progress.finish(None);
+    let manager = answer.manager.unwrap_or_default();
+    let who = match manager.address.as_str() {
+        "" => format!("manager {}", manager.raft_id),
+        address => format!("manager {} ({address})", manager.raft_id),
+    };
+    println!(
+        "{who} is {}",
+        match role {
+            ManagerRole::Voter => "a voter",
+            ManagerRole::Learner => "a learner",
+            _ => "removed",
+        }
+    );
+    warn(&client.members().await?.warnings);
+    Ok(())
 }
 
 fn role(member: &Member) -> &'static str {

@@ -25,7 +25,7 @@ pub async fn run(dir: &Path) -> Result<()> {
         );
     }
     let client = start::client(&start::admin(dir))?;
-    let members = client.members().await?;
+    let members = client.members().await?.members;
     let leader = members.iter().find(|member| member.leader);
     let address = &leader
         .context("no manager leads at the moment; try again")?
@@ -46,7 +46,7 @@ pub async fn run(dir: &Path) -> Result<()> {
     writeln!(out, "killed {} at {address}, which led", process.name)?;
     while killed.elapsed() < PATIENCE {
         // A manager that still believes in the old leader, or none that answers: ask again.
-        let members = client.members().await.unwrap_or_default();
+        let members = client.members().await.unwrap_or_default().members;
         let next = members
             .iter()
             .find(|member| member.leader && member.address != *address);

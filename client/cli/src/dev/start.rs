@@ -51,8 +51,9 @@ impl Starter<'_> {
         };
         self.until("manager-1", "lead", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
-            let members = client.members().await.map_err(|error| error.to_string())?;
-            members
+            let known = client.members().await.map_err(|error| error.to_string())?;
+            known
+                .members
                 .iter()
                 .any(|member| member.leader)
                 .then_some(())
@@ -79,8 +80,9 @@ impl Starter<'_> {
         let admin = self.admin();
         self.until(&format!("manager-{count}"), "be a voter", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
-            let members = client.members().await.map_err(|error| error.to_string())?;
-            let voters = members
+            let known = client.members().await.map_err(|error| error.to_string())?;
+            let voters = known
+                .members
                 .iter()
                 .filter(|member| member.state == "voter")
                 .count();

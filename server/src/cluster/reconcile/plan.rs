@@ -1,0 +1,95 @@
+//! The next step from the members as they are to the members as they should be.
+
+use std::collections::BTreeSet;
+
+use barge_proto::v1::{ManagerRecord, ManagerRole};
+use barge_state::Kind;
+
+use crate::{
+    raft::types::{Node, NodeId},
+    store::{MemberChange, RaftStatus},
+};
+
+/// A learner that lacks no more entries than this may vote: it has the rest before an operator notices.
+pub const CAUGHT_UP: u64 = 1_000;
+
+/// One step. Taking it again, or from a state in which it was half done, is harmless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Of the members of Raft.
+    Change(MemberChange),
+    /// The leader itself is to leave: another voter takes its place first, and then takes the step.
+    HandOver,
+    /// The record of a manager (by uid) that is no member any more goes.
+    Forget(String),
+    /// A learner is to vote and lacks too much yet.
+    CatchUp,
+}
+
+/// What to do now; nothing when all is as it should be. `own` is the leader; those in `stay` cannot leave at the moment.
+///
+/// Those who come are taken in before those who go are let go, so that replacing a manager never leaves fewer voters than
+/// before. The last voter stays, whatever its record says.
+#[must_use]
+pub fn next(
+    records: &[&ManagerRecord],
+    raft: &RaftStatus,
+    own: NodeId,
+    stay: &BTreeSet<NodeId>,
+) -> Option<Step> {
+    if raft.changing {
+        return Some(Step::Change(MemberChange::Settle));
+    }
+    let member = |id| raft.members.iter().find(|member| member.id == id);
+    let mut catching_up = None;
+    for record in records {
+        let role = record.role();
+        if !matches!(role, ManagerRole::Voter | ManagerRole::Learner) {
+            continue;
+        }
+        let id = record.raft_id;
+        let there = member(id).filter(|m| m.address == record.address && m.uid == record.uid());
+        let Some(there) = there else {
+            let node = Node {
+                address: record.address.clone(),
+                uid: record.uid().to_owned(),
+            };
+            return Some(Step::Change(MemberChange::Set(id, node)));
+        };
+        if role == ManagerRole::Voter && !there.voter {
+            if there.lag.is_some_and(|lag| lag <= CAUGHT_UP) {
+                return Some(Step::Change(MemberChange::Promote(id)));
+            }
+            catching_up = Some(Step::CatchUp);
+        }
+    }
+    let voters = raft.members.iter().filter(|member| member.voter).count();
+    let mut hand_over = None;
+    for member in &raft.members {
+        let role = records
+            .iter()
+            .find(|record| record.raft_id == member.id)
+            .map_or(ManagerRole::Removed, |record| record.role());
+        let change = match role {
+            ManagerRole::Removed => MemberChange::Remove(member.id),
+            ManagerRole::Learner if member.voter => MemberChange::Demote(member.id),
+            _ => continue,
+        };
+        if stay.contains(&member.id) || (member.voter && voters == 1) {
+            continue;
+        }
+        if member.id == own {
+            hand_over = Some(Step::HandOver);
+            continue;
+        }
+        return Some(Step::Change(change));
+    }
+    let gone = records
+        .iter()
+        .find(|record| record.role() == ManagerRole::Removed && member(record.raft_id).is_none())
+        .map(|record| Step::Forget(record.uid().to_owned()));
+    hand_over.or(gone).or(catching_up)
+}
+
+#[cfg(test)]
+mod tests;
