@@ -98,7 +98,7 @@ fn a_hole_in_the_log_is_refused() {
     disk.write(writes).unwrap();
     drop(disk);
     let error = survivor(&store, &owner()).err().unwrap().to_string();
-    assert!(error.contains("T8-N7.50 follows T8-N7.42"), "{error}");
+    assert!(error.contains("T8-N7.50 follows T6-N7.42"), "{error}");
 }
 
 #[test]
