@@ -14,5 +14,5 @@ pub mod writer;
 pub use cluster::Cluster;
 pub use disk::Disk;
 pub use machine::Machine;
-pub use managers::Managers;
+pub use managers::{Managers, said};
 pub use wait::{eventually, eventually_within};

@@ -441,6 +441,16 @@ impl Drop for Managers {
     }
 }
 
+/// All that a program said.
+#[must_use]
+pub fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
 /// Runs a command that has to succeed.
 ///
 /// # Panics

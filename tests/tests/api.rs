@@ -3,9 +3,9 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, process::Output};
+use std::fs;
 
-use barge_tests::{Managers, eventually};
+use barge_tests::{Managers, eventually, said};
 
 const WEB: &str = "apiVersion: apps/v1
 kind: Deployment
@@ -25,14 +25,6 @@ spec:
       - name: web
         image: web:1
 ";
-
-fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
 
 /// Runs `barge`, which has to end with this code, and answers what it said.
 fn barge(managers: &Managers, code: i32, arguments: &[&str]) -> String {

@@ -3,9 +3,9 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Output};
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use barge_tests::{Cluster, Managers, eventually};
+use barge_tests::{Cluster, Managers, eventually, said};
 
 const GOOD: &str = "apiVersion: apps/v1
 kind: Deployment
@@ -25,14 +25,6 @@ spec:
       - name: web
         image: my-app:1.0
 ";
-
-fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
 
 #[test]
 fn manifests_that_are_wrong_are_refused_with_the_field_and_change_nothing() {

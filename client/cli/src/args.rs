@@ -113,6 +113,19 @@ pub struct Patience {
     pub timeout: Span,
 }
 
+/// Where objects are written.
+#[derive(Debug, Clone, Args)]
+pub struct Manifests {
+    /// A manifest, a folder of manifests, or - for standard input
+    #[arg(
+        short = 'f',
+        long = "filename",
+        required = true,
+        value_name = "FILE|DIR|-"
+    )]
+    pub files: Vec<PathBuf>,
+}
+
 /// Changing nothing.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DryRun {

@@ -58,14 +58,8 @@ impl State {
             let message = format!("decided in term {}, applied in term {term}", tx.term);
             return self.refused(refusal(RefusalReason::WrongTerm, message));
         }
-        for precondition in &tx.preconditions {
-            if let Err(refusal) = preconditions::check(self, precondition) {
-                return self.refused(refusal);
-            }
-        }
-        let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
-        match run(&mut work, tx) {
-            Ok(()) => {
+        match self.attempt(tx) {
+            Ok(work) => {
                 let (revision, changes, binds) = work.finish();
                 self.revision = revision;
                 let outcome = Outcome {
@@ -80,39 +74,38 @@ impl State {
                     requests,
                 }
             }
-            Err(refusal) => {
-                work.undo();
-                self.refused(refusal)
-            }
+            Err(refusal) => self.refused(refusal),
         }
     }
 
     /// What [`State::apply`] would answer and change, without a memory of requests and in whatever term. Afterwards the state
     /// is as it was before.
     pub fn rehearse(&mut self, tx: &Transaction) -> Applied {
+        match self.attempt(tx) {
+            Ok(mut work) => Applied {
+                outcome: Outcome {
+                    revision: work.revision(),
+                    binds: std::mem::take(&mut work.binds),
+                    ..Outcome::default()
+                },
+                changes: work.undo(),
+                ..Applied::default()
+            },
+            Err(refusal) => self.refused(refusal),
+        }
+    }
+
+    /// Makes the changes of a transaction; nothing is changed when a rule refuses it.
+    fn attempt(&mut self, tx: &Transaction) -> Result<Work<'_>, Refusal> {
         for precondition in &tx.preconditions {
-            if let Err(refusal) = preconditions::check(self, precondition) {
-                return self.refused(refusal);
-            }
+            preconditions::check(self, precondition)?;
         }
         let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
         match run(&mut work, tx) {
-            Ok(()) => {
-                let (revision, binds) = (work.revision(), work.binds.clone());
-                let changes = work.undo();
-                Applied {
-                    outcome: Outcome {
-                        revision,
-                        binds,
-                        ..Outcome::default()
-                    },
-                    changes,
-                    ..Applied::default()
-                }
-            }
+            Ok(()) => Ok(work),
             Err(refusal) => {
                 work.undo();
-                self.refused(refusal)
+                Err(refusal)
             }
         }
     }

@@ -1,9 +1,6 @@
 //! `barge apply -f FILE|DIR|-`
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use barge_client::{
@@ -15,20 +12,14 @@ use clap::Args;
 use tokio::time::Instant;
 
 use crate::{
-    args::{Connection, DryRun, Manager, Patience, Where},
+    args::{Connection, DryRun, Manager, Manifests, Patience, Where},
     explain, rollout, sources,
 };
 
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// A manifest, a folder of manifests, or - for standard input
-    #[arg(
-        short = 'f',
-        long = "filename",
-        required = true,
-        value_name = "FILE|DIR|-"
-    )]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    manifests: Manifests,
     #[command(flatten)]
     dry: DryRun,
     #[command(flatten)]
@@ -45,7 +36,7 @@ pub struct Apply {
 
 pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
     let deadline = Instant::now() + apply.patience.timeout.0;
-    let located = sources::read(&apply.files)?;
+    let located = sources::read(&apply.manifests.files)?;
     if apply.dry.dry_run == Some(Where::Client) {
         sources::check(&located)?;
         for one in &located {

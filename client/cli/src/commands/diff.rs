@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -13,7 +12,7 @@ use clap::Args;
 
 use super::apply::point_at;
 use crate::{
-    args::{Connection, Manager},
+    args::{Connection, Manager, Manifests},
     diff, explain, sources,
 };
 
@@ -24,14 +23,8 @@ const FAILED: u8 = 2;
 
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// A manifest, a folder of manifests, or - for standard input
-    #[arg(
-        short = 'f',
-        long = "filename",
-        required = true,
-        value_name = "FILE|DIR|-"
-    )]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    manifests: Manifests,
     #[command(flatten)]
     manager: Manager,
     /// As if fields that others set to other values were taken over
@@ -55,7 +48,7 @@ pub async fn run(to: &Connection, diff: Diff) -> ExitCode {
 
 /// Prints the differences; true when there are any.
 async fn show(to: &Connection, diff: Diff) -> Result<bool> {
-    let located = sources::read(&diff.files)?;
+    let located = sources::read(&diff.manifests.files)?;
     let client = to.client()?;
     let options = ApplyOptions {
         field_manager: diff.manager.field_manager,

@@ -1,8 +1,15 @@
 //! Metadata: whose is what.
 
-use barge_proto::v1::ObjectMeta;
+use barge_proto::{
+    kinds,
+    v1::{Object, ObjectMeta, OwnerReference, RecordRef},
+};
+use barge_state::State;
 
-use crate::{api::names, error::ApiError};
+use crate::{
+    api::names,
+    error::{ApiError, Violation},
+};
 
 /// Annotations that the managers keep; an apply without them leaves them alone.
 const OURS: &[&str] = &["deployment.kubernetes.io/", "barge.dev/"];
@@ -23,6 +30,67 @@ pub fn check(new: &ObjectMeta, old: Option<&ObjectMeta>) -> Result<(), ApiError>
     };
     names::check_uid(name, old, &new.uid)?;
     names::check_current(name, old, &new.resource_version)
+}
+
+/// Checks owners that the object did not have yet: what belongs to nothing, or to something in another namespace, would not
+/// go with its owner as is wished.
+///
+/// # Errors
+/// INVALID with every owner that is wrong.
+pub fn check_owners(
+    state: &State,
+    object: &Object,
+    old: Option<&ObjectMeta>,
+) -> Result<(), ApiError> {
+    let known = old
+        .map(|old| old.owner_references.as_slice())
+        .unwrap_or_default();
+    let owners = object.metadata().owner_references.iter().enumerate();
+    let wrong = owners
+        .filter(|(_, owner)| !known.contains(owner))
+        .filter_map(|(index, owner)| {
+            Some(Violation {
+                field: format!("{object}: metadata.ownerReferences[{index}]"),
+                description: wrong_owner(state, object.namespace(), owner)?,
+            })
+        });
+    let wrong: Vec<_> = wrong.collect();
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::Invalid(wrong)),
+    }
+}
+
+/// Why this cannot be an owner of something in a namespace.
+fn wrong_owner(state: &State, namespace: &str, owner: &OwnerReference) -> Option<String> {
+    let OwnerReference {
+        api_version,
+        kind,
+        name,
+        uid,
+        ..
+    } = owner;
+    let info = match kinds::by_type(api_version, kind) {
+        Ok(info) => info,
+        Err(error) => return Some(error.to_string()),
+    };
+    let found = names::record_kind(info.kind).and_then(|kind| {
+        state.find(&RecordRef {
+            kind: kind.number(),
+            uid: uid.clone(),
+            ..RecordRef::default()
+        })
+    });
+    let singular = info.singular;
+    let Some(found) = found.filter(|found| found.meta().name == *name) else {
+        return Some(format!("there is no {singular} {name} with the uid {uid}"));
+    };
+    let place = &found.meta().namespace;
+    (info.namespaced && place != namespace).then(|| {
+        format!(
+            "{singular} {name} is in the namespace {place}: an owner is in the same, or in none"
+        )
+    })
 }
 
 /// Drops the annotations that the managers keep: an applier that read them did not set them.

@@ -31,6 +31,7 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
             "is set by the scheduler; spec.nodeSelector chooses nodes",
         ));
     }
+    meta::check_owners(planning.state, &new.clone().into(), None)?;
     let uid = clock::new_uid();
     let template = template(&wanted, &uid, spec.clone());
     let record = PodRecord {
@@ -38,6 +39,7 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
             name: wanted.name.clone(),
             namespace: wanted.namespace.clone(),
             uid,
+            owner_references: wanted.owner_references.clone(),
             ..ObjectMeta::default()
         }),
         template_uid: template.uid().to_owned(),

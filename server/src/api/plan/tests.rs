@@ -2,8 +2,8 @@
 //! What applying means, by the state.
 
 use barge_proto::v1::{
-    ClusterRecord, Container, DeploymentSpec, LabelSelector, NodeSpec, PodSpec, PodTemplateSpec,
-    ServicePort, ServiceSpec, change::Change as Action,
+    ClusterRecord, Container, DeploymentSpec, LabelSelector, NodeSpec, OwnerReference, PodSpec,
+    PodTemplateSpec, ServicePort, ServiceSpec, change::Change as Action,
 };
 
 use super::*;
@@ -276,6 +276,50 @@ fn all_or_nothing() {
     let error = apply(&mut state, vec![deployment("web", None), other]).unwrap_err();
     assert!(error.to_string().contains("spec.replicas"), "{error}");
     assert_eq!(state.revision(), revision);
+}
+
+#[test]
+fn an_owner_has_to_be_there_and_in_the_same_namespace() {
+    let mut state = state();
+    let team = Namespace {
+        metadata: meta("", "team"),
+        ..Namespace::default()
+    };
+    apply(&mut state, vec![team.into(), deployment("web", Some(0))]).unwrap();
+    let web = state.object(Kind::Deployment, "default", "web").unwrap();
+    let owned = |namespace: &str, uid: &str| {
+        let mut service = service("ClusterIP", &[80]);
+        let meta = service.metadata_mut().unwrap();
+        meta.namespace = namespace.to_owned();
+        meta.owner_references = vec![OwnerReference {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: "web".to_owned(),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        }];
+        service
+    };
+    let gone = one(&mut state, owned("default", "gone")).unwrap_err();
+    assert!(
+        gone.to_string()
+            .contains("no deployment web with the uid gone"),
+        "{gone}"
+    );
+    let apart = one(&mut state, owned("team", web.uid())).unwrap_err();
+    assert!(
+        apart.to_string().contains("in the namespace default"),
+        "{apart}"
+    );
+    let created = one(&mut state, owned("default", web.uid())).unwrap();
+    assert_eq!(created, ApplyOutcome::Created);
+    let mut draft = Draft::new();
+    draft.remove::<Deployment>(web.uid());
+    commit(&mut state, draft);
+    assert!(
+        state.object(Kind::Service, "default", "web").is_none(),
+        "it goes with its owner"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use barge_proto::v1::{
     change,
 };
 use barge_state::{Kind, RecordKind, State};
+use proptest::prelude::*;
 
 use crate::fixtures::*;
 
@@ -144,4 +145,120 @@ fn a_rehearsal_answers_as_if_and_changes_nothing() {
     let applied = state.apply(TERM, &transaction);
     assert_eq!(rehearsed.outcome, applied.outcome);
     assert_eq!(rehearsed.changes, applied.changes);
+}
+
+// Whatever is deleted in whatever way and order: an owner that waits has something to wait for, and all comes to an end.
+
+#[derive(Debug, Clone)]
+enum Step {
+    Delete(usize, DeletionPropagation),
+    /// A node reports that a pod is gone.
+    Gone(usize),
+    /// Another pod.
+    Pod(usize),
+}
+
+const OWNERS: usize = 3;
+const PODS: usize = 12;
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let propagation = prop_oneof![
+        Just(DeletionPropagation::Background),
+        Just(DeletionPropagation::Foreground),
+        Just(DeletionPropagation::Orphan),
+    ];
+    let step = prop_oneof![
+        2 => (0..OWNERS, propagation).prop_map(|(owner, how)| Step::Delete(owner, how)),
+        3 => (0..PODS).prop_map(Step::Gone),
+        1 => (0..PODS).prop_map(Step::Pod),
+    ];
+    proptest::collection::vec(step, 1..30)
+}
+
+/// Three Deployments, each the owner of the next, each with a template and pods of it.
+fn forest() -> State {
+    let mut state = state([put(namespace("default")), put(node("n1"))]);
+    for owner in 0..OWNERS {
+        let mut deployment = deployment(&format!("d{owner}"), 1);
+        if owner > 0 {
+            deployment = blocking(deployment, &format!("d{}", owner - 1));
+        }
+        let template = blocking(
+            revision(&format!("r{owner}"), "1m", "1Mi"),
+            &format!("d{owner}"),
+        );
+        accept(&mut state, [put(deployment), put(template)]);
+    }
+    for pod in 0..PODS {
+        add(&mut state, pod);
+    }
+    state
+}
+
+/// A pod of one of the Deployments, if that is there; every second one runs.
+fn add(state: &mut State, number: usize) {
+    let (uid, owner) = (format!("p{number}"), format!("d{}", number % OWNERS));
+    let lives = state
+        .by_uid::<Deployment>(&owner)
+        .is_some_and(|owner| owner.meta().deletion_timestamp.is_none());
+    if !lives || state.by_uid::<PodRecord>(&uid).is_some() {
+        return;
+    }
+    let made = pod(&uid, &format!("r{}", number % OWNERS));
+    accept(state, [put(blocking(made, &owner))]);
+    if number.is_multiple_of(2) {
+        accept(state, [bind(&uid, "n1")]);
+    }
+}
+
+fn is_sound(state: &State) {
+    crate::indexes::check(state);
+    for deployment in state.list::<Deployment>(None) {
+        let uid = deployment.uid();
+        let waits = !deployment.meta().finalizers.is_empty();
+        let has = state.owned_count::<PodRecord>(uid) + state.owned_count::<Deployment>(uid);
+        assert!(!waits || has > 0, "{uid} waits for nothing");
+        assert_eq!(waits, deployment.meta().deletion_timestamp.is_some());
+    }
+    for pod in state.list::<PodRecord>(None) {
+        assert!(
+            state.template(pod).is_some(),
+            "{} has no template",
+            pod.uid()
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn who_waits_has_something_to_wait_for(steps in steps()) {
+        let mut state = forest();
+        is_sound(&state);
+        for step in steps {
+            let change = match step {
+                Step::Delete(owner, how) => delete(&format!("d{owner}"), how),
+                Step::Gone(pod) => remove(RecordKind::Pod, &format!("p{pod}")),
+                Step::Pod(pod) => {
+                    add(&mut state, pod);
+                    continue;
+                }
+            };
+            let before = copy(&state);
+            let rehearsed = state.rehearse(&tx([change.clone()]));
+            prop_assert!(state == before, "a rehearsal changed something");
+            let applied = accept(&mut state, [change]);
+            prop_assert_eq!(rehearsed.outcome, applied.outcome);
+            prop_assert_eq!(rehearsed.changes, applied.changes);
+            is_sound(&state);
+        }
+        for owner in 0..OWNERS {
+            accept(&mut state, [delete(&format!("d{owner}"), DeletionPropagation::Foreground)]);
+        }
+        for pod in 0..PODS {
+            accept(&mut state, [remove(RecordKind::Pod, &format!("p{pod}"))]);
+            is_sound(&state);
+        }
+        prop_assert_eq!(state.count::<Deployment>(), 0);
+        prop_assert_eq!(state.count::<Revision>(), 0);
+    }
 }
