@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use barge_client::supervisor::Supervisor;
 use tokio::{
     net::UdpSocket,
     signal::unix::{SignalKind, signal},
@@ -72,12 +73,14 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let stopper = stop.clone();
+    let supervisor = Supervisor::from_environment();
+    let (stopper, told) = (stop.clone(), supervisor.clone());
     let signals = tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        told.stopping();
         stopper.cancel();
     });
     let bridge_netfilter = sysctl::prepare(Path::new("/proc/sys"))?;
@@ -106,7 +109,11 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         }),
         parallel_creations: PARALLEL_CREATIONS,
     };
+    // Containers run and are looked after from now on, whether a manager can be reached or not.
+    supervisor.ready("control runs");
+    let alive = tokio::spawn(keep_alive(supervisor));
     let ended = agent::run(options, stop).await;
+    alive.abort();
     signals.abort();
     Ok(ended?)
 }
@@ -124,6 +131,18 @@ async fn containerd_version(
             Err(error) => tracing::info!(%error, "waiting for containerd"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Tells the supervisor that this process lives, as long as tasks are run.
+async fn keep_alive(supervisor: Supervisor) {
+    let Some(period) = supervisor.watchdog() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(period);
+    loop {
+        ticks.tick().await;
+        supervisor.alive();
     }
 }
 

@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use barge_proto::v1::{BackupHeader, Record, RememberedRequest, record};
 use prost::Message;
 
+pub mod place;
 mod reader;
 mod writer;
 

@@ -25,6 +25,14 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// A file without a name of its own that anybody knows, mode 0600, gone when it is dropped.
+///
+/// # Errors
+/// What the file system says.
+pub fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::NamedTempFile::new_in(folder)
+}
+
 /// Makes a folder of mode 0700 where there is none.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 //! * [`token`] and [`join`]: how a machine gets its identity, [`renew`]: how it keeps it;
 //! * [`config`]: how a person keeps theirs (`config.toml`, `admin.toml`);
 //! * [`tls`] and [`channel`]: mutually authenticated connections to managers;
+//! * [`supervisor`]: what a process of the cluster tells systemd;
 //! * [`backup`]: the file that a whole cluster fits into;
 //! * [`Client`]: the API, over whichever manager can serve it.
 
@@ -22,6 +23,7 @@ pub mod files;
 pub mod identity;
 pub mod join;
 pub mod renew;
+pub mod supervisor;
 #[cfg(test)]
 mod test_ca;
 pub mod tls;

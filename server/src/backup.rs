@@ -1,5 +1,7 @@
 //! Taking backups: the pinned state, written as `barge_client::backup` defines.
 
+pub mod schedule;
+
 use std::io::{self, Write};
 
 use barge_client::backup::Writer;

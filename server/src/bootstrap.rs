@@ -151,6 +151,7 @@ fn transaction(
         service_cidr: config.service_cidr.to_string(),
         feature_level: FEATURE_LEVEL,
         next_raft_id: FIRST_RAFT_ID + 1,
+        ..ClusterRecord::default()
     });
     draft.put(ManagerRecord {
         metadata: meta(&manager.uid, &manager.uid),
@@ -189,7 +190,7 @@ pub fn public_key_sha256(identity: &Identity) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Origin;
+    use crate::{config::Origin, logging::LogFormat};
 
     fn config(dir: &std::path::Path) -> Config {
         Config {
@@ -202,6 +203,8 @@ mod tests {
             min_disk_free: None,
             certificate_lifetime: crate::pki::authority::LEAF_LIFE,
             audit: false,
+            log_format: LogFormat::Text,
+            metrics: None,
         }
     }
 

@@ -8,8 +8,9 @@ use barge_proto::v1::{
     ActivateRequest, ActivateResponse, BackupRequest, CreateTokenRequest, CreateTokenResponse,
     GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
     ListMembersRequest, ListMembersResponse, ListTokensRequest, ListTokensResponse, ManagerStatus,
-    RevokeTokenRequest, RevokeTokenResponse, Role, SetManagerRoleRequest, SetManagerRoleResponse,
-    cluster_client::ClusterClient, cluster_server::Cluster,
+    RevokeTokenRequest, RevokeTokenResponse, Role, SetBackupScheduleRequest,
+    SetBackupScheduleResponse, SetLogLevelRequest, SetLogLevelResponse, SetManagerRoleRequest,
+    SetManagerRoleResponse, cluster_client::ClusterClient, cluster_server::Cluster,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -19,6 +20,7 @@ use crate::{
     auth::{Caller, Principal},
     error::ApiError,
     leader::{Repeat, ToLeader},
+    logging::Logging,
     net::Dialer,
     sessions::Sessions,
     store::Store,
@@ -32,6 +34,7 @@ pub mod pod_range;
 pub mod previous;
 pub mod reconcile;
 pub mod roles;
+pub mod schedule;
 pub mod status;
 pub mod tokens;
 
@@ -49,6 +52,8 @@ pub struct Parts {
     pub issuer: Issuer,
     /// The agents that are connected here.
     pub sessions: Sessions,
+    /// What this manager writes.
+    pub logging: Logging,
     /// One backup at a time.
     pub backups: Arc<Semaphore>,
 }
@@ -155,6 +160,52 @@ impl Cluster for ClusterService {
             warnings: status::warnings_of_members(&members),
             members,
         }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<SetLogLevelRequest>,
+    ) -> Result<Response<SetLogLevelResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let filter = request.into_inner().filter;
+        let before = self
+            .0
+            .logging
+            .set(&filter)
+            .map_err(|what| ApiError::invalid("filter", what))?;
+        tracing::info!(
+            filter,
+            before,
+            by = caller.name(),
+            "logs something else now"
+        );
+        Ok(Response::new(SetLogLevelResponse { before }))
+    }
+
+    async fn set_backup_schedule(
+        &self,
+        request: Request<SetBackupScheduleRequest>,
+    ) -> Result<Response<SetBackupScheduleResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { schedule::set(&parts, by, &request).await }
+                },
+                |channel, request| async move {
+                    ClusterClient::new(channel)
+                        .set_backup_schedule(request)
+                        .await
+                        .map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(SetBackupScheduleResponse {}))
     }
 
     type BackupStream = backup::Chunks;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
+    logging::LogFormat,
     mint,
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
 };
@@ -87,6 +88,12 @@ pub struct Flags {
     /// Do not write who changed what to audit.log in the data folder
     #[arg(long)]
     pub no_audit_log: bool,
+    /// Where to answer GET /metrics, plain HTTP for anybody: loopback, or a network of its own [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -114,6 +121,10 @@ pub struct Config {
     pub certificate_lifetime: Duration,
     /// Whether the audit log is written. Default true.
     pub audit: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Where to answer GET /metrics.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -184,6 +195,8 @@ impl Flags {
             min_disk_free: self.min_disk_free.or(file.min_disk_free),
             certificate_lifetime: self.certificate_lifetime.or(file.certificate_lifetime),
             no_audit_log: self.no_audit_log || file.no_audit_log,
+            log_format: self.log_format.or(file.log_format),
+            metrics: self.metrics.or(file.metrics),
             config: None,
         }
     }
@@ -238,6 +251,8 @@ impl Flags {
             min_disk_free: size("min-disk-free", self.min_disk_free.as_deref())?,
             certificate_lifetime: lifetime(self.certificate_lifetime)?,
             audit: !self.no_audit_log,
+            log_format: self.log_format.unwrap_or_default(),
+            metrics: self.metrics,
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
@@ -397,7 +412,7 @@ mod tests {
         let path = dir.path().join("server.toml");
         fs::write(
             &path,
-            "data_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\ncertificate_lifetime = \"30d\"\n",
+            "log_format = \"json\"\ndata_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\ncertificate_lifetime = \"30d\"\n",
         )
         .unwrap();
         let path = path.to_str().unwrap();
@@ -405,6 +420,7 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("/file"));
         assert_eq!(config.advertise, "g:2");
         assert_eq!(config.certificate_lifetime.as_secs(), 30 * 86_400);
+        assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.origin, Origin::Bootstrap);
         let joined = flags(&["--config", path, "--join", "a:1,b:2", "--token-file", "t"]).unwrap();
         assert!(matches!(joined.origin, Origin::Join { managers, .. } if managers.len() == 2));

@@ -1,20 +1,16 @@
 //! barge-server: parse, run until a signal, drain.
 
-use std::{
-    io::{IsTerminal, stderr},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use barge_server::{
     config::{Cli, Command, Config},
+    logging::Logging,
     manager, mint, recover,
     restore::{self, RestoreError},
     storage::Threads,
 };
 use clap::Parser;
 use tokio::runtime;
-use tracing_subscriber::EnvFilter;
 
 /// Requests allocate hundreds of small pieces on many threads, where this one is a good deal faster than glibc's.
 #[global_allocator]
@@ -26,9 +22,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const CLOSE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    log_to_stderr();
-    match command {
+    match Cli::parse().command {
         Command::Run(flags) => match flags.resolve() {
             Ok(config) => run(config),
             Err(error) => fail(2, &error),
@@ -40,12 +34,16 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    let logging = match Logging::start(config.log_format) {
+        Ok(logging) => logging,
+        Err(error) => return fail(1, &error),
+    };
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
     let threads = Threads::default();
-    let ended = runtime.block_on(manager::run(config, threads.clone()));
+    let ended = runtime.block_on(manager::run(config, threads.clone(), logging));
     // What still runs lets go of the databases; they are closed by their threads, before the process takes itself apart.
     runtime.shutdown_timeout(LINGER);
     if !threads.wait(CLOSE) {
@@ -104,19 +102,6 @@ fn recover(flags: &recover::Flags) -> ExitCode {
         }
         Err(error) => fail(1, &error),
     }
-}
-
-fn log_to_stderr() {
-    // openraft tells at INFO what it does step by step; what matters of it is told by us.
-    let filter = match std::env::var("BARGE_LOG") {
-        Ok(asked) => EnvFilter::builder().parse_lossy(asked),
-        Err(_) => EnvFilter::new("info,openraft=error"),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .init();
 }
 
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {

@@ -8,6 +8,7 @@ use std::{
 
 use barge_client::{
     identity::{Identity, IdentityError, KeptIdentity},
+    supervisor::Supervisor,
     tls::TlsError,
 };
 use barge_proto::auth::AuthError;
@@ -27,6 +28,7 @@ use crate::{
     error::ApiError,
     folder::{Folder, FolderError},
     join::{self, AdmissionError},
+    logging::Logging,
     net::{Credentials, Dialer},
     pki::{PkiError, Subject},
     serve::{self, InFlight, Own, Serving},
@@ -118,7 +120,8 @@ impl RunError {
 ///
 /// # Errors
 /// One sentence on why it does not run, or could not go on.
-pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
+pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(), RunError> {
+    let supervisor = Supervisor::from_environment();
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let rules = Rules::load()?;
     let folder = Folder::open(&config.data_dir)?;
@@ -130,12 +133,11 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
     if let Ok(Err(invalid)) = identity.validity().map(|v| v.check(SystemTime::now())) {
         tracing::warn!("this manager's {invalid}; it signs itself another by this clock");
     }
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| RunError::Listen {
-            address: config.listen,
-            source,
-        })?;
+    let listener = bind(config.listen).await?;
+    let metrics = match config.metrics {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let dialer = Dialer::new(credentials.clone());
     let store = open(&folder, &config, &identity, &dialer, threads).await?;
     let audit = match config.audit {
@@ -163,9 +165,14 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         audit: audit.clone(),
         advertise: config.advertise,
         in_flight: in_flight.clone(),
+        data_dir: folder.path().to_owned(),
+        logging,
         stop: stop.clone(),
     };
-    let mut server = Box::pin(serve::serve(serving, rules, listener));
+    let mut server = Box::pin(serve::serve(serving, rules, listener, metrics));
+    // Whoever connects from now on is accepted; that there is a leader is not this process's doing alone.
+    supervisor.ready("serving");
+    tokio::spawn(keep_alive(supervisor.clone(), store.clone(), stop.clone()));
     let end = tokio::select! {
         ended = &mut server => return Ok(ended?),
         reason = store.failed() => return Err(RunError::Failed(reason)),
@@ -179,6 +186,7 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
         Ok(()) => tracing::info!("stopping: a second signal ends this at once"),
         Err(removed) => tracing::error!("{removed}"),
     }
+    supervisor.stopping();
     let leave = async {
         // Writes go on at the next leader before the streams of this one end.
         if let Err(error) = store.hand_over().await {
@@ -203,6 +211,12 @@ pub async fn run(config: Config, threads: Threads) -> Result<(), RunError> {
     // Waits for the disk, which is of no use to anybody else any more.
     audit.close();
     end
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })
 }
 
 /// Who this manager is: from its folder, or else from where the flags say.
@@ -262,6 +276,17 @@ async fn open(
         folder.remove(&folder.genesis())?;
     }
     Ok(store)
+}
+
+/// Tells the supervisor that this process lives, as long as tasks are run and the state can be read.
+async fn keep_alive(supervisor: Supervisor, store: Store, stop: CancellationToken) {
+    let Some(period) = supervisor.watchdog() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(period);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        store.read(|_| supervisor.alive());
+    }
 }
 
 struct Signals {

@@ -11,7 +11,10 @@ use std::{
 };
 
 use barge_client::{
-    backup::{self, BackupError, Summary},
+    backup::{
+        self, BackupError, Summary,
+        place::{self, PlaceError},
+    },
     config::{Config as AdminConfig, ConfigError},
     identity::{Identity, IdentityError},
     token::{ca_digest, hex},
@@ -35,7 +38,7 @@ use crate::{
 /// The flags of `restore`.
 #[derive(Debug, Clone, Args)]
 pub struct Flags {
-    /// The backup, as `barge cluster backup` made it
+    /// The backup, as `barge cluster backup` made it: a file or s3://BUCKET/KEY
     pub file: PathBuf,
     /// Where the new manager will keep everything; a folder without a cluster
     #[arg(long, value_name = "DIR")]
@@ -65,6 +68,9 @@ pub enum RestoreError {
         /// What is wrong.
         source: BackupError,
     },
+    /// Where the backup is kept.
+    #[error("fetch the backup: {0}")]
+    Place(#[from] PlaceError),
     /// It holds something that this version cannot run.
     #[error("{0}")]
     Features(String),
@@ -186,12 +192,23 @@ fn remove(store: &Path) -> io::Result<()> {
     }
 }
 
+fn fetch(place: &str, name: &str) -> Result<File, RestoreError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(PlaceError::from)?;
+    Ok(runtime.block_on(place::fetch(place, name))?)
+}
+
 fn read(path: &Path) -> Result<(State, Summary), RestoreError> {
     let wrong = |source| RestoreError::Backup {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(|error| wrong(error.into()))?;
+    let file = match place::split(&path.to_string_lossy())? {
+        None => File::open(path).map_err(|error| wrong(error.into()))?,
+        Some((place, name)) => fetch(place, name)?,
+    };
     let (mut records, mut requests) = (Vec::new(), Vec::new());
     let summary = backup::read(
         BufReader::new(file),

@@ -1,6 +1,6 @@
 //! Serving: the services behind the authorisation layer, and what runs beside them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use barge_client::{identity::KeptIdentity, renew};
 use barge_proto::{
@@ -20,9 +20,12 @@ use crate::{
     api::ApiService,
     audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
+    backup::schedule::Scheduler,
     cluster::{self, ClusterService, issue::Issuer},
     credentials::{self, CredentialsService},
     leader::ToLeader,
+    logging::Logging,
+    metrics::{self, Metrics, Sources, requests::Requests},
     net::{Credentials, Dialer, Limits, listener},
     sessions::{
         Heartbeats, LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host,
@@ -71,6 +74,10 @@ pub struct Serving {
     pub advertise: String,
     /// Counts the requests that are being answered.
     pub in_flight: InFlight,
+    /// Where its data is; backups are made there before they are put where they are kept.
+    pub data_dir: PathBuf,
+    /// What this manager writes.
+    pub logging: Logging,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -98,6 +105,7 @@ pub async fn serve(
     serving: Serving,
     rules: Rules,
     listener: TcpListener,
+    metrics: Option<TcpListener>,
 ) -> Result<(), ServeError> {
     let heartbeats = Heartbeats::default();
     let stop = serving.stop.clone();
@@ -108,11 +116,28 @@ pub async fn serve(
         Limits::default(),
         stop.clone(),
     );
-    let router = router(&serving, rules, heartbeats.clone())?;
+    let sessions = Sessions::default();
+    let requests = Requests::new(rules.clone());
+    if let Some(listener) = metrics {
+        let metrics = Metrics::new(Sources {
+            store: serving.store.clone(),
+            sessions: sessions.clone(),
+            requests: requests.clone(),
+            identity: serving.identity.clone(),
+        });
+        tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
+        tokio::spawn(metrics::serve(listener, Arc::new(metrics), stop.clone()));
+    }
+    let router = router(&serving, rules, requests, sessions, heartbeats.clone())?;
     tracing::info!(advertise = serving.advertise, "listening on {address}");
     tokio::spawn(leading::run(
         serving.store.clone(),
         heartbeats,
+        Scheduler {
+            store: serving.store.clone(),
+            sealing_key: serving.issuer.sealing_key().clone(),
+            data_dir: serving.data_dir.clone(),
+        },
         stop.clone(),
     ));
     tokio::spawn(members::keep(
@@ -134,11 +159,13 @@ pub async fn serve(
     Ok(())
 }
 
-type AuthorisedRouter = Router<Stack<InFlight, Stack<AuthLayer, NoLayer>>>;
+type AuthorisedRouter = Router<Stack<InFlight, Stack<AuthLayer, Stack<Requests, NoLayer>>>>;
 
 fn router(
     serving: &Serving,
     rules: Rules,
+    requests: Requests,
+    sessions: Sessions,
     heartbeats: Heartbeats,
 ) -> Result<AuthorisedRouter, ServeError> {
     let Serving {
@@ -151,7 +178,7 @@ fn router(
     } = serving;
     let cluster_id = identity.current().cluster_id.clone();
     let to_leader = ToLeader::new(store.clone(), dialer.clone());
-    let (sessions, tunnels) = (Sessions::default(), Tunnels::default());
+    let tunnels = Tunnels::default();
     let relay = Relay::start(
         Leading {
             store: store.clone(),
@@ -185,6 +212,7 @@ fn router(
         identity: identity.clone(),
         issuer: serving.issuer.clone(),
         sessions,
+        logging: serving.logging.clone(),
         backups: Arc::new(Semaphore::new(1)),
     });
     let credentials = CredentialsService::new(credentials::Parts {
@@ -214,6 +242,7 @@ fn router(
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(MAX_STREAMS)
         .concurrency_limit_per_connection(MAX_REQUESTS)
+        .layer(requests)
         .layer(auth)
         .layer(serving.in_flight.clone())
         .add_service(health)

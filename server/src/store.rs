@@ -1,5 +1,6 @@
 //! The handle that everything in a manager uses to read, to write and to watch.
 
+mod instruments;
 mod leadership;
 mod members;
 mod open;
@@ -19,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::watch::Hub;
 pub use self::{
+    instruments::Instruments,
     leadership::Leadership,
     members::{MemberChange, MemberError, Members},
     open::{OpenError, Options},
@@ -32,7 +34,7 @@ use crate::{
         service::RaftService,
         types::{Node, NodeId, Raft},
     },
-    storage::{Failure, Pinned, StateStore, space::Space},
+    storage::{Failure, LogStore, Pinned, StateStore, space::Space},
 };
 
 /// Why a read or a write did not happen, or may not have.
@@ -89,7 +91,9 @@ struct Inner {
     node: Node,
     raft: Raft,
     channels: Channels,
+    log: LogStore,
     state: StateStore,
+    instruments: Instruments,
     /// Of this manager's disk.
     space: tokio_watch::Receiver<Space>,
     /// Why nothing is written although this manager leads.

@@ -2,7 +2,7 @@
 //! An agent's life on a manager that does not lead: it joins, is told what to run, reports, shows logs, and is revoked. Two
 //! managers in this process, and a scripted agent, over real connections.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::OnceLock, time::Duration};
 
 use barge_client::{
     channel::{ChannelOptions, channel},
@@ -21,6 +21,7 @@ use barge_proto::v1::{
 };
 use barge_server::{
     config::{Config, Origin},
+    logging::{LogFormat, Logging},
     manager,
     pki::authority::LEAF_LIFE,
     storage::Threads,
@@ -51,8 +52,19 @@ fn start(dir: &Path, address: &str, origin: Origin) -> JoinHandle<()> {
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         certificate_lifetime: LEAF_LIFE,
         audit: true,
+        log_format: LogFormat::Text,
+        metrics: None,
     };
-    tokio::spawn(async move { manager::run(config, Threads::default()).await.unwrap() })
+    let running = manager::run(config, Threads::default(), logging());
+    tokio::spawn(async move { running.await.unwrap() })
+}
+
+/// Both managers write into the log of this process.
+fn logging() -> Logging {
+    static LOGGING: OnceLock<Logging> = OnceLock::new();
+    LOGGING
+        .get_or_init(|| Logging::start(LogFormat::Text).unwrap())
+        .clone()
 }
 
 fn dial(address: &str, identity: &Identity) -> Channel {

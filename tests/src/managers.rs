@@ -317,12 +317,19 @@ impl Managers {
 
     /// Runs `barge` with another credential.
     pub fn try_barge_with(&self, config: &Path, arguments: &[&str]) -> Output {
-        Command::new(program("barge"))
+        let mut command = self.barge_command(config, arguments);
+        command.output().expect("start barge")
+    }
+
+    /// `barge` with a credential, not started.
+    #[must_use]
+    pub fn barge_command(&self, config: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("barge"));
+        command
             .args(arguments)
             .env("BARGE_CONFIG", config)
-            .stdin(Stdio::null())
-            .output()
-            .expect("start barge")
+            .stdin(Stdio::null());
+        command
     }
 
     /// A new token.

@@ -14,6 +14,7 @@ use barge_tests::{
     cluster::{name, program},
     eventually,
     managers::run,
+    s3::S3,
 };
 use serde_json::Value;
 
@@ -140,6 +141,93 @@ fn restore_adopts_the_containers_that_run() {
     let after = cluster.container_pids(&agent);
     assert_eq!(after.len(), pids.len() + 1);
     assert!(pids.iter().all(|container| after.contains(container)));
+}
+
+#[test]
+fn backups_are_kept_in_a_bucket_and_on_a_schedule() {
+    let mut managers = Managers::up(1);
+    create(&managers, "kept");
+    let store = S3::start();
+    let barge = |arguments: &[&str]| {
+        let mut command = managers.barge_command(&managers.config(), arguments);
+        store.configure(&mut command);
+        command.output().expect("start barge")
+    };
+    let url = "s3://bucket/some/where/monday.backup";
+    let taken = barge(&["cluster", "backup", url]);
+    assert!(taken.status.success(), "{}", said(&taken));
+    assert_eq!(store.names(), ["bucket/some/where/monday.backup"]);
+    let good = barge(&["cluster", "backup", "--verify", url]);
+    assert!(said(&good).contains("good: "), "{}", said(&good));
+    refused(
+        &barge(&["cluster", "backup", "--verify", "s3://bucket/no"]),
+        "no",
+    );
+    refused(
+        &managers.try_barge(&["cluster", "backup-schedule", "relative", "--every", "1h"]),
+        "absolute path",
+    );
+
+    // By the leader, into a folder of its machine; what cannot be written is said, then what could.
+    let folder = managers.dir().join("backups");
+    fs::write(&folder, "a file where a folder should be").unwrap();
+    let place = text(&folder).to_owned();
+    let scheduled = managers.try_barge(&[
+        "cluster",
+        "backup-schedule",
+        &place,
+        "--every",
+        "1m",
+        "--keep",
+        "2",
+    ]);
+    assert!(scheduled.status.success(), "{}", said(&scheduled));
+    let status = || said(&managers.try_barge(&["cluster", "status"]));
+    eventually("the failure is in the status", || {
+        let status = status();
+        match status.contains("the last one failed") {
+            true => Ok(()),
+            false => Err(status),
+        }
+    });
+    let events = said(&managers.try_barge(&["events"]));
+    assert!(events.contains("BackupFailed"), "{events}");
+    fs::remove_file(&folder).unwrap();
+    // Another place is tried at once.
+    let better = format!("{place}/here");
+    managers.try_barge(&["cluster", "backup-schedule", &better, "--every", "1d"]);
+    let name = eventually("a backup is kept", || {
+        let entries = fs::read_dir(&better).map_err(|error| error.to_string())?;
+        let names = entries.flatten().map(|entry| entry.path());
+        names
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|end| end == "backup"))
+            .ok_or_else(|| "none".to_owned())
+    });
+    let good = managers.try_barge(&["cluster", "backup", "--verify", text(&name)]);
+    assert!(good.status.success(), "{}", said(&good));
+    let json = managers.try_barge(&["cluster", "status", "-o", "json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json["backup"]["place"], better.as_str());
+
+    // Out of the bucket into a new life.
+    managers.kill(0);
+    let key = managers.dir().join("key");
+    fs::copy(managers.data_dir(0).join("sealing.key"), &key).unwrap();
+    fs::remove_dir_all(managers.data_dir(0)).unwrap();
+    let mut restore = Command::new(program("barge-server"));
+    restore
+        .args(["restore", url, "--advertise", &managers.address(0)])
+        .arg("--data-dir")
+        .arg(managers.data_dir(0))
+        .arg("--sealing-key-file")
+        .arg(&key);
+    store.configure(&mut restore);
+    let restored = restore.output().expect("start barge-server");
+    assert!(restored.status.success(), "{}", said(&restored));
+    managers.start(0, &[]);
+    managers.wait_for_voters(1);
+    assert!(namespaces(&managers).contains(&"kept".to_owned()));
 }
 
 fn namespaces(managers: &Managers) -> Vec<String> {

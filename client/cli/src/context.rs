@@ -25,13 +25,25 @@ const RENEWAL: Duration = Duration::from_secs(3);
 impl Connection {
     /// A client for the cluster that the flags and the environment mean.
     pub fn client(&self) -> Result<Client> {
+        self.connect(None)
+    }
+
+    /// A client for one manager (`host:port`) of that cluster.
+    pub fn client_of(&self, manager: &str) -> Result<Client> {
+        self.connect(Some(manager))
+    }
+
+    fn connect(&self, manager: Option<&str>) -> Result<Client> {
         let config = Config::load(&self.path()?)?;
-        let context = config.context(self.context.as_deref())?;
+        let mut context = config.context(self.context.as_deref())?.clone();
+        if let Some(manager) = manager {
+            context.managers = vec![manager.to_owned()];
+        }
         let options = ClientOptions {
             deadline: PATIENCE,
             ..ClientOptions::default()
         };
-        Ok(Client::from_context(context, options)?)
+        Ok(Client::from_context(&context, options)?)
     }
 
     /// The file that the flags and the environment mean, whether it is there or not.

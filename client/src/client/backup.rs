@@ -13,6 +13,7 @@ use super::{Client, MESSAGE_BYTES, attempt::Repeat};
 use crate::{
     backup::{self, BackupError, Summary},
     error::ClientError,
+    files,
 };
 
 /// Why there is no backup.
@@ -52,7 +53,30 @@ impl Client {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mut file = NamedTempFile::new_in(folder).map_err(failed)?;
+        let mut file = files::temporary_in(folder).map_err(failed)?;
+        let summary = self.backup_into(&mut file, passphrase).await?;
+        file.persist_noclobber(path)
+            .map_err(|error| failed(error.error))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)?;
+        Ok(summary)
+    }
+
+    /// As [`Client::backup`], into a temporary file; durable and found good on return.
+    ///
+    /// # Errors
+    /// Anything that goes wrong on the way; what the file holds then is of no use.
+    pub async fn backup_into(
+        &self,
+        file: &mut NamedTempFile,
+        passphrase: &str,
+    ) -> Result<Summary, FetchError> {
+        let path = file.path().to_owned();
+        let failed = |source| FetchError::File {
+            path: path.clone(),
+            source,
+        };
         let mut chunks = self
             .call(Repeat::Safe, |channel| {
                 let request = BackupRequest {
@@ -70,12 +94,8 @@ impl Client {
             file.write_all(&chunk.data).map_err(failed)?;
         }
         file.as_file().sync_all().map_err(failed)?;
-        let summary = backup::verify(BufReader::new(file.reopen().map_err(failed)?))?;
-        file.persist_noclobber(path)
-            .map_err(|error| failed(error.error))?;
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)?;
-        Ok(summary)
+        Ok(backup::verify(BufReader::new(
+            file.reopen().map_err(failed)?,
+        ))?)
     }
 }

@@ -7,8 +7,8 @@ use crate::{
     v1::{
         CreateTokenRequest, CreateTokenResponse, GetManagerStatusRequest, GetStatusRequest,
         GetStatusResponse, ListMembersRequest, ListMembersResponse, ListTokensRequest, ManagerRole,
-        ManagerStatus, RevokeTokenRequest, SetManagerRoleRequest, SetManagerRoleResponse,
-        TokenInfo, cluster_client::ClusterClient,
+        ManagerStatus, RevokeTokenRequest, SetBackupScheduleRequest, SetLogLevelRequest,
+        SetManagerRoleRequest, SetManagerRoleResponse, TokenInfo, cluster_client::ClusterClient,
     },
 };
 
@@ -98,6 +98,38 @@ impl Client {
             })
             .await?;
         Ok(response.tokens)
+    }
+
+    /// Sets when and where the leader takes backups; an empty place ends the schedule.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn set_backup_schedule(
+        &self,
+        request: SetBackupScheduleRequest,
+    ) -> Result<(), ClientError> {
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).set_backup_schedule(request).await }
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Changes what the manager that is reached logs, and returns what it logged before. Meant for a client of one manager.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn set_log_level(&self, filter: &str) -> Result<String, ClientError> {
+        let request = SetLogLevelRequest {
+            filter: filter.to_owned(),
+        };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).set_log_level(request).await }
+        })
+        .await
+        .map(|answer| answer.before)
     }
 
     /// Makes a token useless.

@@ -124,6 +124,18 @@ impl Cluster for Manager {
     ) -> Result<Response<ListMembersResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn set_log_level(
+        &self,
+        _: Request<SetLogLevelRequest>,
+    ) -> Result<Response<SetLogLevelResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn set_backup_schedule(
+        &self,
+        _: Request<SetBackupScheduleRequest>,
+    ) -> Result<Response<SetBackupScheduleResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     type BackupStream = tokio_stream::Empty<Result<BackupChunk, Status>>;
     async fn backup(
         &self,

@@ -1,6 +1,9 @@
 //! Members of the cluster and how they are.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use barge_client::duration::human;
 use barge_proto::v1::{
@@ -12,7 +15,7 @@ use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::timeout;
 
 use super::Parts;
-use crate::store::Store;
+use crate::{clock, store::Store};
 
 /// How long a manager may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -70,8 +73,10 @@ pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
         leader: raft.leader.unwrap_or_default(),
         disk_free_bytes: space.free,
         disk_floor_bytes: space.floor,
-        certificate_expires: validity.map(|v| crate::clock::time(v.until)),
-        certificate_renewal: validity.map(|v| crate::clock::time(v.renewal())),
+        log_bytes: parts.store.log_bytes(),
+        snapshot_taken: parts.store.snapshot_taken().map(clock::time),
+        certificate_expires: validity.map(|v| clock::time(v.until)),
+        certificate_renewal: validity.map(|v| clock::time(v.renewal())),
         sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
     }
 }
@@ -99,12 +104,20 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
     }
     let members: Vec<_> = answers.collect().await;
     let raft = parts.store.status();
+    let backup = super::schedule::status(parts);
+    let mut warnings = warnings(&members, clock::now().seconds);
+    if let Some(last) = backup.as_ref().and_then(|backup| backup.last.as_ref())
+        && !last.error.is_empty()
+    {
+        warnings.push(format!("the last scheduled backup failed: {}", last.error));
+    }
     GetStatusResponse {
         cluster_id: parts.identity.current().cluster_id.clone(),
         term: raft.term,
         revision: raft.revision,
-        warnings: warnings(&members, crate::clock::now().seconds),
+        warnings,
         members,
+        backup,
     }
 }
 
@@ -151,6 +164,18 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
     }
     let known: Vec<_> = members.iter().filter_map(|m| m.member.clone()).collect();
     warnings.extend(warnings_of_members(&known));
+    let versions: BTreeSet<_> = members
+        .iter()
+        .filter_map(|m| m.status.as_ref())
+        .map(|status| status.version.as_str())
+        .collect();
+    if versions.len() > 1 {
+        let versions: Vec<_> = versions.into_iter().collect();
+        warnings.push(format!(
+            "managers run different versions: {}",
+            versions.join(", ")
+        ));
+    }
     let last = members
         .iter()
         .filter_map(|m| m.status.as_ref())
@@ -282,6 +307,20 @@ mod tests {
                 && warnings[0].ends_with("`barge cluster remove 2`"),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn mixed_versions_are_said() {
+        let with = |id, version: &str| {
+            let mut member = voter(id, true);
+            if let Some(status) = &mut member.status {
+                status.version = version.to_owned();
+            }
+            member
+        };
+        let all = [with(1, "1.0"), with(2, "1.1"), with(3, "1.1")];
+        let all = warnings(&all, 0).join("; ");
+        assert!(all.contains("different versions: 1.0, 1.1"), "{all}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Purpose {
     AuthorityKey,
     /// The sealing key itself, in a backup.
     SealingKey,
+    /// The passphrase of scheduled backups, in the cluster's record.
+    BackupPassphrase,
 }
 
 impl Purpose {
@@ -29,6 +31,7 @@ impl Purpose {
         match self {
             Self::AuthorityKey => b"barge/v1/ca-key",
             Self::SealingKey => b"barge/v1/sealing-key",
+            Self::BackupPassphrase => b"barge/v1/backup-passphrase",
         }
     }
 }

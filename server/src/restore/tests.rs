@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     bootstrap,
     config::{Config, Origin},
+    logging::LogFormat,
 };
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -30,6 +31,8 @@ fn lost(passphrase: Option<&str>) -> Lost {
         min_disk_free: None,
         certificate_lifetime: LEAF_LIFE,
         audit: false,
+        log_format: LogFormat::Text,
+        metrics: None,
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_sealing_key().unwrap();

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backup::schedule::Scheduler,
     cluster::reconcile,
     controllers::{self, NodeHeartbeats, stamp::SystemStamps},
     sessions::Heartbeats,
@@ -24,7 +25,12 @@ impl NodeHeartbeats for Heartbeats {
 const RECONNECT: Duration = Duration::from_secs(15);
 
 /// Follows leadership until `stop`. To be called when the process begins.
-pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) {
+pub async fn run(
+    store: Store,
+    heartbeats: Heartbeats,
+    backups: Scheduler,
+    stop: CancellationToken,
+) {
     let began = Instant::now();
     let mut leadership = store.leadership();
     loop {
@@ -50,6 +56,7 @@ pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) 
         );
         let members = reconcile::run(store.clone(), now.term);
         let loops = tokio::spawn(async { tokio::join!(loops, members) });
+        let backups = tokio::spawn(backups.clone().run(now.term, term.clone()));
         let ended = tokio::select! {
             lost = lost => lost.is_err(),
             () = stop.cancelled() => true,
@@ -57,6 +64,7 @@ pub async fn run(store: Store, heartbeats: Heartbeats, stop: CancellationToken) 
         // What they still propose is refused for its term: nothing waits for them.
         term.cancel();
         loops.abort();
+        backups.abort();
         heartbeats.end();
         if ended {
             return;

@@ -20,6 +20,7 @@ use std::{
 
 use futures::{Stream, stream};
 use openraft::{OptionalSend, RaftLogReader, storage::RaftLogStorage};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{disk::Disk, tail::Tail, writer::Command};
@@ -46,6 +47,8 @@ struct Shared {
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
     process: Process,
+    /// How long batches take that are synced, in seconds.
+    syncs: Histogram,
 }
 
 impl Shared {
@@ -79,6 +82,8 @@ impl LogStore {
             vote: Mutex::new(loaded.vote),
             committed: Mutex::new(loaded.committed),
             process: process.clone(),
+            // From 50 µs to 3 s.
+            syncs: Histogram::new(exponential_buckets(0.000_05, 2.0, 17)),
         });
         let written = shared.clone();
         process
@@ -93,6 +98,11 @@ impl LogStore {
         let tail = self.shared.tail();
         let written = tail.last().is_some() || self.shared.vote().is_some();
         written.then(|| (tail.purged(), tail.last()))
+    }
+
+    /// How long batches take that are synced, in seconds.
+    pub fn syncs(&self) -> Histogram {
+        self.shared.syncs.clone()
     }
 
     /// About how many bytes of log there are on disk.

@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::SystemTime,
 };
 
 use barge_proto::v1::Transaction;
@@ -216,6 +217,12 @@ impl StateStore {
             Ok::<_, StorageError>(Pinned { db, _files: files })
         });
         Ok(pinned.await.map_err(io::Error::other)??)
+    }
+
+    /// When the snapshot that followers get was made; absent when there is none.
+    pub fn snapshot_taken(&self) -> Option<SystemTime> {
+        let folder = self.shared.snapshot().as_ref()?.1.path().to_owned();
+        folder.metadata().and_then(|data| data.modified()).ok()
     }
 
     /// Where a snapshot that is being received can be written.

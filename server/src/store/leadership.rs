@@ -1,6 +1,7 @@
 //! Who leads, and who the members are.
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
 use super::Members;
@@ -28,6 +29,7 @@ pub async fn follow(
     mut handing_over: watch::Receiver<bool>,
     leadership: watch::Sender<Leadership>,
     members: watch::Sender<Members>,
+    changes: Counter,
 ) {
     let mut metrics = raft.server_metrics();
     loop {
@@ -59,6 +61,9 @@ pub async fn follow(
         leadership.send_if_modified(|before| {
             let changed = *before != now;
             if changed {
+                if now.leader.is_some() && (now.term, &now.leader) != (before.term, &before.leader) {
+                    changes.inc();
+                }
                 tracing::info!(term = now.term, leader = ?now.leader, is_leader = now.is_leader, "leadership");
                 *before = now;
             }

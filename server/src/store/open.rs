@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, Leadership, Members, Store, StoreError, leadership, propose, reads, space, watch::Hub,
+    Inner, Instruments, Leadership, Members, Store, StoreError, leadership, propose, reads, space,
+    watch::Hub,
 };
 use crate::{
     raft::{
@@ -128,6 +130,11 @@ impl Store {
         // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
         state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
 
+        let instruments = Instruments {
+            log_syncs: log.syncs(),
+            leader_changes: Counter::default(),
+            rejected: Counter::default(),
+        };
         let thread = RaftThread::start(&process.threads)?;
         let channels = Channels::new(options.connect.clone(), tokio::runtime::Handle::current());
         let config = config(&options.cluster_id, options.timing)?;
@@ -159,6 +166,7 @@ impl Store {
             handing_over.subscribe(),
             leadership,
             members,
+            instruments.leader_changes.clone(),
         ));
         tasks.spawn(watch_over(raft.clone(), failure.clone(), stop.clone()));
         let (reads, requests) = mpsc::channel(reads::QUEUE);
@@ -183,7 +191,9 @@ impl Store {
             },
             raft,
             channels,
+            log,
             state,
+            instruments,
             space,
             refusing,
             contact: Contact::default(),

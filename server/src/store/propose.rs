@@ -58,11 +58,10 @@ impl Store {
             return Err(StoreError::DiskFull(reason.clone()));
         }
         let permits = u32::try_from(size + OVERHEAD).unwrap_or(u32::MAX);
-        let _room = self
-            .0
-            .room
-            .try_acquire_many(permits)
-            .map_err(|_| StoreError::Full)?;
+        let _room = self.0.room.try_acquire_many(permits).map_err(|_| {
+            self.0.instruments.rejected.inc();
+            StoreError::Full
+        })?;
         let command = Command(transaction.encode_to_vec().into());
         let deadline = Instant::now() + deadline;
         loop {

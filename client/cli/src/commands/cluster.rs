@@ -8,9 +8,9 @@ use std::{
 use anyhow::{Result, bail};
 use barge_client::{
     Client,
-    v1::{GetStatusResponse, ManagerRole, Member, MemberStatus},
+    v1::{ManagerRole, Member},
 };
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
     args::{Connection, Patience},
@@ -20,11 +20,17 @@ use crate::{
 };
 
 mod backup;
+mod schedule;
+mod status;
 
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// Show how the cluster is, and what is wrong
-    Status,
+    Status {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Show the managers
     Members,
     /// Make a manager a voter: it counts for the majority
@@ -35,6 +41,17 @@ pub enum Cluster {
     Remove(Change),
     /// Write the whole cluster's state into a file, while it runs
     Backup(backup::Backup),
+    /// Change what a manager logs, until it is started again
+    LogLevel {
+        /// The manager's host:port, as `barge cluster members` shows it
+        #[arg(value_name = "MANAGER")]
+        manager: String,
+        /// "debug", "info,barge_server::raft=debug", …; without it, the default
+        #[arg(default_value = "", hide_default_value = true)]
+        filter: String,
+    },
+    /// Show or set when and where the leader takes backups
+    BackupSchedule(schedule::Schedule),
 }
 
 #[derive(Debug, Args)]
@@ -47,12 +64,15 @@ pub struct Change {
 
 pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
     match cluster {
-        Cluster::Status => {
+        Cluster::Status { output } => {
             let mut answer = to.client()?.status().await?;
             answer
                 .members
                 .sort_by_key(|one| one.member.as_ref().map_or(0, |member| member.raft_id));
-            status(&answer, output::now())
+            match output {
+                Output::Table => status::print(&answer, output::now()),
+                Output::Json => status::print_json(&answer),
+            }
         }
         Cluster::Members => {
             let mut table = Table::new(vec!["ADDRESS", "ID", "STATE", "ROLE", "UID"]);
@@ -75,6 +95,14 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
         Cluster::Demote(change) => set_role(&to.client()?, change, ManagerRole::Learner).await,
         Cluster::Remove(change) => set_role(&to.client()?, change, ManagerRole::Removed).await,
         Cluster::Backup(command) => Box::pin(backup::run(to, command)).await,
+        Cluster::LogLevel { manager, filter } => {
+            let before = to.client_of(&manager)?.set_log_level(&filter).await?;
+            Ok(writeln!(
+                io::stdout(),
+                "{manager} logged {before:?} before"
+            )?)
+        }
+        Cluster::BackupSchedule(command) => Box::pin(schedule::run(to, command)).await,
     }
 }
 
@@ -120,68 +148,17 @@ async fn set_role(client: &Client, change: Change, role: ManagerRole) -> Result<
     Ok(())
 }
 
+/// How to print the status.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
 fn role(member: &Member) -> &'static str {
     match (member.leader, member.state.as_str()) {
         (true, _) => "leader",
         (false, "voter") => "follower",
         (false, _) => "-",
     }
-}
-
-fn status(status: &GetStatusResponse, now: i64) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "cluster {}, term {}, revision {}\n",
-        status.cluster_id, status.term, status.revision
-    )?;
-    members(&status.members, now).print(&mut out)?;
-    for member in &status.members {
-        if member.status.is_none() {
-            let address = member.member.as_ref().map_or("", |member| &member.address);
-            writeln!(out, "\n{address} does not answer: {}", member.error)?;
-        }
-    }
-    for warning in &status.warnings {
-        writeln!(out, "\nwarning: {warning}")?;
-    }
-    Ok(())
-}
-
-fn members(all: &[MemberStatus], now: i64) -> Table {
-    let mut table = Table::new(vec![
-        "ADDRESS",
-        "STATE",
-        "ROLE",
-        "LOG",
-        "APPLIED",
-        "AGENTS",
-        "DISK FREE",
-        "CERTIFICATE",
-        "VERSION",
-    ]);
-    for one in all {
-        let member = one.member.clone().unwrap_or_default();
-        let mut row = vec![
-            member.address.clone(),
-            member.state.clone(),
-            role(&member).to_owned(),
-        ];
-        match &one.status {
-            Some(status) => row.extend([
-                status.last_log_index.to_string(),
-                status.applied_index.to_string(),
-                status.sessions.to_string(),
-                output::size(status.disk_free_bytes),
-                status.certificate_expires.map_or_else(
-                    || "-".to_owned(),
-                    |time| duration::human(time.seconds.saturating_sub(now)),
-                ),
-                status.version.clone(),
-            ]),
-            None => row.extend(["-", "-", "-", "-", "-", "unreachable"].map(str::to_owned)),
-        }
-        table.push(row);
-    }
-    table
 }

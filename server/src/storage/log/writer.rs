@@ -1,7 +1,7 @@
 //! The one thread that writes the log: it gathers what has queued up, writes and syncs it at once, and only then
 //! reports it, in order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -95,6 +95,7 @@ impl Batch {
         let points = &shared.process.points;
         pass(points, &self.commands, false);
         let Self { writes, commands } = self;
+        let (synced, begun) = (writes.sync, Instant::now());
         let voted = |command: &Command| matches!(command, Command::Vote { .. });
         let written = shared.disk.write(writes).and_then(|()| {
             // Entries are soon followed by how far they are committed; a vote may stay the last write for long, and rot
@@ -104,6 +105,9 @@ impl Batch {
                 false => Ok(()),
             }
         });
+        if synced {
+            shared.syncs.observe(begun.elapsed().as_secs_f64());
+        }
         if let Err(error) = written {
             for command in commands {
                 command.fail(&error);
