@@ -6,7 +6,7 @@ mod folder;
 mod kill_leader;
 mod machine;
 mod network;
-mod process;
+pub mod process;
 mod start;
 mod status;
 mod up;

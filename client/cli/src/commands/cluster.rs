@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod backup;
+mod offline;
 mod schedule;
 mod status;
 
@@ -41,6 +42,12 @@ pub enum Cluster {
     Remove(Change),
     /// Write the whole cluster's state into a file, while it runs
     Backup(backup::Backup),
+    /// Make the first manager of a lost cluster from a backup, on this machine: `barge-server restore`
+    #[command(disable_help_flag = true)]
+    Restore(offline::Arguments),
+    /// Make the manager of this machine the only one, after a majority was lost: `barge-server recover`
+    #[command(disable_help_flag = true)]
+    Recover(offline::Arguments),
     /// Change what a manager logs, until it is started again
     LogLevel {
         /// The manager's host:port, as `barge cluster members` shows it
@@ -95,6 +102,8 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
         Cluster::Demote(change) => set_role(&to.client()?, change, ManagerRole::Learner).await,
         Cluster::Remove(change) => set_role(&to.client()?, change, ManagerRole::Removed).await,
         Cluster::Backup(command) => Box::pin(backup::run(to, command)).await,
+        Cluster::Restore(arguments) => offline::run("restore", arguments),
+        Cluster::Recover(arguments) => offline::run("recover", arguments),
         Cluster::LogLevel { manager, filter } => {
             let before = to.client_of(&manager)?.set_log_level(&filter).await?;
             Ok(writeln!(
