@@ -26,6 +26,14 @@ pub enum FolderError {
         .0.display()
     )]
     InUse(PathBuf),
+    /// The log or the state was deleted.
+    #[error(
+        "the log or the state of this manager is missing from {}: with them it has lost its votes, so it must not go on under \
+         its old identity; remove it from the cluster on another manager (barge cluster remove), delete its data folder and join \
+         it again; if no other manager is left, restore a backup",
+        .0.display()
+    )]
+    StoreGone(PathBuf),
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     File {
@@ -90,6 +98,36 @@ impl Folder {
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.path.join("store")
+    }
+
+    /// There once the store was opened: from then on it holds what this manager voted and promised.
+    fn used(&self) -> PathBuf {
+        self.path.join("used")
+    }
+
+    /// Checks that the store is there if it ever was: a manager that begins anew under its old identity has forgotten its
+    /// votes, and could help to lose what was acknowledged.
+    ///
+    /// # Errors
+    /// [`FolderError::StoreGone`].
+    pub fn check_store(&self) -> Result<(), FolderError> {
+        let store = self.store();
+        let gone = !store.join("log").exists() || !store.join("state").exists();
+        match self.used().exists() && gone {
+            true => Err(FolderError::StoreGone(store)),
+            false => Ok(()),
+        }
+    }
+
+    /// Remembers that the store was opened.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn mark_used(&self) -> Result<(), FolderError> {
+        match self.used().exists() {
+            true => Ok(()),
+            false => self.write(&self.used(), b""),
+        }
     }
 
     /// The first transaction of a cluster that begins here, until it is committed.
@@ -213,6 +251,24 @@ mod tests {
         ));
         drop(first);
         Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_store_that_was_deleted_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        // Before the first start there is none.
+        folder.check_store().unwrap();
+        fs::create_dir_all(folder.store().join("log")).unwrap();
+        fs::create_dir_all(folder.store().join("state")).unwrap();
+        folder.mark_used().unwrap();
+        folder.mark_used().unwrap();
+        folder.check_store().unwrap();
+        fs::remove_dir_all(folder.store().join("log")).unwrap();
+        assert!(matches!(
+            folder.check_store(),
+            Err(FolderError::StoreGone(_))
+        ));
     }
 
     #[test]

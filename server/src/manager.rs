@@ -261,7 +261,9 @@ async fn open(
     );
     options.process.threads = threads;
     options.min_free_bytes = config.min_disk_free;
+    folder.check_store()?;
     let store = Store::open(options).await?;
+    folder.mark_used()?;
     if let Some(genesis) = bootstrap::pending(folder, identity)? {
         let committed = async {
             store.bootstrap().await?;
