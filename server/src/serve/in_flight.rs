@@ -106,7 +106,9 @@ mod tests {
         let append = format!("/{RAFT}/Append");
         let raft = tokio::spawn(service.clone().oneshot(request(&append)));
         in_flight.none().await;
-        let api = service.oneshot(request("/barge.v1.Api/Get"));
+        let mut api = std::pin::pin!(service.oneshot(request("/barge.v1.Api/Get")));
+        // It is called when it is polled first.
+        assert!(futures::poll!(&mut api).is_pending());
         let waiting = tokio::spawn({
             let in_flight = in_flight.clone();
             async move { in_flight.none().await }
