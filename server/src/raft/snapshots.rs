@@ -21,14 +21,13 @@ pub async fn run(raft: Raft, mut progress: watch::Receiver<Progress>, threshold:
         if grown.await.is_err() {
             return;
         }
-        let before = raft.metrics().borrow_watched().snapshot.map(|id| id.index);
+        let before = snapshot(&raft);
         if raft.trigger().snapshot().await.is_err() {
             return;
         }
-        let taken = progress.wait_for(|progress| progress.bytes_since_snapshot < threshold);
-        match tokio::time::timeout(PATIENCE, taken).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return,
+        match tokio::time::timeout(PATIENCE, newer(&raft, before)).await {
+            Ok(true) => {}
+            Ok(false) => return,
             Err(_) => {
                 tracing::warn!(?PATIENCE, "a snapshot takes long");
                 continue;
@@ -38,6 +37,25 @@ pub async fn run(raft: Raft, mut progress: watch::Receiver<Progress>, threshold:
             && raft.trigger().purge_log(before).await.is_err()
         {
             return;
+        }
+    }
+}
+
+/// Up to where Raft's newest snapshot is.
+fn snapshot(raft: &Raft) -> Option<u64> {
+    raft.metrics().borrow_watched().snapshot.map(|id| id.index)
+}
+
+/// Waits until Raft knows of a newer snapshot; that there is one on disk is not enough, because until Raft has heard of it
+/// another trigger is ignored. False when Raft has stopped.
+async fn newer(raft: &Raft, before: Option<u64>) -> bool {
+    let mut metrics = raft.metrics();
+    loop {
+        if metrics.borrow_watched().snapshot.map(|id| id.index) > before {
+            return true;
+        }
+        if metrics.changed().await.is_err() {
+            return false;
         }
     }
 }

@@ -27,6 +27,9 @@ const PASSES: &str = "BARGE_TEST_CRASH_PASSES";
 const SNAPSHOT_BYTES: u64 = 128 << 10;
 const WRITE_BYTES: usize = 2000;
 
+/// Twenty times what any point needs.
+const MOST_WRITES: usize = 20_000;
+
 /// Ends the process without any destructor at a point, when it is passed for the nth time.
 fn die_at(point: Point, passes: usize) -> Points {
     let passed = AtomicUsize::new(0);
@@ -45,9 +48,10 @@ fn write(name: &str) -> Transaction {
     }
 }
 
-/// Writes until the process dies; prints what was acknowledged.
+/// Writes until the process dies; prints what was acknowledged. One that lives on after so many writes never came to its
+/// point.
 async fn write_on(cluster: &Cluster, prefix: &str) {
-    for i in 0.. {
+    for i in 0..MOST_WRITES {
         let name = format!("{prefix}-{i}");
         let leader = cluster.store(cluster.leader().await);
         // A leader that is elected anew may lose what was under way; another name does as well.
