@@ -242,7 +242,10 @@ fn without_versions(state: &State) -> Vec<Stored> {
         metadata(&mut record).resource_version.clear();
         Stored::from_record(record).unwrap()
     });
-    records.collect()
+    // The state lists them by name, the model by uid.
+    let mut records: Vec<_> = records.collect();
+    records.sort_by_key(Stored::key);
+    records
 }
 
 /// Takes changes to a copy of the records, each of which has to fit.
