@@ -205,6 +205,8 @@ impl Starter<'_> {
         let address = self.cluster.manager(number);
         command
             .args(["--advertise", &address, "--listen", &address])
+            // A cluster to try things with may use what a machine for production would keep.
+            .args(["--min-disk-free", "256Mi"])
             .args(flags);
         if let Some(seconds) = self.cluster.certificate_lifetime_seconds {
             command.args(["--certificate-lifetime", &format!("{seconds}s")]);

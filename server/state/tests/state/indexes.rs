@@ -46,12 +46,13 @@ fn check_keys<K: Kind>(state: &State, record: &Arc<K>, all: &[Stored]) {
         .collect();
     assert_eq!(listed, named);
     for owner in record.owner_uids() {
-        let owned: Vec<_> = all
+        let mut owned: Vec<_> = all
             .iter()
             .filter(same)
             .filter_map(K::from_stored)
             .filter(|other| other.owner_uids().contains(&owner))
             .collect();
+        owned.sort_by(|a, b| a.uid().cmp(b.uid()));
         assert!(
             state.owned::<K>(owner).eq(owned.iter().copied()),
             "owned by {owner}"
