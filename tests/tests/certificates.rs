@@ -53,7 +53,10 @@ fn managers_and_admins_renew_while_writes_go_on_and_one_comes_back_after_its_exp
         .filter(|index| *index != absent)
         .map(|index| (index, identity(&managers.data_dir(index))))
         .collect();
-    let first = admin(&managers.config());
+    // One file, in which it is renewed.
+    let others: Vec<_> = before.iter().map(|(index, _)| *index).collect();
+    let config = managers.config_of(&others);
+    let first = admin(&config);
 
     // Everybody's certificate ends and is followed by another, and no command fails.
     let mut writes = 0;
@@ -62,7 +65,8 @@ fn managers_and_admins_renew_while_writes_go_on_and_one_comes_back_after_its_exp
         let file = managers.dir().join("namespace.yaml");
         let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: n-{writes}\n");
         std::fs::write(&file, manifest).expect("write a manifest");
-        let applied = managers.try_barge(&["apply", "-f", file.to_str().expect("a plain path")]);
+        let file = file.to_str().expect("a plain path");
+        let applied = managers.try_barge_with(&config, &["apply", "-f", file]);
         assert!(applied.status.success(), "{}", said(&applied));
         let renewed = before.iter().all(|(index, before)| {
             let now = identity(&managers.data_dir(*index));
@@ -73,7 +77,7 @@ fn managers_and_admins_renew_while_writes_go_on_and_one_comes_back_after_its_exp
             false => Err(format!("{writes} writes")),
         }
     });
-    let now = admin(&managers.config());
+    let now = admin(&config);
     assert!(now.uid == first.uid && now.key != first.key);
 
     // The one that was away has a certificate that nobody takes any more, and signs itself another.
@@ -83,7 +87,7 @@ fn managers_and_admins_renew_while_writes_go_on_and_one_comes_back_after_its_exp
 
     // A credential that was not used in time says what is wrong.
     let unused = managers.dir().join("unused.toml");
-    std::fs::copy(managers.config(), &unused).expect("copy the credential");
+    std::fs::copy(&config, &unused).expect("copy the credential");
     wait_for_expiry(&admin(&unused));
     let refused = managers.try_barge_with(&unused, &["get", "nodes"]);
     assert_eq!(refused.status.code(), Some(1));

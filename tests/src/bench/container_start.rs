@@ -78,7 +78,8 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     let (_, theirs) = runtime.block_on(bare.start(RUNS, 1))?;
     runtime.block_on(bare.remove(RUNS))?;
 
-    // A connected client, as the peer has one.
+    // A connected client, as the peer has one; its connection lives on the runtime.
+    let _on = runtime.enter();
     let client = Config::load(cluster.config())?;
     let client = Client::from_context(client.context(None)?, ClientOptions::default())?;
     let mut ours = Vec::with_capacity(RUNS);
