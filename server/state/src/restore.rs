@@ -18,7 +18,7 @@ impl State {
         self.stored().map(|record| record.to_record())
     }
 
-    /// Every record, by kind and uid.
+    /// Every record, by kind, namespace and name.
     pub fn stored(&self) -> impl Iterator<Item = Stored> + use<'_> {
         self.tables.iter()
     }
