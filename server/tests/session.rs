@@ -27,6 +27,7 @@ use barge_server::{
     storage::Threads,
 };
 use tokio::{
+    runtime::Runtime,
     sync::mpsc,
     task::JoinHandle,
     time::{interval, sleep, timeout},
@@ -41,7 +42,7 @@ fn free_address() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-fn start(dir: &Path, address: &str, origin: Origin) -> JoinHandle<()> {
+fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHandle<()> {
     let config = Config {
         data_dir: dir.to_owned(),
         advertise: address.to_owned(),
@@ -55,7 +56,7 @@ fn start(dir: &Path, address: &str, origin: Origin) -> JoinHandle<()> {
         log_format: LogFormat::Text,
         metrics: None,
     };
-    let running = manager::run(config, Threads::default(), logging());
+    let running = manager::run(config, threads.clone(), logging());
     tokio::spawn(async move { running.await.unwrap() })
 }
 
@@ -189,11 +190,20 @@ async fn phase(leader: &Channel) -> String {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_lives_on_a_manager_that_does_not_lead() {
+#[test]
+fn an_agent_lives_on_a_manager_that_does_not_lead() {
+    let threads = Threads::default();
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(an_agents_life(&threads));
+    // Both managers end with it. Their databases have to be closed before the process runs its exit handlers.
+    drop(runtime);
+    assert!(threads.wait(PATIENCE), "a database is still open");
+}
+
+async fn an_agents_life(threads: &Threads) {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (free_address(), free_address());
-    let _leader = start(&dir.path().join("m1"), &first, Origin::Bootstrap);
+    let _leader = start(&dir.path().join("m1"), &first, Origin::Bootstrap, threads);
     let admin_file = dir.path().join("m1/admin.toml");
     let admin = until("an admin credential", async || {
         let config = AdminConfig::load(&admin_file).ok()?;
@@ -211,7 +221,7 @@ async fn an_agent_lives_on_a_manager_that_does_not_lead() {
         managers: vec![first.clone()],
         token_file: dir.path().join("Manager.token"),
     };
-    let _follower = start(&dir.path().join("m2"), &second, origin);
+    let _follower = start(&dir.path().join("m2"), &second, origin, threads);
     until("a second voter", async || {
         let mut cluster = ClusterClient::new(leader.clone());
         let members = cluster.list_members(ListMembersRequest {}).await.ok()?;
