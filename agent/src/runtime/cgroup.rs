@@ -1,11 +1,19 @@
 //! Control groups: which version, where, and what they know about a container's end.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::Pid,
+};
 
 /// Which hierarchy the machine uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +54,8 @@ impl Cgroups {
     }
 
     /// The group of a container, as runc wants it. Each attempt has its own: counters begin at zero.
-    pub fn path(&self, pod_uid: &str, container: &str, attempt: u32) -> String {
-        format!("/{}/{pod_uid}/{container}.{attempt}", self.root)
+    pub fn path(&self, pod_uid: &str, id: &str) -> String {
+        format!("/{}/{pod_uid}/{id}", self.root)
     }
 
     /// How many processes of a group were killed for lack of memory; 0 when the group is gone.
@@ -64,19 +72,50 @@ impl Cgroups {
         fs::read_to_string(file).map_or(0, |text| counter(&text, "oom_kill"))
     }
 
-    /// Removes all groups of a pod, which must be empty. That there are none is success.
-    pub fn remove_pod(&self, pod_uid: &str) -> io::Result<()> {
-        let below = Path::new(&self.root).join(pod_uid);
-        match self.version {
-            CgroupVersion::V2 => remove_groups(&self.mount.join(below)),
-            CgroupVersion::V1 => {
-                for hierarchy in fs::read_dir(&self.mount)? {
-                    remove_groups(&hierarchy?.path().join(&below))?;
-                }
-                Ok(())
+    /// Kills every process of a group and of those below it. Answers whether there was one: it takes a moment to go.
+    pub fn kill(&self, path: &str) -> io::Result<bool> {
+        let mut processes = BTreeSet::new();
+        for group in self.groups(Path::new(path.trim_start_matches('/')))? {
+            processes_of(&group, &mut processes)?;
+        }
+        for process in &processes {
+            match kill(Pid::from_raw(*process), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
             }
         }
+        Ok(!processes.is_empty())
     }
+
+    /// Removes all groups of a pod, which must be empty. That there are none is success.
+    pub fn remove_pod(&self, pod_uid: &str) -> io::Result<()> {
+        let groups = self.groups(&Path::new(&self.root).join(pod_uid))?;
+        groups.iter().try_for_each(|group| remove_groups(group))
+    }
+
+    /// Where a group is, in every hierarchy; it need not be there.
+    fn groups(&self, below: &Path) -> io::Result<Vec<PathBuf>> {
+        match self.version {
+            CgroupVersion::V2 => Ok(vec![self.mount.join(below)]),
+            CgroupVersion::V1 => fs::read_dir(&self.mount)?
+                .map(|hierarchy| Ok(hierarchy?.path().join(below)))
+                .collect(),
+        }
+    }
+}
+
+/// Adds the processes of a group and of those below it.
+fn processes_of(group: &Path, processes: &mut BTreeSet<i32>) -> io::Result<()> {
+    let there = match fs::read_to_string(group.join("cgroup.procs")) {
+        Ok(there) => there,
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    processes.extend(there.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for child in children(group)? {
+        processes_of(&child, processes)?;
+    }
+    Ok(())
 }
 
 fn counter(text: &str, name: &str) -> u64 {
@@ -89,28 +128,38 @@ fn counter(text: &str, name: &str) -> u64 {
 
 /// Removes a group and those below it: only folders can be removed, the files go with them.
 fn remove_groups(group: &Path) -> io::Result<()> {
-    let children = match fs::read_dir(group) {
-        Ok(children) => children,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    for child in children {
-        let child = child?;
-        if child.file_type()?.is_dir() {
-            remove_groups(&child.path())?;
-        }
+    for child in children(group)? {
+        remove_groups(&child)?;
     }
     match fs::remove_dir(group) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// No group, not even a folder, or one that goes at this moment.
+fn is_gone(error: &io::Error) -> bool {
+    let going = [Errno::ENOENT, Errno::ENOTDIR, Errno::ENODEV].map(|code| code as i32);
+    error
+        .raw_os_error()
+        .is_some_and(|code| going.contains(&code))
+}
+
+/// The groups right below one; none if it is not there.
+fn children(group: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(group) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut groups = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            groups.push(entry.path());
+        }
+    }
+    Ok(groups)
 }
 
 #[cfg(test)]
@@ -125,6 +174,26 @@ mod tests {
         assert_eq!(counter(v1, "oom_kill"), 3);
         assert_eq!(counter(v2, "oom_kill"), 2);
         assert_eq!(counter("", "oom_kill"), 0);
+    }
+
+    #[test]
+    fn kills_what_is_in_a_group_and_below_it() {
+        let mount = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups::new(mount.path(), "barge");
+        let path = cgroups.path("u", "u-c-0");
+        assert!(!cgroups.kill(&path).unwrap(), "no such group");
+        // A hierarchy's processes are files here: the kernel's own groups are the end-to-end tests' matter.
+        let group = mount.path().join("cpu").join(path.trim_start_matches('/'));
+        let below = group.join("below");
+        fs::create_dir_all(&below).unwrap();
+        fs::write(group.join("cgroup.procs"), "").unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        fs::write(below.join("cgroup.procs"), format!("{}\n", child.id())).unwrap();
+        assert!(cgroups.kill(&path).unwrap());
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

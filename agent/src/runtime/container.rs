@@ -98,7 +98,7 @@ impl Containers {
         {
             self.erase(&key, Some(pod_uid)).await?;
         }
-        let salvaged = salvage::pod(&self.options, pod_uid).await;
+        let salvaged = salvage::pod(&self.options, &self.cgroups, pod_uid).await;
         salvaged.map_err(|error| salvage_error(pod_uid, &error))?;
         // Pipes of a creation that died before it had recorded anything.
         for entry in std::fs::read_dir(self.options.paths.io())
@@ -156,9 +156,7 @@ impl Containers {
             .started(&found.pod_uid, &found.name, found.attempt);
         let note = files::read_if_there(&started).ok().flatten();
         let started_at_ms = note.map(|text| String::from_utf8_lossy(&text).parse().unwrap_or(0));
-        let cgroup = self
-            .cgroups
-            .path(&found.pod_uid, &found.name, found.attempt);
+        let cgroup = self.cgroups.path(&found.pod_uid, &found.id);
         let state = state::judge(task, started_at_ms, || self.cgroups.oom_kills(&cgroup));
         Some(Container { state, ..found })
     }
@@ -174,7 +172,7 @@ impl Containers {
                 .and_then(|record| record.labels.get(label::POD_UID).map(String::as_str))
                 .or(pod_uid)
         {
-            let salvaged = salvage::container(&self.options, pod_uid, id).await;
+            let salvaged = salvage::container(&self.options, &self.cgroups, pod_uid, id).await;
             salvaged.map_err(|error| salvage_error(id, &error))?;
         }
         self.detach(id).await?;

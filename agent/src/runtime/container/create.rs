@@ -207,7 +207,7 @@ impl Containers {
             user: &user,
             netns: &paths.netns(&spec.pod_uid),
             etc: &paths.pod(&spec.pod_uid).join("etc"),
-            cgroup: &self.cgroups.path(&spec.pod_uid, &spec.name, spec.attempt),
+            cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
         });
         let described = described.map_err(|error| config(error.to_string()))?;

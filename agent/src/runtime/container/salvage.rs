@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, umount2};
 use tokio::time::{Instant, sleep};
 
 use super::shim::Shim;
-use crate::runtime::Options;
+use crate::runtime::{Options, cgroup::Cgroups};
 
 /// How long a creation whose client died may take to come to be, so that it can be undone. The shim itself waits two
 /// seconds for the output of what never ran.
@@ -19,26 +19,53 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(25);
 
-/// Undoes what a pod's shim has of a container that containerd does not know.
-pub async fn container(options: &Options, pod_uid: &str, id: &str) -> io::Result<()> {
+/// Undoes what there is of a container that containerd does not know: what runs of it, and what the pod's shim has of it.
+///
+/// containerd cleans up after a shim that ended by the container's id, seconds later if the machine is busy, and so it forgets
+/// one that was made under this id meanwhile: its process runs, its shim answers for it, and the bundle is gone. Neither
+/// the shim nor the bundle is therefore trusted to know of all that runs; the control group is.
+pub async fn container(
+    options: &Options,
+    cgroups: &Cgroups,
+    pod_uid: &str,
+    id: &str,
+) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
+    let group = cgroups.path(pod_uid, id);
     let mut bundle = None;
     let mut removed = false;
-    while let Some(mut shim) = Shim::connect(&options.socket, &options.namespace, pod_uid).await? {
-        // The shim may end between two questions.
-        let Ok(bundles) = shim.bundles(id).await else {
-            sleep(POLL).await;
-            continue;
+    loop {
+        let alive = cgroups.kill(&group)?;
+        let left = match Shim::connect(&options.socket, &options.namespace, pod_uid).await? {
+            None => false,
+            Some(mut shim) => match shim.bundles(id).await {
+                // It ended between two questions.
+                Err(_) => true,
+                Ok(bundles) => {
+                    let place = Some(bundles.join(id)).filter(|place| place.exists());
+                    // A bundle without a container may be one that is just being made.
+                    let left = match shim.remove(id).await {
+                        Ok(found) => {
+                            removed |= found;
+                            !removed && place.is_some()
+                        }
+                        Err(_) => true,
+                    };
+                    bundle = place.or(bundle);
+                    // It ends unless it has other containers of the pod.
+                    let _ = shim.shut_down(id).await;
+                    left
+                }
+            },
         };
-        let place = bundles.join(id);
-        if !place.exists() {
+        if !alive && !left {
             break;
         }
-        bundle = Some(place);
-        removed = shim.remove(id).await.unwrap_or(false);
-        // It ends unless it has other containers of the pod.
-        let _ = shim.shut_down(id).await;
-        if removed || Instant::now() > deadline {
+        if Instant::now() > deadline {
+            if alive {
+                let message = format!("the processes of {id} survive being killed");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
             break;
         }
         sleep(POLL).await;
@@ -50,12 +77,12 @@ pub async fn container(options: &Options, pod_uid: &str, id: &str) -> io::Result
 }
 
 /// Undoes whatever a pod's shim still has, once the pod should have no containers any more; the shim then ends.
-pub async fn pod(options: &Options, pod_uid: &str) -> io::Result<()> {
+pub async fn pod(options: &Options, cgroups: &Cgroups, pod_uid: &str) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while let Some(mut shim) = Shim::connect(&options.socket, &options.namespace, pod_uid).await? {
         if let Ok(bundles) = shim.bundles(pod_uid).await {
             for id in containers_of(&bundles, pod_uid) {
-                container(options, pod_uid, &id).await?;
+                container(options, cgroups, pod_uid, &id).await?;
             }
         }
         let _ = shim.shut_down(pod_uid).await;
