@@ -1,5 +1,6 @@
 //! The handle that everything in a manager uses to read, to write and to watch.
 
+mod batch;
 mod instruments;
 mod leadership;
 mod members;
@@ -107,7 +108,8 @@ struct Inner {
     handing_over: tokio_watch::Sender<bool>,
     reads: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
     /// Bytes of proposals in flight.
-    room: Semaphore,
+    room: Arc<Semaphore>,
+    proposals: mpsc::Sender<batch::Proposal>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Ends Raft's thread when the last handle goes.

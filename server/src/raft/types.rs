@@ -6,6 +6,7 @@ use std::fmt;
 use barge_proto::v1;
 use bytes::Bytes;
 use openraft::{errors as raft_errors, type_config::alias};
+use prost::{DecodeError, Message};
 
 use crate::storage::{StateStore, snapshot::SnapshotFiles};
 
@@ -21,9 +22,26 @@ pub struct Node {
     pub uid: String,
 }
 
-/// An encoded [`v1::Transaction`]. It is encoded once, where it is proposed; log and network pass the bytes on.
+/// An encoded [`v1::Batch`]. It is encoded once, where it is proposed; log and network pass the bytes on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command(pub Bytes);
+
+impl Command {
+    /// A command of encoded transactions, to be applied in order.
+    pub fn of(transactions: Vec<Bytes>) -> Self {
+        Self(v1::Batch { transactions }.encode_to_vec().into())
+    }
+
+    /// Its transactions.
+    ///
+    /// # Errors
+    /// For bytes that are no batch of transactions.
+    pub fn transactions(&self) -> Result<Vec<v1::Transaction>, DecodeError> {
+        let batch = v1::Batch::decode(self.0.clone())?;
+        let transactions = batch.transactions.into_iter();
+        transactions.map(v1::Transaction::decode).collect()
+    }
+}
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,7 +60,7 @@ openraft::declare_raft_types!(
     /// elections their split votes. A leader is therefore named by term and node.
     pub TypeConfig:
         D = Command,
-        R = v1::Outcome,
+        R = Vec<v1::Outcome>,
         NodeId = NodeId,
         Node = Node,
         AsyncRuntime = openraft_rt_tokio::TokioRuntime,

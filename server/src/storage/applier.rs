@@ -2,10 +2,8 @@
 
 use std::{fs, io, sync::Arc};
 
-use barge_proto::v1::{self, Outcome};
 use barge_state::Changed;
 use openraft::EntryPayload;
-use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -81,35 +79,30 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
         .into_iter()
         .map(|(entry, responder)| {
             bytes += entry_size(&entry) as u64;
-            let transaction = match &entry.payload {
-                EntryPayload::Normal(command) => {
-                    Some(v1::Transaction::decode(command.0.clone()).map_err(|error| {
-                        StorageError::corrupted("a transaction of the log", error)
-                    })?)
-                }
-                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            let transactions = match &entry.payload {
+                EntryPayload::Normal(command) => command
+                    .transactions()
+                    .map_err(|error| StorageError::corrupted("a transaction of the log", error))?,
+                EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
             };
-            Ok((entry, transaction, responder))
+            Ok((entry, transactions, responder))
         })
         .collect::<Result<Vec<_>, StorageError>>()?;
     {
         let mut state = shared.write();
-        for (entry, transaction, responder) in entries {
+        for (entry, transactions, responder) in entries {
             position.last_log_id = Some(entry.log_id);
-            let mut outcome = Outcome {
-                revision: state.revision(),
-                ..Outcome::default()
-            };
             if let EntryPayload::Membership(membership) = entry.payload {
                 position.last_membership = StoredMembership::new(Some(entry.log_id), membership);
             }
-            if let Some(transaction) = transaction {
+            let mut outcomes = Vec::with_capacity(transactions.len());
+            for transaction in transactions {
                 let applied = state.apply(entry.log_id.leader_id.term, &transaction);
                 writes.applied(&applied);
                 changes.extend(applied.changes);
-                outcome = applied.outcome;
+                outcomes.push(applied.outcome);
             }
-            answers.push((responder, outcome));
+            answers.push((responder, outcomes));
         }
         writes.position(&state, &position);
     }
@@ -127,9 +120,9 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
         progress.bytes_since_snapshot += bytes;
     });
     // Last, so that whoever is answered reads and watches what was answered.
-    for (responder, outcome) in answers {
+    for (responder, outcomes) in answers {
         if let Some(responder) = responder {
-            responder.send(outcome);
+            responder.send(outcomes);
         }
     }
     Ok(())

@@ -6,10 +6,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
-use barge_proto::v1;
 use barge_state::State;
 use openraft::{EntryPayload, vote::RaftLeaderId as _};
-use prost::Message;
 
 use super::{
     Context, StorageError,
@@ -71,9 +69,12 @@ pub fn survivor(store: &Path, owner: &Identity) -> Result<Survivor, StorageError
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(newer) => membership = newer,
                 EntryPayload::Normal(command) => {
-                    let transaction = v1::Transaction::decode(command.0)
+                    let transactions = command
+                        .transactions()
                         .map_err(|error| StorageError::corrupted("a transaction", error))?;
-                    state.apply(entry.log_id.leader_id.term, &transaction);
+                    for transaction in &transactions {
+                        state.apply(entry.log_id.leader_id.term, transaction);
+                    }
                 }
             }
         }

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Store, StoreError, propose::not_leader};
+use super::{Store, StoreError, batch::not_leader};
 use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError};
 
 /// How long a change may take to be committed.

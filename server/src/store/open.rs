@@ -8,8 +8,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, Instruments, Leadership, Members, Store, StoreError, leadership, propose, reads, space,
-    watch::Hub,
+    Inner, Instruments, Leadership, Members, Store, StoreError, batch, leadership, propose, reads,
+    space, watch::Hub,
 };
 use crate::{
     raft::{
@@ -169,6 +169,13 @@ impl Store {
             instruments.leader_changes.clone(),
         ));
         tasks.spawn(watch_over(raft.clone(), failure.clone(), stop.clone()));
+        let (proposals, proposed) = mpsc::channel(batch::QUEUE);
+        tasks.spawn(batch::run(
+            raft.clone(),
+            followed.clone(),
+            proposed,
+            stop.clone(),
+        ));
         let (reads, requests) = mpsc::channel(reads::QUEUE);
         let reader = reads::Reader {
             raft: raft.clone(),
@@ -203,7 +210,8 @@ impl Store {
             members: known,
             handing_over,
             reads,
-            room: Semaphore::new(propose::ROOM),
+            room: Arc::new(Semaphore::new(propose::ROOM)),
+            proposals,
             tasks: tasks.clone(),
             stop: stop.clone(),
             _thread: thread,

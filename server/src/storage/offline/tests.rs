@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use barge_proto::v1::{Change, Namespace, ObjectMeta, Record, Transaction, change, record};
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::*;
 use crate::raft::types::{Command, Entry};
@@ -66,7 +67,7 @@ fn a_survivor_has_the_whole_log_and_is_not_changed_by_looking() {
     let state = begun(&store);
     let disk = Disk::open(&store.join("log"), &owner()).unwrap();
     let entry = |index, transaction: &Transaction| {
-        let command = Command(Bytes::from(transaction.encode_to_vec()));
+        let command = Command::of(vec![Bytes::from(transaction.encode_to_vec())]);
         let id = LogId::new(LeaderId::new(8, 7), index);
         Entry {
             log_id: id,

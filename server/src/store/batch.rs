@@ -1,0 +1,239 @@
+//! Proposals travel in batches: those that come in while entries are on their way to a quorum go into the next entry
+//! together. An entry costs every manager an fsync's worth of work and several wake-ups, however little is in it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use barge_proto::v1::Outcome;
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesUnordered};
+use openraft::{async_runtime::watch::WatchReceiver, errors::ForwardReason};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    time::{Duration, Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Leadership, StoreError, propose};
+use crate::raft::types::{Command, ForwardToLeader, Raft, RaftWriteError, WriteError};
+
+/// Proposals that may wait; they have no more [room](propose::ROOM) than that.
+pub(super) const QUEUE: usize = propose::ROOM / propose::OVERHEAD;
+/// Entries on their way: one is written to disks while the next one is replicated.
+const IN_FLIGHT: usize = 2;
+/// An entry that has as many bytes takes no further transaction.
+const ENTRY: usize = 1 << 20;
+/// How long a fresh leader is left alone that waits for its first answer from a quorum.
+const LEASE_POLL: Duration = Duration::from_millis(20);
+
+type Answer = Result<Outcome, StoreError>;
+
+/// A transaction to be written.
+pub(super) struct Proposal {
+    /// Encoded.
+    pub transaction: Bytes,
+    /// When nobody waits for it any more.
+    pub deadline: Instant,
+    /// Whether it is decided what becomes of it: it was proposed, or whoever waited has given up before.
+    pub taken: Arc<AtomicBool>,
+    /// Who waits.
+    pub answer: oneshot::Sender<Answer>,
+    /// What it takes of the room for proposals.
+    pub _room: OwnedSemaphorePermit,
+}
+
+/// Proposes what comes in, until `stop`.
+pub(super) async fn run(
+    raft: Raft,
+    leadership: watch::Receiver<Leadership>,
+    mut proposals: mpsc::Receiver<Proposal>,
+    stop: CancellationToken,
+) {
+    let mut carried = None;
+    let mut writes = FuturesUnordered::new();
+    loop {
+        // Who does not lead is refused at once; entries of a lost leadership may take long to be decided.
+        let may_propose = writes.len() < IN_FLIGHT || !leadership.borrow().is_leader;
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(()) = writes.next() => {}
+            first = next(&mut carried, &mut proposals), if may_propose => {
+                let Some(first) = first else { break };
+                let batch = gather(first, &mut carried, &mut proposals);
+                if !batch.is_empty() {
+                    writes.push(write(&raft, batch));
+                }
+            }
+        }
+    }
+    proposals.close();
+    while let Some(proposal) = next(&mut carried, &mut proposals).await {
+        proposal.answer.send(Err(StoreError::Stopped)).ok();
+    }
+    while writes.next().await.is_some() {}
+}
+
+async fn next(
+    carried: &mut Option<Proposal>,
+    proposals: &mut mpsc::Receiver<Proposal>,
+) -> Option<Proposal> {
+    match carried.take() {
+        Some(proposal) => Some(proposal),
+        None => proposals.recv().await,
+    }
+}
+
+/// What goes into one entry: in order, as much as there is and fits, without what nobody waits for any more.
+fn gather(
+    first: Proposal,
+    carried: &mut Option<Proposal>,
+    proposals: &mut mpsc::Receiver<Proposal>,
+) -> Vec<Proposal> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(proposal) = next {
+        if bytes > 0 && bytes + proposal.transaction.len() > ENTRY {
+            *carried = Some(proposal);
+            break;
+        }
+        if !proposal.taken.swap(true, Ordering::AcqRel) {
+            bytes += proposal.transaction.len();
+            batch.push(proposal);
+        }
+        next = proposals.try_recv().ok();
+    }
+    batch
+}
+
+/// Writes an entry, and answers all whose transactions are in it.
+async fn write(raft: &Raft, batch: Vec<Proposal>) {
+    let transactions = batch.iter().map(|proposal| proposal.transaction.clone());
+    let command = Command::of(transactions.collect());
+    let deadlines = batch.iter().map(|proposal| proposal.deadline);
+    let (first, last) = deadlines.fold(None, bounds).unwrap_or_else(|| {
+        let now = Instant::now();
+        (now, now)
+    });
+    match propose(raft, command, first, last).await {
+        Ok(outcomes) => {
+            let mut outcomes = outcomes.into_iter();
+            for proposal in batch {
+                // `apply` gives an outcome for each transaction.
+                let outcome = outcomes.next().ok_or(StoreError::Unknown);
+                proposal.answer.send(outcome).ok();
+            }
+        }
+        Err(error) => {
+            for proposal in batch {
+                proposal.answer.send(Err(error.clone())).ok();
+            }
+        }
+    }
+}
+
+fn bounds(bounds: Option<(Instant, Instant)>, next: Instant) -> Option<(Instant, Instant)> {
+    let (first, last) = bounds.unwrap_or((next, next));
+    Some((first.min(next), last.max(next)))
+}
+
+/// `first` and `last` are when the first and the last of those who wait give up.
+async fn propose(
+    raft: &Raft,
+    command: Command,
+    first: Instant,
+    last: Instant,
+) -> Result<Vec<Outcome>, StoreError> {
+    let mut metrics = raft.metrics();
+    loop {
+        let write = raft.client_write(command.clone());
+        let error = match timeout_at(last, write).await {
+            Ok(Ok(response)) => return Ok(response.data),
+            // In the log of a leader that hears nothing; what becomes of it is for others to decide.
+            Err(_) => return Err(StoreError::Unknown),
+            Ok(Err(error)) => error,
+        };
+        match error {
+            RaftWriteError::APIError(WriteError::ForwardToLeader(forward)) => {
+                if forward.reason != ForwardReason::LeaseExpired {
+                    return Err(not_leader(&forward));
+                }
+                // It was refused, so trying again is safe, and so is saying so while somebody listens.
+                if Instant::now() + LEASE_POLL >= first {
+                    return Err(StoreError::NoQuorum);
+                }
+                timeout(LEASE_POLL, metrics.changed()).await.ok();
+            }
+            RaftWriteError::APIError(WriteError::LogEntryDiscarded(_)) => {
+                return Err(StoreError::Unknown);
+            }
+            // It may have reached the others before this manager failed.
+            RaftWriteError::Fatal(_) => return Err(StoreError::Unknown),
+            RaftWriteError::APIError(error) => {
+                tracing::error!(%error, "a write was refused as if it were a change of members");
+                return Err(StoreError::Unknown);
+            }
+        }
+    }
+}
+
+pub(super) fn not_leader(forward: &ForwardToLeader) -> StoreError {
+    let leader = match forward.reason {
+        // Who is to take over has not done so yet.
+        ForwardReason::LeadershipTransfer => None,
+        _ => forward.leader_id.zip(
+            forward
+                .leader_node
+                .as_ref()
+                .map(|node| node.address.clone()),
+        ),
+    };
+    StoreError::NotLeader { leader }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn proposal(room: &Arc<Semaphore>, size: usize) -> Proposal {
+        Proposal {
+            transaction: vec![0; size].into(),
+            deadline: Instant::now() + Duration::from_secs(5),
+            taken: Arc::default(),
+            answer: oneshot::channel().0,
+            _room: room.clone().try_acquire_owned().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_takes_what_fits_and_what_is_still_wanted() {
+        let room = Arc::new(Semaphore::new(100));
+        let (send, mut queue) = mpsc::channel(100);
+        let withdrawn = proposal(&room, 10);
+        withdrawn.taken.store(true, Ordering::Release);
+        for waiting in [
+            proposal(&room, ENTRY - 10),
+            withdrawn,
+            proposal(&room, 10),
+            proposal(&room, 2 * ENTRY),
+            proposal(&room, 1),
+        ] {
+            send.try_send(waiting).unwrap();
+        }
+        drop(send);
+        let mut carried = None;
+        let mut entries: Vec<Vec<usize>> = Vec::new();
+        while let Some(first) = next(&mut carried, &mut queue).await {
+            let batch = gather(first, &mut carried, &mut queue);
+            entries.push(batch.iter().map(|p| p.transaction.len()).collect());
+        }
+        // One that is larger than an entry should be is one of its own.
+        assert_eq!(entries, [vec![ENTRY - 10, 10], vec![2 * ENTRY], vec![1]]);
+        assert_eq!(room.available_permits(), 100);
+    }
+}
