@@ -149,6 +149,7 @@ impl DataFolder {
         let pin = hex(&token.ca_digest);
         tracing::info!(managers = ?config.join, name = config.node_name, address, "joining");
         let joined = join(&JoinOptions {
+            feature_level: 0,
             managers: config.join.clone(),
             token,
             dir: self.identity(),

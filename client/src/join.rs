@@ -34,6 +34,8 @@ pub struct JoinOptions {
     pub address: String,
     /// The node's name, for agents; empty for managers.
     pub name: String,
+    /// The newest feature level that a manager understands; 0 for agents.
+    pub feature_level: u32,
     /// How long to look for a manager that answers.
     pub deadline: Duration,
     /// The identity that this machine had and whose certificate has expired: with its key as proof, the machine
@@ -71,6 +73,7 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
         previous_certificate: previous.unwrap_or_default(),
         address: options.address.clone(),
         name: options.name.clone(),
+        feature_level: options.feature_level,
     };
     let tls = tls::pinned_config(options.token.ca_digest)?;
     let channel_options = ChannelOptions::default();

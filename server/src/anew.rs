@@ -10,7 +10,7 @@ use barge_proto::v1::{
 };
 use barge_state::{Kind, State};
 
-use crate::{bootstrap, clock, error::ApiError, transaction::Draft};
+use crate::{clock, error::ApiError, transaction::Draft};
 
 /// Raft ids that may have been given out after the moment that the state is of. A manager of before with such an id is
 /// refused as one that was removed.
@@ -78,18 +78,19 @@ pub fn prepare(
 /// # Errors
 /// One sentence when the cluster's is higher.
 pub fn check_features(level: u32, what: &str) -> Result<(), String> {
-    if level <= bootstrap::FEATURE_LEVEL {
+    if level <= barge_state::LEVEL {
         return Ok(());
     }
     Err(format!(
         "{what} uses feature level {level}, this version understands {}: use the version that the cluster ran",
-        bootstrap::FEATURE_LEVEL
+        barge_state::LEVEL
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use barge_proto::v1::Transaction;
+    use barge_state::LEVEL;
 
     use super::*;
 
@@ -103,6 +104,7 @@ mod tests {
 
     fn manager(id: u64) -> ManagerRecord {
         ManagerRecord {
+            feature_level: LEVEL,
             metadata: meta(&format!("m{id}")),
             raft_id: id,
             address: format!("h{id}:1"),
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_newer_cluster_is_refused() {
-        assert_eq!(check_features(bootstrap::FEATURE_LEVEL, "it"), Ok(()));
-        assert!(check_features(bootstrap::FEATURE_LEVEL + 1, "the backup").is_err());
+        assert_eq!(check_features(barge_state::LEVEL, "it"), Ok(()));
+        assert!(check_features(barge_state::LEVEL + 1, "the backup").is_err());
     }
 }

@@ -11,6 +11,7 @@ use barge_proto::v1::{
     ClusterRecord, CredentialRecord, ManagerRecord, ManagerRole, Namespace, NamespaceSpec,
     NamespaceStatus, ObjectMeta, Role, Transaction,
 };
+use barge_state::LEVEL;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -26,8 +27,6 @@ use crate::{
 pub const CLUSTER: &str = "cluster";
 /// The Raft id of the first manager.
 pub const FIRST_RAFT_ID: u64 = 1;
-/// What this version understands, and a new cluster begins with.
-pub const FEATURE_LEVEL: u32 = 1;
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// Why a cluster could not begin.
@@ -149,7 +148,7 @@ fn transaction(
         sealed_ca_key,
         pod_cidr: config.pod_cidr.to_string(),
         service_cidr: config.service_cidr.to_string(),
-        feature_level: FEATURE_LEVEL,
+        feature_level: LEVEL,
         next_raft_id: FIRST_RAFT_ID + 1,
         ..ClusterRecord::default()
     });
@@ -159,6 +158,7 @@ fn transaction(
         address: config.advertise.clone(),
         public_key_sha256: public_key_sha256(manager),
         role: ManagerRole::Voter.into(),
+        feature_level: LEVEL,
     });
     draft.put(CredentialRecord {
         metadata: meta("admin", &admin.uid),
@@ -205,6 +205,8 @@ mod tests {
             audit: false,
             log_format: LogFormat::Text,
             metrics: None,
+            snapshot_after: None,
+            snapshot_rate: None,
         }
     }
 

@@ -30,6 +30,7 @@ pub mod activate;
 pub mod admit;
 pub mod backup;
 pub mod issue;
+pub mod level;
 pub mod pod_range;
 pub mod previous;
 pub mod reconcile;
@@ -123,7 +124,10 @@ impl Cluster for ClusterService {
                 Repeat::Safe,
                 |request| {
                     let (parts, uid) = (self.parts(), uid.clone());
-                    async move { activate::activate(&parts, &uid, &request.address).await }
+                    async move {
+                        activate::activate(&parts, &uid, &request.address, request.feature_level)
+                            .await
+                    }
                 },
                 |channel, request| async move {
                     ClusterClient::new(channel)

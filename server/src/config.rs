@@ -94,6 +94,12 @@ pub struct Flags {
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Compact the log whenever it has grown by this much [default: 64Mi]
+    #[arg(long, value_name = "SIZE")]
+    pub snapshot_after: Option<String>,
+    /// Send a manager that was away for long the state with at most this much a second [default: 64Mi]
+    #[arg(long, value_name = "SIZE")]
+    pub snapshot_rate: Option<String>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -125,6 +131,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where to answer GET /metrics.
     pub metrics: Option<SocketAddr>,
+    /// By how much the log grows before it is compacted, in bytes; absent for the default.
+    pub snapshot_after: Option<u64>,
+    /// How fast a snapshot is sent, in bytes per second; absent for the default.
+    pub snapshot_rate: Option<u64>,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -197,6 +207,8 @@ impl Flags {
             no_audit_log: self.no_audit_log || file.no_audit_log,
             log_format: self.log_format.or(file.log_format),
             metrics: self.metrics.or(file.metrics),
+            snapshot_after: self.snapshot_after.or(file.snapshot_after),
+            snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
             config: None,
         }
     }
@@ -253,6 +265,8 @@ impl Flags {
             audit: !self.no_audit_log,
             log_format: self.log_format.unwrap_or_default(),
             metrics: self.metrics,
+            snapshot_after: size("snapshot-after", self.snapshot_after.as_deref())?,
+            snapshot_rate: size("snapshot-rate", self.snapshot_rate.as_deref())?,
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)

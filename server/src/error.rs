@@ -180,7 +180,7 @@ impl From<Refusal> for ApiError {
             RefusalReason::RequestReused => Self::RequestReused,
             RefusalReason::Taken => Self::Conflict(message),
             RefusalReason::Token => Self::Token(message),
-            RefusalReason::Invalid => Self::Precondition(message),
+            RefusalReason::FeatureLevel | RefusalReason::Invalid => Self::Precondition(message),
             RefusalReason::Unspecified => Self::Internal(message),
         }
     }

@@ -86,6 +86,7 @@ pub async fn admit(
         dir: folder.identity(),
         address: advertise.to_owned(),
         name: String::new(),
+        feature_level: barge_state::LEVEL,
         deadline: PATIENCE,
         // A manager whose certificate has expired signs its next one itself.
         previous: None,

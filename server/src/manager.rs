@@ -262,6 +262,8 @@ async fn open(
     options.process.threads = threads;
     options.min_free_bytes = config.min_disk_free;
     folder.check_store()?;
+    options.snapshot_log_bytes = config.snapshot_after.unwrap_or(options.snapshot_log_bytes);
+    options.snapshot_rate = config.snapshot_rate.unwrap_or(options.snapshot_rate);
     let store = Store::open(options).await?;
     folder.mark_used()?;
     if let Some(genesis) = bootstrap::pending(folder, identity)? {

@@ -152,6 +152,7 @@ pub fn restore(flags: &Flags) -> Result<Summary, RestoreError> {
     let manager = issue(Role::Manager, Some(raft_id))?;
     let admin = issue(Role::Admin, None)?;
     let record = ManagerRecord {
+        feature_level: barge_state::LEVEL,
         metadata: Some(ObjectMeta {
             name: manager.uid.clone(),
             uid: manager.uid.clone(),

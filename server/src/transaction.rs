@@ -91,6 +91,8 @@ impl Draft {
             preconditions: self.preconditions,
             changes: self.changes,
             request,
+            // The first level; what needs a later one says so.
+            feature_level: 0,
         }
     }
 }

@@ -50,6 +50,8 @@ fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHa
         origin,
         pod_cidr: "10.244.0.0/16".parse().unwrap(),
         min_disk_free: None,
+        snapshot_after: None,
+        snapshot_rate: None,
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         certificate_lifetime: LEAF_LIFE,
         audit: true,
@@ -233,6 +235,7 @@ async fn an_agents_life(threads: &Threads) {
     // The agent only knows the follower: even its joining travels to the leader.
     let token = token(&leader, Role::Agent, dir.path()).await;
     let options = JoinOptions {
+        feature_level: 0,
         managers: vec![second.clone()],
         token: token.parse().unwrap(),
         dir: dir.path().join("agent"),

@@ -17,5 +17,8 @@ mod partition;
 #[path = "store/damage.rs"]
 mod damage;
 
+#[path = "store/snapshot.rs"]
+mod snapshot;
+
 #[path = "store/crash.rs"]
 mod crash;

@@ -165,6 +165,7 @@ impl Cluster for Manager {
 
 fn options(ca: &TestCa, managers: Vec<String>, dir: &Path) -> JoinOptions {
     JoinOptions {
+        feature_level: 0,
         managers,
         token: Token {
             ca_digest: token::ca_digest(&ca.root),

@@ -2,7 +2,7 @@
 
 use barge_proto::v1::{ManagerRecord, ManagerRole};
 
-use super::Parts;
+use super::{Parts, level};
 use crate::{error::ApiError, transaction::Draft};
 
 /// Takes note that the manager with this uid serves Raft at this address: one that has joined is to vote from now on, one that
@@ -10,7 +10,12 @@ use crate::{error::ApiError, transaction::Draft};
 ///
 /// # Errors
 /// REVOKED when it was removed, PRECONDITION while it is being removed; NOT_LEADER and NO_QUORUM as for every change.
-pub async fn activate(parts: &Parts, uid: &str, address: &str) -> Result<(), ApiError> {
+pub async fn activate(
+    parts: &Parts,
+    uid: &str,
+    address: &str,
+    feature_level: u32,
+) -> Result<(), ApiError> {
     parts.store.read_index().await?;
     let record = parts
         .store
@@ -25,12 +30,16 @@ pub async fn activate(parts: &Parts, uid: &str, address: &str) -> Result<(), Api
         ManagerRole::Joining | ManagerRole::Unspecified => ManagerRole::Voter,
         role => role,
     };
-    if record.address == address && record.role() == role {
+    if let Some(cluster) = parts.store.read(|state| state.cluster().cloned()) {
+        level::check(&cluster, feature_level)?;
+    }
+    if record.address == address && record.role() == role && record.feature_level == feature_level {
         return Ok(());
     }
     let mut serving = ManagerRecord::clone(&record);
     serving.address = address.to_owned();
     serving.set_role(role);
+    serving.feature_level = feature_level;
     let mut draft = Draft::new();
     draft.unchanged(&*record);
     draft.put(serving);

@@ -9,7 +9,7 @@ use barge_proto::v1::{
 use barge_state::{Kind, State};
 use sha2::{Digest, Sha256};
 
-use super::{Parts, issue::not_ready, pod_range::next_free, previous, status::members};
+use super::{Parts, issue::not_ready, level, pod_range::next_free, previous, status::members};
 use crate::{
     api::names,
     clock,
@@ -127,6 +127,9 @@ fn plan(
         uid,
         raft_id: None,
     };
+    if role == Role::Manager {
+        level::check(cluster, request.feature_level)?;
+    }
     let known = match role {
         Role::Manager => plan_manager(
             state,
@@ -212,6 +215,7 @@ fn plan_manager(
         address: request.address.clone(),
         public_key_sha256: key_sha256.to_vec(),
         role: ManagerRole::Joining.into(),
+        feature_level: request.feature_level,
     });
     false
 }

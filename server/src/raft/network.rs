@@ -49,17 +49,20 @@ struct Inner {
     connect: Connect,
     /// Where connections live: encryption stays off Raft's thread.
     runtime: Handle,
+    /// In bytes per second.
+    snapshot_rate: u64,
     channels: Mutex<HashMap<String, Channel>>,
     /// Where members are now. openraft goes on with the address a member had when it began to replicate to it.
     members: Mutex<HashMap<NodeId, String>>,
 }
 
 impl Channels {
-    /// Connections made by `connect` are driven by `runtime`.
-    pub fn new(connect: Connect, runtime: Handle) -> Self {
+    /// Connections made by `connect` are driven by `runtime`. Snapshots are sent with at most `snapshot_rate` bytes per second.
+    pub fn new(connect: Connect, runtime: Handle, snapshot_rate: u64) -> Self {
         Self(Arc::new(Inner {
             connect,
             runtime,
+            snapshot_rate,
             channels: Mutex::default(),
             members: Mutex::default(),
         }))
@@ -77,6 +80,10 @@ impl Channels {
                 members.insert(*id, node.address.clone());
             }
         }
+    }
+
+    fn snapshot_rate(&self) -> u64 {
+        self.0.snapshot_rate
     }
 
     fn address(&self, id: NodeId) -> String {

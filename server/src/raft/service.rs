@@ -13,7 +13,8 @@ use futures::{
     stream::{self, BoxStream},
 };
 use openraft::ReadPolicy;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -36,8 +37,8 @@ pub struct RaftService {
     contact: Contact,
     /// Ends the streams of entries: an idle one would last for as long as the other manager.
     stop: CancellationToken,
-    /// One snapshot is received at a time.
-    receiving: Arc<Semaphore>,
+    /// One snapshot is received at a time; what there is of one whose connection broke.
+    receiving: Arc<Mutex<Option<snapshot::Incoming>>>,
 }
 
 impl RaftService {
@@ -56,7 +57,7 @@ impl RaftService {
             space,
             contact,
             stop,
-            receiving: Arc::new(Semaphore::new(1)),
+            receiving: Arc::default(),
         }
     }
 
@@ -93,6 +94,7 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 #[tonic::async_trait]
 impl RaftApi for RaftService {
     type AppendStream = BoxStream<'static, Result<v1::RaftAppendResponse, Status>>;
+    type InstallSnapshotStream = ReceiverStream<Result<v1::RaftSnapshotAnswer, Status>>;
 
     async fn append(
         &self,
@@ -134,10 +136,11 @@ impl RaftApi for RaftService {
     async fn install_snapshot(
         &self,
         request: Request<Streaming<v1::RaftSnapshotMessage>>,
-    ) -> Reply<v1::RaftSnapshotResponse> {
-        self.receive_snapshot(request.into_inner())
-            .await
-            .map(Response::new)
+    ) -> Reply<Self::InstallSnapshotStream> {
+        let (answers, answered) = mpsc::channel(1);
+        // On its own: what has arrived is kept when the connection breaks.
+        tokio::spawn(self.clone().receive_snapshot(request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(answered)))
     }
 
     async fn transfer_leader(

@@ -33,6 +33,8 @@ fn lost(passphrase: Option<&str>) -> Lost {
         audit: false,
         log_format: LogFormat::Text,
         metrics: None,
+        snapshot_after: None,
+        snapshot_rate: None,
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_sealing_key().unwrap();
@@ -42,7 +44,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
     let header = BackupHeader {
         cluster_id: manager.cluster_id.clone(),
         revision: state.revision(),
-        feature_level: bootstrap::FEATURE_LEVEL,
+        feature_level: barge_state::LEVEL,
         sealing_key: passphrase.map(|text| crate::pki::passphrase::seal(&key, text).unwrap()),
         ..BackupHeader::default()
     };

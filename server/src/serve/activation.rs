@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use barge_client::{channel::root_cause, identity::Identity};
 use barge_proto::v1::{ActivateRequest, ManagerRecord, ManagerRole, cluster_client::ClusterClient};
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, LEVEL, RecordKind, State};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -94,6 +94,7 @@ impl Own {
                 .get(&record.raft_id)
                 .is_some_and(|node| node.address == self.advertise);
             record.address == self.advertise
+                && record.feature_level == LEVEL
                 && there
                 && match record.role() {
                     ManagerRole::Voter => votes,
@@ -132,6 +133,7 @@ impl Own {
             .map_err(|error| Refusal::Other(error.to_string()))?;
         let request = ActivateRequest {
             address: self.advertise.clone(),
+            feature_level: LEVEL,
         };
         match timeout(ANSWER, ClusterClient::new(channel).activate(request)).await {
             Ok(Ok(_)) => Ok(()),

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backup::schedule::Scheduler,
-    cluster::reconcile,
+    cluster::{level, reconcile},
     controllers::{self, NodeHeartbeats, stamp::SystemStamps},
     sessions::Heartbeats,
     store::Store,
@@ -57,6 +57,7 @@ pub async fn run(
         let members = reconcile::run(store.clone(), now.term);
         let loops = tokio::spawn(async { tokio::join!(loops, members) });
         let backups = tokio::spawn(backups.clone().run(now.term, term.clone()));
+        tokio::spawn(level::keep(store.clone(), now.term, term.clone()));
         let ended = tokio::select! {
             lost = lost => lost.is_err(),
             () = stop.cancelled() => true,

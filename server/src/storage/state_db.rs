@@ -149,6 +149,17 @@ impl StateDb {
             .context("make a snapshot")
     }
 
+    /// Reads everything in it, which checks every block.
+    pub fn verify(&self) -> Result<(), StorageError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let all = self.db.iterator_opt(IteratorMode::Start, options);
+        for item in all {
+            item.context("read the state")?;
+        }
+        Ok(())
+    }
+
     /// Up to where the log was applied.
     pub fn position(&self) -> Result<SnapshotMeta, StorageError> {
         let Some(value) = self.db.get(POSITION).context("read the state")? else {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
+use barge_state::{LEVEL, State};
 use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -44,6 +45,8 @@ pub struct Options {
     pub timing: Timing,
     /// A snapshot is taken when the log has grown by so many bytes; on disk it has up to twice as many. Default 64 MiB.
     pub snapshot_log_bytes: u64,
+    /// A snapshot is sent with at most so many bytes per second, so that entries and heartbeats are not held up. Default 64 MiB.
+    pub snapshot_rate: u64,
     /// Memory for changes that watches can be resumed from, in bytes. Default 16 MiB.
     pub history_bytes: usize,
     /// At most so many changes. Default 100,000.
@@ -74,6 +77,7 @@ impl Options {
             connect,
             timing: Timing::default(),
             snapshot_log_bytes: 64 << 20,
+            snapshot_rate: 64 << 20,
             history_bytes: 16 << 20,
             history_changes: 100_000,
             min_free_bytes: None,
@@ -94,6 +98,17 @@ pub enum OpenError {
     /// The timing makes no sense.
     #[error("the timing of Raft: {0}")]
     Config(#[from] ConfigError),
+    /// Managers of a newer version have made use of what this one does not know.
+    #[error(
+        "the cluster is at feature level {level}, this version understands {understood}: install the version of the other \
+         managers"
+    )]
+    FeatureLevel {
+        /// The cluster's.
+        level: u32,
+        /// This version's.
+        understood: u32,
+    },
     /// A thread could not be started.
     #[error("start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -127,6 +142,14 @@ impl Store {
                 .await
                 .map_err(io::Error::other)??
         };
+        // Before Raft applies anything that would be misunderstood.
+        let level = state.read(State::feature_level);
+        if level > LEVEL {
+            return Err(OpenError::FeatureLevel {
+                level,
+                understood: LEVEL,
+            });
+        }
         // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
         state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
 
@@ -136,7 +159,11 @@ impl Store {
             rejected: Counter::default(),
         };
         let thread = RaftThread::start(&process.threads)?;
-        let channels = Channels::new(options.connect.clone(), tokio::runtime::Handle::current());
+        let channels = Channels::new(
+            options.connect.clone(),
+            tokio::runtime::Handle::current(),
+            options.snapshot_rate,
+        );
         let config = config(&options.cluster_id, options.timing)?;
         let id = options.raft_id;
         let raft = thread

@@ -97,6 +97,7 @@ impl State {
 
     /// Makes the changes of a transaction; nothing is changed when a rule refuses it.
     fn attempt(&mut self, tx: &Transaction) -> Result<Work<'_>, Refusal> {
+        self.check_level(tx)?;
         for precondition in &tx.preconditions {
             preconditions::check(self, precondition)?;
         }

@@ -8,6 +8,7 @@
 //! - `kind`, `rules`: the kinds of records, their identity, what each demands
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
+//! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
 //! - `read`, `view`: looking things up, and objects as the API shows them
 //! - `history`: recent changes, for watches
@@ -19,6 +20,7 @@ mod changed;
 mod claims;
 mod history;
 mod kind;
+mod level;
 pub mod limits;
 mod pods;
 mod read;
@@ -36,6 +38,7 @@ pub use changed::Changed;
 pub use claims::Claim;
 pub use history::{Expired, History};
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
+pub use level::LEVEL;
 pub use requests::RequestChanges;
 pub use restore::Meta;
 pub use state::State;

@@ -73,7 +73,19 @@ macro_rules! internal {
         })*
     };
 }
-internal!(ClusterRecord, ManagerRecord, TokenRecord, CredentialRecord);
+internal!(ManagerRecord, TokenRecord, CredentialRecord);
+
+impl Rules for ClusterRecord {
+    fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
+        // What was allowed to be written stays written.
+        match old {
+            Some(old) if old.feature_level > self.feature_level => {
+                Err("the cluster's feature level never sinks".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Rules for Revision {
     fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {

@@ -172,6 +172,7 @@ pub struct Cluster {
     addresses: Addresses,
     pub managers: HashMap<u64, Manager>,
     snapshot_log_bytes: u64,
+    snapshot_rate: Option<u64>,
 }
 
 impl Cluster {
@@ -199,6 +200,7 @@ impl Cluster {
             addresses: Arc::new(Mutex::new(addresses)),
             managers: HashMap::new(),
             snapshot_log_bytes: 64 << 20,
+            snapshot_rate: None,
             points: HashMap::new(),
         }
     }
@@ -210,6 +212,11 @@ impl Cluster {
 
     pub fn snapshot_log_bytes(mut self, bytes: u64) -> Self {
         self.snapshot_log_bytes = bytes;
+        self
+    }
+
+    pub fn snapshot_rate(mut self, bytes: u64) -> Self {
+        self.snapshot_rate = Some(bytes);
         self
     }
 
@@ -289,6 +296,7 @@ impl Cluster {
             self.network.connect(id, self.addresses.clone()),
         );
         options.snapshot_log_bytes = self.snapshot_log_bytes;
+        options.snapshot_rate = self.snapshot_rate.unwrap_or(options.snapshot_rate);
         options.process.points = self.points.get(&id).cloned().unwrap_or_default();
         options
     }

@@ -1,9 +1,11 @@
 //! One manager.
 
+use barge_proto::v1::{Change, ClusterRecord, ObjectMeta, Record, Transaction, change, record};
 use barge_server::{
     storage::StorageError,
-    store::{OpenError, Scope, StoreError},
+    store::{OpenError, Scope, Store, StoreError},
 };
+use barge_state::LEVEL;
 
 use crate::harness::{Cluster, create, create_with, has, soon};
 
@@ -91,6 +93,38 @@ async fn refuses_the_folder_of_another_cluster() {
         error
             .to_string()
             .contains("belongs to manager 1 of cluster cluster"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_a_state_that_it_would_misunderstand() {
+    let mut cluster = Cluster::new(1).await.started().await;
+    let record = ClusterRecord {
+        metadata: Some(ObjectMeta {
+            name: "cluster".into(),
+            uid: "cluster".into(),
+            ..ObjectMeta::default()
+        }),
+        feature_level: LEVEL + 1,
+        ..ClusterRecord::default()
+    };
+    let raise = Transaction {
+        changes: vec![Change {
+            change: Some(change::Change::Put(Record {
+                record: Some(record::Record::Cluster(record)),
+            })),
+        }],
+        ..create("a")
+    };
+    let outcome = cluster.store(1).propose(raise).await.unwrap();
+    assert_eq!(outcome.refusal, None);
+    cluster.store(1).shutdown().await;
+    cluster.close(1).await;
+    let error = Store::open(cluster.options(1)).await.err().unwrap();
+    let error = error.to_string();
+    assert!(
+        error.contains("install the version of the other managers"),
         "{error}"
     );
 }

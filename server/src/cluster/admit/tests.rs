@@ -50,6 +50,7 @@ fn apply(state: &mut State, draft: Draft) -> Outcome {
 
 fn agent(name: &str) -> JoinRequest {
     JoinRequest {
+        feature_level: 0,
         address: "10.0.0.9".to_owned(),
         name: name.to_owned(),
         ..JoinRequest::default()
@@ -58,6 +59,7 @@ fn agent(name: &str) -> JoinRequest {
 
 fn manager() -> JoinRequest {
     JoinRequest {
+        feature_level: barge_state::LEVEL,
         address: "10.0.0.1:7101".to_owned(),
         ..JoinRequest::default()
     }

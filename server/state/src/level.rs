@@ -1,0 +1,36 @@
+//! Feature levels: what may be in the log.
+//!
+//! A field or a rule that older managers do not know would be dropped or applied otherwise by them, and their states
+//! would differ. So each version says up to which level it understands the log; the cluster's level rises when all managers
+//! understand the next one, and what needs it is refused until then.
+
+use barge_proto::v1::{Refusal, RefusalReason, Transaction};
+
+use crate::{apply::refusal, state::State};
+
+/// The newest feature level that this version understands. Raised together with the first thing that needs it.
+pub const LEVEL: u32 = 1;
+
+impl State {
+    /// The cluster's feature level; 1 before there is a cluster.
+    pub fn feature_level(&self) -> u32 {
+        self.cluster()
+            .map_or(1, |cluster| cluster.feature_level.max(1))
+    }
+
+    /// # Errors
+    /// FEATURE_LEVEL when some manager may not understand the transaction yet.
+    pub(crate) fn check_level(&self, tx: &Transaction) -> Result<(), Refusal> {
+        let level = self.feature_level();
+        match tx.feature_level <= level {
+            true => Ok(()),
+            false => Err(refusal(
+                RefusalReason::FeatureLevel,
+                format!(
+                    "this needs feature level {}, the cluster is at {level}: upgrade all managers first",
+                    tx.feature_level
+                ),
+            )),
+        }
+    }
+}
