@@ -124,14 +124,14 @@ impl RaftService {
         before: Option<Incoming>,
         header: RaftSnapshotHeader,
     ) -> Result<Incoming, Status> {
-        let folder = self.state.incoming();
+        let state = self.state.clone();
         let space = *self.space.borrow();
         let incoming = blocking(move || match before {
             Some(before) if before.is_of(&header) => Ok(before),
             other => {
                 // Its space is needed first.
                 drop(other);
-                Incoming::begin(header, folder)
+                Incoming::begin(header, state.incoming())
             }
         })
         .await?;
