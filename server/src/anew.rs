@@ -73,20 +73,6 @@ pub fn prepare(
     ApiError::check(applied.outcome).map(drop)
 }
 
-/// The highest feature level that this version understands.
-///
-/// # Errors
-/// One sentence when the cluster's is higher.
-pub fn check_features(level: u32, what: &str) -> Result<(), String> {
-    if level <= barge_state::LEVEL {
-        return Ok(());
-    }
-    Err(format!(
-        "{what} uses feature level {level}, this version understands {}: use the version that the cluster ran",
-        barge_state::LEVEL
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use barge_proto::v1::Transaction;
@@ -160,11 +146,5 @@ mod tests {
         assert_eq!(managers.len(), 1);
         assert_eq!(managers[0].raft_id, 2);
         assert!(state.cluster().unwrap().next_raft_id > 1000);
-    }
-
-    #[test]
-    fn a_newer_cluster_is_refused() {
-        assert_eq!(check_features(barge_state::LEVEL, "it"), Ok(()));
-        assert!(check_features(barge_state::LEVEL + 1, "the backup").is_err());
     }
 }

@@ -17,7 +17,7 @@ use barge_client::{
     tls::{TlsError, client_config},
 };
 use barge_proto::v1::{GetManagerStatusRequest, ManagerRecord, cluster_client::ClusterClient};
-use barge_state::Kind;
+use barge_state::{Kind, LEVEL, NotUnderstood, check_understood};
 use clap::Args;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tokio::time::timeout;
@@ -77,8 +77,8 @@ pub enum RecoverError {
     #[error("this manager was removed from its cluster: recover another one")]
     Removed,
     /// It holds something that this version cannot run.
-    #[error("{0}")]
-    Features(String),
+    #[error(transparent)]
+    FeatureLevel(#[from] NotUnderstood),
     /// The manager's identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -175,7 +175,7 @@ pub async fn recover(flags: &Flags) -> Result<Plan, RecoverError> {
     };
     let survivor = offline::survivor(&folder.store(), &owner)?;
     if let Some(cluster) = survivor.state.cluster() {
-        anew::check_features(cluster.feature_level, "the state").map_err(RecoverError::Features)?;
+        check_understood(cluster.feature_level, LEVEL)?;
     }
     let own = survivor
         .state

@@ -20,7 +20,9 @@ use barge_client::{
     token::{ca_digest, hex},
 };
 use barge_proto::v1::{ClusterRecord, ManagerRecord, ObjectMeta, Role, record};
-use barge_state::{Kind, Meta, State, Stored, limits::Limits};
+use barge_state::{
+    Kind, LEVEL, Meta, NotUnderstood, State, Stored, check_understood, limits::Limits,
+};
 use clap::Args;
 
 use crate::{
@@ -72,8 +74,8 @@ pub enum RestoreError {
     #[error("fetch the backup: {0}")]
     Place(#[from] PlaceError),
     /// It holds something that this version cannot run.
-    #[error("{0}")]
-    Features(String),
+    #[error(transparent)]
+    FeatureLevel(#[from] NotUnderstood),
     /// Nothing was given that opens its secrets.
     #[error(
         "the backup holds no sealing key: give that of a manager of before with --sealing-key-file (sealing.key in its data folder)"
@@ -145,14 +147,14 @@ pub fn restore(flags: &Flags) -> Result<Summary, RestoreError> {
         .cluster()
         .map(|cluster| ClusterRecord::clone(cluster))
         .ok_or_else(|| ApiError::Internal("the backup holds no cluster".to_owned()))?;
-    anew::check_features(cluster.feature_level, "the backup").map_err(RestoreError::Features)?;
+    check_understood(cluster.feature_level, LEVEL)?;
     let (sealing_key, authority) = open(flags, &summary, &cluster)?;
     let raft_id = anew::next_raft_id(&cluster);
     let issue = |role, raft_id| issue(&authority, &cluster, role, raft_id, &flags.advertise);
     let manager = issue(Role::Manager, Some(raft_id))?;
     let admin = issue(Role::Admin, None)?;
     let record = ManagerRecord {
-        feature_level: barge_state::LEVEL,
+        feature_level: LEVEL,
         metadata: Some(ObjectMeta {
             name: manager.uid.clone(),
             uid: manager.uid.clone(),

@@ -30,8 +30,9 @@ pub async fn activate(
         ManagerRole::Joining | ManagerRole::Unspecified => ManagerRole::Voter,
         role => role,
     };
-    if let Some(cluster) = parts.store.read(|state| state.cluster().cloned()) {
-        level::check(&cluster, feature_level)?;
+    let cluster = parts.store.read(|state| state.cluster().cloned());
+    if let Some(cluster) = &cluster {
+        level::check(cluster, feature_level)?;
     }
     if record.address == address && record.role() == role && record.feature_level == feature_level {
         return Ok(());
@@ -42,6 +43,10 @@ pub async fn activate(
     serving.feature_level = feature_level;
     let mut draft = Draft::new();
     draft.unchanged(&*record);
+    if let Some(cluster) = cluster.filter(|_| record.feature_level != feature_level) {
+        // Its level must not have risen meanwhile.
+        draft.unchanged(&*cluster);
+    }
     draft.put(serving);
     let transaction = draft.build(format!("manager/{uid}"), None);
     ApiError::check(parts.store.propose(transaction).await?)?;

@@ -1,79 +1,80 @@
 //! Raising the cluster's feature level, and turning away managers that do not understand it.
 
+use std::time::Duration;
+
 use barge_proto::v1::{ClusterRecord, ManagerRecord};
-use barge_state::{RecordKind, State};
-use tokio_util::sync::CancellationToken;
+use barge_state::{RecordKind, State, check_understood};
 
 use crate::{
     error::ApiError,
-    store::{OpenError, Scope, Store},
+    store::{Scope, Store},
     transaction::Draft,
 };
 
 /// Who raises it, in the log.
 const PRINCIPAL: &str = "controller/feature-level";
+/// How soon to try again what did not work.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Refuses a manager that would not understand what is in the log.
 ///
 /// # Errors
 /// PRECONDITION, with the way out.
 pub fn check(cluster: &ClusterRecord, understood: u32) -> Result<(), ApiError> {
-    match understood < cluster.feature_level {
-        true => Err(ApiError::Precondition(
-            OpenError::FeatureLevel {
-                level: cluster.feature_level,
-                understood,
-            }
-            .to_string(),
-        )),
-        false => Ok(()),
-    }
+    check_understood(cluster.feature_level, understood)
+        .map_err(|error| ApiError::Precondition(error.to_string()))
 }
 
-/// The level that all managers understand, when it is above the cluster's.
-fn higher(state: &State) -> Option<(ClusterRecord, u32)> {
+/// The level that all managers understand, when it is above the cluster's, and what raises it. Refused when a manager has
+/// come, or says something else, by then.
+fn higher(state: &State) -> Option<(u32, Draft)> {
     let cluster = state.cluster()?;
-    let level = state
-        .list::<ManagerRecord>(None)
-        .map(|manager| manager.feature_level)
-        .min()?;
-    (level > cluster.feature_level).then(|| (ClusterRecord::clone(cluster), level))
-}
-
-/// Raises the level whenever all managers understand the next one, while this manager leads in `term`.
-pub async fn keep(store: Store, term: u64, stop: CancellationToken) {
-    let work = async {
-        loop {
-            let revision = store.read(State::revision);
-            let Ok(mut watch) = store.watch(revision, Scope::kinds([RecordKind::Manager])) else {
-                continue;
-            };
-            if let Some((cluster, level)) = store.read(higher) {
-                raise(&store, term, cluster, level).await;
-            }
-            // A watch that fell behind begins anew, as does one that saw a change.
-            watch.next().await.ok();
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = stop.cancelled() => {}
-    }
-}
-
-async fn raise(store: &Store, term: u64, cluster: ClusterRecord, level: u32) {
     let mut draft = Draft::new();
-    draft.unchanged(&cluster);
+    draft.unchanged(&**cluster);
+    let managers = state.list::<ManagerRecord>(None);
+    let levels = managers.map(|manager| {
+        draft.unchanged(&**manager);
+        manager.feature_level
+    });
+    let level = levels.min()?;
     draft.put(ClusterRecord {
         feature_level: level,
-        ..cluster
+        ..ClusterRecord::clone(cluster)
     });
+    (level > cluster.feature_level).then_some((level, draft))
+}
+
+/// Raises the level whenever all managers understand the next one, while this manager leads in `term`. May be dropped at any
+/// time.
+pub async fn keep(store: Store, term: u64) {
+    loop {
+        let revision = store.read(State::revision);
+        let managers = store.watch(revision, Scope::kinds([RecordKind::Manager]));
+        let raised = match store.read(higher) {
+            Some((level, draft)) => raise(&store, term, level, draft).await,
+            None => true,
+        };
+        match managers {
+            // A watch that fell behind begins anew, as does one that saw a change.
+            Ok(mut managers) if raised => drop(managers.next().await),
+            _ => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+async fn raise(store: &Store, term: u64, level: u32, draft: Draft) -> bool {
     let mut transaction = draft.build(PRINCIPAL.to_owned(), None);
     transaction.term = term;
     let outcome = store.propose(transaction).await.map_err(ApiError::from);
     match outcome.and_then(ApiError::check) {
-        Ok(_) => tracing::info!(level, "every manager understands the next feature level"),
-        Err(error) => tracing::warn!(%error, level, "the feature level was not raised"),
+        Ok(_) => {
+            tracing::info!(level, "every manager understands the next feature level");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, level, "the feature level was not raised: trying again");
+            false
+        }
     }
 }
 
@@ -141,9 +142,13 @@ mod tests {
         );
 
         assert_eq!(put(&mut state, manager("b", 3)), None);
-        let (record, level) = higher(&state).unwrap();
-        assert_eq!((record.feature_level, level), (1, 2));
-        assert_eq!(put(&mut state, cluster(level)), None);
+        let (level, draft) = higher(&state).unwrap();
+        assert_eq!((state.feature_level(), level), (1, 2));
+        let late = draft.clone().build(PRINCIPAL.to_owned(), None);
+        let raised = state.apply(1, &draft.build(PRINCIPAL.to_owned(), None));
+        assert_eq!(raised.outcome.refusal, None);
+        assert_eq!(state.feature_level(), 2);
+        assert!(state.apply(1, &late).outcome.refusal.is_some());
         assert_eq!(state.apply(1, &needs_it).outcome.refusal, None);
         assert!(put(&mut state, cluster(1)).unwrap().contains("never sinks"));
         assert!(check(state.cluster().unwrap(), 1).is_err());

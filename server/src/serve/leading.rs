@@ -55,9 +55,9 @@ pub async fn run(
             RECONNECT.saturating_sub(began.elapsed()),
         );
         let members = reconcile::run(store.clone(), now.term);
-        let loops = tokio::spawn(async { tokio::join!(loops, members) });
+        let levels = level::keep(store.clone(), now.term);
+        let loops = tokio::spawn(async { tokio::join!(loops, members, levels) });
         let backups = tokio::spawn(backups.clone().run(now.term, term.clone()));
-        tokio::spawn(level::keep(store.clone(), now.term, term.clone()));
         let ended = tokio::select! {
             lost = lost => lost.is_err(),
             () = stop.cancelled() => true,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
-use barge_state::{LEVEL, State};
+use barge_state::{LEVEL, NotUnderstood, State, check_understood};
 use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -99,16 +99,8 @@ pub enum OpenError {
     #[error("the timing of Raft: {0}")]
     Config(#[from] ConfigError),
     /// Managers of a newer version have made use of what this one does not know.
-    #[error(
-        "the cluster is at feature level {level}, this version understands {understood}: install the version of the other \
-         managers"
-    )]
-    FeatureLevel {
-        /// The cluster's.
-        level: u32,
-        /// This version's.
-        understood: u32,
-    },
+    #[error(transparent)]
+    FeatureLevel(#[from] NotUnderstood),
     /// A thread could not be started.
     #[error("start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -143,13 +135,7 @@ impl Store {
                 .map_err(io::Error::other)??
         };
         // Before Raft applies anything that would be misunderstood.
-        let level = state.read(State::feature_level);
-        if level > LEVEL {
-            return Err(OpenError::FeatureLevel {
-                level,
-                understood: LEVEL,
-            });
-        }
+        check_understood(state.read(State::feature_level), LEVEL)?;
         // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
         state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
 

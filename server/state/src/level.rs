@@ -11,6 +11,30 @@ use crate::{apply::refusal, state::State};
 /// The newest feature level that this version understands. Raised together with the first thing that needs it.
 pub const LEVEL: u32 = 1;
 
+/// A cluster makes use of what a version does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster is at feature level {level}, this manager understands {understood}: install the version that the cluster \
+     runs"
+)]
+pub struct NotUnderstood {
+    /// The cluster's feature level.
+    pub level: u32,
+    /// The newest that the version understands.
+    pub understood: u32,
+}
+
+/// Whether a version that understands `understood` can run a cluster at `level`.
+///
+/// # Errors
+/// [`NotUnderstood`] when the cluster's is higher.
+pub fn check_understood(level: u32, understood: u32) -> Result<(), NotUnderstood> {
+    match level <= understood {
+        true => Ok(()),
+        false => Err(NotUnderstood { level, understood }),
+    }
+}
+
 impl State {
     /// The cluster's feature level; 1 before there is a cluster.
     pub fn feature_level(&self) -> u32 {

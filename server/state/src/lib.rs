@@ -38,7 +38,7 @@ pub use changed::Changed;
 pub use claims::Claim;
 pub use history::{Expired, History};
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
-pub use level::LEVEL;
+pub use level::{LEVEL, NotUnderstood, check_understood};
 pub use requests::RequestChanges;
 pub use restore::Meta;
 pub use state::State;

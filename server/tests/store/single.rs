@@ -124,7 +124,7 @@ async fn refuses_a_state_that_it_would_misunderstand() {
     let error = Store::open(cluster.options(1)).await.err().unwrap();
     let error = error.to_string();
     assert!(
-        error.contains("install the version of the other managers"),
+        error.contains("install the version that the cluster runs"),
         "{error}"
     );
 }
