@@ -94,10 +94,10 @@ pub struct Flags {
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// Compact the log whenever it has grown by this much [default: 64Mi]
+    /// Compact the log whenever it has grown by this much, at least 1Mi [default: 64Mi]
     #[arg(long, value_name = "SIZE")]
     pub snapshot_after: Option<String>,
-    /// Send a manager that was away for long the state with at most this much a second [default: 64Mi]
+    /// Send a manager that was away for long the state with at most this much a second, at least 1Mi [default: 64Mi]
     #[arg(long, value_name = "SIZE")]
     pub snapshot_rate: Option<String>,
     /// A TOML file with the same settings
@@ -265,8 +265,8 @@ impl Flags {
             audit: !self.no_audit_log,
             log_format: self.log_format.unwrap_or_default(),
             metrics: self.metrics,
-            snapshot_after: size("snapshot-after", self.snapshot_after.as_deref())?,
-            snapshot_rate: size("snapshot-rate", self.snapshot_rate.as_deref())?,
+            snapshot_after: at_least_mebibyte("snapshot-after", self.snapshot_after.as_deref())?,
+            snapshot_rate: at_least_mebibyte("snapshot-rate", self.snapshot_rate.as_deref())?,
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
@@ -312,6 +312,17 @@ fn size(flag: &str, text: Option<&str>) -> Result<Option<u64>, UsageError> {
                 "--{flag} {text}: a number of bytes is expected, such as 512Mi or 2Gi"
             ))
         })
+}
+
+/// With less, a manager would do nothing else than compacting, or a snapshot would be old before it has arrived.
+fn at_least_mebibyte(flag: &str, text: Option<&str>) -> Result<Option<u64>, UsageError> {
+    match size(flag, text)? {
+        Some(bytes) if bytes < 1 << 20 => Err(UsageError::Setting(format!(
+            "--{flag} {}: at least 1Mi is expected",
+            text.unwrap_or_default()
+        ))),
+        bytes => Ok(bytes),
+    }
 }
 
 fn default_listen(host: &str, port: u16) -> SocketAddr {
@@ -417,6 +428,8 @@ mod tests {
         assert!(with(&["--pod-cidr", "10.1.2.3/16"]).contains("begin at 10.1.0.0/16"));
         assert!(with(&["--pod-cidr", "10.1.0.0/25"]).contains("/24"));
         assert!(with(&["--min-disk-free", "5%"]).contains("such as 512Mi"));
+        assert!(with(&["--snapshot-rate", "64"]).contains("at least 1Mi"));
+        assert!(with(&["--snapshot-after", "0"]).contains("at least 1Mi"));
         assert!(with(&["--certificate-lifetime", "5s"]).contains("between 10 s"));
     }
 

@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use barge_state::NotUnderstood;
 pub use failure::Failure;
 pub use log::LogStore;
 pub use points::{Point, Points};
@@ -72,6 +73,9 @@ pub enum StorageError {
         /// What is understood.
         supported: u8,
     },
+    /// Managers of a newer version have made use of what this one does not know. What follows would be misunderstood.
+    #[error(transparent)]
+    FeatureLevel(#[from] NotUnderstood),
     /// What is on disk does not make sense.
     #[error("{what} is corrupted: {detail}")]
     Corrupted {

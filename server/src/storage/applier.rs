@@ -2,7 +2,7 @@
 
 use std::{fs, io, sync::Arc};
 
-use barge_state::Changed;
+use barge_state::{Changed, LEVEL, State, check_understood};
 use openraft::EntryPayload;
 use tokio::sync::{mpsc, oneshot};
 
@@ -53,10 +53,11 @@ pub(super) fn start(
                 };
                 let failed = result.is_err();
                 if let Err(error) = &result {
-                    shared
-                        .process
-                        .failure
-                        .report(&format!("the state cannot be written: {error}"));
+                    let reason = match error {
+                        StorageError::FeatureLevel(error) => error.to_string(),
+                        error => format!("the state cannot be written: {error}"),
+                    };
+                    shared.process.failure.report(&reason);
                 }
                 // Nobody waits any more only when Raft is being shut down.
                 done.send(result.map_err(io::Error::from)).ok();
@@ -66,6 +67,12 @@ pub(super) fn start(
             }
         })
         .context("start the thread that applies the log")
+}
+
+/// The level may rise while a manager that is too old for it runs, or begins on a log in which it rises. Nothing that follows is
+/// applied by it, and this batch is not kept.
+fn understand(state: &State) -> Result<(), StorageError> {
+    Ok(check_understood(state.feature_level(), LEVEL)?)
 }
 
 fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
@@ -98,6 +105,7 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
             let mut outcomes = Vec::with_capacity(transactions.len());
             for transaction in transactions {
                 let applied = state.apply(entry.log_id.leader_id.term, &transaction);
+                understand(&state)?;
                 writes.applied(&applied);
                 changes.extend(applied.changes);
                 outcomes.push(applied.outcome);
@@ -159,6 +167,7 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
     points.pass(Point::SnapshotInstallBeforeSweep);
     let db = StateDb::open(&path, &shared.owner)?;
     let state = db.load()?;
+    understand(&state)?;
     let revision = state.revision();
     *shared.write() = state;
     let replaced = shared.replace_db(db, path);

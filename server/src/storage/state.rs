@@ -8,7 +8,7 @@ use std::{
 };
 
 use barge_proto::v1::Transaction;
-use barge_state::{Applied, State};
+use barge_state::{Applied, LEVEL, State, check_understood};
 use futures::{Stream, StreamExt};
 use openraft::{
     OptionalSend, RaftSnapshotBuilder,
@@ -125,7 +125,7 @@ impl StateStore {
     /// the database is closed then.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] when it cannot be read.
+    /// [`StorageError::Damaged`] when it cannot be read, [`StorageError::FeatureLevel`] when this version is too old for it.
     pub fn open(
         path: &Path,
         owner: Identity,
@@ -138,6 +138,7 @@ impl StateStore {
             .and_then(|db| Ok((db.load()?, db.position()?, db)))
             .map_err(|error| error.damaged(&live));
         let (state, position, db) = loaded?;
+        check_understood(state.feature_level(), LEVEL)?;
         let revision = state.revision();
         let snapshot = match folder.snapshot()? {
             None => None,

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
-use barge_state::{LEVEL, NotUnderstood, State, check_understood};
 use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -98,9 +97,6 @@ pub enum OpenError {
     /// The timing makes no sense.
     #[error("the timing of Raft: {0}")]
     Config(#[from] ConfigError),
-    /// Managers of a newer version have made use of what this one does not know.
-    #[error(transparent)]
-    FeatureLevel(#[from] NotUnderstood),
     /// A thread could not be started.
     #[error("start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -134,8 +130,6 @@ impl Store {
                 .await
                 .map_err(io::Error::other)??
         };
-        // Before Raft applies anything that would be misunderstood.
-        check_understood(state.read(State::feature_level), LEVEL)?;
         // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
         state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
 

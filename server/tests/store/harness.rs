@@ -146,7 +146,7 @@ struct Place {
 pub struct Manager {
     pub id: u64,
     pub store: Store,
-    process: Process,
+    pub process: Process,
     server: CancellationToken,
 }
 

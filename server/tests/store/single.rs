@@ -1,13 +1,25 @@
 //! One manager.
 
-use barge_proto::v1::{Change, ClusterRecord, ObjectMeta, Record, Transaction, change, record};
+use std::time::Duration;
+
+use barge_proto::v1::{
+    Change, ClusterRecord, ObjectMeta, Record, Transaction, change, record::Record as RecordBody,
+};
 use barge_server::{
-    storage::StorageError,
+    storage::{
+        StorageError,
+        rocks::Identity,
+        snapshot::StateFolder,
+        state_db::{StateDb, Writes},
+    },
     store::{OpenError, Scope, Store, StoreError},
 };
-use barge_state::LEVEL;
+use barge_state::{LEVEL, Stored};
 
-use crate::harness::{Cluster, create, create_with, has, soon};
+use crate::harness::{Cluster, create, create_with, eventually, has, soon};
+
+/// What a manager that is too old has to say.
+const WAY_OUT: &str = "install the version that the cluster runs";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bootstraps_writes_reads_and_restarts() {
@@ -97,10 +109,9 @@ async fn refuses_the_folder_of_another_cluster() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn refuses_a_state_that_it_would_misunderstand() {
-    let mut cluster = Cluster::new(1).await.started().await;
-    let record = ClusterRecord {
+/// The cluster's record at a level that this version does not understand.
+fn next_level() -> ClusterRecord {
+    ClusterRecord {
         metadata: Some(ObjectMeta {
             name: "cluster".into(),
             uid: "cluster".into(),
@@ -108,23 +119,65 @@ async fn refuses_a_state_that_it_would_misunderstand() {
         }),
         feature_level: LEVEL + 1,
         ..ClusterRecord::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_a_state_that_it_would_misunderstand() {
+    let mut cluster = Cluster::new(1).await.started().await;
+    cluster.store(1).shutdown().await;
+    cluster.close(1).await;
+    // As a newer version leaves it.
+    let options = cluster.options(1);
+    let owner = Identity {
+        cluster_id: options.cluster_id.clone(),
+        raft_id: options.raft_id,
     };
+    let state = StateFolder::open(&options.folder.join("state")).unwrap();
+    let db = StateDb::open(&state.state().unwrap(), &owner).unwrap();
+    let mut writes = Writes::default();
+    let record = Record {
+        record: Some(RecordBody::Cluster(next_level())),
+    };
+    writes.record(&Stored::from_record(record).unwrap());
+    db.write(writes).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let error = Store::open(options).await.err().unwrap().to_string();
+    assert!(error.contains(WAY_OUT), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_where_the_log_goes_beyond_what_it_understands() {
+    let mut cluster = Cluster::new(1).await.started().await;
     let raise = Transaction {
         changes: vec![Change {
             change: Some(change::Change::Put(Record {
-                record: Some(record::Record::Cluster(record)),
+                record: Some(RecordBody::Cluster(next_level())),
             })),
         }],
         ..create("a")
     };
-    let outcome = cluster.store(1).propose(raise).await.unwrap();
-    assert_eq!(outcome.refusal, None);
-    cluster.store(1).shutdown().await;
+    let failure = cluster.managers[&1].process.failure.clone();
+    let unanswered = soon("it ends", cluster.store(1).propose(raise)).await;
+    assert!(unanswered.is_err(), "{unanswered:?}");
+    let reason = soon("it says why", failure.wait()).await;
+    assert!(reason.contains(WAY_OUT), "{reason}");
     cluster.close(1).await;
-    let error = Store::open(cluster.options(1)).await.err().unwrap();
-    let error = error.to_string();
-    assert!(
-        error.contains("install the version that the cluster runs"),
-        "{error}"
+    // And again, whenever it is started.
+    let options = cluster.options(1);
+    let (failure, threads) = (
+        options.process.failure.clone(),
+        options.process.threads.clone(),
     );
+    let reopened = Store::open(options).await;
+    let reason = soon("it says why again", failure.wait()).await;
+    assert!(reason.contains(WAY_OUT), "{reason}");
+    if let Ok(store) = reopened {
+        store.abandon().await;
+    }
+    eventually("the databases are closed", async || {
+        threads.wait(Duration::ZERO).then_some(())
+    })
+    .await;
 }

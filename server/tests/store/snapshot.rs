@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use barge_server::store::Store;
+
 use crate::harness::{Cluster, create_with, eventually, has};
 
 /// So slow that a transfer can be seen under way.
@@ -59,58 +61,174 @@ fn noise(name: &str) -> barge_proto::v1::Transaction {
     transaction
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_that_breaks_goes_on_where_it_stopped() {
-    let mut cluster = Cluster::new(3)
-        .await
-        .snapshot_log_bytes(2 << 20)
-        .snapshot_rate(RATE)
-        .started()
-        .await;
-    let away = cluster.follower().await;
-    let end = cluster.store(away).status().last_log_index;
-    cluster.close(away).await;
-    let leader = cluster.store(cluster.leader().await);
-    let mut last = 0;
-    while leader.status().purged_index < end + 10 || last < 1000 {
-        // Few at a time, so that the other follower keeps up and needs no snapshot itself.
-        let writes = (last..last + 20).map(|i| {
-            let leader = leader.clone();
-            async move {
-                eventually("a write", async || {
-                    leader.propose(noise(&format!("n{i}"))).await.ok()
-                })
-                .await
-            }
+/// Namespaces, a few at a time so that a follower keeps up and needs no snapshot itself. Answers how many there are then.
+async fn write(leader: &Store, first: usize, enough: impl Fn(usize) -> bool) -> usize {
+    let mut last = first;
+    while !enough(last) {
+        let writes = (last..last + 20).map(|i| async move {
+            eventually("a write", async || {
+                leader.propose(noise(&format!("n{i}"))).await.ok()
+            })
+            .await
         });
         futures::future::join_all(writes).await;
         last += 20;
         assert!(last < 20_000, "{:?}", leader.status());
     }
-    cluster.start(away).await;
-    let state = cluster.folder(away).join("state");
-    let partial = eventually("some of the snapshot has arrived", async || {
-        let incoming = folders(&state, "incoming-").pop()?;
-        (size(&incoming) > RATE / 2).then_some(incoming)
-    })
-    .await;
-    cluster.network.cut(away);
-    let before = size(&partial);
-    cluster.network.heal(away);
-    let store = cluster.store(away);
-    // A read waits for some seconds only.
-    eventually("it has caught up", async || store.read_index().await.ok()).await;
-    assert!((0..last).all(|i| has(&store, &format!("n{i}"))));
-    assert!(before > 0, "something was there already");
-    let installed = eventually("the snapshot is in its place", async || {
-        folders(&state, "snapshot-").pop()
-    })
-    .await;
+    last
+}
+
+/// A follower that is sent a snapshot.
+struct Away {
+    cluster: Cluster,
+    id: u64,
+    leader: Store,
+    /// How many namespaces there are.
+    written: usize,
+}
+
+impl Away {
+    /// It is about to be started, and its place in the log is gone.
+    async fn for_long(rate: u64) -> Self {
+        let mut cluster = Cluster::new(3)
+            .await
+            .snapshot_log_bytes(2 << 20)
+            .snapshot_rate(rate)
+            .started()
+            .await;
+        let id = cluster.follower().await;
+        let end = cluster.store(id).status().last_log_index;
+        cluster.close(id).await;
+        let leader = cluster.store(cluster.leader().await);
+        let purged = |written| leader.status().purged_index >= end + 10 && written >= 1000;
+        let written = write(&leader, 0, purged).await;
+        Self {
+            cluster,
+            id,
+            leader,
+            written,
+        }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.cluster.folder(self.id).join("state")
+    }
+
+    /// Where a snapshot arrives, once some of it has.
+    async fn partial(&self) -> PathBuf {
+        eventually("some of the snapshot has arrived", async || {
+            let incoming = folders(&self.state(), "incoming-").pop()?;
+            (size(&incoming) > RATE / 2).then_some(incoming)
+        })
+        .await
+    }
+
+    async fn has_all(&self) {
+        let store = self.cluster.store(self.id);
+        // A read waits for some seconds only.
+        eventually("it has caught up", async || store.read_index().await.ok()).await;
+        assert!((0..self.written).all(|i| has(&store, &format!("n{i}"))));
+    }
+
+    /// The databases are closed before the process runs its exit handlers.
+    async fn end(mut self) {
+        drop(self.leader);
+        let ids: Vec<_> = self.cluster.managers.keys().copied().collect();
+        for id in ids {
+            self.cluster.close(id).await;
+        }
+    }
+
+    async fn installed(&self) -> PathBuf {
+        eventually("the snapshot is in its place", async || {
+            folders(&self.state(), "snapshot-").pop()
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_breaks_goes_on_where_it_stopped() {
+    let mut away = Away::for_long(RATE).await;
+    away.cluster.start(away.id).await;
+    let partial = away.partial().await;
+    away.cluster.network.cut(away.id);
+    away.cluster.network.heal(away.id);
+    away.has_all().await;
     // Numbers are given out in turn: a second beginning would have taken one.
     assert_eq!(
-        number(&installed),
+        number(&away.installed().await),
         number(&partial) + 1,
         "it was received in one piece"
     );
     assert!(!partial.exists());
+    away.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_snapshot_is_begun_anew() {
+    let mut away = Away::for_long(RATE).await;
+    away.cluster.start(away.id).await;
+    let partial = away.partial().await;
+    away.cluster.network.cut(away.id);
+    // The log that follows what it has of the old one is purged, so that it could not go on with it.
+    let before = away.leader.status().purged_index;
+    let twice = 2 * (2 << 20) / 1500;
+    let from = away.written;
+    let purged = |written| away.leader.status().purged_index > before && written >= from + twice;
+    away.written = write(&away.leader, from, purged).await;
+    away.cluster.network.heal(away.id);
+    away.has_all().await;
+    assert!(number(&away.installed().await) > number(&partial) + 1);
+    assert!(!partial.exists(), "what there was of the old one is gone");
+    away.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_dies_begins_anew() {
+    let mut away = Away::for_long(RATE).await;
+    away.cluster.start(away.id).await;
+    let partial = away.partial().await;
+    away.cluster.close(away.id).await;
+    // As a killed process leaves it; here it goes with its handle.
+    fs::create_dir_all(&partial).unwrap();
+    fs::write(partial.join("000001.sst"), "half of a table").unwrap();
+    away.cluster.start(away.id).await;
+    assert!(
+        !partial.join("000001.sst").exists(),
+        "it is swept at the start"
+    );
+    away.has_all().await;
+    away.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_refused_and_the_next_one_taken() {
+    let mut away = Away::for_long(8 * RATE).await;
+    let sender = away.cluster.leader().await;
+    let bad = folders(&away.cluster.folder(sender).join("state"), "snapshot-");
+    let bad = bad.iter().max_by_key(|path| number(path)).unwrap();
+    let tables = fs::read_dir(bad).unwrap().map(|file| file.unwrap().path());
+    let table = tables
+        .filter(|path| path.extension().is_some_and(|ending| ending == "sst"))
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(&table).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    // The state has the same file by another name, and keeps it.
+    fs::remove_file(&table).unwrap();
+    fs::write(&table, bytes).unwrap();
+
+    away.cluster.start(away.id).await;
+    let partial = away.partial().await;
+    let failure = away.cluster.managers[&away.id].process.failure.clone();
+    eventually("it is refused", async || (!partial.exists()).then_some(())).await;
+    assert_eq!(failure.reason(), None, "it goes on");
+    assert!(folders(&away.state(), "snapshot-").is_empty());
+    let newer = |written| written >= away.written + 2 * (2 << 20) / 1500;
+    away.written = write(&away.leader, away.written, newer).await;
+    away.has_all().await;
+    assert_eq!(failure.reason(), None);
+    away.end().await;
 }

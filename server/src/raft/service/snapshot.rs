@@ -2,6 +2,8 @@
 
 mod incoming;
 
+use std::{sync::Arc, time::Duration};
+
 use barge_proto::v1::{
     RaftSnapshotAnswer, RaftSnapshotHeader, RaftSnapshotInstalled, RaftSnapshotMessage,
     raft_snapshot_answer::Answer, raft_snapshot_message::Message,
@@ -17,8 +19,12 @@ use crate::storage::{
     state_db::StateDb,
 };
 
-/// One snapshot is received at a time, and what there is of one that was interrupted is kept for as long as no other one
-/// is sent.
+/// How long what there is of a snapshot waits for the rest. Its sender tries again at once when it can; one that needs not do
+/// so any more should not cost space.
+const KEPT: Duration = Duration::from_secs(10 * 60);
+
+/// One snapshot is received at a time, and what there is of one that was interrupted is kept until another one is sent, and
+/// for [`KEPT`].
 type Slot = OwnedMutexGuard<Option<Incoming>>;
 
 impl RaftService {
@@ -42,14 +48,36 @@ impl RaftService {
             self.check(header.to)?;
             self.receive(slot, header, &mut messages, &answers).await
         };
-        let answer = received.await.map(|installed| RaftSnapshotAnswer {
-            answer: Some(Answer::Installed(installed)),
-        });
-        if let Err(status) = &answer {
+        let received = tokio::select! {
+            received = received => received,
+            () = self.stop.cancelled() => Err(Status::unavailable("this manager is stopping")),
+        };
+        let broken = received.is_err();
+        if let Err(status) = &received {
             tracing::warn!(%status, "a snapshot was not received");
         }
+        let answer = received.map(|installed| RaftSnapshotAnswer {
+            answer: Some(Answer::Installed(installed)),
+        });
         // Whoever has gone asks again.
         answers.send(answer).await.ok();
+        if broken {
+            self.forget_later().await;
+        }
+    }
+
+    /// Deletes what nobody went on with.
+    async fn forget_later(self) {
+        let (receiving, stop) = (Arc::downgrade(&self.receiving), self.stop.clone());
+        // It must not keep the databases open meanwhile.
+        drop(self);
+        stop.run_until_cancelled(tokio::time::sleep(KEPT)).await;
+        if let Some(receiving) = receiving.upgrade()
+            && let Ok(mut slot) = receiving.try_lock()
+            && slot.as_ref().is_some_and(|partial| partial.idle() >= KEPT)
+        {
+            slot.take();
+        }
     }
 
     async fn receive(
@@ -94,13 +122,18 @@ impl RaftService {
             })
             .await?;
         }
+        let announced = meta.clone();
         let files = blocking(move || {
             let files = incoming.finish()?;
             // The sender's disk may rot too. Found later, it would end this manager.
-            StateDb::open_checkpoint(files.path())
-                .and_then(|checkpoint| checkpoint.verify())
-                .map_err(|error| Status::data_loss(format!("check a snapshot: {error}")))?;
-            Ok(files)
+            let wrong = |what: String| Status::data_loss(format!("check a snapshot: {what}"));
+            let found = StateDb::open_checkpoint(files.path())
+                .and_then(|checkpoint| checkpoint.verify().and_then(|()| checkpoint.position()))
+                .map_err(|error| wrong(error.to_string()))?;
+            match found == announced {
+                true => Ok(files),
+                false => Err(wrong(format!("it is of {found}, not of {announced}"))),
+            }
         })
         .await?;
         tracing::info!(snapshot = %meta, "received a snapshot");

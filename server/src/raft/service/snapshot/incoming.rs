@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    time::{Duration, Instant},
 };
 
 use barge_proto::v1::{RaftSnapshotFile, RaftSnapshotHeader, RaftSnapshotResume};
@@ -28,6 +29,8 @@ pub struct Incoming {
     /// What there is of it, in bytes.
     offset: u64,
     digest: Sha256,
+    /// When something of it came last.
+    touched: Instant,
 }
 
 impl Incoming {
@@ -56,6 +59,7 @@ impl Incoming {
             current: None,
             offset: 0,
             digest: Sha256::new(),
+            touched: Instant::now(),
         })
     }
 
@@ -73,6 +77,11 @@ impl Incoming {
             file: u32::try_from(self.index).unwrap_or(u32::MAX),
             offset: self.offset,
         }
+    }
+
+    /// For how long nothing of it came.
+    pub fn idle(&self) -> Duration {
+        self.touched.elapsed()
     }
 
     /// How many bytes are still to come.
@@ -102,6 +111,7 @@ impl Incoming {
         self.open()?.write_all(data)?;
         self.digest.update(data);
         self.offset = end;
+        self.touched = Instant::now();
         Ok(())
     }
 
