@@ -111,6 +111,11 @@ struct Agent {
 
 impl Agent {
     async fn connect(manager: &Channel) -> Result<Self, Status> {
+        Self::connect_as(manager, Hello::default()).await
+    }
+
+    /// With what the agent says of itself, but for its machine.
+    async fn connect_as(manager: &Channel, hello: Hello) -> Result<Self, Status> {
         let (tell, messages) = mpsc::channel(16);
         let amount = |value: &str| Quantity {
             value: value.to_owned(),
@@ -125,7 +130,7 @@ impl Agent {
         };
         let hello = Hello {
             status: Some(status),
-            ..Hello::default()
+            ..hello
         };
         tell.send(message(FromAgent::Hello(hello))).await.unwrap();
         let beats = tell.clone();
@@ -246,6 +251,7 @@ async fn an_agents_life(threads: &Threads) {
     };
     let identity = join(&options).await.unwrap().identity;
     let follower = dial(&second, &identity);
+    refused_as_another_life(&follower).await;
     let mut agent = Agent::connect(&follower).await.unwrap();
     let ToAgent::Welcome(welcome) = agent.next().await.unwrap() else {
         panic!("a session begins with Welcome");
@@ -358,6 +364,27 @@ async fn an_agents_life(threads: &Threads) {
         panic!("a revoked agent got in");
     };
     assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+/// Neither another cluster nor an older copy of this one tells an agent what to run.
+async fn refused_as_another_life(manager: &Channel) {
+    let another = Hello {
+        cluster_id: "another".to_owned(),
+        ..Hello::default()
+    };
+    let later = Hello {
+        acted_revision: 1 << 40,
+        ..Hello::default()
+    };
+    for (hello, why) in [
+        (another, "belongs to cluster another"),
+        (later, "older copy"),
+    ] {
+        let mut agent = Agent::connect_as(manager, hello).await.unwrap();
+        let refused = agent.next().await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains(why), "{refused}");
+    }
 }
 
 async fn read_logs(leader: Channel) -> Result<String, Status> {

@@ -401,3 +401,22 @@ pub fn is_ready(pod: &Value) -> bool {
 pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
+
+/// Ends a process at once, and returns when it is gone: until then a supervisor would see it running.
+///
+/// # Panics
+/// When it does not go.
+pub fn kill(pid: u32) {
+    let status = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .expect("start kill");
+    assert!(status.success(), "kill -9 {pid}");
+    eventually("the process is gone", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        match stat.rsplit_once(") ") {
+            Some((_, state)) if !state.starts_with('Z') => Err(stat),
+            _ => Ok(()),
+        }
+    });
+}

@@ -10,7 +10,7 @@ use std::{
 
 use barge_tests::{
     Cluster,
-    cluster::{Agent, is_ready, name},
+    cluster::{Agent, is_ready, kill, name},
     eventually,
 };
 use serde_json::Value;
@@ -39,22 +39,6 @@ spec:
 }
 
 const SERVE: &str = "exec busybox httpd -f -p 8080 -h /www";
-
-/// Ends a process at once, and returns when it is gone: until then a supervisor would see it running.
-fn kill(pid: u32) {
-    let status = Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()
-        .expect("start kill");
-    assert!(status.success(), "kill -9 {pid}");
-    eventually("the process is gone", || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        match stat.rsplit_once(") ") {
-            Some((_, state)) if !state.starts_with('Z') => Err(stat),
-            _ => Ok(()),
-        }
-    });
-}
 
 fn status_of(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]

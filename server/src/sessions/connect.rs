@@ -6,7 +6,7 @@ use barge_proto::v1::{
     Ack, AgentMessage, Assignment, Hello, ManagerMessage, Node, Report, Welcome,
     agent_message::Message as FromAgent, manager_message::Message as ToAgent,
 };
-use barge_state::{Kind, RecordKind};
+use barge_state::{Kind, RecordKind, State};
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -121,8 +121,7 @@ impl Session {
                 cluster_id.unwrap_or_default()
             )));
         }
-        let caught_up = store.wait_applied(hello.acted_revision).await;
-        Ok(caught_up.map_err(ApiError::from)?)
+        not_older(store.read(State::revision), hello.acted_revision)
     }
 
     /// What the agent says.
@@ -247,10 +246,36 @@ async fn durable_then(sequence: u64, durable: oneshot::Receiver<()>) -> Result<u
     }
 }
 
+/// After a read index this manager knows all that any manager has told, so an agent that acted on more was told by another life
+/// of the cluster.
+fn not_older(revision: u64, acted: u64) -> Result<(), Status> {
+    match revision >= acted {
+        true => Ok(()),
+        false => Err(Status::failed_precondition(format!(
+            "this cluster's state is of revision {revision}, and the node has acted on {acted}: it was put back from an older \
+             copy; `barge-server recover` begins anew with it, above what was before"
+        ))),
+    }
+}
+
 fn unknown_node() -> Status {
     Status::failed_precondition("the node does not belong to this cluster (any more)")
 }
 
 fn behind<E: std::fmt::Display>(error: E) -> Status {
     Status::unavailable(format!("the session fell behind: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_older_than_what_was_acted_on_is_not_told() {
+        assert!(not_older(7, 7).is_ok());
+        assert!(not_older(8, 7).is_ok());
+        let refused = not_older(6, 7).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("recover"), "{refused}");
+    }
 }

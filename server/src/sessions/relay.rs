@@ -207,7 +207,8 @@ fn take_heard(heard: &Mutex<HashMap<String, Instant>>) -> Vec<NodeRelay> {
 }
 
 async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Status> {
-    let leadership = leading.store.leadership().borrow().clone();
+    let mut following = leading.store.leadership();
+    let leadership = following.borrow_and_update().clone();
     if leadership.is_leader {
         let by = leading.principal.to_string();
         receive(&leading.store, &leading.heartbeats, by, &request).await?;
@@ -220,11 +221,18 @@ async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Sta
         .dialer
         .channel(&address)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    match timeout(ANSWER, SessionClient::new(channel).relay(request)).await {
-        Ok(answer) => answer.map(|_| ()),
-        Err(_) => Err(tonic::Status::deadline_exceeded(
-            "the leader did not answer in time",
-        )),
+    let mut client = SessionClient::new(channel);
+    tokio::select! {
+        answer = timeout(ANSWER, client.relay(request)) => match answer {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(tonic::Status::deadline_exceeded(
+                "the leader did not answer in time",
+            )),
+        },
+        // A leader whose machine is gone says nothing for as long as nodes are waited for, and the next one has to hear of them.
+        _ = following.wait_for(|now| now.leader.is_some() && now.term != leadership.term) => {
+            Err(tonic::Status::aborted("another manager leads now"))
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{plan, *};
 use crate::controllers::testing::{World, allocatable, nginx};
 use crate::controllers::{Name, deployment};
-use barge_proto::v1::{Condition, NodeStatus, ObjectMeta};
+use barge_proto::v1::{Condition, NodeStatus, ObjectMeta, Time};
+use std::sync::Mutex;
 
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -181,4 +182,75 @@ fn a_node_with_many_pods_is_emptied_in_batches() {
         assert_eq!(world.live().len(), left);
     }
     assert_eq!(look(&mut world, "a", Heard::Silent).changes, []);
+}
+
+/// A leader's clock and ears.
+#[derive(Debug)]
+struct Leading {
+    now: Mutex<Instant>,
+    heard: Mutex<Option<Instant>>,
+}
+
+impl Leading {
+    fn advance(&self, by: Duration) {
+        *self.now.lock().unwrap() += by;
+    }
+}
+
+impl Stamps for Leading {
+    fn now(&self) -> Time {
+        Time::default()
+    }
+    fn monotonic(&self) -> Instant {
+        *self.now.lock().unwrap()
+    }
+    fn seed(&self) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+impl NodeHeartbeats for Leading {
+    fn last_heard(&self, _: &str) -> Option<Instant> {
+        *self.heard.lock().unwrap()
+    }
+}
+
+#[test]
+fn a_new_leader_waits_one_grace_period_and_not_more() {
+    let mut world = world();
+    look(&mut world, "a", Heard::Lately);
+    let uid = node(&world, "a").uid().to_owned();
+    let leading = Arc::new(Leading {
+        now: Mutex::new(Instant::now()),
+        heard: Mutex::new(None),
+    });
+    // It takes over from another one, which heard the node until now.
+    let lifecycle = Lifecycle::new(leading.clone(), leading.clone(), Duration::ZERO, GRACE);
+    let begun = leading.monotonic();
+    loop {
+        let mut stamp = world.stamp();
+        let plan = lifecycle.plan(&world.state, &uid, &mut stamp);
+        let led = leading.monotonic() - begun;
+        if !plan.changes.is_empty() {
+            assert!(led > GRACE, "{led:?} is too early");
+            assert!(led <= GRACE + POLL, "{led:?} is too late");
+            world.follow(plan);
+            break;
+        }
+        // It looks again by itself, whatever happens elsewhere.
+        leading.advance(plan.again.expect("it looks again"));
+    }
+    assert_eq!(ready(&world, "a").reason, "NodeStatusUnknown");
+
+    // One that is heard in time stays.
+    let lifecycle = Lifecycle::new(leading.clone(), leading.clone(), Duration::ZERO, GRACE);
+    let uid = node(&world, "b").uid().to_owned();
+    look(&mut world, "b", Heard::Lately);
+    for _ in 0..100 {
+        leading.advance(GRACE / 2);
+        *leading.heard.lock().unwrap() = Some(leading.monotonic());
+        let mut stamp = world.stamp();
+        let plan = lifecycle.plan(&world.state, &uid, &mut stamp);
+        assert_eq!(plan.changes, []);
+    }
 }
