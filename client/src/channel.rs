@@ -84,6 +84,9 @@ async fn connect(connector: &TlsConnector, address: &str) -> io::Result<TlsStrea
     connector.connect(name, tcp).await
 }
 
+/// With every answer to somebody whom it knows, a manager names all managers in this header: `host:port`, separated by commas.
+pub const MANAGERS_HEADER: &str = "barge-managers";
+
 /// A channel that sends a bearer token with every request, where there is one.
 pub type ApiChannel = InterceptedService<Channel, Bearer>;
 

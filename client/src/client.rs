@@ -1,6 +1,6 @@
 //! The typed client: one object for all managers of a cluster.
 //!
-//! A call goes to the manager that worked last. When that one cannot serve it, the next is tried, with a bounded back-off
+//! Every answer says where all managers are, so one address is enough to begin with. A call goes to the manager that worked last. When that one cannot serve it, the next is tried, with a bounded back-off
 //! once all were. Reads are repeated freely; a change travels with a request id, under which the cluster carries
 //! it out at most once, however often it arrives.
 
@@ -52,6 +52,8 @@ pub struct ClientOptions {
     pub unreachable_after: Duration,
     /// Of each connection.
     pub channel: ChannelOptions,
+    /// Ask only the managers that were given. Default false: a client also asks those that a manager has named since.
+    pub only_given: bool,
 }
 
 impl Default for ClientOptions {
@@ -61,6 +63,7 @@ impl Default for ClientOptions {
             deadline: Duration::from_secs(30),
             unreachable_after: Duration::from_secs(5),
             channel: ChannelOptions::default(),
+            only_given: false,
         }
     }
 }
@@ -116,7 +119,11 @@ impl Client {
     ///
     /// # Errors
     /// The context's credential or addresses cannot be used.
-    pub fn from_context(context: &Context, options: ClientOptions) -> Result<Self, ClientError> {
+    pub fn from_context(
+        context: &Context,
+        mut options: ClientOptions,
+    ) -> Result<Self, ClientError> {
+        options.only_given |= context.only_these_managers;
         match context.credential()? {
             Credential::Certificate(identity) => Self::new(&identity, &context.managers, options),
             Credential::Bearer { roots, header } => {
@@ -124,6 +131,13 @@ impl Client {
                 Self::over(&tls, &Bearer(Some(header)), &context.managers, options)
             }
         }
+    }
+
+    /// Where all managers are (`host:port`), as one of them said with its last answer; empty before the first, and for a client that
+    /// asks only those it was given.
+    #[must_use]
+    pub fn managers(&self) -> Vec<String> {
+        self.shared.managers.told()
     }
 
     /// The newest revision of the cluster that an answer to this client named; 0 before the first.
@@ -138,8 +152,8 @@ impl Client {
 
     /// Turns to the next manager, after a stream from the current one broke.
     pub(crate) fn rotate(&self) {
-        let (index, _) = self.shared.managers.current();
-        self.shared.managers.rotate(index);
+        let managers = &self.shared.managers;
+        managers.rotate(&managers.current());
     }
 
     /// The options that this client was made with.

@@ -15,6 +15,9 @@ use crate::{
     token::parse_bearer_token,
 };
 
+/// Addresses in a context that no manager has named: a name that a person wrote, or one that a manager had before.
+const MOST_OTHERS: usize = 8;
+
 /// Contexts, one of which is the current one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +39,9 @@ pub struct Context {
     pub cluster_id: String,
     /// Addresses of managers, `host:port`; any one that answers is enough.
     pub managers: Vec<String>,
+    /// Ask no other managers than those, and add none: for addresses that are a tunnel's or a load balancer's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_these_managers: bool,
     /// The roots to trust, PEM.
     pub roots: String,
     /// The certificate, leaf first, PEM; empty with a bearer token.
@@ -176,11 +182,54 @@ impl Config {
     /// # Errors
     /// There is no context of that name any more.
     pub fn renewed(&mut self, name: &str, identity: &Identity) -> Result<(), ConfigError> {
-        let managers = self.context(Some(name))?.managers.clone();
+        self.context(Some(name))?;
         for context in &mut self.contexts {
             if context.name == name {
-                *context = Context::new(name.to_owned(), identity, managers.clone());
+                let managers = std::mem::take(&mut context.managers);
+                let renewed = Context::new(name.to_owned(), identity, managers);
+                *context = Context {
+                    only_these_managers: context.only_these_managers,
+                    ..renewed
+                };
             }
+        }
+        Ok(())
+    }
+
+    /// Adds where the managers of a context's cluster are. Says whether anything is new: what is there already stays as it is
+    /// written, and addresses that are not among them come last.
+    pub fn learned(&mut self, name: &str, cluster_id: &str, managers: &[String]) -> bool {
+        let mut changed = false;
+        for context in &mut self.contexts {
+            let same = context.name == name && context.cluster_id == cluster_id;
+            let known = |address: &String| context.managers.contains(address);
+            if !same || context.only_these_managers || managers.iter().all(known) {
+                continue;
+            }
+            let others = context.managers.iter().filter(|a| !managers.contains(a));
+            let others = others.take(MOST_OTHERS).cloned();
+            context.managers = managers.iter().cloned().chain(others).collect();
+            changed = true;
+        }
+        changed
+    }
+
+    /// Changes the file at `path`: one process at a time, each what the one before has left, whole or not at all. `change` says
+    /// whether there is anything to write.
+    ///
+    /// # Errors
+    /// What [`Config::load`] and [`Config::save`] say, and those of `change`.
+    pub fn update<E: From<ConfigError>>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let _turn = files::lock_folder_of(path).map_err(|source| ConfigError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config = Self::load(path)?;
+        if change(&mut config)? {
+            config.save(path)?;
         }
         Ok(())
     }
@@ -194,6 +243,7 @@ impl Context {
             name,
             cluster_id: identity.cluster_id.clone(),
             managers,
+            only_these_managers: false,
             roots: pem::encode_certificates(&identity.roots),
             certificate: pem::encode_certificates(&identity.chain),
             key: identity.key.clone(),

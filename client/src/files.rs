@@ -12,10 +12,7 @@ use std::{
 /// # Errors
 /// What the file system says; then the old file is still there.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = folder_of(path);
     let mut file = tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(parent)?;
@@ -23,6 +20,24 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(parent)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Waits until no other process that asks is about to replace a file in the folder of `path`; the turn lasts until the handle
+/// is dropped.
+///
+/// # Errors
+/// What the file system says.
+pub fn lock_folder_of(path: &Path) -> io::Result<File> {
+    let folder = File::open(folder_of(path))?;
+    folder.lock()?;
+    Ok(folder)
 }
 
 /// A file without a name of its own that anybody knows, mode 0600, gone when it is dropped.

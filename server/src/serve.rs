@@ -35,10 +35,13 @@ use crate::{
 };
 
 mod activation;
+mod announce;
 mod health;
 mod in_flight;
 mod leading;
 mod members;
+
+use announce::Announce;
 
 pub use activation::Own;
 pub use in_flight::InFlight;
@@ -159,7 +162,8 @@ pub async fn serve(
     Ok(())
 }
 
-type AuthorisedRouter = Router<Stack<InFlight, Stack<AuthLayer, Stack<Requests, NoLayer>>>>;
+type AuthorisedRouter =
+    Router<Stack<Announce, Stack<InFlight, Stack<AuthLayer, Stack<Requests, NoLayer>>>>>;
 
 fn router(
     serving: &Serving,
@@ -245,6 +249,7 @@ fn router(
         .layer(requests)
         .layer(auth)
         .layer(serving.in_flight.clone())
+        .layer(Announce(identity.clone()))
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -210,6 +210,7 @@ impl Managers {
     #[must_use]
     pub fn config_of(&self, indexes: &[usize]) -> PathBuf {
         let mut config = Config::load(&self.config()).expect("read the credential");
+        config.contexts[0].only_these_managers = true;
         config.contexts[0].managers = indexes.iter().map(|index| self.address(*index)).collect();
         let name = indexes.iter().map(|index| format!("-{index}"));
         let path = self

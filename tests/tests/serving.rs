@@ -1,4 +1,4 @@
-//! Any manager serves: what is connected to one that lives goes on when the leader dies.
+//! Any manager serves: what is connected to one that lives goes on when the leader dies, and a client that knew one knows them all.
 
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -312,4 +312,27 @@ fn a_leader_that_falls_silent_ends_no_session_and_no_watch_elsewhere() {
     lose_the_leader(|managers, leader| {
         managers.signal(leader, "-STOP");
     });
+}
+
+/// The credential of the bootstrap names the first manager only.
+#[test]
+fn a_credential_learns_where_the_other_managers_are() {
+    let mut managers = Managers::up(3);
+    managers.wait_until_caught_up();
+    let config = managers.config();
+    let context = || {
+        let config = Config::load(&config).expect("read the credential");
+        config.context(None).expect("a context").clone()
+    };
+    let before = context();
+    assert_eq!(before.managers, [managers.address(0)]);
+    barge(&managers, &config, &["get", "namespaces"]);
+    let mut after = context();
+    for index in 0..3 {
+        assert!(after.managers.contains(&managers.address(index)));
+    }
+    after.managers.clone_from(&before.managers);
+    assert_eq!(after, before, "nothing else has changed");
+    managers.kill(0);
+    barge(&managers, &config, &["get", "namespaces"]);
 }

@@ -1,7 +1,11 @@
 //! What may be typed.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
+use barge_client::Client;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{commands, dev, duration::Span};
@@ -30,6 +34,9 @@ pub struct Connection {
     /// The context of that file; by default its current one
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
+    /// The client that was made from them.
+    #[arg(skip)]
+    pub made: Arc<OnceLock<Client>>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, Connection},
     dev,
 };
 
@@ -35,23 +35,29 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     ) {
         to.keep_certificate().await;
     }
-    match cli.command {
-        Command::Apply(command) => Box::pin(apply::run(&to, command)).await,
-        Command::Diff(command) => return Ok(Box::pin(diff::run(&to, command)).await),
-        Command::Delete(command) => Box::pin(delete::run(&to, command)).await,
-        Command::Get(command) => Box::pin(get::run(&to, command)).await,
-        Command::Describe(command) => Box::pin(describe::run(&to, command)).await,
+    let done = Box::pin(command(&to, cli.command)).await;
+    to.keep_managers();
+    done
+}
+
+async fn command(to: &Connection, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Apply(command) => Box::pin(apply::run(to, command)).await,
+        Command::Diff(command) => return Ok(Box::pin(diff::run(to, command)).await),
+        Command::Delete(command) => Box::pin(delete::run(to, command)).await,
+        Command::Get(command) => Box::pin(get::run(to, command)).await,
+        Command::Describe(command) => Box::pin(describe::run(to, command)).await,
         Command::Explain(command) => explain::run(&command),
-        Command::Events(command) => Box::pin(events::run(&to, command)).await,
-        Command::Logs(command) => Box::pin(logs::run(&to, command)).await,
-        Command::Scale(command) => Box::pin(scale::run(&to, command)).await,
-        Command::Rollout(command) => Box::pin(rollout::run(&to, command)).await,
-        Command::Cluster(command) => Box::pin(cluster::run(&to, command)).await,
-        Command::Token(command) => Box::pin(token::run(&to, command)).await,
-        Command::Credential(command) => Box::pin(credential::run(&to, command)).await,
-        Command::Config(command) => config::run(&to, command),
+        Command::Events(command) => Box::pin(events::run(to, command)).await,
+        Command::Logs(command) => Box::pin(logs::run(to, command)).await,
+        Command::Scale(command) => Box::pin(scale::run(to, command)).await,
+        Command::Rollout(command) => Box::pin(rollout::run(to, command)).await,
+        Command::Cluster(command) => Box::pin(cluster::run(to, command)).await,
+        Command::Token(command) => Box::pin(token::run(to, command)).await,
+        Command::Credential(command) => Box::pin(credential::run(to, command)).await,
+        Command::Config(command) => config::run(to, command),
         Command::Dev(command) => Box::pin(dev::run(command)).await,
-        Command::Version(command) => Box::pin(version::run(&to, command)).await,
+        Command::Version(command) => Box::pin(version::run(to, command)).await,
         Command::Completion(command) => completion::run(&command),
     }?;
     Ok(ExitCode::SUCCESS)

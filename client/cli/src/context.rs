@@ -25,7 +25,11 @@ const RENEWAL: Duration = Duration::from_secs(3);
 impl Connection {
     /// A client for the cluster that the flags and the environment mean.
     pub fn client(&self) -> Result<Client> {
-        self.connect(None)
+        let client = match self.made.get() {
+            Some(made) => made.clone(),
+            None => self.connect(None)?,
+        };
+        Ok(self.made.get_or_init(|| client).clone())
     }
 
     /// A client for one manager (`host:port`) of that cluster.
@@ -38,6 +42,7 @@ impl Connection {
         let mut context = config.context(self.context.as_deref())?.clone();
         if let Some(manager) = manager {
             context.managers = vec![manager.to_owned()];
+            context.only_these_managers = true;
         }
         let options = ClientOptions {
             deadline: PATIENCE,
@@ -55,6 +60,35 @@ impl Connection {
             home.as_deref(),
         )
         .context("no configuration: pass --config FILE, or set BARGE_CONFIG or HOME")
+    }
+
+    /// Writes down where the managers are, as the command has learned, so that the next one finds them when those that the file
+    /// names are gone. What a person asked for does not fail for it.
+    pub fn keep_managers(&self) {
+        let managers = self.made.get().map(Client::managers).unwrap_or_default();
+        if managers.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write_managers(&managers) {
+            tracing::debug!(
+                error = format!("{error:#}"),
+                "the managers' addresses were not kept"
+            );
+        }
+    }
+
+    fn write_managers(&self, managers: &[String]) -> Result<()> {
+        let path = self.path()?;
+        let mut config = Config::load(&path)?;
+        let context = config.context(self.context.as_deref())?;
+        let (name, cluster_id) = (context.name.clone(), context.cluster_id.clone());
+        // Mostly nothing is new: then nobody has to wait for a turn.
+        if !config.learned(&name, &cluster_id, managers) {
+            return Ok(());
+        }
+        Config::update(&path, |config| {
+            Ok(config.learned(&name, &cluster_id, managers))
+        })
     }
 
     /// Renews the certificate of the context in the second half of its life. What a person asked for does not fail
@@ -93,9 +127,10 @@ impl Connection {
                 match renew::renew(&identity, channel).await {
                     Ok(renewed) => {
                         // Other contexts may have come meanwhile.
-                        let mut config = Config::load(&path)?;
-                        config.renewed(&context.name, &renewed)?;
-                        return Ok(config.save(&path)?);
+                        return Config::update(&path, |config| {
+                            config.renewed(&context.name, &renewed)?;
+                            Ok(true)
+                        });
                     }
                     Err(error) => failed = anyhow::Error::new(error).context(address.clone()),
                 }

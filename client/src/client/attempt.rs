@@ -58,11 +58,16 @@ impl Client {
         let mut tried = BTreeMap::new();
         let mut reached = false;
         for number in 1_usize.. {
-            let (index, manager) = managers.current();
+            let manager = managers.current();
             let left = options.deadline.saturating_sub(begun.elapsed());
             let limit = options.attempt_timeout.min(left);
             let status = match timeout(limit, send(manager.channel.clone())).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Ok(response)) => {
+                    if !options.only_given {
+                        managers.learn(response.metadata());
+                    }
+                    return Ok(response.into_inner());
+                }
                 Ok(Err(status)) => status,
                 Err(_) => {
                     Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))
@@ -78,12 +83,12 @@ impl Client {
                 Next::Rotate { connected } => reached |= connected,
             }
             let cause = error::cause(&status);
-            tracing::debug!(manager = manager.address, cause, "try another manager");
+            tracing::debug!(manager = %manager.address, cause, "try another manager");
             // A last attempt that was cut short says less than the one before it.
-            if limit == options.attempt_timeout || !tried.contains_key(&manager.address) {
-                tried.insert(manager.address.clone(), cause);
+            if limit == options.attempt_timeout || !tried.contains_key(&*manager.address) {
+                tried.insert(manager.address.to_string(), cause);
             }
-            managers.rotate(index);
+            managers.rotate(&manager);
             // One quick round over all managers, then with pauses.
             let wait = match number % managers.len() {
                 0 => backoff.next(),

@@ -107,6 +107,7 @@ fn context(
         name: info.name.clone(),
         cluster_id: answer.cluster_id,
         managers: answer.managers,
+        only_these_managers: false,
         roots: pem(answer.roots),
         certificate: pem(answer.certificate_chain),
         key: request.map(Request::key_pem).unwrap_or_default(),

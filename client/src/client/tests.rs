@@ -41,6 +41,42 @@ async fn a_read_goes_on_to_a_manager_that_can_serve_it() {
 }
 
 #[tokio::test]
+async fn one_address_is_enough_to_learn_the_others() {
+    let ca = scripted::ca();
+    let gone = || Step::Fail(refusal(Code::Unavailable, "STOPPING"));
+    let given = Fake::start(&ca, vec![Step::Object("a", 1), gone(), gone()]).await;
+    let other = Fake::start(&ca, vec![Step::Object("b", 2), Step::Object("c", 3)]).await;
+    let one = client(&[&given]);
+    assert!(one.managers().is_empty(), "nobody has said");
+    given.announce(&[&given.address, &other.address, "of no use"]);
+    one.get(Kind::Namespace, "", "a").await.unwrap();
+    let object = one.get(Kind::Namespace, "", "b").await.unwrap();
+    assert_eq!(object.name(), "b");
+    assert_eq!(one.managers().len(), 3);
+    // Who was given stays known, whatever is said; who is not named any more is forgotten.
+    other.announce(&[&other.address]);
+    one.get(Kind::Namespace, "", "c").await.unwrap();
+    assert_eq!(one.managers(), std::slice::from_ref(&other.address));
+    assert_eq!(one.shared.managers.len(), 2);
+
+    let options = ClientOptions {
+        only_given: true,
+        ..ClientOptions::default()
+    };
+    let again = Fake::start(&ca, vec![Step::Object("a", 1)]).await;
+    again.announce(&[&again.address, &other.address]);
+    let fixed = Client::new(
+        &again.identity(),
+        std::slice::from_ref(&again.address),
+        options,
+    )
+    .unwrap();
+    fixed.get(Kind::Namespace, "", "a").await.unwrap();
+    assert!(fixed.managers().is_empty());
+    assert_eq!(fixed.shared.managers.len(), 1);
+}
+
+#[tokio::test]
 async fn a_change_learns_the_revision_and_keeps_its_id_over_a_change_of_leaders() {
     let ca = scripted::ca();
     let old = Fake::start(

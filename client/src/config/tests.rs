@@ -99,3 +99,44 @@ fn discovery_prefers_the_explicit() {
     );
     assert_eq!(discover(None, None, None), None);
 }
+
+#[test]
+fn what_is_learned_of_the_managers_loses_nothing() {
+    let identity = identity(Role::Admin);
+    let own = |list: &[&str]| list.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
+    let mut config = Config::single(&identity, own(&["alias:1", "m1:1"]));
+    let mut fixed = Context::new("fixed".into(), &identity, own(&["tunnel:1"]));
+    fixed.only_these_managers = true;
+    config.contexts.push(fixed);
+    let before = config.clone();
+    let cluster = identity.cluster_id.clone();
+    let named = own(&["m1:1", "m2:1", "m3:1"]);
+    assert!(!config.learned("default", "another cluster", &named));
+    assert!(!config.learned("fixed", &cluster, &named));
+    assert_eq!(config, before);
+    assert!(config.learned("default", &cluster, &named));
+    assert_eq!(
+        config.contexts[0].managers,
+        own(&["m1:1", "m2:1", "m3:1", "alias:1"])
+    );
+    assert!(!config.learned("default", &cluster, &named), "once");
+    config.renewed("fixed", &identity).unwrap();
+    assert_eq!(config.contexts[1], before.contexts[1]);
+
+    // Two that change the file at the same time: what both did is there.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    config.save(&path).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (path, identity) = (&path, &identity);
+            scope.spawn(move || {
+                let name = format!("c{number}");
+                let added = Context::new(name, identity, vec!["m:1".to_owned()]);
+                Config::update::<ConfigError>(path, |config| config.add(added).map(|()| true))
+                    .unwrap();
+            });
+        }
+    });
+    assert_eq!(Config::load(&path).unwrap().contexts.len(), 10);
+}

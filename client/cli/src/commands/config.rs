@@ -51,26 +51,28 @@ pub fn run(to: &Connection, command: Config) -> Result<()> {
         Config::GetContexts => return show(&load()?),
         Config::CurrentContext => load()?.current,
         Config::UseContext { name } => {
-            let mut config = load()?;
-            config.context(Some(&name))?;
-            config.current.clone_from(&name);
-            config.save(&path)?;
+            update(&path, |config| {
+                config.context(Some(&name))?;
+                config.current.clone_from(&name);
+                Ok(())
+            })?;
             format!("context {name} is in use")
         }
         Config::RenameContext { old, new } => {
-            let mut config = load()?;
-            config.rename(&old, &new)?;
-            config.save(&path)?;
+            update(&path, |config| Ok(config.rename(&old, &new)?))?;
             format!("context {old} is {new} now")
         }
         Config::DeleteContext { name } => {
-            let mut config = load()?;
-            config.context(Some(&name))?;
-            if config.current == name {
-                bail!("context {name} is in use: use another one first (barge config use-context)");
-            }
-            config.contexts.retain(|context| context.name != name);
-            config.save(&path)?;
+            update(&path, |config| {
+                config.context(Some(&name))?;
+                if config.current == name {
+                    bail!(
+                        "context {name} is in use: use another one first (barge config use-context)"
+                    );
+                }
+                config.contexts.retain(|context| context.name != name);
+                Ok(())
+            })?;
             format!("context {name} deleted")
         }
         Config::Import { file, name } => import(&path, &file, name)?,
@@ -79,26 +81,23 @@ pub fn run(to: &Connection, command: Config) -> Result<()> {
     Ok(())
 }
 
+fn update(path: &Path, change: impl FnOnce(&mut config::Config) -> Result<()>) -> Result<()> {
+    config::Config::update(path, |config| change(config).map(|()| true))
+}
+
 fn import(path: &Path, file: &Path, name: Option<String>) -> Result<String> {
     let mut added = config::Config::load(file)?.context(None)?.clone();
     if let Some(name) = name {
         added.name = name;
     }
     let name = added.name.clone();
-    let config = match path.exists() {
-        true => {
-            let mut config = config::Config::load(path)?;
-            config.add(added)?;
-            config
-        }
-        false => {
-            let folder = path.parent().context("the configuration has no folder")?;
-            files::create_private_dir(folder)
-                .with_context(|| format!("make {}", folder.display()))?;
-            config::Config::of(added)
-        }
-    };
-    config.save(path)?;
+    if path.exists() {
+        update(path, |config| Ok(config.add(added)?))?;
+    } else {
+        let folder = path.parent().context("the configuration has no folder")?;
+        files::create_private_dir(folder).with_context(|| format!("make {}", folder.display()))?;
+        config::Config::of(added).save(path)?;
+    }
     Ok(format!(
         "context {name} added to {} and in use",
         path.display()

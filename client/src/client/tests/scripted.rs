@@ -16,7 +16,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{identity::Identity, test_ca::TestCa, tls, v1::Role};
+use crate::{channel::MANAGERS_HEADER, identity::Identity, test_ca::TestCa, tls, v1::Role};
 
 /// The answer to one call, whatever it asks.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ struct Script {
     calls: usize,
     ids: Vec<RequestId>,
     watched: Vec<u64>,
+    /// The managers that its answers to `get` name.
+    managers: String,
 }
 
 pub struct Fake {
@@ -120,6 +122,11 @@ impl Fake {
         self.script.lock().unwrap().ids.clone()
     }
 
+    /// Names these managers with every answer to `get` from now on.
+    pub fn announce(&self, managers: &[&str]) {
+        self.script.lock().unwrap().managers = managers.join(",");
+    }
+
     pub fn watched(&self) -> Vec<u64> {
         self.script.lock().unwrap().watched.clone()
     }
@@ -194,7 +201,13 @@ impl Api for Scripted {
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (object, revision) = self.object(None)?;
-        Ok(Response::new(GetResponse { object, revision }))
+        let mut response = Response::new(GetResponse { object, revision });
+        let managers = self.0.lock().unwrap().managers.clone();
+        if !managers.is_empty() {
+            let metadata = response.metadata_mut();
+            metadata.insert(MANAGERS_HEADER, managers.parse().unwrap());
+        }
+        Ok(response)
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
