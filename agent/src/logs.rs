@@ -13,10 +13,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+mod position;
+
+use self::position::Position;
 use crate::{
     carrier::{
         cri,
-        logs::{self, LogEntry},
+        logs::{self, LogEntry, Place},
     },
     clock::to_ms,
     desired::Desired,
@@ -113,10 +116,22 @@ impl LogServer {
         let pod = self.desired.borrow().pods.get(&options.pod_uid).cloned();
         let pod = pod.ok_or("the pod is not on this node")?;
         let container = container_name(&pod, &options.container)?;
-        let (path, attempt) = self
-            .newest_log(&options.pod_uid, &container)
-            .await
-            .ok_or_else(|| format!("container \"{container}\" has not been started yet"))?;
+        let after = match options.after.as_slice() {
+            [] => None,
+            bytes => {
+                Some(Position::decode(bytes).ok_or("the position makes no sense to this node")?)
+            }
+        };
+        let (path, attempt) = match after {
+            Some(Position { attempt, .. }) => {
+                let path = self.runtime.log_path(&options.pod_uid, &container, attempt);
+                (path, attempt)
+            }
+            None => self
+                .newest_log(&options.pod_uid, &container)
+                .await
+                .ok_or_else(|| format!("container \"{container}\" has not been started yet"))?,
+        };
         let finished = CancellationToken::new();
         let read_options = logs::LogOptions {
             tail: options.tail,
@@ -125,9 +140,14 @@ impl LogServer {
                 .as_ref()
                 .and_then(|time| Timestamp::from_millisecond(to_ms(time)).ok()),
             follow: options.follow,
+            after: after.map(|after| after.place),
         };
         let entries = logs::read(path, read_options, finished.clone());
-        let copy = send_all(entries, options.timestamps, chunks);
+        let mut writer = Writer::new(attempt, options.timestamps);
+        if let Some(after) = after {
+            writer.inside = after.inside;
+        }
+        let copy = send_all(entries, writer, chunks);
         if !options.follow {
             return copy.await;
         }
@@ -203,11 +223,10 @@ fn container_name(pod: &Pod, wanted: &str) -> Result<String, String> {
 
 async fn send_all(
     entries: impl Stream<Item = std::io::Result<LogEntry>> + Unpin,
-    timestamps: bool,
+    mut writer: Writer,
     chunks: &mpsc::Sender<TunnelChunk>,
 ) -> Result<(), String> {
     let mut batches = entries.ready_chunks(LINES);
-    let mut writer = Writer::new(timestamps);
     while let Some(batch) = batches.next().await {
         for entry in batch {
             let entry = entry.map_err(|error| format!("cannot read the log: {error}"))?;
@@ -228,16 +247,21 @@ async fn send_all(
 
 /// Puts lines of one channel together.
 struct Writer {
+    attempt: u32,
     timestamps: bool,
     channel: u32,
     buffer: BytesMut,
     /// By channel: the next piece goes on with a line.
     inside: [bool; 3],
+    /// Behind what was added last.
+    place: Option<Place>,
 }
 
 impl Writer {
-    fn new(timestamps: bool) -> Self {
+    fn new(attempt: u32, timestamps: bool) -> Self {
         Self {
+            attempt,
+            place: None,
             timestamps,
             channel: 1,
             buffer: BytesMut::new(),
@@ -263,6 +287,7 @@ impl Writer {
         }
         *inside = !entry.bytes.ends_with(b"\n");
         self.buffer.put(entry.bytes.clone());
+        self.place = Some(entry.end);
         full
     }
 
@@ -270,8 +295,18 @@ impl Writer {
         (!self.buffer.is_empty()).then(|| TunnelChunk {
             data: self.buffer.split().to_vec(),
             channel: self.channel,
+            position: self.position(),
             ..Default::default()
         })
+    }
+
+    fn position(&self) -> Vec<u8> {
+        let position = self.place.map(|place| Position {
+            attempt: self.attempt,
+            place,
+            inside: self.inside,
+        });
+        position.map_or_else(Vec::new, |position| position.encode())
     }
 }
 
@@ -288,6 +323,11 @@ mod tests {
             time: Timestamp::from_second(1).unwrap(),
             channel,
             bytes: Bytes::from_static(bytes.as_bytes()),
+            end: Place {
+                inode: 1,
+                offset: 2,
+                time: Timestamp::from_second(1).unwrap(),
+            },
         })
     }
 
@@ -301,9 +341,13 @@ mod tests {
             entry(Stdout, "ng\n"),
         ];
         let (sender, mut chunks) = mpsc::channel(8);
-        send_all(futures::stream::iter(entries), true, &sender)
-            .await
-            .unwrap();
+        send_all(
+            futures::stream::iter(entries),
+            Writer::new(0, true),
+            &sender,
+        )
+        .await
+        .unwrap();
         drop(sender);
         let mut seen = Vec::new();
         while let Some(chunk) = chunks.recv().await {

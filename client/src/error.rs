@@ -159,6 +159,22 @@ pub(crate) fn cause(status: &Status) -> String {
     }
 }
 
+/// Whether a stream that ended like this is worth another.
+pub(crate) fn may_resume(status: &Status) -> bool {
+    use std::error::Error;
+    status.source().is_some()
+        || matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::Unknown
+                | Code::Internal
+                | Code::Cancelled
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Aborted
+        )
+}
+
 /// The server's word for what went wrong, and a number that came with it (`revision`).
 pub(crate) fn reason(status: &Status) -> Option<(String, Option<u64>)> {
     let info = status.get_details_error_info()?;

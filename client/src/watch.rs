@@ -6,7 +6,7 @@ use tonic::Streaming;
 
 use crate::{
     client::{Client, Listing, Selection},
-    error::ClientError,
+    error::{self, ClientError},
     v1::{ChangeType, Object, WatchResponse},
 };
 
@@ -152,7 +152,9 @@ impl Watcher {
         self.stream = None;
         self.barren += 1;
         match status {
-            Some(status) if !may_resume(&status) || self.barren > BARREN => Err(status.into()),
+            Some(status) if !error::may_resume(&status) || self.barren > BARREN => {
+                Err(status.into())
+            }
             None if self.barren > BARREN => Err(ClientError::Answer("a lasting stream")),
             _ => {
                 self.client.rotate();
@@ -168,22 +170,5 @@ impl Watcher {
 }
 
 fn is_expired(status: &tonic::Status) -> bool {
-    crate::error::reason(status).is_some_and(|(reason, _)| reason == "EXPIRED")
-}
-
-/// Whether a stream that ended like this is worth another.
-fn may_resume(status: &tonic::Status) -> bool {
-    use std::error::Error;
-    use tonic::Code;
-    status.source().is_some()
-        || matches!(
-            status.code(),
-            Code::Unavailable
-                | Code::Unknown
-                | Code::Internal
-                | Code::Cancelled
-                | Code::DeadlineExceeded
-                | Code::ResourceExhausted
-                | Code::Aborted
-        )
+    error::reason(status).is_some_and(|(reason, _)| reason == "EXPIRED")
 }

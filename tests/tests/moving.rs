@@ -1,4 +1,5 @@
-//! Agents that find a manager which knows less than themselves, or is none of their cluster's: no container ends because of it.
+//! Agents that find a manager which knows less than themselves, or is none of their cluster's: no container ends because of it. And a
+//! log that is followed goes on, whichever manager dies.
 
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -236,4 +237,51 @@ fn an_agent_that_finds_a_manager_of_another_cluster_stops_nothing() {
     drop(foreign);
     all_return(&cluster, 1);
     goes_on(&cluster, &before);
+}
+
+/// Ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The leader, the one that `barge` asked, and the one that the agent is connected to are among them.
+#[test]
+fn a_followed_log_goes_on_whichever_manager_dies() {
+    let cluster = Cluster::up("followed", 3, 1);
+    let count = "i=0; while :; do i=$((i+1)); echo $i; busybox usleep 20000; done";
+    let manifest = deployment(1).replace("exec busybox httpd -f -p 8080 -h /www", count);
+    cluster.apply(&manifest);
+    cluster.ready_pods("app=steady", 1);
+    let path = cluster.write("followed.log", "");
+    let follow = cluster
+        .command(&["logs", "-f", "deployment/steady"])
+        .stdout(fs::File::create(&path).expect("make a file"))
+        .spawn();
+    let _follow = Running(follow.expect("start barge"));
+    let lines = || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let numbers = whole.lines().map(|line| line.parse().expect("a number"));
+        numbers.collect::<Vec<usize>>()
+    };
+    let wait_for_more = || {
+        let before = lines().len();
+        eventually("more lines", || match lines().len() {
+            now if now >= before + 50 => Ok(()),
+            now => Err(format!("{before}, then {now}")),
+        });
+    };
+    wait_for_more();
+    for number in 0..3 {
+        kill(cluster.layout().managers[number].pid);
+        wait_for_more();
+        all_return(&cluster, 3);
+    }
+    let lines = lines();
+    assert_eq!(lines, (1..=lines.len()).collect::<Vec<_>>(), "each once");
 }

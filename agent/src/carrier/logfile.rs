@@ -34,7 +34,7 @@ impl LogFile {
         Self::with_largest(path, LARGEST)
     }
 
-    fn with_largest(path: &Path, largest: u64) -> io::Result<Self> {
+    pub(super) fn with_largest(path: &Path, largest: u64) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }

@@ -37,6 +37,19 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     /// Go on as it grows.
     pub follow: bool,
+    /// What follows this place, if it is still there, and else all; the other two do not matter then.
+    pub after: Option<Place>,
+}
+
+/// A place in a log that is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The file, which is renamed when it is full.
+    pub inode: u64,
+    /// In bytes from its beginning.
+    pub offset: u64,
+    /// When the entry before it arrived: a file that begins later is another one with the same inode.
+    pub time: Timestamp,
 }
 
 /// A line, or a piece of one.
@@ -48,6 +61,26 @@ pub struct LogEntry {
     pub channel: Channel,
     /// What the container wrote, with the newline if there was one.
     pub bytes: Bytes,
+    /// Behind it.
+    pub end: Place,
+}
+
+/// One file of a log, with how far it was read.
+struct Part {
+    file: BufReader<File>,
+    inode: u64,
+    offset: u64,
+}
+
+impl Part {
+    /// From where the file is positioned.
+    fn new(mut file: File) -> io::Result<Self> {
+        Ok(Self {
+            inode: file.metadata()?.ino(),
+            offset: file.stream_position()?,
+            file: BufReader::new(file),
+        })
+    }
 }
 
 /// Reads the log at `path`. A followed one ends, after its last line, once `finished` is cancelled: whoever knows that
@@ -84,12 +117,15 @@ impl Reader {
     ) -> io::Result<()> {
         let mut parts = open_parts(&self.path)?;
         let mut current = None;
-        if let Some(tail) = options.tail {
-            seek_tail(&mut parts, tail)?;
+        let since = options.since.filter(|_| options.after.is_none());
+        match (options.after, options.tail) {
+            (Some(after), _) => seek_after(&mut parts, after)?,
+            (None, Some(tail)) => seek_tail(&mut parts, tail)?,
+            (None, None) => {}
         }
         while let Some(part) = parts.pop_front() {
-            let mut part = BufReader::new(part);
-            if !self.send_all(&mut part, options.since)? {
+            let mut part = Part::new(part)?;
+            if !self.send_all(&mut part, since)? {
                 return Ok(());
             }
             current = Some(part);
@@ -98,18 +134,18 @@ impl Reader {
             // Asked for before reading: what was written until then is read.
             let ending = finished.is_cancelled();
             if let Some(part) = &mut current
-                && !self.send_all(part, options.since)?
+                && !self.send_all(part, since)?
             {
                 return Ok(());
             }
             if self.moved_on(current.as_ref())? {
                 // It was rotated or has just come to be; what was written before that has been read or is read now.
                 if let Some(part) = &mut current
-                    && !self.send_all(part, options.since)?
+                    && !self.send_all(part, since)?
                 {
                     return Ok(());
                 }
-                current = open(&self.path)?.map(BufReader::new);
+                current = open(&self.path)?.map(Part::new).transpose()?;
                 continue;
             }
             if ending {
@@ -127,24 +163,22 @@ impl Reader {
     }
 
     /// Whether the path leads to another file than the open one.
-    fn moved_on(&self, current: Option<&BufReader<File>>) -> io::Result<bool> {
+    fn moved_on(&self, current: Option<&Part>) -> io::Result<bool> {
         let now = match std::fs::metadata(&self.path) {
             Ok(metadata) => metadata.ino(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        match current {
-            Some(current) => Ok(current.get_ref().metadata()?.ino() != now),
-            None => Ok(true),
-        }
+        Ok(current.is_none_or(|current| current.inode != now))
     }
 
     /// Sends all complete lines; answers whether anybody is still there.
-    fn send_all(&self, part: &mut BufReader<File>, since: Option<Timestamp>) -> io::Result<bool> {
+    fn send_all(&self, part: &mut Part, since: Option<Timestamp>) -> io::Result<bool> {
         let mut line = Vec::new();
         loop {
             line.clear();
             let read = part
+                .file
                 .by_ref()
                 .take(cri::LONGEST_LINE as u64)
                 .read_until(b'\n', &mut line)?;
@@ -154,9 +188,10 @@ impl Reader {
             if !line.ends_with(b"\n") && read < cri::LONGEST_LINE {
                 // Still being written.
                 let back = i64::try_from(read).map_err(io::Error::other)?;
-                part.seek_relative(-back)?;
+                part.file.seek_relative(-back)?;
                 return Ok(true);
             }
+            part.offset += read as u64;
             let Some(entry) = cri::decode(&line) else {
                 continue;
             };
@@ -169,6 +204,11 @@ impl Reader {
                 time: entry.time,
                 channel: entry.channel,
                 bytes: bytes.into(),
+                end: Place {
+                    inode: part.inode,
+                    offset: part.offset,
+                    time: entry.time,
+                },
             };
             if self.sender.blocking_send(Ok(entry)).is_err() {
                 return Ok(false);
@@ -196,6 +236,30 @@ fn open(path: &Path) -> io::Result<Option<File>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Leaves only what follows a place, if the place is still there.
+fn seek_after(parts: &mut VecDeque<File>, place: Place) -> io::Result<()> {
+    for (index, part) in parts.iter_mut().enumerate() {
+        let metadata = part.metadata()?;
+        let same = metadata.ino() == place.inode && metadata.len() >= place.offset;
+        if same && begins(part)?.is_some_and(|begins| begins <= place.time) {
+            part.seek(SeekFrom::Start(place.offset))?;
+            parts.drain(..index);
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// When the first entry of a file arrived. Leaves the file at its beginning.
+fn begins(file: &mut File) -> io::Result<Option<Timestamp>> {
+    let mut line = Vec::new();
+    BufReader::new(file.by_ref())
+        .take(cri::LONGEST_LINE as u64)
+        .read_until(b'\n', &mut line)?;
+    file.rewind()?;
+    Ok(cri::decode(&line).map(|entry| entry.time))
 }
 
 /// Leaves only the last lines to be read.
@@ -245,4 +309,57 @@ fn seek_lines_back(file: &mut File, lines: u64) -> io::Result<u64> {
     }
     file.seek(SeekFrom::Start(0))?;
     Ok(if length > 0 { missing - 1 } else { missing })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::StreamExt;
+
+    use super::*;
+    use crate::carrier::logfile::LogFile;
+
+    async fn lines(path: &Path, after: Option<Place>) -> Vec<LogEntry> {
+        let options = LogOptions {
+            after,
+            ..LogOptions::default()
+        };
+        let entries = read(path.to_owned(), options, CancellationToken::new());
+        entries.map(Result::unwrap).collect().await
+    }
+
+    /// From any place on there is what follows it, also after a rotation, and all when the place is gone.
+    #[tokio::test]
+    async fn goes_on_after_any_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut log = LogFile::with_largest(&path, 400).unwrap();
+        let mut write = |seconds: std::ops::Range<i64>| {
+            for second in seconds {
+                let time = Timestamp::from_second(second).unwrap();
+                let mut line = Vec::new();
+                let text = format!("line {second}\n");
+                cri::encode(&mut line, time, Channel::Stdout, text.as_bytes(), false);
+                log.append(&line).unwrap();
+            }
+        };
+        write(0..12);
+        let all = lines(&path, None).await;
+        assert_eq!(all.len(), 12, "two files");
+        for (index, entry) in all.iter().enumerate() {
+            assert_eq!(lines(&path, Some(entry.end)).await, all[index + 1..]);
+        }
+        write(12..16);
+        let later = lines(&path, Some(all[11].end)).await;
+        assert_eq!(later.len(), 4);
+        write(16..60);
+        let left = lines(&path, None).await;
+        assert_eq!(lines(&path, Some(all[11].end)).await, left, "all there is");
+        // Another file that has the inode of the one that is gone.
+        let stale = Place {
+            time: Timestamp::from_second(1).unwrap(),
+            ..left[3].end
+        };
+        assert_eq!(lines(&path, Some(stale)).await, left);
+    }
 }

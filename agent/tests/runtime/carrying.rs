@@ -93,7 +93,7 @@ fn a_log_is_followed_across_control_and_carrier() {
         let tail = |tail, since| LogOptions {
             tail,
             since,
-            follow: false,
+            ..LogOptions::default()
         };
         let read = async |options| -> Vec<String> {
             let stream = logs::read(path.clone(), options, CancellationToken::new());

@@ -122,6 +122,7 @@ fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
             tail: request.tail,
             since: request.since,
             timestamps: request.timestamps,
+            after: request.after.clone(),
         },
     })
 }
@@ -210,6 +211,7 @@ fn pipe(tunnel: Tunnel) -> Output {
             Ok(Some(chunk)) if chunk.error.is_empty() => Ok(LogsResponse {
                 data: chunk.data,
                 channel: chunk.channel,
+                position: chunk.position,
             }),
             Ok(Some(chunk)) => {
                 pipe.open = None;

@@ -55,6 +55,7 @@ pub async fn run(to: &Connection, logs: Logs) -> Result<()> {
         tail: logs.tail,
         since,
         timestamps: logs.timestamps,
+        after: Vec::new(),
     };
     let mut stream = match client.logs(request).await {
         Ok(stream) => stream,
