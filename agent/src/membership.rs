@@ -11,12 +11,13 @@ use barge_client::{
     channel::{ChannelOptions, channel},
     identity::{Identity, IdentityError, KeptIdentity, NotValid},
     join::{JoinError, JoinOptions, join},
-    renew::{self, RenewError},
+    renew::{self, RenewError, Wanted},
     tls::{LiveTls, TlsError},
     token::{Token, ca_digest, hex},
 };
 use fs4::{FileExt, TryLockError};
 use rand::seq::SliceRandom;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::{config::Config, files, session::Managers};
@@ -227,6 +228,8 @@ pub struct ClusterManagers {
     tls: LiveTls,
     /// Given by hand, for when all that are remembered have moved.
     fallback: Vec<String>,
+    /// What managers say that is to be trusted.
+    wanted: watch::Sender<Wanted>,
 }
 
 impl ClusterManagers {
@@ -243,17 +246,20 @@ impl ClusterManagers {
             tls: LiveTls::new(&identity)?,
             identity: KeptIdentity::new(identity, data.identity()),
             fallback,
+            wanted: watch::Sender::new(Wanted::default()),
         })
     }
 
-    /// Renews the certificate in time, for as long as this is polled. The session goes on with the connection that it
-    /// has; the next one shows the new certificate.
+    /// Renews the certificate in time, and when other roots are to be trusted, for as long as this is polled. The session goes
+    /// on with the connection that it has; the next one shows the new certificate.
     pub async fn keep_certificate(&self) {
         let shown = self
             .identity
             .clone()
             .follow(|identity| self.tls.replace(identity));
-        let renewed = renew::keep(self.identity.clone(), |identity| self.renew(identity));
+        let renewed = renew::keep(self.identity.clone(), self.wanted.subscribe(), |identity| {
+            self.renew(identity)
+        });
         tokio::join!(shown, renewed);
     }
 
@@ -298,6 +304,17 @@ impl Managers for ClusterManagers {
         if let Err(error) = learned {
             tracing::warn!(%error, "cannot keep the managers' addresses");
         }
+    }
+
+    fn roots_sha256(&self) -> [u8; 32] {
+        self.identity.current().roots_sha256()
+    }
+
+    fn told_roots(&self, roots_sha256: [u8; 32], within: Duration) {
+        self.wanted.send_replace(Wanted {
+            roots_sha256: Some(roots_sha256),
+            within,
+        });
     }
 }
 

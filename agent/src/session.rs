@@ -34,6 +34,10 @@ pub trait Managers: Send + Sync + 'static {
     fn channel(&self, address: &str) -> Result<Channel, String>;
     /// A manager said where all of them are.
     fn learned(&self, addresses: &[String]);
+    /// What this node trusts, as `Heartbeat` has it.
+    fn roots_sha256(&self) -> [u8; 32];
+    /// A manager said what is to be trusted, and within what time to renew when that is something else.
+    fn told_roots(&self, roots_sha256: [u8; 32], within: Duration);
 }
 
 /// Serves what managers ask for on behalf of a client. Called for each; must not block.

@@ -17,10 +17,10 @@ use crate::{
     config::{Context, Credential},
     error::ClientError,
     identity::Identity,
-    tls,
+    tls::{self, ShownRoots},
 };
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, pki_types::CertificateDer};
 
 mod attempt;
 mod backup;
@@ -80,6 +80,9 @@ struct Shared {
     options: ClientOptions,
     /// The newest revision that an answer named: part of request ids.
     seen: AtomicU64,
+    /// What managers showed, and what is trusted.
+    shown: ShownRoots,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Client {
@@ -96,11 +99,14 @@ impl Client {
         if let Ok(validity) = identity.validity() {
             validity.check(SystemTime::now())?;
         }
-        let tls = tls::client_config(identity)?;
-        Self::over(&tls, &Bearer::default(), managers, options)
+        let shown = ShownRoots::default();
+        let tls = tls::client_config_noting(identity, shown.clone())?;
+        let trust = (shown, identity.roots.clone());
+        Self::over(trust, &tls, &Bearer::default(), managers, options)
     }
 
     fn over(
+        (shown, roots): (ShownRoots, Vec<CertificateDer<'static>>),
         tls: &Arc<ClientConfig>,
         bearer: &Bearer,
         managers: &[String],
@@ -111,6 +117,8 @@ impl Client {
                 managers: Managers::new(managers, tls, bearer, &options.channel)?,
                 options,
                 seen: AtomicU64::new(0),
+                shown,
+                roots,
             }),
         })
     }
@@ -127,8 +135,10 @@ impl Client {
         match context.credential()? {
             Credential::Certificate(identity) => Self::new(&identity, &context.managers, options),
             Credential::Bearer { roots, header } => {
-                let tls = tls::bearer_config(&roots)?;
-                Self::over(&tls, &Bearer(Some(header)), &context.managers, options)
+                let shown = ShownRoots::default();
+                let tls = tls::bearer_config(&roots, shown.clone())?;
+                let bearer = Bearer(Some(header));
+                Self::over((shown, roots), &tls, &bearer, &context.managers, options)
             }
         }
     }
@@ -144,6 +154,13 @@ impl Client {
     #[must_use]
     pub fn seen_revision(&self) -> u64 {
         self.shared.seen.load(Ordering::Relaxed)
+    }
+
+    /// Whether the manager that was connected last shows other roots than this client trusts: the cluster's CA is being
+    /// replaced, and the credential should be renewed, which also learns the roots, before the old one is not trusted any more.
+    #[must_use]
+    pub fn other_roots(&self) -> bool {
+        self.shared.shown.differ_from(&self.shared.roots)
     }
 
     pub(crate) fn saw(&self, revision: u64) {

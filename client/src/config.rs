@@ -233,6 +233,15 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Puts the roots to trust in the place of those before; for bearer tokens, which are not renewed.
+    pub fn trust(&mut self, name: &str, roots: &[CertificateDer<'_>]) {
+        for context in &mut self.contexts {
+            if context.name == name {
+                context.roots = pem::encode_certificates(roots);
+            }
+        }
+    }
 }
 
 impl Context {

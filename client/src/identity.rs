@@ -9,6 +9,8 @@ use barge_proto::v1::Role;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 
+use sha2::{Digest, Sha256};
+
 use crate::files;
 
 mod kept;
@@ -140,6 +142,12 @@ impl Identity {
         Validity::of(self.chain.first().ok_or(SubjectError::NotACertificate)?)
     }
 
+    /// The digest of the roots, by which all parties of a cluster compare what they trust.
+    #[must_use]
+    pub fn roots_sha256(&self) -> [u8; 32] {
+        roots_sha256(&self.roots)
+    }
+
     /// The private key as rustls takes it.
     ///
     /// # Errors
@@ -160,6 +168,17 @@ impl Identity {
         }
         chain
     }
+}
+
+/// SHA-256 over the SHA-256 of each root (DER), in their order: the first one signs, so who has the same digest also has a
+/// certificate of the same root.
+#[must_use]
+pub fn roots_sha256<R: AsRef<[u8]>>(roots: &[R]) -> [u8; 32] {
+    let mut all = Sha256::new();
+    for root in roots {
+        all.update(Sha256::digest(root));
+    }
+    all.finalize().into()
 }
 
 // The key must not reach a log.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use barge_proto::v1::{RenewRequest, RenewResponse, credentials_client::CredentialsClient};
 use rand::Rng;
 use rcgen::KeyPair;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use tonic::transport::Channel;
 
 use crate::{
@@ -22,6 +22,22 @@ const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(3600);
 /// For one manager to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// What roots an identity should hold, and how soon it renews when it holds others: whoever replaces the cluster's CA says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Of [`Identity::roots_sha256`]; absent when nobody said anything yet.
+    pub roots_sha256: Option<[u8; 32]>,
+    /// It renews at a random point of this time.
+    pub within: Duration,
+}
+
+impl Wanted {
+    fn differs(&self, identity: &Identity) -> bool {
+        self.roots_sha256
+            .is_some_and(|wanted| wanted != identity.roots_sha256())
+    }
+}
 
 /// A key of ours, and the request for a certificate for it.
 #[derive(Debug)]
@@ -94,13 +110,16 @@ pub async fn renew(identity: &Identity, channel: Channel) -> Result<Identity, Re
     request.complete(identity, response.into_inner())
 }
 
-/// Keeps an identity valid until it is dropped: waits for its time, has `issue` get the next one, and keeps it. A failure
-/// is logged and tried again; whoever shows the identity follows it ([`KeptIdentity::subscribe`]).
-pub async fn keep<F, R>(kept: KeptIdentity, issue: F)
+/// Keeps an identity valid until it is dropped: waits for its time, or for other roots to be wanted, has `issue` get the next
+/// one, and keeps it. A failure is logged and tried again; whoever shows the identity follows it
+/// ([`KeptIdentity::subscribe`]).
+pub async fn keep<F, R>(kept: KeptIdentity, mut wanted: watch::Receiver<Wanted>, issue: F)
 where
     F: Fn(Identity) -> R,
     R: Future<Output = Result<Identity, RenewError>>,
 {
+    // The wish that was answered, or waited for, last.
+    let mut waited = Wanted::default();
     loop {
         let identity = kept.current();
         let validity = match identity.validity() {
@@ -111,15 +130,33 @@ where
             }
         };
         let now = SystemTime::now();
-        if !validity.is_due(now) {
+        let wish = *wanted.borrow_and_update();
+        let other_roots = wish.differs(&identity);
+        if !other_roots && !validity.is_due(now) {
             let left = validity.renewal().duration_since(now).unwrap_or_default();
-            sleep(left.min(LOOK)).await;
+            until_changed(&mut wanted, left.min(LOOK)).await;
             continue;
         }
+        if other_roots && wish != waited {
+            waited = wish;
+            let within = wish.within.mul_f64(rand::rng().random_range(0.0..=1.0));
+            if !until_changed(&mut wanted, within).await {
+                continue;
+            }
+        }
         let failed = match issue(Identity::clone(&identity)).await {
+            // Who issued it may be behind who said what roots are wanted, or ahead of it.
+            Ok(renewed)
+                if other_roots && renewed.roots == identity.roots && !validity.is_due(now) =>
+            {
+                RenewError::Refused("the manager does not know of the other roots yet".to_owned())
+            }
             Ok(renewed) => match take(kept.clone(), renewed).await {
                 Ok(()) => {
                     tracing::info!("the certificate was renewed");
+                    if wanted.borrow().differs(&kept.current()) {
+                        until_changed(&mut wanted, SOONEST).await;
+                    }
                     continue;
                 }
                 Err(error) => error,
@@ -135,7 +172,25 @@ where
             }
         }
         let left = validity.until.duration_since(now).unwrap_or_default();
-        sleep(pause(left)).await;
+        let pause = match other_roots {
+            true => pause(left).min(SOONEST.max(wish.within)),
+            false => pause(left),
+        };
+        until_changed(&mut wanted, pause).await;
+    }
+}
+
+/// Waits so long, or until other roots are wanted; answers whether the time has passed.
+async fn until_changed(wanted: &mut watch::Receiver<Wanted>, wait: Duration) -> bool {
+    tokio::select! {
+        () = sleep(wait) => true,
+        changed = wanted.changed() => {
+            if changed.is_err() {
+                // Nobody will want anything else.
+                sleep(wait).await;
+            }
+            changed.is_err()
+        }
     }
 }
 

@@ -14,9 +14,11 @@ use rustls::{
 use crate::identity::{Identity, IdentityError};
 
 mod live;
+mod shown;
 mod verifier;
 
 pub use live::LiveTls;
+pub use shown::ShownRoots;
 pub(crate) use verifier::Refused;
 use verifier::{ClusterVerifier, PinnedVerifier};
 
@@ -38,15 +40,30 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// The identity's key, certificate or roots are of no use.
 pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(LiveTls::new(identity)?.config())
+    client_config_noting(identity, ShownRoots::default())
 }
 
-/// The configuration of a party that sends a bearer token: trusts `roots`, and shows no certificate.
+/// As [`client_config`]; what roots managers show is noted.
+///
+/// # Errors
+/// As [`client_config`].
+pub fn client_config_noting(
+    identity: &Identity,
+    shown: ShownRoots,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(LiveTls::noting(identity, shown)?.config())
+}
+
+/// The configuration of a party that sends a bearer token: trusts `roots`, and shows no certificate. What roots managers
+/// show is noted.
 ///
 /// # Errors
 /// The roots are of no use.
-pub fn bearer_config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
-    let verifier = Arc::new(ClusterVerifier::new(webpki(roots)?));
+pub fn bearer_config(
+    roots: &[CertificateDer<'static>],
+    shown: ShownRoots,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier = Arc::new(ClusterVerifier::new(webpki(roots)?, shown));
     let mut config = builder(verifier)?.with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))

@@ -1,5 +1,5 @@
 //! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), who the members are and should be ([`activate`],
-//! [`roles`], [`reconcile`]) and how they are ([`status`]).
+//! [`roles`], [`reconcile`]), how they are ([`status`]), and the CA that they trust ([`rotation`]).
 
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use barge_proto::v1::{
     ActivateRequest, ActivateResponse, BackupRequest, CreateTokenRequest, CreateTokenResponse,
     GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
     ListMembersRequest, ListMembersResponse, ListTokensRequest, ListTokensResponse, ManagerStatus,
-    RevokeTokenRequest, RevokeTokenResponse, Role, SetBackupScheduleRequest,
-    SetBackupScheduleResponse, SetLogLevelRequest, SetLogLevelResponse, SetManagerRoleRequest,
-    SetManagerRoleResponse, cluster_client::ClusterClient, cluster_server::Cluster,
+    RevokeTokenRequest, RevokeTokenResponse, Role, RotateCaRequest, RotateCaResponse,
+    SetBackupScheduleRequest, SetBackupScheduleResponse, SetLogLevelRequest, SetLogLevelResponse,
+    SetManagerRoleRequest, SetManagerRoleResponse, cluster_client::ClusterClient,
+    cluster_server::Cluster,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -35,6 +36,7 @@ pub mod pod_range;
 pub mod previous;
 pub mod reconcile;
 pub mod roles;
+pub mod rotation;
 pub mod schedule;
 pub mod status;
 pub mod tokens;
@@ -55,6 +57,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// What this manager writes.
     pub logging: Logging,
+    /// Who is missing while the CA is rotated.
+    pub missing: rotation::Missing,
     /// One backup at a time.
     pub backups: Arc<Semaphore>,
 }
@@ -163,6 +167,11 @@ impl Cluster for ClusterService {
         Ok(Response::new(ListMembersResponse {
             warnings: status::warnings_of_members(&members),
             members,
+            roots: self
+                .0
+                .store
+                .read(|state| state.cluster().map(|cluster| cluster.roots.clone()))
+                .unwrap_or_default(),
         }))
     }
 
@@ -210,6 +219,34 @@ impl Cluster for ClusterService {
             )
             .await?;
         Ok(Response::new(SetBackupScheduleResponse {}))
+    }
+
+    async fn rotate_ca(
+        &self,
+        request: Request<RotateCaRequest>,
+    ) -> Result<Response<RotateCaResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        caller.concerns.note(|| "the CA".to_owned());
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                // It names the root to be replaced.
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { rotation::begin(&parts, by, &request).await }
+                },
+                |channel, request| async move {
+                    ClusterClient::new(channel)
+                        .rotate_ca(request)
+                        .await
+                        .map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(RotateCaResponse {}))
     }
 
     type BackupStream = backup::Chunks;

@@ -64,6 +64,8 @@ impl Credentials for CredentialsService {
                 "a certificate is renewed with a certificate",
             ));
         };
+        // A certificate of a root that was replaced meanwhile would soon be of no use.
+        self.0.store.read_index().await.map_err(ApiError::from)?;
         let left = self.0.store.read(|state| {
             state
                 .by_uid::<CredentialRecord>(&uid)

@@ -29,6 +29,7 @@ use crate::{
     anew,
     bootstrap::public_key_sha256,
     clock,
+    cluster::issue::chain,
     config::{UsageError, split_address},
     error::ApiError,
     folder::{Folder, FolderError, failed},
@@ -296,7 +297,7 @@ fn issue(
         role,
         uid: subject.uid,
         key: key.serialize_pem(),
-        chain: vec![certificate],
+        chain: chain(cluster, certificate),
         roots: cluster
             .roots
             .iter()

@@ -11,7 +11,10 @@ use barge_proto::{
         session_server::SessionServer,
     },
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Router};
 use tower::layer::util::{Identity as NoLayer, Stack};
@@ -21,7 +24,7 @@ use crate::{
     audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
-    cluster::{self, ClusterService, issue::Issuer},
+    cluster::{self, ClusterService, issue::Issuer, rotation},
     credentials::{self, CredentialsService},
     leader::ToLeader,
     logging::Logging,
@@ -131,7 +134,22 @@ pub async fn serve(
         tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
         tokio::spawn(metrics::serve(listener, Arc::new(metrics), stop.clone()));
     }
-    let router = router(&serving, rules, requests, sessions, heartbeats.clone())?;
+    let missing = rotation::Missing::default();
+    let rotator = rotation::Rotator {
+        store: serving.store.clone(),
+        dialer: serving.dialer.clone(),
+        identity: serving.identity.clone(),
+        heartbeats: heartbeats.clone(),
+        missing: missing.clone(),
+    };
+    let router = router(
+        &serving,
+        rules,
+        requests,
+        sessions,
+        heartbeats.clone(),
+        missing,
+    )?;
     tracing::info!(advertise = serving.advertise, "listening on {address}");
     tokio::spawn(leading::run(
         serving.store.clone(),
@@ -141,6 +159,7 @@ pub async fn serve(
             sealing_key: serving.issuer.sealing_key().clone(),
             data_dir: serving.data_dir.clone(),
         },
+        rotator,
         stop.clone(),
     ));
     tokio::spawn(members::keep(
@@ -152,12 +171,18 @@ pub async fn serve(
     let shown = serving.identity.clone();
     tokio::spawn(shown.follow(move |identity| credentials.replace(identity)));
     let (renewing, issuer) = (serving.identity.clone(), serving.issuer.clone());
-    tokio::spawn(
-        stop.clone()
-            .run_until_cancelled_owned(renew::keep(renewing, move |identity| {
-                std::future::ready(issuer.renew(&identity))
-            })),
-    );
+    let wanted = watch::Sender::new(renew::Wanted::default());
+    let told = wanted.subscribe();
+    let following = rotation::follow(serving.store.clone(), wanted);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(renew::keep(
+        renewing,
+        told,
+        move |identity| {
+            let issuer = issuer.clone();
+            async move { issuer.renew(&identity).await }
+        },
+    )));
     Box::pin(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())).await?;
     Ok(())
 }
@@ -171,6 +196,7 @@ fn router(
     requests: Requests,
     sessions: Sessions,
     heartbeats: Heartbeats,
+    missing: rotation::Missing,
 ) -> Result<AuthorisedRouter, ServeError> {
     let Serving {
         store,
@@ -217,6 +243,7 @@ fn router(
         issuer: serving.issuer.clone(),
         sessions,
         logging: serving.logging.clone(),
+        missing,
         backups: Arc::new(Semaphore::new(1)),
     });
     let credentials = CredentialsService::new(credentials::Parts {

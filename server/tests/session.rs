@@ -138,7 +138,7 @@ impl Agent {
             let mut beat = interval(Duration::from_millis(200));
             loop {
                 beat.tick().await;
-                let heartbeat = message(FromAgent::Heartbeat(Heartbeat {}));
+                let heartbeat = message(FromAgent::Heartbeat(Heartbeat::default()));
                 if beats.send(heartbeat).await.is_err() {
                     return;
                 }

@@ -156,7 +156,7 @@ async fn session(channel: Channel) -> Result<(Streaming<ManagerMessage>, JoinHan
         let mut beat = interval(Duration::from_secs(1));
         // Ends with the session.
         while tell
-            .send(message(FromAgent::Heartbeat(Heartbeat {})))
+            .send(message(FromAgent::Heartbeat(Heartbeat::default())))
             .await
             .is_ok()
         {

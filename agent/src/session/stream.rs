@@ -140,7 +140,10 @@ async fn speak(
     loop {
         let sent = tokio::select! {
             biased;
-            _ = ticks.tick() => send(outgoing, Message::Heartbeat(Heartbeat {})).await,
+            _ = ticks.tick() => {
+                let roots_sha256 = session.options.managers.roots_sha256().to_vec();
+                send(outgoing, Message::Heartbeat(Heartbeat { roots_sha256 })).await
+            }
             () = session.options.outbox.ready() => match session.options.outbox.take() {
                 Some(report) => {
                     let sent = send(outgoing, Message::Report(report)).await;
@@ -206,6 +209,16 @@ impl Listener<'_> {
             Some(Message::OpenStream(request)) => {
                 let streams = &self.session.options.streams;
                 streams.open(self.channel.clone(), request);
+                Ok(())
+            }
+            Some(Message::Trust(trust)) => {
+                if let Ok(roots_sha256) = trust.roots_sha256.try_into() {
+                    let within = Duration::from_millis(trust.within_ms.into());
+                    self.session
+                        .options
+                        .managers
+                        .told_roots(roots_sha256, within);
+                }
                 Ok(())
             }
             // Something newer managers say; nothing depends on it yet.

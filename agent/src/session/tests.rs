@@ -179,6 +179,12 @@ impl Managers for Known {
     fn learned(&self, addresses: &[String]) {
         *self.0.lock().unwrap() = addresses.to_vec();
     }
+
+    fn roots_sha256(&self) -> [u8; 32] {
+        [7; 32]
+    }
+
+    fn told_roots(&self, _: [u8; 32], _: Duration) {}
 }
 
 struct NoStreams;

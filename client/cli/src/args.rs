@@ -36,7 +36,7 @@ pub struct Connection {
     pub context: Option<String>,
     /// The client that was made from them.
     #[arg(skip)]
-    pub made: Arc<OnceLock<Client>>,
+    pub made: crate::context::Made,
 }
 
 #[derive(Debug, Subcommand)]

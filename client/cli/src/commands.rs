@@ -35,12 +35,14 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     ) {
         to.keep_certificate().await;
     }
-    let done = Box::pin(command(&to, cli.command)).await;
+    let done = Box::pin(dispatch(&to, cli.command)).await;
     to.keep_managers();
+    // Also after a command that failed: the next one may come too late.
+    to.learn_roots().await;
     done
 }
 
-async fn command(to: &Connection, command: Command) -> Result<ExitCode> {
+async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
     match command {
         Command::Apply(command) => Box::pin(apply::run(to, command)).await,
         Command::Diff(command) => return Ok(Box::pin(diff::run(to, command)).await),

@@ -2,7 +2,8 @@
 
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result};
 use barge_client::{
     Client, ClientOptions,
     channel::{ChannelOptions, channel},
-    config::{self, Config},
+    config::{self, Config, Context},
     renew, tls,
 };
 use tokio::time::timeout;
@@ -22,14 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a person waits for a certificate to be renewed that is still good.
 const RENEWAL: Duration = Duration::from_secs(3);
 
+/// The client of a command: one for all it asks, and for what was seen beside the answers.
+#[derive(Debug, Clone, Default)]
+pub struct Made(Arc<Mutex<Option<Client>>>);
+
+impl Made {
+    fn client(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Connection {
     /// A client for the cluster that the flags and the environment mean.
     pub fn client(&self) -> Result<Client> {
-        let client = match self.made.get() {
-            Some(made) => made.clone(),
-            None => self.connect(None)?,
-        };
-        Ok(self.made.get_or_init(|| client).clone())
+        let mut made = self.made.client();
+        if let Some(made) = &*made {
+            return Ok(made.clone());
+        }
+        let client = self.connect(None)?;
+        Ok(made.insert(client).clone())
     }
 
     /// A client for one manager (`host:port`) of that cluster.
@@ -65,7 +77,8 @@ impl Connection {
     /// Writes down where the managers are, as the command has learned, so that the next one finds them when those that the file
     /// names are gone. What a person asked for does not fail for it.
     pub fn keep_managers(&self) {
-        let managers = self.made.get().map(Client::managers).unwrap_or_default();
+        let made = self.made.client().clone();
+        let managers = made.map(|made| made.managers()).unwrap_or_default();
         if managers.is_empty() {
             return;
         }
@@ -108,6 +121,43 @@ impl Connection {
         }
     }
 
+    /// Learns the cluster's roots when the manager that a command talked to showed others than the credential has: its CA is
+    /// being replaced. Answers whether the credential is another one now. What a person asked for does not fail for it.
+    pub async fn learn_roots(&self) -> bool {
+        let Some(client) = self.made.client().take_if(|client| client.other_roots()) else {
+            return false;
+        };
+        match timeout(RENEWAL, self.take_roots(&client)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => {
+                tracing::debug!(error = format!("{error:#}"), "the roots were not learned");
+            }
+            Err(_) => tracing::debug!("the roots were not learned in time"),
+        }
+        eprintln!(
+            "warning: the cluster's CA is being rotated, and this credential could not learn the new one: run any command again \
+             before the old one goes"
+        );
+        false
+    }
+
+    async fn take_roots(&self, client: &Client) -> Result<()> {
+        let path = self.path()?;
+        let context = Config::load(&path)?
+            .context(self.context.as_deref())?
+            .clone();
+        if context.token.is_empty() {
+            return renew(&path, &context).await;
+        }
+        let roots = client.members().await?.roots;
+        let roots: Vec<_> = roots.into_iter().map(Into::into).collect();
+        anyhow::ensure!(!roots.is_empty(), "the manager did not say what to trust");
+        Config::update(&path, |config| {
+            config.trust(&context.name, &roots);
+            Ok(true)
+        })
+    }
+
     /// Why a certificate that is due was not renewed, and whether its end is near.
     async fn renew_if_due(&self) -> Option<(bool, anyhow::Error)> {
         let path = self.path().ok()?;
@@ -119,25 +169,7 @@ impl Connection {
         if !validity.is_due(now) || validity.check(now).is_err() {
             return None;
         }
-        let work = async {
-            let tls = tls::client_config(&identity)?;
-            let mut failed = anyhow::anyhow!("the context names no manager");
-            for address in &context.managers {
-                let channel = channel(address, tls.clone(), &ChannelOptions::default())?;
-                match renew::renew(&identity, channel).await {
-                    Ok(renewed) => {
-                        // Other contexts may have come meanwhile.
-                        return Config::update(&path, |config| {
-                            config.renewed(&context.name, &renewed)?;
-                            Ok(true)
-                        });
-                    }
-                    Err(error) => failed = anyhow::Error::new(error).context(address.clone()),
-                }
-            }
-            Err(failed)
-        };
-        let failed = match timeout(RENEWAL, work).await {
+        let failed = match timeout(RENEWAL, renew(&path, context)).await {
             Ok(Ok(())) => return None,
             Ok(Err(error)) => error,
             Err(_) => anyhow::anyhow!("no manager answered within {} s", RENEWAL.as_secs()),
@@ -149,4 +181,25 @@ impl Connection {
         let left = validity.until.duration_since(now).unwrap_or_default();
         Some((left < life / 10, failed))
     }
+}
+
+/// Renews the certificate of a context at one of its managers, and keeps it.
+async fn renew(path: &Path, context: &Context) -> Result<()> {
+    let identity = context.identity()?;
+    let tls = tls::client_config(&identity)?;
+    let mut failed = anyhow::anyhow!("the context names no manager");
+    for address in &context.managers {
+        let channel = channel(address, tls.clone(), &ChannelOptions::default())?;
+        match renew::renew(&identity, channel).await {
+            Ok(renewed) => {
+                // Other contexts may have come meanwhile.
+                return Config::update(path, |config| {
+                    config.renewed(&context.name, &renewed)?;
+                    Ok(true)
+                });
+            }
+            Err(error) => failed = anyhow::Error::new(error).context(address.clone()),
+        }
+    }
+    Err(failed)
 }

@@ -7,8 +7,9 @@ use crate::{
     v1::{
         CreateTokenRequest, CreateTokenResponse, GetManagerStatusRequest, GetStatusRequest,
         GetStatusResponse, ListMembersRequest, ListMembersResponse, ListTokensRequest, ManagerRole,
-        ManagerStatus, RevokeTokenRequest, SetBackupScheduleRequest, SetLogLevelRequest,
-        SetManagerRoleRequest, SetManagerRoleResponse, TokenInfo, cluster_client::ClusterClient,
+        ManagerStatus, RevokeTokenRequest, RotateCaRequest, SetBackupScheduleRequest,
+        SetLogLevelRequest, SetManagerRoleRequest, SetManagerRoleResponse, TokenInfo,
+        cluster_client::ClusterClient,
     },
 };
 
@@ -70,6 +71,19 @@ impl Client {
             async move { cluster(channel).set_manager_role(request).await }
         })
         .await
+    }
+
+    /// Has the CA replaced by a new one; [`Client::status`] shows how far that is. Safe to repeat.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rotate_ca(&self, request: RotateCaRequest) -> Result<(), ClientError> {
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).rotate_ca(request).await }
+        })
+        .await
+        .map(|_| ())
     }
 
     /// Makes a join token. Not repeated once it was sent: each would be another token.

@@ -94,6 +94,13 @@ impl Cluster for Manager {
         }))
     }
 
+    async fn rotate_ca(
+        &self,
+        _: Request<RotateCaRequest>,
+    ) -> Result<Response<RotateCaResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn activate(
         &self,
         _: Request<ActivateRequest>,

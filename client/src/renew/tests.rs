@@ -65,12 +65,54 @@ async fn a_failure_is_tried_again_until_there_is_a_certificate() {
             }
         }
     };
+    let wanted = watch::Sender::new(Wanted::default());
     let mut changes = kept.subscribe();
-    let keeping = tokio::spawn(keep(kept.clone(), issue));
+    let keeping = tokio::spawn(keep(kept.clone(), wanted.subscribe(), issue));
     changes.changed().await.unwrap();
     assert_ne!(kept.current().chain, dying.chain);
     let saved = Identity::load(dir.path()).unwrap().unwrap();
     assert_eq!(saved, *kept.current());
     assert_eq!(tries.load(Ordering::Relaxed), 3);
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_roots_are_learned_when_they_are_wanted_and_not_before() {
+    let (before, after, dir) = (TestCa::new(), TestCa::new(), tempfile::tempdir().unwrap());
+    let kept = KeptIdentity::new(before.issue(Role::Agent, "a"), dir.path().to_owned());
+    let both = vec![after.root.to_vec(), before.root.to_vec()];
+    let (tries, roots) = (Arc::new(AtomicUsize::new(0)), both.clone());
+    let issue = {
+        let tries = tries.clone();
+        let stale = vec![before.root.to_vec()];
+        move |identity: Identity| {
+            let request = Request::new().unwrap();
+            // The first manager that is asked has not heard of it.
+            let behind = tries.fetch_add(1, Ordering::Relaxed) == 0;
+            let (ca, roots) = match behind {
+                true => (&before, stale.clone()),
+                false => (&after, roots.clone()),
+            };
+            let response = RenewResponse {
+                roots,
+                ..signed(ca, &request.csr, "a")
+            };
+            std::future::ready(request.complete(&identity, response))
+        }
+    };
+    let wanted = watch::Sender::new(Wanted::default());
+    let mut changes = kept.subscribe();
+    let keeping = tokio::spawn(keep(kept.clone(), wanted.subscribe(), issue));
+    tokio::time::sleep(LOOK * 3).await;
+    assert_eq!(tries.load(Ordering::Relaxed), 0, "nothing is due");
+    let roots_sha256 = Some(crate::identity::roots_sha256(&both));
+    let within = Duration::from_secs(60);
+    wanted.send_replace(Wanted {
+        roots_sha256,
+        within,
+    });
+    changes.changed().await.unwrap();
+    assert_eq!(Some(kept.current().roots_sha256()), roots_sha256);
+    assert_eq!(tries.load(Ordering::Relaxed), 2);
     keeping.abort();
 }

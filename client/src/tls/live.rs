@@ -13,7 +13,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{ALPN, TlsError, builder, provider, verifier::ClusterVerifier, webpki};
+use super::{ALPN, ShownRoots, TlsError, builder, provider, verifier::ClusterVerifier, webpki};
 use crate::identity::Identity;
 
 /// The TLS of those who dial managers. Cheap to clone.
@@ -29,7 +29,16 @@ impl LiveTls {
     /// # Errors
     /// The identity's key, certificate or roots are of no use.
     pub fn new(identity: &Identity) -> Result<Self, TlsError> {
-        let current = Arc::new(Current(RwLock::new(Arc::new(Material::of(identity)?))));
+        Self::noting(identity, ShownRoots::default())
+    }
+
+    /// As [`LiveTls::new`]; what roots managers show is noted, until the identity is replaced.
+    ///
+    /// # Errors
+    /// As [`LiveTls::new`].
+    pub fn noting(identity: &Identity, shown: ShownRoots) -> Result<Self, TlsError> {
+        let material = Material::of(identity, shown)?;
+        let current = Arc::new(Current(RwLock::new(Arc::new(material))));
         let mut config = builder(current.clone())?.with_client_cert_resolver(current.clone());
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self {
@@ -49,7 +58,7 @@ impl LiveTls {
     /// # Errors
     /// As [`LiveTls::new`]; then nothing changes.
     pub fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
-        let material = Arc::new(Material::of(identity)?);
+        let material = Arc::new(Material::of(identity, ShownRoots::default())?);
         *self
             .current
             .0
@@ -70,12 +79,12 @@ struct Material {
 }
 
 impl Material {
-    fn of(identity: &Identity) -> Result<Self, TlsError> {
+    fn of(identity: &Identity, roots: ShownRoots) -> Result<Self, TlsError> {
         let shown =
             CertifiedKey::from_der(identity.chain.clone(), identity.key_der()?, &provider())?;
         Ok(Self {
             shown: Arc::new(shown),
-            verifier: ClusterVerifier::new(webpki(&identity.roots)?),
+            verifier: ClusterVerifier::new(webpki(&identity.roots)?, roots),
         })
     }
 }

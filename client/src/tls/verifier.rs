@@ -15,6 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
+use super::ShownRoots;
 use crate::{
     identity::{NotValid, Validity},
     token,
@@ -24,11 +25,15 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refused {
     /// The chain does not lead to a root that is trusted.
-    #[error("it belongs to another cluster: its certificate is not of the CA in this credential")]
+    #[error(
+        "it belongs to another cluster, or the cluster's CA was rotated while this credential was not used: its certificate is \
+         not of the CA in this credential"
+    )]
     AnotherCluster,
     /// The chain holds no root with the token's digest.
     #[error(
-        "it presents another cluster's CA: the token is for the cluster whose CA has the SHA-256 {expected}"
+        "it presents another cluster's CA, or one that replaced the token's since it was made (then make another token): the \
+         token is for the cluster whose CA has the SHA-256 {expected}"
     )]
     AnotherCa {
         /// The digest in the token, in hex.
@@ -76,11 +81,12 @@ fn by_the_clock(error: &Error, certificate: &CertificateDer<'_>, now: UnixTime) 
 #[derive(Debug)]
 pub struct ClusterVerifier {
     inner: Arc<WebPkiServerVerifier>,
+    shown: ShownRoots,
 }
 
 impl ClusterVerifier {
-    pub fn new(inner: Arc<WebPkiServerVerifier>) -> Self {
-        Self { inner }
+    pub fn new(inner: Arc<WebPkiServerVerifier>, shown: ShownRoots) -> Self {
+        Self { inner, shown }
     }
 }
 
@@ -95,6 +101,7 @@ impl ServerCertVerifier for ClusterVerifier {
     ) -> Result<ServerCertVerified, Error> {
         self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .inspect(|_| self.shown.note(intermediates))
             .map_err(|error| match error {
                 Error::InvalidCertificate(
                     CertificateError::UnknownIssuer | CertificateError::BadSignature,

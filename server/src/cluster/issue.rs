@@ -6,7 +6,8 @@ use barge_client::{
     identity::Identity,
     renew::{RenewError, Request},
 };
-use barge_proto::v1::RenewResponse;
+use barge_proto::v1::{CaRotationPhase, ClusterRecord, RenewResponse};
+use rustls::pki_types::CertificateDer;
 
 use crate::{
     error::ApiError,
@@ -65,18 +66,27 @@ impl Issuer {
             left.map_or(self.lifetime, |left| left.min(self.lifetime)),
         )?;
         Ok(RenewResponse {
-            certificate_chain: vec![certificate.to_vec()],
+            certificate_chain: chain(&cluster, certificate)
+                .into_iter()
+                .map(|certificate| certificate.to_vec())
+                .collect(),
             roots: cluster.roots.clone(),
         })
     }
 
-    /// This manager's own next identity. It needs nobody for that: a manager whose certificate has expired, and whom no
-    /// other would answer, comes back by itself.
+    /// This manager's own next identity. A manager whose certificate has expired, and whom no other would answer, needs nobody
+    /// for that, and comes back by itself; any other makes sure first that it knows which root signs.
     ///
     /// # Errors
     /// As [`Issuer::issue`].
-    pub fn renew(&self, identity: &Identity) -> Result<Identity, RenewError> {
+    pub async fn renew(&self, identity: &Identity) -> Result<Identity, RenewError> {
         let refused = |error: ApiError| RenewError::Refused(error.to_string());
+        if identity.validity()?.check(SystemTime::now()).is_ok() {
+            self.store
+                .read_index()
+                .await
+                .map_err(|error| refused(error.into()))?;
+        }
         let leaf = identity.chain.first().map(|leaf| leaf.as_ref());
         let subject = Subject::from_certificate(leaf.unwrap_or_default())
             .map_err(|error| refused(error.into()))?;
@@ -85,6 +95,19 @@ impl Issuer {
         let response = self.issue(&subject, &key, None).map_err(refused)?;
         request.complete(identity, response)
     }
+}
+
+/// A certificate that the first root signed, and while the CA is rotated the word of the root before for that one.
+#[must_use]
+pub fn chain(
+    cluster: &ClusterRecord,
+    certificate: CertificateDer<'static>,
+) -> Vec<CertificateDer<'static>> {
+    let rotation = cluster.ca_rotation.as_ref();
+    let cross = rotation
+        .filter(|rotation| rotation.phase() == CaRotationPhase::Renewing)
+        .map(|rotation| rotation.cross_certificate.clone().into());
+    std::iter::once(certificate).chain(cross).collect()
 }
 
 /// What is said until the first entries have arrived.

@@ -14,8 +14,8 @@ use barge_state::Kind;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::timeout;
 
-use super::Parts;
-use crate::{clock, store::Store};
+use super::{Parts, rotation};
+use crate::{clock, net::Dialer, store::Store};
 
 /// How long a manager may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -78,6 +78,8 @@ pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
         certificate_expires: validity.map(|v| clock::time(v.until)),
         certificate_renewal: validity.map(|v| clock::time(v.renewal())),
         sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
+        roots_sha256: parts.identity.current().roots_sha256().to_vec(),
+        ca_progress: parts.missing.get(),
     }
 }
 
@@ -89,7 +91,7 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
             let answer = if member.uid == parts.identity.current().uid {
                 Ok(of_this_manager(parts))
             } else {
-                ask(parts, &member.address).await
+                ask(&parts.dialer, &member.address).await
             };
             let (status, error) = match answer {
                 Ok(status) => (Some(status), String::new()),
@@ -105,6 +107,13 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
     let members: Vec<_> = answers.collect().await;
     let raft = parts.store.status();
     let backup = super::schedule::status(parts);
+    let ca_progress = members
+        .iter()
+        .filter_map(|member| member.status.as_ref())
+        .find_map(|status| status.ca_progress.clone());
+    let ca = parts
+        .store
+        .read(|state| rotation::of_state(state, ca_progress));
     let mut warnings = warnings(&members, clock::now().seconds);
     if let Some(last) = backup.as_ref().and_then(|backup| backup.last.as_ref())
         && !last.error.is_empty()
@@ -118,14 +127,16 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
         warnings,
         members,
         backup,
+        ca,
     }
 }
 
-async fn ask(parts: &Parts, address: &str) -> Result<ManagerStatus, String> {
-    let channel = parts
-        .dialer
-        .channel(address)
-        .map_err(|error| error.to_string())?;
+/// Asks one manager how it is.
+///
+/// # Errors
+/// One sentence on why it does not say.
+pub async fn ask(dialer: &Dialer, address: &str) -> Result<ManagerStatus, String> {
+    let channel = dialer.channel(address).map_err(|error| error.to_string())?;
     let mut client = ClusterClient::new(channel);
     match timeout(
         ANSWER,

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
 
 use super::{PkiError, Subject};
 
@@ -78,7 +78,8 @@ impl RequestedKey {
 }
 
 impl Authority {
-    /// Makes a new root.
+    /// Makes a new root. No two have the same name, so a root that another one vouches for is told from one that vouches for
+    /// itself.
     ///
     /// # Errors
     /// When the system's random source fails.
@@ -91,10 +92,12 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::OrganizationName, cluster_id);
+        let number: u32 = rand::rng().random();
         params
             .distinguished_name
-            .push(DnType::CommonName, "Barge cluster CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            .push(DnType::CommonName, format!("Barge cluster CA {number:08x}"));
+        // One below it: the root that replaces it, for as long as both are trusted.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root = params.self_signed(&key)?.der().clone();
         Ok(Self {
@@ -129,6 +132,29 @@ impl Authority {
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.issuer.key().serialized_der()
+    }
+
+    /// Signs the key of another root: with this certificate in the chain, who trusts only this root believes what the other
+    /// one signs.
+    ///
+    /// # Errors
+    /// When this root has ended, or the other one is malformed.
+    pub fn vouch_for(
+        &self,
+        other: &Self,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, PkiError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name_of(&other.root)?;
+        validity(&mut params, now, self.life_left(now)?);
+        params.serial_number = Some(serial());
+        params.use_authority_key_identifier_extension = true;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Ok(params
+            .signed_by(other.issuer.key(), &self.issuer)?
+            .der()
+            .clone())
     }
 
     /// Signs a certificate that says that the holder of `key` is `subject`, for `life` or until the root ends.
@@ -179,6 +205,26 @@ impl Authority {
         let until = Validity::of(&self.root).map_err(malformed)?.until;
         until.duration_since(now).map_err(|_| PkiError::RootEnded)
     }
+}
+
+/// The name of a root, as it was made.
+fn name_of(root: &[u8]) -> Result<DistinguishedName, PkiError> {
+    let malformed = |what: String| PkiError::Malformed(format!("the root: {what}"));
+    let (_, root) =
+        X509Certificate::from_der(root).map_err(|error| malformed(error.to_string()))?;
+    let subject = root.subject();
+    let mut name = DistinguishedName::new();
+    for (kind, part) in [
+        (DnType::OrganizationName, subject.iter_organization().next()),
+        (DnType::CommonName, subject.iter_common_name().next()),
+    ] {
+        let part = part.and_then(|part| part.as_str().ok());
+        name.push(
+            kind,
+            part.ok_or_else(|| malformed("it has no name".to_owned()))?,
+        );
+    }
+    Ok(name)
 }
 
 fn validity(params: &mut CertificateParams, now: SystemTime, life: Duration) {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backup::schedule::Scheduler,
-    cluster::{level, reconcile},
+    cluster::{level, reconcile, rotation::Rotator},
     controllers::{self, NodeHeartbeats, stamp::SystemStamps},
     sessions::Heartbeats,
     store::Store,
@@ -29,6 +29,7 @@ pub async fn run(
     store: Store,
     heartbeats: Heartbeats,
     backups: Scheduler,
+    rotator: Rotator,
     stop: CancellationToken,
 ) {
     let began = Instant::now();
@@ -56,7 +57,8 @@ pub async fn run(
         );
         let members = reconcile::run(store.clone(), now.term);
         let levels = level::keep(store.clone(), now.term);
-        let loops = tokio::spawn(async { tokio::join!(loops, members, levels) });
+        let rotation = rotator.clone().run(now.term);
+        let loops = tokio::spawn(async { tokio::join!(loops, members, levels, rotation) });
         let backups = tokio::spawn(backups.clone().run(now.term, term.clone()));
         let ended = tokio::select! {
             lost = lost => lost.is_err(),
@@ -67,6 +69,7 @@ pub async fn run(
         loops.abort();
         backups.abort();
         heartbeats.end();
+        rotator.missing.clear();
         if ended {
             return;
         }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use barge_client::identity::roots_sha256;
 use barge_proto::v1::{
-    Ack, AgentMessage, Assignment, Hello, ManagerMessage, Node, Report, Welcome,
+    Ack, AgentMessage, Assignment, Hello, ManagerMessage, Node, Report, Trust, Welcome,
     agent_message::Message as FromAgent, manager_message::Message as ToAgent,
 };
 use barge_state::{Kind, RecordKind, State};
@@ -32,6 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(10);
 /// An agent that says nothing for this long is gone, whatever the connection says.
 const SILENT: Duration = Duration::from_secs(15);
+/// When agents renew because of other roots: a hundred a second, within a time that is not too short for chance to spread
+/// them, nor too long for who waits.
+const RENEWAL: Duration = Duration::from_millis(10);
+const RENEW_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 /// Reports of one agent that are not durable yet; beyond, it is not read from.
 const UNACKNOWLEDGED: usize = 32;
 
@@ -91,7 +96,7 @@ impl Session {
         }
         let (orders, inbox) = mpsc::channel(OUTBOX);
         let place = self.host.sessions.enter(&self.node_uid, orders);
-        self.host.relay.heard(&self.node_uid);
+        self.host.relay.heard(&self.node_uid, None);
         if let Some(status) = hello.status {
             // Not acknowledged: the agent says it with every Hello.
             let report = Report {
@@ -135,7 +140,13 @@ impl Session {
                     let Some(message) = message else {
                         return Ok(());
                     };
-                    self.host.relay.heard(&self.node_uid);
+                    let roots = match &message.message {
+                        Some(FromAgent::Heartbeat(heartbeat)) => {
+                            heartbeat.roots_sha256.as_slice().try_into().ok()
+                        }
+                        _ => None,
+                    };
+                    self.host.relay.heard(&self.node_uid, roots);
                     if let Some(FromAgent::Report(report)) = message.message {
                         let sequence = report.sequence;
                         let durable = self.host.relay.report(&self.node_uid, report).await?;
@@ -157,12 +168,21 @@ impl Session {
             .watch(full.revision, own_scope(&self.node_uid))
             .map_err(behind)?;
         let mut common = store.watch(full.revision, common_scope()).map_err(behind)?;
+        let cluster_scope = Scope::kinds([RecordKind::Cluster]);
+        let mut cluster = store.watch(full.revision, cluster_scope).map_err(behind)?;
         self.send(ToAgent::Welcome(welcome)).await?;
         self.send(ToAgent::Assignment(full)).await?;
+        let mut told = None;
+        self.tell_trust(&mut told).await?;
         loop {
             let changes = tokio::select! {
                 changes = own.next() => changes.map_err(behind)?,
                 changes = common.next() => changes.map_err(behind)?,
+                changed = cluster.next() => {
+                    changed.map_err(behind)?;
+                    self.tell_trust(&mut told).await?;
+                    continue;
+                }
                 order = inbox.recv() => {
                     // The registry forgets a session when another one takes its place.
                     let order = order
@@ -181,6 +201,25 @@ impl Session {
                 self.send(ToAgent::Assignment(assignment)).await?;
             }
         }
+    }
+
+    /// What the agent should trust, when that is something else than it was told last.
+    async fn tell_trust(&self, told: &mut Option<[u8; 32]>) -> Result<(), Status> {
+        let (roots, nodes) = self.host.store.read(|state| {
+            let roots = state.cluster().map(|cluster| roots_sha256(&cluster.roots));
+            (roots, state.count::<Node>())
+        });
+        let Some(roots) = roots.filter(|roots| *told != Some(*roots)) else {
+            return Ok(());
+        };
+        *told = Some(roots);
+        let within = RENEWAL.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX));
+        let within = within.clamp(RENEW_WITHIN.0, RENEW_WITHIN.1);
+        self.send(ToAgent::Trust(Trust {
+            roots_sha256: roots.to_vec(),
+            within_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+        }))
+        .await
     }
 
     fn beginning(&self) -> Result<(Welcome, Assignment), Status> {

@@ -16,6 +16,8 @@ pub struct Heartbeats(Arc<Mutex<Heard>>);
 struct Heard {
     leading_since: Option<Instant>,
     nodes: HashMap<String, Instant>,
+    /// While the CA is rotated: the digest of the roots that each node trusts.
+    roots: HashMap<String, [u8; 32]>,
 }
 
 impl Heartbeats {
@@ -24,6 +26,7 @@ impl Heartbeats {
         self.with(|heard| {
             heard.leading_since = Some(now);
             heard.nodes.clear();
+            heard.roots.clear();
         });
     }
 
@@ -71,6 +74,21 @@ impl Heartbeats {
         });
     }
 
+    /// The node said what roots it trusts. Ignored while this manager does not lead.
+    pub fn said_roots(&self, node_uid: &str, roots_sha256: [u8; 32]) {
+        self.with(|heard| {
+            if heard.leading_since.is_some() {
+                heard.roots.insert(node_uid.to_owned(), roots_sha256);
+            }
+        });
+    }
+
+    /// The digest of the roots that the node trusts, as it said last; absent when it said nothing while this manager led.
+    #[must_use]
+    pub fn trusts(&self, node_uid: &str) -> Option<[u8; 32]> {
+        self.with(|heard| heard.roots.get(node_uid).copied())
+    }
+
     /// How many nodes were heard from.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -79,7 +97,10 @@ impl Heartbeats {
 
     /// Forgets nodes that are gone.
     pub fn retain(&self, mut lives: impl FnMut(&str) -> bool) {
-        self.with(|heard| heard.nodes.retain(|uid, _| lives(uid)));
+        self.with(|heard| {
+            heard.nodes.retain(|uid, _| lives(uid));
+            heard.roots.retain(|uid, _| lives(uid));
+        });
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Heard) -> T) -> T {

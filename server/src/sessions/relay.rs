@@ -34,9 +34,12 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The way of reports to the leader. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    heard: Arc<Mutex<HashMap<String, Instant>>>,
+    heard: Arc<Mutex<Heard>>,
     reports: mpsc::Sender<Item>,
 }
+
+/// When each node was heard, and the digest of the roots that it trusts, if it said so then.
+type Heard = HashMap<String, (Instant, Option<[u8; 32]>)>;
 
 #[derive(Debug)]
 struct Item {
@@ -77,12 +80,14 @@ impl Relay {
         relay
     }
 
-    /// A node was heard from just now.
-    pub fn heard(&self, node_uid: &str) {
-        self.heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(node_uid.to_owned(), Instant::now());
+    /// A node was heard from just now, and said what roots it trusts, or not.
+    pub fn heard(&self, node_uid: &str, roots_sha256: Option<[u8; 32]>) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = heard.get(node_uid).and_then(|(_, roots)| *roots);
+        heard.insert(
+            node_uid.to_owned(),
+            (Instant::now(), roots_sha256.or(before)),
+        );
     }
 
     /// Hands over a report; what is returned resolves once it is durable, or refused for good. Waits when many are ahead.
@@ -108,11 +113,7 @@ impl Relay {
     }
 }
 
-async fn run(
-    leading: Leading,
-    heard: Arc<Mutex<HashMap<String, Instant>>>,
-    mut inbox: mpsc::Receiver<Item>,
-) {
+async fn run(leading: Leading, heard: Arc<Mutex<Heard>>, mut inbox: mpsc::Receiver<Item>) {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut items = Vec::new();
@@ -150,17 +151,18 @@ fn next_batch(items: &mut Vec<Item>) -> Option<Vec<Item>> {
 }
 
 /// Brings a batch to the leader, whoever that is, for as long as somebody waits for it.
-async fn deliver(leading: &Leading, heard: &Mutex<HashMap<String, Instant>>, batch: Vec<Item>) {
+async fn deliver(leading: &Leading, heard: &Mutex<Heard>, batch: Vec<Item>) {
     let (mut waiting, reports): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|item| (item.durable, (item.node_uid, item.report)))
         .unzip();
     loop {
-        let mut nodes = take_heard(heard);
+        let mut nodes = take_heard(leading, heard);
         nodes.extend(reports.iter().map(|(node_uid, report)| NodeRelay {
             node_uid: node_uid.clone(),
             heard_ms_ago: 0,
             report: Some(report.clone()),
+            roots_sha256: Vec::new(),
         }));
         match send(leading, RelayRequest { nodes }).await {
             Ok(()) => break,
@@ -182,8 +184,8 @@ async fn deliver(leading: &Leading, heard: &Mutex<HashMap<String, Instant>>, bat
     }
 }
 
-async fn beat_once(leading: &Leading, heard: &Mutex<HashMap<String, Instant>>) {
-    let nodes = take_heard(heard);
+async fn beat_once(leading: &Leading, heard: &Mutex<Heard>) {
+    let nodes = take_heard(leading, heard);
     if nodes.is_empty() {
         return;
     }
@@ -193,15 +195,22 @@ async fn beat_once(leading: &Leading, heard: &Mutex<HashMap<String, Instant>>) {
     }
 }
 
-fn take_heard(heard: &Mutex<HashMap<String, Instant>>) -> Vec<NodeRelay> {
+fn take_heard(leading: &Leading, heard: &Mutex<Heard>) -> Vec<NodeRelay> {
+    let rotating = leading
+        .store
+        .read(|state| state.cluster().is_some_and(|c| c.ca_rotation.is_some()));
     let taken = std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
     let now = Instant::now();
     taken
         .into_iter()
-        .map(|(node_uid, at)| NodeRelay {
+        .map(|(node_uid, (at, roots))| NodeRelay {
             node_uid,
             heard_ms_ago: u32::try_from(now.duration_since(at).as_millis()).unwrap_or(u32::MAX),
             report: None,
+            roots_sha256: roots
+                .filter(|_| rotating)
+                .map(|roots| roots.to_vec())
+                .unwrap_or_default(),
         })
         .collect()
 }
@@ -256,6 +265,9 @@ pub async fn receive(
     for node in &request.nodes {
         let ago = Duration::from_millis(node.heard_ms_ago.into());
         heartbeats.heard(&node.node_uid, now.checked_sub(ago).unwrap_or(now));
+        if let Ok(roots) = node.roots_sha256.as_slice().try_into() {
+            heartbeats.said_roots(&node.node_uid, roots);
+        }
     }
     // Nodes come and go; those that are gone must not be remembered for ever.
     if heartbeats.count() > store.read(|state| state.count::<Node>()) {

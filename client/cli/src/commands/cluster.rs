@@ -1,4 +1,4 @@
-//! `barge cluster status|members|promote|demote|remove|backup`
+//! `barge cluster status|members|promote|demote|remove|rotate-ca|backup`
 
 use std::{
     io::{self, Write},
@@ -21,6 +21,7 @@ use crate::{
 
 mod backup;
 mod offline;
+mod rotate_ca;
 mod schedule;
 mod status;
 
@@ -48,6 +49,8 @@ pub enum Cluster {
     /// Make the manager of this machine the only one, after a majority was lost: `barge-server recover`
     #[command(disable_help_flag = true)]
     Recover(offline::Arguments),
+    /// Replace the cluster's CA by a new one, or go on showing how far that is
+    RotateCa(rotate_ca::RotateCa),
     /// Change what a manager logs, until it is started again
     LogLevel {
         /// The manager's host:port, as `barge cluster members` shows it
@@ -111,6 +114,7 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
                 "{manager} logged {before:?} before"
             )?)
         }
+        Cluster::RotateCa(command) => Box::pin(rotate_ca::run(to, command)).await,
         Cluster::BackupSchedule(command) => Box::pin(schedule::run(to, command)).await,
     }
 }

@@ -85,6 +85,7 @@ fn report(state: &mut State, node_uid: &str, report: Report) {
         node_uid: node_uid.to_owned(),
         heard_ms_ago: 0,
         report: Some(report),
+        ..NodeRelay::default()
     };
     let mut draft = Draft::new();
     plan(state, &relay, &mut draft);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use barge_client::v1::{GetStatusResponse, MemberStatus, Time};
 use serde_json::{Value, json};
 
-use super::{role, schedule};
+use super::{role, rotate_ca, schedule};
 use crate::{
     duration,
     output::{self, Table},
@@ -29,6 +29,9 @@ pub fn print(status: &GetStatusResponse, now: i64) -> Result<()> {
     }
     let backup = status.backup.clone().unwrap_or_default();
     writeln!(out, "\n{}", schedule::describe(&backup, now))?;
+    if let Some(ca) = &status.ca {
+        writeln!(out, "{}", rotate_ca::describe(ca, now))?;
+    }
     for warning in &status.warnings {
         writeln!(out, "\nwarning: {warning}")?;
     }
@@ -93,6 +96,7 @@ pub fn print_json(status: &GetStatusResponse) -> Result<()> {
         "revision": status.revision,
         "managers": status.members.iter().map(member_json).collect::<Vec<_>>(),
         "warnings": status.warnings,
+        "ca": status.ca.as_ref().map(rotate_ca::to_json),
         "backup": status.backup.as_ref().map(|backup| json!({
             "place": backup.place,
             "everySeconds": backup.every_seconds,
@@ -139,7 +143,7 @@ fn member_json(one: &MemberStatus) -> Value {
 }
 
 /// As objects have it.
-fn time(time: Option<Time>) -> Value {
+pub fn time(time: Option<Time>) -> Value {
     time.and_then(|time| serde_json::to_value(time).ok())
         .unwrap_or(Value::Null)
 }
