@@ -15,6 +15,12 @@ use tonic::{
 
 use crate::tls::SERVER_NAME;
 
+/// What the other side may send of one message stream before it is read, in bytes.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+/// Of all streams of a connection. HTTP/2 also measures by it how many small messages may wait to be read; with the windows that
+/// grow by need, a hundred and fifty were enough for the connection to be closed.
+pub const CONNECTION_WINDOW: u32 = 8 << 20;
+
 /// How patient a channel is.
 #[derive(Debug, Clone)]
 pub struct ChannelOptions {
@@ -57,7 +63,8 @@ pub fn channel(
         .http2_keep_alive_interval(options.keep_alive_interval)
         .keep_alive_timeout(options.keep_alive_timeout)
         .keep_alive_while_idle(true)
-        .http2_adaptive_window(true);
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let connector = TlsConnector::from(tls);
     let address: Arc<str> = address.into();
     let limit = options.connect_timeout;

@@ -24,6 +24,7 @@ use rustls::{ClientConfig, pki_types::CertificateDer};
 
 mod attempt;
 mod backup;
+mod batches;
 mod cluster;
 mod credentials;
 mod logs;
@@ -32,6 +33,7 @@ mod objects;
 mod request;
 
 pub use backup::FetchError;
+pub use batches::batches;
 pub use credentials::NewCredential;
 pub use logs::LogStream;
 pub use objects::{ApplyOptions, DeleteOptions, Listing, Selection, UpdateOptions};

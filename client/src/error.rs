@@ -1,6 +1,6 @@
 //! What goes wrong between a client and a cluster.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 pub use tonic::Code;
 use tonic::Status;
@@ -54,6 +54,17 @@ pub enum ClientError {
     /// A manager's address is not `host:port`.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// What is to be sent is larger than a manager takes.
+    #[error(
+        "the objects have {size} bytes together, at most {max} are possible in one request: send them in several, as `barge \
+         apply` does"
+    )]
+    TooLarge {
+        /// Bytes.
+        size: usize,
+        /// Bytes that are possible.
+        max: usize,
+    },
     /// An answer lacks what every answer of its kind has: the manager is of another version, or faulty.
     #[error("the manager's answer lacks {0}")]
     Answer(&'static str),
@@ -183,6 +194,11 @@ pub(crate) fn reason(status: &Status) -> Option<(String, Option<u64>)> {
         .get("revision")
         .and_then(|revision| revision.parse().ok());
     (info.domain == DOMAIN).then_some((info.reason, revision))
+}
+
+/// When a manager that has too much to do wants to be asked again; it has done nothing then.
+pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
 }
 
 /// Whether the handshake failed because of whom the other side is.

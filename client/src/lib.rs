@@ -32,7 +32,7 @@ pub mod watch;
 
 pub use client::{
     ApplyOptions, Client, ClientOptions, DeleteOptions, FetchError, Listing, LogStream, Selection,
-    UpdateOptions,
+    UpdateOptions, batches,
 };
 pub use error::ClientError;
 pub use watch::{WatchEvent, Watcher};

@@ -8,6 +8,7 @@
 pub mod auth;
 mod json;
 pub mod kinds;
+pub mod limits;
 pub mod manifest;
 pub mod quantity;
 pub mod schema;

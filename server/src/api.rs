@@ -16,8 +16,9 @@ use crate::{
     auth::Caller,
     error::ApiError,
     leader::{Repeat, ToLeader},
+    shares::Shares,
     store::Store,
-    streams::until_stopped,
+    streams::{holding, until_stopped},
 };
 
 pub mod apply;
@@ -36,16 +37,18 @@ pub mod watch;
 pub struct ApiService {
     store: Store,
     to_leader: ToLeader,
+    shares: Shares,
     stop: CancellationToken,
 }
 
 impl ApiService {
     /// Puts the service together; `stop` ends its watches.
     #[must_use]
-    pub fn new(store: Store, to_leader: ToLeader, stop: CancellationToken) -> Self {
+    pub fn new(store: Store, to_leader: ToLeader, shares: Shares, stop: CancellationToken) -> Self {
         Self {
             store,
             to_leader,
+            shares,
             stop,
         }
     }
@@ -140,9 +143,11 @@ impl api_server::Api for ApiService {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let share = self.shares.stream(&Caller::of(&request)?)?;
         let request = request.into_inner();
         let stream = watch::open(&self.store, &request).await?;
-        Ok(Response::new(until_stopped(stream, &self.stop)))
+        let shared = holding(share, stream);
+        Ok(Response::new(until_stopped(shared, &self.stop)))
     }
 
     async fn scale(

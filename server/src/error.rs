@@ -1,6 +1,6 @@
 //! Why a request was not served, and how that is told: the one place where errors become gRPC statuses.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use barge_proto::v1::{Outcome, Refusal, RefusalReason};
 use tonic::{Code, Status};
@@ -93,6 +93,14 @@ pub enum ApiError {
     /// A limit is reached; later may work.
     #[error("{0}")]
     Exhausted(String),
+    /// So much is going on that this is refused, before anything was done.
+    #[error("{what}: try again a little later")]
+    Overloaded {
+        /// What there is too much of.
+        what: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Managers have too little space on their disks.
     #[error(
         "nothing can be written, the disks of managers run full ({0}): free space on them or make them larger, writes are \
@@ -149,6 +157,7 @@ impl ApiError {
             Self::Precondition(_) => ("PRECONDITION", Code::FailedPrecondition),
             Self::NoSuchSession(_) => ("NO_SUCH_SESSION", Code::NotFound),
             Self::Exhausted(_) => ("EXHAUSTED", Code::ResourceExhausted),
+            Self::Overloaded { .. } => ("OVERLOADED", Code::ResourceExhausted),
             Self::DiskFull(_) => ("DISK_FULL", Code::ResourceExhausted),
             Self::Stopping => ("STOPPING", Code::Unavailable),
             Self::Internal(_) => ("INTERNAL", Code::Internal),
@@ -199,12 +208,17 @@ impl From<StoreError> for ApiError {
             StoreError::Unknown => Self::UnknownOutcome(
                 "the leader lost its majority while the change was under way".to_owned(),
             ),
-            StoreError::Full => Self::Exhausted(
-                "too many changes are under way: try again a little later".to_owned(),
+            StoreError::Full => Self::Overloaded {
+                what: "too many changes are under way".to_owned(),
+                retry_after: Duration::from_millis(200),
+            },
+            StoreError::TooLarge { size, max } => Self::invalid(
+                "objects",
+                format!(
+                    "the change has {size} bytes, at most {max} are possible at once: send the objects in several requests, and \
+                     move what is large out of them"
+                ),
             ),
-            StoreError::TooLarge { size, max } => Self::Exhausted(format!(
-                "the change has {size} bytes, at most {max} are possible: split it"
-            )),
             StoreError::DiskFull(who) => Self::DiskFull(who.to_string()),
             StoreError::Stopped => Self::Stopping,
         }
@@ -260,6 +274,9 @@ impl From<ApiError> for Status {
                     .map(|v| FieldViolation::new(v.field.clone(), v.description.clone()))
                     .collect::<Vec<_>>(),
             );
+        }
+        if let ApiError::Overloaded { retry_after, .. } = &error {
+            details.set_retry_info(Some(*retry_after));
         }
         Self::with_error_details(code, error.to_string(), details)
     }

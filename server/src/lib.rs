@@ -29,6 +29,7 @@ pub mod restore;
 pub mod scheduler;
 pub mod serve;
 pub mod sessions;
+pub mod shares;
 pub mod storage;
 pub mod store;
 pub mod streams;

@@ -138,8 +138,12 @@ pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let dialer = Dialer::new(credentials.clone());
-    let store = open(&folder, &config, &identity, &dialer, threads).await?;
+    // Raft has connections of its own: what clients have sent on to the leader must not hold it up.
+    let (rafts, dialer) = (
+        Dialer::new(credentials.clone()),
+        Dialer::new(credentials.clone()),
+    );
+    let store = open(&folder, &config, &identity, &rafts, threads).await?;
     let audit = match config.audit {
         true => AuditLog::open(folder.path()).map_err(RunError::Audit)?,
         false => AuditLog::off(),

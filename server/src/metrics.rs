@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 use requests::Requests;
 
-use crate::{sessions::Sessions, store::Store};
+use crate::{sessions::Sessions, shares::Shares, store::Store};
 
 /// Where the numbers come from.
 pub struct Sources {
@@ -32,6 +32,8 @@ pub struct Sources {
     pub sessions: Sessions,
     /// The calls that are served here.
     pub requests: Requests,
+    /// What clients use of this manager.
+    pub shares: Shares,
     /// Who this manager is, for its certificate's end.
     pub identity: KeptIdentity,
 }
@@ -71,6 +73,7 @@ struct LookedUp {
     disk_floor: Number,
     watches: Number,
     sessions: Number,
+    requests: Number,
     in_flight: Number,
     certificate: Number,
     memory: Number,
@@ -163,6 +166,7 @@ impl Metrics {
         all.disk_floor.set(space.floor);
         all.watches.set(store.watches() as u64);
         all.sessions.set(self.sources.sessions.count() as u64);
+        all.requests.set(self.sources.shares.requests() as u64);
         all.in_flight.set(store.in_flight_bytes());
         let validity = self.sources.identity.current().validity().ok();
         let ends = validity.and_then(|validity| validity.until.duration_since(UNIX_EPOCH).ok());
@@ -231,6 +235,11 @@ impl LookedUp {
                 &self.disk_floor,
             ),
             ("barge_watches", "Open watches", &self.watches),
+            (
+                "barge_api_requests_in_flight",
+                "Requests of clients that are being answered",
+                &self.requests,
+            ),
             (
                 "barge_agent_sessions",
                 "Agents connected to this manager",

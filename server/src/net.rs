@@ -3,6 +3,7 @@
 
 pub mod dial;
 pub mod listener;
+mod slow;
 pub mod tls;
 
 pub use dial::Dialer;

@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use barge_client::{identity::KeptIdentity, renew};
+use barge_client::{
+    channel::{CONNECTION_WINDOW, STREAM_WINDOW},
+    identity::KeptIdentity,
+    renew,
+};
 use barge_proto::{
     DESCRIPTOR_SET,
     v1::{
@@ -34,6 +38,7 @@ use crate::{
         Heartbeats, LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host,
         relay::Leading,
     },
+    shares::{self, Shares, SharesLayer},
     store::Store,
 };
 
@@ -50,15 +55,15 @@ pub use activation::Own;
 pub use in_flight::InFlight;
 
 /// The largest request of a client.
-const MAX_REQUEST: usize = 4 << 20;
+pub const MAX_REQUEST: usize = barge_proto::limits::REQUEST_BYTES;
 /// The largest message between managers, and of an agent: a batch of reports.
 const MAX_RELAY: usize = 8 << 20;
 /// The largest message of the services that carry none.
 const MAX_SMALL: usize = 64 << 10;
 /// Streams on one connection; another manager has all its forwarded requests on one.
 const MAX_STREAMS: u32 = 4096;
-/// Requests on one connection that are not answered yet.
-const MAX_REQUESTS: usize = 1024;
+/// The largest head of a request: a path, and the metadata of gRPC and ours.
+const MAX_HEADERS: u32 = 16 << 10;
 /// A connection that does not answer a ping for as long is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -124,11 +129,13 @@ pub async fn serve(
     );
     let sessions = Sessions::default();
     let requests = Requests::new(rules.clone());
+    let shares = Shares::new(shares::Limits::default());
     if let Some(listener) = metrics {
         let metrics = Metrics::new(Sources {
             store: serving.store.clone(),
             sessions: sessions.clone(),
             requests: requests.clone(),
+            shares: shares.clone(),
             identity: serving.identity.clone(),
         });
         tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
@@ -149,6 +156,7 @@ pub async fn serve(
         sessions,
         heartbeats.clone(),
         missing,
+        shares,
     )?;
     tracing::info!(advertise = serving.advertise, "listening on {address}");
     tokio::spawn(leading::run(
@@ -187,8 +195,12 @@ pub async fn serve(
     Ok(())
 }
 
-type AuthorisedRouter =
-    Router<Stack<Announce, Stack<InFlight, Stack<AuthLayer, Stack<Requests, NoLayer>>>>>;
+type AuthorisedRouter = Router<
+    Stack<
+        Announce,
+        Stack<InFlight, Stack<SharesLayer, Stack<AuthLayer, Stack<Requests, NoLayer>>>>,
+    >,
+>;
 
 fn router(
     serving: &Serving,
@@ -197,6 +209,7 @@ fn router(
     sessions: Sessions,
     heartbeats: Heartbeats,
     missing: rotation::Missing,
+    shares: Shares,
 ) -> Result<AuthorisedRouter, ServeError> {
     let Serving {
         store,
@@ -213,7 +226,8 @@ fn router(
         Leading {
             store: store.clone(),
             heartbeats: heartbeats.clone(),
-            dialer: dialer.clone(),
+            // A connection of its own: what clients have sent on must not hold up who was heard.
+            dialer: Dialer::new(serving.credentials.clone()),
             principal: Principal {
                 role: Role::Manager,
                 uid: identity.current().uid.clone(),
@@ -233,6 +247,7 @@ fn router(
         tunnels: tunnels.clone(),
         dialer: dialer.clone(),
         advertise: advertise.clone(),
+        shares: shares.clone(),
         stop: stop.clone(),
     };
     let cluster = ClusterService::new(cluster::Parts {
@@ -252,7 +267,7 @@ fn router(
         issuer: serving.issuer.clone(),
         cluster_id: cluster_id.clone(),
     });
-    let api = ApiService::new(store.clone(), to_leader, stop.clone());
+    let api = ApiService::new(store.clone(), to_leader, shares.clone(), stop.clone());
     let session = SessionService::new(host, tunnels, heartbeats);
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(health::run(store.clone(), reporter, stop.clone()));
@@ -262,7 +277,7 @@ fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let auth = AuthLayer::new(
-        rules,
+        rules.clone(),
         &cluster_id,
         Arc::new(StateDirectory(store.clone())),
         serving.audit.clone(),
@@ -270,11 +285,13 @@ fn router(
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .http2_adaptive_window(Some(true))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
-        .concurrency_limit_per_connection(MAX_REQUESTS)
+        .http2_max_header_list_size(MAX_HEADERS)
         .layer(requests)
         .layer(auth)
+        .layer(SharesLayer::new(shares, rules.clone()))
         .layer(serving.in_flight.clone())
         .layer(Announce(identity.clone()))
         .add_service(health)

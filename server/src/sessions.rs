@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use barge_proto::v1::{ManagerMessage, OpenStream, manager_message::Message};
@@ -88,7 +89,7 @@ impl Sessions {
     /// Asks the agent of a node to dial back with a stream.
     ///
     /// # Errors
-    /// NO_SUCH_SESSION when it is not connected here; EXHAUSTED when it does not read what it is sent.
+    /// NO_SUCH_SESSION when it is not connected here; OVERLOADED when it does not read what it is sent.
     pub fn open_stream(&self, node_uid: &str, open: OpenStream) -> Result<(), ApiError> {
         let orders = self
             .0
@@ -100,9 +101,10 @@ impl Sessions {
             message: Some(Message::OpenStream(open)),
         };
         orders.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                ApiError::Exhausted("the agent does not keep up with what it is sent".to_owned())
-            }
+            mpsc::error::TrySendError::Full(_) => ApiError::Overloaded {
+                what: "the agent does not keep up with what it is sent".to_owned(),
+                retry_after: Duration::from_secs(1),
+            },
             mpsc::error::TrySendError::Closed(_) => not_connected(node_uid),
         })
     }

@@ -7,6 +7,7 @@ mod members;
 mod open;
 mod propose;
 mod reads;
+mod room;
 mod space;
 mod status;
 mod transfer;
@@ -19,7 +20,6 @@ use barge_state::{Applied, Changed, Expired, State};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch as tokio_watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::watch::Hub;
 pub use self::{
     instruments::Instruments,
     leadership::Leadership,
@@ -28,6 +28,7 @@ pub use self::{
     status::{Member, RaftStatus},
     watch::{Lagged, Scope, Watch},
 };
+use self::{room::ClientRoom, watch::Hub};
 use crate::{
     raft::{
         Channels, Contact,
@@ -109,6 +110,7 @@ struct Inner {
     reads: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
     /// Bytes of proposals in flight.
     room: Arc<Semaphore>,
+    client_room: Arc<ClientRoom>,
     proposals: mpsc::Sender<batch::Proposal>,
     tasks: TaskTracker,
     stop: CancellationToken,

@@ -21,6 +21,16 @@ pub fn until_stopped<T: Send + 'static>(
         .boxed()
 }
 
+/// The stream, with something that is dropped at its end.
+pub fn holding<T, H: Send + 'static>(
+    held: H,
+    stream: impl Stream<Item = T> + Send + 'static,
+) -> impl Stream<Item = T> + Send + 'static {
+    stream.inspect(move |_| {
+        let _ = &held;
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod disk;
 pub mod machine;
 pub mod managers;
+pub mod raw;
 pub mod s3;
 pub mod wait;
 pub mod writer;

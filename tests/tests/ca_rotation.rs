@@ -81,6 +81,7 @@ fn join_as(cluster: &Cluster, token: &str, name: &str) -> Result<(), String> {
         name: name.to_owned(),
         deadline: Duration::from_secs(20),
         previous: None,
+        feature_level: 0,
     };
     let joined = runtime.block_on(join(&options));
     joined.map(drop).map_err(|error| error.to_string())

@@ -1,11 +1,7 @@
 //! What may be typed.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-};
+use std::path::PathBuf;
 
-use barge_client::Client;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{commands, dev, duration::Span};

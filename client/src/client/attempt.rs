@@ -1,6 +1,8 @@
 //! One call, with all its attempts.
 
-use std::{collections::BTreeMap, error::Error};
+use std::{collections::BTreeMap, error::Error, time::Duration};
+
+use rand::Rng;
 
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, ConnectError, Response, Status};
@@ -11,6 +13,9 @@ use crate::{
     channel::ApiChannel,
     error::{self, Attempt, ClientError},
 };
+
+/// What a manager that has too much to do may ask for.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// Whether a call may be sent again when it is not known what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +56,7 @@ impl Client {
         let options = &self.shared.options;
         let managers = &self.shared.managers;
         let begun = Instant::now();
-        let mut backoff = Backoff::new(
-            std::time::Duration::from_millis(50),
-            std::time::Duration::from_secs(1),
-        );
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut tried = BTreeMap::new();
         let mut reached = false;
         for number in 1_usize.. {
@@ -73,6 +75,19 @@ impl Client {
                     Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))
                 }
             };
+            if let Some(delay) = error::retry_after(&status) {
+                // Nobody is helped by all who were refused coming back at the same moment.
+                let wait = delay
+                    .min(LONGEST_DELAY)
+                    .mul_f64(rand::rng().random_range(1.0..=1.5));
+                if begun.elapsed() + wait >= options.deadline {
+                    return Err(Failure::Status(Box::new(status)));
+                }
+                tracing::debug!(manager = %manager.address, ?wait, "overloaded");
+                sleep(wait).await;
+                managers.rotate(&manager);
+                continue;
+            }
             match next(&status, repeat) {
                 Next::Stop => return Err(Failure::Status(Box::new(status))),
                 Next::Unknown => {
@@ -92,7 +107,7 @@ impl Client {
             // One quick round over all managers, then with pauses.
             let wait = match number % managers.len() {
                 0 => backoff.next(),
-                _ => std::time::Duration::ZERO,
+                _ => Duration::ZERO,
             };
             let patience = match reached {
                 true => options.deadline,

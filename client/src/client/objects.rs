@@ -1,5 +1,7 @@
 //! Objects: apply, get, list, delete, scale, roll.
 
+use barge_proto::limits::REQUEST_BYTES;
+use prost::Message;
 use tonic::Streaming;
 
 use super::{Client, MESSAGE_BYTES, attempt::Repeat};
@@ -87,6 +89,9 @@ pub struct UpdateOptions {
     pub resource_version: String,
 }
 
+/// What a request id adds to a request, at most.
+const REQUEST_ID_BYTES: usize = 64;
+
 /// How often a list is begun again because its pages ran out of history.
 const LIST_TRIES: usize = 3;
 
@@ -114,6 +119,13 @@ impl Client {
             field_manager: options.field_manager.clone(),
             force: options.force,
         };
+        let size = request.encoded_len() + REQUEST_ID_BYTES;
+        if size > REQUEST_BYTES {
+            return Err(ClientError::TooLarge {
+                size,
+                max: REQUEST_BYTES,
+            });
+        }
         let response = self
             .change(|channel, id| {
                 let mut request = request.clone();

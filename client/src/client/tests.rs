@@ -136,6 +136,27 @@ async fn an_expired_id_is_renewed_only_when_nothing_was_sent_before() {
 }
 
 #[tokio::test]
+async fn a_manager_that_has_too_much_to_do_is_asked_again_when_it_says() {
+    let ca = scripted::ca();
+    let busy = || Step::Fail(scripted::overloaded(Duration::from_millis(10)));
+    let fake = Fake::start(&ca, vec![busy(), busy(), Step::Object("a", 7)]).await;
+    let one = client(&[&fake]);
+    one.get(Kind::Namespace, "", "a").await.unwrap();
+    assert_eq!(fake.calls(), 3);
+    // One that asks for more patience than there is has the last word.
+    let hour = Duration::from_secs(3600);
+    let fake = Fake::start(&ca, vec![Step::Fail(scripted::overloaded(hour))]).await;
+    let options = ClientOptions {
+        deadline: Duration::from_secs(5),
+        ..ClientOptions::default()
+    };
+    let managers = [fake.address.clone()];
+    let two = Client::new(&fake.identity(), &managers, options).unwrap();
+    let error = two.get(Kind::Namespace, "", "a").await.unwrap_err();
+    assert_eq!((error.reason(), fake.calls()), (Some("OVERLOADED"), 1));
+}
+
+#[tokio::test]
 async fn a_refusal_is_final_and_keeps_its_words() {
     let ca = scripted::ca();
     let fake = Fake::start(&ca, vec![Step::Fail(scripted::invalid())]).await;

@@ -143,6 +143,11 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
+/// Documents of one text.
+const DOCUMENTS: usize = 100_000;
+/// Keys, values and what encloses them, of one text.
+const EVENTS: usize = 4_000_000;
+
 /// Every document of a text that is not empty.
 pub(super) fn parse(source: &Source) -> Result<Vec<Node>, ManifestError> {
     let options = serde_saphyr::options! {
@@ -152,6 +157,12 @@ pub(super) fn parse(source: &Source) -> Result<Vec<Node>, ManifestError> {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         with_snippet: false,
+        // A text is bounded by who reads it; what may expand without end is bounded by the defaults.
+        budget: serde_saphyr::budget! {
+            max_documents: DOCUMENTS,
+            max_events: EVENTS,
+            max_nodes: EVENTS,
+        },
     };
     let documents: Vec<Tree> = serde_saphyr::from_str_multiple_with_options(&source.text, options)
         .map_err(|error| {

@@ -1,6 +1,9 @@
 //! Applying objects: all of them or none.
 
-use barge_proto::v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Kind, Object};
+use barge_proto::{
+    limits::OBJECTS as MAX_OBJECTS,
+    v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Kind, Object},
+};
 use barge_state::State;
 
 use super::{
@@ -8,9 +11,6 @@ use super::{
     plan::{self, Planned, Stamp},
 };
 use crate::{error::ApiError, store::Store};
-
-/// Objects in one request; a manifest is tens.
-const MAX_OBJECTS: usize = 1000;
 
 /// Applies at the leader.
 ///
@@ -26,7 +26,10 @@ pub async fn apply(
     if request.objects.len() > MAX_OBJECTS {
         return Err(ApiError::invalid(
             "objects",
-            format!("{}: at most {MAX_OBJECTS}", request.objects.len()),
+            format!(
+                "{} objects, at most {MAX_OBJECTS} are possible at once: send them in several requests",
+                request.objects.len()
+            ),
         ));
     }
     let dry_run = request.dry_run;

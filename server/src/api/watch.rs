@@ -19,8 +19,9 @@ use crate::{
 /// How often a watcher that sees no change is told how far it is.
 const BOOKMARK: Duration = Duration::from_secs(5);
 
-/// Changes that are made into whole objects at once.
+/// Changes that are made into whole objects at once, and their bytes: a watcher that does not read holds them.
 const AT_ONCE: usize = 32;
+const AT_ONCE_BYTES: usize = 64 << 10;
 
 /// What a watcher wants to see.
 #[derive(Debug, Clone)]
@@ -99,7 +100,12 @@ impl Watcher {
                 return Some(Ok(response));
             }
             if !self.changes.is_empty() {
-                let few = self.changes.len().min(AT_ONCE);
+                let mut bytes = 0;
+                let fit = self.changes.iter().take(AT_ONCE).take_while(|change| {
+                    bytes += change.size();
+                    bytes <= AT_ONCE_BYTES
+                });
+                let few = fit.count().max(1);
                 let (few, filter) = (self.changes.drain(..few), &self.filter);
                 self.ready = self.store.read(|state| {
                     few.filter_map(|change| event(state, &change, filter))

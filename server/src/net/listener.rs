@@ -21,7 +21,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 
-use super::Credentials;
+use super::{
+    Credentials,
+    slow::{Addresses, Beginning, Place},
+};
 use crate::pki::Subject;
 
 /// How much strangers and friends may ask of this manager.
@@ -32,9 +35,12 @@ pub struct Limits {
     /// Of these, connections without a certificate (joiners, health probes, programs with bearer tokens). Default
     /// 1,024.
     pub anonymous: usize,
-    /// Handshakes at a time. Default 256; further connections wait in the kernel's queue.
+    /// Handshakes at a time. Default 1,024; further connections wait in the kernel's queue.
     pub handshakes: usize,
-    /// For one handshake. Default 10 s.
+    /// Of the handshakes, and of the connections without a certificate, those from one address. Default 256; further ones are
+    /// closed.
+    pub from_one_address: usize,
+    /// For one handshake, and for what HTTP/2 begins with after it. Default 10 s.
     pub handshake_timeout: Duration,
 }
 
@@ -43,7 +49,8 @@ impl Default for Limits {
         Self {
             connections: 20_000,
             anonymous: 1024,
-            handshakes: 256,
+            handshakes: 1024,
+            from_one_address: 256,
             handshake_timeout: Duration::from_secs(10),
         }
     }
@@ -63,7 +70,8 @@ pub struct Peer {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    beginning: Beginning,
+    _permits: (OwnedSemaphorePermit, Option<(OwnedSemaphorePermit, Place)>),
 }
 
 /// Accepts until `stop`, and yields the connections that passed their handshake. Dropping the stream ends it too.
@@ -88,6 +96,8 @@ async fn accept(
     let all = Arc::new(Semaphore::new(limits.connections));
     let anonymous = Arc::new(Semaphore::new(limits.anonymous));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let shaking = Addresses::new(limits.from_one_address);
+    let strangers = Addresses::new(limits.from_one_address);
     let tasks = TaskTracker::new();
     let work = async {
         loop {
@@ -108,14 +118,19 @@ async fn accept(
                     continue;
                 }
             };
+            let Some(place) = shaking.enter(address.ip()) else {
+                tracing::debug!(%address, "too many handshakes from one address");
+                continue;
+            };
             let acceptor = TlsAcceptor::from(credentials.server());
             let (ready, anonymous) = (ready.clone(), anonymous.clone());
+            let strangers = strangers.clone();
             let limit = limits.handshake_timeout;
             tasks.spawn(async move {
                 let connection = timeout(limit, handshake(acceptor, tcp, address))
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                drop(turn);
+                drop((turn, place));
                 let (stream, peer) = match connection {
                     Ok(connection) => connection,
                     Err(error) => {
@@ -125,9 +140,9 @@ async fn accept(
                 };
                 let unknown = match peer.subject {
                     Some(_) => None,
-                    None => match anonymous.try_acquire_owned() {
-                        Ok(permit) => Some(permit),
-                        Err(_) => {
+                    None => match (anonymous.try_acquire_owned(), strangers.enter(address.ip())) {
+                        (Ok(permit), Some(place)) => Some((permit, place)),
+                        _ => {
                             tracing::warn!(%address, "too many connections without a certificate");
                             return;
                         }
@@ -136,6 +151,7 @@ async fn accept(
                 let connection = Connection {
                     stream,
                     peer,
+                    beginning: Beginning::new(limit),
                     _permits: (permit, unknown),
                 };
                 // Fails when the server stops: then the connection just closes.
@@ -181,7 +197,12 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match self.beginning.poll(cx, buf.filled().len() - before) {
+            true => read,
+            false => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        }
     }
 }
 

@@ -21,8 +21,9 @@ use crate::{
     error::{ApiError, reason_of},
     leader::on_behalf_of,
     net::Dialer,
+    shares::Shares,
     store::Store,
-    streams::until_stopped,
+    streams::{holding, until_stopped},
 };
 
 /// What the Logs service works with.
@@ -38,6 +39,8 @@ pub struct LogsService {
     pub dialer: Dialer,
     /// Where this manager is reached.
     pub advertise: String,
+    /// Streams are counted as watches are.
+    pub shares: Shares,
     /// Ends all streams.
     pub stop: CancellationToken,
 }
@@ -50,6 +53,7 @@ impl logs_server::Logs for LogsService {
 
     async fn read(&self, request: Request<LogsRequest>) -> Result<Response<Output>, Status> {
         let caller = Caller::of(&request)?;
+        let share = self.shares.stream(&caller)?;
         let request = request.into_inner();
         self.store.read_index().await.map_err(ApiError::from)?;
         let source = self.store.read(|state| find(state, &request))?;
@@ -60,7 +64,8 @@ impl logs_server::Logs for LogsService {
             }
             output => output?,
         };
-        Ok(Response::new(until_stopped(output, &self.stop)))
+        let shared = holding(share, output);
+        Ok(Response::new(until_stopped(shared, &self.stop)))
     }
 }
 

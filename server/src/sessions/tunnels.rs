@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use barge_proto::v1::TunnelChunk;
@@ -46,15 +47,16 @@ impl Tunnels {
     /// Expects a stream from the agent of a node.
     ///
     /// # Errors
-    /// EXHAUSTED when too many are waited for.
+    /// OVERLOADED when too many are waited for.
     pub fn expect(&self, node_uid: &str) -> Result<Expected, ApiError> {
         let stream_id = crate::clock::new_uid();
         let (arrive, arrived) = oneshot::channel();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= MAX_WAITING {
-            return Err(ApiError::Exhausted(
-                "too many streams to agents are being opened".to_owned(),
-            ));
+            return Err(ApiError::Overloaded {
+                what: "too many streams to agents are being opened".to_owned(),
+                retry_after: Duration::from_secs(1),
+            });
         }
         waiting.insert(
             stream_id.clone(),

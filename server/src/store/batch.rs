@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Leadership, StoreError, propose};
+use super::{Leadership, StoreError, propose, room::Place};
 use crate::raft::types::{Command, ForwardToLeader, Raft, RaftWriteError, WriteError};
 
 /// Proposals that may wait; they have no more [room](propose::ROOM) than that.
@@ -41,7 +41,7 @@ pub(super) struct Proposal {
     /// Who waits.
     pub answer: oneshot::Sender<Answer>,
     /// What it takes of the room for proposals.
-    pub _room: OwnedSemaphorePermit,
+    pub _room: (OwnedSemaphorePermit, Option<Place>),
 }
 
 /// Proposes what comes in, until `stop`.
@@ -206,7 +206,7 @@ mod tests {
             deadline: Instant::now() + Duration::from_secs(5),
             taken: Arc::default(),
             answer: oneshot::channel().0,
-            _room: room.clone().try_acquire_owned().unwrap(),
+            _room: (room.clone().try_acquire_owned().unwrap(), None),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Inner, Instruments, Leadership, Members, Store, StoreError, batch, leadership, propose, reads,
-    space, watch::Hub,
+    room::ClientRoom, space, watch::Hub,
 };
 use crate::{
     raft::{
@@ -218,6 +218,7 @@ impl Store {
             handing_over,
             reads,
             room: Arc::new(Semaphore::new(propose::ROOM)),
+            client_room: Arc::new(ClientRoom::new(propose::ROOM)),
             proposals,
             tasks: tasks.clone(),
             stop: stop.clone(),

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Store, StoreError, batch::Proposal};
+use super::{Store, StoreError, batch::Proposal, room::NoRoom};
 
 /// A transaction may have this many bytes: an entry of the log is never cut, and a message between managers has to hold it
 /// with what belongs to it.
@@ -62,6 +62,14 @@ impl Store {
         if let Some(reason) = &*self.0.refusing.borrow() {
             return Err(StoreError::DiskFull(reason.clone()));
         }
+        let place = self
+            .0
+            .client_room
+            .enter(&transaction.principal, size + OVERHEAD)
+            .map_err(|NoRoom| {
+                self.0.instruments.rejected.inc();
+                StoreError::Full
+            })?;
         let permits = u32::try_from(size + OVERHEAD).unwrap_or(u32::MAX);
         let room = self.0.room.clone();
         let room = room.try_acquire_many_owned(permits).map_err(|_| {
@@ -76,7 +84,7 @@ impl Store {
             deadline,
             taken: taken.clone(),
             answer,
-            _room: room,
+            _room: (room, place),
         };
         self.0.proposals.try_send(proposal).map_err(|error| {
             match error {

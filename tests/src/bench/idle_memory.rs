@@ -1,11 +1,11 @@
 //! `idle-memory`: what managers and agents hold when nothing happens.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::Context;
 
 use super::report::Row;
-use crate::Cluster;
+use crate::{Cluster, raw::pss};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
 
@@ -43,20 +43,4 @@ fn carriers(dir: &str) -> anyhow::Result<Vec<u32>> {
         .lines()
         .filter_map(|line| line.parse().ok())
         .collect())
-}
-
-/// Proportional set size in MB.
-fn pss(pid: u32) -> anyhow::Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-        .context("read a process's memory")?;
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("Pss:"))
-        .context("a line with the PSS")?;
-    let kilobytes: f64 = line
-        .split_whitespace()
-        .nth(1)
-        .context("a number")?
-        .parse()?;
-    Ok(kilobytes * 1024.0 / 1_000_000.0)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use barge_client::{
-    ApplyOptions, ClientError,
+    ApplyOptions, ClientError, batches,
     v1::{ApplyOutcome, ApplyResponse, Kind, Object},
 };
 use barge_proto::manifest::Located;
@@ -50,12 +50,24 @@ pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
         force: apply.force_conflicts,
         dry_run: apply.dry.dry_run.is_some(),
     };
-    let objects: Vec<_> = located.iter().map(|one| one.object.clone()).collect();
-    let answer = match client.apply(objects, &options).await {
-        Ok(answer) => answer,
-        Err(error) => return Err(point_at(error, &located)),
-    };
-    print(&answer, options.dry_run)?;
+    let batches = batches(located.iter().map(|one| one.object.clone()).collect());
+    if batches.len() > 1 {
+        eprintln!(
+            "{} objects are more than one request holds: applying them in {}, each whole or not at all",
+            located.len(),
+            batches.len()
+        );
+    }
+    let mut answer = ApplyResponse::default();
+    for batch in batches {
+        match client.apply(batch, &options).await {
+            Ok(applied) => {
+                print(&applied, options.dry_run)?;
+                answer.results.extend(applied.results);
+            }
+            Err(error) => return Err(refused(error, &located, answer.results.len())),
+        }
+    }
     if !apply.wait || options.dry_run {
         return Ok(());
     }
@@ -72,6 +84,18 @@ pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
             failures.iter().for_each(explain::print);
             Err(last)
         }
+    }
+}
+
+/// What was refused, and what was applied before that.
+fn refused(error: ClientError, located: &[Located], applied: usize) -> anyhow::Error {
+    let error = point_at(error, located);
+    match applied {
+        0 => error,
+        applied => anyhow::anyhow!(
+            "{error:#}\n{applied} of {} objects were applied before; applying again goes on",
+            located.len()
+        ),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use barge_client::{ApplyOptions, v1::Object};
+use barge_client::{ApplyOptions, batches, v1::Object};
 use barge_proto::manifest;
 use clap::Args;
 
@@ -56,12 +56,15 @@ async fn show(to: &Connection, diff: Diff) -> Result<bool> {
         dry_run: true,
     };
     let objects = located.iter().map(|one| one.object.clone()).collect();
-    let answer = match client.apply(objects, &options).await {
-        Ok(answer) => answer,
-        Err(error) => return Err(point_at(error, &located)),
-    };
+    let mut results = Vec::new();
+    for batch in batches(objects) {
+        match client.apply(batch, &options).await {
+            Ok(answer) => results.extend(answer.results),
+            Err(error) => return Err(point_at(error, &located)),
+        }
+    }
     let mut differs = false;
-    for result in answer.results {
+    for result in results {
         let Some(merged) = result.object else {
             bail!("the manager's answer lacks an object");
         };

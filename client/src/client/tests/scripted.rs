@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use barge_proto::v1::{
@@ -56,6 +57,13 @@ impl Drop for Fake {
 
 pub fn ca() -> TestCa {
     TestCa::new()
+}
+
+/// A manager that has too much to do, and says when to come back.
+pub fn overloaded(retry_after: Duration) -> Status {
+    let mut details = ErrorDetails::with_error_info("OVERLOADED", "barge", HashMap::new());
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(Code::ResourceExhausted, "too much", details)
 }
 
 pub fn refusal(code: Code, reason: &str) -> Status {

@@ -1,0 +1,10 @@
+//! How large requests and objects may be. Managers refuse more, and clients split what they send by it.
+
+/// A request, encoded.
+pub const REQUEST_BYTES: usize = 4 << 20;
+
+/// An object, encoded.
+pub const OBJECT_BYTES: usize = 3 << 19;
+
+/// Objects that are applied at once.
+pub const OBJECTS: usize = 1000;

@@ -1,0 +1,132 @@
+//! Against those who keep a connection busy with nothing: few at a time from one address, and a beginning with a deadline.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Sleep, sleep};
+
+/// What a client of HTTP/2 says first. From then on pings find out whether it lives.
+const PREFACE: usize = 24;
+
+/// How many there are of something from each address, at most so many. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    limit: usize,
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// None yet.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            counts: Arc::default(),
+        }
+    }
+
+    /// One more from this address; absent when there are as many as there may be.
+    #[must_use]
+    pub fn enter(&self, address: IpAddr) -> Option<Place> {
+        let mut counts = self.lock();
+        let count = counts.entry(address).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            addresses: self.clone(),
+            address,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// The beginning of a connection: the preface has to arrive in time.
+#[derive(Debug)]
+pub struct Beginning {
+    missing: usize,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Beginning {
+    /// Begins now.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self {
+            missing: PREFACE,
+            deadline: Some(Box::pin(sleep(limit))),
+        }
+    }
+
+    /// So many bytes were read. Answers whether the connection may go on; when it waits, it is woken at its deadline.
+    pub fn poll(&mut self, cx: &mut Context<'_>, read: usize) -> bool {
+        self.missing = self.missing.saturating_sub(read);
+        if self.missing == 0 {
+            self.deadline = None;
+        }
+        match &mut self.deadline {
+            None => true,
+            Some(deadline) => deadline.as_mut().poll(cx) == Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::poll_fn;
+
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_and_others_theirs() {
+        let addresses = Addresses::new(2);
+        let (one, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let held = [addresses.enter(one), addresses.enter(one)];
+        assert!(held.iter().all(Option::is_some));
+        assert!(addresses.enter(one).is_none());
+        assert!(addresses.enter(other).is_some());
+        drop(held);
+        assert!(addresses.enter(one).is_some());
+        assert!(addresses.lock().is_empty(), "nobody is remembered");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_ends_at_the_deadline_and_a_client_does_not() {
+        let limit = Duration::from_secs(10);
+        let (mut trickle, mut client) = (Beginning::new(limit), Beginning::new(limit));
+        assert!(poll_fn(|cx| Poll::Ready(client.poll(cx, PREFACE))).await);
+        assert!(poll_fn(|cx| Poll::Ready(trickle.poll(cx, 1))).await);
+        sleep(limit * 2).await;
+        assert!(poll_fn(|cx| Poll::Ready(client.poll(cx, 0))).await);
+        assert!(!poll_fn(|cx| Poll::Ready(trickle.poll(cx, 1))).await);
+    }
+}

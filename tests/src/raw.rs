@@ -1,0 +1,100 @@
+//! Beneath the client library: channels, watches and objects for tests and benchmarks that put a manager under load.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use barge_client::{
+    channel::{ChannelOptions, channel},
+    config::Config,
+    tls,
+    v1::{
+        ApplyRequest, Kind, Namespace, Object, ObjectMeta, WatchRequest, WatchResponse,
+        api_client::ApiClient, object,
+    },
+};
+use tonic::{Status, Streaming, transport::Channel};
+
+/// So many connections to the manager at `address` with the credential in `config`; each connects when it is used.
+///
+/// # Errors
+/// The credential cannot be used.
+pub fn channels(config: &Path, address: &str, count: usize) -> anyhow::Result<Vec<Channel>> {
+    let config = Config::load(config)?;
+    let identity = config.context(None)?.identity()?;
+    let tls = tls::client_config(&identity)?;
+    (0..count)
+        .map(|_| channel(address, tls.clone(), &ChannelOptions::default()).context("connect"))
+        .collect()
+}
+
+/// A namespace with an annotation of so many bytes.
+#[must_use]
+pub fn namespace(name: &str, bytes: usize) -> Object {
+    let annotations = match bytes {
+        0 => Default::default(),
+        bytes => [("value".to_owned(), "v".repeat(bytes))].into(),
+    };
+    let namespace = Namespace {
+        metadata: Some(ObjectMeta {
+            name: name.to_owned(),
+            annotations,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    Object {
+        kind: Some(object::Kind::Namespace(namespace)),
+    }
+}
+
+/// One request to apply objects, sent once.
+///
+/// # Errors
+/// The manager's.
+pub async fn apply(channel: Channel, objects: Vec<Object>) -> Result<(), Status> {
+    let request = ApplyRequest {
+        objects,
+        ..Default::default()
+    };
+    let mut api = ApiClient::new(channel);
+    api.apply(request).await.map(drop)
+}
+
+/// Watches the objects of a kind in a namespace, or all, from now on; its first message has arrived.
+///
+/// # Errors
+/// The manager's.
+pub async fn watch(
+    channel: Channel,
+    kind: Kind,
+    namespace: &str,
+) -> Result<Streaming<WatchResponse>, Status> {
+    let request = WatchRequest {
+        kind: kind.into(),
+        namespace: namespace.to_owned(),
+        ..Default::default()
+    };
+    let mut stream = ApiClient::new(channel).watch(request).await?.into_inner();
+    // The bookmark that says where now is.
+    stream.message().await?;
+    Ok(stream)
+}
+
+/// Proportional set size of a process in MB.
+///
+/// # Errors
+/// There is no such process.
+pub fn pss(pid: u32) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .context("read a process's memory")?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Pss:"))
+        .context("a line with the PSS")?;
+    let kilobytes: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("a number")?
+        .parse()?;
+    Ok(kilobytes * 1024.0 / 1_000_000.0)
+}
