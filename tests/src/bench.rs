@@ -6,8 +6,11 @@ pub mod etcd;
 pub mod idle_memory;
 pub mod leader_kill;
 pub mod leader_restart;
+pub mod load;
+pub mod reads;
 pub mod replicas;
 pub mod report;
+pub mod watch_fanout;
 pub mod writes;
 
 use report::Row;
@@ -43,8 +46,18 @@ pub const ALL: &[Benchmark] = &[
     },
     Benchmark {
         name: "writes",
-        about: "durable writes of 1 KiB a second with 1, 16 and 256 clients, beside etcd",
+        about: "durable writes of 1 KiB a second with 1, 16, 256 and 1,000 clients, beside etcd",
         run: writes::run,
+    },
+    Benchmark {
+        name: "reads",
+        about: "linearizable and stale reads of 1 KiB with 1, 16, 256 and 1,000 clients over three members, beside etcd",
+        run: reads::run,
+    },
+    Benchmark {
+        name: "watch-fanout",
+        about: "memory of 10,000 idle watchers, and changes a second that reach 1,000 watchers of different namespaces",
+        run: watch_fanout::run,
     },
     Benchmark {
         name: "idle-memory",

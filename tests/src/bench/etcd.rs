@@ -1,4 +1,4 @@
-//! etcd as a peer: three members with TLS on loopback, and the one call that the benchmarks make.
+//! etcd as a peer: three members with TLS on loopback, and the calls that the benchmarks make.
 
 use std::{
     fs,
@@ -36,6 +36,28 @@ struct PutRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutResponse {}
+
+/// etcdserverpb.RangeRequest, as far as it is used.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RangeRequest {
+    #[prost(bytes, tag = "1")]
+    key: Vec<u8>,
+    #[prost(bool, tag = "7")]
+    serializable: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RangeResponse {
+    #[prost(message, repeated, tag = "2")]
+    kvs: Vec<KeyValue>,
+}
+
+/// mvccpb.KeyValue, as far as it is used.
+#[derive(Clone, PartialEq, prost::Message)]
+struct KeyValue {
+    #[prost(bytes, tag = "5")]
+    value: Vec<u8>,
+}
 
 impl Etcd {
     /// Starts three members on free ports and waits until a write succeeds.
@@ -164,15 +186,38 @@ impl Drop for Etcd {
 /// # Errors
 /// etcd's.
 pub async fn put(channel: &Channel, key: Vec<u8>, value: Vec<u8>) -> Result<(), tonic::Status> {
+    let _: PutResponse = call(channel, "/etcdserverpb.KV/Put", PutRequest { key, value }).await?;
+    Ok(())
+}
+
+/// One read of a value that is there: linearizable, or of what the member has.
+///
+/// # Errors
+/// etcd's; NOT_FOUND.
+pub async fn get(channel: &Channel, key: Vec<u8>, serializable: bool) -> Result<(), tonic::Status> {
+    let request = RangeRequest { key, serializable };
+    let found: RangeResponse = call(channel, "/etcdserverpb.KV/Range", request).await?;
+    match found.kvs.first() {
+        Some(found) if !found.value.is_empty() => Ok(()),
+        _ => Err(tonic::Status::not_found("the value is not there")),
+    }
+}
+
+async fn call<Q, A>(channel: &Channel, path: &'static str, request: Q) -> Result<A, tonic::Status>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready()
         .await
         .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-    let codec: ProstCodec<PutRequest, PutResponse> = ProstCodec::default();
-    let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
-    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec)
+    let codec: ProstCodec<Q, A> = ProstCodec::default();
+    let path = PathAndQuery::from_static(path);
+    let answer = grpc
+        .unary(tonic::Request::new(request), path, codec)
         .await?;
-    Ok(())
+    Ok(answer.into_inner())
 }
 
 fn certificates(folder: &Path) -> anyhow::Result<()> {

@@ -1,0 +1,108 @@
+//! A load of many clients, each with one request after the other, and what it measured.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tonic::transport::Channel;
+
+use super::report::{Row, median, milliseconds};
+
+/// The numbers of clients that are measured.
+pub const CLIENTS: &[usize] = &[1, 16, 256, 1_000];
+/// Clients share connections, as a program's threads do.
+pub const CONNECTIONS: usize = 8;
+/// The size of what is written and read.
+pub const VALUE: usize = 1024;
+/// Who is measured beside Barge.
+pub const PEER: &str = "etcd 3.4, three members";
+
+const WARM_UP: Duration = Duration::from_secs(1);
+const MEASURED: Duration = Duration::from_secs(5);
+
+/// Requests a second, and the latency of each in milliseconds.
+pub struct Load {
+    pub rate: f64,
+    pub latencies: Vec<f64>,
+}
+
+/// So many clients; every request has a key of its own.
+///
+/// # Errors
+/// When a request fails.
+pub async fn run<F, W>(channels: &[Channel], clients: usize, request: F) -> anyhow::Result<Load>
+where
+    F: Fn(Channel, String) -> W + Send + Sync + 'static,
+    W: Future<Output = Result<(), tonic::Status>> + Send,
+{
+    static RUN: AtomicU64 = AtomicU64::new(0);
+    let (request, run) = (Arc::new(request), RUN.fetch_add(1, Ordering::Relaxed));
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + MEASURED;
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let (channel, request) = (channels[client % channels.len()].clone(), request.clone());
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                for number in 0_u64.. {
+                    let start = Instant::now();
+                    if start >= end {
+                        break;
+                    }
+                    request(channel.clone(), format!("w-{run}-{client}-{number}")).await?;
+                    if start >= begin {
+                        latencies.push(milliseconds(start.elapsed()));
+                    }
+                }
+                Ok::<_, tonic::Status>(latencies)
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await??);
+    }
+    Ok(Load {
+        rate: latencies.len() as f64 / MEASURED.as_secs_f64(),
+        latencies,
+    })
+}
+
+/// Rate, median and 99th percentile, ours beside the peer's.
+#[must_use]
+pub fn rows(
+    name: &str,
+    unit: &'static str,
+    clients: usize,
+    ours: &Load,
+    theirs: &Load,
+) -> [Row; 3] {
+    let least = |what: &str, of: fn(&[f64]) -> f64| {
+        Row::least(
+            format!("{name} {clients} {what}"),
+            "ms",
+            &[of(&ours.latencies)],
+        )
+        .beside(PEER, &[of(&theirs.latencies)])
+    };
+    [
+        Row::most(format!("{name} {clients} clients"), unit, &[ours.rate])
+            .beside(PEER, &[theirs.rate]),
+        least("p50", median),
+        least("p99", p99),
+    ]
+}
+
+fn p99(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+        .get(sorted.len() * 99 / 100)
+        .copied()
+        .unwrap_or(f64::NAN)
+}
