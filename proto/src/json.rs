@@ -1,6 +1,7 @@
 //! The JSON form of the types: what the attributes that `build.rs` sets refer to, and the types whose JSON
 //! is a string or a number.
 
+pub(crate) mod base64;
 mod fields_v1;
 mod int_or_string;
 mod object;

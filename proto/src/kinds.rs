@@ -5,7 +5,8 @@ use std::{fmt, sync::LazyLock};
 use serde::Serializer;
 
 use crate::v1::{
-    Deployment, Endpoints, Event, Kind, Namespace, Node, Object, ObjectMeta, Pod, Service, object,
+    ConfigMap, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, ObjectMeta, Pod,
+    Secret, Service, object,
 };
 
 /// The names of a kind.
@@ -231,6 +232,8 @@ kinds! {
     Service "v1" "services" "service" ["svc"] true
     Endpoints "v1" "endpoints" "endpoints" ["ep"] true
     Event "v1" "events" "event" ["ev"] true
+    Secret "v1" "secrets" "secret" [] true
+    ConfigMap "v1" "configmaps" "configmap" ["cm"] true
 }
 
 static EMPTY: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
@@ -314,10 +317,10 @@ mod tests {
             error.to_string(),
             "Deployment has apiVersion \"apps/v1\", not \"extensions/v1beta1\""
         );
-        let error = by_type("v1", "Secret").unwrap_err();
+        let error = by_type("v1", "Widget").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown kind \"Secret\"; there are Namespace, Node, Deployment, Pod, Service, Endpoints, Event"
+            "unknown kind \"Widget\"; there are Namespace, Node, Deployment, Pod, Service, Endpoints, Event, Secret, ConfigMap"
         );
     }
 

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod manifest;
 pub mod quantity;
 pub mod schema;
+mod secret;
 pub mod selector;
 pub mod validate;
 

@@ -19,7 +19,7 @@ mod tree;
 use std::{collections::HashMap, sync::Arc};
 
 pub use error::ManifestError;
-pub use print::{PrintError, list_to_json, list_to_yaml, to_json, to_yaml};
+pub use print::{PrintError, list_to_json, list_to_yaml, to_json, to_yaml, to_yaml_with};
 pub use tree::Position;
 
 use self::tree::{Node, Value};

@@ -1,6 +1,7 @@
 //! What is valid: Kubernetes' rules for what Barge implements. Defaults are filled in first ([`default`]), then a new
 //! object is checked alone ([`validate`]) and, when it replaces one, beside the old ([`validate_update`]).
 
+mod data;
 mod defaults;
 mod deployment;
 mod image;
@@ -142,6 +143,8 @@ impl Checker {
             Kind::Service(service) => self.service(service),
             Kind::Endpoints(endpoints) => self.endpoints(endpoints),
             Kind::Event(event) => self.event(event),
+            Kind::Secret(secret) => self.secret(secret),
+            Kind::ConfigMap(map) => self.config_map(map),
         }
     }
 

@@ -30,6 +30,8 @@ const OBJECTS: &[&str] = &[
     "service_headless",
     "endpoints",
     "event",
+    "secret",
+    "config_map",
 ];
 
 fn read(name: &str) -> (String, Object) {

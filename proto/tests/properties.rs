@@ -11,6 +11,7 @@ use barge_proto::{
     selector::Selector,
     v1::Object,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::{collection, option, prelude::*};
 use prost::Message;
 use prost_types::{
@@ -160,6 +161,9 @@ fn field_value(
             .boxed(),
         field::Type::Int64 => prop_oneof![Just(0), any::<i64>()]
             .prop_map(Value::from)
+            .boxed(),
+        field::Type::Bytes => collection::vec(any::<u8>(), 0..8)
+            .prop_map(|bytes| Value::from(STANDARD.encode(bytes)))
             .boxed(),
         field::Type::Message => message(set, field.type_name()),
         other => panic!("{} has a type without JSON: {other:?}", field.name()),

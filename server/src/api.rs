@@ -1,5 +1,5 @@
 //! The Api service: the objects of the cluster, for people and programs. Reads and watches are answered here ([`read`],
-//! [`watch`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
+//! [`watch`]), the values of Secrets by the key of the cluster ([`vault`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
 //! on the condition that the state did not change meanwhile ([`commit`]). Who set which field is in [`ownership`].
 
 use barge_proto::v1::{
@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use self::vault::Vault;
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -30,6 +31,7 @@ pub mod plan;
 pub mod read;
 pub mod rollout;
 pub mod scale;
+pub mod vault;
 pub mod watch;
 
 /// The service. Cheap to clone.
@@ -38,17 +40,25 @@ pub struct ApiService {
     store: Store,
     to_leader: ToLeader,
     shares: Shares,
+    vault: Vault,
     stop: CancellationToken,
 }
 
 impl ApiService {
     /// Puts the service together; `stop` ends its watches.
     #[must_use]
-    pub fn new(store: Store, to_leader: ToLeader, shares: Shares, stop: CancellationToken) -> Self {
+    pub fn new(
+        store: Store,
+        to_leader: ToLeader,
+        shares: Shares,
+        vault: Vault,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             store,
             to_leader,
             shares,
+            vault,
             stop,
         }
     }
@@ -87,7 +97,8 @@ impl api_server::Api for ApiService {
                 repeat,
                 |request| {
                     let (store, by) = (self.store.clone(), caller.name());
-                    async move { apply::apply(&store, by, request).await }
+                    let vault = self.vault.clone();
+                    async move { apply::apply(&store, &vault, by, request).await }
                 },
                 |channel, request| async move { ApiClient::new(channel).apply(request).await },
             )
@@ -100,13 +111,15 @@ impl api_server::Api for ApiService {
         if !request.stale {
             self.store.read_index().await.map_err(ApiError::from)?;
         }
-        let answer = self.store.read(|state| read::get(state, &request))?;
+        let mut answer = self.store.read(|state| read::get(state, &request))?;
+        answer.object = answer.object.map(|it| self.vault.open(it)).transpose()?;
         Ok(Response::new(answer))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let request = request.into_inner();
-        let answer = read::list(&self.store, &request).await?;
+        let mut answer = read::list(&self.store, &request).await?;
+        answer.objects = self.vault.open_all(answer.objects)?;
         Ok(Response::new(answer))
     }
 
@@ -145,7 +158,7 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let share = self.shares.stream(&Caller::of(&request)?)?;
         let request = request.into_inner();
-        let stream = watch::open(&self.store, &request).await?;
+        let stream = watch::open(&self.store, &self.vault, &request).await?;
         let shared = holding(share, stream);
         Ok(Response::new(until_stopped(shared, &self.stop)))
     }

@@ -24,7 +24,7 @@ use tonic::transport::{Server, server::Router};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::{
-    api::ApiService,
+    api::{ApiService, vault::Vault},
     audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
@@ -267,7 +267,13 @@ fn router(
         issuer: serving.issuer.clone(),
         cluster_id: cluster_id.clone(),
     });
-    let api = ApiService::new(store.clone(), to_leader, shares.clone(), stop.clone());
+    let api = ApiService::new(
+        store.clone(),
+        to_leader,
+        shares.clone(),
+        Vault::new(serving.issuer.sealing_key().clone()),
+        stop.clone(),
+    );
     let session = SessionService::new(host, tunnels, heartbeats);
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(health::run(store.clone(), reporter, stop.clone()));

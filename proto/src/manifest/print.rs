@@ -30,6 +30,16 @@ pub fn to_yaml(object: &Object) -> Result<String, PrintError> {
     yaml_text(&value(object)?)
 }
 
+/// As [`to_yaml`], after a change of what is printed: what is shown need not be an object any more.
+pub fn to_yaml_with(
+    object: &Object,
+    change: impl FnOnce(&mut Value),
+) -> Result<String, PrintError> {
+    let mut value = value(object)?;
+    change(&mut value);
+    yaml_text(&value)
+}
+
 /// Several objects as one JSON List.
 pub fn list_to_json(objects: &[Object]) -> Result<String, PrintError> {
     json_text(&list(objects)?)

@@ -15,6 +15,7 @@ const POD: &[&str] = &[
 const NODE: &[&str] = &["spec.unschedulable"];
 const NAMESPACE: &[&str] = &["status.phase"];
 const SERVICE: &[&str] = &["spec.clusterIP", "spec.type"];
+const SECRET: &[&str] = &["type"];
 const EVENT: &[&str] = &[
     "involvedObject.kind",
     "involvedObject.name",
@@ -68,7 +69,8 @@ pub fn fields_of(kind: Kind) -> Vec<&'static str> {
         Kind::Namespace => NAMESPACE,
         Kind::Service => SERVICE,
         Kind::Event => EVENT,
-        Kind::Deployment | Kind::Endpoints | Kind::Unspecified => &[],
+        Kind::Secret => SECRET,
+        Kind::Deployment | Kind::Endpoints | Kind::ConfigMap | Kind::Unspecified => &[],
     };
     COMMON.iter().chain(own).copied().collect()
 }
@@ -176,6 +178,7 @@ fn value<'a>(object: &'a Object, field: &str) -> &'a str {
                 _ => spec.map(|spec| spec.cluster_ip.as_str()),
             }
         }
+        Some(object::Kind::Secret(secret)) => Some(secret.r#type.as_str()),
         Some(object::Kind::Event(event)) => {
             let about =
                 |part: fn(&ObjectReference) -> &str| event.involved_object.as_ref().map(part);

@@ -42,7 +42,11 @@ pub fn default(object: &mut Object) {
             .flat_map(|subset| &mut subset.ports)
             .for_each(|port| fill(&mut port.protocol, "TCP")),
         Some(Kind::Event(event)) => fill(&mut event.r#type, "Normal"),
-        Some(Kind::Namespace(_) | Kind::Node(_)) | None => {}
+        Some(Kind::Secret(secret)) => {
+            fill(&mut secret.r#type, "Opaque");
+            secret.fold_string_data();
+        }
+        Some(Kind::Namespace(_) | Kind::Node(_) | Kind::ConfigMap(_)) | None => {}
     }
 }
 

@@ -63,6 +63,18 @@ pub(crate) fn env_name(name: &str) -> Result<(), String> {
     require(!name.is_empty() && name.chars().all(is_part), rule)
 }
 
+/// The key of a value in a Secret or a ConfigMap: the name of a file, too.
+pub(crate) fn data_key(key: &str) -> Result<(), String> {
+    let rule =
+        "must be 1 to 253 letters, digits, '-', '_' and '.', and not be '.' or begin with '..'";
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let valid = (1..=253).contains(&key.len())
+        && key.chars().all(is_part)
+        && key != "."
+        && !key.starts_with("..");
+    require(valid, rule)
+}
+
 fn require(valid: bool, rule: &str) -> Result<(), String> {
     if valid { Ok(()) } else { Err(rule.to_owned()) }
 }

@@ -1,7 +1,7 @@
 //! What cannot change.
 
 use super::{Checker, Violation};
-use crate::v1::{Deployment, Node, Object, Pod, Service, object::Kind};
+use crate::v1::{ConfigMap, Deployment, Node, Object, Pod, Secret, Service, object::Kind};
 
 /// Checks that the new object can take the place of the old one, which has its name. Both have their defaults and are
 /// valid. What the server assigns (uid, cluster address, pod range) may be left out of the new one.
@@ -19,6 +19,10 @@ pub fn validate_update(old: &Object, new: &Object) -> Result<(), Vec<Violation>>
         (Some(Kind::Service(old)), Some(Kind::Service(new))) => checker.same_address(old, new),
         (Some(Kind::Pod(old)), Some(Kind::Pod(new))) => checker.same_pod(old, new),
         (Some(Kind::Node(old)), Some(Kind::Node(new))) => checker.same_range(old, new),
+        (Some(Kind::Secret(old)), Some(Kind::Secret(new))) => checker.same_secret(old, new),
+        (Some(Kind::ConfigMap(old)), Some(Kind::ConfigMap(new))) => {
+            checker.same_config_map(old, new);
+        }
         _ => {}
     }
     checker.finish()
@@ -69,6 +73,52 @@ impl Checker {
         if !old.is_empty() && !new.is_empty() && old != new {
             let rule = format!("cannot change: it is {old}");
             self.violated("spec.podCIDR", new, rule);
+        }
+    }
+
+    fn same_secret(&mut self, old: &Secret, new: &Secret) {
+        if old.r#type != new.r#type {
+            let rule = format!(
+                "cannot change, it is {:?}: delete the Secret and create it anew",
+                old.r#type
+            );
+            self.violated("type", format_args!("{:?}", new.r#type), rule);
+        }
+        self.immutable(
+            "Secret",
+            old.immutable,
+            new.immutable,
+            &[("data", old.data == new.data)],
+        );
+    }
+
+    fn same_config_map(&mut self, old: &ConfigMap, new: &ConfigMap) {
+        let same = [
+            ("data", old.data == new.data),
+            ("binaryData", old.binary_data == new.binary_data),
+        ];
+        self.immutable("ConfigMap", old.immutable, new.immutable, &same);
+    }
+
+    /// What was declared immutable stays so, and as it is.
+    fn immutable(
+        &mut self,
+        kind: &str,
+        old: Option<bool>,
+        new: Option<bool>,
+        same: &[(&str, bool)],
+    ) {
+        if old != Some(true) {
+            return;
+        }
+        let rule = format!(
+            "cannot change, the {kind} is immutable: delete it and create it anew, or use another name"
+        );
+        if new != Some(true) {
+            self.violated("immutable", "", rule.clone());
+        }
+        for (field, _) in same.iter().filter(|(_, same)| !same) {
+            self.violated(*field, "", rule.clone());
         }
     }
 }

@@ -7,8 +7,9 @@ use barge_proto::{
 use barge_state::State;
 
 use super::{
-    commit::{Committed, after, commit, rehearse, request_record},
+    commit::{Committed, after, commit, digest, rehearse, request_record},
     plan::{self, Planned, Stamp},
+    vault::{Vault, without_values},
 };
 use crate::{error::ApiError, store::Store};
 
@@ -19,6 +20,7 @@ use crate::{error::ApiError, store::Store};
 /// by the state; what the store says.
 pub async fn apply(
     store: &Store,
+    vault: &Vault,
     by: String,
     mut request: ApplyRequest,
 ) -> Result<ApplyResponse, ApiError> {
@@ -35,38 +37,45 @@ pub async fn apply(
     let dry_run = request.dry_run;
     let record = match dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), &request)?,
+        false => request_record(store, id.as_ref(), || {
+            vault.digest(&request).unwrap_or_else(|| digest(&request))
+        })?,
     };
     let wanted = plan::prepare(request.objects, &request.field_manager, request.force)?;
     let stamp = Stamp::now();
-    let plan = |store: &Store| plan::by_store(store, &wanted, &stamp);
+    let plan = |store: &Store| plan::by_store(store, vault, &wanted, &stamp);
     if dry_run {
         let (planned, changes) = rehearse(store, by, plan).await?;
         let results = planned.into_iter().map(|planned| ApplyResult {
             outcome: planned.outcome.into(),
             object: Some(after(store, &changes, planned.object)),
         });
-        return Ok(ApplyResponse {
-            results: results.collect(),
-            revision: store.read(State::revision),
-        });
+        let results = results.collect();
+        return opened(vault, results, store.read(State::revision));
     }
     let committed = commit(store, by, record, plan).await?;
-    Ok(store.read(|state| match committed {
-        Committed::Applied(planned, outcome) => ApplyResponse {
-            revision: outcome.revision,
-            ..response(state, planned)
-        },
-        Committed::Nothing(planned) => response(state, planned),
-        Committed::Repeated(outcome) => ApplyResponse {
-            results: repeated(state, wanted.objects()),
-            revision: outcome.revision,
-        },
-    }))
+    let (results, revision) = store.read(|state| match committed {
+        Committed::Applied(planned, outcome) => (results(state, planned), outcome.revision),
+        Committed::Nothing(planned) => (results(state, planned), state.revision()),
+        Committed::Repeated(outcome) => (repeated(state, wanted.objects()), outcome.revision),
+    });
+    opened(vault, results, revision)
 }
 
-fn response(state: &State, planned: Vec<Planned>) -> ApplyResponse {
-    let results = planned
+/// The answer, as it is shown.
+fn opened(
+    vault: &Vault,
+    mut results: Vec<ApplyResult>,
+    revision: u64,
+) -> Result<ApplyResponse, ApiError> {
+    for result in &mut results {
+        result.object = result.object.take().map(|it| vault.open(it)).transpose()?;
+    }
+    Ok(ApplyResponse { results, revision })
+}
+
+fn results(state: &State, planned: Vec<Planned>) -> Vec<ApplyResult> {
+    planned
         .into_iter()
         .map(|planned| {
             let stored = state.object(planned.kind, &planned.namespace, &planned.name);
@@ -76,11 +85,7 @@ fn response(state: &State, planned: Vec<Planned>) -> ApplyResponse {
                 outcome: planned.outcome.into(),
             }
         })
-        .collect();
-    ApplyResponse {
-        results,
-        revision: state.revision(),
-    }
+        .collect()
 }
 
 /// The answer to a request that was applied before: which objects it created is told by their generation.
@@ -97,7 +102,8 @@ fn repeated(state: &State, objects: &[Object]) -> Vec<ApplyResult> {
                 false => ApplyOutcome::Configured,
             };
             ApplyResult {
-                object: Some(stored.unwrap_or_else(|| object.clone())),
+                // What was sent is open, unlike what is kept.
+                object: Some(stored.unwrap_or_else(|| without_values(object.clone()))),
                 outcome: outcome.into(),
             }
         })

@@ -29,7 +29,7 @@ pub enum Committed<A> {
 pub fn request_record(
     store: &Store,
     id: Option<&RequestId>,
-    body: &impl Message,
+    body_sha256: impl FnOnce() -> Vec<u8>,
 ) -> Result<Option<RequestRecord>, ApiError> {
     let Some(id) = id else {
         return Ok(None);
@@ -48,8 +48,14 @@ pub fn request_record(
     Ok(Some(RequestRecord {
         nonce: id.nonce.clone(),
         seen_revision: id.seen_revision,
-        body_sha256: Sha256::digest(body.encode_to_vec()).to_vec(),
+        body_sha256: body_sha256(),
     }))
+}
+
+/// The digest of a request without its id.
+#[must_use]
+pub fn digest(body: &impl Message) -> Vec<u8> {
+    Sha256::digest(body.encode_to_vec()).to_vec()
 }
 
 /// Plans by the leader's state, proposes, and plans again when the state changed before the plan was applied.

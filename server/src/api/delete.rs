@@ -7,8 +7,9 @@ use barge_proto::v1::{
 use barge_state::{Kind as _, RecordKind, State};
 
 use super::{
-    commit::{Committed, after, commit, rehearse, request_record},
+    commit::{Committed, after, commit, digest, rehearse, request_record},
     names,
+    vault::without_values,
 };
 use crate::{error::ApiError, store::Store, transaction::Draft};
 
@@ -27,7 +28,7 @@ pub async fn delete(
     let id = request.request_id.take();
     let record = match request.dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), &request)?,
+        false => request_record(store, id.as_ref(), || digest(&request))?,
     };
     let (kind, info) = names::kind(request.kind)?;
     if request.grace_period_seconds.is_some_and(|grace| grace < 0) {
@@ -45,7 +46,7 @@ pub async fn delete(
     if request.dry_run {
         let (before, changes) = rehearse(store, by, plan).await?;
         return Ok(DeleteResponse {
-            object: Some(after(store, &changes, before)),
+            object: Some(without_values(after(store, &changes, before))),
             revision: store.read(State::revision),
         });
     }
@@ -59,7 +60,7 @@ pub async fn delete(
         };
         let same = |now: &Object| before.as_ref().is_none_or(|b| b.uid() == now.uid());
         DeleteResponse {
-            object: now.filter(same).or(before),
+            object: now.filter(same).or(before).map(without_values),
             revision,
         }
     }))
@@ -103,7 +104,12 @@ fn plan(
                 "the namespace {PERMANENT} cannot be deleted"
             )));
         }
-        Kind::Namespace | Kind::Deployment | Kind::Service | Kind::Node => {
+        Kind::Namespace
+        | Kind::Deployment
+        | Kind::Service
+        | Kind::Node
+        | Kind::Secret
+        | Kind::ConfigMap => {
             let foreground = request.propagation() == DeletionPropagation::Foreground;
             if foreground && object.metadata().deletion_timestamp.is_some() {
                 return Ok((draft, object));

@@ -35,6 +35,8 @@ pub fn record_kind(kind: Kind) -> Option<RecordKind> {
         Kind::Service => RecordKind::Service,
         Kind::Endpoints => RecordKind::Endpoints,
         Kind::Event => RecordKind::Event,
+        Kind::Secret => RecordKind::Secret,
+        Kind::ConfigMap => RecordKind::ConfigMap,
         Kind::Unspecified => return None,
     })
 }

@@ -65,7 +65,10 @@ pub fn manager(name: &str) -> Result<&str, ApiError> {
     }
 }
 
-/// What appliers may set of an object: labels, annotations, owners and the spec.
+/// What appliers do not set by fields of these names: it is the type, set in parts, or the managers'.
+const NOT_SET: &[&str] = &["apiVersion", "kind", "metadata", "status"];
+
+/// What appliers may set of an object: labels, annotations, owners, and the spec or what the kind has instead of one.
 ///
 /// # Errors
 /// INVALID for an object that has no JSON: only a program can send one.
@@ -80,9 +83,10 @@ pub fn set(object: &Object) -> Result<Value, ApiError> {
                 set.insert("metadata".to_owned(), Value::Object(metadata));
             }
         }
-        if let Some(spec) = whole.remove("spec").filter(|spec| !walk::is_empty(spec)) {
-            set.insert("spec".to_owned(), spec);
-        }
+        let says = |(name, value): &(String, Value)| {
+            !NOT_SET.contains(&name.as_str()) && !walk::is_empty(value)
+        };
+        set.extend(whole.into_iter().filter(says));
     }
     Ok(Value::Object(set))
 }

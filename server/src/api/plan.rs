@@ -7,17 +7,18 @@ use std::collections::BTreeSet;
 
 use barge_proto::{
     v1::{
-        ApplyOutcome, Deployment, Kind, Namespace, Node, Object, ObjectMeta, Pod, RecordRef,
-        Service, Time, object,
+        ApplyOutcome, ConfigMap, Deployment, Kind, Namespace, Node, Object, ObjectMeta, Pod,
+        RecordRef, Secret, Service, Time, object,
     },
     validate,
 };
 use barge_state::{Kind as Recorded, State};
 
-use super::names;
+use super::{names, vault::Vault};
 use crate::{clock, error::ApiError, store::Store, transaction::Draft};
 
 mod addresses;
+mod data;
 mod deployment;
 mod meta;
 mod namespace;
@@ -114,12 +115,13 @@ pub fn plan(
 /// As [`merge`] and [`plan`]; CONFLICT when others are always faster.
 pub fn by_store(
     store: &Store,
+    vault: &Vault,
     wanted: &Wanted,
     stamp: &Stamp,
 ) -> Result<(Draft, Vec<Planned>), ApiError> {
     for _ in 0..TRIES {
         let there = store.read(|state| there(state, wanted));
-        let merged = merge(wanted, &there, stamp)?;
+        let merged = merge(wanted, &there, vault, stamp)?;
         if let Some(planned) = store.read(|state| plan(state, &merged, stamp))? {
             return Ok(planned);
         }
@@ -157,6 +159,8 @@ impl Planning<'_> {
             Some(object::Kind::Node(new)) => self.record::<Node>(new)?,
             Some(object::Kind::Deployment(new)) => self.record::<Deployment>(new)?,
             Some(object::Kind::Service(new)) => self.record::<Service>(new)?,
+            Some(object::Kind::Secret(new)) => self.record::<Secret>(new)?,
+            Some(object::Kind::ConfigMap(new)) => self.record::<ConfigMap>(new)?,
             Some(object::Kind::Pod(new)) => self.pod(new)?,
             Some(object::Kind::Endpoints(_) | object::Kind::Event(_)) | None => {
                 return Err(ApiError::invalid(object.to_string(), "cannot be applied"));

@@ -9,7 +9,7 @@ use barge_proto::v1::{
 use barge_state::{Kind as _, State};
 
 use super::{
-    commit::{Committed, after, commit, rehearse, request_record},
+    commit::{Committed, after, commit, digest, rehearse, request_record},
     names, ownership,
 };
 use crate::{
@@ -32,7 +32,7 @@ pub async fn change(
     let id = request.request_id.take();
     let record = match request.dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), &request)?,
+        false => request_record(store, id.as_ref(), || digest(&request))?,
     };
     let namespace = namespace(request.kind, &request.namespace)?.to_owned();
     let manager = ownership::manager(&request.field_manager)?;

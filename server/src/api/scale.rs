@@ -4,7 +4,7 @@ use barge_proto::v1::{Deployment, Kind, ScaleRequest, ScaleResponse, Time};
 use barge_state::{Kind as _, State};
 
 use super::{
-    commit::{Committed, commit, request_record},
+    commit::{Committed, commit, digest, request_record},
     names, ownership,
 };
 use crate::{clock, error::ApiError, store::Store, transaction::Draft};
@@ -19,7 +19,7 @@ pub async fn scale(
     mut request: ScaleRequest,
 ) -> Result<ScaleResponse, ApiError> {
     let id = request.request_id.take();
-    let record = request_record(store, id.as_ref(), &request)?;
+    let record = request_record(store, id.as_ref(), || digest(&request))?;
     let (kind, info) = names::kind(request.kind)?;
     if kind != Kind::Deployment {
         return Err(ApiError::invalid(

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use barge_proto::selector::{FieldSelector, Selector};
 
-use super::names;
+use super::{names, vault::Vault};
 use crate::{
     error::ApiError,
     store::{Scope, Store, Watch},
@@ -38,6 +38,7 @@ struct Filter {
 /// INVALID for an unknown kind or a selector that is none; EXPIRED when the history does not go back that far.
 pub async fn open(
     store: &Store,
+    vault: &Vault,
     request: &WatchRequest,
 ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + use<>, Status> {
     let (kind, info) = names::kind(request.kind)?;
@@ -67,6 +68,7 @@ pub async fn open(
         .map_err(|_| ApiError::Expired { revision: from })?;
     let watcher = Watcher {
         store: store.clone(),
+        vault: vault.clone(),
         watch,
         filter,
         // The first bookmark at once: a watcher from now on learns where that is.
@@ -82,6 +84,7 @@ pub async fn open(
 
 struct Watcher {
     store: Store,
+    vault: Vault,
     watch: Watch,
     filter: Filter,
     ready: VecDeque<WatchResponse>,
@@ -97,7 +100,9 @@ impl Watcher {
                 return None;
             }
             if let Some(response) = self.ready.pop_front() {
-                return Some(Ok(response));
+                let opened = self.vault.open_change(response);
+                self.ended = opened.is_err();
+                return Some(opened.map_err(Status::from));
             }
             if !self.changes.is_empty() {
                 let mut bytes = 0;

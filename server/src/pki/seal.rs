@@ -1,11 +1,14 @@
 //! Authenticated encryption of secrets before they enter the replicated state, so that log, snapshots and
 //! backups hold ciphertext only.
 
+use std::borrow::Cow;
+
 use chacha20poly1305::{
     Key, KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
 use rand::Rng;
+use sha2::{Digest, Sha256};
 
 use super::PkiError;
 
@@ -17,22 +20,42 @@ const NONCE_LEN: usize = 24;
 /// What sealed data is for. It is authenticated with the data: what was sealed for one purpose does not open
 /// for another, so a secret cannot be moved to a place where it would be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Purpose<'a> {
     /// The signing root's private key, in the cluster's record.
     AuthorityKey,
     /// The sealing key itself, in a backup.
     SealingKey,
     /// The passphrase of scheduled backups, in the cluster's record.
     BackupPassphrase,
+    /// One value of a Secret: it opens under this name and key only.
+    Secret {
+        /// Of the Secret.
+        namespace: &'a str,
+        /// Of the Secret.
+        name: &'a str,
+        /// Of the value in it.
+        key: &'a str,
+    },
 }
 
-impl Purpose {
-    fn label(self) -> &'static [u8] {
-        match self {
+impl Purpose<'_> {
+    fn label(self) -> Cow<'static, [u8]> {
+        let label: &'static [u8] = match self {
             Self::AuthorityKey => b"barge/v1/ca-key",
             Self::SealingKey => b"barge/v1/sealing-key",
             Self::BackupPassphrase => b"barge/v1/backup-passphrase",
-        }
+            // None of the three can hold a slash.
+            Self::Secret {
+                namespace,
+                name,
+                key,
+            } => {
+                return format!("barge/v1/secret/{namespace}/{name}/{key}")
+                    .into_bytes()
+                    .into();
+            }
+        };
+        label.into()
     }
 }
 
@@ -63,7 +86,7 @@ impl SealingKey {
     ///
     /// # Errors
     /// Only when the data is longer than the cipher allows (256 GiB).
-    pub fn seal(&self, purpose: Purpose, plain: &[u8]) -> Result<Vec<u8>, PkiError> {
+    pub fn seal(&self, purpose: Purpose<'_>, plain: &[u8]) -> Result<Vec<u8>, PkiError> {
         let nonce: [u8; NONCE_LEN] = rand::rng().random();
         let sealed = self
             .cipher()
@@ -71,7 +94,7 @@ impl SealingKey {
                 XNonce::from_slice(&nonce),
                 Payload {
                     msg: plain,
-                    aad: purpose.label(),
+                    aad: &purpose.label(),
                 },
             )
             .map_err(|_| PkiError::Sealed)?;
@@ -86,7 +109,7 @@ impl SealingKey {
     ///
     /// # Errors
     /// [`PkiError::Sealed`] when key, purpose or data differ.
-    pub fn open(&self, purpose: Purpose, sealed: &[u8]) -> Result<Vec<u8>, PkiError> {
+    pub fn open(&self, purpose: Purpose<'_>, sealed: &[u8]) -> Result<Vec<u8>, PkiError> {
         let (header, body) = sealed
             .split_at_checked(1 + NONCE_LEN)
             .ok_or(PkiError::Sealed)?;
@@ -98,10 +121,25 @@ impl SealingKey {
                 XNonce::from_slice(&header[1..]),
                 Payload {
                     msg: body,
-                    aad: purpose.label(),
+                    aad: &purpose.label(),
                 },
             )
             .map_err(|_| PkiError::Sealed)
+    }
+
+    /// A digest that only holders of the key can make or compare: unlike a plain one, it does not betray what was digested to
+    /// those who can guess it.
+    #[must_use]
+    pub fn digest(&self, data: &[u8]) -> [u8; 32] {
+        let key = Sha256::new()
+            .chain_update(b"barge/v1/digest")
+            .chain_update(self.0)
+            .finalize();
+        Sha256::new()
+            .chain_update(key)
+            .chain_update(Sha256::digest(data))
+            .finalize()
+            .into()
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
@@ -136,6 +174,37 @@ mod tests {
                 .open(Purpose::AuthorityKey, &sealed)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn opens_for_the_same_purpose_only() {
+        let key = SealingKey::generate();
+        let of = |namespace, name, key| Purpose::Secret {
+            namespace,
+            name,
+            key,
+        };
+        let sealed = key.seal(of("shop", "db", "password"), b"x").unwrap();
+        assert_eq!(
+            key.open(of("shop", "db", "password"), &sealed).unwrap(),
+            b"x"
+        );
+        for other in [
+            of("shop", "db", "user"),
+            of("shop", "web", "password"),
+            of("other", "db", "password"),
+            Purpose::AuthorityKey,
+        ] {
+            assert!(key.open(other, &sealed).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_needs_the_key() {
+        let key = SealingKey::generate();
+        assert_eq!(key.digest(b"x"), key.digest(b"x"));
+        assert_ne!(key.digest(b"x"), key.digest(b"y"));
+        assert_ne!(key.digest(b"x"), SealingKey::generate().digest(b"x"));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    ClusterRecord, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node,
-    ObjectMeta, PodRecord, Record, Revision, Service, TokenRecord, record::Record as Body,
+    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
+    Namespace, Node, ObjectMeta, PodRecord, Record, Revision, Secret, Service, TokenRecord,
+    record::Record as Body,
 };
 use prost::Message;
 
@@ -27,6 +28,8 @@ macro_rules! for_each_kind {
             Manager(ManagerRecord) managers = 10,
             Token(TokenRecord) tokens = 11,
             Credential(CredentialRecord) credentials = 12,
+            Secret(Secret) secrets = 13,
+            ConfigMap(ConfigMap) config_maps = 14,
         }
     };
 }

@@ -1,8 +1,8 @@
 //! What each kind demands of a put and of a status report.
 
 use barge_proto::v1::{
-    ClusterRecord, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node,
-    PodRecord, Revision, Service, TokenRecord,
+    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
+    Namespace, Node, PodRecord, Revision, Secret, Service, TokenRecord,
 };
 
 use crate::{kind::Kind, pods};
@@ -63,6 +63,38 @@ macro_rules! with_type_only {
     };
 }
 with_type_only!(Endpoints, Event);
+
+/// Sealed values are longer than what they hold: one byte of version, a nonce and a tag.
+const SEALED_OVERHEAD: usize = 1 + 24 + 16;
+
+impl Rules for Secret {
+    fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+        let plain = |value: &Vec<u8>| value.len() < SEALED_OVERHEAD;
+        if !self.string_data.is_empty() || self.data.values().any(plain) {
+            return Err("a Secret is sealed before it is proposed".to_owned());
+        }
+        self.api_version.clear();
+        self.kind.clear();
+        Ok(())
+    }
+
+    fn same_spec(&self, old: &Self) -> bool {
+        (&self.r#type, &self.data, self.immutable) == (&old.r#type, &old.data, old.immutable)
+    }
+}
+
+impl Rules for ConfigMap {
+    fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+        self.api_version.clear();
+        self.kind.clear();
+        Ok(())
+    }
+
+    fn same_spec(&self, old: &Self) -> bool {
+        (&self.data, &self.binary_data, self.immutable)
+            == (&old.data, &old.binary_data, old.immutable)
+    }
+}
 
 macro_rules! internal {
     ($($kind:ident),*) => {

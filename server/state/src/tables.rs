@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use barge_proto::v1::{
-    ClusterRecord, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node,
-    PodRecord, Revision, Service, TokenRecord,
+    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
+    Namespace, Node, PodRecord, Revision, Secret, Service, TokenRecord,
 };
 
 use crate::{

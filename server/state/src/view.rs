@@ -61,6 +61,8 @@ impl State {
             v1::Kind::Service => self.named::<v1::Service>(namespace, name),
             v1::Kind::Endpoints => self.named::<v1::Endpoints>(namespace, name),
             v1::Kind::Event => self.named::<v1::Event>(namespace, name),
+            v1::Kind::Secret => self.named::<v1::Secret>(namespace, name),
+            v1::Kind::ConfigMap => self.named::<v1::ConfigMap>(namespace, name),
         }
     }
 
@@ -80,10 +82,13 @@ impl State {
             v1::Kind::Service => self.listed::<v1::Service>(namespace, after),
             v1::Kind::Endpoints => self.listed::<v1::Endpoints>(namespace, after),
             v1::Kind::Event => self.listed::<v1::Event>(namespace, after),
+            v1::Kind::Secret => self.listed::<v1::Secret>(namespace, after),
+            v1::Kind::ConfigMap => self.listed::<v1::ConfigMap>(namespace, after),
         }
     }
 
-    /// A record as an object; absent for kinds that the API does not show. Pods take their template from the
+    /// A record as an object; absent for kinds that the API does not show. The values of Secrets are sealed: whoever has
+    /// the key opens them. Pods take their template from the
     /// state unless one is given.
     pub fn view(&self, record: &Stored, template: Option<&Arc<Revision>>) -> Option<Object> {
         let object: Object = match record {
@@ -93,6 +98,8 @@ impl State {
             Stored::Service(record) => record.as_ref().clone().into(),
             Stored::Endpoints(record) => record.as_ref().clone().into(),
             Stored::Event(record) => record.as_ref().clone().into(),
+            Stored::Secret(record) => record.as_ref().clone().into(),
+            Stored::ConfigMap(record) => record.as_ref().clone().into(),
             Stored::Pod(record) => {
                 let template = template.or_else(|| self.template(record));
                 self.pod_from(record, template.map(Arc::as_ref)).into()

@@ -1,14 +1,19 @@
 //! `barge diff -f FILE|DIR|-`
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     process::ExitCode,
 };
 
 use anyhow::{Result, bail};
-use barge_client::{ApplyOptions, batches, v1::Object};
+use barge_client::{
+    ApplyOptions, batches,
+    v1::{Object, object},
+};
 use barge_proto::manifest;
 use clap::Args;
+use serde_json::Value;
 
 use super::apply::point_at;
 use crate::{
@@ -72,11 +77,11 @@ async fn show(to: &Connection, diff: Diff) -> Result<bool> {
             .find(merged.kind(), merged.namespace(), merged.name())
             .await?;
         let name = merged.to_string();
-        let before = match &live {
-            Some(live) => text(live.clone(), true)?,
+        let after = text(merged.clone(), live.is_some(), live.as_ref(), "after")?;
+        let before = match live {
+            Some(live) => text(live, true, Some(&merged), "before")?,
             None => String::new(),
         };
-        let after = text(merged, live.is_some())?;
         let names = (format!("live/{name}"), format!("merged/{name}"));
         let lines = diff::unified((&names.0, &names.1), &before, &after);
         differs |= !lines.is_empty();
@@ -85,8 +90,8 @@ async fn show(to: &Connection, diff: Diff) -> Result<bool> {
     Ok(differs)
 }
 
-/// What a person compares: without what the server counts, and identities that are drawn anew.
-fn text(mut object: Object, exists: bool) -> Result<String> {
+/// What a person compares: without what the server counts, identities that are drawn anew, and the values of Secrets.
+fn text(mut object: Object, exists: bool, other: Option<&Object>, which: &str) -> Result<String> {
     if let Some(metadata) = object.metadata_mut() {
         metadata.managed_fields.clear();
         metadata.resource_version.clear();
@@ -96,5 +101,71 @@ fn text(mut object: Object, exists: bool) -> Result<String> {
             metadata.creation_timestamp = None;
         }
     }
-    Ok(manifest::to_yaml(&object)?)
+    Ok(manifest::to_yaml_with(&object, |shown| {
+        mask(shown, data(&object), other.and_then(data), which);
+    })?)
+}
+
+type Data = BTreeMap<String, Vec<u8>>;
+
+fn data(object: &Object) -> Option<&Data> {
+    match &object.kind {
+        Some(object::Kind::Secret(secret)) => Some(&secret.data),
+        _ => None,
+    }
+}
+
+/// Puts marks in place of a Secret's values that say no more than which differ.
+fn mask(shown: &mut Value, data: Option<&Data>, other: Option<&Data>, which: &str) {
+    let (Some(data), Some(Value::Object(values))) = (data, shown.get_mut("data")) else {
+        return;
+    };
+    for (key, value) in values {
+        let differs = other.is_some_and(|other| {
+            let there = other.get(key);
+            there.is_some() && there != data.get(key)
+        });
+        *value = match differs {
+            true => format!("*** ({which})").into(),
+            false => "***".into(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barge_client::v1::Secret;
+
+    #[test]
+    fn values_of_secrets_are_not_shown_but_what_changed_is() {
+        let secret = |password: &str| {
+            Object::from(Secret {
+                data: [
+                    ("password".to_owned(), password.as_bytes().to_vec()),
+                    ("user".to_owned(), b"ann".to_vec()),
+                ]
+                .into(),
+                ..Secret::default()
+            })
+        };
+        let (old, new) = (secret("hunter2"), secret("hunter3"));
+        let before = text(old.clone(), true, Some(&new), "before").unwrap();
+        let after = text(new.clone(), true, Some(&old), "after").unwrap();
+        assert!(before.contains("*** (before)"), "{before}");
+        let lines = diff::unified(("a", "b"), &before, &after);
+        assert!(
+            lines.contains("-  password:") && lines.contains("+  password:"),
+            "{lines}"
+        );
+        assert!(
+            !lines.contains("-  user") && !lines.contains("aHVudGVy"),
+            "{lines}"
+        );
+        let alone = text(new, false, None, "after").unwrap();
+        assert!(
+            !alone.contains("aHVudGVy") && !alone.contains("(after)"),
+            "{alone}"
+        );
+    }
 }

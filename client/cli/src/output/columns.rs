@@ -1,7 +1,8 @@
 //! The columns of every kind, as kubectl has them.
 
 use barge_client::v1::{
-    Container, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, Pod, Service, object,
+    ConfigMap, Container, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, Pod, Secret,
+    Service, object,
 };
 
 use super::{
@@ -55,6 +56,8 @@ pub fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
             &["SOURCE", "FIRST SEEN", "COUNT", "NAME"],
         ),
         Kind::Namespace => (&["NAME", "STATUS", "AGE"], &[]),
+        Kind::Secret => (&["NAME", "TYPE", "DATA", "AGE"], &[]),
+        Kind::ConfigMap => (&["NAME", "DATA", "AGE"], &[]),
         Kind::Unspecified => (&["NAME"], &[]),
     };
     let mut header = Vec::new();
@@ -82,6 +85,8 @@ pub fn row(object: &Object, columns: Columns, now: i64) -> Vec<String> {
         Some(object::Kind::Endpoints(it)) => endpoints(it, name, now),
         Some(object::Kind::Event(it)) => event(it, name, now),
         Some(object::Kind::Namespace(it)) => namespace(it, name, now),
+        Some(object::Kind::Secret(it)) => secret(it, name, now),
+        Some(object::Kind::ConfigMap(it)) => config_map(it, name, now),
         None => (vec![name], vec![]),
     };
     let mut row = Vec::new();
@@ -293,6 +298,18 @@ fn event(it: &Event, name: String, now: i64) -> Cells {
             name,
         ],
     )
+}
+
+fn secret(it: &Secret, name: String, now: i64) -> Cells {
+    let age = age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now);
+    let count = it.data.len().to_string();
+    (vec![name, it.r#type.clone(), count, age], vec![])
+}
+
+fn config_map(it: &ConfigMap, name: String, now: i64) -> Cells {
+    let age = age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now);
+    let count = (it.data.len() + it.binary_data.len()).to_string();
+    (vec![name, count, age], vec![])
 }
 
 fn namespace(it: &Namespace, name: String, now: i64) -> Cells {

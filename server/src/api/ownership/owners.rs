@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use barge_proto::v1::{FieldsV1, ManagedFieldsEntry, Object, Time};
+use barge_proto::v1::{FieldsV1, Kind, ManagedFieldsEntry, Object, Time};
 use serde_json::Value;
 
 use super::{
@@ -168,12 +168,17 @@ pub struct Conflict {
 impl Conflict {
     /// As an answer tells it.
     pub fn violation(&self, object: &Object) -> Violation {
+        // Messages go to logs.
+        let value = match object.kind() {
+            Kind::Secret => "another value",
+            _ => &self.is,
+        };
         Violation {
             field: format!("{object}: {}", fields::shown(&self.path)),
             description: format!(
-                "was set to {} by field manager {:?}: leave it out, set it to the same, or take it over with \
+                "was set to {value} by field manager {:?}: leave it out, set it to the same, or take it over with \
                  --force-conflicts",
-                self.is, self.owner
+                self.owner
             ),
         }
     }

@@ -6,7 +6,10 @@ use barge_proto::v1::{
     PodTemplateSpec, ServicePort, ServiceSpec, change::Change as Action,
 };
 
+use prost::Message as _;
+
 use super::*;
+use crate::pki::SealingKey;
 
 const STAMP: Stamp = Stamp {
     seed: 1,
@@ -131,7 +134,8 @@ fn commit(state: &mut State, draft: Draft) {
 /// Plans as the leader does.
 fn planned(state: &State, objects: Vec<Object>) -> Result<(Draft, Vec<Planned>), ApiError> {
     let wanted = prepare(objects, "", false)?;
-    let merged = merge(&wanted, &there(state, &wanted), &STAMP)?;
+    let key = SealingKey::try_from([7; 32].as_slice())?;
+    let merged = merge(&wanted, &there(state, &wanted), &Vault::new(key), &STAMP)?;
     Ok(plan(state, &merged, &STAMP)?.expect("nothing changes meanwhile"))
 }
 
@@ -400,4 +404,65 @@ fn a_pod_of_its_own_has_a_template_of_its_own() {
     let found: Pod = get(&state, Kind::Pod, "default", "one");
     assert_eq!(found.spec.unwrap().containers[0].image, "web:1");
     assert_eq!(found.status.unwrap().phase, "Pending");
+}
+
+fn secret(password: &str) -> Secret {
+    Secret {
+        metadata: meta("default", "db"),
+        string_data: [("password".to_owned(), password.to_owned())].into(),
+        ..Secret::default()
+    }
+}
+
+#[test]
+fn a_secret_is_sealed_before_it_is_proposed_and_not_written_again_when_it_is_the_same() {
+    let mut state = state();
+    let created = one(&mut state, secret("hunter2").into()).unwrap();
+    assert_eq!(created, ApplyOutcome::Created);
+    let kept = |state: &State| state.get::<Secret>("default", "db").unwrap().clone();
+    let first = kept(&state);
+    let bytes = first.encode_to_vec();
+    assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
+    assert_eq!(first.r#type, "Opaque");
+    let again = one(&mut state, secret("hunter2").into()).unwrap();
+    assert_eq!(again, ApplyOutcome::Unchanged);
+    let other = one(&mut state, secret("hunter3").into()).unwrap();
+    assert_eq!(other, ApplyOutcome::Configured);
+    assert_ne!(kept(&state).data, first.data);
+    assert_eq!(kept(&state).meta().generation, 2);
+}
+
+#[test]
+fn a_conflict_over_a_secret_shows_no_value() {
+    let mut state = state();
+    one(&mut state, secret("hunter2").into()).unwrap();
+    let wanted = prepare(vec![secret("hunter3").into()], "somebody", false).unwrap();
+    let key = SealingKey::try_from([7; 32].as_slice()).unwrap();
+    let conflict = merge(&wanted, &there(&state, &wanted), &Vault::new(key), &STAMP);
+    let text = conflict.unwrap_err().to_string();
+    assert!(
+        text.contains("data.password: was set to another value"),
+        "{text}"
+    );
+    assert!(!text.contains("aHVudGVyM"), "{text}");
+}
+
+#[test]
+fn an_immutable_secret_takes_labels_only() {
+    let mut state = state();
+    let fixed = |password| Secret {
+        immutable: Some(true),
+        ..secret(password)
+    };
+    one(&mut state, fixed("1").into()).unwrap();
+    let mut labelled = fixed("1");
+    let labels = &mut labelled.metadata.get_or_insert_default().labels;
+    labels.insert("app".into(), "web".into());
+    let configured = one(&mut state, labelled.into()).unwrap();
+    assert_eq!(configured, ApplyOutcome::Configured);
+    let error = one(&mut state, fixed("2").into()).unwrap_err().to_string();
+    assert!(
+        error.contains("secret/db: data") && error.contains("delete it"),
+        "{error}"
+    );
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use barge_proto::{
     limits::OBJECT_BYTES,
-    v1::{Kind, Object},
+    v1::{Kind, Object, object},
     validate,
 };
 use barge_state::State;
@@ -15,6 +15,7 @@ use crate::{
     api::{
         names,
         ownership::{self, Applier},
+        vault::Vault,
     },
     error::{ApiError, Violation},
 };
@@ -38,7 +39,7 @@ impl Wanted {
     }
 }
 
-/// An object with what is wanted merged into what there is.
+/// An object with what is wanted merged into what there is, as it is kept: the values of Secrets are sealed.
 #[derive(Debug, Clone)]
 pub struct Merged {
     pub object: Object,
@@ -89,6 +90,9 @@ pub fn prepare(objects: Vec<Object>, manager: &str, force: bool) -> Result<Wante
             names::namespace(info, &meta.namespace.clone()).clone_into(&mut meta.namespace);
             meta::drop_ours(meta);
         }
+        if let Some(object::Kind::Secret(secret)) = &mut object.kind {
+            secret.fold_string_data();
+        }
         let key = (
             kind as i32,
             object.namespace().to_owned(),
@@ -128,6 +132,7 @@ pub fn there(state: &State, wanted: &Wanted) -> Vec<Option<Object>> {
 pub fn merge(
     wanted: &Wanted,
     there: &[Option<Object>],
+    vault: &Vault,
     stamp: &Stamp,
 ) -> Result<Vec<Merged>, ApiError> {
     let applier = Applier {
@@ -137,7 +142,8 @@ pub fn merge(
     };
     let (mut broken, mut conflicts) = (Vec::new(), Vec::new());
     let mut merged = Vec::with_capacity(wanted.objects.len());
-    for (config, live) in wanted.objects.iter().zip(there) {
+    for (config, kept) in wanted.objects.iter().zip(there) {
+        let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();
         meta::check(config.metadata(), live.map(Object::metadata))?;
         let object = match config.kind() {
@@ -161,7 +167,7 @@ pub fn merge(
         }
         let basis = live.map(|live| live.metadata().resource_version.clone());
         merged.push(Merged {
-            object,
+            object: vault.seal(object, live, kept.as_ref())?,
             basis: basis.unwrap_or_default(),
         });
     }

@@ -3,8 +3,8 @@
 use barge_proto::{
     selector::{FieldSelector, Selector},
     v1::{
-        Deployment, Endpoints, Event, Kind, ListRequest, Namespace, Node, Object, PodRecord,
-        Service,
+        ConfigMap, Deployment, Endpoints, Event, Kind, ListRequest, Namespace, Node, Object,
+        PodRecord, Secret, Service,
     },
 };
 use barge_state::{Kind as Recorded, RecordKind, State, Stored};
@@ -71,6 +71,8 @@ impl Query {
             Kind::Service => self.records::<Service>(state),
             Kind::Endpoints => self.records::<Endpoints>(state),
             Kind::Event => self.records::<Event>(state),
+            Kind::Secret => self.records::<Secret>(state),
+            Kind::ConfigMap => self.records::<ConfigMap>(state),
             Kind::Unspecified => Vec::new(),
         };
         let all = rows.len() <= self.most();

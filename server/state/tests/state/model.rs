@@ -449,6 +449,8 @@ pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::O
         Body::Manager(record) => &mut record.metadata,
         Body::Token(record) => &mut record.metadata,
         Body::Credential(record) => &mut record.metadata,
+        Body::Secret(record) => &mut record.metadata,
+        Body::ConfigMap(record) => &mut record.metadata,
     };
     metadata.get_or_insert_default()
 }

@@ -1,8 +1,8 @@
 //! Creating and changing records.
 
 use barge_proto::v1::{
-    Deployment, DeploymentStatus, ManagerRecord, Node, NodeSpec, Precondition, RecordRef,
-    RefusalReason, Service, Transaction, precondition::Must,
+    Deployment, DeploymentStatus, ManagerRecord, Node, NodeSpec, ObjectMeta, Precondition,
+    RecordRef, RefusalReason, Secret, Service, Transaction, precondition::Must,
 };
 use barge_state::{Kind, RecordKind, State};
 
@@ -34,6 +34,24 @@ fn an_equal_record_changes_nothing() {
     let applied = accept(&mut state, [put(typed)]);
     assert_eq!(applied.changes, []);
     assert_eq!(state.revision(), 1);
+}
+
+#[test]
+fn a_secret_in_clear_is_refused() {
+    let mut state = State::default();
+    let secret = |bytes: usize| Secret {
+        metadata: Some(ObjectMeta {
+            uid: "s1".to_owned(),
+            name: "db".to_owned(),
+            namespace: "default".to_owned(),
+            ..ObjectMeta::default()
+        }),
+        data: [("password".to_owned(), vec![1; bytes])].into(),
+        ..Secret::default()
+    };
+    let refused = refuse(&mut state, [put(secret(7))]);
+    assert_eq!(refused, RefusalReason::Invalid);
+    accept(&mut state, [put(secret(48))]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use barge_client::v1::{
-    Condition, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod, Quantity, Service,
-    int_or_string, object,
+    Condition, ConfigMap, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod, Quantity,
+    Secret, Service, int_or_string, object,
 };
 
 use super::{containers, text::Text};
@@ -38,6 +38,8 @@ pub fn describe(object: &Object, now: i64) -> String {
         Some(object::Kind::Node(it)) => node(&mut text, it),
         Some(object::Kind::Endpoints(it)) => endpoints(&mut text, it),
         Some(object::Kind::Event(it)) => event(&mut text, it),
+        Some(object::Kind::Secret(it)) => secret(&mut text, it),
+        Some(object::Kind::ConfigMap(it)) => config_map(&mut text, it),
         Some(object::Kind::Namespace(it)) => {
             text.field(
                 "Status",
@@ -219,4 +221,41 @@ fn event(text: &mut Text, it: &Event) {
     text.field("Reason", &it.reason);
     text.field("Message", &it.message);
     text.field("Count", it.count.to_string());
+}
+
+/// Sizes, no values: `get -o yaml` shows those.
+fn secret(text: &mut Text, it: &Secret) {
+    text.field("Type", &it.r#type);
+    text.field("Immutable", immutable(it.immutable));
+    sizes(text, "Data", &it.data);
+}
+
+fn config_map(text: &mut Text, it: &ConfigMap) {
+    text.field("Immutable", immutable(it.immutable));
+    if !it.data.is_empty() {
+        text.section("Data", |text| {
+            for (key, value) in &it.data {
+                text.value(key, value);
+            }
+        });
+    }
+    sizes(text, "Binary Data", &it.binary_data);
+}
+
+fn immutable(value: Option<bool>) -> &'static str {
+    match value {
+        Some(true) => "yes",
+        _ => "",
+    }
+}
+
+fn sizes(text: &mut Text, title: &str, data: &BTreeMap<String, Vec<u8>>) {
+    if data.is_empty() {
+        return;
+    }
+    text.section(title, |text| {
+        for (key, value) in data {
+            text.field(key, format!("{} bytes", value.len()));
+        }
+    });
 }

@@ -38,6 +38,19 @@ impl Text {
         }
     }
 
+    /// A value that may have several lines: those begin below its name.
+    pub fn value(&mut self, name: &str, value: &str) {
+        if !value.contains('\n') {
+            return self.field(name, value);
+        }
+        self.section(name, |text| {
+            for line in value.lines() {
+                let space = " ".repeat(text.indent);
+                text.text.push_str(&format!("{space}{line}\n"));
+            }
+        });
+    }
+
     /// A heading with lines below it.
     pub fn section(&mut self, title: &str, body: impl FnOnce(&mut Self)) {
         self.text
