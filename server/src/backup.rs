@@ -11,7 +11,7 @@ use prost::Message;
 
 use crate::{
     clock,
-    pki::{PkiError, SealingKey, passphrase},
+    pki::{Keyring, PkiError, passphrase},
     storage::{Pinned, StorageError},
 };
 
@@ -38,14 +38,14 @@ pub enum TakeError {
 /// What was written until then is no backup.
 pub fn take(
     pinned: &Pinned,
-    sealing_key: &SealingKey,
+    keyring: &Keyring,
     with_passphrase: Option<&str>,
     to: impl Write,
 ) -> Result<(), TakeError> {
     let cluster = cluster(pinned)?;
     let meta = pinned.db.meta()?;
     let sealed = with_passphrase
-        .map(|passphrase| passphrase::seal(sealing_key, passphrase))
+        .map(|passphrase| passphrase::seal(&keyring.key()?, passphrase))
         .transpose()?;
     let header = BackupHeader {
         cluster_id: cluster.metadata.unwrap_or_default().uid,

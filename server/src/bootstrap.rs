@@ -236,7 +236,9 @@ mod tests {
         state.apply(1, &pending(&folder, &manager).unwrap().unwrap());
         let cluster = state.cluster().unwrap();
         let key = folder
-            .load_sealing_key()
+            .load_keyring()
+            .unwrap()
+            .key()
             .unwrap()
             .open(Purpose::AuthorityKey, &cluster.sealed_ca_key)
             .unwrap();

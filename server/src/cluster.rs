@@ -1,17 +1,19 @@
 //! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), who the members are and should be ([`activate`],
-//! [`roles`], [`reconcile`]), how they are ([`status`]), and the CA that they trust ([`rotation`]).
+//! [`roles`], [`reconcile`]), how they are ([`status`]), the CA that they trust ([`rotation`]), and whether they need a passphrase
+//! after a start ([`lock`]).
 
 use std::sync::Arc;
 
 use barge_client::identity::KeptIdentity;
 use barge_proto::v1::{
     ActivateRequest, ActivateResponse, BackupRequest, CreateTokenRequest, CreateTokenResponse,
-    GetManagerStatusRequest, GetStatusRequest, GetStatusResponse, JoinRequest, JoinResponse,
-    ListMembersRequest, ListMembersResponse, ListTokensRequest, ListTokensResponse, ManagerStatus,
+    ForgetLockRequest, ForgetLockResponse, GetManagerStatusRequest, GetStatusRequest,
+    GetStatusResponse, JoinRequest, JoinResponse, ListMembersRequest, ListMembersResponse,
+    ListTokensRequest, ListTokensResponse, LockRequest, LockResponse, ManagerStatus,
     RevokeTokenRequest, RevokeTokenResponse, Role, RotateCaRequest, RotateCaResponse,
     SetBackupScheduleRequest, SetBackupScheduleResponse, SetLogLevelRequest, SetLogLevelResponse,
-    SetManagerRoleRequest, SetManagerRoleResponse, cluster_client::ClusterClient,
-    cluster_server::Cluster,
+    SetManagerRoleRequest, SetManagerRoleResponse, UnlockRequest, UnlockResponse,
+    cluster_client::ClusterClient, cluster_server::Cluster,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -32,9 +34,11 @@ pub mod admit;
 pub mod backup;
 pub mod issue;
 pub mod level;
+pub mod lock;
 pub mod pod_range;
 pub mod previous;
 pub mod reconcile;
+mod record;
 pub mod roles;
 pub mod rotation;
 pub mod schedule;
@@ -61,6 +65,8 @@ pub struct Parts {
     pub missing: rotation::Missing,
     /// One backup at a time.
     pub backups: Arc<Semaphore>,
+    /// One passphrase at a time: each costs time and memory.
+    pub unlocking: Arc<Semaphore>,
 }
 
 /// The service. Cheap to clone.
@@ -247,6 +253,59 @@ impl Cluster for ClusterService {
             )
             .await?;
         Ok(Response::new(RotateCaResponse {}))
+    }
+
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { lock::lock(&parts, by, request.passphrase).await }
+                },
+                |channel, request| async move {
+                    let done = ClusterClient::new(channel).lock(request).await;
+                    done.map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(LockResponse {}))
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<UnlockRequest>,
+    ) -> Result<Response<UnlockResponse>, Status> {
+        lock::unlock(&self.0, request.into_inner().passphrase).await?;
+        Ok(Response::new(UnlockResponse {}))
+    }
+
+    async fn forget_lock(
+        &self,
+        request: Request<ForgetLockRequest>,
+    ) -> Result<Response<ForgetLockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        self.0
+            .to_leader
+            .run(
+                &caller,
+                request.into_inner(),
+                Repeat::Safe,
+                |request| {
+                    let (parts, by) = (self.parts(), caller.name());
+                    async move { lock::forget(&parts, by, request.passphrase).await }
+                },
+                |channel, request| async move {
+                    let done = ClusterClient::new(channel).forget_lock(request).await;
+                    done.map(|done| done.map(|_| ()))
+                },
+            )
+            .await?;
+        Ok(Response::new(ForgetLockResponse {}))
     }
 
     type BackupStream = backup::Chunks;

@@ -246,6 +246,7 @@ impl From<PkiError> for ApiError {
     fn from(error: PkiError) -> Self {
         match error {
             PkiError::Malformed(what) => Self::invalid("csr", what),
+            PkiError::Locked => Self::Precondition(error.to_string()),
             other => Self::Internal(other.to_string()),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use barge_client::files;
 
-use crate::pki::{PkiError, SealingKey};
+use crate::pki::{Keyring, SealingKey, keyring::KeyFile};
 
 /// A data folder that this process holds alone, until it ends.
 #[derive(Debug)]
@@ -189,17 +189,20 @@ impl Folder {
         self.write(&self.sealing_key(), key.as_bytes())
     }
 
-    /// Reads the sealing key.
+    /// Reads the sealing key, which may be under a passphrase.
     ///
     /// # Errors
     /// It is missing or damaged; without it this manager can neither sign nor read what is sealed.
-    pub fn load_sealing_key(&self) -> Result<SealingKey, FolderError> {
+    pub fn load_keyring(&self) -> Result<Keyring, FolderError> {
         let path = self.sealing_key();
         let bytes = fs::read(&path).map_err(failed(&path))?;
-        SealingKey::try_from(bytes.as_slice()).map_err(|error: PkiError| FolderError::Damaged {
-            path,
-            what: error.to_string(),
-        })
+        match KeyFile::decode(&bytes) {
+            Ok(kept) => Ok(Keyring::new(&path, kept)),
+            Err(error) => Err(FolderError::Damaged {
+                path,
+                what: error.to_string(),
+            }),
+        }
     }
 
     /// Writes a file, 0600, whole or not at all.
@@ -279,12 +282,12 @@ mod tests {
         let key = SealingKey::generate();
         folder.save_sealing_key(&key).unwrap();
         assert_eq!(
-            folder.load_sealing_key().unwrap().as_bytes(),
+            folder.load_keyring().unwrap().key().unwrap().as_bytes(),
             key.as_bytes()
         );
         let mode = fs::metadata(dir.path().join("sealing.key")).unwrap();
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
         fs::write(dir.path().join("sealing.key"), b"short").unwrap();
-        assert!(folder.load_sealing_key().is_err());
+        assert!(folder.load_keyring().is_err());
     }
 }

@@ -148,6 +148,12 @@ pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(
         true => AuditLog::open(folder.path()).map_err(RunError::Audit)?,
         false => AuditLog::off(),
     };
+    let keyring = folder.load_keyring()?;
+    if keyring.is_locked() {
+        tracing::warn!(
+            "this manager is locked: it takes part in everything but what needs the sealing key, until `barge cluster unlock`"
+        );
+    }
     let stop = CancellationToken::new();
     let in_flight = InFlight::default();
     let own = Own {
@@ -161,11 +167,7 @@ pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(
         dialer,
         credentials,
         identity: KeptIdentity::new(identity, folder.identity()),
-        issuer: Issuer::new(
-            store.clone(),
-            folder.load_sealing_key()?,
-            config.certificate_lifetime,
-        ),
+        issuer: Issuer::new(store.clone(), keyring.clone(), config.certificate_lifetime),
         audit: audit.clone(),
         advertise: config.advertise,
         in_flight: in_flight.clone(),

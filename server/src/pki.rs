@@ -1,12 +1,15 @@
 //! The cluster's own certificate authority: who is who ([`subject`]), issuing ([`authority`]), and sealing
-//! of what must never be kept in the clear ([`seal`]), also under a passphrase ([`passphrase`]).
+//! of what must never be kept in the clear ([`seal`]), also under a passphrase ([`passphrase`]); what this manager
+//! holds of the sealing key ([`keyring`]).
 
 pub mod authority;
+pub mod keyring;
 pub mod passphrase;
 pub mod seal;
 pub mod subject;
 
 pub use authority::{Authority, RequestedKey};
+pub use keyring::Keyring;
 pub use seal::{Purpose, SealingKey};
 pub use subject::Subject;
 
@@ -25,4 +28,10 @@ pub enum PkiError {
     /// Sealed data that this key does not open: another key, another purpose, or damaged.
     #[error("sealed data does not open: the sealing key is another one, or the data is damaged")]
     Sealed,
+    /// The sealing key is under a passphrase, and this manager was not given that since it began.
+    #[error(
+        "the manager that was to do this is locked, because it was started again: `barge cluster unlock` gives it its sealing key \
+         back, and `barge cluster status` shows which managers are locked"
+    )]
+    Locked,
 }

@@ -33,7 +33,10 @@ use crate::{
     config::{UsageError, split_address},
     error::ApiError,
     folder::{Folder, FolderError, failed},
-    pki::{Authority, PkiError, Purpose, SealingKey, Subject, authority::LEAF_LIFE, passphrase},
+    pki::{
+        Authority, PkiError, Purpose, SealingKey, Subject, authority::LEAF_LIFE, keyring::KeyFile,
+        passphrase,
+    },
     raft::types::Node,
     storage::{StorageError, offline, rocks},
 };
@@ -246,7 +249,7 @@ fn open(
     ) {
         (Some(path), _, _) => {
             let bytes = fs::read(path).map_err(failed(path))?;
-            (path, SealingKey::try_from(bytes.as_slice()))
+            (path, KeyFile::decode(&bytes).and_then(KeyFile::clear))
         }
         (None, Some(path), Some(sealed)) => {
             let text = fs::read_to_string(path).map_err(failed(path))?;

@@ -28,7 +28,7 @@ use crate::{
     audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
-    cluster::{self, ClusterService, issue::Issuer, rotation},
+    cluster::{self, ClusterService, issue::Issuer, lock, rotation},
     credentials::{self, CredentialsService},
     leader::ToLeader,
     logging::Logging,
@@ -164,10 +164,15 @@ pub async fn serve(
         heartbeats,
         Scheduler {
             store: serving.store.clone(),
-            sealing_key: serving.issuer.sealing_key().clone(),
+            keyring: serving.issuer.keyring().clone(),
             data_dir: serving.data_dir.clone(),
         },
         rotator,
+        stop.clone(),
+    ));
+    tokio::spawn(lock::follow(
+        serving.store.clone(),
+        serving.issuer.keyring().clone(),
         stop.clone(),
     ));
     tokio::spawn(members::keep(
@@ -260,6 +265,7 @@ fn router(
         logging: serving.logging.clone(),
         missing,
         backups: Arc::new(Semaphore::new(1)),
+        unlocking: Arc::new(Semaphore::new(1)),
     });
     let credentials = CredentialsService::new(credentials::Parts {
         store: store.clone(),
@@ -271,7 +277,7 @@ fn router(
         store.clone(),
         to_leader,
         shares.clone(),
-        Vault::new(serving.issuer.sealing_key().clone()),
+        Vault::new(serving.issuer.keyring().clone()),
         stop.clone(),
     );
     let session = SessionService::new(host, tunnels, heartbeats);

@@ -5,11 +5,11 @@ use crate::{
     channel::ApiChannel,
     error::ClientError,
     v1::{
-        CreateTokenRequest, CreateTokenResponse, GetManagerStatusRequest, GetStatusRequest,
-        GetStatusResponse, ListMembersRequest, ListMembersResponse, ListTokensRequest, ManagerRole,
-        ManagerStatus, RevokeTokenRequest, RotateCaRequest, SetBackupScheduleRequest,
-        SetLogLevelRequest, SetManagerRoleRequest, SetManagerRoleResponse, TokenInfo,
-        cluster_client::ClusterClient,
+        CreateTokenRequest, CreateTokenResponse, ForgetLockRequest, GetManagerStatusRequest,
+        GetStatusRequest, GetStatusResponse, ListMembersRequest, ListMembersResponse,
+        ListTokensRequest, LockRequest, ManagerRole, ManagerStatus, RevokeTokenRequest,
+        RotateCaRequest, SetBackupScheduleRequest, SetLogLevelRequest, SetManagerRoleRequest,
+        SetManagerRoleResponse, TokenInfo, UnlockRequest, cluster_client::ClusterClient,
     },
 };
 
@@ -144,6 +144,54 @@ impl Client {
         })
         .await
         .map(|answer| answer.before)
+    }
+
+    /// Makes every manager keep the sealing key under this passphrase, so that it is locked after its next start.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn lock(&self, passphrase: &str) -> Result<(), ClientError> {
+        let request = LockRequest {
+            passphrase: passphrase.to_owned(),
+        };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).lock(request).await }
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Unlocks the manager that is reached. Meant for a client of one manager.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn unlock(&self, passphrase: &str) -> Result<(), ClientError> {
+        let request = UnlockRequest {
+            passphrase: passphrase.to_owned(),
+        };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).unlock(request).await }
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Ends what [`Client::lock`] began.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn forget_lock(&self, passphrase: &str) -> Result<(), ClientError> {
+        let request = ForgetLockRequest {
+            passphrase: passphrase.to_owned(),
+        };
+        self.call(Repeat::Safe, |channel| {
+            let request = request.clone();
+            async move { cluster(channel).forget_lock(request).await }
+        })
+        .await
+        .map(|_| ())
     }
 
     /// Makes a token useless.

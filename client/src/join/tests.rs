@@ -143,6 +143,18 @@ impl Cluster for Manager {
     ) -> Result<Response<SetBackupScheduleResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn lock(&self, _: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn unlock(&self, _: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn forget_lock(
+        &self,
+        _: Request<ForgetLockRequest>,
+    ) -> Result<Response<ForgetLockResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
     type BackupStream = tokio_stream::Empty<Result<BackupChunk, Status>>;
     async fn backup(
         &self,

@@ -7,7 +7,7 @@ use barge_proto::{
 use barge_state::State;
 
 use super::{
-    commit::{Committed, after, commit, digest, rehearse, request_record},
+    commit::{Committed, after, commit, rehearse, request_record},
     plan::{self, Planned, Stamp},
     vault::{Vault, without_values},
 };
@@ -37,9 +37,10 @@ pub async fn apply(
     let dry_run = request.dry_run;
     let record = match dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), || {
-            vault.digest(&request).unwrap_or_else(|| digest(&request))
-        })?,
+        false => {
+            let body = vault.digest(&request)?;
+            request_record(store, id.as_ref(), || body)?
+        }
     };
     let wanted = plan::prepare(request.objects, &request.field_manager, request.force)?;
     let stamp = Stamp::now();

@@ -9,35 +9,37 @@ use barge_proto::{
 };
 use prost::Message;
 
+use super::commit::digest;
 use crate::{
     error::ApiError,
-    pki::{Purpose, SealingKey},
+    pki::{Keyring, Purpose},
 };
 
 type Data = BTreeMap<String, Vec<u8>>;
 
 /// Seals and opens with the cluster's key. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Vault(SealingKey);
+pub struct Vault(Keyring);
 
 impl Vault {
     /// With this key.
     #[must_use]
-    pub fn new(key: SealingKey) -> Self {
-        Self(key)
+    pub fn new(keyring: Keyring) -> Self {
+        Self(keyring)
     }
 
     /// An object of the state as it is shown. Other kinds are what they are.
     ///
     /// # Errors
-    /// INTERNAL when a value does not open: the key is another cluster's, or the record is damaged.
+    /// PRECONDITION while this manager is locked; INTERNAL when a value does not open: the key is another cluster's, or the record
+    /// is damaged.
     pub fn open(&self, mut object: Object) -> Result<Object, ApiError> {
         let named = object.to_string();
         if let Some(object::Kind::Secret(secret)) = &mut object.kind {
             let (namespace, name) = place(secret);
+            let sealing_key = self.0.key()?;
             for (key, value) in &mut secret.data {
-                *value = self
-                    .0
+                *value = sealing_key
                     .open(purpose(&namespace, &name, key), value)
                     .map_err(|error| ApiError::Internal(format!("{named}: {key}: {error}")))?;
             }
@@ -68,7 +70,7 @@ impl Vault {
     /// is seen to be the same: `open` and `sealed` are the object that is there, in both forms.
     ///
     /// # Errors
-    /// INVALID when it is too large, sealed.
+    /// PRECONDITION while this manager is locked; INVALID when it is too large, sealed.
     pub fn seal(
         &self,
         mut object: Object,
@@ -79,13 +81,14 @@ impl Vault {
             return Ok(object);
         };
         let (namespace, name) = place(secret);
+        let sealing_key = self.0.key()?;
         let (open, sealed) = (open.and_then(data), sealed.and_then(data));
         for (key, value) in &mut secret.data {
             let same = open.is_some_and(|open| open.get(key) == Some(value));
             let kept = sealed.filter(|_| same).and_then(|sealed| sealed.get(key));
             *value = match kept {
                 Some(kept) => kept.clone(),
-                None => self.0.seal(purpose(&namespace, &name, key), value)?,
+                None => sealing_key.seal(purpose(&namespace, &name, key), value)?,
             };
         }
         let size = object.encoded_len();
@@ -101,11 +104,15 @@ impl Vault {
     }
 
     /// What a repeated request is known by. Of a request with Secrets, it does not betray values to who guesses them.
-    #[must_use]
-    pub fn digest(&self, request: &ApplyRequest) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// PRECONDITION for a request with Secrets, while this manager is locked.
+    pub fn digest(&self, request: &ApplyRequest) -> Result<Vec<u8>, ApiError> {
         let secret = |object: &Object| object.kind() == Kind::Secret;
-        let secret = request.objects.iter().any(secret);
-        secret.then(|| self.0.digest(&request.encode_to_vec()).to_vec())
+        match request.objects.iter().any(secret) {
+            true => Ok(self.0.key()?.digest(&request.encode_to_vec()).to_vec()),
+            false => Ok(digest(request)),
+        }
     }
 }
 
@@ -141,8 +148,16 @@ fn purpose<'a>(namespace: &'a str, name: &'a str, key: &'a str) -> Purpose<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::pki::{SealingKey, keyring::KeyFile};
     use barge_proto::v1::ObjectMeta;
+
+    fn vault() -> Vault {
+        let key = KeyFile::Clear(SealingKey::generate());
+        Vault::new(Keyring::new(Path::new(""), key))
+    }
 
     fn secret(name: &str, data: &[(&str, &str)]) -> Object {
         let data = data.iter();
@@ -161,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_again_under_its_own_name_only() {
-        let vault = Vault::new(SealingKey::generate());
+        let vault = vault();
         let plain = secret("db", &[("user", "ann"), ("password", "hunter2")]);
         let sealed = vault.seal(plain.clone(), None, None).unwrap();
         let bytes = sealed.encode_to_vec();
@@ -175,7 +190,7 @@ mod tests {
 
     #[test]
     fn values_that_stay_keep_their_ciphertext() {
-        let vault = Vault::new(SealingKey::generate());
+        let vault = vault();
         let open = secret("db", &[("user", "ann"), ("password", "1")]);
         let sealed = vault.seal(open.clone(), None, None).unwrap();
         let same = vault.seal(open.clone(), Some(&open), Some(&sealed));
@@ -191,7 +206,7 @@ mod tests {
     fn many_small_values_are_not_too_many_for_the_log() {
         let keys: Vec<_> = (0..30_000).map(|n| n.to_string()).collect();
         let data: Vec<_> = keys.iter().map(|key| (key.as_str(), "")).collect();
-        let vault = Vault::new(SealingKey::generate());
+        let vault = vault();
         let error = vault.seal(secret("db", &data), None, None).unwrap_err();
         assert!(error.to_string().contains("too many"), "{error}");
     }

@@ -22,7 +22,7 @@ use crate::{
         stamp::{Stamp, Stamps, SystemStamps},
     },
     error::ApiError,
-    pki::{PkiError, Purpose, SealingKey},
+    pki::{Keyring, PkiError, Purpose},
     store::{Scope, Store, StoreError},
     transaction::Draft,
 };
@@ -40,7 +40,7 @@ pub struct Scheduler {
     /// The state.
     pub store: Store,
     /// Opens the passphrase.
-    pub sealing_key: SealingKey,
+    pub keyring: Keyring,
     /// Where a backup is made before it is put where it is kept.
     pub data_dir: PathBuf,
 }
@@ -126,12 +126,12 @@ impl Scheduler {
         };
         let passphrase = self.passphrase(&schedule)?;
         let place = Place::open(&schedule.place).map_err(failed)?;
-        let (key, folder) = (self.sealing_key.clone(), self.data_dir.clone());
+        let (keyring, folder) = (self.keyring.clone(), self.data_dir.clone());
         let taken = move || {
             let file = barge_client::files::temporary_in(&folder)?;
             take(
                 &pinned,
-                &key,
+                &keyring,
                 passphrase.as_deref(),
                 io::BufWriter::new(&file),
             )?;
@@ -161,7 +161,8 @@ impl Scheduler {
             return Ok(None);
         }
         let plain = self
-            .sealing_key
+            .keyring
+            .key()?
             .open(Purpose::BackupPassphrase, &schedule.sealed_passphrase)?;
         String::from_utf8(plain)
             .map(Some)

@@ -39,6 +39,8 @@ struct Admission {
 /// that name lives.
 pub async fn admit(parts: &Parts, request: &JoinRequest) -> Result<JoinResponse, ApiError> {
     let key = RequestedKey::from_csr(&request.csr)?;
+    // What could not be signed is not begun.
+    parts.issuer.keyring().key()?;
     let (token_id, secret) = request
         .token
         .split_once('-')
@@ -72,7 +74,7 @@ pub async fn admit(parts: &Parts, request: &JoinRequest) -> Result<JoinResponse,
 fn respond(parts: &Parts, subject: Subject, key: &RequestedKey) -> Result<JoinResponse, ApiError> {
     let issued = parts.issuer.issue(&subject, key, None)?;
     let sealing_key = match subject.role {
-        Role::Manager => parts.issuer.sealing_key().as_bytes().to_vec(),
+        Role::Manager => parts.issuer.keyring().key()?.as_bytes().to_vec(),
         _ => Vec::new(),
     };
     tracing::info!(uid = subject.uid, role = ?subject.role, "a machine joined");

@@ -29,7 +29,10 @@ pub async fn send(parts: &Parts, passphrase: String) -> Result<Chunks, ApiError>
         ApiError::Exhausted("another backup is being taken from this manager".into())
     })?;
     let pinned = parts.store.pin().await?;
-    let key = parts.issuer.sealing_key().clone();
+    let keyring = parts.issuer.keyring().clone();
+    if !passphrase.is_empty() {
+        keyring.key()?;
+    }
     let (chunks, messages) = mpsc::channel(AHEAD);
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -40,7 +43,7 @@ pub async fn send(parts: &Parts, passphrase: String) -> Result<Chunks, ApiError>
         };
         let sink = io::BufWriter::with_capacity(CHUNK, sink);
         let passphrase = Some(passphrase.as_str()).filter(|text| !text.is_empty());
-        if let Err(error) = backup::take(&pinned, &key, passphrase, sink) {
+        if let Err(error) = backup::take(&pinned, &keyring, passphrase, sink) {
             tracing::warn!(%error, "a backup was not finished");
             // A receiver that is gone needs no reason.
             let _ = chunks.try_send(Err(Status::aborted(error.to_string())));

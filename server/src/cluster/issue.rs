@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::{
     error::ApiError,
-    pki::{Authority, Purpose, RequestedKey, SealingKey, Subject},
+    pki::{Authority, Keyring, Purpose, RequestedKey, Subject},
     store::Store,
 };
 
@@ -19,32 +19,33 @@ use crate::{
 #[derive(Clone)]
 pub struct Issuer {
     store: Store,
-    sealing_key: SealingKey,
+    keyring: Keyring,
     lifetime: Duration,
 }
 
 impl Issuer {
-    /// Signs by what `store` and `sealing_key` hold, certificates that live so long.
+    /// Signs by what `store` and `keyring` hold, certificates that live so long.
     #[must_use]
-    pub fn new(store: Store, sealing_key: SealingKey, lifetime: Duration) -> Self {
+    pub fn new(store: Store, keyring: Keyring, lifetime: Duration) -> Self {
         Self {
             store,
-            sealing_key,
+            keyring,
             lifetime,
         }
     }
 
-    /// The key that a manager gets when it joins.
+    /// What this manager has of the sealing key.
     #[must_use]
-    pub fn sealing_key(&self) -> &SealingKey {
-        &self.sealing_key
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// A certificate for the holder of `key` that ends with `left`, if that ends, and the roots to trust. Who asks has
     /// made sure that it is for `subject`.
     ///
     /// # Errors
-    /// NO_QUORUM while this manager has no state; INTERNAL when the sealing key does not open the root's key.
+    /// NO_QUORUM while this manager has no state; PRECONDITION while it is locked; INTERNAL when the sealing
+    /// key does not open the root's key.
     pub fn issue(
         &self,
         subject: &Subject,
@@ -57,7 +58,8 @@ impl Issuer {
             .ok_or_else(not_ready)?;
         let root = cluster.roots.first().ok_or_else(not_ready)?;
         let ca_key = self
-            .sealing_key
+            .keyring
+            .key()?
             .open(Purpose::AuthorityKey, &cluster.sealed_ca_key)?;
         let certificate = Authority::open(root, &ca_key)?.issue(
             subject,

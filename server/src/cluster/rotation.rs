@@ -92,6 +92,7 @@ pub async fn begin(parts: &Parts, by: String, request: &RotateCaRequest) -> Resu
     }
     // A leader that just began may not have applied the last one yet.
     parts.store.read_index().await?;
+    let sealing_key = parts.issuer.keyring().key()?;
     let mut tries = 0;
     loop {
         let cluster = parts
@@ -100,13 +101,7 @@ pub async fn begin(parts: &Parts, by: String, request: &RotateCaRequest) -> Resu
             .ok_or_else(not_ready)?;
         let mut draft = Draft::new();
         draft.unchanged(&cluster);
-        let Some(begun) = begun(
-            cluster,
-            parts.issuer.sealing_key(),
-            request,
-            SystemTime::now(),
-        )?
-        else {
+        let Some(begun) = begun(cluster, &sealing_key, request, SystemTime::now())? else {
             return Ok(());
         };
         draft.put(begun);

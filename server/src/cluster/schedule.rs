@@ -1,22 +1,16 @@
 //! The schedule of backups: set by an administrator, run by [`crate::backup::schedule`].
 
 use barge_client::backup::place;
-use barge_proto::v1::{BackupSchedule, BackupStatus, ClusterRecord, SetBackupScheduleRequest};
+use barge_proto::v1::{BackupSchedule, BackupStatus, SetBackupScheduleRequest};
 
-use super::Parts;
-use crate::{
-    error::ApiError,
-    pki::{PkiError, Purpose},
-    transaction::Draft,
-};
+use super::{Parts, record};
+use crate::{error::ApiError, pki::Purpose};
 
 /// A backup takes a moment, and stores ask money for each.
 const SHORTEST: u64 = 60;
 const MOST: u32 = 1000;
 /// The longest name of a bucket and a prefix that stores take, and a little.
 const LONGEST_PLACE: usize = 1024;
-/// Somebody else may change the cluster's record at the same time.
-const TRIES: usize = 8;
 
 /// Sets the schedule; no place means none. How the last backup went is forgotten when the place changes, so that one is taken at once.
 ///
@@ -28,29 +22,17 @@ pub async fn set(
     request: &SetBackupScheduleRequest,
 ) -> Result<(), ApiError> {
     let schedule = check(parts, request)?;
-    let mut tries = 0;
-    loop {
-        let cluster = parts
-            .store
-            .read(|state| state.cluster().map(|cluster| ClusterRecord::clone(cluster)))
-            .ok_or_else(|| ApiError::NoQuorum("this manager has not caught up yet".to_owned()))?;
+    record::change(&parts.store, &by, |cluster| {
         let place = |schedule: &Option<BackupSchedule>| {
             schedule.as_ref().map(|schedule| schedule.place.clone())
         };
-        let moved = place(&cluster.backup_schedule) != place(&schedule);
-        let mut draft = Draft::new();
-        draft.unchanged(&cluster);
-        draft.put(ClusterRecord {
-            backup_schedule: schedule.clone(),
-            last_backup: cluster.last_backup.clone().filter(|_| !moved),
-            ..cluster
-        });
-        let transaction = draft.build(by.clone(), None);
-        match ApiError::check(parts.store.propose(transaction).await?) {
-            Err(ApiError::Conflict(_)) if tries + 1 < TRIES => tries += 1,
-            done => return done.map(drop),
+        if place(&cluster.backup_schedule) != place(&schedule) {
+            cluster.last_backup = None;
         }
-    }
+        cluster.backup_schedule.clone_from(&schedule);
+        Ok(())
+    })
+    .await
 }
 
 fn check(
@@ -86,18 +68,18 @@ fn check(
         ));
     }
     let sealed = match request.passphrase.is_empty() {
-        true => Ok(Vec::new()),
+        true => Vec::new(),
         false => parts
             .issuer
-            .sealing_key()
-            .seal(Purpose::BackupPassphrase, request.passphrase.as_bytes()),
+            .keyring()
+            .key()?
+            .seal(Purpose::BackupPassphrase, request.passphrase.as_bytes())?,
     };
     Ok(Some(BackupSchedule {
         place: request.place.clone(),
         every_seconds: request.every_seconds,
         keep: request.keep,
-        sealed_passphrase: sealed
-            .map_err(|error: PkiError| ApiError::Internal(error.to_string()))?,
+        sealed_passphrase: sealed,
     }))
 }
 

@@ -80,6 +80,8 @@ pub fn of_this_manager(parts: &Parts) -> ManagerStatus {
         sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
         roots_sha256: parts.identity.current().roots_sha256().to_vec(),
         ca_progress: parts.missing.get(),
+        locked: parts.issuer.keyring().is_locked(),
+        key_under_passphrase: parts.issuer.keyring().under_passphrase().is_some(),
     }
 }
 
@@ -200,6 +202,12 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
         let behind = last.saturating_sub(status.applied_index);
         if behind > LAG {
             warnings.push(format!("{} is {behind} entries behind", who.address));
+        }
+        if status.locked {
+            warnings.push(format!(
+                "{} is locked since it was started: it signs no certificates and opens no Secrets until `barge cluster unlock`",
+                who.address
+            ));
         }
         if status.disk_free_bytes < status.disk_floor_bytes {
             let mib = |bytes: u64| bytes >> 20;

@@ -37,7 +37,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
         snapshot_rate: None,
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
-    let key = folder.load_sealing_key().unwrap();
+    let key = folder.load_keyring().unwrap().key().unwrap();
     let mut state = State::default();
     let genesis = bootstrap::pending(&folder, &manager).unwrap().unwrap();
     state.apply(1, &genesis);
@@ -94,7 +94,7 @@ fn a_passphrase_is_enough() {
     assert_eq!(identity.cluster_id, lost.manager.cluster_id);
     assert_ne!(identity.uid, lost.manager.uid);
     assert_eq!(identity.roots, lost.manager.roots);
-    let key = folder.load_sealing_key().unwrap();
+    let key = folder.load_keyring().unwrap().key().unwrap();
     assert_eq!(key.as_bytes(), lost.key.as_bytes());
     let subject = Subject::from_certificate(&identity.chain[0]).unwrap();
     let owner = rocks::Identity {

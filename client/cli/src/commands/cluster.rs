@@ -1,4 +1,4 @@
-//! `barge cluster status|members|promote|demote|remove|rotate-ca|backup`
+//! `barge cluster status|members|promote|demote|remove|rotate-ca|backup|lock|unlock`
 
 use std::{
     io::{self, Write},
@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod backup;
+mod lock;
 mod offline;
 mod rotate_ca;
 mod schedule;
@@ -60,6 +61,10 @@ pub enum Cluster {
         #[arg(default_value = "", hide_default_value = true)]
         filter: String,
     },
+    /// Put the managers' sealing keys under a passphrase: one that is started again waits for it
+    Lock(lock::Lock),
+    /// Give managers that were started again their sealing keys back
+    Unlock(lock::Unlock),
     /// Show or set when and where the leader takes backups
     BackupSchedule(schedule::Schedule),
 }
@@ -115,6 +120,8 @@ pub async fn run(to: &Connection, cluster: Cluster) -> Result<()> {
             )?)
         }
         Cluster::RotateCa(command) => Box::pin(rotate_ca::run(to, command)).await,
+        Cluster::Lock(command) => lock::lock(to, command).await,
+        Cluster::Unlock(command) => lock::unlock(to, command).await,
         Cluster::BackupSchedule(command) => Box::pin(schedule::run(to, command)).await,
     }
 }

@@ -9,7 +9,7 @@ use barge_proto::v1::{
 use prost::Message as _;
 
 use super::*;
-use crate::pki::SealingKey;
+use crate::pki::{Keyring, keyring::KeyFile};
 
 const STAMP: Stamp = Stamp {
     seed: 1,
@@ -131,11 +131,15 @@ fn commit(state: &mut State, draft: Draft) {
     assert_eq!(outcome.refusal, None);
 }
 
+fn vault() -> Vault {
+    let key = KeyFile::decode(&[7; 32]).expect("a key");
+    Vault::new(Keyring::new(std::path::Path::new(""), key))
+}
+
 /// Plans as the leader does.
 fn planned(state: &State, objects: Vec<Object>) -> Result<(Draft, Vec<Planned>), ApiError> {
     let wanted = prepare(objects, "", false)?;
-    let key = SealingKey::try_from([7; 32].as_slice())?;
-    let merged = merge(&wanted, &there(state, &wanted), &Vault::new(key), &STAMP)?;
+    let merged = merge(&wanted, &there(state, &wanted), &vault(), &STAMP)?;
     Ok(plan(state, &merged, &STAMP)?.expect("nothing changes meanwhile"))
 }
 
@@ -437,8 +441,7 @@ fn a_conflict_over_a_secret_shows_no_value() {
     let mut state = state();
     one(&mut state, secret("hunter2").into()).unwrap();
     let wanted = prepare(vec![secret("hunter3").into()], "somebody", false).unwrap();
-    let key = SealingKey::try_from([7; 32].as_slice()).unwrap();
-    let conflict = merge(&wanted, &there(&state, &wanted), &Vault::new(key), &STAMP);
+    let conflict = merge(&wanted, &there(&state, &wanted), &vault(), &STAMP);
     let text = conflict.unwrap_err().to_string();
     assert!(
         text.contains("data.password: was set to another value"),

@@ -136,6 +136,8 @@ fn member_json(one: &MemberStatus) -> Value {
             "diskFreeBytes": status.disk_free_bytes,
             "diskFloorBytes": status.disk_floor_bytes,
             "logBytes": status.log_bytes,
+            "locked": status.locked,
+            "keyUnderPassphrase": status.key_under_passphrase,
             "snapshotTaken": time(status.snapshot_taken),
             "certificateExpires": time(status.certificate_expires),
         })),
