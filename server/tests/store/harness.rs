@@ -16,8 +16,8 @@ use barge_proto::v1::{
 };
 use barge_server::{
     raft::{Connect, types::Node},
-    storage::{Points, Process, StorageError},
-    store::{MemberChange, OpenError, Options, Store, StoreError},
+    storage::{Points, Process, Threads},
+    store::{MemberChange, Options, Store, StoreError},
 };
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -173,6 +173,8 @@ pub struct Cluster {
     pub managers: HashMap<u64, Manager>,
     snapshot_log_bytes: u64,
     snapshot_rate: Option<u64>,
+    /// Of managers that were killed.
+    earlier: HashMap<u64, Threads>,
 }
 
 impl Cluster {
@@ -201,6 +203,7 @@ impl Cluster {
             managers: HashMap::new(),
             snapshot_log_bytes: 64 << 20,
             snapshot_rate: None,
+            earlier: HashMap::new(),
             points: HashMap::new(),
         }
     }
@@ -305,15 +308,11 @@ impl Cluster {
     pub async fn start(&mut self, id: u64) {
         self.network.heal(id);
         let options = self.options(id);
-        // The database of a manager that was killed is closed when its last task has gone.
-        let store = eventually("the folder is free", async || {
-            match Store::open(options.clone()).await {
-                Ok(store) => Some(store),
-                Err(OpenError::Storage(StorageError::Database { .. })) => None,
-                Err(error) => panic!("{error}"),
-            }
-        })
-        .await;
+        // Opened while an earlier life still closes them, databases miss files.
+        if let Some(threads) = self.earlier.remove(&id) {
+            closed(&threads).await;
+        }
+        let store = Store::open(options.clone()).await.unwrap();
         let address = self.address(id);
         let socket = self.addresses.lock().unwrap()[&address].socket;
         let listener = eventually("the address is free", async || {
@@ -345,6 +344,7 @@ impl Cluster {
 
     pub async fn kill(&mut self, id: u64) {
         let manager = self.managers.remove(&id).unwrap();
+        self.earlier.insert(id, manager.process.threads.clone());
         manager.kill(&self.network).await;
     }
 
@@ -352,10 +352,7 @@ impl Cluster {
     pub async fn close(&mut self, id: u64) {
         let threads = self.managers[&id].process.threads.clone();
         self.kill(id).await;
-        eventually("the databases are closed", async || {
-            threads.wait(Duration::ZERO).then_some(())
-        })
-        .await;
+        closed(&threads).await;
     }
 
     pub fn store(&self, id: u64) -> Store {
@@ -430,6 +427,14 @@ impl Cluster {
         })
         .await
     }
+}
+
+/// Waits until the databases behind these threads are closed.
+async fn closed(threads: &Threads) {
+    eventually("the databases are closed", async || {
+        threads.wait(Duration::ZERO).then_some(())
+    })
+    .await;
 }
 
 async fn free_socket() -> SocketAddr {
