@@ -307,8 +307,8 @@ fn a_greedy_client_starves_neither_agents_nor_others() {
                 let channel = channels[number % channels.len()].clone();
                 let (done, refused) = (done.clone(), refused.clone());
                 runtime.spawn(async move {
-                    loop {
-                        match greedy(channel.clone(), number).await {
+                    for round in 0.. {
+                        match greedy(channel.clone(), number, round).await {
                             Ok(()) => done.fetch_add(1, Relaxed),
                             Err(status) => {
                                 // A refusal of a load says when to come back, and nothing else happens.
@@ -366,7 +366,7 @@ fn a_greedy_client_starves_neither_agents_nor_others() {
 }
 
 /// What a careless program does all the time.
-async fn greedy(channel: Channel, number: usize) -> Result<(), tonic::Status> {
+async fn greedy(channel: Channel, number: usize, round: usize) -> Result<(), tonic::Status> {
     match number % 3 {
         0 => {
             let request = ListRequest {
@@ -376,11 +376,9 @@ async fn greedy(channel: Channel, number: usize) -> Result<(), tonic::Status> {
             raw_list(channel, request).await
         }
         _ => {
-            raw::apply(
-                channel,
-                vec![namespace(&format!("g-{}", number % 100), number)],
-            )
-            .await
+            // Of its own, and another one every time.
+            let object = namespace(&format!("g-{number}"), 1 + round % 100);
+            raw::apply(channel, vec![object]).await
         }
     }
 }
