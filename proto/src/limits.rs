@@ -3,7 +3,7 @@
 /// A request, encoded.
 pub const REQUEST_BYTES: usize = 4 << 20;
 
-/// An object, encoded.
+/// An object, encoded: with what goes around it, it has to fit into one entry of the log.
 pub const OBJECT_BYTES: usize = 3 << 19;
 
 /// Objects that are applied at once.

@@ -20,10 +20,8 @@ pub use self::{
     names::dns_label,
     update::validate_update,
 };
+use crate::limits::OBJECT_BYTES;
 use crate::v1::{Endpoints, Event, Node, Object, object::Kind};
-
-/// The largest object, encoded: with what goes around it, it has to fit into one entry of the log.
-pub const MAX_OBJECT_BYTES: usize = 768 * 1024;
 
 /// One broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,8 +124,10 @@ impl Checker {
             return self.violated("", "", "an object of some kind is required");
         };
         let size = object.encoded_len();
-        if size > MAX_OBJECT_BYTES {
-            let rule = format!("is too large: at most {MAX_OBJECT_BYTES} bytes are allowed");
+        if size > OBJECT_BYTES {
+            let rule = format!(
+                "is too large: at most {OBJECT_BYTES} bytes (1.5 MiB) are allowed; move what is large out of it, into an image or a volume"
+            );
             self.violated("", format_args!("an object of {size} bytes"), rule);
         }
         self.stated_type(object);

@@ -12,12 +12,12 @@ use barge_client::{
     tls::client_config,
 };
 use barge_proto::v1::{
-    AgentMessage, ApplyRequest, Container, CreateTokenRequest, DeleteRequest, GetRequest,
-    Heartbeat, Hello, Kind, ListMembersRequest, LogsRequest, ManagerMessage, NodeStatus, Object,
-    ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Quantity, Report, Role, TunnelChunk,
-    agent_message::Message as FromAgent, api_client::ApiClient, cluster_client::ClusterClient,
-    logs_client::LogsClient, manager_message::Message as ToAgent, object,
-    session_client::SessionClient,
+    AgentMessage, ApplyOutcome, ApplyRequest, Container, CreateTokenRequest, DeleteRequest,
+    GetRequest, Heartbeat, Hello, Kind, ListMembersRequest, LogsRequest, ManagerMessage,
+    NodeStatus, Object, ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Quantity, Report, Role,
+    TunnelChunk, agent_message::Message as FromAgent, api_client::ApiClient,
+    cluster_client::ClusterClient, logs_client::LogsClient, manager_message::Message as ToAgent,
+    object, session_client::SessionClient,
 };
 use barge_server::{
     config::{Config, Origin},
@@ -268,9 +268,13 @@ async fn an_agents_life(threads: &Threads) {
     // Its heartbeats make the node ready, so a pod is bound to it.
     let request = ApplyRequest {
         objects: vec![pod()],
+        omit_objects: true,
         ..ApplyRequest::default()
     };
-    ApiClient::new(leader.clone()).apply(request).await.unwrap();
+    let applied = ApiClient::new(leader.clone()).apply(request).await.unwrap();
+    let result = applied.into_inner().results.remove(0);
+    assert_eq!(result.outcome(), ApplyOutcome::Created);
+    assert!(result.object.is_none(), "it was asked to be left out");
     let assigned = loop {
         if let ToAgent::Assignment(assignment) = agent.next().await.unwrap()
             && let Some(pod) = assignment.pods.into_iter().next()

@@ -54,6 +54,7 @@ pub fn namespace(name: &str, bytes: usize) -> Object {
 pub async fn apply(channel: Channel, objects: Vec<Object>) -> Result<(), Status> {
     let request = ApplyRequest {
         objects,
+        omit_objects: true,
         ..Default::default()
     };
     let mut api = ApiClient::new(channel);

@@ -281,7 +281,11 @@ fn limits_users_and_files_are_as_asked() {
         spec.memory_limit = Some(32 << 20);
         let container = pod.runtime.start_container(&spec).await.unwrap();
         let group = |controller: &str, file: &str| {
-            let below = format!("{}/{}/limits.0/{file}", machine.name(), pod.sandbox.pod_uid);
+            let below = format!(
+                "{}/{uid}/{uid}-limits-0/{file}",
+                machine.name(),
+                uid = pod.sandbox.pod_uid
+            );
             fs::read_to_string(format!("/sys/fs/cgroup/{controller}/{below}"))
                 .unwrap()
                 .trim()

@@ -78,6 +78,8 @@ pub struct ApplyOptions {
     pub force: bool,
     /// Answer as if, but change nothing: what would be refused is refused.
     pub dry_run: bool,
+    /// Answer with outcomes and the revision alone: spares both sides the way of objects that nobody looks at.
+    pub omit_objects: bool,
 }
 
 /// What to heed when changing one object.
@@ -118,6 +120,7 @@ impl Client {
             dry_run: options.dry_run,
             field_manager: options.field_manager.clone(),
             force: options.force,
+            omit_objects: options.omit_objects,
         };
         let size = request.encoded_len() + REQUEST_ID_BYTES;
         if size > REQUEST_BYTES {

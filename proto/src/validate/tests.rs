@@ -325,7 +325,7 @@ fn what_is_too_large_is_refused() {
         ["metadata.annotations: 262145 bytes must be at most 262144 bytes in all"]
     );
 
-    let larger = "x".repeat(MAX_OBJECT_BYTES);
+    let larger = "x".repeat(OBJECT_BYTES);
     let found = after(
         DEPLOYMENT,
         "image: nginx:latest",
@@ -333,7 +333,7 @@ fn what_is_too_large_is_refused() {
     );
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        found[0].contains("is too large: at most 786432 bytes"),
+        found[0].contains("is too large: at most 1572864 bytes"),
         "{found:?}"
     );
 }

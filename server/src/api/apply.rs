@@ -34,13 +34,10 @@ pub async fn apply(
             ),
         ));
     }
-    let dry_run = request.dry_run;
+    let (dry_run, omit_objects) = (request.dry_run, request.omit_objects);
     let record = match dry_run {
         true => None,
-        false => {
-            let body = vault.digest(&request)?;
-            request_record(store, id.as_ref(), || body)?
-        }
+        false => request_record(store, id.as_ref(), || vault.digest(&request))?,
     };
     let wanted = plan::prepare(request.objects, &request.field_manager, request.force)?;
     let stamp = Stamp::now();
@@ -49,17 +46,30 @@ pub async fn apply(
         let (planned, changes) = rehearse(store, by, plan).await?;
         let results = planned.into_iter().map(|planned| ApplyResult {
             outcome: planned.outcome.into(),
-            object: Some(after(store, &changes, planned.object)),
+            object: (!omit_objects).then(|| after(store, &changes, planned.object)),
         });
         let results = results.collect();
         return opened(vault, results, store.read(State::revision));
     }
     let committed = commit(store, by, record, plan).await?;
-    let (results, revision) = store.read(|state| match committed {
+    if omit_objects && let Committed::Applied(planned, outcome) = &committed {
+        let results = planned.iter().map(|planned| ApplyResult {
+            object: None,
+            outcome: planned.outcome.into(),
+        });
+        return Ok(ApplyResponse {
+            results: results.collect(),
+            revision: outcome.revision,
+        });
+    }
+    let (mut results, revision) = store.read(|state| match committed {
         Committed::Applied(planned, outcome) => (results(state, planned), outcome.revision),
         Committed::Nothing(planned) => (results(state, planned), state.revision()),
         Committed::Repeated(outcome) => (repeated(state, wanted.objects()), outcome.revision),
     });
+    if omit_objects {
+        results.iter_mut().for_each(|result| result.object = None);
+    }
     opened(vault, results, revision)
 }
 

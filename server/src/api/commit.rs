@@ -25,11 +25,11 @@ pub enum Committed<A> {
 /// The record of a request, by which a repetition is known.
 ///
 /// # Errors
-/// INVALID for an id that is none; REVISION_REQUIRED when it does not say what the client last saw.
+/// What `body_sha256` says; INVALID for an id that is none; REVISION_REQUIRED when it does not say what the client last saw.
 pub fn request_record(
     store: &Store,
     id: Option<&RequestId>,
-    body_sha256: impl FnOnce() -> Vec<u8>,
+    body_sha256: impl FnOnce() -> Result<Vec<u8>, ApiError>,
 ) -> Result<Option<RequestRecord>, ApiError> {
     let Some(id) = id else {
         return Ok(None);
@@ -48,7 +48,7 @@ pub fn request_record(
     Ok(Some(RequestRecord {
         nonce: id.nonce.clone(),
         seen_revision: id.seen_revision,
-        body_sha256: body_sha256(),
+        body_sha256: body_sha256()?,
     }))
 }
 

@@ -28,7 +28,7 @@ pub async fn delete(
     let id = request.request_id.take();
     let record = match request.dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), || digest(&request))?,
+        false => request_record(store, id.as_ref(), || Ok(digest(&request)))?,
     };
     let (kind, info) = names::kind(request.kind)?;
     if request.grace_period_seconds.is_some_and(|grace| grace < 0) {

@@ -32,7 +32,7 @@ pub async fn change(
     let id = request.request_id.take();
     let record = match request.dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), || digest(&request))?,
+        false => request_record(store, id.as_ref(), || Ok(digest(&request)))?,
     };
     let namespace = namespace(request.kind, &request.namespace)?.to_owned();
     let manager = ownership::manager(&request.field_manager)?;

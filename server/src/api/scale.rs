@@ -19,7 +19,7 @@ pub async fn scale(
     mut request: ScaleRequest,
 ) -> Result<ScaleResponse, ApiError> {
     let id = request.request_id.take();
-    let record = request_record(store, id.as_ref(), || digest(&request))?;
+    let record = request_record(store, id.as_ref(), || Ok(digest(&request)))?;
     let (kind, info) = names::kind(request.kind)?;
     if kind != Kind::Deployment {
         return Err(ApiError::invalid(

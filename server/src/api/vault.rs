@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use barge_proto::{
+    limits::OBJECT_BYTES,
     v1::{ApplyRequest, Kind, Object, Secret, WatchResponse, object},
-    validate::MAX_OBJECT_BYTES,
 };
 use prost::Message;
 
@@ -92,11 +92,11 @@ impl Vault {
             };
         }
         let size = object.encoded_len();
-        match size > MAX_OBJECT_BYTES {
+        match size > OBJECT_BYTES {
             true => Err(ApiError::invalid(
                 object.to_string(),
                 format!(
-                    "{size} bytes when it is sealed are too many: at most {MAX_OBJECT_BYTES} are allowed"
+                    "{size} bytes when it is sealed are too many: at most {OBJECT_BYTES} are allowed"
                 ),
             )),
             false => Ok(object),

@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use barge_proto::{
-    limits::OBJECT_BYTES,
     v1::{Kind, Object, object},
     validate,
 };
 use barge_state::State;
-use prost::Message;
 
 use super::{Stamp, meta};
 use crate::{
@@ -66,16 +64,6 @@ pub fn prepare(objects: Vec<Object>, manager: &str, force: bool) -> Result<Wante
             continue;
         };
         let named = object.to_string();
-        let size = object.encoded_len();
-        if size > OBJECT_BYTES {
-            violations.push(Violation {
-                field: named.clone(),
-                description: format!(
-                    "has {size} bytes, at most {OBJECT_BYTES} (1.5 MiB) are possible: move what is large out of it, into an image \
-                     or a volume"
-                ),
-            });
-        }
         if matches!(kind, Kind::Event | Kind::Endpoints) {
             violations.push(Violation {
                 field: named,
