@@ -1,15 +1,21 @@
 //! Plans that become transactions: made by the leader's state, and made again when the state changed meanwhile.
 
+use std::time::Duration;
+
 use barge_proto::v1::{Object, Outcome, RefusalReason, RequestId, RequestRecord};
 use barge_state::{Changed, State};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
 
 use super::names;
 use crate::{error::ApiError, store::Store, transaction::Draft};
 
 /// Each further try means that somebody else got on.
-const TRIES: usize = 16;
+const TRIES: usize = 32;
+/// The longest pause between two of them. Proposals that come in together are applied together, so those that are made again at
+/// once keep meeting the same ones: another writer, and what a controller answers to it.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What became of a plan.
 #[derive(Debug)]
@@ -69,7 +75,10 @@ pub async fn commit<A>(
     plan: impl Fn(&Store) -> Result<(Draft, A), ApiError>,
 ) -> Result<Committed<A>, ApiError> {
     let mut conflict = None;
-    for _ in 0..TRIES {
+    for tried in 0..TRIES {
+        if tried > 1 {
+            sleep(PAUSE.mul_f64(rand::random())).await;
+        }
         let (draft, answer) = match plan(store) {
             Ok((draft, answer)) if !draft.is_empty() => (draft, answer),
             // Nothing will be proposed that would find out whether this state is the latest.
