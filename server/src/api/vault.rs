@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn many_small_values_are_not_too_many_for_the_log() {
-        let keys: Vec<_> = (0..30_000).map(|n| n.to_string()).collect();
+        let keys: Vec<_> = (0..40_000).map(|n| n.to_string()).collect();
         let data: Vec<_> = keys.iter().map(|key| (key.as_str(), "")).collect();
         let vault = vault();
         let error = vault.seal(secret("db", &data), None, None).unwrap_err();
