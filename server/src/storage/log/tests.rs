@@ -33,21 +33,35 @@ fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
         .collect()
 }
 
+/// A log, closed when it has been dropped.
 struct Log {
     store: LogStore,
-    process: Process,
+    // Dropped after the store.
+    _closed: Closed,
 }
 
 impl Log {
     fn open(path: &Path) -> Self {
         let process = Process::default();
         let store = LogStore::open(path, &owner(), &process).unwrap();
-        Self { store, process }
+        Self {
+            store,
+            _closed: Closed(process),
+        }
     }
 
     fn close(self) {
-        drop(self.store);
-        assert!(self.process.threads.wait(Duration::from_secs(30)));
+        drop(self);
+    }
+}
+
+/// Waits for the threads: the next one opens the same folder, or the process ends.
+struct Closed(Process);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let closed = self.0.threads.wait(Duration::from_secs(30));
+        assert!(closed || std::thread::panicking(), "a log stays open");
     }
 }
 
