@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "store/exit.rs"]
+mod exit;
+
 #[path = "store/harness.rs"]
 mod harness;
 

@@ -26,6 +26,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Uri};
 
+use crate::exit;
+
 /// Nothing here takes this long unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -313,6 +315,7 @@ impl Cluster {
             closed(&threads).await;
         }
         let store = Store::open(options.clone()).await.unwrap();
+        exit::wait_for(&options.process.threads);
         let address = self.address(id);
         let socket = self.addresses.lock().unwrap()[&address].socket;
         let listener = eventually("the address is free", async || {
