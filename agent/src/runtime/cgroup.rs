@@ -111,7 +111,9 @@ fn processes_of(group: &Path, processes: &mut BTreeSet<i32>) -> io::Result<()> {
         Err(error) if is_gone(&error) => return Ok(()),
         Err(error) => return Err(error),
     };
-    processes.extend(there.lines().filter_map(|line| line.parse::<i32>().ok()));
+    let listed = there.lines().filter_map(|line| line.parse::<i32>().ok());
+    // The kernel lists as 0 what is in no process namespace of ours, and a signal to 0 is one to ourselves.
+    processes.extend(listed.filter(|process| *process > 0));
     for child in children(group)? {
         processes_of(&child, processes)?;
     }
@@ -186,7 +188,7 @@ mod tests {
         let group = mount.path().join("cpu").join(path.trim_start_matches('/'));
         let below = group.join("below");
         fs::create_dir_all(&below).unwrap();
-        fs::write(group.join("cgroup.procs"), "").unwrap();
+        fs::write(group.join("cgroup.procs"), "0\n").unwrap();
         let mut child = std::process::Command::new("sleep")
             .arg("600")
             .spawn()

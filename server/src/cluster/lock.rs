@@ -133,6 +133,8 @@ pub async fn follow(store: Store, keyring: Keyring, stop: CancellationToken) {
         loop {
             let revision = store.read(State::revision);
             let Ok(mut changes) = store.watch(revision, Scope::kinds([RecordKind::Cluster])) else {
+                // The state is being replaced by a snapshot: what is watched follows in a moment.
+                tokio::task::yield_now().await;
                 continue;
             };
             let done = keep(&store, &keyring).await;

@@ -15,6 +15,8 @@ pub async fn keep(store: Store, identity: KeptIdentity, stop: CancellationToken)
         loop {
             let revision = store.read(State::revision);
             let Ok(mut watch) = store.watch(revision, Scope::kinds([RecordKind::Manager])) else {
+                // The state is being replaced by a snapshot: what is watched follows in a moment.
+                tokio::task::yield_now().await;
                 continue;
             };
             loop {

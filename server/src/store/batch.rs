@@ -47,7 +47,7 @@ pub(super) struct Proposal {
 /// Proposes what comes in, until `stop`.
 pub(super) async fn run(
     raft: Raft,
-    leadership: watch::Receiver<Leadership>,
+    mut leadership: watch::Receiver<Leadership>,
     mut proposals: mpsc::Receiver<Proposal>,
     stop: CancellationToken,
 ) {
@@ -59,6 +59,7 @@ pub(super) async fn run(
         tokio::select! {
             () = stop.cancelled() => break,
             Some(()) = writes.next() => {}
+            Ok(()) = leadership.changed() => {}
             first = next(&mut carried, &mut proposals), if may_propose => {
                 let Some(first) = first else { break };
                 let batch = gather(first, &mut carried, &mut proposals);
