@@ -8,6 +8,7 @@
 //! * [`tls`] and [`channel`]: mutually authenticated connections to managers;
 //! * [`supervisor`]: what a process of the cluster tells systemd;
 //! * [`backup`]: the file that a whole cluster fits into;
+//! * [`pipeline`]: many writes over one stream;
 //! * [`Client`]: the API, over whichever manager can serve it.
 
 #![warn(missing_docs)]
@@ -22,6 +23,7 @@ pub mod error;
 pub mod files;
 pub mod identity;
 pub mod join;
+pub mod pipeline;
 pub mod renew;
 pub mod supervisor;
 #[cfg(test)]

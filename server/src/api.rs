@@ -2,22 +2,26 @@
 //! [`watch`]), the values of Secrets by the key of the cluster ([`vault`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
 //! on the condition that the state did not change meanwhile ([`commit`]). Who set which field is in [`ownership`].
 
+use std::sync::Arc;
+
 use barge_proto::v1::{
-    ApplyRequest, ApplyResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
-    ListRequest, ListResponse, RequestId, RolloutHistoryRequest, RolloutHistoryResponse,
-    RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse, WatchRequest, WatchResponse,
-    api_client::ApiClient, api_server,
+    ApplyRequest, ApplyResponse, ApplyStreamRequest, ApplyStreamResponse, DeleteRequest,
+    DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RequestId,
+    RolloutHistoryRequest, RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest,
+    ScaleResponse, WatchRequest, WatchResponse, api_client::ApiClient, api_server,
 };
 use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use self::vault::Vault;
+use self::{pipeline::Layers, vault::Vault};
 use crate::{
     auth::Caller,
     error::ApiError,
     leader::{Repeat, ToLeader},
-    shares::Shares,
+    shares::{Share, Shares},
     store::Store,
     streams::{holding, until_stopped},
 };
@@ -27,6 +31,7 @@ pub mod commit;
 pub mod delete;
 pub mod names;
 pub mod ownership;
+pub mod pipeline;
 pub mod plan;
 pub mod read;
 pub mod rollout;
@@ -41,6 +46,7 @@ pub struct ApiService {
     to_leader: ToLeader,
     shares: Shares,
     vault: Vault,
+    layers: Layers,
     stop: CancellationToken,
 }
 
@@ -52,6 +58,7 @@ impl ApiService {
         to_leader: ToLeader,
         shares: Shares,
         vault: Vault,
+        layers: Layers,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -59,8 +66,37 @@ impl ApiService {
             to_leader,
             shares,
             vault,
+            layers,
             stop,
         }
+    }
+
+    /// Applies here or at the leader.
+    async fn applied(
+        &self,
+        caller: &Caller,
+        request: ApplyRequest,
+    ) -> Result<ApplyResponse, Status> {
+        for object in &request.objects {
+            caller.concerns.note(|| names::of_object(object));
+        }
+        if request.dry_run {
+            caller.concerns.only_asks();
+        }
+        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
+        self.to_leader
+            .run(
+                caller,
+                request,
+                repeat,
+                |request| {
+                    let (store, by) = (self.store.clone(), caller.name());
+                    let vault = self.vault.clone();
+                    async move { apply::apply(&store, &vault, by, request).await }
+                },
+                |channel, request| async move { ApiClient::new(channel).apply(request).await },
+            )
+            .await
     }
 }
 
@@ -74,6 +110,7 @@ fn repeat(id: Option<&RequestId>, dry_run: bool) -> Repeat {
 
 #[tonic::async_trait]
 impl api_server::Api for ApiService {
+    type ApplyStreamStream = ReceiverStream<Result<ApplyStreamResponse, Status>>;
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn apply(
@@ -81,29 +118,27 @@ impl api_server::Api for ApiService {
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        for object in &request.objects {
-            caller.concerns.note(|| names::of_object(object));
-        }
-        if request.dry_run {
-            caller.concerns.only_asks();
-        }
-        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
-        let answer = self
-            .to_leader
-            .run(
-                &caller,
-                request,
-                repeat,
-                |request| {
-                    let (store, by) = (self.store.clone(), caller.name());
-                    let vault = self.vault.clone();
-                    async move { apply::apply(&store, &vault, by, request).await }
-                },
-                |channel, request| async move { ApiClient::new(channel).apply(request).await },
-            )
-            .await?;
+        let answer = self.applied(&caller, request.into_inner()).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn apply_stream(
+        &self,
+        request: Request<Streaming<ApplyStreamRequest>>,
+    ) -> Result<Response<Self::ApplyStreamStream>, Status> {
+        let caller = Caller::of(&request)?;
+        // Its requests are written down, each by itself.
+        caller.concerns.only_asks();
+        let share = request.extensions().get::<Arc<Share>>().cloned();
+        let (answers, stream) = mpsc::channel(1);
+        tokio::spawn(pipeline::run(
+            self.clone(),
+            caller,
+            share,
+            request.into_inner(),
+            answers,
+        ));
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

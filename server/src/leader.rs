@@ -80,8 +80,9 @@ impl ToLeader {
                 let channel = self.channel(&address)?;
                 let mut sent = on_behalf_of(caller, request.clone())?;
                 sent.set_timeout(ANSWER);
-                let sent = remote(channel, sent);
-                match timeout(ANSWER, sent).await {
+                // Apart, so that what is done here is not as large as what is sent: requests by the thousand are moved about.
+                let sent = Box::pin(timeout(ANSWER, remote(channel, sent)));
+                match sent.await {
                     Ok(Ok(response)) => return Ok(response.into_inner()),
                     // Said of this manager, not of who asked it: another one serves them.
                     Ok(Err(status)) if was_removed(&status) && !is_manager(caller) => {

@@ -24,7 +24,7 @@ use tonic::transport::{Server, server::Router};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::{
-    api::{ApiService, vault::Vault},
+    api::{ApiService, pipeline::Layers, vault::Vault},
     audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
@@ -273,11 +273,22 @@ fn router(
         issuer: serving.issuer.clone(),
         cluster_id: cluster_id.clone(),
     });
+    let auth = AuthLayer::new(
+        rules.clone(),
+        &cluster_id,
+        Arc::new(StateDirectory(store.clone())),
+        serving.audit.clone(),
+    );
     let api = ApiService::new(
         store.clone(),
         to_leader,
         shares.clone(),
         Vault::new(serving.issuer.keyring().clone()),
+        Layers {
+            auth: auth.clone(),
+            requests: requests.clone(),
+            in_flight: serving.in_flight.clone(),
+        },
         stop.clone(),
     );
     let session = SessionService::new(host, tunnels, heartbeats);
@@ -288,12 +299,6 @@ fn router(
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let auth = AuthLayer::new(
-        rules.clone(),
-        &cluster_id,
-        Arc::new(StateDirectory(store.clone())),
-        serving.audit.clone(),
-    );
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))

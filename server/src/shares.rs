@@ -287,6 +287,20 @@ impl Share {
         Ok(())
     }
 
+    /// Bytes that were taken over by somebody who counts them again; never more than were received.
+    pub fn give_back(&self, bytes: usize) {
+        let mut own = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.min(*own);
+        *own -= bytes;
+        self.shares.give_back(
+            &self.name,
+            Counts {
+                bytes,
+                ..Counts::default()
+            },
+        );
+    }
+
     /// Waits for a turn to make a list; it ends when what is returned is dropped.
     pub async fn list_turn(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.

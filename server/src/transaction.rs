@@ -60,12 +60,12 @@ impl Draft {
 
     /// Creates or replaces a record.
     pub fn put<K: Kind>(&mut self, record: K) {
-        self.change(Body::Put(K::stored(Arc::new(record)).to_record()));
+        self.change(Body::Put(K::stored(Arc::new(record)).into_record()));
     }
 
     /// Replaces a record's status.
     pub fn put_status<K: Kind>(&mut self, record: K) {
-        self.change(Body::PutStatus(K::stored(Arc::new(record)).to_record()));
+        self.change(Body::PutStatus(K::stored(Arc::new(record)).into_record()));
     }
 
     /// Removes a record.

@@ -6,6 +6,7 @@ use anyhow::Context;
 use barge_client::{
     channel::{ChannelOptions, channel},
     config::Config,
+    pipeline::Pipeline,
     tls,
     v1::{
         ApplyRequest, Kind, Namespace, Object, ObjectMeta, WatchRequest, WatchResponse,
@@ -59,6 +60,19 @@ pub async fn apply(channel: Channel, objects: Vec<Object>) -> Result<(), Status>
     };
     let mut api = ApiClient::new(channel);
     api.apply(request).await.map(drop)
+}
+
+/// One request to apply objects, sent once over a stream with others.
+///
+/// # Errors
+/// The manager's.
+pub async fn apply_pipelined(pipeline: Pipeline, objects: Vec<Object>) -> Result<(), Status> {
+    let request = ApplyRequest {
+        objects,
+        omit_objects: true,
+        ..Default::default()
+    };
+    pipeline.apply(request).await.map(drop)
 }
 
 /// Watches the objects of a kind in a namespace, or all, from now on; its first message has arrived.

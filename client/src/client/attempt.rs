@@ -7,7 +7,7 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, ConnectError, Response, Status};
 
-use super::Client;
+use super::{Client, managers::Manager};
 use crate::{
     backoff::Backoff,
     channel::ApiChannel,
@@ -44,13 +44,15 @@ impl Client {
         F: Fn(ApiChannel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.attempt(repeat, send).await.map_err(Failure::into)
+        self.attempt(repeat, |manager| send(manager.channel))
+            .await
+            .map_err(Failure::into)
     }
 
     /// As `call`, with the status of a refusal left whole.
     pub(super) async fn attempt<T, F, Fut>(&self, repeat: Repeat, send: F) -> Result<T, Failure>
     where
-        F: Fn(ApiChannel) -> Fut,
+        F: Fn(Manager) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let options = &self.shared.options;
@@ -63,7 +65,7 @@ impl Client {
             let manager = managers.current();
             let left = options.deadline.saturating_sub(begun.elapsed());
             let limit = options.attempt_timeout.min(left);
-            let status = match timeout(limit, send(manager.channel.clone())).await {
+            let status = match timeout(limit, send(manager.clone())).await {
                 Ok(Ok(response)) => {
                     if !options.only_given {
                         managers.learn(response.metadata());

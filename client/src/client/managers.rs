@@ -1,6 +1,6 @@
 //! The managers that a client knows, and which of them to ask next.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustls::ClientConfig;
 use tonic::metadata::MetadataMap;
@@ -8,6 +8,7 @@ use tonic::metadata::MetadataMap;
 use crate::{
     channel::{AddressError, ApiChannel, Bearer, ChannelOptions, MANAGERS_HEADER, channel},
     error::ClientError,
+    pipeline::Pipeline,
 };
 
 /// No cluster has more managers.
@@ -37,6 +38,16 @@ struct Known {
 pub(super) struct Manager {
     pub address: Arc<str>,
     pub channel: ApiChannel,
+    /// Made when it is used.
+    pipeline: Arc<OnceLock<Pipeline>>,
+}
+
+impl Manager {
+    /// What pipelined requests to this manager share.
+    pub(super) fn pipeline(&self) -> Pipeline {
+        let new = || Pipeline::new(self.channel.clone());
+        self.pipeline.get_or_init(new).clone()
+    }
 }
 
 impl Managers {
@@ -74,6 +85,7 @@ impl Managers {
         Ok(Manager {
             address: address.into(),
             channel: ApiChannel::new(channel, self.bearer.clone()),
+            pipeline: Arc::default(),
         })
     }
 

@@ -8,6 +8,7 @@ use super::{Client, MESSAGE_BYTES, attempt::Repeat};
 use crate::{
     channel::ApiChannel,
     error::ClientError,
+    pipeline,
     v1::{
         ApplyRequest, ApplyResponse, DeleteRequest, DeletionPropagation, GetRequest, Kind,
         ListRequest, ListResponse, Object, RolloutHistoryRequest, RolloutRequest, ScaleRequest,
@@ -80,6 +81,9 @@ pub struct ApplyOptions {
     pub dry_run: bool,
     /// Answer with outcomes and the revision alone: spares both sides the way of objects that nobody looks at.
     pub omit_objects: bool,
+    /// Send it over one stream with all others that ask for it, instead of with a call of its own: for programs that write a
+    /// lot. They are carried out in no particular order.
+    pub pipelined: bool,
 }
 
 /// What to heed when changing one object.
@@ -129,11 +133,17 @@ impl Client {
                 max: REQUEST_BYTES,
             });
         }
+        let pipelined = options.pipelined && size <= pipeline::LARGEST;
         let response = self
-            .change(|channel, id| {
+            .change_at(|manager, id| {
                 let mut request = request.clone();
                 request.request_id = Some(id);
-                async move { api(channel).apply(request).await }
+                async move {
+                    match pipelined {
+                        true => manager.pipeline().apply(request).await,
+                        false => api(manager.channel).apply(request).await,
+                    }
+                }
             })
             .await?;
         self.saw(response.revision);

@@ -5,6 +5,7 @@ use tonic::{Response, Status};
 use super::{
     Client,
     attempt::{Failure, Repeat},
+    managers::Manager,
 };
 use crate::{
     channel::ApiChannel,
@@ -22,6 +23,16 @@ impl Client {
         F: Fn(ApiChannel, RequestId) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        self.change_at(|manager, id| send(manager.channel, id))
+            .await
+    }
+
+    /// As `change`, for what is not sent by a call of its own.
+    pub(super) async fn change_at<T, F, Fut>(&self, send: F) -> Result<T, ClientError>
+    where
+        F: Fn(Manager, RequestId) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut last = None;
         for _ in 0..IDS {
             let id = RequestId {
@@ -30,9 +41,9 @@ impl Client {
             };
             let sent = std::sync::atomic::AtomicUsize::new(0);
             let result = self
-                .attempt(Repeat::Safe, |channel| {
+                .attempt(Repeat::Safe, |manager| {
                     sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    send(channel, id.clone())
+                    send(manager, id.clone())
                 })
                 .await;
             let status = match result {

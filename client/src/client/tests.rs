@@ -239,3 +239,54 @@ async fn a_watch_resumes_and_lists_again_when_history_is_gone() {
     assert_eq!(told, ["+a", "=5", "+b", "-a", "+c", "=9", "+d"]);
     assert_eq!(fake.watched(), [5, 6, 9]);
 }
+
+fn pipelined() -> ApplyOptions {
+    ApplyOptions {
+        pipelined: true,
+        ..ApplyOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn pipelined_applies_share_a_stream_and_are_answered_each_by_itself() {
+    let ca = scripted::ca();
+    let fake = Fake::start(
+        &ca,
+        vec![
+            Step::Object("a", 7),
+            Step::Object("b", 8),
+            Step::Fail(scripted::invalid()),
+            Step::Object("c", 9),
+        ],
+    )
+    .await;
+    let client = client(&[&fake]);
+    let options = pipelined();
+    let asked = (0..4).map(|_| client.apply(Vec::new(), &options));
+    let answers = futures::future::join_all(asked).await;
+    let mut revisions: Vec<_> = answers.iter().flatten().map(|it| it.revision).collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, [7, 8, 9]);
+    let refused: Vec<_> = answers.iter().filter_map(|it| it.as_ref().err()).collect();
+    assert!(
+        matches!(refused.as_slice(), [ClientError::Refused(_)]),
+        "{refused:?}"
+    );
+    assert_eq!(client.seen_revision(), 9);
+    assert_eq!(fake.streams(), 1);
+}
+
+#[tokio::test]
+async fn what_was_on_a_stream_that_broke_is_repeated_elsewhere_under_its_id() {
+    let ca = scripted::ca();
+    let broken = Step::Fail(Status::unavailable(scripted::BROKEN));
+    let dying = Fake::start(&ca, vec![broken]).await;
+    let other = Fake::start(&ca, vec![Step::Object("a", 5), Step::Object("b", 6)]).await;
+    let client = client(&[&dying, &other]);
+    let first = client.apply(Vec::new(), &pipelined()).await.unwrap();
+    assert_eq!(first.revision, 5);
+    assert_eq!(dying.ids(), other.ids());
+    // The pipeline to the other manager goes on being used.
+    client.apply(Vec::new(), &pipelined()).await.unwrap();
+    assert_eq!((dying.streams(), other.streams()), (1, 1));
+}

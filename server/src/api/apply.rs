@@ -43,7 +43,7 @@ pub async fn apply(
     let stamp = Stamp::now();
     let plan = |store: &Store| plan::by_store(store, vault, &wanted, &stamp);
     if dry_run {
-        let (planned, changes) = rehearse(store, by, plan).await?;
+        let (planned, changes) = Box::pin(rehearse(store, by, plan)).await?;
         let results = planned.into_iter().map(|planned| ApplyResult {
             outcome: planned.outcome.into(),
             object: (!omit_objects).then(|| after(store, &changes, planned.object)),

@@ -83,7 +83,7 @@ pub async fn commit<A>(
             Ok((draft, answer)) if !draft.is_empty() => (draft, answer),
             // Nothing will be proposed that would find out whether this state is the latest.
             _ => {
-                store.read_index().await?;
+                Box::pin(store.read_index()).await?;
                 if let Some(outcome) = answered(store, &by, request.as_ref())? {
                     return Ok(Committed::Repeated(outcome));
                 }

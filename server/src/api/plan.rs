@@ -201,10 +201,11 @@ impl Planning<'_> {
         let (namespace, name) = (&new.meta().namespace, &new.meta().name);
         let state = self.state;
         let old = state.get::<K>(namespace, name).map(|old| &**old);
-        let object = new.clone().into();
-        meta::check_owners(state, &object, old.map(Recorded::meta))?;
+        if !new.meta().owner_references.is_empty() {
+            meta::check_owners(state, &new.clone().into(), old.map(Recorded::meta))?;
+        }
         if let Some(old) = old {
-            check_update(old.clone(), object)?;
+            check_update(old.clone(), new.clone())?;
         }
         let merged = K::merged(self, new, old)?;
         let outcome = match old {

@@ -34,9 +34,9 @@ impl Vault {
     /// PRECONDITION while this manager is locked; INTERNAL when a value does not open: the key is another cluster's, or the record
     /// is damaged.
     pub fn open(&self, mut object: Object) -> Result<Object, ApiError> {
-        let named = object.to_string();
         if let Some(object::Kind::Secret(secret)) = &mut object.kind {
             let (namespace, name) = place(secret);
+            let named = format!("secret {namespace}/{name}");
             let sealing_key = self.0.key()?;
             for (key, value) in &mut secret.data {
                 *value = sealing_key

@@ -56,6 +56,27 @@ impl AuthLayer {
         }
     }
 
+    /// Whether the caller of a stream still belongs to the cluster.
+    ///
+    /// # Errors
+    /// As [`Self::authorise`].
+    pub async fn still_known(&self, caller: &Caller) -> Result<(), Status> {
+        match &caller.principal {
+            Some(principal) => self.check_known(principal).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down what came of a mutation that came in on a stream, as if `path` had been called for it.
+    pub fn answered(&self, path: &str, caller: &Caller, refusal: Option<&Status>) {
+        let asked = Asked {
+            path: path.to_owned(),
+            forwarded: caller.forwarded,
+            peer: caller.peer.clone(),
+        };
+        self.record(&asked, Some(caller), refusal);
+    }
+
     /// Writes down what came of a mutation, at the manager where it came in.
     fn record(&self, asked: &Asked, caller: Option<&Caller>, answer: Option<&Status>) {
         let Some(rule) = self.rules.audited(&asked.path) else {

@@ -53,7 +53,8 @@ impl Requests {
         self.durations.clone()
     }
 
-    fn observe(&self, path: &str, code: Code, begun: Instant) {
+    /// A call that was answered.
+    pub fn observe(&self, path: &str, code: Code, begun: Instant) {
         // Paths without a rule are anybody's invention: they share one series.
         let (verb, resource) = match self.rules.get(path) {
             Some(rule) => (rule.verb.as_str(), rule.resource.as_str()),

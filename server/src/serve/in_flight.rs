@@ -4,7 +4,10 @@ use std::task::{Context, Poll};
 
 use barge_proto::v1::raft_server::SERVICE_NAME as RAFT;
 use http::{Request, Response};
-use tokio_util::task::{TaskTracker, task_tracker::TrackedFuture};
+use tokio_util::task::{
+    TaskTracker,
+    task_tracker::{TaskTrackerToken, TrackedFuture},
+};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
@@ -17,6 +20,12 @@ impl InFlight {
     pub async fn none(&self) {
         self.0.close();
         self.0.wait().await;
+    }
+
+    /// Counts one that comes on a stream, until what is returned is dropped.
+    #[must_use]
+    pub fn token(&self) -> TaskTrackerToken {
+        self.0.token()
     }
 }
 

@@ -108,7 +108,7 @@ where
             }
         };
         let metered = share.clone();
-        let request = request.map(|body| {
+        let mut request = request.map(|body| {
             let frames = BodyStream::new(body).map(move |frame| {
                 if let Ok(frame) = &frame
                     && let Some(data) = frame.data_ref()
@@ -119,6 +119,8 @@ where
             });
             Body::new(StreamBody::new(frames))
         });
+        // A stream gives back what it has read.
+        request.extensions_mut().insert(share.clone());
         // The clone has not been polled ready; the one that has is taken.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);

@@ -8,7 +8,8 @@ use std::path::Path;
 use barge_proto::v1;
 use barge_state::{Applied, Changed, Meta, RecordKind, State, Stored, limits::Limits};
 use rocksdb::{
-    DB, IteratorMode, PrefixRange, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
+    DB, IteratorMode, MemtableFactory, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
 };
 
 use crate::{
@@ -29,7 +30,15 @@ const META: &[u8] = b"m/state";
 const POSITION: &[u8] = b"m/position";
 
 /// The write buffer, in bytes. When it is full the state is flushed, so this bounds what a restart replays.
-const WRITE_BUFFER: usize = 8 << 20;
+const WRITE_BUFFER: usize = 16 << 20;
+
+fn options() -> Options {
+    let mut options = rocks::options(WRITE_BUFFER);
+    // Nothing is looked up in it: sorted when it is flushed, which is cheaper than keeping it sorted.
+    options.set_memtable_factory(MemtableFactory::Vector);
+    options.set_allow_concurrent_memtable_write(false);
+    options
+}
 
 /// The database of one state.
 pub struct StateDb {
@@ -68,8 +77,9 @@ impl Writes {
 
     /// Adds a record.
     pub fn record(&mut self, record: &Stored) {
-        let mut value = record.encode();
-        value.insert(0, codec::FORMAT);
+        let mut value = Vec::with_capacity(1 + record.encoded_len());
+        value.push(codec::FORMAT);
+        record.encode_to(&mut value);
         self.0.put(prefixed(RECORD, &record.key()), value);
     }
 
@@ -98,20 +108,19 @@ impl StateDb {
         // Its own write-ahead log is never used.
         rocks::check_current(path, &[])?;
         Ok(Self {
-            db: rocks::open(path, rocks::options(WRITE_BUFFER), owner)?,
+            db: rocks::open(path, options(), owner)?,
         })
     }
 
     /// Opens a checkpoint to look at it; nothing in it is changed.
     pub fn open_checkpoint(path: &Path) -> Result<Self, StorageError> {
-        let db = DB::open_for_read_only(&rocks::options(WRITE_BUFFER), path, false)
-            .context("open a snapshot")?;
+        let db = DB::open_for_read_only(&options(), path, false).context("open a snapshot")?;
         Ok(Self { db })
     }
 
     /// Makes a checkpoint of another manager of the same cluster the state of `owner`.
     pub fn adopt(path: &Path, owner: &Identity) -> Result<(), StorageError> {
-        let db = DB::open(&rocks::options(WRITE_BUFFER), path).context("open a snapshot")?;
+        let db = DB::open(&options(), path).context("open a snapshot")?;
         match rocks::identity(&db, path)? {
             Some(found) if found.cluster_id == owner.cluster_id => {}
             Some(found) => return Err(rocks::foreign(path, found, owner)),

@@ -169,12 +169,17 @@ macro_rules! define {
             /// Encodes it as a `Record`, without cloning it.
             pub fn encode(&self) -> Vec<u8> {
                 let mut bytes = Vec::with_capacity(self.encoded_len());
+                self.encode_to(&mut bytes);
+                bytes
+            }
+
+            /// As [`Stored::encode`], behind what is in `bytes` already.
+            pub fn encode_to(&self, bytes: &mut Vec<u8>) {
                 match self {
                     $(Stored::$variant(record) => {
-                        prost::encoding::message::encode($number, record.as_ref(), &mut bytes);
+                        prost::encoding::message::encode($number, record.as_ref(), bytes);
                     })*
                 }
-                bytes
             }
 
             /// The length of [`Stored::encode`], in bytes.
@@ -190,6 +195,14 @@ macro_rules! define {
             pub fn to_record(&self) -> Record {
                 let record = match self {
                     $(Stored::$variant(record) => Body::$variant(record.as_ref().clone()),)*
+                };
+                Record { record: Some(record) }
+            }
+
+            /// The message; it is copied only when the record is shared.
+            pub fn into_record(self) -> Record {
+                let record = match self {
+                    $(Stored::$variant(record) => Body::$variant(Arc::unwrap_or_clone(record)),)*
                 };
                 Record { record: Some(record) }
             }

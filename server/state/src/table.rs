@@ -29,6 +29,62 @@ pub struct ByUid<K>(pub Arc<K>);
 #[derive(Debug)]
 struct ByName<K>(Arc<K>);
 
+/// A record that is looked up by its namespace and name together.
+#[derive(Debug)]
+struct ByFullName<K>(Arc<K>);
+
+/// What has a namespace and a name, borrowed: what a record is looked up by, without putting the two together.
+trait FullName {
+    fn full_name(&self) -> (&str, &str);
+}
+
+impl<K: Kind> FullName for ByFullName<K> {
+    fn full_name(&self) -> (&str, &str) {
+        let meta = self.0.meta();
+        (&meta.namespace, &meta.name)
+    }
+}
+
+impl FullName for (&str, &str) {
+    fn full_name(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl Hash for dyn FullName + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.full_name().hash(state);
+    }
+}
+
+impl PartialEq for dyn FullName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.full_name() == other.full_name()
+    }
+}
+
+impl Eq for dyn FullName + '_ {}
+
+impl<'a, K: Kind> Borrow<dyn FullName + 'a> for ByFullName<K> {
+    fn borrow(&self) -> &(dyn FullName + 'a) {
+        self
+    }
+}
+
+impl<K: Kind> Hash for ByFullName<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.full_name().hash(state);
+    }
+}
+
+impl<K: Kind> PartialEq for ByFullName<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.full_name() == other.full_name()
+    }
+}
+
+impl<K: Kind> Eq for ByFullName<K> {}
+
 macro_rules! compare_by {
     ($wrapper:ident, $key:expr) => {
         impl<K: Kind> Borrow<str> for $wrapper<K> {
@@ -131,6 +187,9 @@ impl<K> Default for Index<K> {
 #[derive(Debug)]
 pub struct Table<K> {
     by_uid: Hashed<ByUid<K>>,
+    /// For lookups: a search in a tree of names touches as many records as it has levels.
+    by_full_name: Hashed<ByFullName<K>>,
+    /// For lists.
     by_name: BTreeMap<String, BTreeSet<ByName<K>>>,
     by_owner: Index<K>,
 }
@@ -151,6 +210,7 @@ impl<K: Kind> Table<K> {
         if let Some(after) = after {
             let meta = after.meta();
             self.by_uid.replace(ByUid(after.clone()));
+            self.by_full_name.replace(ByFullName(after.clone()));
             match self.by_name.get_mut(&meta.namespace) {
                 Some(names) => {
                     names.replace(ByName(after.clone()));
@@ -166,6 +226,8 @@ impl<K: Kind> Table<K> {
         } else if let Some(before) = before {
             let meta = before.meta();
             self.by_uid.remove(before.uid());
+            let full_name: &dyn FullName = &(meta.namespace.as_str(), meta.name.as_str());
+            self.by_full_name.remove(full_name);
             if let Some(names) = self.by_name.get_mut(&meta.namespace) {
                 names.remove(meta.name.as_str());
                 if names.is_empty() {
@@ -182,7 +244,8 @@ impl<K: Kind> Table<K> {
 
     /// The record of this name.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
-        self.by_name.get(namespace)?.get(name).map(|entry| &entry.0)
+        let full_name: &dyn FullName = &(namespace, name);
+        self.by_full_name.get(full_name).map(|entry| &entry.0)
     }
 
     /// All records, by namespace and name.
@@ -235,6 +298,7 @@ impl<K> Default for Table<K> {
     fn default() -> Self {
         Table {
             by_uid: Hashed::default(),
+            by_full_name: Hashed::default(),
             by_name: BTreeMap::new(),
             by_owner: Index::default(),
         }

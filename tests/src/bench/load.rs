@@ -9,18 +9,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tonic::transport::Channel;
+use anyhow::Context;
 
 use super::report::{Row, median, milliseconds};
 
-/// The numbers of clients that are measured.
-pub const CLIENTS: &[usize] = &[1, 16, 256, 1_000];
+/// The numbers of clients that are measured, unless `$BARGE_BENCH_CLIENTS` names others ("256" or "1,64").
+const CLIENTS: &[usize] = &[1, 16, 256, 1_000];
 /// Clients share connections, as a program's threads do.
 pub const CONNECTIONS: usize = 8;
 /// The size of what is written and read.
 pub const VALUE: usize = 1024;
 /// Who is measured beside Barge.
 pub const PEER: &str = "etcd 3.4, three members";
+
+/// The numbers of clients to measure.
+///
+/// # Errors
+/// When the environment names something else than numbers.
+pub fn clients() -> anyhow::Result<Vec<usize>> {
+    match std::env::var("BARGE_BENCH_CLIENTS") {
+        Ok(named) => named
+            .split(',')
+            .map(|number| number.trim().parse())
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("read $BARGE_BENCH_CLIENTS, which is {named:?}")),
+        Err(_) => Ok(CLIENTS.to_vec()),
+    }
+}
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(5);
@@ -35,9 +50,10 @@ pub struct Load {
 ///
 /// # Errors
 /// When a request fails.
-pub async fn run<F, W>(channels: &[Channel], clients: usize, request: F) -> anyhow::Result<Load>
+pub async fn run<C, F, W>(channels: &[C], clients: usize, request: F) -> anyhow::Result<Load>
 where
-    F: Fn(Channel, String) -> W + Send + Sync + 'static,
+    C: Clone + Send + 'static,
+    F: Fn(C, String) -> W + Send + Sync + 'static,
     W: Future<Output = Result<(), tonic::Status>> + Send,
 {
     static RUN: AtomicU64 = AtomicU64::new(0);

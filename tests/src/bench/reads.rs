@@ -6,7 +6,7 @@ use tonic::{Status, transport::Channel};
 
 use super::{
     etcd::{self, Etcd},
-    load::{self, CLIENTS, CONNECTIONS, VALUE},
+    load::{self, CONNECTIONS, VALUE},
     report::Row,
 };
 use crate::{Cluster, eventually, raw};
@@ -52,7 +52,7 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
 
     let mut rows = Vec::new();
     for (name, stale) in [("reads", false), ("stale reads", true)] {
-        for &clients in CLIENTS {
+        for clients in load::clients()? {
             let ours = load::run(&barge, clients, move |channel, of| async move {
                 get(channel, drawn(&of), stale).await
             });

@@ -49,7 +49,7 @@ pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
         field_manager: apply.manager.field_manager,
         force: apply.force_conflicts,
         dry_run: apply.dry.dry_run.is_some(),
-        omit_objects: false,
+        ..ApplyOptions::default()
     };
     let batches = batches(located.iter().map(|one| one.object.clone()).collect());
     if batches.len() > 1 {

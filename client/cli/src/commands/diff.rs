@@ -59,7 +59,7 @@ async fn show(to: &Connection, diff: Diff) -> Result<bool> {
         field_manager: diff.manager.field_manager,
         force: diff.force_conflicts,
         dry_run: true,
-        omit_objects: false,
+        ..ApplyOptions::default()
     };
     let objects = located.iter().map(|one| one.object.clone()).collect();
     let mut results = Vec::new();

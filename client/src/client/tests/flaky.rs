@@ -10,7 +10,7 @@ use barge_proto::v1::{api_server::Api, *};
 use futures::{StreamExt as _, stream::BoxStream};
 use rand::Rng;
 use tokio::{sync::watch, time::timeout};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::scripted::{ca, refusal, serve};
 use crate::{Client, ClientOptions, Selection, WatchEvent, v1::Kind};
@@ -130,6 +130,7 @@ impl Tail {
 
 #[tonic::async_trait]
 impl Api for Flaky {
+    type ApplyStreamStream = BoxStream<'static, Result<ApplyStreamResponse, Status>>;
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
@@ -169,6 +170,13 @@ impl Api for Flaky {
     }
 
     async fn apply(&self, _: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn apply_stream(
+        &self,
+        _: Request<Streaming<ApplyStreamRequest>>,
+    ) -> Result<Response<Self::ApplyStreamStream>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
 

@@ -8,13 +8,14 @@ use std::{
 
 use barge_proto::v1::{
     api_server::{Api, ApiServer},
+    apply_stream_answer::Answer,
     *,
 };
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
-use tonic::{Code, Request, Response, Status, transport::Server};
+use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{channel::MANAGERS_HEADER, identity::Identity, test_ca::TestCa, tls, v1::Role};
@@ -37,10 +38,14 @@ struct Script {
     steps: VecDeque<Step>,
     calls: usize,
     ids: Vec<RequestId>,
+    streams: usize,
     watched: Vec<u64>,
     /// The managers that its answers to `get` name.
     managers: String,
 }
+
+/// What a step fails with to break the stream that it is on.
+pub const BROKEN: &str = "broken";
 
 pub struct Fake {
     pub address: String,
@@ -126,6 +131,10 @@ impl Fake {
         self.script.lock().unwrap().calls
     }
 
+    pub fn streams(&self) -> usize {
+        self.script.lock().unwrap().streams
+    }
+
     pub fn ids(&self) -> Vec<RequestId> {
         self.script.lock().unwrap().ids.clone()
     }
@@ -194,6 +203,8 @@ impl Scripted {
 
 #[tonic::async_trait]
 impl Api for Scripted {
+    type ApplyStreamStream =
+        futures::stream::BoxStream<'static, Result<ApplyStreamResponse, Status>>;
     type WatchStream = futures::stream::BoxStream<'static, Result<WatchResponse, Status>>;
 
     async fn apply(
@@ -205,6 +216,42 @@ impl Api for Scripted {
             results: vec![],
             revision,
         }))
+    }
+
+    /// One answer a message, each by the script.
+    async fn apply_stream(
+        &self,
+        request: Request<Streaming<ApplyStreamRequest>>,
+    ) -> Result<Response<Self::ApplyStreamStream>, Status> {
+        let script = self.0.clone();
+        script.lock().unwrap().streams += 1;
+        let answers = request.into_inner().map(move |message| {
+            let answer = |item: ApplyStreamItem| {
+                let id = item.request.unwrap_or_default().request_id;
+                let answer = match Scripted(script.clone()).object(id) {
+                    Ok((_, revision)) => Answer::Response(ApplyResponse {
+                        results: vec![],
+                        revision,
+                    }),
+                    // A broken stream, and not an answer.
+                    Err(status) if status.message() == BROKEN => return Err(status),
+                    Err(status) => Answer::Refused(RefusedRequest {
+                        code: status.code().into(),
+                        message: status.message().to_owned(),
+                        details: status.details().to_vec(),
+                    }),
+                };
+                Ok(ApplyStreamAnswer {
+                    id: item.id,
+                    answer: Some(answer),
+                })
+            };
+            let answers = message?.items.into_iter().map(answer);
+            Ok(ApplyStreamResponse {
+                answers: answers.collect::<Result<_, Status>>()?,
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
