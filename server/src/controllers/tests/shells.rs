@@ -101,8 +101,7 @@ async fn agents(memory: Memory, heartbeats: Arc<Heartbeats>) {
     loop {
         let silent = heartbeats.silent.lock().unwrap().clone();
         let pods: Vec<_> = memory.read(|state| state.list::<PodRecord>(None).cloned().collect());
-        let bound =
-            |pod: &Arc<PodRecord>| !pod.node_uid.is_empty() && !silent.contains(&pod.node_uid);
+        let bound = |pod: &Arc<PackedPod>| pod.is_bound() && !silent.contains(pod.node_uid());
         for pod in pods.into_iter().filter(bound) {
             if pods::is_terminating(&pod) {
                 memory.apply(&transaction([change::Change::Remove(plan::reference(
@@ -124,7 +123,7 @@ async fn agents(memory: Memory, heartbeats: Arc<Heartbeats>) {
                     barge_proto::v1::Record {
                         record: Some(Record::Pod(PodRecord {
                             status: Some(status),
-                            ..PodRecord::clone(&pod)
+                            ..pod.record()
                         })),
                     },
                 )]));
@@ -273,7 +272,7 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
     // The thread runs: it has bound a pod.
     let bound = |state: &barge_state::State| {
         let mut pods = state.list::<PodRecord>(None);
-        pods.any(|pod| !pod.node_uid.is_empty())
+        pods.any(|pod| pod.is_bound())
     };
     let deadline = Duration::from_secs(60);
     let started = async {
