@@ -44,6 +44,7 @@ fn start(world: World) -> Leader {
         cancel.clone(),
         TERM,
         Duration::ZERO,
+        NODE_GRACE,
     ));
     let agents = tokio::spawn(agents(memory.clone(), heartbeats.clone()));
     Leader {
@@ -268,6 +269,7 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
         CancellationToken::new(),
         TERM,
         Duration::ZERO,
+        NODE_GRACE,
     ));
     // The thread runs: it has bound a pod.
     let bound = |state: &barge_state::State| {
