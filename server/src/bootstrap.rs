@@ -190,7 +190,7 @@ pub fn public_key_sha256(identity: &Identity) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Origin, logging::LogFormat};
+    use crate::{config::Origin, controllers::NODE_GRACE, logging::LogFormat};
 
     fn config(dir: &std::path::Path) -> Config {
         Config {
@@ -207,6 +207,7 @@ mod tests {
             metrics: None,
             snapshot_after: None,
             snapshot_rate: None,
+            node_grace: NODE_GRACE,
         }
     }
 

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
+    controllers::NODE_GRACE,
     logging::LogFormat,
     mint,
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
@@ -100,6 +101,10 @@ pub struct Flags {
     /// Send a manager that was away for long the state with at most this much a second, at least 1Mi [default: 64Mi]
     #[arg(long, value_name = "SIZE")]
     pub snapshot_rate: Option<String>,
+    /// While this manager leads: how long an agent may be silent before its node counts as lost and its pods are made anew
+    /// elsewhere; the same for all managers [default: 4s]
+    #[arg(long, value_name = "DURATION")]
+    pub node_grace: Option<Span>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -135,6 +140,8 @@ pub struct Config {
     pub snapshot_after: Option<u64>,
     /// How fast a snapshot is sent, in bytes per second; absent for the default.
     pub snapshot_rate: Option<u64>,
+    /// How long an agent may be silent before its node counts as lost.
+    pub node_grace: Duration,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -209,6 +216,7 @@ impl Flags {
             metrics: self.metrics.or(file.metrics),
             snapshot_after: self.snapshot_after.or(file.snapshot_after),
             snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
+            node_grace: self.node_grace.or(file.node_grace),
             config: None,
         }
     }
@@ -267,6 +275,7 @@ impl Flags {
             metrics: self.metrics,
             snapshot_after: at_least_mebibyte("snapshot-after", self.snapshot_after.as_deref())?,
             snapshot_rate: at_least_mebibyte("snapshot-rate", self.snapshot_rate.as_deref())?,
+            node_grace: node_grace(self.node_grace)?,
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
@@ -282,6 +291,19 @@ fn lifetime(asked: Option<Span>) -> Result<Duration, UsageError> {
             life.as_secs(),
             SHORTEST_LIFE.as_secs(),
             ROOT_LIFE.as_secs() / 86_400
+        ))),
+    }
+}
+
+/// With less, an agent would be lost whose heartbeat is a little late.
+fn node_grace(asked: Option<Span>) -> Result<Duration, UsageError> {
+    match asked {
+        None => Ok(NODE_GRACE),
+        Some(Span(grace)) if grace >= NODE_GRACE => Ok(grace),
+        Some(Span(grace)) => Err(UsageError::Setting(format!(
+            "--node-grace {} ms: at least {} s is expected",
+            grace.as_millis(),
+            NODE_GRACE.as_secs()
         ))),
     }
 }

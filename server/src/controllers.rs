@@ -36,7 +36,7 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long a node may be silent before it counts as lost.
+/// How long a node may be silent before it counts as lost, unless a manager is told otherwise.
 pub const NODE_GRACE: Duration = Duration::from_secs(4);
 
 /// What the sessions know of agents' heartbeats.
@@ -99,7 +99,7 @@ pub trait Controller: Send + Sync + 'static {
 }
 
 /// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. Nodes are not found silent
-/// before `patience` and their grace are over.
+/// before `patience` and their `grace` are over.
 /// The future may be dropped at any time: what it had proposed either is applied or is not.
 pub async fn run<R: Replica>(
     replica: R,
@@ -108,6 +108,7 @@ pub async fn run<R: Replica>(
     cancel: CancellationToken,
     term: u64,
     patience: Duration,
+    grace: Duration,
 ) {
     // Ends the scheduler's thread when this future is dropped.
     let cancel = cancel.child_token();
@@ -117,7 +118,7 @@ pub async fn run<R: Replica>(
         stamps,
         cancel,
     };
-    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), patience, NODE_GRACE);
+    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), patience, grace);
     let mut loops = JoinSet::new();
     loops.spawn(shell::drive(
         replica.clone(),

@@ -173,6 +173,7 @@ pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(
         in_flight: in_flight.clone(),
         data_dir: folder.path().to_owned(),
         logging,
+        node_grace: config.node_grace,
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener, metrics));

@@ -21,7 +21,7 @@ use barge_client::{
 };
 use barge_proto::v1::{ClusterRecord, ManagerRecord, ObjectMeta, Role, record};
 use barge_state::{
-    Kind, LEVEL, Meta, NotUnderstood, State, Stored, check_understood, limits::Limits,
+    Kind, LEVEL, Meta, NotUnderstood, Restoring, State, Stored, check_understood, limits::Limits,
 };
 use clap::Args;
 
@@ -216,13 +216,16 @@ fn read(path: &Path) -> Result<(State, Summary), RestoreError> {
         None => File::open(path).map_err(|error| wrong(error.into()))?,
         Some((place, name)) => fetch(place, name)?,
     };
-    let (mut records, mut requests) = (Vec::new(), Vec::new());
+    let (mut restoring, mut requests) = (Restoring::default(), Vec::new());
     let summary = backup::read(
         BufReader::new(file),
         |record: record::Record| {
-            records.extend(Stored::from_record(barge_proto::v1::Record {
+            let record = barge_proto::v1::Record {
                 record: Some(record),
-            }));
+            };
+            if let Some(record) = Stored::from_record(record) {
+                restoring.add(record);
+            }
         },
         |request| requests.push(request),
     )
@@ -232,8 +235,7 @@ fn read(path: &Path) -> Result<(State, Summary), RestoreError> {
         request_floor: summary.header.request_floor,
         requests,
     };
-    let state = State::restore_stored(records.into_iter(), meta, Limits::default());
-    Ok((state, summary))
+    Ok((restoring.finish(meta, Limits::default()), summary))
 }
 
 /// The sealing key and, as the proof that it is the right one, the authority that it opens.

@@ -89,6 +89,8 @@ pub struct Serving {
     pub data_dir: PathBuf,
     /// What this manager writes.
     pub logging: Logging,
+    /// How long an agent may be silent before its node counts as lost.
+    pub node_grace: Duration,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -169,6 +171,7 @@ pub async fn serve(
         },
         rotator,
         stop.clone(),
+        serving.node_grace,
     ));
     tokio::spawn(lock::follow(
         serving.store.clone(),

@@ -61,9 +61,10 @@ pub enum StorageError {
         /// Who tried to open it.
         id: u64,
     },
-    /// It was written by a version that this one cannot read.
+    /// It was written by a version that this one cannot read. Backups have a format of their own, which does not change with it.
     #[error(
-        "{path} has format {found}, this version reads format {supported}: run the version that wrote it"
+        "{path} has format {found}, this version reads format {supported}: run the version that wrote it, or take a backup with \
+         that and restore it with this one"
     )]
     Format {
         /// The database's folder.

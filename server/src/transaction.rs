@@ -1,7 +1,5 @@
 //! Putting transactions together.
 
-use std::sync::Arc;
-
 use barge_proto::v1::{
     Change, ObjectMeta, Precondition, RecordRef, RequestRecord, Transaction,
     change::Change as Body, precondition::Must,
@@ -60,12 +58,12 @@ impl Draft {
 
     /// Creates or replaces a record.
     pub fn put<K: Kind>(&mut self, record: K) {
-        self.change(Body::Put(K::stored(Arc::new(record)).into_record()));
+        self.change(Body::Put(record.into_record()));
     }
 
     /// Replaces a record's status.
     pub fn put_status<K: Kind>(&mut self, record: K) {
-        self.change(Body::PutStatus(K::stored(Arc::new(record)).into_record()));
+        self.change(Body::PutStatus(record.into_record()));
     }
 
     /// Removes a record.

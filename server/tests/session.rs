@@ -21,6 +21,7 @@ use barge_proto::v1::{
 };
 use barge_server::{
     config::{Config, Origin},
+    controllers::NODE_GRACE,
     logging::{LogFormat, Logging},
     manager,
     pki::authority::LEAF_LIFE,
@@ -52,6 +53,7 @@ fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHa
         min_disk_free: None,
         snapshot_after: None,
         snapshot_rate: None,
+        node_grace: NODE_GRACE,
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         certificate_lifetime: LEAF_LIFE,
         audit: true,

@@ -4,7 +4,7 @@ use barge_proto::v1::{
     DeleteRecord, DeleteRequest, DeleteResponse, DeletionPropagation, Kind, Object, PodRecord,
     RecordRef, TerminatePod, change::Change as Body,
 };
-use barge_state::{Kind as _, RecordKind, State};
+use barge_state::{PackedPod, RecordKind, State};
 
 use super::{
     commit::{Committed, after, commit, digest, rehearse, request_record},
@@ -133,11 +133,7 @@ fn plan(
 }
 
 /// A second request only counts when it leaves less time.
-fn already_ends(pod: &PodRecord, grace: Option<i64>) -> bool {
-    let meta = pod.meta();
-    meta.deletion_timestamp.is_some()
-        && grace.is_none_or(|grace| {
-            meta.deletion_grace_period_seconds
-                .is_some_and(|now| now <= grace)
-        })
+fn already_ends(pod: &PackedPod, grace: Option<i64>) -> bool {
+    pod.deletion()
+        .is_some_and(|(_, given)| grace.is_none_or(|grace| given.is_some_and(|now| now <= grace)))
 }

@@ -239,7 +239,7 @@ impl Planning<'_> {
 }
 
 /// A kind whose applied objects are records of their own.
-trait Merge: Recorded + Into<Object> {
+trait Merge: Recorded<Kept = Self> + Into<Object> {
     /// The record after applying `new` over `old`: with what the server sets, and without what it ignores.
     fn merged(
         planning: &mut Planning<'_>,

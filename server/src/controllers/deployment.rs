@@ -21,9 +21,9 @@ use super::{
     stamp::Stamp,
 };
 use barge_proto::v1::{
-    Deployment, DeploymentSpec, ObjectMeta, ObjectReference, PodRecord, Revision, record::Record,
+    Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision, record::Record,
 };
-use barge_state::{Changed, Kind, RecordKind, State};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 use budget::Budget;
 use groups::Groups;
 use moves::Moves;
@@ -58,9 +58,12 @@ impl Controller for Deployments {
             return;
         };
         match record.kind() {
-            RecordKind::Deployment => dirty(Name::of(record.meta())),
+            RecordKind::Deployment => dirty(Name {
+                namespace: record.namespace().to_owned(),
+                name: record.name().to_owned(),
+            }),
             RecordKind::Pod | RecordKind::Revision => {
-                owner(record.meta()).into_iter().for_each(dirty);
+                owner(record).into_iter().for_each(dirty);
             }
             _ => {}
         }
@@ -76,15 +79,13 @@ impl Controller for Deployments {
     }
 }
 
-fn owner(metadata: &ObjectMeta) -> Option<Name> {
-    metadata
-        .owner_references
-        .iter()
-        .find(|owner| owner.kind == "Deployment")
-        .map(|owner| Name {
-            namespace: metadata.namespace.clone(),
-            name: owner.name.clone(),
-        })
+fn owner(record: &Stored) -> Option<Name> {
+    let mut owners = record.owners().iter();
+    let owner = owners.find(|owner| owner.kind == "Deployment")?;
+    Some(Name {
+        namespace: record.namespace().to_owned(),
+        name: owner.name.clone(),
+    })
 }
 
 /// What should be done for a Deployment now.
@@ -120,7 +121,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
 
     if !spec.paused {
-        let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid.as_str()).collect();
+        let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid()).collect();
         used.insert(revision.uid());
         revisions::forget_old(deployment, &revisions, &used, &mut plan);
     }
@@ -175,7 +176,7 @@ fn newest(
 }
 
 /// Ends pods that have finished; as they no longer count as live, the rollout makes others.
-fn replace_finished(owned: &[&Arc<PodRecord>], stamp: &Stamp, plan: &mut Plan) {
+fn replace_finished(owned: &[&Arc<PackedPod>], stamp: &Stamp, plan: &mut Plan) {
     for pod in owned {
         if !pods::is_finished(pod) || pods::is_terminating(pod) {
             continue;

@@ -9,7 +9,7 @@ mod tests;
 
 use super::{
     Controller, Name, conditions,
-    plan::{Plan, controller_reference, object_reference},
+    plan::{Plan, controller_reference, object_reference, pod_reference},
     pods,
     stamp::Stamp,
 };
@@ -17,7 +17,7 @@ use barge_proto::v1::{
     Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, ObjectMeta, ObjectReference,
     PodRecord, Revision, Service, ServiceStatus, record::Record,
 };
-use barge_state::{Changed, Kind, RecordKind, State};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -84,13 +84,12 @@ impl Controller for EndpointsOfServices {
 
 /// Whether a pod's change can change any Endpoints: most (restarts, container states) can't.
 fn pod_matters(changed: &Changed) -> bool {
-    let seen = |pod: &Arc<PodRecord>| {
-        let ip = pod.status.as_ref().map(|status| status.pod_ip.clone());
+    let seen = |pod: &Arc<PackedPod>| {
         (
-            ip.unwrap_or_default(),
+            pod.pod_ip(),
             pods::is_live(pod),
             pods::is_ready(pod),
-            pod.node_uid.clone(),
+            pod.node_uid().to_owned(),
         )
     };
     let (before, after) = changed.of::<PodRecord>();
@@ -185,31 +184,32 @@ fn same(old: &Endpoints, wanted: &Endpoints) -> bool {
 /// The pods that a Service selects and that have an address.
 fn backends(state: &State, service: &Service) -> Vec<Backend> {
     let namespace = &service.meta().namespace;
-    // Labels belong to the template: they are compared once per revision.
-    let mut selected = BTreeMap::<&str, Option<&Arc<Revision>>>::new();
+    // Labels belong to the template: they are compared once per revision, and a namespace may have many more pods than
+    // the Service has.
+    let selected = state
+        .list::<Revision>(Some(namespace))
+        .filter(|revision| labels(revision).is_some_and(|labels| selects(service, labels)));
+    let pods = selected.flat_map(|revision| {
+        let pods = state.pods_of(revision.uid());
+        pods.map(move |pod| (revision, pod))
+    });
     let mut backends = Vec::new();
-    for pod in state.list::<PodRecord>(Some(namespace)) {
-        let ip = pod.status.as_ref().map_or("", |status| &status.pod_ip);
-        if ip.is_empty() || !pods::is_live(pod) {
+    for (revision, pod) in pods.filter(|(_, pod)| pods::is_live(pod)) {
+        let ip = pod.pod_ip();
+        if ip.is_empty() {
             continue;
         }
-        let revision = selected.entry(&pod.template_uid).or_insert_with(|| {
-            state
-                .by_uid::<Revision>(&pod.template_uid)
-                .filter(|revision| labels(revision).is_some_and(|labels| selects(service, labels)))
-        });
-        let Some(revision) = revision else {
-            continue;
-        };
-        let node = state.by_uid::<Node>(&pod.node_uid);
+        let node = state.by_uid::<Node>(pod.node_uid());
         backends.push(Backend {
-            ip: ip.to_owned(),
+            ip,
             node_name: node.map_or_else(String::new, |node| node.meta().name.clone()),
-            pod: object_reference("v1", "Pod", pod.meta()),
+            pod: pod_reference(pod),
             ready: pods::is_ready(pod),
             template: Arc::clone(revision),
         });
     }
+    // By name, whatever revision they are of.
+    backends.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
     backends
 }
 

@@ -17,10 +17,10 @@ use super::{
     stamp::{self, Stamp},
 };
 use barge_proto::v1::{
-    Deployment, Endpoints, Event, Node, ObjectMeta, PodRecord, Revision, Service, TokenRecord,
+    Deployment, Endpoints, Event, Node, OwnerReference, PodRecord, Revision, Service, TokenRecord,
     change::Change,
 };
-use barge_state::{Kind, State};
+use barge_state::{Kind, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
@@ -102,15 +102,15 @@ pub fn page(
 ) -> (Plan, Option<Position>) {
     let mut plan = Plan::default();
     let next = match part {
-        Part::Pods => each(state, after, |pod| stray(state, pod, &mut plan)),
+        Part::Pods => each::<PodRecord>(state, after, |pod| stray(state, pod, &mut plan)),
         Part::Revisions => each::<Revision>(state, after, |revision| {
             let unused = state.pods_of(revision.uid()).next().is_none();
-            if unused && is_orphan(state, revision.meta()) {
+            if unused && is_orphan(state, &revision.meta().owner_references) {
                 plan.remove(&**revision);
             }
         }),
         Part::Endpoints => each::<Endpoints>(state, after, |endpoints| {
-            if is_orphan(state, endpoints.meta()) {
+            if is_orphan(state, &endpoints.meta().owner_references) {
                 plan.remove(&**endpoints);
             }
         }),
@@ -141,7 +141,7 @@ pub fn page(
 fn each<K: Kind>(
     state: &State,
     after: Option<&Position>,
-    mut look: impl FnMut(&Arc<K>),
+    mut look: impl FnMut(&Arc<K::Kept>),
 ) -> Option<Position> {
     let after = after.map(|(namespace, name)| (namespace.as_str(), name.as_str()));
     let mut last = None;
@@ -151,23 +151,27 @@ fn each<K: Kind>(
         last = Some(record);
         seen += 1;
     }
-    let meta = last.filter(|_| seen == PAGE)?.meta();
-    Some((meta.namespace.clone(), meta.name.clone()))
+    let last = last.filter(|_| seen == PAGE)?;
+    let (namespace, name) = (
+        barge_state::Kept::namespace(&**last),
+        barge_state::Kept::name(&**last),
+    );
+    Some((namespace.to_owned(), name.to_owned()))
 }
 
-fn stray(state: &State, pod: &Arc<PodRecord>, plan: &mut Plan) {
-    if !pod.node_uid.is_empty() && state.by_uid::<Node>(&pod.node_uid).is_none() {
+fn stray(state: &State, pod: &Arc<PackedPod>, plan: &mut Plan) {
+    if pod.is_bound() && state.by_uid::<Node>(pod.node_uid()).is_none() {
         // Nobody will report that it ended.
         remove_lost(pod, "NodeGone", plan);
-    } else if is_orphan(state, pod.meta()) && !pods::is_terminating(pod) {
+    } else if is_orphan(state, pod.owners()) && !pods::is_terminating(pod) {
         plan.terminate(pod.uid(), "OwnerGone");
     }
 }
 
 /// Whether a record has owners and none of them is there.
-fn is_orphan(state: &State, metadata: &ObjectMeta) -> bool {
-    !metadata.owner_references.is_empty()
-        && metadata.owner_references.iter().all(|owner| {
+fn is_orphan(state: &State, owners: &[OwnerReference]) -> bool {
+    !owners.is_empty()
+        && owners.iter().all(|owner| {
             let uid = &owner.uid;
             match owner.kind.as_str() {
                 "Deployment" => state.by_uid::<Deployment>(uid).is_none(),

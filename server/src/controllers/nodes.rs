@@ -9,13 +9,11 @@ mod tests;
 
 use super::{
     Controller, NodeHeartbeats, conditions,
-    plan::{self, MAX_BATCH, Plan, Severity, object_reference},
+    plan::{self, MAX_BATCH, Plan, Severity, object_reference, pod_reference},
     stamp::{Stamp, Stamps},
 };
-use barge_proto::v1::{
-    Node, ObjectReference, PodRecord, TerminatePod, change::Change, record::Record,
-};
-use barge_state::{Changed, Kind, RecordKind, State};
+use barge_proto::v1::{Node, ObjectReference, TerminatePod, change::Change, record::Record};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -227,7 +225,7 @@ fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
         }
         lost += 1;
         let message = format!("Node {name} was lost; the pod does not run there any more");
-        let about = object_reference("v1", "Pod", pod.meta());
+        let about = pod_reference(pod);
         let severity = Severity::Warning;
         plan.event(plan::event(
             stamp,
@@ -251,7 +249,7 @@ fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
 
 /// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason
 /// before it goes.
-pub fn remove_lost(pod: &Arc<PodRecord>, reason: &str, plan: &mut Plan) {
+pub fn remove_lost(pod: &Arc<PackedPod>, reason: &str, plan: &mut Plan) {
     plan.push(Change::TerminatePod(TerminatePod {
         uid: pod.uid().to_owned(),
         grace_period_seconds: Some(0),

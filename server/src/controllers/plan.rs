@@ -5,7 +5,7 @@ use barge_proto::v1::{
     Change, Event, EventSource, ObjectMeta, ObjectReference, OwnerReference, Precondition, Record,
     RecordRef, TerminatePod, change::Change as What, precondition::Must, record,
 };
-use barge_state::Kind;
+use barge_state::{Kind, PackedPod};
 use std::time::Duration;
 
 /// At most this many pods are created, ended or bound by one transaction, so that a large
@@ -50,11 +50,14 @@ impl Plan {
     }
 
     fn require<K: Kind>(&mut self, record: &K, must: Must) {
+        let meta = record.meta();
         self.preconditions.push(Precondition {
             // By name alone: what is asked is whether the name still means the same.
             target: Some(RecordRef {
-                uid: String::new(),
-                ..reference(record)
+                kind: K::KIND.number(),
+                namespace: meta.namespace.clone(),
+                name: meta.name.clone(),
+                ..RecordRef::default()
             }),
             must: Some(must),
         });
@@ -75,7 +78,7 @@ impl Plan {
     }
 
     /// Removes the record with that uid and all that it owns.
-    pub fn remove<K: Kind>(&mut self, record: &K) {
+    pub fn remove(&mut self, record: &impl barge_state::Kept) {
         self.push(What::Remove(reference(record)));
     }
 
@@ -102,13 +105,12 @@ impl Plan {
 }
 
 /// Names a record.
-pub fn reference<K: Kind>(record: &K) -> RecordRef {
-    let meta = record.meta();
+pub fn reference<K: barge_state::Kept>(record: &K) -> RecordRef {
     RecordRef {
-        kind: u32::from(K::KIND as u8),
-        uid: meta.uid.clone(),
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
+        kind: K::Message::KIND.number(),
+        uid: record.uid().to_owned(),
+        namespace: record.namespace().to_owned(),
+        name: record.name().to_owned(),
     }
 }
 
@@ -120,6 +122,18 @@ pub fn object_reference(api_version: &str, kind: &str, meta: &ObjectMeta) -> Obj
         namespace: meta.namespace.clone(),
         name: meta.name.clone(),
         uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// A reference to a pod, without unpacking it.
+pub fn pod_reference(pod: &PackedPod) -> ObjectReference {
+    ObjectReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        namespace: pod.namespace().to_owned(),
+        name: pod.name().to_owned(),
+        uid: pod.uid().to_owned(),
         ..ObjectReference::default()
     }
 }

@@ -1,69 +1,51 @@
 //! What the loops ask of a pod.
 
-use super::{conditions, stamp};
-use barge_proto::v1::{PodRecord, Time};
+use super::stamp;
+use barge_proto::v1::Time;
+use barge_state::PackedPod;
 use std::time::Duration;
 
 /// The pod's phase; one that nobody has reported on yet is Pending.
-pub fn phase(pod: &PodRecord) -> &str {
-    match &pod.status {
-        Some(status) if !status.phase.is_empty() => &status.phase,
-        _ => "Pending",
+pub fn phase(pod: &PackedPod) -> &str {
+    match pod.phase() {
+        "" => "Pending",
+        phase => phase,
     }
 }
 
 /// Succeeded or Failed: its containers will never run again, and it needs no room on its node.
-pub fn is_finished(pod: &PodRecord) -> bool {
+pub fn is_finished(pod: &PackedPod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
 /// Whether somebody asked for its end.
-pub fn is_terminating(pod: &PodRecord) -> bool {
-    pod.metadata
-        .as_ref()
-        .is_some_and(|metadata| metadata.deletion_timestamp.is_some())
+pub fn is_terminating(pod: &PackedPod) -> bool {
+    pod.is_terminating()
 }
 
 /// Neither finished nor terminating: it counts for its Deployment.
-pub fn is_live(pod: &PodRecord) -> bool {
+pub fn is_live(pod: &PackedPod) -> bool {
     !is_finished(pod) && !is_terminating(pod)
 }
 
 /// Whether it runs and its Ready condition is True.
-pub fn is_ready(pod: &PodRecord) -> bool {
-    phase(pod) == "Running"
-        && pod
-            .status
-            .as_ref()
-            .is_some_and(|status| conditions::is_true(&status.conditions, "Ready"))
+pub fn is_ready(pod: &PackedPod) -> bool {
+    phase(pod) == "Running" && pod.has_condition("Ready")
 }
 
 /// Since when the pod is ready; None when it is not.
-pub fn ready_since(pod: &PodRecord) -> Option<Time> {
+pub fn ready_since(pod: &PackedPod) -> Option<Time> {
     if !is_ready(pod) {
         return None;
     }
-    let status = pod.status.as_ref()?;
-    let ready = conditions::find(&status.conditions, "Ready")?;
     // A condition without a time: as early as can be, as if it had always been so.
-    Some(ready.last_transition_time.unwrap_or_default())
+    Some(pod.ready_transition().unwrap_or_default())
 }
 
 /// How long until a ready pod has been ready for that many seconds: zero when it is available, None
 /// when it isn't ready.
-pub fn available_in(pod: &PodRecord, min_ready_seconds: i32, now: &Time) -> Option<Duration> {
+pub fn available_in(pod: &PackedPod, min_ready_seconds: i32, now: &Time) -> Option<Duration> {
     let since = ready_since(pod)?;
     let needed = Duration::from_secs(u64::try_from(min_ready_seconds).unwrap_or(0));
     Some(needed.saturating_sub(stamp::age(now, &since)))
-}
-
-/// The sum of its containers' restarts.
-pub fn restarts(pod: &PodRecord) -> i64 {
-    pod.status.as_ref().map_or(0, |status| {
-        status
-            .container_statuses
-            .iter()
-            .map(|container| i64::from(container.restart_count))
-            .sum()
-    })
 }

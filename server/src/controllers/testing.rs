@@ -14,7 +14,7 @@ use barge_proto::v1::{
     PodSpec, PodStatus, PodTemplateSpec, Precondition, Quantity, Record, Service, ServicePort,
     ServiceSpec, Time, Transaction, change::Change as What, int_or_string::Value, record,
 };
-use barge_state::{Changed, Kind, State};
+use barge_state::{Changed, Kind, PackedPod, State};
 use std::sync::Arc;
 
 /// The term of all transactions.
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Removes a record.
-    pub fn remove<K: Kind>(&mut self, record: &K) {
+    pub fn remove(&mut self, record: &impl barge_state::Kept) {
         self.apply([What::Remove(reference(record))]);
     }
 
@@ -140,11 +140,11 @@ impl World {
             ..NodeStatus::default()
         });
         self.put_status(record::Record::Node(node));
-        self.by_uid(&uid)
+        self.by_uid::<Node>(&uid)
     }
 
     /// A record that is there.
-    pub fn by_uid<K: Kind>(&self, uid: &str) -> Arc<K> {
+    pub fn by_uid<K: Kind>(&self, uid: &str) -> Arc<K::Kept> {
         self.state.by_uid::<K>(uid).unwrap().clone()
     }
 
@@ -164,19 +164,19 @@ impl World {
     }
 
     /// All pods.
-    pub fn pods(&self) -> Vec<Arc<PodRecord>> {
+    pub fn pods(&self) -> Vec<Arc<PackedPod>> {
         self.state.list::<PodRecord>(None).cloned().collect()
     }
 
     /// Live pods.
-    pub fn live(&self) -> Vec<Arc<PodRecord>> {
+    pub fn live(&self) -> Vec<Arc<PackedPod>> {
         let mut pods = self.pods();
         pods.retain(|pod| pods::is_live(pod));
         pods
     }
 
     /// Binds a pod.
-    pub fn bind(&mut self, pod: &PodRecord, node: &Node) {
+    pub fn bind(&mut self, pod: &PackedPod, node: &Node) {
         self.apply([What::Bind(Bind {
             pod_uid: pod.uid().to_owned(),
             node_uid: node.uid().to_owned(),
@@ -186,16 +186,12 @@ impl World {
     /// Plays the agent: a pod's phase, and whether it is ready.
     pub fn report(&mut self, uid: &str, phase: &str, ready: bool) {
         let old = self.by_uid::<PodRecord>(uid);
-        let was = old.status.as_ref().and_then(|status| {
-            let ready = super::conditions::find(&status.conditions, "Ready")?;
-            Some((ready.status == "True", ready.last_transition_time?))
-        });
-        let since = match was {
-            Some((was, since)) if was == ready => since,
+        let since = match old.ready_transition() {
+            Some(since) if old.has_condition("Ready") == ready => since,
             _ => self.now,
         };
         self.put_status(record::Record::Pod(PodRecord {
-            metadata: old.metadata.clone(),
+            metadata: Some(old.meta()),
             status: Some(PodStatus {
                 phase: phase.to_owned(),
                 pod_ip: address(uid),

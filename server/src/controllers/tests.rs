@@ -17,7 +17,7 @@ use crate::scheduler::{
     plan::place,
 };
 use barge_proto::v1::{Change, Endpoints, Node, PodRecord, Service, change, record::Record};
-use barge_state::Kind;
+use barge_state::{Kind, PackedPod};
 use std::collections::BTreeSet;
 
 /// Everything the leader does, once around; returns whether anything changed.
@@ -59,7 +59,7 @@ fn lead(world: &mut World, silent: &BTreeSet<&str>) -> bool {
 /// Agents that run what they are given, unless they are silent.
 fn run_pods(world: &mut World, silent: &BTreeSet<&str>) {
     for pod in world.pods() {
-        let Some(node) = world.state.by_uid::<Node>(&pod.node_uid) else {
+        let Some(node) = world.state.by_uid::<Node>(pod.node_uid()) else {
             continue;
         };
         if silent.contains(node.meta().name.as_str()) {
@@ -184,7 +184,7 @@ fn when_all_machines_are_lost_pods_wait() {
         world
             .pods()
             .iter()
-            .all(|pod: &Arc<PodRecord>| pod.node_uid.is_empty())
+            .all(|pod: &Arc<PackedPod>| !pod.is_bound())
     );
     assert!(serving(&world).is_empty());
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     bootstrap,
     config::{Config, Origin},
+    controllers::NODE_GRACE,
     logging::LogFormat,
 };
 
@@ -35,6 +36,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
         metrics: None,
         snapshot_after: None,
         snapshot_rate: None,
+        node_grace: NODE_GRACE,
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_keyring().unwrap().key().unwrap();

@@ -8,7 +8,7 @@ pub use super::{
 use super::{class::View, queue::Queue};
 use crate::controllers::{pods, stamp::nanos};
 use barge_proto::v1::{Node, PodRecord, Revision};
-use barge_state::{Changed, Kind, State};
+use barge_state::{Changed, Kind, PackedPod, State};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub revision: u64,
     nodes: Vec<Arc<Node>>,
     revisions: Vec<Arc<Revision>>,
-    pods: Vec<Arc<PodRecord>>,
+    pods: Vec<Arc<PackedPod>>,
 }
 
 impl Snapshot {
@@ -40,9 +40,9 @@ impl Snapshot {
     pub fn of(state: &State) -> Self {
         Self {
             revision: state.revision(),
-            nodes: state.list(None).cloned().collect(),
-            revisions: state.list(None).cloned().collect(),
-            pods: state.list(None).cloned().collect(),
+            nodes: state.list::<Node>(None).cloned().collect(),
+            revisions: state.list::<Revision>(None).cloned().collect(),
+            pods: state.list::<PodRecord>(None).cloned().collect(),
         }
     }
 }
@@ -194,23 +194,23 @@ impl Cluster {
         }
     }
 
-    fn set_pod(&mut self, record: &PodRecord) {
+    fn set_pod(&mut self, record: &PackedPod) {
         let uid = record.uid();
         let wanted = if pods::is_finished(record) {
             Place::Ended
-        } else if !record.node_uid.is_empty() {
-            Place::Bound(self.nodes.id(&record.node_uid))
+        } else if record.is_bound() {
+            Place::Bound(self.nodes.id(record.node_uid()))
         } else if pods::is_terminating(record) {
             Place::Ended
         } else {
             Place::Pending
         };
         if !self.pods.contains_key(uid) {
-            let class = self.class_id(&record.template_uid);
+            let class = self.class_id(record.template_uid());
             if let Some(entry) = self.classes.get_mut(&class) {
                 entry.pods += 1;
             }
-            let created = record.meta().creation_timestamp.as_ref().map_or(0, nanos);
+            let created = record.created().as_ref().map_or(0, nanos);
             self.pods.insert(
                 uid.to_owned(),
                 PodInfo {

@@ -3,11 +3,11 @@
 use super::cluster::{Cluster, Placement};
 use crate::controllers::{
     conditions,
-    plan::{self, Severity, object_reference},
+    plan::{self, Severity, pod_reference},
     stamp::Stamp,
 };
 use barge_proto::v1::{Change, PodRecord, Record, change, record};
-use barge_state::{Kind, State};
+use barge_state::State;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound.
@@ -43,8 +43,11 @@ pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> 
     let Some(pod) = state.by_uid::<PodRecord>(pod_uid) else {
         return Vec::new();
     };
-    let mut status = pod.status.clone().unwrap_or_default();
-    let news = pod.node_uid.is_empty()
+    let PodRecord {
+        metadata, status, ..
+    } = pod.record();
+    let mut status = status.unwrap_or_default();
+    let news = !pod.is_bound()
         && conditions::set(
             &mut status.conditions,
             "PodScheduled",
@@ -57,14 +60,14 @@ pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> 
         return Vec::new();
     }
     let record = PodRecord {
-        metadata: pod.metadata.clone(),
+        metadata,
         status: Some(status),
         ..PodRecord::default()
     };
     let event = plan::event(
         stamp,
         "scheduler",
-        object_reference("v1", "Pod", pod.meta()),
+        pod_reference(pod),
         Severity::Warning,
         "FailedScheduling",
         why.to_string(),

@@ -71,10 +71,10 @@ impl Scheduled {
             assert!(self.bind(&batch).iter().all(String::is_empty));
         }
         let pods = self.world.pods();
-        let bound = pods.iter().filter(|pod| !pod.node_uid.is_empty());
+        let bound = pods.iter().filter(|pod| pod.is_bound());
         bound
             .map(|pod| {
-                let node = self.world.by_uid::<Node>(&pod.node_uid);
+                let node = self.world.by_uid::<Node>(pod.node_uid());
                 (pod.meta().name.clone(), node.meta().name.clone())
             })
             .collect()

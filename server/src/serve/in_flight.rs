@@ -23,7 +23,6 @@ impl InFlight {
     }
 
     /// Counts one that comes on a stream, until what is returned is dropped.
-    #[must_use]
     pub fn token(&self) -> TaskTrackerToken {
         self.0.token()
     }

@@ -31,6 +31,7 @@ pub async fn run(
     backups: Scheduler,
     rotator: Rotator,
     stop: CancellationToken,
+    node_grace: Duration,
 ) {
     let began = Instant::now();
     let mut leadership = store.leadership();
@@ -54,6 +55,7 @@ pub async fn run(
             term.clone(),
             now.term,
             RECONNECT.saturating_sub(began.elapsed()),
+            node_grace,
         );
         let members = reconcile::run(store.clone(), now.term);
         let levels = level::keep(store.clone(), now.term);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use barge_proto::v1::{Assignment, Endpoints, Node, Peer, Pod, PodRecord, Service};
-use barge_state::{Changed, Kind, State, Stored};
+use barge_state::{Changed, Kind, PackedPod, State, Stored};
 
 /// The full set of what a node should run and know.
 #[must_use]
@@ -117,7 +117,7 @@ fn split<T>(all: BTreeMap<String, Option<T>>) -> (Vec<T>, Vec<String>) {
 
 fn pod(state: &State, change: &Changed, node_uid: &str, sets: &mut Sets) {
     let (before, after) = change.of::<PodRecord>();
-    let here = |pod: &PodRecord| pod.node_uid == node_uid;
+    let here = |pod: &PackedPod| pod.node_uid() == node_uid;
     let before = before.filter(|pod| here(pod));
     let after = after.filter(|pod| here(pod));
     if before.is_none() && after.is_none() {
@@ -136,11 +136,8 @@ fn pod(state: &State, change: &Changed, node_uid: &str, sets: &mut Sets) {
     sets.pods.insert(change.uid().to_owned(), now);
 }
 
-fn same_orders(before: &PodRecord, after: &PodRecord) -> bool {
-    let (old, new) = (before.meta(), after.meta());
-    before.template_uid == after.template_uid
-        && old.deletion_timestamp == new.deletion_timestamp
-        && old.deletion_grace_period_seconds == new.deletion_grace_period_seconds
+fn same_orders(before: &PackedPod, after: &PackedPod) -> bool {
+    before.template_uid() == after.template_uid() && before.deletion() == after.deletion()
 }
 
 fn service(change: &Changed, sets: &mut Sets) {

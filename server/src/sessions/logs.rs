@@ -86,7 +86,7 @@ fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
     let record = state
         .get::<PodRecord>(namespace, name)
         .ok_or_else(|| ApiError::NotFound(format!("pod {namespace}/{name} does not exist")))?;
-    if record.node_uid.is_empty() {
+    if !record.is_bound() {
         return Err(ApiError::Precondition(format!(
             "pod {namespace}/{name} is not bound to a node yet"
         )));
@@ -119,7 +119,7 @@ fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
         }
     };
     Ok(Source {
-        node_uid: record.node_uid.clone(),
+        node_uid: record.node_uid().to_owned(),
         options: LogOptions {
             pod_uid: record.uid().to_owned(),
             container: container.to_owned(),

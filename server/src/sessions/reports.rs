@@ -4,7 +4,7 @@ use barge_proto::v1::{
     Event, EventReport, EventSource, Node, NodeRelay, NodeStatus, ObjectMeta, ObjectReference,
     PodRecord, Report, change::Change as Body,
 };
-use barge_state::{Kind, State};
+use barge_state::{Kind as _, State};
 
 use crate::{clock, transaction::Draft};
 
@@ -29,7 +29,7 @@ pub fn plan(state: &State, relay: &NodeRelay, draft: &mut Draft) {
     };
     if let Some(status) = &report.node {
         draft.put_status(Node {
-            metadata: identity(node.meta()),
+            metadata: identity(&**node),
             status: Some(merge(node, status)),
             ..Node::default()
         });
@@ -46,7 +46,7 @@ fn pods(state: &State, node: &Node, report: &Report, draft: &mut Draft) {
     for pod in &report.pods {
         let Some(record) = state
             .by_uid::<PodRecord>(&pod.uid)
-            .filter(|record| record.node_uid == node.uid())
+            .filter(|record| record.node_uid() == node.uid())
         else {
             tracing::debug!(
                 node = node.meta().name,
@@ -57,7 +57,7 @@ fn pods(state: &State, node: &Node, report: &Report, draft: &mut Draft) {
         };
         if let Some(status) = &pod.status {
             draft.put_status(PodRecord {
-                metadata: identity(record.meta()),
+                metadata: identity(&**record),
                 status: Some(status.clone()),
                 ..PodRecord::default()
             });
@@ -89,10 +89,10 @@ fn allowed(state: &State, node: &Node, report: &EventReport) -> Option<Event> {
     let about = report.involved_object.as_ref()?;
     let pod = state
         .by_uid::<PodRecord>(&about.uid)
-        .filter(|pod| pod.node_uid == node.uid());
+        .filter(|pod| pod.node_uid() == node.uid());
     let (kind, meta) = match pod {
-        Some(pod) => ("Pod", pod.meta()),
-        None if about.uid == node.uid() => ("Node", node.meta()),
+        Some(pod) => ("Pod", identity(&**pod)?),
+        None if about.uid == node.uid() => ("Node", identity(node)?),
         None => return None,
     };
     let namespace = if meta.namespace.is_empty() {
@@ -137,11 +137,11 @@ fn allowed(state: &State, node: &Node, report: &EventReport) -> Option<Event> {
     })
 }
 
-fn identity(meta: &ObjectMeta) -> Option<ObjectMeta> {
+fn identity(record: &impl barge_state::Kept) -> Option<ObjectMeta> {
     Some(ObjectMeta {
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        uid: meta.uid.clone(),
+        name: record.name().to_owned(),
+        namespace: record.namespace().to_owned(),
+        uid: record.uid().to_owned(),
         ..ObjectMeta::default()
     })
 }

@@ -11,8 +11,9 @@ use crate::raft::types::{
     Command, Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote,
 };
 
-/// The first byte of every value on disk.
-pub const FORMAT: u8 = 1;
+/// The first byte of every value on disk. Raised when another version would misread what is written: 2 since an entry of the
+/// log carries several transactions.
+pub const FORMAT: u8 = 2;
 
 /// A message that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +251,7 @@ mod tests {
         let error = decode::<v1::RaftEntry>(value.into()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "format 2 is unknown, this version reads format 1"
+            "format 3 is unknown, this version reads format 2"
         );
     }
 }

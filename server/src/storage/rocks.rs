@@ -198,14 +198,20 @@ mod tests {
 
     #[test]
     fn refuses_another_format() {
-        let dir = tempfile::tempdir().unwrap();
-        let db = open(dir.path(), options(1 << 20), &me()).unwrap();
-        db.put(IDENTITY, [9]).unwrap();
-        drop(db);
-        let error = open(dir.path(), options(1 << 20), &me()).unwrap_err();
-        assert!(
-            matches!(error, StorageError::Format { found: 9, .. }),
-            "{error}"
-        );
+        for found in [1, 9] {
+            let dir = tempfile::tempdir().unwrap();
+            let db = open(dir.path(), options(1 << 20), &me()).unwrap();
+            let mut identity = me().encode();
+            identity[0] = found;
+            db.put(IDENTITY, identity).unwrap();
+            drop(db);
+            let error = open(dir.path(), options(1 << 20), &me()).unwrap_err();
+            let expected = format!(
+                "{} has format {found}, this version reads format 2: run the version that wrote it, or take a backup with \
+                 that and restore it with this one",
+                dir.path().display()
+            );
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }

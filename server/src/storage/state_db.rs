@@ -77,8 +77,7 @@ impl Writes {
 
     /// Adds a record.
     pub fn record(&mut self, record: &Stored) {
-        let mut value = Vec::with_capacity(1 + record.encoded_len());
-        value.push(codec::FORMAT);
+        let mut value = vec![codec::FORMAT];
         record.encode_to(&mut value);
         self.0.put(prefixed(RECORD, &record.key()), value);
     }

@@ -173,7 +173,7 @@ fn running(number: usize) -> Action {
         ready: true,
         image: "docker.io/library/nginx:latest".to_owned(),
         image_id: format!("docker.io/library/nginx@sha256:{:064x}", 1),
-        container_id: format!("containerd://{number:064x}"),
+        container_id: format!("containerd://{}-web-0", uid("p", number)),
         ..ContainerStatus::default()
     };
     let status = PodStatus {

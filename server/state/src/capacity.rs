@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use barge_proto::{
     quantity::{QuantityError, parse_milli, parse_whole},
-    v1::{Node, PodRecord, PodSpec, Quantity, Revision},
+    v1::{Node, PodSpec, Quantity, Revision},
 };
 
-use crate::kind::Kind;
+use crate::{kind::Kind, packed::PackedPod};
 
 /// Reads a quantity in the unit that is counted.
 type Parse = fn(&Quantity) -> Result<i64, QuantityError>;
@@ -100,12 +100,8 @@ impl Usage {
 }
 
 /// Whether a pod has ended for good: its resources are free.
-pub fn is_finished(pod: &PodRecord) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .map_or("", |status| status.phase.as_str());
-    matches!(phase, "Succeeded" | "Failed")
+pub fn is_finished(pod: &PackedPod) -> bool {
+    matches!(pod.phase(), "Succeeded" | "Failed")
 }
 
 /// What the pods of each node reserve, kept up to date with each change.
@@ -141,26 +137,29 @@ impl Capacity {
     }
 
     /// Follows a change of a pod.
-    pub fn swap_pod(&mut self, before: Option<&Arc<PodRecord>>, after: Option<&Arc<PodRecord>>) {
+    pub fn swap_pod(&mut self, before: Option<&Arc<PackedPod>>, after: Option<&Arc<PackedPod>>) {
         let (before, after) = (before.and_then(reserving), after.and_then(reserving));
         if let (Some(before), Some(after)) = (before, after)
-            && before.node_uid == after.node_uid
-            && before.template_uid == after.template_uid
+            && before.node_uid() == after.node_uid()
+            && before.template_uid() == after.template_uid()
         {
             return;
         }
         if let Some(before) = before {
-            let usage = self.template(&before.template_uid);
-            if let Some(sum) = self.per_node.get_mut(&before.node_uid) {
+            let usage = self.template(before.template_uid());
+            if let Some(sum) = self.per_node.get_mut(before.node_uid()) {
                 *sum = sum.minus(usage);
                 if sum.pods == 0 {
-                    self.per_node.remove(&before.node_uid);
+                    self.per_node.remove(before.node_uid());
                 }
             }
         }
         if let Some(after) = after {
-            let usage = self.template(&after.template_uid);
-            let sum = self.per_node.entry(after.node_uid.clone()).or_default();
+            let usage = self.template(after.template_uid());
+            let sum = self
+                .per_node
+                .entry(after.node_uid().to_owned())
+                .or_default();
             *sum = sum.plus(usage);
         }
     }
@@ -180,6 +179,6 @@ impl Capacity {
 }
 
 /// The pod, when it takes something of its node.
-fn reserving(pod: &Arc<PodRecord>) -> Option<&Arc<PodRecord>> {
-    Some(pod).filter(|pod| !pod.node_uid.is_empty() && !is_finished(pod))
+fn reserving(pod: &Arc<PackedPod>) -> Option<&Arc<PackedPod>> {
+    Some(pod).filter(|pod| pod.is_bound() && !is_finished(pod))
 }

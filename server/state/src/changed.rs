@@ -36,17 +36,17 @@ impl Changed {
 
     /// The record's uid.
     pub fn uid(&self) -> &str {
-        self.record().map_or("", |record| &record.meta().uid)
+        self.record().map_or("", Stored::uid)
     }
 
     /// The record's namespace; empty for kinds that have none.
     pub fn namespace(&self) -> &str {
-        self.record().map_or("", |record| &record.meta().namespace)
+        self.record().map_or("", Stored::namespace)
     }
 
     /// The record's name.
     pub fn name(&self) -> &str {
-        self.record().map_or("", |record| &record.meta().name)
+        self.record().map_or("", Stored::name)
     }
 
     /// The nodes a pod was bound to before and is bound to after the change; for nodes, the node itself.
@@ -60,11 +60,11 @@ impl Changed {
 
     /// What keeping it costs, in bytes; nearly.
     pub fn size(&self) -> usize {
-        OVERHEAD + self.record().map_or(0, Stored::encoded_len)
+        OVERHEAD + self.record().map_or(0, Stored::size)
     }
 
     /// The record as a type, before and after; both absent when it is of another kind.
-    pub fn of<K: Kind>(&self) -> (Option<&Arc<K>>, Option<&Arc<K>>) {
+    pub fn of<K: Kind>(&self) -> (Option<&Arc<K::Kept>>, Option<&Arc<K::Kept>>) {
         let before = self.before.as_ref().and_then(K::from_stored);
         (before, self.after.as_ref().and_then(K::from_stored))
     }
@@ -78,7 +78,7 @@ impl Changed {
 impl Stored {
     /// A key among all records: the kind's number in one byte, then the uid.
     pub fn key(&self) -> Vec<u8> {
-        let uid = self.meta().uid.as_bytes();
+        let uid = self.uid().as_bytes();
         let mut key = Vec::with_capacity(uid.len() + 1);
         key.push(self.kind() as u8);
         key.extend_from_slice(uid);
@@ -88,7 +88,7 @@ impl Stored {
     /// The node that a pod is bound to, or the uid of a node.
     pub fn node_uid(&self) -> Option<&str> {
         match self {
-            Stored::Pod(pod) => Some(pod.node_uid.as_str()).filter(|uid| !uid.is_empty()),
+            Stored::Pod(pod) => Some(pod.node_uid()).filter(|uid| !uid.is_empty()),
             Stored::Node(node) => Some(node.uid()),
             _ => None,
         }

@@ -43,7 +43,7 @@ impl Claims {
         }
         if let Some(record) = after {
             for claim in claims(record) {
-                self.0.insert(claim, record.meta().uid.clone());
+                self.0.insert(claim, record.uid().to_owned());
             }
         }
     }

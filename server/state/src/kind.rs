@@ -1,15 +1,20 @@
 //! The kinds of records: what they have in common, and a record of any kind.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use barge_proto::v1::{
     ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
-    Namespace, Node, ObjectMeta, PodRecord, Record, Revision, Secret, Service, TokenRecord,
-    record::Record as Body,
+    Namespace, Node, ObjectMeta, OwnerReference, PodRecord, Record, Revision, Secret, Service,
+    TokenRecord, record::Record as Body,
 };
 use prost::Message;
 
-use crate::{table::Table, tables::Tables};
+use crate::{
+    kept::{Kept, keep_as_it_is},
+    packed::{PackedPod, Pool},
+    table::Table,
+    tables::Tables,
+};
 
 /// Calls a macro with all kinds: variant, message, table, number (the field in `Record`), and a
 /// field with a reference to an object that its records are found by as if it owned them.
@@ -68,14 +73,14 @@ pub trait Kind: Message + Clone + PartialEq + Default + 'static {
     /// Which kind this is.
     const KIND: RecordKind;
 
+    /// As what the state keeps it: the message itself, but for pods.
+    type Kept: Kept<Message = Self>;
+
     /// The metadata; an empty one when the message has none.
     fn meta(&self) -> &ObjectMeta;
 
     /// The metadata to be changed; added when the message has none.
     fn meta_mut(&mut self) -> &mut ObjectMeta;
-
-    /// Uids that this record is found by in [`crate::State::owned`].
-    fn owner_uids(&self) -> Vec<&str>;
 
     /// The uid.
     fn uid(&self) -> &str {
@@ -87,17 +92,30 @@ pub trait Kind: Message + Clone + PartialEq + Default + 'static {
         self.meta().resource_version.parse().unwrap_or_default()
     }
 
-    /// This record among those of all kinds.
-    fn stored(this: Arc<Self>) -> Stored;
+    /// This message as a record of any kind.
+    fn into_record(self) -> Record;
+
+    /// What is kept, among that of all kinds.
+    fn stored(kept: Arc<Self::Kept>) -> Stored;
 
     /// The opposite of [`Kind::stored`]; absent when it is of another kind.
-    fn from_stored(stored: &Stored) -> Option<&Arc<Self>>;
+    fn from_stored(stored: &Stored) -> Option<&Arc<Self::Kept>>;
 
     #[doc(hidden)]
-    fn table(tables: &Tables) -> &Table<Self>;
+    fn table(tables: &Tables) -> &Table<Self::Kept>;
 
     #[doc(hidden)]
-    fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self::Kept>;
+}
+
+/// As what a kind is kept: as its message; but pods, of which there are many more than of all else, are packed.
+macro_rules! kept_as {
+    (PodRecord) => {
+        PackedPod
+    };
+    ($message:ident) => {
+        $message
+    };
 }
 
 macro_rules! define {
@@ -137,7 +155,7 @@ macro_rules! define {
         /// A record of any kind, shared with the state: cloning it is cheap.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Stored {
-            $(#[doc = stringify!($message)] $variant(Arc<$message>),)*
+            $(#[doc = stringify!($message)] $variant(Arc<<$message as Kind>::Kept>),)*
         }
 
         impl Stored {
@@ -148,27 +166,72 @@ macro_rules! define {
                 }
             }
 
-            /// The metadata.
-            pub fn meta(&self) -> &ObjectMeta {
+            /// The uid.
+            pub fn uid(&self) -> &str {
                 match self {
-                    $(Stored::$variant(record) => record.meta(),)*
+                    $(Stored::$variant(record) => Kept::uid(record.as_ref()),)*
+                }
+            }
+
+            /// The namespace; empty for kinds that have none.
+            pub fn namespace(&self) -> &str {
+                match self {
+                    $(Stored::$variant(record) => Kept::namespace(record.as_ref()),)*
+                }
+            }
+
+            /// The name.
+            pub fn name(&self) -> &str {
+                match self {
+                    $(Stored::$variant(record) => Kept::name(record.as_ref()),)*
+                }
+            }
+
+            /// What it belongs to.
+            pub fn owners(&self) -> &[OwnerReference] {
+                match self {
+                    $(Stored::$variant(record) => Kept::owners(record.as_ref()),)*
+                }
+            }
+
+            /// All of the metadata.
+            pub fn meta(&self) -> Cow<'_, ObjectMeta> {
+                match self {
+                    $(Stored::$variant(record) => match record.message() {
+                        Cow::Borrowed(message) => Cow::Borrowed(message.meta()),
+                        Cow::Owned(mut message) => Cow::Owned(std::mem::take(message.meta_mut())),
+                    },)*
                 }
             }
 
             /// A copy with other metadata.
-            pub(crate) fn with_meta(&self, change: impl FnOnce(&mut ObjectMeta)) -> Stored {
+            pub(crate) fn with_meta(
+                &self,
+                pool: &mut Pool,
+                change: impl FnOnce(&mut ObjectMeta),
+            ) -> Stored {
                 match self {
                     $(Stored::$variant(record) => {
-                        let mut copy = record.as_ref().clone();
+                        let mut copy = record.message().into_owned();
                         change(copy.meta_mut());
-                        Stored::$variant(Arc::new(copy))
+                        Stored::$variant(Arc::new(Kept::keep(copy, pool)))
                     })*
                 }
             }
 
-            /// Encodes it as a `Record`, without cloning it.
+            /// The same, with what it has in common with others shared.
+            pub(crate) fn shared(self, pool: &mut Pool) -> Stored {
+                match self {
+                    Stored::Pod(pod) => {
+                        Stored::Pod(Arc::new(pool.share(Arc::unwrap_or_clone(pod))))
+                    }
+                    other => other,
+                }
+            }
+
+            /// Encodes it as a `Record`.
             pub fn encode(&self) -> Vec<u8> {
-                let mut bytes = Vec::with_capacity(self.encoded_len());
+                let mut bytes = Vec::new();
                 self.encode_to(&mut bytes);
                 bytes
             }
@@ -177,34 +240,26 @@ macro_rules! define {
             pub fn encode_to(&self, bytes: &mut Vec<u8>) {
                 match self {
                     $(Stored::$variant(record) => {
-                        prost::encoding::message::encode($number, record.as_ref(), bytes);
+                        let message = record.message();
+                        let length = prost::encoding::message::encoded_len($number, &*message);
+                        bytes.reserve(length);
+                        prost::encoding::message::encode($number, &*message, bytes);
                     })*
                 }
             }
 
-            /// The length of [`Stored::encode`], in bytes.
-            pub fn encoded_len(&self) -> usize {
+            /// Nearly what it takes in memory, in bytes.
+            pub fn size(&self) -> usize {
                 match self {
-                    $(Stored::$variant(record) => {
-                        prost::encoding::message::encoded_len($number, record.as_ref())
-                    })*
+                    $(Stored::$variant(record) => record.size(),)*
                 }
             }
 
             /// A copy as the message.
             pub fn to_record(&self) -> Record {
-                let record = match self {
-                    $(Stored::$variant(record) => Body::$variant(record.as_ref().clone()),)*
-                };
-                Record { record: Some(record) }
-            }
-
-            /// The message; it is copied only when the record is shared.
-            pub fn into_record(self) -> Record {
-                let record = match self {
-                    $(Stored::$variant(record) => Body::$variant(Arc::unwrap_or_clone(record)),)*
-                };
-                Record { record: Some(record) }
+                match self {
+                    $(Stored::$variant(record) => record.message().into_owned().into_record(),)*
+                }
             }
 
             /// Reads what [`Stored::encode`] wrote.
@@ -219,13 +274,17 @@ macro_rules! define {
             /// Takes a message's record; absent when the message is empty.
             pub fn from_record(record: Record) -> Option<Stored> {
                 Some(match record.record? {
-                    $(Body::$variant(record) => Stored::$variant(Arc::new(record)),)*
+                    $(Body::$variant(record) => {
+                        Stored::$variant(Arc::new(Kept::unshared(record)))
+                    })*
                 })
             }
         }
 
         $(impl Kind for $message {
             const KIND: RecordKind = RecordKind::$variant;
+
+            type Kept = kept_as!($message);
 
             fn meta(&self) -> &ObjectMeta {
                 self.metadata.as_ref().unwrap_or(&NO_META)
@@ -235,32 +294,30 @@ macro_rules! define {
                 self.metadata.get_or_insert_default()
             }
 
-            fn stored(this: Arc<Self>) -> Stored {
-                Stored::$variant(this)
+            fn into_record(self) -> Record {
+                Record { record: Some(Body::$variant(self)) }
             }
 
-            fn from_stored(stored: &Stored) -> Option<&Arc<Self>> {
+            fn stored(kept: Arc<Self::Kept>) -> Stored {
+                Stored::$variant(kept)
+            }
+
+            fn from_stored(stored: &Stored) -> Option<&Arc<Self::Kept>> {
                 match stored {
                     Stored::$variant(record) => Some(record),
                     _ => None,
                 }
             }
 
-            fn owner_uids(&self) -> Vec<&str> {
-                let owners = self.meta().owner_references.iter();
-                let uids = owners.map(|owner| owner.uid.as_str());
-                $(let uids = uids.chain(self.$about.as_ref().map(|object| object.uid.as_str()));)?
-                uids.collect()
-            }
-
-            fn table(tables: &Tables) -> &Table<Self> {
+            fn table(tables: &Tables) -> &Table<Self::Kept> {
                 &tables.$table
             }
 
-            fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+            fn table_mut(tables: &mut Tables) -> &mut Table<Self::Kept> {
                 &mut tables.$table
             }
-        })*
+        }
+        keep_as_it_is!($message $(, $about)?);)*
     };
 }
 for_each_kind!(define);

@@ -6,6 +6,7 @@
 //! Time is the transaction's, uids are stamped by whoever proposes it.
 //!
 //! - `kind`, `rules`: the kinds of records, their identity, what each demands
+//! - `kept`, `packed`: what is kept of a record; of a pod, as little as possible
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
 //! - `level`: what all managers understand
@@ -19,9 +20,11 @@ mod capacity;
 mod changed;
 mod claims;
 mod history;
+mod kept;
 mod kind;
 mod level;
 pub mod limits;
+mod packed;
 mod pods;
 mod read;
 mod requests;
@@ -37,8 +40,10 @@ pub use capacity::{Usage, is_finished};
 pub use changed::Changed;
 pub use claims::Claim;
 pub use history::{Expired, History};
+pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{LEVEL, NotUnderstood, check_understood};
+pub use packed::{PackedPod, Pool};
 pub use requests::RequestChanges;
-pub use restore::Meta;
+pub use restore::{Meta, Restoring};
 pub use state::State;

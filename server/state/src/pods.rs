@@ -2,8 +2,6 @@
 
 use barge_proto::v1::{PodRecord, PodStatus};
 
-use crate::capacity::is_finished;
-
 /// The condition that says whether a pod is bound.
 pub const POD_SCHEDULED: &str = "PodScheduled";
 
@@ -29,7 +27,8 @@ pub fn compact(mut status: PodStatus, bound: bool) -> PodStatus {
 /// machine that started again, changes the rest only, and nothing once the pod has finished.
 pub fn report(pod: &PodRecord, report: PodStatus) -> PodStatus {
     let old = pod.status.clone().unwrap_or_default();
-    if is_finished(pod) && report.phase != old.phase {
+    let finished = matches!(old.phase.as_str(), "Succeeded" | "Failed");
+    if finished && report.phase != old.phase {
         return old;
     }
     let mut status = compact(report, !pod.node_uid.is_empty());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    ClusterRecord, ManagerRecord, Node, Outcome, PodRecord, RecordRef, Refusal, RequestRecord,
-    Revision, Service,
+    ClusterRecord, ManagerRecord, Node, Outcome, RecordRef, Refusal, RequestRecord, Revision,
+    Service,
 };
 
 use crate::{
@@ -12,17 +12,18 @@ use crate::{
     capacity::Usage,
     claims::Claim,
     kind::{Kind, Stored},
+    packed::PackedPod,
     state::State,
 };
 
 impl State {
     /// The record of this name; the namespace is empty for kinds that have none.
-    pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+    pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<&Arc<K::Kept>> {
         K::table(&self.tables).by_name(namespace, name)
     }
 
     /// The record with this uid.
-    pub fn by_uid<K: Kind>(&self, uid: &str) -> Option<&Arc<K>> {
+    pub fn by_uid<K: Kind>(&self, uid: &str) -> Option<&Arc<K::Kept>> {
         K::table(&self.tables).by_uid(uid)
     }
 
@@ -30,7 +31,7 @@ impl State {
     pub fn list<K: Kind>(
         &self,
         namespace: Option<&str>,
-    ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+    ) -> impl Iterator<Item = &Arc<K::Kept>> + use<'_, K> {
         K::table(&self.tables).list(namespace, None)
     }
 
@@ -39,7 +40,7 @@ impl State {
         &self,
         namespace: Option<&str>,
         after: Option<(&str, &str)>,
-    ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+    ) -> impl Iterator<Item = &Arc<K::Kept>> + use<'_, K> {
         K::table(&self.tables).list(namespace, after)
     }
 
@@ -53,7 +54,7 @@ impl State {
     pub fn owned<K: Kind>(
         &self,
         owner_uid: &str,
-    ) -> impl DoubleEndedIterator<Item = &Arc<K>> + use<'_, K> {
+    ) -> impl DoubleEndedIterator<Item = &Arc<K::Kept>> + use<'_, K> {
         K::table(&self.tables).owned(owner_uid)
     }
 
@@ -69,7 +70,7 @@ impl State {
     }
 
     /// The pods bound to a node, by uid; "" for those that are not bound.
-    pub fn pods_on(&self, node_uid: &str) -> impl Iterator<Item = &Arc<PodRecord>> + use<'_> {
+    pub fn pods_on(&self, node_uid: &str) -> impl Iterator<Item = &Arc<PackedPod>> + use<'_> {
         self.tables.pods_by_node.get(node_uid)
     }
 
@@ -79,7 +80,7 @@ impl State {
     }
 
     /// The pods made from a template, by uid.
-    pub fn pods_of(&self, template_uid: &str) -> impl Iterator<Item = &Arc<PodRecord>> + use<'_> {
+    pub fn pods_of(&self, template_uid: &str) -> impl Iterator<Item = &Arc<PackedPod>> + use<'_> {
         self.tables.pods_by_template.get(template_uid)
     }
 
@@ -89,8 +90,8 @@ impl State {
     }
 
     /// The template of a pod.
-    pub fn template(&self, pod: &PodRecord) -> Option<&Arc<Revision>> {
-        self.by_uid(&pod.template_uid)
+    pub fn template(&self, pod: &PackedPod) -> Option<&Arc<Revision>> {
+        self.by_uid::<Revision>(pod.template_uid())
     }
 
     /// What the unfinished pods bound to a node reserve there.
@@ -110,7 +111,7 @@ impl State {
 
     /// The Service with this cluster address.
     pub fn service_with_cluster_ip(&self, address: &str) -> Option<&Arc<Service>> {
-        self.by_uid(
+        self.by_uid::<Service>(
             self.tables
                 .claims
                 .holder(&Claim::ClusterIp(address.to_owned()))?,
@@ -119,7 +120,7 @@ impl State {
 
     /// The Service that has this port on every node; the protocol is TCP or UDP.
     pub fn service_with_node_port(&self, port: i32, protocol: &str) -> Option<&Arc<Service>> {
-        self.by_uid(
+        self.by_uid::<Service>(
             self.tables
                 .claims
                 .holder(&Claim::NodePort(port, protocol.to_owned()))?,
@@ -128,7 +129,7 @@ impl State {
 
     /// The node with this range of pod addresses.
     pub fn node_with_pod_cidr(&self, range: &str) -> Option<&Arc<Node>> {
-        self.by_uid(
+        self.by_uid::<Node>(
             self.tables
                 .claims
                 .holder(&Claim::PodCidr(range.to_owned()))?,
@@ -137,7 +138,7 @@ impl State {
 
     /// The manager with this id in Raft.
     pub fn manager_with_raft_id(&self, raft_id: u64) -> Option<&Arc<ManagerRecord>> {
-        self.by_uid(self.tables.claims.holder(&Claim::RaftId(raft_id))?)
+        self.by_uid::<ManagerRecord>(self.tables.claims.holder(&Claim::RaftId(raft_id))?)
     }
 
     /// The earlier answer to a client's request, as [`State::apply`] would give it; absent when it is new.

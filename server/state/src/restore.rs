@@ -66,18 +66,34 @@ impl State {
         meta: Meta,
         limits: Limits,
     ) -> State {
-        let mut tables = Tables::default();
-        let mut pods = Vec::new();
-        for record in records {
-            // What a pod takes of its node is its template's to say.
-            if matches!(record, Stored::Pod(_)) {
-                pods.push(record);
-            } else {
-                tables.swap(None, Some(&record));
-            }
+        let mut restoring = Restoring::default();
+        records.for_each(|record| restoring.add(record));
+        restoring.finish(meta, limits)
+    }
+}
+
+/// A state in the making, from records that come one by one in any order: however many they are, each is kept once.
+#[derive(Default)]
+pub struct Restoring {
+    tables: Tables,
+    /// What a pod takes of its node is its template's to say, so they wait for all templates.
+    pods: Vec<Stored>,
+}
+
+impl Restoring {
+    /// Adds a record.
+    pub fn add(&mut self, record: Stored) {
+        match record {
+            Stored::Pod(_) => self.pods.push(record.shared(&mut self.tables.pool)),
+            _ => self.tables.swap(None, Some(&record)),
         }
-        for pod in &pods {
-            tables.swap(None, Some(pod));
+    }
+
+    /// The state that consists of these records.
+    pub fn finish(self, meta: Meta, limits: Limits) -> State {
+        let Restoring { mut tables, pods } = self;
+        for pod in pods {
+            tables.swap(None, Some(&pod));
         }
         State {
             tables,

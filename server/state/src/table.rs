@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::kind::Kind;
+use crate::kept::Kept;
 
 /// For lookups only: what is never iterated has no order that could differ between managers. The hash is a fixed one.
 #[expect(
@@ -38,10 +38,9 @@ trait FullName {
     fn full_name(&self) -> (&str, &str);
 }
 
-impl<K: Kind> FullName for ByFullName<K> {
+impl<K: Kept> FullName for ByFullName<K> {
     fn full_name(&self) -> (&str, &str) {
-        let meta = self.0.meta();
-        (&meta.namespace, &meta.name)
+        (self.0.namespace(), self.0.name())
     }
 }
 
@@ -65,50 +64,50 @@ impl PartialEq for dyn FullName + '_ {
 
 impl Eq for dyn FullName + '_ {}
 
-impl<'a, K: Kind> Borrow<dyn FullName + 'a> for ByFullName<K> {
+impl<'a, K: Kept> Borrow<dyn FullName + 'a> for ByFullName<K> {
     fn borrow(&self) -> &(dyn FullName + 'a) {
         self
     }
 }
 
-impl<K: Kind> Hash for ByFullName<K> {
+impl<K: Kept> Hash for ByFullName<K> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.full_name().hash(state);
     }
 }
 
-impl<K: Kind> PartialEq for ByFullName<K> {
+impl<K: Kept> PartialEq for ByFullName<K> {
     fn eq(&self, other: &Self) -> bool {
         self.full_name() == other.full_name()
     }
 }
 
-impl<K: Kind> Eq for ByFullName<K> {}
+impl<K: Kept> Eq for ByFullName<K> {}
 
 macro_rules! compare_by {
     ($wrapper:ident, $key:expr) => {
-        impl<K: Kind> Borrow<str> for $wrapper<K> {
+        impl<K: Kept> Borrow<str> for $wrapper<K> {
             fn borrow(&self) -> &str {
                 let key: fn(&K) -> &str = $key;
                 key(&self.0)
             }
         }
 
-        impl<K: Kind> PartialEq for $wrapper<K> {
+        impl<K: Kept> PartialEq for $wrapper<K> {
             fn eq(&self, other: &Self) -> bool {
                 self.cmp(other).is_eq()
             }
         }
 
-        impl<K: Kind> Eq for $wrapper<K> {}
+        impl<K: Kept> Eq for $wrapper<K> {}
 
-        impl<K: Kind> PartialOrd for $wrapper<K> {
+        impl<K: Kept> PartialOrd for $wrapper<K> {
             fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
                 Some(self.cmp(other))
             }
         }
 
-        impl<K: Kind> Ord for $wrapper<K> {
+        impl<K: Kept> Ord for $wrapper<K> {
             fn cmp(&self, other: &Self) -> Ordering {
                 let (this, other): (&str, &str) = (self.borrow(), other.borrow());
                 this.cmp(other)
@@ -117,9 +116,9 @@ macro_rules! compare_by {
     };
 }
 compare_by!(ByUid, |record| record.uid());
-compare_by!(ByName, |record| record.meta().name.as_str());
+compare_by!(ByName, |record| record.name());
 
-impl<K: Kind> Hash for ByUid<K> {
+impl<K: Kept> Hash for ByUid<K> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // As its key's, which it is looked up by.
         self.0.uid().hash(state);
@@ -130,7 +129,7 @@ impl<K: Kind> Hash for ByUid<K> {
 #[derive(Debug)]
 pub struct Index<K>(BTreeMap<String, BTreeSet<ByUid<K>>>);
 
-impl<K: Kind> Index<K> {
+impl<K: Kept> Index<K> {
     /// Puts `record` under `key`, in the place of the record with its uid.
     pub fn insert(&mut self, key: &str, record: &Arc<K>) {
         match self.0.get_mut(key) {
@@ -194,7 +193,7 @@ pub struct Table<K> {
     by_owner: Index<K>,
 }
 
-impl<K: Kind> Table<K> {
+impl<K: Kept> Table<K> {
     /// Replaces `before` by `after`, which have the same uid, namespace and name where both are present.
     pub fn swap(&mut self, before: Option<&Arc<K>>, after: Option<&Arc<K>>) {
         if let Some(before) = before {
@@ -208,30 +207,28 @@ impl<K: Kind> Table<K> {
             }
         }
         if let Some(after) = after {
-            let meta = after.meta();
             self.by_uid.replace(ByUid(after.clone()));
             self.by_full_name.replace(ByFullName(after.clone()));
-            match self.by_name.get_mut(&meta.namespace) {
+            match self.by_name.get_mut(after.namespace()) {
                 Some(names) => {
                     names.replace(ByName(after.clone()));
                 }
                 None => {
                     let names = BTreeSet::from([ByName(after.clone())]);
-                    self.by_name.insert(meta.namespace.clone(), names);
+                    self.by_name.insert(after.namespace().to_owned(), names);
                 }
             }
             for owner in after.owner_uids() {
                 self.by_owner.insert(owner, after);
             }
         } else if let Some(before) = before {
-            let meta = before.meta();
             self.by_uid.remove(before.uid());
-            let full_name: &dyn FullName = &(meta.namespace.as_str(), meta.name.as_str());
+            let full_name: &dyn FullName = &(before.namespace(), before.name());
             self.by_full_name.remove(full_name);
-            if let Some(names) = self.by_name.get_mut(&meta.namespace) {
-                names.remove(meta.name.as_str());
+            if let Some(names) = self.by_name.get_mut(before.namespace()) {
+                names.remove(before.name());
                 if names.is_empty() {
-                    self.by_name.remove(&meta.namespace);
+                    self.by_name.remove(before.namespace());
                 }
             }
         }

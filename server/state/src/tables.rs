@@ -11,6 +11,7 @@ use crate::{
     capacity::Capacity,
     claims::Claims,
     kind::{Kind, Stored, for_each_kind},
+    packed::{PackedPod, Pool},
     table::{Index, Table},
 };
 
@@ -22,17 +23,19 @@ macro_rules! define {
         /// Every record, found by all its keys.
         #[derive(Debug, Default)]
         pub struct Tables {
-            $(pub $table: Table<$message>,)*
+            $(pub $table: Table<<$message as Kind>::Kept>,)*
             /// Pods by the node they are bound to; unbound ones under "".
-            pub pods_by_node: Index<PodRecord>,
+            pub pods_by_node: Index<PackedPod>,
             /// Pods by their template.
-            pub pods_by_template: Index<PodRecord>,
+            pub pods_by_template: Index<PackedPod>,
             /// Events, the one that was seen least recently first.
             pub events_by_age: BTreeSet<EventAge>,
             /// Values that must be unique.
             pub claims: Claims,
             /// What pods take of nodes.
             pub capacity: Capacity,
+            /// What pods share.
+            pub pool: Pool,
         }
 
         impl Tables {
@@ -112,21 +115,21 @@ impl Tables {
         match (before, after) {
             (Some(Stored::Pod(_)), _) | (_, Some(Stored::Pod(_))) => {
                 self.swap_pod(
-                    before.and_then(Kind::from_stored),
-                    after.and_then(Kind::from_stored),
+                    before.and_then(PodRecord::from_stored),
+                    after.and_then(PodRecord::from_stored),
                 );
             }
             (Some(Stored::Revision(_)), _) | (_, Some(Stored::Revision(_))) => {
                 self.capacity.swap_template(
-                    before.and_then(Kind::from_stored),
-                    after.and_then(Kind::from_stored),
+                    before.and_then(Revision::from_stored),
+                    after.and_then(Revision::from_stored),
                 );
             }
             (Some(Stored::Event(_)), _) | (_, Some(Stored::Event(_))) => {
-                if let Some(event) = before.and_then(Kind::from_stored) {
+                if let Some(event) = before.and_then(Event::from_stored) {
                     self.events_by_age.remove(&age(event));
                 }
-                if let Some(event) = after.and_then(Kind::from_stored) {
+                if let Some(event) = after.and_then(Event::from_stored) {
                     self.events_by_age.insert(age(event));
                 }
             }
@@ -134,14 +137,14 @@ impl Tables {
         }
     }
 
-    fn swap_pod(&mut self, before: Option<&Arc<PodRecord>>, after: Option<&Arc<PodRecord>>) {
+    fn swap_pod(&mut self, before: Option<&Arc<PackedPod>>, after: Option<&Arc<PackedPod>>) {
         self.pods_by_node.swap(
-            before.map(|pod| (pod.node_uid.as_str(), pod)),
-            after.map(|pod| (pod.node_uid.as_str(), pod)),
+            before.map(|pod| (pod.node_uid(), pod)),
+            after.map(|pod| (pod.node_uid(), pod)),
         );
         self.pods_by_template.swap(
-            before.map(|pod| (pod.template_uid.as_str(), pod)),
-            after.map(|pod| (pod.template_uid.as_str(), pod)),
+            before.map(|pod| (pod.template_uid(), pod)),
+            after.map(|pod| (pod.template_uid(), pod)),
         );
         self.capacity.swap_pod(before, after);
     }

@@ -7,21 +7,22 @@ use barge_proto::v1::{self, Condition, Node, Object, Pod, PodIp, PodRecord, PodS
 use crate::{
     changed::Changed,
     kind::{Kind, Stored},
+    packed::PackedPod,
     pods::POD_SCHEDULED,
     state::State,
 };
 
 impl State {
     /// The whole pod: its record, its template, the name and address of its node.
-    pub fn pod(&self, record: &PodRecord) -> Pod {
-        self.pod_from(record, self.template(record).map(Arc::as_ref))
+    pub fn pod(&self, pod: &PackedPod) -> Pod {
+        self.pod_from(pod.record(), self.template(pod).map(Arc::as_ref))
     }
 
     /// As [`State::pod`] with a template that need not be in the state any more.
-    pub fn pod_from(&self, record: &PodRecord, template: Option<&Revision>) -> Pod {
-        let node: Option<&Arc<Node>> = self.by_uid(&record.node_uid);
+    pub fn pod_from(&self, mut record: PodRecord, template: Option<&Revision>) -> Pod {
+        let node = self.by_uid::<Node>(&record.node_uid);
         let template = template.and_then(|revision| revision.template.as_ref());
-        let mut metadata = record.meta().clone();
+        let mut metadata = record.metadata.take().unwrap_or_default();
         if let Some(common) = template.and_then(|template| template.metadata.as_ref()) {
             for (own, common) in [
                 (&mut metadata.labels, &common.labels),
@@ -100,9 +101,10 @@ impl State {
             Stored::Event(record) => record.as_ref().clone().into(),
             Stored::Secret(record) => record.as_ref().clone().into(),
             Stored::ConfigMap(record) => record.as_ref().clone().into(),
-            Stored::Pod(record) => {
-                let template = template.or_else(|| self.template(record));
-                self.pod_from(record, template.map(Arc::as_ref)).into()
+            Stored::Pod(pod) => {
+                let template = template.or_else(|| self.template(pod));
+                self.pod_from(pod.record(), template.map(Arc::as_ref))
+                    .into()
             }
             _ => return None,
         };
@@ -136,8 +138,8 @@ impl State {
 }
 
 /// The status with what its record leaves out.
-fn pod_status(record: &PodRecord, node: Option<&Node>) -> PodStatus {
-    let mut status = record.status.clone().unwrap_or_default();
+fn pod_status(record: PodRecord, node: Option<&Node>) -> PodStatus {
+    let mut status = record.status.unwrap_or_default();
     if status.phase.is_empty() {
         "Pending".clone_into(&mut status.phase);
     }

@@ -82,10 +82,10 @@ fn wrong_owner(state: &State, namespace: &str, owner: &OwnerReference) -> Option
         })
     });
     let singular = info.singular;
-    let Some(found) = found.filter(|found| found.meta().name == *name) else {
+    let Some(found) = found.filter(|found| found.name() == name) else {
         return Some(format!("there is no {singular} {name} with the uid {uid}"));
     };
-    let place = &found.meta().namespace;
+    let place = found.namespace();
     (info.namespaced && place != namespace).then(|| {
         format!(
             "{singular} {name} is in the namespace {place}: an owner is in the same, or in none"

@@ -18,7 +18,7 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
     let found = planning
         .state
         .get::<PodRecord>(&wanted.namespace, &wanted.name);
-    meta::check(&wanted, found.map(|record| record.meta()))?;
+    meta::check(&wanted, found.map(|pod| pod.meta()).as_ref())?;
     if let Some(record) = found {
         let now = planning.state.pod(record);
         check_update(now.clone(), new.clone())?;
@@ -54,7 +54,7 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
         .absent::<PodRecord>(&wanted.namespace, &wanted.name);
     planning.draft.put(template.clone());
     planning.draft.put(record.clone());
-    let pod = planning.state.pod_from(&record, Some(&template));
+    let pod = planning.state.pod_from(record, Some(&template));
     Ok((ApplyOutcome::Created, pod.into()))
 }
 

@@ -36,8 +36,8 @@ impl Row {
 
     /// Where it stands in a list.
     pub fn position(&self) -> Position {
-        let meta = self.record.meta();
-        (meta.namespace.clone(), meta.name.clone())
+        let (namespace, name) = (self.record.namespace(), self.record.name());
+        (namespace.to_owned(), name.to_owned())
     }
 }
 
@@ -86,7 +86,7 @@ impl Rows {
         let changed: BTreeSet<_> = self.then.keys().cloned().collect();
         let mut rows = self.rows;
         if !changed.is_empty() {
-            rows.retain(|row| !changed.contains(&row.record.meta().uid));
+            rows.retain(|row| !changed.contains(row.record.uid()));
             rows.extend(self.then.into_values().flatten());
             rows.sort_by_key(Row::position);
         }

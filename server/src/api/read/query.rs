@@ -89,7 +89,7 @@ impl Query {
     }
 
     fn records<K: Recorded>(&self, state: &State) -> Vec<Row> {
-        let row = |record: &std::sync::Arc<K>| Row::of(state, K::stored(record.clone()));
+        let row = |record: &std::sync::Arc<K::Kept>| Row::of(state, K::stored(record.clone()));
         let namespace = self.namespace.as_deref();
         if self.owner_uid.is_empty() {
             let after = self.after.as_ref();
@@ -109,13 +109,12 @@ impl Query {
     /// Whether a record is one that the list looks at, selected or not.
     #[must_use]
     pub fn covers(&self, record: &Stored) -> bool {
-        let meta = record.meta();
-        let namespace = self.namespace.as_ref();
+        let namespace = self.namespace.as_deref();
         let after = self.after.as_ref();
         self.record_kind() == Some(record.kind())
-            && namespace.is_none_or(|asked| *asked == meta.namespace)
+            && namespace.is_none_or(|asked| asked == record.namespace())
             && after.is_none_or(|(_, (namespace, name))| {
-                (&meta.namespace, &meta.name) > (namespace, name)
+                (record.namespace(), record.name()) > (namespace, name)
             })
             && (self.owner_uid.is_empty() || owners(record).any(|uid| uid == self.owner_uid))
     }
@@ -136,7 +135,7 @@ fn owners(record: &Stored) -> impl Iterator<Item = &str> {
         Stored::Event(event) => event.involved_object.as_ref(),
         _ => None,
     };
-    let owners = record.meta().owner_references.iter();
+    let owners = record.owners().iter();
     owners
         .map(|owner| owner.uid.as_str())
         .chain(about.map(|about| about.uid.as_str()))

@@ -5,8 +5,8 @@ use super::{
     rollout::{self, Count, Steps},
 };
 use crate::controllers::{pods, stamp};
-use barge_proto::v1::{DeploymentSpec, PodRecord, Revision, Time};
-use barge_state::Kind;
+use barge_proto::v1::{DeploymentSpec, Revision, Time};
+use barge_state::{Kind, PackedPod};
 use std::{sync::Arc, time::Duration};
 
 /// How long a finished pod keeps its place before it is replaced, counted from its creation: pods
@@ -14,11 +14,11 @@ use std::{sync::Arc, time::Duration};
 const REPLACE_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a pod that has finished still keeps its place; None for any other.
-pub fn held_for(pod: &PodRecord, now: &Time) -> Option<Duration> {
+pub fn held_for(pod: &PackedPod, now: &Time) -> Option<Duration> {
     if !pods::is_finished(pod) || pods::is_terminating(pod) {
         return None;
     }
-    let created = pod.meta().creation_timestamp?;
+    let created = pod.created()?;
     let left = REPLACE_AFTER.saturating_sub(stamp::age(now, &created));
     (!left.is_zero()).then_some(left)
 }
@@ -29,7 +29,7 @@ pub struct Group<'a> {
     /// The revision.
     pub revision: Option<&'a Arc<Revision>>,
     /// Its live pods.
-    pub pods: Vec<&'a Arc<PodRecord>>,
+    pub pods: Vec<&'a Arc<PackedPod>>,
     /// How many there are.
     pub count: Count,
     /// Finished pods that are too young to be replaced yet.
@@ -49,7 +49,7 @@ impl<'a> Groups<'a> {
     /// Groups the pods that a Deployment owns. `revisions` are ordered oldest first. Pods of a
     /// revision that is unknown can't be: it is kept as long as they are.
     pub fn new(
-        owned: &[&'a Arc<PodRecord>],
+        owned: &[&'a Arc<PackedPod>],
         revisions: &[&'a Arc<Revision>],
         newest: &str,
         spec: &DeploymentSpec,
@@ -64,7 +64,7 @@ impl<'a> Groups<'a> {
             let pods: Vec<_> = live
                 .iter()
                 .copied()
-                .filter(|pod| pod.template_uid == uid)
+                .filter(|pod| pod.template_uid() == uid)
                 .collect();
             let available = pods
                 .iter()
@@ -73,7 +73,7 @@ impl<'a> Groups<'a> {
                 .count();
             let held = owned
                 .iter()
-                .filter(|pod| pod.template_uid == uid && held_for(pod, now).is_some())
+                .filter(|pod| pod.template_uid() == uid && held_for(pod, now).is_some())
                 .count();
             Group {
                 revision,
@@ -99,7 +99,7 @@ impl<'a> Groups<'a> {
     }
 
     /// All live pods.
-    pub fn pods(&self) -> impl Iterator<Item = &'a Arc<PodRecord>> {
+    pub fn pods(&self) -> impl Iterator<Item = &'a Arc<PackedPod>> {
         self.new
             .pods
             .iter()
@@ -120,7 +120,7 @@ impl<'a> Groups<'a> {
         &self,
         spec: &DeploymentSpec,
         budget: &Budget,
-        owned: &[&Arc<PodRecord>],
+        owned: &[&Arc<PackedPod>],
         newest: &str,
     ) -> Steps {
         let old: Vec<_> = self.old.iter().map(|group| group.count).collect();
@@ -130,7 +130,7 @@ impl<'a> Groups<'a> {
             // A pod that is terminating may still run; one that has finished does not.
             let old_remain = owned
                 .iter()
-                .any(|pod| pod.template_uid != newest && !pods::is_finished(pod));
+                .any(|pod| pod.template_uid() != newest && !pods::is_finished(pod));
             rollout::recreate(budget, self.new.count, &old, old_remain)
         } else {
             rollout::rolling(budget, self.new.count, &old)

@@ -5,7 +5,7 @@ use crate::controllers::{
     plan::{Severity, controller_reference, event, object_reference},
     testing::World,
 };
-use barge_proto::v1::{Namespace, PodTemplateSpec, Role, Time, record::Record};
+use barge_proto::v1::{Namespace, ObjectMeta, PodTemplateSpec, Role, Time, record::Record};
 
 fn sweep(world: &mut World) -> usize {
     let mut changes = 0;

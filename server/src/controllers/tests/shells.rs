@@ -44,6 +44,7 @@ fn start(world: World) -> Leader {
         cancel.clone(),
         TERM,
         Duration::ZERO,
+        NODE_GRACE,
     ));
     let agents = tokio::spawn(agents(memory.clone(), heartbeats.clone()));
     Leader {
@@ -101,8 +102,7 @@ async fn agents(memory: Memory, heartbeats: Arc<Heartbeats>) {
     loop {
         let silent = heartbeats.silent.lock().unwrap().clone();
         let pods: Vec<_> = memory.read(|state| state.list::<PodRecord>(None).cloned().collect());
-        let bound =
-            |pod: &Arc<PodRecord>| !pod.node_uid.is_empty() && !silent.contains(&pod.node_uid);
+        let bound = |pod: &Arc<PackedPod>| pod.is_bound() && !silent.contains(pod.node_uid());
         for pod in pods.into_iter().filter(bound) {
             if pods::is_terminating(&pod) {
                 memory.apply(&transaction([change::Change::Remove(plan::reference(
@@ -124,7 +124,7 @@ async fn agents(memory: Memory, heartbeats: Arc<Heartbeats>) {
                     barge_proto::v1::Record {
                         record: Some(Record::Pod(PodRecord {
                             status: Some(status),
-                            ..PodRecord::clone(&pod)
+                            ..pod.record()
                         })),
                     },
                 )]));
@@ -269,11 +269,12 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
         CancellationToken::new(),
         TERM,
         Duration::ZERO,
+        NODE_GRACE,
     ));
     // The thread runs: it has bound a pod.
     let bound = |state: &barge_state::State| {
         let mut pods = state.list::<PodRecord>(None);
-        pods.any(|pod| !pod.node_uid.is_empty())
+        pods.any(|pod| pod.is_bound())
     };
     let deadline = Duration::from_secs(60);
     let started = async {

@@ -46,7 +46,7 @@ fn a_pod_that_fits_nowhere_is_told_which_filter_refused_how_many_nodes() {
     let uid = pod(&mut scheduled.world, "web-1", &web);
     assert_eq!(tell_all(&mut scheduled), 1);
     let pod = scheduled.world.by_uid::<PodRecord>(&uid);
-    let conditions = &pod.status.as_ref().unwrap().conditions;
+    let conditions = &pod.status().conditions;
     let condition = conditions::find(conditions, "PodScheduled").unwrap();
     assert_eq!(condition.status, "False");
     assert_eq!(condition.reason, "Unschedulable");
@@ -94,7 +94,7 @@ fn a_different_reason_is_told_but_not_at_every_change() {
     scheduled.now += Duration::from_secs(10);
     assert_eq!(tell_all(&mut scheduled), 1);
     let pod = scheduled.world.by_uid::<PodRecord>(&uid);
-    let condition = &pod.status.as_ref().unwrap().conditions[0];
+    let condition = &pod.status().conditions[0];
     assert!(condition.message.starts_with("0/4 nodes are available: 2 "));
 }
 

@@ -1,7 +1,7 @@
 //! The definition, computed directly: slow, and with nothing remembered.
 
 use super::*;
-use barge_state::State;
+use barge_state::{PackedPod, State};
 use std::cmp::Ordering;
 
 /// Pods on their way: pod and node uid.
@@ -38,8 +38,8 @@ fn counted(request: (i128, i128)) -> (i128, i128) {
     }
 }
 
-fn finished(pod: &PodRecord) -> bool {
-    let phase = pod.status.as_ref().map_or("", |status| &status.phase);
+fn finished(pod: &PackedPod) -> bool {
+    let phase = pod.phase();
     phase == "Succeeded" || phase == "Failed"
 }
 
@@ -57,9 +57,9 @@ fn view(state: &State, assumed: &Assumed, template_uid: &str, node: &Node) -> Vi
         .list::<PodRecord>(None)
         .filter(|pod| !finished(pod))
         .filter(|pod| {
-            let on_its_way = pod.node_uid.is_empty()
-                && assumed.get(pod.uid()).is_some_and(|uid| uid == node.uid());
-            pod.node_uid == node.uid() || on_its_way
+            let on_its_way =
+                !pod.is_bound() && assumed.get(pod.uid()).is_some_and(|uid| uid == node.uid());
+            pod.node_uid() == node.uid() || on_its_way
         })
         .collect();
     let status = node.status.clone().unwrap_or_default();
@@ -68,7 +68,7 @@ fn view(state: &State, assumed: &Assumed, template_uid: &str, node: &Node) -> Vi
     let places = allocatable("pods", 1_000_000);
     let (mut used, mut counts) = ((0, 0), (0, 0));
     for pod in &there {
-        let request = request(state, &pod.template_uid);
+        let request = request(state, pod.template_uid());
         used = (used.0 + request.0, used.1 + request.1);
         let count = counted(request);
         counts = (counts.0 + count.0, counts.1 + count.1);
@@ -104,7 +104,7 @@ fn view(state: &State, assumed: &Assumed, template_uid: &str, node: &Node) -> Vi
             .unwrap(),
         alike: there
             .iter()
-            .filter(|pod| pod.template_uid == template_uid)
+            .filter(|pod| pod.template_uid() == template_uid)
             .count(),
         pods: there.len(),
         name: node.meta().name.clone(),
@@ -141,10 +141,10 @@ pub fn best(state: &State, assumed: &Assumed, template_uid: &str) -> Option<Stri
 }
 
 /// Pods that wait, in the order of their turns.
-pub fn waiting(state: &State, assumed: &Assumed) -> Vec<Arc<PodRecord>> {
+pub fn waiting(state: &State, assumed: &Assumed) -> Vec<Arc<PackedPod>> {
     let mut pods: Vec<_> = state
         .list::<PodRecord>(None)
-        .filter(|pod| pod.node_uid.is_empty() && !finished(pod))
+        .filter(|pod| !pod.is_bound() && !finished(pod))
         .filter(|pod| !assumed.contains_key(pod.uid()))
         .cloned()
         .collect();

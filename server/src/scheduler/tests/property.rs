@@ -144,7 +144,7 @@ impl Run {
             }
             Step::Finish(index) => {
                 let mut pods = self.scheduled.world.pods();
-                pods.retain(|pod| !pod.node_uid.is_empty());
+                pods.retain(|pod| pod.is_bound());
                 if !pods.is_empty() {
                     let uid = index.get(&pods).uid().to_owned();
                     self.scheduled.world.report(&uid, "Succeeded", false);
@@ -178,7 +178,7 @@ impl Run {
             if left == 0 {
                 break;
             }
-            let Some(node) = naive::best(state, &self.assumed, &pod.template_uid) else {
+            let Some(node) = naive::best(state, &self.assumed, pod.template_uid()) else {
                 continue;
             };
             let expected = Placement {

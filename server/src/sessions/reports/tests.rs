@@ -108,7 +108,7 @@ fn about(pod: &str, phase: &str, gone: bool) -> Report {
 
 fn phase(state: &State, pod: &str) -> Option<String> {
     let pod = state.by_uid::<PodRecord>(pod)?;
-    Some(pod.status.clone().unwrap_or_default().phase)
+    Some(pod.status().phase)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use barge_proto::v1::{Namespace, ObjectMeta, PodRecord};
-use barge_state::Stored;
+use barge_state::{PackedPod, Stored};
 use futures::FutureExt;
 use proptest::prelude::*;
 
@@ -18,11 +18,11 @@ fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
 
 fn pod(revision: u64, namespace: &str, before: Option<&str>, after: &str) -> Changed {
     let record = |node: &str| {
-        Stored::Pod(Arc::new(PodRecord {
+        Stored::Pod(Arc::new(PackedPod::new(PodRecord {
             metadata: meta(namespace, "p"),
             node_uid: node.into(),
             ..PodRecord::default()
-        }))
+        })))
     };
     Changed {
         revision,

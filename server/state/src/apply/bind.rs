@@ -15,7 +15,7 @@ pub fn bind(work: &mut Work<'_>, bind: &Bind) {
         Err(why) => why,
         Ok(()) => {
             if let Some(pod) = work.tables.pods.by_uid(&bind.pod_uid).cloned() {
-                let mut bound = pod.as_ref().clone();
+                let mut bound = pod.record();
                 bound.node_uid.clone_from(&bind.node_uid);
                 bound.bound = Some(work.now);
                 bound.status = bound
@@ -34,10 +34,10 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
     let Some(pod) = work.tables.pods.by_uid(&bind.pod_uid) else {
         return Err("the pod is gone".to_owned());
     };
-    if !pod.node_uid.is_empty() {
+    if pod.is_bound() {
         return Err("the pod is bound already".to_owned());
     }
-    if pod.meta().deletion_timestamp.is_some() || is_finished(pod) {
+    if pod.is_terminating() || is_finished(pod) {
         return Err("the pod has ended".to_owned());
     }
     let Some(node) = work.tables.nodes.by_uid(&bind.node_uid) else {
@@ -49,14 +49,14 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
     if !is_ready(node) {
         return Err("the node is not ready".to_owned());
     }
-    if work.tables.revisions.by_uid(&pod.template_uid).is_none() {
+    if work.tables.revisions.by_uid(pod.template_uid()).is_none() {
         return Err("the pod's template is gone".to_owned());
     }
     let free = Usage::allocatable(node).minus(work.tables.capacity.node(node.uid()));
     match work
         .tables
         .capacity
-        .template(&pod.template_uid)
+        .template(pod.template_uid())
         .lacking_in(free)
     {
         None => Ok(()),

@@ -29,7 +29,7 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
             return Ok(());
         }
         (DeletionPropagation::Orphan, Some(found)) if !in_one_way => {
-            disown(work, &found.meta().uid);
+            disown(work, found.uid());
         }
         _ => {}
     }
@@ -38,11 +38,10 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
 
 /// Marks a record, and ends what it owns. Whether it can go at once is seen in the end.
 fn mark(work: &mut Work<'_>, record: Stored) {
-    let meta = record.meta();
-    if meta.finalizers.iter().any(|name| name == FOREGROUND) {
+    if is_marked(&record) {
         return;
     }
-    let uid = meta.uid.clone();
+    let uid = record.uid().to_owned();
     let now = work.now;
     work.loose_owners
         .insert((record.kind().name().to_owned(), uid.clone()));
@@ -59,20 +58,24 @@ fn mark(work: &mut Work<'_>, record: Stored) {
     remove::cascade(work, simple);
 }
 
+fn is_marked(record: &Stored) -> bool {
+    let meta = record.meta();
+    meta.finalizers.iter().any(|name| name == FOREGROUND)
+}
+
 /// Removes a marked record that nothing blocks any more.
 pub fn finish(work: &mut Work<'_>, kind: &str, uid: &str) {
     let kind = RecordKind::ALL.iter().find(|known| known.name() == kind);
     let Some(record) = kind.and_then(|kind| work.tables.find_uid(*kind, uid)) else {
         return;
     };
-    let meta = record.meta();
     let is_blocked = || {
         work.tables.owned(uid).iter().any(|owned| {
-            let mut owners = owned.meta().owner_references.iter();
+            let mut owners = owned.owners().iter();
             owners.any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
         })
     };
-    if meta.finalizers.iter().any(|name| name == FOREGROUND) && !is_blocked() {
+    if is_marked(&record) && !is_blocked() {
         let left = remove::delete(work, record);
         remove::cascade(work, left);
     }

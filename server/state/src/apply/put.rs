@@ -9,6 +9,7 @@ use barge_proto::v1::{
 use super::{preconditions::describe, refusal, work::Work};
 use crate::{
     claims::claims,
+    kept::Kept,
     kind::{Kind, RecordKind, Stored, for_each_kind},
     rules::Rules,
 };
@@ -42,7 +43,8 @@ macro_rules! define {
 for_each_kind!(define);
 
 fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> {
-    let old = existing(work, record)?;
+    let kept = existing(work, record)?;
+    let old = kept.as_deref().map(Kept::message);
     let mut new = record.clone();
     if let Err(rule) = new.prepare(old.as_deref()) {
         return Err(refuse(record, RefusalReason::Invalid, &rule));
@@ -54,7 +56,7 @@ fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> 
     if old.as_deref().is_some_and(|old| !new.same_spec(old)) {
         new.meta_mut().generation += 1;
     }
-    let new = Arc::new(new);
+    let new = work.keep(new);
     for claim in claims(&K::stored(new.clone())) {
         if work
             .tables
@@ -72,12 +74,13 @@ fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> 
     if old.is_none() {
         work.created.push((K::KIND, new.uid().to_owned()));
     }
-    work.write(old, Arc::unwrap_or_clone(new));
+    drop(old);
+    work.write_kept::<K>(kept, new);
     Ok(())
 }
 
 /// The record that a put changes; absent when it creates one.
-fn existing<K: Rules>(work: &Work<'_>, record: &K) -> Result<Option<Arc<K>>, Refusal> {
+fn existing<K: Rules>(work: &Work<'_>, record: &K) -> Result<Option<Arc<K::Kept>>, Refusal> {
     let meta = record.meta();
     if meta.uid.is_empty() || meta.name.is_empty() {
         let why = "a record has a uid and a name";
@@ -85,9 +88,9 @@ fn existing<K: Rules>(work: &Work<'_>, record: &K) -> Result<Option<Arc<K>>, Ref
     }
     let table = K::table(work.tables);
     if let Some(old) = table.by_uid(&meta.uid) {
-        let named = old.meta();
-        if (&named.namespace, &named.name) != (&meta.namespace, &meta.name) {
-            let why = format!("the uid belongs to {}/{}", named.namespace, named.name);
+        let (namespace, name) = (old.namespace(), old.name());
+        if (namespace, name) != (&meta.namespace, &meta.name) {
+            let why = format!("the uid belongs to {namespace}/{name}");
             return Err(refuse(record, RefusalReason::Invalid, &why));
         }
         return Ok(Some(old.clone()));
@@ -145,9 +148,10 @@ fn stamp<K: Rules>(new: &mut K, old: Option<&K>, work: &Work<'_>) {
 }
 
 fn put_record_status<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> {
-    let Some(old) = K::table(work.tables).by_uid(record.uid()).cloned() else {
+    let Some(kept) = K::table(work.tables).by_uid(record.uid()).cloned() else {
         return Ok(());
     };
+    let old = kept.message();
     let Some(new) = old.with_status(record) else {
         return Err(refuse(
             record,
@@ -156,7 +160,8 @@ fn put_record_status<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Re
         ));
     };
     if *old != new {
-        work.write(Some(old), new);
+        drop(old);
+        work.write(Some(kept), new);
     }
     Ok(())
 }
@@ -171,7 +176,7 @@ pub fn check_references(work: &Work<'_>) -> Result<(), Refusal> {
         let Some(record) = &work.tables.find_uid(*kind, uid) else {
             continue;
         };
-        let owners = &record.meta().owner_references;
+        let owners = record.owners();
         if !owners.is_empty() && !owners.iter().any(|owner| work.tables.exists(&owner.uid)) {
             return Err(refuse_stored(
                 record,
@@ -180,9 +185,9 @@ pub fn check_references(work: &Work<'_>) -> Result<(), Refusal> {
             ));
         }
         if let Stored::Pod(pod) = record
-            && work.tables.revisions.by_uid(&pod.template_uid).is_none()
+            && work.tables.revisions.by_uid(pod.template_uid()).is_none()
         {
-            let why = format!("its template {} does not exist", pod.template_uid);
+            let why = format!("its template {} does not exist", pod.template_uid());
             return Err(refuse_stored(record, RefusalReason::Invalid, &why));
         }
     }
@@ -194,7 +199,7 @@ fn refuse<K: Kind>(record: &K, reason: RefusalReason, why: &str) -> Refusal {
 }
 
 fn refuse_stored(record: &Stored, reason: RefusalReason, why: &str) -> Refusal {
-    refuse_meta(record.kind(), record.meta(), reason, why)
+    refuse_meta(record.kind(), &record.meta(), reason, why)
 }
 
 fn refuse_meta(kind: RecordKind, meta: &ObjectMeta, reason: RefusalReason, why: &str) -> Refusal {

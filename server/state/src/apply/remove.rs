@@ -45,7 +45,7 @@ pub fn cascade(work: &mut Work<'_>, mut queue: Vec<Stored>) {
     let mut templates = Vec::new();
     while let Some(next) = queue.pop() {
         // It may have been reached in another way, or have changed.
-        let Some(current) = work.tables.find_uid(next.kind(), &next.meta().uid) else {
+        let Some(current) = work.tables.find_uid(next.kind(), next.uid()) else {
             continue;
         };
         match current {
@@ -160,7 +160,7 @@ fn has_pods(work: &Work<'_>, namespace: &str) -> bool {
 
 /// Removes one record and returns what it leaves behind.
 pub(super) fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
-    let uid = record.meta().uid.clone();
+    let uid = record.uid().to_owned();
     let bound: Vec<Stored> = match &record {
         Stored::Node(_) => work
             .tables
@@ -183,8 +183,8 @@ pub(super) fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
 pub fn orphans(work: &Work<'_>, uid: &str) -> Vec<Stored> {
     let mut owned = work.tables.owned(uid);
     owned.retain(|record| {
-        let owners = &record.meta().owner_references;
-        !owners
+        !record
+            .owners()
             .iter()
             .any(|owner| owner.uid != uid && work.tables.exists(&owner.uid))
     });

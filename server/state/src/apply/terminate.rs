@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{PodRecord, TerminatePod, Time};
+use barge_proto::v1::{TerminatePod, Time};
 
 use super::{remove, work::Work};
 use crate::{
     capacity::is_finished,
     kind::{Kind, Stored},
     limits::GRACE_PERIOD_SECONDS,
+    packed::PackedPod,
 };
 
 /// Ends a pod: one that is on a node gets a deletion timestamp, and goes when the node reports its end. Others
@@ -30,22 +31,23 @@ pub fn terminate(work: &mut Work<'_>, terminate: &TerminatePod) {
 }
 
 /// Whether a node has to end this pod before its record may go.
-pub fn is_running(work: &Work<'_>, pod: &PodRecord) -> bool {
+pub fn is_running(work: &Work<'_>, pod: &PackedPod) -> bool {
     is_on_node(work, pod) && !is_finished(pod)
 }
 
-fn is_on_node(work: &Work<'_>, pod: &PodRecord) -> bool {
-    !pod.node_uid.is_empty() && work.tables.nodes.by_uid(&pod.node_uid).is_some()
+fn is_on_node(work: &Work<'_>, pod: &PackedPod) -> bool {
+    work.tables.nodes.by_uid(pod.node_uid()).is_some()
 }
 
 /// Sets the time by which a pod has to end: now and its grace. Asked again it may become earlier, never later.
-pub fn mark(work: &mut Work<'_>, pod: &Arc<PodRecord>, grace: Option<i64>, reason: &str) {
+pub fn mark(work: &mut Work<'_>, pod: &Arc<PackedPod>, grace: Option<i64>, reason: &str) {
     let grace = grace.unwrap_or_else(|| own_grace(work, pod)).max(0);
     let deadline = Time {
         seconds: work.now.seconds.saturating_add(grace),
         ..work.now
     };
-    let mut marked = pod.as_ref().clone();
+    let old = pod.record();
+    let mut marked = old.clone();
     let meta = marked.meta_mut();
     let earlier = |old: Time| (deadline.seconds, deadline.nanos) < (old.seconds, old.nanos);
     if meta.deletion_timestamp.is_none_or(earlier) {
@@ -58,14 +60,14 @@ pub fn mark(work: &mut Work<'_>, pod: &Arc<PodRecord>, grace: Option<i64>, reaso
             reason.clone_into(&mut status.reason);
         }
     }
-    if marked != **pod {
+    if marked != old {
         work.write(Some(pod.clone()), marked);
     }
 }
 
 /// The grace period of the pod's template, in seconds.
-fn own_grace(work: &Work<'_>, pod: &PodRecord) -> i64 {
-    let revision = work.tables.revisions.by_uid(&pod.template_uid);
+fn own_grace(work: &Work<'_>, pod: &PackedPod) -> i64 {
+    let revision = work.tables.revisions.by_uid(pod.template_uid());
     let template = revision.and_then(|revision| revision.template.as_ref());
     let spec = template.and_then(|template| template.spec.as_ref());
     spec.and_then(|spec| spec.termination_grace_period_seconds)

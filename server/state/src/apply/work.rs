@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 
-use barge_proto::v1::{ObjectMeta, RecordRef, Time};
+use barge_proto::v1::{ObjectMeta, OwnerReference, RecordRef, Time};
 
 use crate::{
     changed::Changed,
+    kept::Kept,
     kind::{Kind, RecordKind, Stored},
     limits::Limits,
     tables::Tables,
@@ -54,30 +55,40 @@ impl<'a> Work<'a> {
     }
 
     /// Replaces `before` by `after`, which becomes the next revision.
-    pub fn write<K: Kind>(&mut self, before: Option<Arc<K>>, mut after: K) {
-        after.meta_mut().resource_version = (self.revision + 1).to_string();
-        if let Some(before) = &before {
-            let (old, new) = (before.meta(), after.meta());
-            if old.owner_references != new.owner_references {
-                self.loosen(old);
-            }
+    pub fn write<K: Kind>(&mut self, before: Option<Arc<K::Kept>>, after: K) {
+        let after = self.keep(after);
+        self.write_kept::<K>(before, after);
+    }
+
+    /// What is kept of a record that is going to be written next.
+    pub fn keep<K: Kind>(&mut self, mut record: K) -> Arc<K::Kept> {
+        record.meta_mut().resource_version = (self.revision + 1).to_string();
+        Arc::new(Kept::keep(record, &mut self.tables.pool))
+    }
+
+    /// Replaces `before` by `after`, which was made by [`Work::keep`] just before.
+    pub fn write_kept<K: Kind>(&mut self, before: Option<Arc<K::Kept>>, after: Arc<K::Kept>) {
+        if let Some(before) = &before
+            && before.owners() != after.owners()
+        {
+            self.loosen(before.owners());
         }
-        self.swap(before.map(K::stored), Some(K::stored(Arc::new(after))));
+        self.swap(before.map(K::stored), Some(K::stored(after)));
     }
 
     /// Removes a record, which must be in the tables as it is.
     pub fn delete(&mut self, record: Stored) {
         if let Stored::Pod(pod) = &record {
-            self.loose_templates.insert(pod.template_uid.clone());
-            self.loose_namespaces.insert(pod.meta().namespace.clone());
+            self.loose_templates.insert(pod.template_uid().to_owned());
+            self.loose_namespaces.insert(pod.namespace().to_owned());
         }
-        self.loosen(record.meta());
+        self.loosen(record.owners());
         self.swap(Some(record), None);
     }
 
     /// What owns this may own nothing any more.
-    fn loosen(&mut self, meta: &ObjectMeta) {
-        let owners = meta.owner_references.iter();
+    fn loosen(&mut self, owners: &[OwnerReference]) {
+        let owners = owners.iter();
         self.loose_owners
             .extend(owners.map(|owner| (owner.kind.clone(), owner.uid.clone())));
     }
@@ -85,17 +96,17 @@ impl<'a> Work<'a> {
     /// Replaces the metadata of a record, which must be in the tables as it is.
     pub fn write_meta(&mut self, before: Stored, change: impl FnOnce(&mut ObjectMeta)) {
         let revision = self.revision + 1;
-        let after = before.with_meta(|meta| {
+        let after = before.with_meta(&mut self.tables.pool, |meta| {
             change(meta);
             meta.resource_version = revision.to_string();
         });
-        self.loosen(before.meta());
+        self.loosen(before.owners());
         self.swap(Some(before), Some(after));
     }
 
     fn swap(&mut self, before: Option<Stored>, after: Option<Stored>) {
         let template = match before.as_ref().or(after.as_ref()) {
-            Some(Stored::Pod(pod)) => self.tables.revisions.by_uid(&pod.template_uid).cloned(),
+            Some(Stored::Pod(pod)) => self.tables.revisions.by_uid(pod.template_uid()).cloned(),
             _ => None,
         };
         self.tables.swap(before.as_ref(), after.as_ref());
@@ -141,8 +152,7 @@ pub fn find(tables: &Tables, target: &RecordRef) -> Option<Stored> {
         return tables.find_name(kind, &target.namespace, &target.name);
     }
     let found = tables.find_uid(kind, &target.uid)?;
-    let meta = found.meta();
-    let fits =
-        target.name.is_empty() || (target.namespace == meta.namespace && target.name == meta.name);
+    let fits = target.name.is_empty()
+        || (target.namespace == found.namespace() && target.name == found.name());
     fits.then_some(found)
 }

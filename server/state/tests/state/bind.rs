@@ -1,7 +1,7 @@
 //! Binding pods.
 
 use barge_proto::v1::{Node, NodeSpec, PodRecord, PodStatus};
-use barge_state::{Kind, RecordKind, State, Usage};
+use barge_state::{RecordKind, State, Usage};
 
 use crate::fixtures::*;
 
@@ -53,7 +53,7 @@ fn a_refused_bind_leaves_the_others_standing() {
     assert_eq!(applied.changes.len(), 2);
     let bound = state.by_uid::<PodRecord>("l1").unwrap();
     assert_eq!(
-        (bound.node_uid.as_str(), bound.bound),
+        (bound.node_uid(), bound.record().bound),
         ("n1", Some(time(1000)))
     );
     assert_eq!(bound.meta().generation, 1);

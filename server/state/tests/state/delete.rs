@@ -117,8 +117,8 @@ fn orphans_stay_and_belong_to_nobody() {
     assert_eq!(state.count::<Deployment>(), 0);
     assert_eq!(pods(&state), ["p1", "p2"]);
     for pod in state.list::<PodRecord>(None) {
-        assert!(pod.meta().owner_references.is_empty());
-        assert!(pod.meta().deletion_timestamp.is_none());
+        assert!(pod.owners().is_empty());
+        assert!(pod.deletion().is_none());
     }
     assert_eq!(
         templates(&state),

@@ -181,7 +181,7 @@ pub fn put_status<K: Kind>(record: K) -> change::Change {
 }
 
 pub fn as_record<K: Kind>(record: K) -> Record {
-    K::stored(record.into()).to_record()
+    record.into_record()
 }
 
 /// A report of a pod's status.

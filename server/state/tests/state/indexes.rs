@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use barge_proto::v1::{Event, ManagerRecord, Node, PodRecord, Revision, Service};
-use barge_state::{Kind, State, Stored, Usage, is_finished};
+use barge_state::{Kind, PackedPod, State, Stored, Usage, is_finished};
 
 /// Compares every index of a state with its records.
 pub fn check(state: &State) {
@@ -22,18 +22,23 @@ pub fn check(state: &State) {
     check_claims(state);
 }
 
-fn check_keys<K: Kind>(state: &State, record: &Arc<K>, all: &[Stored]) {
-    let meta = record.meta();
-    assert!(Arc::ptr_eq(state.by_uid::<K>(&meta.uid).unwrap(), record));
+fn check_keys<R: barge_state::Kept>(state: &State, record: &Arc<R>, all: &[Stored]) {
+    let meta = record.message().meta().clone();
     assert!(Arc::ptr_eq(
-        state.get::<K>(&meta.namespace, &meta.name).unwrap(),
+        state.by_uid::<R::Message>(&meta.uid).unwrap(),
         record
     ));
-    let same = |other: &&Stored| other.kind() == K::KIND;
+    assert!(Arc::ptr_eq(
+        state
+            .get::<R::Message>(&meta.namespace, &meta.name)
+            .unwrap(),
+        record
+    ));
+    let same = |other: &&Stored| other.kind() == R::Message::KIND;
     let mut named: Vec<_> = all
         .iter()
         .filter(same)
-        .map(|r| (&r.meta().namespace, &r.meta().name))
+        .map(|r| (r.namespace(), r.name()))
         .collect();
     named.sort();
     assert!(
@@ -41,34 +46,34 @@ fn check_keys<K: Kind>(state: &State, record: &Arc<K>, all: &[Stored]) {
         "names are unique"
     );
     let listed: Vec<_> = state
-        .list::<K>(None)
-        .map(|r| (&r.meta().namespace, &r.meta().name))
+        .list::<R::Message>(None)
+        .map(|r| (r.namespace(), r.name()))
         .collect();
     assert_eq!(listed, named);
     for owner in record.owner_uids() {
         let mut owned: Vec<_> = all
             .iter()
             .filter(same)
-            .filter_map(K::from_stored)
+            .filter_map(R::Message::from_stored)
             .filter(|other| other.owner_uids().contains(&owner))
             .collect();
         owned.sort_by(|a, b| a.uid().cmp(b.uid()));
         assert!(
-            state.owned::<K>(owner).eq(owned.iter().copied()),
+            state.owned::<R::Message>(owner).eq(owned.iter().copied()),
             "owned by {owner}"
         );
-        assert_eq!(state.owned_count::<K>(owner), owned.len());
+        assert_eq!(state.owned_count::<R::Message>(owner), owned.len());
     }
 }
 
 fn check_pods(state: &State) {
-    let mut by_node: BTreeMap<&str, Vec<&Arc<PodRecord>>> = BTreeMap::new();
-    let mut by_template: BTreeMap<&str, Vec<&Arc<PodRecord>>> = BTreeMap::new();
+    let mut by_node: BTreeMap<&str, Vec<&Arc<PackedPod>>> = BTreeMap::new();
+    let mut by_template: BTreeMap<&str, Vec<&Arc<PackedPod>>> = BTreeMap::new();
     let mut pods: Vec<_> = state.list::<PodRecord>(None).collect();
     pods.sort_by_key(|pod| pod.uid());
     for pod in pods {
-        by_node.entry(&pod.node_uid).or_default().push(pod);
-        by_template.entry(&pod.template_uid).or_default().push(pod);
+        by_node.entry(pod.node_uid()).or_default().push(pod);
+        by_template.entry(pod.template_uid()).or_default().push(pod);
     }
     let nodes = state.list::<Node>(None).map(|node| node.uid());
     for uid in nodes.chain([""]) {
@@ -94,7 +99,7 @@ fn check_pods(state: &State) {
     );
 }
 
-fn recomputed(state: &State, pods: &[&Arc<PodRecord>]) -> Usage {
+fn recomputed(state: &State, pods: &[&Arc<PackedPod>]) -> Usage {
     let reserving = pods.iter().filter(|pod| !is_finished(pod));
     reserving.fold(Usage::default(), |sum, pod| {
         let template = state.template(pod).unwrap().template.clone().unwrap();

@@ -8,7 +8,9 @@ use barge_proto::v1::{
     PodRecord, RefusalReason, RequestRecord, Time, TokenUse, Transaction, change::Change as Action,
     precondition::Must, record::Record as Body,
 };
-use barge_state::{Kind, RecordKind, Stored, Usage, is_finished, limits::Limits};
+use barge_state::{
+    Kept as _, Kind, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
+};
 
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -34,9 +36,9 @@ pub enum Answer {
 }
 
 fn edit<K: Kind>(stored: &Stored, change: impl FnOnce(&mut K)) -> Stored {
-    let mut record = K::from_stored(stored).unwrap().as_ref().clone();
+    let mut record = K::from_stored(stored).unwrap().message().into_owned();
     change(&mut record);
-    K::stored(record.into())
+    K::stored(K::Kept::unshared(record).into())
 }
 
 fn at(time: Option<Time>) -> Option<(i64, i32)> {
@@ -102,7 +104,7 @@ impl Model {
             let kind = RecordKind::from_number(target.kind).unwrap();
             let found = self
                 .get(kind, &target.uid)
-                .map(|found| found.meta().clone());
+                .map(|found| found.meta().into_owned());
             match (precondition.must.as_ref().unwrap(), found) {
                 (Must::Absent(_), None) | (Must::Exists(_), Some(_)) => {}
                 (Must::Absent(_), Some(_)) => return Err(RefusalReason::Exists),
@@ -185,12 +187,12 @@ impl Model {
     fn get(&self, kind: RecordKind, uid: &str) -> Option<Stored> {
         self.records
             .iter()
-            .find(|r| r.kind() == kind && r.meta().uid == uid)
+            .find(|r| r.kind() == kind && r.uid() == uid)
             .cloned()
     }
 
     fn exists(&self, uid: &str) -> bool {
-        self.records.iter().any(|record| record.meta().uid == uid)
+        self.records.iter().any(|record| record.uid() == uid)
     }
 
     fn set(&mut self, record: Stored) {
@@ -205,12 +207,12 @@ impl Model {
         self.records.retain(|old| old.key() != record.key());
         self.revision += (before - self.records.len()) as u64;
         if let Stored::Pod(pod) = record {
-            self.lost_pods.push(pod.template_uid.clone());
+            self.lost_pods.push(pod.template_uid().to_owned());
         }
     }
 
     fn put(&mut self, new: Stored) -> Refusable {
-        let meta = new.meta().clone();
+        let meta = new.meta().into_owned();
         let old = self.get(new.kind(), &meta.uid);
         let name = |r: &Stored| (r.kind(), r.meta().namespace.clone(), r.meta().name.clone());
         if old.as_ref().is_some_and(|old| name(old) != name(&new)) {
@@ -238,12 +240,12 @@ impl Model {
                 return Err(RefusalReason::Invalid);
             }
             (Stored::Pod(new), Some(Stored::Pod(old))) => {
-                if new.template_uid != old.template_uid {
+                if new.template_uid() != old.template_uid() {
                     return Err(RefusalReason::Invalid);
                 }
-                let mut pod = old.as_ref().clone();
-                pod.metadata.clone_from(&new.metadata);
-                *new = pod.into();
+                let mut pod = old.record();
+                pod.metadata = new.record().metadata;
+                *new = PackedPod::new(pod).into();
             }
             (Stored::Node(new), Some(Stored::Node(old))) => {
                 same_spec = new.spec == old.spec;
@@ -283,10 +285,7 @@ impl Model {
         if old.as_ref() == Some(&kept) {
             return Ok(());
         }
-        let others = self
-            .records
-            .iter()
-            .filter(|other| other.meta().uid != meta.uid);
+        let others = self.records.iter().filter(|other| other.uid() != meta.uid);
         let taken: Vec<String> = others.flat_map(claims).collect();
         if claims(&kept).iter().any(|claim| taken.contains(claim)) {
             return Err(RefusalReason::Taken);
@@ -300,13 +299,13 @@ impl Model {
             record: Some(body.clone()),
         });
         let stored = stored.unwrap();
-        let Some(old) = self.get(stored.kind(), &stored.meta().uid) else {
+        let Some(old) = self.get(stored.kind(), stored.uid()) else {
             return;
         };
         let new = match (&stored, &old) {
             (Stored::Pod(report), Stored::Pod(pod)) => {
-                let had = pod.status.clone().unwrap_or_default();
-                let mut status = report.status.clone().unwrap_or_default();
+                let had = pod.status();
+                let mut status = report.status();
                 let order = ["", "Pending", "Running", "Succeeded"];
                 let progress =
                     |phase: &str| order.iter().position(|known| *known == phase).unwrap_or(3);
@@ -316,8 +315,7 @@ impl Model {
                 if terminating(&old) && status.reason.is_empty() {
                     status.reason.clone_from(&had.reason);
                 }
-                let refused =
-                    is_finished(pod) && report.status.as_ref().unwrap().phase != had.phase;
+                let refused = is_finished(pod) && report.phase() != had.phase;
                 let status = if refused { had } else { status };
                 edit(&old, |pod: &mut PodRecord| pod.status = Some(status))
             }
@@ -349,12 +347,13 @@ impl Model {
             .iter()
             .any(|c| c.r#type == "Ready" && c.status == "True");
         let open = !node.spec.as_ref().unwrap().unschedulable;
-        let waiting = pod.node_uid.is_empty() && !is_finished(&pod);
+        let waiting = !pod.is_bound() && !is_finished(&pod);
         let Some(wanted) = self.request(&pod) else {
             return false;
         };
         let pods = self.records.iter().filter_map(PodRecord::from_stored);
-        let here = pods.filter(|other| other.node_uid == node.uid() && !is_finished(other));
+        let here =
+            pods.filter(|other| other.node_uid() == Kind::uid(&*node) && !is_finished(other));
         let sum = here.fold(wanted, |sum, pod| sum.plus(self.request(pod).unwrap()));
         let has = Usage::allocatable(&node);
         let enough = sum.cpu_milli <= has.cpu_milli
@@ -363,8 +362,8 @@ impl Model {
         ready && open && waiting && enough
     }
 
-    fn request(&self, pod: &PodRecord) -> Option<Usage> {
-        let Some(Stored::Revision(revision)) = self.get(RecordKind::Revision, &pod.template_uid)
+    fn request(&self, pod: &PackedPod) -> Option<Usage> {
+        let Some(Stored::Revision(revision)) = self.get(RecordKind::Revision, pod.template_uid())
         else {
             return None;
         };
@@ -405,12 +404,12 @@ impl Model {
             let Some(record) = self.get(*kind, uid) else {
                 continue;
             };
-            let owners = &record.meta().owner_references;
+            let owners = record.owners();
             if !owners.is_empty() && !owners.iter().any(|owner| self.exists(&owner.uid)) {
                 return Err(RefusalReason::Conflict);
             }
             if let Stored::Pod(pod) = &record
-                && self.get(RecordKind::Revision, &pod.template_uid).is_none()
+                && self.get(RecordKind::Revision, pod.template_uid()).is_none()
             {
                 return Err(RefusalReason::Invalid);
             }

@@ -15,12 +15,7 @@ fn bound_pod() -> State {
 }
 
 fn status(state: &State) -> PodStatus {
-    state
-        .by_uid::<PodRecord>("p1")
-        .unwrap()
-        .status
-        .clone()
-        .unwrap_or_default()
+    state.by_uid::<PodRecord>("p1").unwrap().status()
 }
 
 #[test]
@@ -84,8 +79,7 @@ fn a_pod_on_a_node_ends_gracefully() {
     let mut state = bound_pod();
     accept(&mut state, [terminate("p1", None)]);
     let ends = |state: &State| {
-        let pod = state.by_uid::<PodRecord>("p1").unwrap().clone();
-        let meta = pod.meta().clone();
+        let meta = state.by_uid::<PodRecord>("p1").unwrap().meta();
         (meta.deletion_timestamp, meta.deletion_grace_period_seconds)
     };
     assert_eq!(ends(&state), (Some(time(1030)), Some(30)));

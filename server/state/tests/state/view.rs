@@ -1,6 +1,6 @@
 //! Objects as the API shows them.
 
-use barge_proto::v1::{self, Node, NodeAddress, NodeStatus, PodStatus, object};
+use barge_proto::v1::{self, Node, NodeAddress, NodeStatus, PodRecord, PodStatus, object};
 use barge_state::{Kind, RecordKind, State};
 
 use crate::fixtures::*;
@@ -58,7 +58,7 @@ fn a_pod_is_put_together() {
         ("PodScheduled", "True")
     );
     assert_eq!(scheduled.last_transition_time, Some(time(1000)));
-    let waiting = state.by_uid("p2").unwrap();
+    let waiting = state.by_uid::<PodRecord>("p2").unwrap();
     let status = state.pod(waiting).status.unwrap();
     assert_eq!(status, phase("Pending"));
 }

@@ -23,7 +23,7 @@ fn strategy(spec: &mut DeploymentSpec, surge: i32, unavailable: i32) {
 
 fn available(world: &World) -> usize {
     let spec = world.deployment(NAME).spec.clone().unwrap();
-    let is_available = |pod: &Arc<PodRecord>| {
+    let is_available = |pod: &Arc<PackedPod>| {
         pods::available_in(pod, spec.min_ready_seconds, &world.now)
             .is_some_and(|wait| wait.is_zero())
     };
@@ -311,7 +311,7 @@ fn perform(world: &mut World, step_: &Step) {
         .unwrap()
         .clone();
     for pod in world.live() {
-        if pod.node_uid.is_empty() {
+        if !pod.is_bound() {
             world.bind(&pod, &node);
         }
     }

@@ -41,7 +41,7 @@ impl Model {
     fn cascade(&mut self, mut reached: Vec<Stored>) {
         let mut templates = Vec::new();
         while let Some(next) = reached.pop() {
-            match self.get(next.kind(), &next.meta().uid) {
+            match self.get(next.kind(), next.uid()) {
                 None => {}
                 Some(Stored::Pod(pod)) if self.on_node(&next) && !is_finished(&pod) => {
                     self.mark_pod(&Stored::Pod(pod), None, "");
@@ -63,13 +63,13 @@ impl Model {
     }
 
     fn orphans(&self, gone: &Stored) -> Vec<Stored> {
-        let uid = &gone.meta().uid;
+        let uid = gone.uid();
         let owned = self
             .records
             .iter()
             .filter(|r| r.kind() != RecordKind::Event)
             .filter(|r| {
-                let owners = &r.meta().owner_references;
+                let owners = r.owners();
                 owners.iter().any(|owner| owner.uid == *uid)
                     && !owners
                         .iter()
@@ -80,7 +80,7 @@ impl Model {
 
     /// Removes a template or a namespace, or marks it while pods need it.
     fn release(&mut self, record: &Stored) {
-        let Some(record) = self.get(record.kind(), &record.meta().uid) else {
+        let Some(record) = self.get(record.kind(), record.uid()) else {
             return;
         };
         if !self.is_needed(&record) {
@@ -99,8 +99,8 @@ impl Model {
     fn is_needed(&self, record: &Stored) -> bool {
         let mut pods = self.records.iter().filter_map(PodRecord::from_stored);
         pods.any(|pod| match record {
-            Stored::Namespace(namespace) => pod.meta().namespace == namespace.meta().name,
-            _ => pod.template_uid == record.meta().uid,
+            Stored::Namespace(namespace) => pod.namespace() == namespace.meta().name,
+            _ => pod.template_uid() == record.uid(),
         })
     }
 
@@ -109,7 +109,7 @@ impl Model {
             if let Some(template) = self.get(RecordKind::Revision, &uid)
                 && !self.is_needed(&template)
             {
-                let owners = &template.meta().owner_references;
+                let owners = template.owners();
                 if terminating(&template) || !owners.iter().any(|o| self.exists(&o.uid)) {
                     self.release(&template);
                 }
