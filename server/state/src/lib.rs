@@ -8,6 +8,7 @@
 //! - `kind`, `rules`: the kinds of records, their identity, what each demands
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
+//! - `subjects`: bindings by whom they are for
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
 //! - `read`, `view`: looking things up, and objects as the API shows them
@@ -28,6 +29,7 @@ mod requests;
 mod restore;
 mod rules;
 mod state;
+mod subjects;
 mod table;
 mod tables;
 mod view;
@@ -38,7 +40,8 @@ pub use changed::Changed;
 pub use claims::Claim;
 pub use history::{Expired, History};
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
-pub use level::{LEVEL, NotUnderstood, check_understood};
+pub use level::{BINDINGS, LEVEL, NotUnderstood, check_understood};
 pub use requests::RequestChanges;
 pub use restore::Meta;
 pub use state::State;
+pub use subjects::service_account_user;

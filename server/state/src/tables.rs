@@ -3,14 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use barge_proto::v1::{
-    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
-    Namespace, Node, PodRecord, Revision, Secret, Service, TokenRecord,
+    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
+    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, RbacRole, Revision, RoleBinding,
+    Secret, Service, ServiceAccount, TokenRecord,
 };
 
 use crate::{
     capacity::Capacity,
     claims::Claims,
     kind::{Kind, Stored, for_each_kind},
+    subjects::Subjects,
     table::{Index, Table},
 };
 
@@ -33,6 +35,8 @@ macro_rules! define {
             pub claims: Claims,
             /// What pods take of nodes.
             pub capacity: Capacity,
+            /// Bindings by whom they are for.
+            pub subjects: Subjects,
         }
 
         impl Tables {
@@ -130,7 +134,7 @@ impl Tables {
                     self.events_by_age.insert(age(event));
                 }
             }
-            _ => {}
+            _ => self.subjects.swap(before, after),
         }
     }
 

@@ -63,6 +63,11 @@ impl State {
             v1::Kind::Event => self.named::<v1::Event>(namespace, name),
             v1::Kind::Secret => self.named::<v1::Secret>(namespace, name),
             v1::Kind::ConfigMap => self.named::<v1::ConfigMap>(namespace, name),
+            v1::Kind::Role => self.named::<v1::RbacRole>(namespace, name),
+            v1::Kind::ClusterRole => self.named::<v1::ClusterRole>(namespace, name),
+            v1::Kind::RoleBinding => self.named::<v1::RoleBinding>(namespace, name),
+            v1::Kind::ClusterRoleBinding => self.named::<v1::ClusterRoleBinding>(namespace, name),
+            v1::Kind::ServiceAccount => self.named::<v1::ServiceAccount>(namespace, name),
         }
     }
 
@@ -84,6 +89,11 @@ impl State {
             v1::Kind::Event => self.listed::<v1::Event>(namespace, after),
             v1::Kind::Secret => self.listed::<v1::Secret>(namespace, after),
             v1::Kind::ConfigMap => self.listed::<v1::ConfigMap>(namespace, after),
+            v1::Kind::Role => self.listed::<v1::RbacRole>(namespace, after),
+            v1::Kind::ClusterRole => self.listed::<v1::ClusterRole>(namespace, after),
+            v1::Kind::RoleBinding => self.listed::<v1::RoleBinding>(namespace, after),
+            v1::Kind::ClusterRoleBinding => self.listed::<v1::ClusterRoleBinding>(namespace, after),
+            v1::Kind::ServiceAccount => self.listed::<v1::ServiceAccount>(namespace, after),
         }
     }
 
@@ -100,6 +110,11 @@ impl State {
             Stored::Event(record) => record.as_ref().clone().into(),
             Stored::Secret(record) => record.as_ref().clone().into(),
             Stored::ConfigMap(record) => record.as_ref().clone().into(),
+            Stored::Role(record) => record.as_ref().clone().into(),
+            Stored::ClusterRole(record) => record.as_ref().clone().into(),
+            Stored::RoleBinding(record) => record.as_ref().clone().into(),
+            Stored::ClusterRoleBinding(record) => record.as_ref().clone().into(),
+            Stored::ServiceAccount(record) => record.as_ref().clone().into(),
             Stored::Pod(record) => {
                 let template = template.or_else(|| self.template(record));
                 self.pod_from(record, template.map(Arc::as_ref)).into()
