@@ -100,8 +100,7 @@ impl api_server::Api for ApiService {
                     let (store, by) = (self.store.clone(), caller.name());
                     let (vault, access) = (self.vault.clone(), caller.access.clone());
                     async move {
-                        access.refreshed(&store).await?;
-                        store.read(|state| gate::check_wanted(&access, state, &request.objects))?;
+                        gate::check_wanted(&access, &store, &request.objects).await?;
                         let answer = apply::apply(&store, &vault, by, &access, request).await;
                         Ok(gate::shown_results(&access, &store, answer?))
                     }

@@ -85,31 +85,39 @@ pub fn name_selected(kind: i32, fields: &str) -> String {
 }
 
 /// Checks what is to be applied before anything else is said of it. Who may neither create nor patch does not learn whether it
-/// is there.
+/// is there. Of who may do everything nothing is asked, not even the state: this is the way of every write.
 ///
 /// # Errors
-/// DENIED, naming all that is not allowed.
-pub fn check_wanted(access: &Access, state: &State, objects: &[Object]) -> Result<(), ApiError> {
+/// DENIED, naming all that is not allowed; what the store says.
+pub async fn check_wanted(
+    access: &Access,
+    store: &Store,
+    objects: &[Object],
+) -> Result<(), ApiError> {
     if access.is_everything() {
         return Ok(());
     }
-    let refusal = |object: &Object| {
-        // What is of no kind is refused for that.
-        let info = object.kind().info()?;
-        let on = |verb| on(verb, info, object.namespace(), object.name());
-        let what = match (
-            access.may(state, &on("create")),
-            access.may(state, &on("patch")),
-        ) {
-            (true, true) => return None,
-            (false, false) => on("create or patch"),
-            (true, false) if is_there(state, object, info) => on("patch"),
-            (false, true) if !is_there(state, object, info) => on("create"),
-            _ => return None,
-        };
-        Some(access.refusal(&what.to_string()))
+    access.refreshed(store).await?;
+    store.read(|state| {
+        let refusal = |object| unwanted(access, state, object);
+        access.refuse(objects.iter().filter_map(refusal))
+    })
+}
+
+/// Why an object may not be applied.
+fn unwanted(access: &Access, state: &State, object: &Object) -> Option<String> {
+    // What is of no kind is refused for that.
+    let info = object.kind().info()?;
+    let on = |verb| on(verb, info, object.namespace(), object.name());
+    let (creates, patches) = (on("create"), on("patch"));
+    let what = match (access.may(state, &creates), access.may(state, &patches)) {
+        (true, true) => return None,
+        (false, false) => on("create or patch"),
+        (true, false) if is_there(state, object, info) => patches,
+        (false, true) if !is_there(state, object, info) => creates,
+        _ => return None,
     };
-    access.refuse(objects.iter().filter_map(refusal))
+    Some(access.refusal(&what.to_string()))
 }
 
 /// Checks what a plan does: whether an object is created or changed is certain now, and roles and bindings are as they will be.
