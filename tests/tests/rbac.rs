@@ -10,12 +10,13 @@ use std::{
     time::Duration,
 };
 
-use barge_client::v1::{
-    ApplyRequest, Kind, Object, ObjectMeta, Secret, api_client::ApiClient, object,
-};
+use barge_client::v1::{Kind, object};
 use barge_tests::{Managers, eventually, raw, said};
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::Code;
+
+#[path = "rbac/asked.rs"]
+mod asked;
 
 /// A right that ended is noticed by open streams within 5 s.
 const SOON: Duration = Duration::from_secs(20);
@@ -157,6 +158,10 @@ fn a_person_does_in_a_namespace_what_its_role_allows() {
     let managers = up();
     let alice = somebody(&managers, "alice", &[]);
     // Nothing was given yet.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for (what, code) in runtime.block_on(asked::of_objects(&alice.config, &managers.address(0))) {
+        assert_eq!(code, Some(Code::PermissionDenied), "{what}");
+    }
     alice.refused(
         &["get", "configmaps", "-n", "shop"],
         "alice may not list configmaps in namespace shop",
@@ -266,7 +271,9 @@ fn who_only_looks_sees_no_secret() {
     // Nor do answers to what they change, or would change, show more.
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for dry_run in [true, false] {
-        let changed = runtime.block_on(labelled(&view, dry_run)).expect("apply");
+        let changed = runtime
+            .block_on(asked::labelled(&view.config, &managers.address(0), dry_run))
+            .expect("apply");
         let Some(object::Kind::Secret(secret)) = changed.kind else {
             panic!("another kind: {changed}");
         };
@@ -278,32 +285,6 @@ fn who_only_looks_sees_no_secret() {
     }
     let kept = administrator(&managers).done(&["get", "secret", "db", "-n", "shop", "-o", "yaml"]);
     assert!(kept.contains(SECRET_VALUE), "{kept}");
-}
-
-/// The Secret db after a label was added to it, as the answer shows it.
-async fn labelled(by: &As<'_>, dry_run: bool) -> Result<Object, Status> {
-    let address = by.managers.address(0);
-    let channel = raw::channels(&by.config, &address, 1)
-        .expect("connect")
-        .remove(0);
-    let secret = Secret {
-        metadata: Some(ObjectMeta {
-            name: "db".into(),
-            namespace: "shop".into(),
-            labels: [("seen".to_owned(), "yes".to_owned())].into(),
-            ..ObjectMeta::default()
-        }),
-        r#type: "Opaque".into(),
-        ..Secret::default()
-    };
-    let request = ApplyRequest {
-        objects: vec![secret.into()],
-        dry_run,
-        field_manager: "labeller".into(),
-        ..ApplyRequest::default()
-    };
-    let answer = ApiClient::new(channel).apply(request).await?.into_inner();
-    Ok(answer.results[0].object.clone().expect("the object"))
 }
 
 #[test]
