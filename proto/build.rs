@@ -14,8 +14,10 @@ const FILES: &[&str] = &[
     "meta",
     "core",
     "apps",
+    "rbac",
     "auth",
     "api",
+    "access",
     "cluster",
     "credentials",
     "session",
@@ -29,6 +31,7 @@ const JSON_FILES: &[&str] = &[
     "barge/v1/meta.proto",
     "barge/v1/core.proto",
     "barge/v1/apps.proto",
+    "barge/v1/rbac.proto",
 ];
 
 /// Messages whose JSON is a string or a number, in `src/json`.
@@ -36,6 +39,7 @@ const BY_HAND: &[&str] = &["Time", "Quantity", "IntOrString", "FieldsV1"];
 
 /// Fields that Kubernetes prints even when they are empty, zero or false.
 const ALWAYS_PRINTED: &[&str] = &[
+    "ClusterRole.rules",
     "Condition.type",
     "Condition.status",
     "Container.name",
@@ -66,7 +70,14 @@ const ALWAYS_PRINTED: &[&str] = &[
     "OwnerReference.name",
     "OwnerReference.uid",
     "PodIP.ip",
+    "PolicyRule.verbs",
+    "RbacRole.rules",
+    "RoleRef.api_group",
+    "RoleRef.kind",
+    "RoleRef.name",
     "ServicePort.port",
+    "Subject.kind",
+    "Subject.name",
 ];
 
 fn main() -> io::Result<()> {

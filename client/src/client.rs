@@ -22,6 +22,7 @@ use crate::{
 
 use rustls::{ClientConfig, pki_types::CertificateDer};
 
+mod access;
 mod attempt;
 mod backup;
 mod batches;

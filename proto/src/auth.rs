@@ -37,12 +37,19 @@ pub struct Rule {
     pub resource: String,
     /// Who may call it; nobody when empty.
     pub roles: Vec<Role>,
+    /// Whether people and programs may call it whatever bindings say.
+    pub without_binding: bool,
 }
 
 impl Rule {
     /// Whether the holder of a certificate with this role may call.
     pub fn allows(&self, role: Role) -> bool {
         self.needs_no_certificate() || self.roles.contains(&role)
+    }
+
+    /// Whether it is checked for each object that the request names, by who answers it.
+    pub fn is_by_object(&self) -> bool {
+        self.resource == "*" || self.resource.contains('/')
     }
 
     /// Whether anyone may call, even without a certificate.
@@ -116,6 +123,7 @@ fn rule(path: &str, auth: Auth) -> Result<Rule, AuthError> {
         verb: auth.verb,
         resource: auth.resource,
         roles,
+        without_binding: auth.without_binding,
     })
 }
 
@@ -210,6 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn few_rpcs_need_no_binding() {
+        let table = AuthTable::new().unwrap();
+        let free: Vec<_> = table
+            .iter()
+            .filter(|(_, rule)| rule.without_binding)
+            .map(|(path, _)| path.trim_start_matches("/barge.v1."))
+            .collect();
+        let expected = [
+            "Access/ListRules",
+            "Access/Review",
+            "Access/WhoAmI",
+            "Cluster/ListMembers",
+            "Credentials/Renew",
+        ];
+        assert_eq!(free, expected);
+    }
+
+    #[test]
     fn an_rpc_without_a_rule_is_an_error() {
         assert_eq!(error(None), "/toys.v1.Car/Go has no `option (auth)`");
         let empty = Some(MethodOptions { auth: None });
@@ -224,6 +250,7 @@ mod tests {
                     verb: verb.to_owned(),
                     resource: resource.to_owned(),
                     roles: vec![role],
+                    without_binding: false,
                 }),
             })
         };

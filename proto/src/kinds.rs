@@ -4,9 +4,11 @@ use std::{fmt, sync::LazyLock};
 
 use serde::Serializer;
 
+// `Role` alone is what a certificate says of its holder.
 use crate::v1::{
-    ConfigMap, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, ObjectMeta, Pod,
-    Secret, Service, object,
+    ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind, Namespace,
+    Node, Object, ObjectMeta, Pod, RbacRole as Role, RoleBinding, Secret, Service, ServiceAccount,
+    object,
 };
 
 /// The names of a kind.
@@ -34,6 +36,14 @@ impl KindInfo {
         self.api_version
             .split_once('/')
             .map_or("", |(group, _)| group)
+    }
+
+    /// The name of its message in the schema.
+    pub fn message(&self) -> &'static str {
+        match self.kind {
+            Kind::Role => "RbacRole",
+            _ => self.name,
+        }
     }
 
     /// The singular with its group, as kubectl prints it before a name ("deployment.apps", "pod").
@@ -234,6 +244,11 @@ kinds! {
     Event "v1" "events" "event" ["ev"] true
     Secret "v1" "secrets" "secret" [] true
     ConfigMap "v1" "configmaps" "configmap" ["cm"] true
+    Role "rbac.authorization.k8s.io/v1" "roles" "role" [] true
+    ClusterRole "rbac.authorization.k8s.io/v1" "clusterroles" "clusterrole" [] false
+    RoleBinding "rbac.authorization.k8s.io/v1" "rolebindings" "rolebinding" [] true
+    ClusterRoleBinding "rbac.authorization.k8s.io/v1" "clusterrolebindings" "clusterrolebinding" [] false
+    ServiceAccount "v1" "serviceaccounts" "serviceaccount" ["sa"] true
 }
 
 static EMPTY: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
@@ -320,7 +335,8 @@ mod tests {
         let error = by_type("v1", "Widget").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown kind \"Widget\"; there are Namespace, Node, Deployment, Pod, Service, Endpoints, Event, Secret, ConfigMap"
+            "unknown kind \"Widget\"; there are Namespace, Node, Deployment, Pod, Service, Endpoints, Event, Secret, ConfigMap, \
+             Role, ClusterRole, RoleBinding, ClusterRoleBinding, ServiceAccount"
         );
     }
 

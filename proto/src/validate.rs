@@ -8,6 +8,7 @@ mod image;
 mod metadata;
 pub(crate) mod names;
 mod pod;
+mod rbac;
 mod service;
 mod update;
 
@@ -145,6 +146,16 @@ impl Checker {
             Kind::Event(event) => self.event(event),
             Kind::Secret(secret) => self.secret(secret),
             Kind::ConfigMap(map) => self.config_map(map),
+            Kind::Role(role) => self.rules(&role.rules),
+            Kind::ClusterRole(role) => self.rules(&role.rules),
+            Kind::RoleBinding(it) => {
+                let kinds = &["Role", "ClusterRole"];
+                self.binding(&it.subjects, it.role_ref.as_ref(), kinds);
+            }
+            Kind::ClusterRoleBinding(it) => {
+                self.binding(&it.subjects, it.role_ref.as_ref(), &["ClusterRole"]);
+            }
+            Kind::ServiceAccount(_) => {}
         }
     }
 

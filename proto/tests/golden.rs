@@ -32,6 +32,11 @@ const OBJECTS: &[&str] = &[
     "event",
     "secret",
     "config_map",
+    "role",
+    "cluster_role",
+    "role_binding",
+    "cluster_role_binding",
+    "service_account",
 ];
 
 fn read(name: &str) -> (String, Object) {

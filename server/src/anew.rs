@@ -10,7 +10,7 @@ use barge_proto::v1::{
 };
 use barge_state::{Kind, State};
 
-use crate::{clock, error::ApiError, transaction::Draft};
+use crate::{clock, error::ApiError, rbac::identity::master, transaction::Draft};
 
 /// Raft ids that may have been given out after the moment that the state is of. A manager of before with such an id is
 /// refused as one that was removed.
@@ -66,6 +66,7 @@ pub fn prepare(
             }),
             role: Role::Admin.into(),
             description: "made by a restore".to_owned(),
+            identity: master(state.feature_level()),
             ..CredentialRecord::default()
         });
     }

@@ -1,5 +1,5 @@
 //! The Api service: the objects of the cluster, for people and programs. Reads and watches are answered here ([`read`],
-//! [`watch`]), the values of Secrets by the key of the cluster ([`vault`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
+//! [`watch`]), the values of Secrets by the key of the cluster ([`vault`]), and all of it by what bindings allow ([`gate`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
 //! on the condition that the state did not change meanwhile ([`commit`]). Who set which field is in [`ownership`].
 
 use std::sync::Arc;
@@ -23,12 +23,13 @@ use crate::{
     leader::{Repeat, ToLeader},
     shares::{Share, Shares},
     store::Store,
-    streams::{holding, until_stopped},
+    streams::{holding, until_stopped, while_allowed},
 };
 
 pub mod apply;
 pub mod commit;
 pub mod delete;
+pub mod gate;
 pub mod names;
 pub mod ownership;
 pub mod pipeline;
@@ -91,8 +92,12 @@ impl ApiService {
                 repeat,
                 |request| {
                     let (store, by) = (self.store.clone(), caller.name());
-                    let vault = self.vault.clone();
-                    async move { apply::apply(&store, &vault, by, request).await }
+                    let (vault, access) = (self.vault.clone(), caller.access.clone());
+                    async move {
+                        gate::check_wanted(&access, &store, &request.objects).await?;
+                        let answer = apply::apply(&store, &vault, by, &access, request).await;
+                        Ok(gate::shown_results(&access, &store, answer?))
+                    }
                 },
                 |channel, request| async move { ApiClient::new(channel).apply(request).await },
             )
@@ -142,19 +147,36 @@ impl api_server::Api for ApiService {
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let access = Caller::of(&request)?.access;
         let request = request.into_inner();
         if !request.stale {
             self.store.read_index().await.map_err(ApiError::from)?;
         }
-        let mut answer = self.store.read(|state| read::get(state, &request))?;
+        let mut answer = self.store.read(|state| {
+            let place = (request.namespace.as_str(), request.name.as_str());
+            gate::check_one(&access, state, "get", (request.kind, ""), place)?;
+            read::get(state, &request)
+        })?;
         answer.object = answer.object.map(|it| self.vault.open(it)).transpose()?;
         Ok(Response::new(answer))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let access = Caller::of(&request)?.access;
         let request = request.into_inner();
+        if !access.is_everything() {
+            if !request.stale {
+                access.refreshed(&self.store).await?;
+            }
+            let name = gate::name_selected(request.kind, &request.field_selector);
+            let place = (request.namespace.as_str(), name.as_str());
+            self.store
+                .read(|state| gate::check(&access, state, "list", (request.kind, ""), place))?;
+        }
         let mut answer = read::list(&self.store, &request).await?;
-        answer.objects = self.vault.open_all(answer.objects)?;
+        let shown = answer.objects.into_iter();
+        let shown = shown.map(|it| gate::shown(&access, &self.store, it));
+        answer.objects = self.vault.open_all(shown.collect())?;
         Ok(Response::new(answer))
     }
 
@@ -179,7 +201,13 @@ impl api_server::Api for ApiService {
                 repeat,
                 |request| {
                     let (store, by) = (self.store.clone(), caller.name());
-                    async move { delete::delete(&store, by, request).await }
+                    let access = caller.access.clone();
+                    async move {
+                        let what = (request.kind, "");
+                        let place = (request.namespace.as_str(), request.name.as_str());
+                        gate::check_fresh(&access, &store, "delete", what, place).await?;
+                        delete::delete(&store, by, request).await
+                    }
                 },
                 |channel, request| async move { ApiClient::new(channel).delete(request).await },
             )
@@ -191,9 +219,15 @@ impl api_server::Api for ApiService {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let share = self.shares.stream(&Caller::of(&request)?)?;
+        let caller = Caller::of(&request)?;
+        let share = self.shares.stream(&caller)?;
         let request = request.into_inner();
-        let stream = watch::open(&self.store, &self.vault, &request).await?;
+        let access = caller.access.clone();
+        access.refreshed(&self.store).await?;
+        let still = watch::right(self.store.clone(), &caller, &request)?;
+        still()?;
+        let stream = watch::open(&self.store, &self.vault, &access, &request).await?;
+        let stream = while_allowed(stream, !access.is_everything(), still);
         let shared = holding(share, stream);
         Ok(Response::new(until_stopped(shared, &self.stop)))
     }
@@ -216,7 +250,17 @@ impl api_server::Api for ApiService {
                 repeat,
                 |request| {
                     let (store, by) = (self.store.clone(), caller.name());
-                    async move { scale::scale(&store, by, request).await }
+                    let access = caller.access.clone();
+                    async move {
+                        let what = (request.kind, "scale");
+                        let place = (request.namespace.as_str(), request.name.as_str());
+                        gate::check_fresh(&access, &store, "patch", what, place).await?;
+                        let mut answer = scale::scale(&store, by, request).await?;
+                        let object = answer.object.take();
+                        answer.object =
+                            object.map(|it| store.read(|state| gate::scaled(&access, state, it)));
+                        Ok(answer)
+                    }
                 },
                 |channel, request| async move { ApiClient::new(channel).scale(request).await },
             )
@@ -239,7 +283,13 @@ impl api_server::Api for ApiService {
                 repeat,
                 |request| {
                     let (store, by) = (self.store.clone(), caller.name());
-                    async move { rollout::change(&store, by, request).await }
+                    let access = caller.access.clone();
+                    async move {
+                        let what = (request.kind, "");
+                        let place = (request.namespace.as_str(), request.name.as_str());
+                        gate::check_fresh(&access, &store, "patch", what, place).await?;
+                        rollout::change(&store, by, request).await
+                    }
                 },
                 |channel, request| async move { ApiClient::new(channel).rollout(request).await },
             )
@@ -251,9 +301,14 @@ impl api_server::Api for ApiService {
         &self,
         request: Request<RolloutHistoryRequest>,
     ) -> Result<Response<RolloutHistoryResponse>, Status> {
+        let access = Caller::of(&request)?.access;
         let request = request.into_inner();
         self.store.read_index().await.map_err(ApiError::from)?;
-        let answer = self.store.read(|state| rollout::history(state, &request))?;
+        let answer = self.store.read(|state| {
+            let place = (request.namespace.as_str(), request.name.as_str());
+            gate::check_one(&access, state, "get", (request.kind, ""), place)?;
+            rollout::history(state, &request)
+        })?;
         Ok(Response::new(answer))
     }
 }

@@ -37,6 +37,9 @@ pub struct Entry {
     /// The name of the credential or node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The user whose the credential is, when it has not the credential's name: a service account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The address that the request came from.
     pub from: String,
     /// apply, delete, create, …
@@ -255,6 +258,7 @@ mod tests {
             time: Entry::now(),
             who: "admin/a".to_owned(),
             name: Some("admin".to_owned()),
+            user: None,
             from: "10.0.0.9:4000".to_owned(),
             verb: "apply".to_owned(),
             resource: "*".to_owned(),

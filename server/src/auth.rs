@@ -1,12 +1,15 @@
 //! Who is calling and whether they may: a [`Caller`] from the peer's certificate ([`principal`]), the rules out of the
-//! schema ([`rules`]), and the [`layer`] that every request passes.
+//! schema ([`rules`]), what bindings give the caller ([`access`]), and the [`layer`] that every request passes.
 
+pub mod access;
 pub mod directory;
 pub mod layer;
 pub mod principal;
 pub mod rules;
+pub mod still;
 
-pub use directory::{Bearer, Directory, StateDirectory};
+pub use access::Access;
+pub use directory::{Bearer, Directory, Named, StateDirectory};
 pub use layer::AuthLayer;
 pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
 pub use rules::Rules;

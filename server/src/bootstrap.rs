@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     folder::{Folder, FolderError},
     pki::{Authority, PkiError, Purpose, SealingKey, Subject},
+    rbac::identity::master,
     transaction::Draft,
 };
 
@@ -164,6 +165,7 @@ fn transaction(
         metadata: meta("admin", &admin.uid),
         role: Role::Admin.into(),
         description: "made when the cluster began".to_owned(),
+        identity: master(LEVEL),
         ..CredentialRecord::default()
     });
     draft.put(Namespace {

@@ -1,6 +1,6 @@
 //! The Credentials service. Certificates are renewed by any manager: what is signed is decided by the certificate that the
 //! caller shows, and that its holder still belongs to the cluster was checked on the way in. Credentials of people and
-//! programs are [`records`] of the state.
+//! programs are [`records`] of the state; whose they are is decided in [`holder`].
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use crate::{
     store::Store,
 };
 
+pub mod holder;
 pub mod records;
 
 /// What the service works with.
@@ -91,6 +92,10 @@ impl Credentials for CredentialsService {
         caller
             .concerns
             .note(|| format!("credential {}", request.get_ref().name));
+        // Sent on to an older manager, it would become an administrator's.
+        self.0
+            .store
+            .read(|state| holder::check_level(state, request.get_ref()))?;
         let answer = self
             .0
             .to_leader
@@ -101,7 +106,8 @@ impl Credentials for CredentialsService {
                 Repeat::Unsafe,
                 |request| {
                     let (parts, by) = (self.parts(), caller.name());
-                    async move { records::create(&parts, by, &request).await }
+                    let access = caller.access.clone();
+                    async move { records::create(&parts, by, &access, &request).await }
                 },
                 |channel, request| async move {
                     CredentialsClient::new(channel)

@@ -1,7 +1,8 @@
 //! A manager node of Barge, from the ground up: the replicated state on disk and in memory ([`storage`], [`raft`],
-//! [`store`]), the leader's loops ([`controllers`], [`scheduler`]), who is who ([`pki`], [`auth`]), connections ([`net`]), and
+//! [`store`]), the leader's loops ([`controllers`], [`scheduler`]), who is who and may do what ([`pki`], [`auth`], [`rbac`]), connections ([`net`]), and
 //! what they serve ([`api`], [`sessions`], [`cluster`]).
 
+pub mod access;
 pub mod anew;
 pub mod api;
 pub mod audit;
@@ -24,6 +25,7 @@ pub mod mint;
 pub mod net;
 pub mod pki;
 pub mod raft;
+pub mod rbac;
 pub mod recover;
 pub mod restore;
 pub mod scheduler;

@@ -12,7 +12,7 @@ use barge_client::{
 };
 use clap::Args;
 
-use crate::folder::identity_in;
+use crate::{folder::identity_in, rbac::identity::MASTERS};
 
 /// The flags of `credential`.
 #[derive(Debug, Clone, Args)]
@@ -68,6 +68,8 @@ pub async fn run(flags: Flags) -> Result<String, MintError> {
         ttl_seconds: flags.ttl.map_or(0, |ttl| ttl.0.as_secs().max(1)),
         description: "made by root on a manager".to_owned(),
         bearer: false,
+        groups: vec![MASTERS.to_owned()],
+        service_account: String::new(),
     };
     let (context, info) = client.create_credential(&wanted).await?;
     Config::of(context).save(&flags.out)?;

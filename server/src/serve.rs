@@ -10,7 +10,7 @@ use barge_client::{
 use barge_proto::{
     DESCRIPTOR_SET,
     v1::{
-        Role, api_server::ApiServer, cluster_server::ClusterServer,
+        Role, access_server::AccessServer, api_server::ApiServer, cluster_server::ClusterServer,
         credentials_server::CredentialsServer, logs_server::LogsServer,
         session_server::SessionServer,
     },
@@ -24,6 +24,7 @@ use tonic::transport::{Server, server::Router};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::{
+    access::AccessService,
     api::{ApiService, pipeline::Layers, vault::Vault},
     audit::AuditLog,
     auth::{AuthLayer, Principal, Rules, StateDirectory},
@@ -320,6 +321,9 @@ fn router(
         .add_service(ApiServer::new(api).max_decoding_message_size(MAX_REQUEST))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(MAX_SMALL))
         .add_service(CredentialsServer::new(credentials).max_decoding_message_size(MAX_SMALL))
+        .add_service(
+            AccessServer::new(AccessService(store.clone())).max_decoding_message_size(MAX_SMALL),
+        )
         .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
         .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL))
         .add_service(store.service().into_server()))

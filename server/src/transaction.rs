@@ -13,6 +13,7 @@ use crate::clock;
 pub struct Draft {
     preconditions: Vec<Precondition>,
     changes: Vec<Change>,
+    level: u32,
 }
 
 impl Draft {
@@ -56,8 +57,14 @@ impl Draft {
         });
     }
 
+    /// Says that it means something to managers of this feature level only.
+    pub fn needs(&mut self, level: u32) {
+        self.level = self.level.max(level);
+    }
+
     /// Creates or replaces a record.
     pub fn put<K: Kind>(&mut self, record: K) {
+        self.needs(K::KIND.level());
         self.change(Body::Put(record.into_record()));
     }
 
@@ -89,8 +96,7 @@ impl Draft {
             preconditions: self.preconditions,
             changes: self.changes,
             request,
-            // The first level; what needs a later one says so.
-            feature_level: 0,
+            feature_level: self.level,
         }
     }
 }

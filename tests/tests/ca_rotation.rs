@@ -108,7 +108,7 @@ fn the_ca_is_rotated_while_everything_runs() {
     for (name, flags) in [("used", &[][..]), ("unused", &[]), ("ci", &["--bearer"])] {
         let out = file(name);
         let path = out.to_str().unwrap();
-        let create = ["credential", "create", name, "--out", path];
+        let create = ["credential", "create", name, "--admin", "--out", path];
         cluster.barge(&[&create[..], flags].concat());
     }
     let (used, unused, ci) = (file("used"), file("unused"), file("ci"));

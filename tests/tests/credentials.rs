@@ -86,7 +86,7 @@ fn credentials_are_made_used_and_revoked_and_the_audit_log_knows() {
     let follower = (0..3).find(|index| *index != managers.leader()).unwrap();
     let make = |name: &str, flags: &[&str]| {
         let out = managers.dir().join(format!("{name}.toml"));
-        let create = ["credential", "create", name, "--out", text(&out)];
+        let create = ["credential", "create", name, "--admin", "--out", text(&out)];
         done(&managers.try_barge(&[&create, flags].concat()));
         let mode = fs::metadata(&out).expect("the credential").permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);

@@ -295,7 +295,7 @@ fn a_greedy_client_starves_neither_agents_nor_others() {
     let node = node["metadata"]["name"].as_str().unwrap();
     let config = manager.cluster.dir().join("other.toml");
     let path = config.to_str().unwrap();
-    let create = ["credential", "create", "other", "--out", path];
+    let create = ["credential", "create", "other", "--admin", "--out", path];
     manager.cluster.barge(&create);
     let [done, refused] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let runtime = runtime();

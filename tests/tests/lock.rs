@@ -173,6 +173,13 @@ fn a_manager_that_is_killed_while_it_is_locked_has_its_key_in_the_old_form_or_th
         // It has the right key: it signs.
         let out = managers.dir().join(format!("c{round}.toml"));
         let name = format!("c{round}");
-        done(&managers.try_barge(&["credential", "create", &name, "--out", text(&out)]));
+        done(&managers.try_barge(&[
+            "credential",
+            "create",
+            &name,
+            "--admin",
+            "--out",
+            text(&out),
+        ]));
     }
 }

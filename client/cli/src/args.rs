@@ -67,6 +67,9 @@ pub enum Command {
     /// Manage the credentials of people and programs
     #[command(subcommand)]
     Credential(commands::credential::Credential),
+    /// Ask who you are and what you may do
+    #[command(subcommand)]
+    Auth(commands::auth::Auth),
     /// Manage the contexts of the configuration file
     #[command(subcommand)]
     Config(commands::config::Config),

@@ -10,6 +10,7 @@ use crate::{
 };
 
 pub mod apply;
+pub mod auth;
 pub mod cluster;
 pub mod completion;
 pub mod config;
@@ -46,6 +47,7 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
     match command {
         Command::Apply(command) => Box::pin(apply::run(to, command)).await,
         Command::Diff(command) => return Ok(Box::pin(diff::run(to, command)).await),
+        Command::Auth(command) => return Box::pin(auth::run(to, command)).await,
         Command::Delete(command) => Box::pin(delete::run(to, command)).await,
         Command::Get(command) => Box::pin(get::run(to, command)).await,
         Command::Describe(command) => Box::pin(describe::run(to, command)).await,

@@ -65,6 +65,10 @@ fn hint(error: &ClientError) -> Option<&'static str> {
             "correct this machine's clock if it is wrong; otherwise another administrator makes a credential (barge credential \
              create), or root on a manager does (barge-server credential)",
         ),
+        ClientError::Refused(refusal) if refusal.reason == "DENIED" => Some(
+            "`barge auth can-i --list` shows what this credential may; who administers the cluster gives more with a \
+             RoleBinding or ClusterRoleBinding",
+        ),
         ClientError::Refused(refusal) if error.is_denied() && refusal.reason != "TOKEN" => Some(
             "this credential may not do that: use an admin's (admin.toml in the data folder of the manager that was \
              bootstrapped) with --config or BARGE_CONFIG",

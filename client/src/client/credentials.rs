@@ -23,6 +23,10 @@ pub struct NewCredential {
     pub ttl_seconds: u64,
     /// For people.
     pub description: String,
+    /// What it is a member of. Without any it may do what bindings for its name say; `system:masters` may do everything.
+    pub groups: Vec<String>,
+    /// For a service account instead of a person: `NAMESPACE/NAME`.
+    pub service_account: String,
 }
 
 impl Client {
@@ -44,6 +48,8 @@ impl Client {
             csr: request.as_ref().map(|r| r.csr.clone()).unwrap_or_default(),
             ttl_seconds: wanted.ttl_seconds,
             description: wanted.description.clone(),
+            groups: wanted.groups.clone(),
+            service_account: wanted.service_account.clone(),
         };
         let answer = self
             .call(Repeat::Unsafe, |channel| {
@@ -55,7 +61,13 @@ impl Client {
                 }
             })
             .await?;
-        context(request.as_ref(), answer)
+        let (context, info) = context(request.as_ref(), answer)?;
+        if info.user.is_empty() && wanted.groups != ["system:masters"] {
+            // A manager of a version in which every credential was an administrator's.
+            self.revoke_credential(&info.name).await?;
+            return Err(ClientError::Answer("whose the credential would be"));
+        }
+        Ok((context, info))
     }
 
     /// The credentials there are, expired ones too, without their secrets.

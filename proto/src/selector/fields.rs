@@ -70,7 +70,15 @@ pub fn fields_of(kind: Kind) -> Vec<&'static str> {
         Kind::Service => SERVICE,
         Kind::Event => EVENT,
         Kind::Secret => SECRET,
-        Kind::Deployment | Kind::Endpoints | Kind::ConfigMap | Kind::Unspecified => &[],
+        Kind::Deployment
+        | Kind::Endpoints
+        | Kind::ConfigMap
+        | Kind::Role
+        | Kind::ClusterRole
+        | Kind::RoleBinding
+        | Kind::ClusterRoleBinding
+        | Kind::ServiceAccount
+        | Kind::Unspecified => &[],
     };
     COMMON.iter().chain(own).copied().collect()
 }
@@ -100,6 +108,13 @@ impl FieldSelector {
         };
         let parts = parts.filter(|part| !part.is_empty());
         Ok(Self(parts.map(read).collect::<Result<_, _>>()?))
+    }
+
+    /// The one name that it selects, when it demands one.
+    pub fn name(&self) -> Option<&str> {
+        let mut requirements = self.0.iter();
+        let by_name = requirements.find(|r| r.equal && r.field == "metadata.name");
+        by_name.map(|requirement| requirement.value.as_str())
     }
 
     /// Whether it selects everything.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::image;
+use super::{image, rbac::GROUP as RBAC};
 use crate::{
     quantity::Amount,
     v1::{
         Container, DeploymentSpec, DeploymentStrategy, IntOrString, Object, PodSpec, Quantity,
-        RollingUpdateDeployment, ServiceSpec, object::Kind,
+        RoleRef, RollingUpdateDeployment, ServiceSpec, Subject, object::Kind,
     },
 };
 
@@ -46,7 +46,17 @@ pub fn default(object: &mut Object) {
             fill(&mut secret.r#type, "Opaque");
             secret.fold_string_data();
         }
-        Some(Kind::Namespace(_) | Kind::Node(_) | Kind::ConfigMap(_)) | None => {}
+        Some(Kind::RoleBinding(it)) => default_binding(&mut it.subjects, &mut it.role_ref),
+        Some(Kind::ClusterRoleBinding(it)) => default_binding(&mut it.subjects, &mut it.role_ref),
+        Some(
+            Kind::Namespace(_)
+            | Kind::Node(_)
+            | Kind::ConfigMap(_)
+            | Kind::Role(_)
+            | Kind::ClusterRole(_)
+            | Kind::ServiceAccount(_),
+        )
+        | None => {}
     }
 }
 
@@ -63,6 +73,17 @@ pub fn default_on_create(object: &mut Object) {
 fn fill(field: &mut String, default: &str) {
     if field.is_empty() {
         default.clone_into(field);
+    }
+}
+
+fn default_binding(subjects: &mut [Subject], role: &mut Option<RoleRef>) {
+    for subject in subjects {
+        if matches!(subject.kind.as_str(), "User" | "Group") {
+            fill(&mut subject.api_group, RBAC);
+        }
+    }
+    if let Some(role) = role {
+        fill(&mut role.api_group, RBAC);
     }
 }
 

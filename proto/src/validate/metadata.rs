@@ -15,6 +15,9 @@ impl Checker {
         let rule = match object.kind() {
             Kind::Namespace => names::dns_label,
             Kind::Service | Kind::Endpoints => names::dns_1035_label,
+            Kind::Role | Kind::ClusterRole | Kind::RoleBinding | Kind::ClusterRoleBinding => {
+                names::path_segment
+            }
             _ => names::dns_subdomain,
         };
         if metadata.name.is_empty() {

@@ -23,6 +23,14 @@ pub(crate) fn dns_subdomain(name: &str) -> Result<(), String> {
     require(name.len() <= 253 && name.split('.').all(is_dns_part), rule)
 }
 
+/// What a URL can name in one piece. Names of roles and bindings, such as system:masters.
+pub(crate) fn path_segment(name: &str) -> Result<(), String> {
+    let rule = "must be at most 253 characters without '/', '%' and control characters, and not be '.' or '..'";
+    let is_part = |c: char| !matches!(c, '/' | '%') && !c.is_control();
+    let valid = (1..=253).contains(&name.len()) && name.chars().all(is_part);
+    require(valid && !matches!(name, "." | ".."), rule)
+}
+
 /// The key of a label or annotation: a name, maybe after a DNS prefix and a slash.
 pub(crate) fn label_key(key: &str) -> Result<(), String> {
     let (prefix, name) = match key.split_once('/') {

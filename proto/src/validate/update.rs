@@ -23,6 +23,12 @@ pub fn validate_update(old: &Object, new: &Object) -> Result<(), Vec<Violation>>
         (Some(Kind::ConfigMap(old)), Some(Kind::ConfigMap(new))) => {
             checker.same_config_map(old, new);
         }
+        (Some(Kind::RoleBinding(old)), Some(Kind::RoleBinding(new))) => {
+            checker.same_role(old.role_ref.as_ref(), new.role_ref.as_ref());
+        }
+        (Some(Kind::ClusterRoleBinding(old)), Some(Kind::ClusterRoleBinding(new))) => {
+            checker.same_role(old.role_ref.as_ref(), new.role_ref.as_ref());
+        }
         _ => {}
     }
     checker.finish()

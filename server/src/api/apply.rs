@@ -8,20 +8,22 @@ use barge_state::State;
 
 use super::{
     commit::{Committed, after, commit, rehearse, request_record},
+    gate,
     plan::{self, Planned, Stamp},
     vault::{Vault, without_values},
 };
-use crate::{error::ApiError, store::Store};
+use crate::{auth::Access, error::ApiError, store::Store};
 
 /// Applies at the leader.
 ///
 /// # Errors
-/// INVALID with every field that breaks a rule; FIELD_CONFLICT with every field that others own; CONFLICT, NOT_FOUND and EXISTS
-/// by the state; what the store says.
+/// DENIED for what bindings do not allow; INVALID with every field that breaks a rule; FIELD_CONFLICT with every field that others
+/// own; CONFLICT, NOT_FOUND and EXISTS by the state; what the store says.
 pub async fn apply(
     store: &Store,
     vault: &Vault,
     by: String,
+    access: &Access,
     mut request: ApplyRequest,
 ) -> Result<ApplyResponse, ApiError> {
     let id = request.request_id.take();
@@ -41,7 +43,13 @@ pub async fn apply(
     };
     let wanted = plan::prepare(request.objects, &request.field_manager, request.force)?;
     let stamp = Stamp::now();
-    let plan = |store: &Store| plan::by_store(store, vault, &wanted, &stamp);
+    let plan = |store: &Store| {
+        let planned = plan::by_store(store, vault, &wanted, &stamp)?;
+        if !access.is_everything() {
+            store.read(|state| gate::check_planned(access, state, &planned.1))?;
+        }
+        Ok(planned)
+    };
     if dry_run {
         let (planned, changes) = Box::pin(rehearse(store, by, plan)).await?;
         let results = planned.into_iter().map(|planned| ApplyResult {

@@ -109,7 +109,12 @@ fn plan(
         | Kind::Service
         | Kind::Node
         | Kind::Secret
-        | Kind::ConfigMap => {
+        | Kind::ConfigMap
+        | Kind::Role
+        | Kind::ClusterRole
+        | Kind::RoleBinding
+        | Kind::ClusterRoleBinding
+        | Kind::ServiceAccount => {
             let foreground = request.propagation() == DeletionPropagation::Foreground;
             if foreground && object.metadata().deletion_timestamp.is_some() {
                 return Ok((draft, object));

@@ -37,6 +37,11 @@ pub fn record_kind(kind: Kind) -> Option<RecordKind> {
         Kind::Event => RecordKind::Event,
         Kind::Secret => RecordKind::Secret,
         Kind::ConfigMap => RecordKind::ConfigMap,
+        Kind::Role => RecordKind::Role,
+        Kind::ClusterRole => RecordKind::ClusterRole,
+        Kind::RoleBinding => RecordKind::RoleBinding,
+        Kind::ClusterRoleBinding => RecordKind::ClusterRoleBinding,
+        Kind::ServiceAccount => RecordKind::ServiceAccount,
         Kind::Unspecified => return None,
     })
 }

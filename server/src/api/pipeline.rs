@@ -48,7 +48,7 @@ pub struct Layers {
 /// that what is not answered was not done.
 pub async fn run(
     service: ApiService,
-    caller: Caller,
+    mut caller: Caller,
     share: Option<Arc<Share>>,
     mut input: Streaming<ApplyStreamRequest>,
     answers: mpsc::Sender<Result<ApplyStreamResponse, Status>>,
@@ -67,13 +67,13 @@ pub async fn run(
                     if let Some(share) = &share {
                         share.give_back(PREFIX + message.encoded_len());
                     }
-                    // It may have been revoked since.
-                    if let Err(revoked) = service.layers.auth.still_known(&caller).await {
-                        break Some(revoked);
+                    // It may have been revoked since, or its rights.
+                    match service.layers.auth.access_now(&caller).await {
+                        Ok(access) => caller.access = access,
+                        Err(revoked) => break Some(revoked),
                     }
                     let items = message.items.into_iter();
-
-                    in_progress.extend(items.map(|item| one(&service, &caller, item)));
+                    in_progress.extend(items.map(|item| one(&service, caller.clone(), item)));
                 }
                 Ok(None) => break None,
                 Err(broken) => break Some(broken),
@@ -124,14 +124,11 @@ async fn send(
 }
 
 /// Answers one request.
-async fn one(service: &ApiService, caller: &Caller, item: ApplyStreamItem) -> ApplyStreamAnswer {
+async fn one(service: &ApiService, mut caller: Caller, item: ApplyStreamItem) -> ApplyStreamAnswer {
     let begun = Instant::now();
     let layers = &service.layers;
     let _counted = layers.in_flight.token();
-    let caller = Caller {
-        concerns: Concerns::default(),
-        ..caller.clone()
-    };
+    caller.concerns = Concerns::default();
     let answer = match item.request {
         Some(request) => counted(service, &caller, request).await,
         None => Err(ApiError::invalid("items.request", "an item without a request").into()),

@@ -24,6 +24,7 @@ mod meta;
 mod namespace;
 mod node;
 mod pod;
+mod rbac;
 mod service;
 mod wanted;
 
@@ -161,6 +162,11 @@ impl Planning<'_> {
             Some(object::Kind::Service(new)) => self.record::<Service>(new)?,
             Some(object::Kind::Secret(new)) => self.record::<Secret>(new)?,
             Some(object::Kind::ConfigMap(new)) => self.record::<ConfigMap>(new)?,
+            Some(object::Kind::Role(new)) => self.record(new)?,
+            Some(object::Kind::ClusterRole(new)) => self.record(new)?,
+            Some(object::Kind::RoleBinding(new)) => self.record(new)?,
+            Some(object::Kind::ClusterRoleBinding(new)) => self.record(new)?,
+            Some(object::Kind::ServiceAccount(new)) => self.record(new)?,
             Some(object::Kind::Pod(new)) => self.pod(new)?,
             Some(object::Kind::Endpoints(_) | object::Kind::Event(_)) | None => {
                 return Err(ApiError::invalid(object.to_string(), "cannot be applied"));

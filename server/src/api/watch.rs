@@ -10,8 +10,12 @@ use tonic::Status;
 
 use barge_proto::selector::{FieldSelector, Selector};
 
-use super::{names, vault::Vault};
+use super::{gate, names, vault::Vault};
 use crate::{
+    auth::{
+        Access, Caller,
+        still::{Shown, still},
+    },
     error::ApiError,
     store::{Scope, Store, Watch},
 };
@@ -32,6 +36,30 @@ struct Filter {
     fields: FieldSelector,
 }
 
+/// Whether the caller may still see what a watch shows.
+///
+/// # Errors
+/// INVALID for an unknown kind.
+pub fn right(
+    store: Store,
+    caller: &Caller,
+    request: &WatchRequest,
+) -> Result<impl Fn() -> Result<(), Status> + Send + 'static, Status> {
+    let (_, info) = names::kind(request.kind)?;
+    let name = match request.name.as_str() {
+        "" => gate::name_selected(request.kind, &request.field_selector),
+        name => name.to_owned(),
+    };
+    let shown = Shown {
+        verb: "watch",
+        kind: info,
+        part: "",
+        namespace: request.namespace.clone(),
+        name,
+    };
+    still(store, caller, shown)
+}
+
 /// Begins a watch.
 ///
 /// # Errors
@@ -39,6 +67,7 @@ struct Filter {
 pub async fn open(
     store: &Store,
     vault: &Vault,
+    access: &Access,
     request: &WatchRequest,
 ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + use<>, Status> {
     let (kind, info) = names::kind(request.kind)?;
@@ -69,6 +98,7 @@ pub async fn open(
     let watcher = Watcher {
         store: store.clone(),
         vault: vault.clone(),
+        access: access.clone(),
         watch,
         filter,
         // The first bookmark at once: a watcher from now on learns where that is.
@@ -85,6 +115,7 @@ pub async fn open(
 struct Watcher {
     store: Store,
     vault: Vault,
+    access: Access,
     watch: Watch,
     filter: Filter,
     ready: VecDeque<WatchResponse>,
@@ -99,7 +130,9 @@ impl Watcher {
             if self.ended {
                 return None;
             }
-            if let Some(response) = self.ready.pop_front() {
+            if let Some(mut response) = self.ready.pop_front() {
+                let object = response.object.take();
+                response.object = object.map(|it| gate::shown(&self.access, &self.store, it));
                 let opened = self.vault.open_change(response);
                 self.ended = opened.is_err();
                 return Some(opened.map_err(Status::from));

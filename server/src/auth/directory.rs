@@ -4,21 +4,38 @@ use barge_proto::v1::{CredentialRecord, ManagerRecord, Node, Role};
 use barge_state::Kind;
 use futures::future::BoxFuture;
 
-use crate::{auth::Principal, clock, error::ApiError, store::Store};
+use crate::{
+    auth::{Access, Principal},
+    clock,
+    error::ApiError,
+    rbac::{
+        Asked,
+        identity::{has_account, user},
+    },
+    store::Store,
+};
 
 /// The identities that the cluster's state knows.
 pub trait Directory: Send + Sync + 'static {
     /// The cluster's id; absent while this manager has no state yet.
     fn cluster_id(&self) -> Option<String>;
 
+    /// What an identity may that the state of this manager knows; absent when it knows none.
+    fn access(&self, principal: &Principal) -> Option<Access>;
+
     /// Whether the state of this manager knows the identity.
-    fn knows(&self, principal: &Principal) -> bool;
+    fn knows(&self, principal: &Principal) -> bool {
+        self.access(principal).is_some()
+    }
+
+    /// Whether it is allowed, by the state of this manager.
+    fn may(&self, access: &Access, asked: &Asked<'_>) -> bool;
 
     /// Whose bearer token this is, by the uid in it and the digest of its secret.
     fn bearer(&self, uid: &str, secret_sha256: &[u8]) -> Bearer;
 
     /// The name of a credential or a node, for people.
-    fn name_of(&self, principal: &Principal) -> Option<String>;
+    fn name_of(&self, principal: &Principal) -> Option<Named>;
 
     /// The Raft id that the next manager to join will get, as far as this manager's state knows.
     fn next_raft_id(&self) -> u64;
@@ -27,11 +44,20 @@ pub trait Directory: Send + Sync + 'static {
     fn refresh(&self) -> BoxFuture<'_, Result<(), ApiError>>;
 }
 
+/// The name of a party.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Named {
+    /// Of the credential or node.
+    pub name: String,
+    /// The user whose the credential is, when that is another name.
+    pub user: Option<String>,
+}
+
 /// What the state knows of a bearer token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Bearer {
-    /// It is valid, and this is who sent it.
-    Holder(Principal),
+    /// It is valid, and this is who sent it, and what they may.
+    Holder(Principal, Access),
     /// Its life is over.
     Expired,
     /// There is no such token, or the secret is another one; which of them is nobody's business.
@@ -67,43 +93,62 @@ impl Directory for StateDirectory {
             .read(|state| state.cluster().map(|cluster| cluster.uid().to_owned()))
     }
 
-    fn knows(&self, principal: &Principal) -> bool {
+    fn access(&self, principal: &Principal) -> Option<Access> {
         let uid = principal.uid.as_str();
         self.0.read(|state| match principal.role {
-            Role::Manager => state.by_uid::<ManagerRecord>(uid).is_some(),
-            Role::Agent => state.by_uid::<Node>(uid).is_some(),
+            Role::Manager => {
+                let manager = state.by_uid::<ManagerRecord>(uid);
+                manager.map(|_| Access::Everything)
+            }
+            Role::Agent => state.by_uid::<Node>(uid).map(|_| Access::Nothing),
             Role::Admin => state
                 .by_uid::<CredentialRecord>(uid)
-                .is_some_and(|credential| !has_expired(credential)),
-            Role::Anyone | Role::Unspecified => false,
+                .filter(|credential| !has_expired(credential) && has_account(state, credential))
+                .map(|credential| Access::of(credential)),
+            Role::Anyone | Role::Unspecified => None,
         })
+    }
+
+    fn may(&self, access: &Access, asked: &Asked<'_>) -> bool {
+        self.0.read(|state| access.may(state, asked))
     }
 
     fn bearer(&self, uid: &str, secret_sha256: &[u8]) -> Bearer {
         self.0.read(|state| {
             let credential = state.by_uid::<CredentialRecord>(uid).filter(|credential| {
-                !credential.bearer_sha256.is_empty() && credential.bearer_sha256 == secret_sha256
+                !credential.bearer_sha256.is_empty()
+                    && credential.bearer_sha256 == secret_sha256
+                    && has_account(state, credential)
             });
             match credential {
                 None => Bearer::Unknown,
                 Some(credential) if has_expired(credential) => Bearer::Expired,
-                Some(credential) => Bearer::Holder(Principal {
-                    role: credential.role(),
-                    uid: uid.to_owned(),
-                }),
+                Some(credential) => {
+                    let principal = Principal {
+                        role: credential.role(),
+                        uid: uid.to_owned(),
+                    };
+                    Bearer::Holder(principal, Access::of(credential))
+                }
             }
         })
     }
 
-    fn name_of(&self, principal: &Principal) -> Option<String> {
+    fn name_of(&self, principal: &Principal) -> Option<Named> {
         let uid = principal.uid.as_str();
         self.0.read(|state| match principal.role {
-            Role::Agent => state
-                .by_uid::<Node>(uid)
-                .map(|node| node.meta().name.clone()),
-            Role::Admin => state
-                .by_uid::<CredentialRecord>(uid)
-                .map(|credential| credential.meta().name.clone()),
+            Role::Agent => state.by_uid::<Node>(uid).map(|node| Named {
+                name: node.meta().name.clone(),
+                user: None,
+            }),
+            Role::Admin => state.by_uid::<CredentialRecord>(uid).map(|credential| {
+                let identity = credential.identity.as_ref();
+                let account = identity.and_then(|i| i.service_account.as_ref());
+                Named {
+                    name: credential.meta().name.clone(),
+                    user: account.map(|_| user(credential)),
+                }
+            }),
             _ => None,
         })
     }

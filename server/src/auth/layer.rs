@@ -14,7 +14,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules,
+    Access, Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules,
     directory::manager_was_removed, principal::ANYONE, rules::roles_in_words,
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     error::{ApiError, REVISION_REQUIRED, reason_of},
     net::Peer,
     pki::Subject,
+    rbac::Asked,
 };
 
 /// Authorises requests by the rules and the directory. Cheap to clone.
@@ -56,20 +57,20 @@ impl AuthLayer {
         }
     }
 
-    /// Whether the caller of a stream still belongs to the cluster.
+    /// What the caller of a stream may do by now.
     ///
     /// # Errors
     /// As [`Self::authorise`].
-    pub async fn still_known(&self, caller: &Caller) -> Result<(), Status> {
+    pub async fn access_now(&self, caller: &Caller) -> Result<Access, Status> {
         match &caller.principal {
             Some(principal) => self.check_known(principal).await,
-            None => Ok(()),
+            None => Ok(caller.access.clone()),
         }
     }
 
     /// Writes down what came of a mutation that came in on a stream, as if `path` had been called for it.
     pub fn answered(&self, path: &str, caller: &Caller, refusal: Option<&Status>) {
-        let asked = Asked {
+        let asked = Incoming {
             path: path.to_owned(),
             forwarded: caller.forwarded,
             peer: caller.peer.clone(),
@@ -78,7 +79,7 @@ impl AuthLayer {
     }
 
     /// Writes down what came of a mutation, at the manager where it came in.
-    fn record(&self, asked: &Asked, caller: Option<&Caller>, answer: Option<&Status>) {
+    fn record(&self, asked: &Incoming, caller: Option<&Caller>, answer: Option<&Status>) {
         let Some(rule) = self.rules.audited(&asked.path) else {
             return;
         };
@@ -103,9 +104,12 @@ impl AuthLayer {
                 }),
                 (None, None) => None,
             };
+            let named = principal.as_ref().and_then(|p| self.directory.name_of(p));
+            let (name, user) = named.map_or((None, None), |it| (Some(it.name), it.user));
             Entry {
                 time: Entry::now(),
-                name: principal.as_ref().and_then(|p| self.directory.name_of(p)),
+                name,
+                user,
                 who: principal.map_or_else(|| ANYONE.to_owned(), |p| p.to_string()),
                 from: asked.peer.address.to_string(),
                 verb: rule.verb.clone(),
@@ -149,16 +153,20 @@ impl AuthLayer {
                 subject.cluster_id, self.cluster_id
             )));
         }
-        self.check_holder(&subject).await?;
-        let principal = match claimed {
-            None => Principal {
-                role: subject.role,
-                uid: subject.uid.clone(),
-            },
+        let access = self.check_holder(&subject).await?;
+        let (principal, access) = match claimed {
+            None => {
+                let principal = Principal {
+                    role: subject.role,
+                    uid: subject.uid.clone(),
+                };
+                (principal, access)
+            }
             Some(_) if subject.role != Role::Manager => return Err(no_forwarding()),
             Some(value) if open && value == ANYONE => {
                 return Ok(Caller {
                     principal: None,
+                    access: Access::Nothing,
                     forwarded: true,
                     peer,
                     concerns: Concerns::default(),
@@ -173,13 +181,15 @@ impl AuthLayer {
                         Status::invalid_argument(format!("malformed {PRINCIPAL_METADATA}"))
                     })?;
                 // The forwarder's word is for who called it; whether that one belongs to the cluster is ours to say.
-                self.check_known(&principal).await?;
-                principal
+                let access = self.check_known(&principal).await?;
+                (principal, access)
             }
         };
         check_role(rule, &principal)?;
+        self.check_bindings(rule, &principal, &access).await?;
         Ok(Caller {
             principal: Some(principal),
+            access,
             forwarded: claimed.is_some(),
             peer,
             concerns: Concerns::default(),
@@ -197,22 +207,24 @@ impl AuthLayer {
         if headers.contains_key(PRINCIPAL_METADATA) {
             return Err(no_forwarding());
         }
-        let principal = match headers.get(AUTHORIZATION) {
+        let (principal, access) = match headers.get(AUTHORIZATION) {
             // Who joins has nothing to prove yet but its join token.
-            _ if rule.needs_no_certificate() => None,
+            _ if rule.needs_no_certificate() => (None, Access::Nothing),
             None => {
                 return Err(Status::unauthenticated(format!(
                     "{path} needs a certificate of this cluster, or a bearer token"
                 )));
             }
             Some(header) => {
-                let principal = self.bearer(header).await?;
+                let (principal, access) = self.bearer(header).await?;
                 check_role(rule, &principal)?;
-                Some(principal)
+                self.check_bindings(rule, &principal, &access).await?;
+                (Some(principal), access)
             }
         };
         Ok(Caller {
             principal,
+            access,
             forwarded: false,
             peer,
             concerns: Concerns::default(),
@@ -220,7 +232,7 @@ impl AuthLayer {
     }
 
     /// Who sends this `authorization` header.
-    async fn bearer(&self, header: &HeaderValue) -> Result<Principal, Status> {
+    async fn bearer(&self, header: &HeaderValue) -> Result<(Principal, Access), Status> {
         let (uid, secret) = header
             .to_str()
             .ok()
@@ -230,13 +242,13 @@ impl AuthLayer {
             })?;
         let secret_sha256 = Sha256::digest(secret);
         let mut known = self.directory.bearer(uid, &secret_sha256);
-        if known == Bearer::Unknown {
+        if matches!(known, Bearer::Unknown) {
             // This manager may be behind.
             self.directory.refresh().await?;
             known = self.directory.bearer(uid, &secret_sha256);
         }
         match known {
-            Bearer::Holder(principal) => Ok(principal),
+            Bearer::Holder(principal, access) => Ok((principal, access)),
             Bearer::Expired => Err(Status::unauthenticated(
                 "the bearer token has expired: `barge credential create` makes another",
             )),
@@ -247,13 +259,13 @@ impl AuthLayer {
     }
 
     /// Whether the holder of the certificate belongs to the cluster.
-    async fn check_holder(&self, subject: &Subject) -> Result<(), Status> {
+    async fn check_holder(&self, subject: &Subject) -> Result<Access, Status> {
         match (subject.role, subject.raft_id) {
             (Role::Manager, Some(raft_id)) => {
                 if manager_was_removed(&*self.directory, &subject.uid, raft_id) {
                     return Err(revoked(Role::Manager, &subject.uid));
                 }
-                Ok(())
+                Ok(Access::Everything)
             }
             _ => {
                 self.check_known(&Principal {
@@ -265,24 +277,47 @@ impl AuthLayer {
         }
     }
 
-    async fn check_known(&self, principal: &Principal) -> Result<(), Status> {
-        if self.directory.knows(principal) {
-            return Ok(());
+    async fn check_known(&self, principal: &Principal) -> Result<Access, Status> {
+        if let Some(access) = self.directory.access(principal) {
+            return Ok(access);
         }
         // This manager may be behind: only what is missing everywhere was revoked.
         self.directory.refresh().await?;
-        if self.directory.knows(principal) {
-            return Ok(());
+        if let Some(access) = self.directory.access(principal) {
+            return Ok(access);
         }
         if self.directory.cluster_id().is_none() {
             return Err(ApiError::NoQuorum("this manager has not caught up yet".to_owned()).into());
         }
         Err(revoked(principal.role, &principal.uid))
     }
+
+    /// Whether bindings allow what a rule says, when it says all: what is asked of objects is checked by who answers, and what is
+    /// the machines' own by their role alone.
+    async fn check_bindings(
+        &self,
+        rule: &Rule,
+        principal: &Principal,
+        access: &Access,
+    ) -> Result<(), Status> {
+        let free = rule.without_binding || rule.needs_no_certificate() || rule.is_by_object();
+        if free || access.is_everything() || principal.role != Role::Admin {
+            return Ok(());
+        }
+        let asked = Asked::of_cluster(&rule.verb, &rule.resource);
+        if !matches!(rule.verb.as_str(), "get" | "list") {
+            // What changes something is decided by what was acknowledged; how things are is also of use without a leader.
+            self.directory.refresh().await?;
+        }
+        match self.directory.may(access, &asked) {
+            true => Ok(()),
+            false => Err(ApiError::Denied(access.refusal(&asked.to_string())).into()),
+        }
+    }
 }
 
 /// A request as it came in.
-struct Asked {
+struct Incoming {
     path: String,
     forwarded: bool,
     peer: Peer,
@@ -312,7 +347,8 @@ fn check_role(rule: &Rule, principal: &Principal) -> Result<(), Status> {
     }
 }
 
-fn revoked(role: Role, uid: &str) -> Status {
+/// What somebody is told whose identity is not known (any more).
+pub fn revoked(role: Role, uid: &str) -> Status {
     let message = format!(
         "{} {uid} does not belong to this cluster (any more)",
         role_word(role)
@@ -368,7 +404,7 @@ where
             let Some(peer) = request.extensions().get::<Peer>().cloned() else {
                 return Ok(Status::internal("the connection is not known").into_http());
             };
-            let asked = Asked {
+            let asked = Incoming {
                 path: request.uri().path().to_owned(),
                 forwarded: request.headers().contains_key(PRINCIPAL_METADATA),
                 peer: peer.clone(),

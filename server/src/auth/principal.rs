@@ -6,6 +6,7 @@ use barge_client::identity::{role_from_word, role_word};
 use barge_proto::v1::Role;
 use tonic::{Request, Status};
 
+use super::Access;
 use crate::{audit::Concerns, net::Peer};
 
 /// The metadata by which a manager that forwards a call says for whom.
@@ -50,6 +51,8 @@ impl FromStr for Principal {
 pub struct Caller {
     /// For whom the request is; absent without a certificate.
     pub principal: Option<Principal>,
+    /// What they may.
+    pub access: Access,
     /// True when a manager forwarded it: it must not travel further.
     pub forwarded: bool,
     /// The other end of the connection.

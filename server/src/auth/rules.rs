@@ -91,5 +91,6 @@ fn rule(verb: &str, resource: &str, roles: &[Role]) -> Rule {
         verb: verb.to_owned(),
         resource: resource.to_owned(),
         roles: roles.to_vec(),
+        without_binding: true,
     }
 }

@@ -12,8 +12,16 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
-use super::{AuthLayer, Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules};
-use crate::{audit::AuditLog, error::ApiError, net::Peer, pki::Subject};
+use super::{
+    Access, AuthLayer, Bearer, Caller, Directory, Named, PRINCIPAL_METADATA, Principal, Rules,
+};
+use crate::{
+    audit::AuditLog,
+    error::ApiError,
+    net::Peer,
+    pki::Subject,
+    rbac::{Asked, Identity},
+};
 
 const CLUSTER: &str = "c1";
 const APPLY: &str = "/barge.v1.Api/Apply";
@@ -34,8 +42,22 @@ impl Directory for Known {
         Some(CLUSTER.to_owned())
     }
 
-    fn knows(&self, principal: &Principal) -> bool {
-        self.now.lock().unwrap().contains(&principal.to_string())
+    fn access(&self, principal: &Principal) -> Option<Access> {
+        let known = self.now.lock().unwrap().contains(&principal.to_string());
+        let access = match (principal.role, principal.uid.as_str()) {
+            (Role::Agent, _) => Access::Nothing,
+            (Role::Admin, "bob") => Access::Bound(Arc::new(Identity {
+                user: "bob".to_owned(),
+                groups: vec![],
+            })),
+            _ => Access::Everything,
+        };
+        known.then_some(access)
+    }
+
+    /// Whoever is bound may look at tokens.
+    fn may(&self, access: &Access, asked: &Asked<'_>) -> bool {
+        access.is_everything() || *asked == Asked::of_cluster("list", "tokens")
     }
 
     fn bearer(&self, uid: &str, secret_sha256: &[u8]) -> Bearer {
@@ -47,14 +69,20 @@ impl Directory for Known {
             self.knows(&admin),
             secret_sha256 == Sha256::digest("s").as_slice(),
         ) {
-            (true, true) => Bearer::Holder(admin),
+            (true, true) => {
+                let access = self.access(&admin).unwrap();
+                Bearer::Holder(admin, access)
+            }
             (false, true) if uid == "old" => Bearer::Expired,
             _ => Bearer::Unknown,
         }
     }
 
-    fn name_of(&self, principal: &Principal) -> Option<String> {
-        Some(format!("the {}", principal.uid))
+    fn name_of(&self, principal: &Principal) -> Option<Named> {
+        Some(Named {
+            name: format!("the {}", principal.uid),
+            user: None,
+        })
     }
 
     fn next_raft_id(&self) -> u64 {
@@ -271,6 +299,30 @@ async fn a_certificate_of_another_cluster_is_refused() {
         code(&everybody(), APPLY, Some(other), None).await,
         Code::Unauthenticated
     );
+}
+
+#[tokio::test]
+async fn who_is_bound_may_call_what_bindings_allow() {
+    let layer = layer(known(&["manager/m", "admin/bob"]));
+    let bob = || Some(subject(Role::Admin, "bob", None));
+    let rules = Rules::load().unwrap();
+    for (path, rule) in rules.iter() {
+        let free = rule.without_binding || rule.is_by_object() || rule.needs_no_certificate();
+        let allowed = rule.allows(Role::Admin) && (free || path.ends_with("/ListTokens"));
+        let expected = match allowed {
+            true => Code::Ok,
+            false => Code::PermissionDenied,
+        };
+        assert_eq!(code(&layer, path, bob(), None).await, expected, "{path}");
+        // What a manager passes on is decided by whom it is for.
+        if rule.roles == [Role::Admin] {
+            let passed_on = code(&layer, path, Some(manager()), Some("admin/bob")).await;
+            assert_eq!(passed_on, expected, "{path}");
+        }
+    }
+    let create = "/barge.v1.Cluster/CreateToken";
+    let refused = ask(&layer, create, bob(), None).await.unwrap_err();
+    assert_eq!(refused.message(), "bob may not create tokens.barge.dev");
 }
 
 async fn with_bearer(

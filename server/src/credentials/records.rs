@@ -5,14 +5,15 @@ use std::time::{Duration, SystemTime};
 use barge_client::token::bearer_token;
 use barge_proto::v1::{
     CreateCredentialRequest, CreateCredentialResponse, CredentialInfo, CredentialRecord,
-    ObjectMeta, Role,
+    ObjectMeta, Role, ServiceAccount,
 };
-use barge_state::{Kind, State};
+use barge_state::{BINDINGS, Kind, State};
 use sha2::{Digest, Sha256};
 
-use super::Parts;
+use super::{Parts, holder};
 use crate::{
     api::names::check_dns_label,
+    auth::Access,
     clock,
     cluster::{
         status::members,
@@ -20,6 +21,7 @@ use crate::{
     },
     error::ApiError,
     pki::{RequestedKey, Subject},
+    rbac::Identity,
     store::Store,
     transaction::Draft,
 };
@@ -33,21 +35,28 @@ const MAX_TTL: u64 = 10 * 365 * DAY;
 /// Makes a credential.
 ///
 /// # Errors
-/// INVALID for a name, lifetime or description that none has; EXISTS; EXHAUSTED when there are too many.
+/// DENIED for another's identity; INVALID for a name, lifetime or description that none has; EXISTS; EXHAUSTED when there are too
+/// many.
 pub async fn create(
     parts: &Parts,
     by: String,
+    access: &Access,
     request: &CreateCredentialRequest,
 ) -> Result<CreateCredentialResponse, ApiError> {
     let secret = secret();
-    let record = record(request, &secret, SystemTime::now())?;
+    let mut record = record(request, &secret, SystemTime::now())?;
     let key = match request.csr.is_empty() {
         true => None,
         false => Some(RequestedKey::from_csr(&request.csr)?),
     };
     // A leader that just began may not have applied the last one yet.
     parts.store.read_index().await?;
-    let (cluster_id, roots) = parts.store.read(|state| room_for(state, &record))?;
+    let (cluster_id, roots) = parts.store.read(|state| {
+        let identity = holder::identity(state, request)?;
+        holder::check(access, state, &request.name, identity.as_ref())?;
+        record.identity = identity;
+        room_for(state, &record)
+    })?;
     let mut answer = CreateCredentialResponse {
         info: Some(info(&record)),
         managers: members(&parts.store)
@@ -75,6 +84,13 @@ pub async fn create(
     }
     let mut draft = Draft::new();
     draft.absent::<CredentialRecord>("", &record.meta().name);
+    if let Some(identity) = &record.identity {
+        draft.needs(BINDINGS);
+        // One that is deleted meanwhile takes the credential with it.
+        if let Some(account) = &identity.service_account {
+            draft.exists::<ServiceAccount>(&account.namespace, &account.name);
+        }
+    }
     draft.put(record);
     ApiError::check(parts.store.propose(draft.build(by, None)).await?)?;
     Ok(answer)
@@ -133,6 +149,8 @@ fn record(
         },
         expires: ttl.map(|ttl| clock::time(now + Duration::from_secs(ttl))),
         description: request.description.clone(),
+        // By the state.
+        identity: None,
     })
 }
 
@@ -177,7 +195,10 @@ pub async fn revoke(parts: &Parts, by: String, name: &str) -> Result<(), ApiErro
 
 fn info(record: &CredentialRecord) -> CredentialInfo {
     let meta = record.meta();
+    let Identity { user, groups } = Identity::of(record);
     CredentialInfo {
+        user,
+        groups,
         name: meta.name.clone(),
         uid: meta.uid.clone(),
         role: record.role,

@@ -9,6 +9,7 @@ use crate::{
     backup::schedule::Scheduler,
     cluster::{level, reconcile, rotation::Rotator},
     controllers::{self, NodeHeartbeats, stamp::SystemStamps},
+    rbac::keeper,
     sessions::Heartbeats,
     store::Store,
 };
@@ -59,8 +60,9 @@ pub async fn run(
         );
         let members = reconcile::run(store.clone(), now.term);
         let levels = level::keep(store.clone(), now.term);
+        let roles = keeper::keep(store.clone(), now.term);
         let rotation = rotator.clone().run(now.term);
-        let loops = tokio::spawn(async { tokio::join!(loops, members, levels, rotation) });
+        let loops = tokio::spawn(async { tokio::join!(loops, members, levels, roles, rotation) });
         let backups = tokio::spawn(backups.clone().run(now.term, term.clone()));
         let ended = tokio::select! {
             lost = lost => lost.is_err(),

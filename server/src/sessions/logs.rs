@@ -1,10 +1,10 @@
 //! The Logs service: any manager finds the one that the pod's agent is connected to, and pipes what comes from there.
 
 use barge_proto::v1::{
-    LogOptions, LogsRequest, LogsResponse, OpenStream, PodRecord, TunnelChunk,
+    Kind, LogOptions, LogsRequest, LogsResponse, OpenStream, PodRecord, TunnelChunk,
     logs_client::LogsClient, logs_server, open_stream::What,
 };
-use barge_state::{Kind, State};
+use barge_state::{Kind as _, State};
 use futures::{
     StreamExt,
     stream::{BoxStream, FuturesUnordered},
@@ -15,7 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Sessions, Tunnels, tunnels::Tunnel};
 use crate::{
-    auth::Caller,
+    api::names,
+    auth::{
+        Caller,
+        still::{Shown, still},
+    },
     clock::PATIENCE,
     cluster::status::members,
     error::{ApiError, reason_of},
@@ -23,7 +27,7 @@ use crate::{
     net::Dialer,
     shares::Shares,
     store::Store,
-    streams::{holding, until_stopped},
+    streams::{holding, until_stopped, while_allowed},
 };
 
 /// What the Logs service works with.
@@ -56,6 +60,8 @@ impl logs_server::Logs for LogsService {
         let share = self.shares.stream(&caller)?;
         let request = request.into_inner();
         self.store.read_index().await.map_err(ApiError::from)?;
+        let still = right(self.store.clone(), &caller, &request)?;
+        still()?;
         let source = self.store.read(|state| find(state, &request))?;
         let output = match self.read_here(&source).await {
             // One hop: the manager that was reached has asked all others.
@@ -64,9 +70,27 @@ impl logs_server::Logs for LogsService {
             }
             output => output?,
         };
+        let output = while_allowed(output, !caller.access.is_everything(), still);
         let shared = holding(share, output);
         Ok(Response::new(until_stopped(shared, &self.stop)))
     }
+}
+
+/// Whether the caller may still read what the request asks for.
+fn right(
+    store: Store,
+    caller: &Caller,
+    request: &LogsRequest,
+) -> Result<impl Fn() -> Result<(), Status> + Send + 'static, Status> {
+    let (_, kind) = names::kind(Kind::Pod.into())?;
+    let shown = Shown {
+        verb: "get",
+        kind,
+        part: "log",
+        namespace: names::namespace(kind, &request.namespace).to_owned(),
+        name: request.pod.clone(),
+    };
+    still(store, caller, shown)
 }
 
 /// Where a container's output is.
@@ -79,7 +103,7 @@ struct Source {
 /// Finds the container that is meant.
 fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
     let namespace = match request.namespace.as_str() {
-        "" => "default",
+        "" => names::DEFAULT_NAMESPACE,
         namespace => namespace,
     };
     let name = &request.pod;

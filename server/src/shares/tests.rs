@@ -7,6 +7,7 @@ use super::*;
 
 fn caller(role: Option<Role>, uid: &str) -> Caller {
     Caller {
+        access: crate::auth::Access::Everything,
         principal: role.map(|role| Principal {
             role,
             uid: uid.to_owned(),

@@ -64,7 +64,7 @@ impl Changed {
     }
 
     /// The record as a type, before and after; both absent when it is of another kind.
-    pub fn of<K: Kind>(&self) -> (Option<&Arc<K::Kept>>, Option<&Arc<K::Kept>>) {
+    pub fn of<K: Kind>(&self) -> (Option<&Shared<K>>, Option<&Shared<K>>) {
         let before = self.before.as_ref().and_then(K::from_stored);
         (before, self.after.as_ref().and_then(K::from_stored))
     }
@@ -74,6 +74,9 @@ impl Changed {
         self.record().map(Stored::key).unwrap_or_default()
     }
 }
+
+/// What the state keeps of a message of this kind.
+type Shared<K> = Arc<<K as Kind>::Kept>;
 
 impl Stored {
     /// A key among all records: the kind's number in one byte, then the uid.

@@ -3,9 +3,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use barge_proto::v1::{
-    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
-    Namespace, Node, ObjectMeta, OwnerReference, PodRecord, Record, Revision, Secret, Service,
-    TokenRecord, record::Record as Body,
+    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
+    Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta, OwnerReference, PodRecord,
+    RbacRole, Record, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+    record::Record as Body,
 };
 use prost::Message;
 
@@ -35,6 +36,11 @@ macro_rules! for_each_kind {
             Credential(CredentialRecord) credentials = 12,
             Secret(Secret) secrets = 13,
             ConfigMap(ConfigMap) config_maps = 14,
+            Role(RbacRole) roles = 15,
+            ClusterRole(ClusterRole) cluster_roles = 16,
+            RoleBinding(RoleBinding) role_bindings = 17,
+            ClusterRoleBinding(ClusterRoleBinding) cluster_role_bindings = 18,
+            ServiceAccount(ServiceAccount) service_accounts = 19,
         }
     };
 }

@@ -6,10 +6,30 @@
 
 use barge_proto::v1::{Refusal, RefusalReason, Transaction};
 
-use crate::{apply::refusal, state::State};
+use crate::{apply::refusal, kind::RecordKind, state::State};
 
 /// The newest feature level that this version understands. Raised together with the first thing that needs it.
-pub const LEVEL: u32 = 1;
+///
+/// - 2: roles, bindings and service accounts, and whose a credential is
+pub const LEVEL: u32 = 2;
+
+/// The level from which on bindings decide what a credential may.
+pub const BINDINGS: u32 = 2;
+
+impl RecordKind {
+    /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without
+    /// content there, and refuse what the others apply.
+    pub fn level(self) -> u32 {
+        match self {
+            RecordKind::Role
+            | RecordKind::ClusterRole
+            | RecordKind::RoleBinding
+            | RecordKind::ClusterRoleBinding
+            | RecordKind::ServiceAccount => BINDINGS,
+            _ => 0,
+        }
+    }
+}
 
 /// A cluster makes use of what a version does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -9,6 +9,7 @@
 //! - `kept`, `packed`: what is kept of a record; of a pod, as little as possible
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
+//! - `subjects`: bindings by whom they are for
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
 //! - `read`, `view`: looking things up, and objects as the API shows them
@@ -31,6 +32,7 @@ mod requests;
 mod restore;
 mod rules;
 mod state;
+mod subjects;
 mod table;
 mod tables;
 mod view;
@@ -42,8 +44,9 @@ pub use claims::Claim;
 pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
-pub use level::{LEVEL, NotUnderstood, check_understood};
+pub use level::{BINDINGS, LEVEL, NotUnderstood, check_understood};
 pub use packed::{PackedPod, Pool};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
 pub use state::State;
+pub use subjects::service_account_user;

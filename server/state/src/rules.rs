@@ -1,8 +1,9 @@
 //! What each kind demands of a put and of a status report.
 
 use barge_proto::v1::{
-    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
-    Namespace, Node, PodRecord, Revision, Secret, Service, TokenRecord,
+    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
+    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, RbacRole, Revision, RoleBinding,
+    Secret, Service, ServiceAccount, TokenRecord,
 };
 
 use crate::{kind::Kind, pods};
@@ -62,7 +63,24 @@ macro_rules! with_type_only {
         })*
     };
 }
-with_type_only!(Endpoints, Event);
+with_type_only!(Endpoints, Event, ServiceAccount);
+
+macro_rules! with_one_field {
+    ($($kind:ident $spec:ident),*) => {
+        $(impl Rules for $kind {
+            fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+                self.api_version.clear();
+                self.kind.clear();
+                Ok(())
+            }
+
+            fn same_spec(&self, old: &Self) -> bool {
+                self.$spec == old.$spec
+            }
+        })*
+    };
+}
+with_one_field!(RbacRole rules, ClusterRole rules, RoleBinding subjects, ClusterRoleBinding subjects);
 
 /// Sealed values are longer than what they hold: one byte of version, a nonce and a tag.
 const SEALED_OVERHEAD: usize = 1 + 24 + 16;

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use barge_proto::v1::{
-    ClusterRecord, ConfigMap, CredentialRecord, Deployment, Endpoints, Event, ManagerRecord,
-    Namespace, Node, PodRecord, Revision, Secret, Service, TokenRecord,
+    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
+    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, RbacRole, Revision, RoleBinding,
+    Secret, Service, ServiceAccount, TokenRecord,
 };
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     claims::Claims,
     kind::{Kind, Stored, for_each_kind},
     packed::{PackedPod, Pool},
+    subjects::Subjects,
     table::{Index, Table},
 };
 
@@ -36,6 +38,8 @@ macro_rules! define {
             pub capacity: Capacity,
             /// What pods share.
             pub pool: Pool,
+            /// Bindings by whom they are for.
+            pub subjects: Subjects,
         }
 
         impl Tables {
@@ -133,7 +137,7 @@ impl Tables {
                     self.events_by_age.insert(age(event));
                 }
             }
-            _ => {}
+            _ => self.subjects.swap(before, after),
         }
     }
 

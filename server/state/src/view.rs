@@ -64,6 +64,11 @@ impl State {
             v1::Kind::Event => self.named::<v1::Event>(namespace, name),
             v1::Kind::Secret => self.named::<v1::Secret>(namespace, name),
             v1::Kind::ConfigMap => self.named::<v1::ConfigMap>(namespace, name),
+            v1::Kind::Role => self.named::<v1::RbacRole>(namespace, name),
+            v1::Kind::ClusterRole => self.named::<v1::ClusterRole>(namespace, name),
+            v1::Kind::RoleBinding => self.named::<v1::RoleBinding>(namespace, name),
+            v1::Kind::ClusterRoleBinding => self.named::<v1::ClusterRoleBinding>(namespace, name),
+            v1::Kind::ServiceAccount => self.named::<v1::ServiceAccount>(namespace, name),
         }
     }
 
@@ -85,6 +90,11 @@ impl State {
             v1::Kind::Event => self.listed::<v1::Event>(namespace, after),
             v1::Kind::Secret => self.listed::<v1::Secret>(namespace, after),
             v1::Kind::ConfigMap => self.listed::<v1::ConfigMap>(namespace, after),
+            v1::Kind::Role => self.listed::<v1::RbacRole>(namespace, after),
+            v1::Kind::ClusterRole => self.listed::<v1::ClusterRole>(namespace, after),
+            v1::Kind::RoleBinding => self.listed::<v1::RoleBinding>(namespace, after),
+            v1::Kind::ClusterRoleBinding => self.listed::<v1::ClusterRoleBinding>(namespace, after),
+            v1::Kind::ServiceAccount => self.listed::<v1::ServiceAccount>(namespace, after),
         }
     }
 
@@ -101,6 +111,11 @@ impl State {
             Stored::Event(record) => record.as_ref().clone().into(),
             Stored::Secret(record) => record.as_ref().clone().into(),
             Stored::ConfigMap(record) => record.as_ref().clone().into(),
+            Stored::Role(record) => record.as_ref().clone().into(),
+            Stored::ClusterRole(record) => record.as_ref().clone().into(),
+            Stored::RoleBinding(record) => record.as_ref().clone().into(),
+            Stored::ClusterRoleBinding(record) => record.as_ref().clone().into(),
+            Stored::ServiceAccount(record) => record.as_ref().clone().into(),
             Stored::Pod(pod) => {
                 let template = template.or_else(|| self.template(pod));
                 self.pod_from(pod.record(), template.map(Arc::as_ref))

@@ -15,15 +15,29 @@ use crate::{
     output::{self, Table},
 };
 
+/// The group of those who may do everything.
+const MASTERS: &str = "system:masters";
+/// The group of everybody with a credential.
+const EVERYBODY: &str = "system:authenticated";
+
 #[derive(Debug, Subcommand)]
 pub enum Credential {
-    /// Make a credential for another person, machine or program
+    /// Make a credential for another person, machine or program. It may do what bindings for its name and groups allow
     Create {
         /// Its name, by which it is listed and revoked
         name: String,
         /// The file to write it to, for --config and $BARGE_CONFIG or `barge config import` (mode 0600)
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// A group that it is a member of, for bindings; may be given several times
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// It may do everything, whatever bindings say: short for --group system:masters
+        #[arg(long)]
+        admin: bool,
+        /// For a service account instead of a person; ends with it
+        #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "admin")]
+        service_account: Option<String>,
         /// A bearer token instead of a certificate, for programs that send an `authorization: Bearer` header
         #[arg(long)]
         bearer: bool,
@@ -50,10 +64,16 @@ pub async fn run(to: &Connection, credential: Credential) -> Result<()> {
         Credential::Create {
             name,
             out,
+            mut groups,
+            admin,
+            service_account,
             bearer,
             ttl,
             description,
         } => {
+            if admin && !groups.iter().any(|group| group == MASTERS) {
+                groups.push(MASTERS.to_owned());
+            }
             if out.exists() {
                 bail!("{} exists: choose another --out", out.display());
             }
@@ -62,12 +82,18 @@ pub async fn run(to: &Connection, credential: Credential) -> Result<()> {
                 bearer,
                 ttl_seconds: ttl.map_or(0, |ttl| ttl.0.as_secs().max(1)),
                 description,
+                groups,
+                service_account: service_account.unwrap_or_default(),
             };
             let (context, info) = client.create_credential(&wanted).await?;
             Config::of(context).save(&out)?;
+            let may = match info.groups.iter().any(|group| group == MASTERS) {
+                true => "it may do everything".to_owned(),
+                false => format!("it may do what bindings for {} allow", info.user),
+            };
             writeln!(
                 io::stdout(),
-                "credential {} written to {}; it is as good as yours",
+                "credential {} written to {}; {may}",
                 info.name,
                 out.display()
             )?;
@@ -77,17 +103,21 @@ pub async fn run(to: &Connection, credential: Credential) -> Result<()> {
             let mut table = Table::new(vec![
                 "NAME",
                 "KIND",
-                "ROLE",
+                "USER",
+                "GROUPS",
                 "EXPIRES",
                 "AGE",
                 "DESCRIPTION",
             ]);
             for info in client.credentials().await? {
-                let role = barge_client::identity::role_word(info.role()).to_owned();
+                // What everybody is in says nothing.
+                let groups = info.groups.iter().filter(|group| *group != EVERYBODY);
+                let groups: Vec<_> = groups.map(String::as_str).collect();
                 table.push(vec![
                     info.name,
                     if info.bearer { "bearer" } else { "certificate" }.to_owned(),
-                    role,
+                    info.user,
+                    groups.join(","),
                     info.expires
                         .map_or_else(|| "never".to_owned(), |time| output::until(time, now)),
                     info.created.map_or_else(String::new, |time| {

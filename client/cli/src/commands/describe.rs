@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use barge_client::{
-    Client, Selection,
+    Client, ClientError, Selection,
     v1::{Kind, Object, object},
 };
 use clap::Args;
@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod containers;
+mod rbac;
 mod sections;
 mod text;
 
@@ -66,7 +67,13 @@ async fn show(client: &Client, object: &Object) -> Result<()> {
         pods.retain(|pod| is_on(pod, name));
         table("Pods", Kind::Pod, &pods, now)?;
     }
-    let mut events = events(client, object).await?;
+    let mut events = match events(client, object).await {
+        // An object may be for somebody who may not see all that happens.
+        Err(error) if error.reason() == Some("DENIED") => {
+            return Ok(writeln!(io::stdout(), "Events: not yours to see")?);
+        }
+        events => events?,
+    };
     sort(&mut events);
     table("Events", Kind::Event, &events, now)
 }
@@ -81,7 +88,7 @@ fn is_on(object: &Object, node: &str) -> bool {
 }
 
 /// What happened to the object, and for a Deployment to its pods.
-async fn events(client: &Client, object: &Object) -> Result<Vec<Object>> {
+async fn events(client: &Client, object: &Object) -> Result<Vec<Object>, ClientError> {
     let about = Selection {
         owner_uid: object.uid().to_owned(),
         ..Selection::of(Kind::Event, object.namespace())

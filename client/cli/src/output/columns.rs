@@ -10,6 +10,8 @@ use super::{
     pod_status,
 };
 
+mod rbac;
+
 /// Which columns beside the usual ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Columns {
@@ -58,6 +60,11 @@ pub fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         Kind::Namespace => (&["NAME", "STATUS", "AGE"], &[]),
         Kind::Secret => (&["NAME", "TYPE", "DATA", "AGE"], &[]),
         Kind::ConfigMap => (&["NAME", "DATA", "AGE"], &[]),
+        Kind::Role | Kind::ClusterRole | Kind::ServiceAccount => (&["NAME", "AGE"], &[]),
+        Kind::RoleBinding | Kind::ClusterRoleBinding => (
+            &["NAME", "ROLE", "AGE"],
+            &["USERS", "GROUPS", "SERVICEACCOUNTS"],
+        ),
         Kind::Unspecified => (&["NAME"], &[]),
     };
     let mut header = Vec::new();
@@ -87,6 +94,17 @@ pub fn row(object: &Object, columns: Columns, now: i64) -> Vec<String> {
         Some(object::Kind::Namespace(it)) => namespace(it, name, now),
         Some(object::Kind::Secret(it)) => secret(it, name, now),
         Some(object::Kind::ConfigMap(it)) => config_map(it, name, now),
+        Some(
+            object::Kind::Role(_) | object::Kind::ClusterRole(_) | object::Kind::ServiceAccount(_),
+        ) => (vec![name, age_of(object.metadata(), now)], vec![]),
+        Some(object::Kind::RoleBinding(it)) => {
+            let age = age_of(object.metadata(), now);
+            rbac::binding(it.role_ref.as_ref(), &it.subjects, name, age)
+        }
+        Some(object::Kind::ClusterRoleBinding(it)) => {
+            let age = age_of(object.metadata(), now);
+            rbac::binding(it.role_ref.as_ref(), &it.subjects, name, age)
+        }
         None => (vec![name], vec![]),
     };
     let mut row = Vec::new();

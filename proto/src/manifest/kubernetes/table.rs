@@ -45,6 +45,10 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ("EndpointAddress", &[("hostname", Nothing)]),
     ("EndpointPort", &[("appProtocol", Nothing)]),
     ("Event", EVENT),
+    // There are no URLs beside the API.
+    ("PolicyRule", &[("nonResourceURLs", Nothing)]),
+    ("ClusterRole", &[("aggregationRule", Nothing)]),
+    ("ServiceAccount", SERVICE_ACCOUNT),
 ];
 
 const OBJECT_META: Fields = &[("generateName", Nothing), ("selfLink", Anything)];
@@ -203,4 +207,11 @@ const EVENT: Fields = &[
     ("reportingComponent", Nothing),
     ("reportingInstance", Nothing),
     ("series", Nothing),
+];
+
+const SERVICE_ACCOUNT: Fields = &[
+    // Barge never mounts a token.
+    ("automountServiceAccountToken", Only(&["true", "false"])),
+    ("imagePullSecrets", Nothing),
+    ("secrets", Nothing),
 ];

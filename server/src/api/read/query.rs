@@ -3,8 +3,9 @@
 use barge_proto::{
     selector::{FieldSelector, Selector},
     v1::{
-        ConfigMap, Deployment, Endpoints, Event, Kind, ListRequest, Namespace, Node, Object,
-        PodRecord, Secret, Service,
+        ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind,
+        ListRequest, Namespace, Node, Object, PodRecord, RbacRole, RoleBinding, Secret, Service,
+        ServiceAccount,
     },
 };
 use barge_state::{Kind as Recorded, RecordKind, State, Stored};
@@ -73,6 +74,11 @@ impl Query {
             Kind::Event => self.records::<Event>(state),
             Kind::Secret => self.records::<Secret>(state),
             Kind::ConfigMap => self.records::<ConfigMap>(state),
+            Kind::Role => self.records::<RbacRole>(state),
+            Kind::ClusterRole => self.records::<ClusterRole>(state),
+            Kind::RoleBinding => self.records::<RoleBinding>(state),
+            Kind::ClusterRoleBinding => self.records::<ClusterRoleBinding>(state),
+            Kind::ServiceAccount => self.records::<ServiceAccount>(state),
             Kind::Unspecified => Vec::new(),
         };
         let all = rows.len() <= self.most();

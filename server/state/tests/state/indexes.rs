@@ -16,7 +16,7 @@ pub fn check(state: &State) {
                 }
             };
         }
-        check_keys!(Namespace Node Deployment Revision Pod Service Endpoints Event Cluster Manager Token Credential Secret ConfigMap);
+        check_keys!(Namespace Node Deployment Revision Pod Service Endpoints Event Cluster Manager Token Credential Secret ConfigMap Role ClusterRole RoleBinding ClusterRoleBinding ServiceAccount);
     }
     check_pods(state);
     check_claims(state);

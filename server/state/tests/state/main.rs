@@ -13,5 +13,6 @@ mod put;
 mod random;
 mod remove;
 mod requests;
+mod subjects;
 mod tokens;
 mod view;

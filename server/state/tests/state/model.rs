@@ -450,6 +450,11 @@ pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::O
         Body::Credential(record) => &mut record.metadata,
         Body::Secret(record) => &mut record.metadata,
         Body::ConfigMap(record) => &mut record.metadata,
+        Body::Role(record) => &mut record.metadata,
+        Body::ClusterRole(record) => &mut record.metadata,
+        Body::RoleBinding(record) => &mut record.metadata,
+        Body::ClusterRoleBinding(record) => &mut record.metadata,
+        Body::ServiceAccount(record) => &mut record.metadata,
     };
     metadata.get_or_insert_default()
 }

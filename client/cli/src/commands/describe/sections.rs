@@ -7,7 +7,7 @@ use barge_client::v1::{
     Secret, Service, int_or_string, object,
 };
 
-use super::{containers, text::Text};
+use super::{containers, rbac, text::Text};
 use crate::output;
 
 /// An object in words, without its events.
@@ -40,13 +40,21 @@ pub fn describe(object: &Object, now: i64) -> String {
         Some(object::Kind::Event(it)) => event(&mut text, it),
         Some(object::Kind::Secret(it)) => secret(&mut text, it),
         Some(object::Kind::ConfigMap(it)) => config_map(&mut text, it),
+        Some(object::Kind::Role(it)) => rbac::rules(&mut text, &it.rules),
+        Some(object::Kind::ClusterRole(it)) => rbac::rules(&mut text, &it.rules),
+        Some(object::Kind::RoleBinding(it)) => {
+            rbac::binding(&mut text, it.role_ref.as_ref(), &it.subjects);
+        }
+        Some(object::Kind::ClusterRoleBinding(it)) => {
+            rbac::binding(&mut text, it.role_ref.as_ref(), &it.subjects);
+        }
+        Some(object::Kind::ServiceAccount(_)) | None => {}
         Some(object::Kind::Namespace(it)) => {
             text.field(
                 "Status",
                 it.status.as_ref().map_or("", |status| &status.phase),
             );
         }
-        None => {}
     }
     text.finish()
 }

@@ -1,0 +1,220 @@
+//! What bindings have to allow of a request, and what of the answer is not for everybody. Writes are checked at the leader, by its
+//! state; reads by the state of the manager that answers them, with everything in it that was acknowledged before.
+
+use barge_proto::{
+    kinds::KindInfo,
+    selector::FieldSelector,
+    v1::{
+        ApplyOutcome, ApplyResponse, Deployment, DeploymentSpec, Kind, Object, ObjectMeta,
+        RecordRef, object,
+    },
+};
+use barge_state::State;
+
+use super::{names, plan::Planned, vault::without_values};
+use crate::{
+    auth::Access,
+    error::ApiError,
+    rbac::{Asked, Review, grants},
+    store::Store,
+};
+
+/// Checks one verb on objects of a kind: those of a namespace, or of all when it is empty; the one of a name, or all.
+///
+/// # Errors
+/// DENIED; INVALID for an unknown kind.
+pub fn check(
+    access: &Access,
+    state: &State,
+    verb: &str,
+    (kind, part): (i32, &str),
+    (namespace, name): (&str, &str),
+) -> Result<(), ApiError> {
+    if access.is_everything() {
+        return Ok(());
+    }
+    let (_, info) = names::kind(kind)?;
+    let asked = Asked::on(verb, info, namespace, name).part(part);
+    access.check(state, [asked])
+}
+
+/// As [`check`], of one object: an empty namespace is the default one.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_one(
+    access: &Access,
+    state: &State,
+    verb: &str,
+    (kind, part): (i32, &str),
+    (namespace, name): (&str, &str),
+) -> Result<(), ApiError> {
+    if access.is_everything() {
+        return Ok(());
+    }
+    let (_, info) = names::kind(kind)?;
+    let namespace = names::namespace(info, namespace);
+    check(access, state, verb, (kind, part), (namespace, name))
+}
+
+/// As [`check_one`], at the leader and by everything that was acknowledged before.
+///
+/// # Errors
+/// As [`check`]; what the store says.
+pub async fn check_fresh(
+    access: &Access,
+    store: &Store,
+    verb: &str,
+    what: (i32, &str),
+    place: (&str, &str),
+) -> Result<(), ApiError> {
+    access.refreshed(store).await?;
+    match access.is_everything() {
+        true => Ok(()),
+        false => store.read(|state| check_one(access, state, verb, what, place)),
+    }
+}
+
+/// The one name that a list or a watch is about: Kubernetes asks for no more than the right to that one.
+#[must_use]
+pub fn name_selected(kind: i32, fields: &str) -> String {
+    let selector = Kind::try_from(kind).map(|kind| FieldSelector::parse(kind, fields));
+    let selector = selector.ok().and_then(Result::ok);
+    let name = selector.as_ref().and_then(FieldSelector::name);
+    name.unwrap_or_default().to_owned()
+}
+
+/// Checks what is to be applied before anything else is said of it. Who may neither create nor patch does not learn whether it
+/// is there. Of who may do everything nothing is asked, not even the state: this is the way of every write.
+///
+/// # Errors
+/// DENIED, naming all that is not allowed; what the store says.
+pub async fn check_wanted(
+    access: &Access,
+    store: &Store,
+    objects: &[Object],
+) -> Result<(), ApiError> {
+    if access.is_everything() {
+        return Ok(());
+    }
+    access.refreshed(store).await?;
+    store.read(|state| {
+        let refusal = |object| unwanted(access, state, object);
+        access.refuse(objects.iter().filter_map(refusal))
+    })
+}
+
+/// Why an object may not be applied.
+fn unwanted(access: &Access, state: &State, object: &Object) -> Option<String> {
+    // What is of no kind is refused for that.
+    let info = object.kind().info()?;
+    let on = |verb| on(verb, info, object.namespace(), object.name());
+    let (creates, patches) = (on("create"), on("patch"));
+    let what = match (access.may(state, &creates), access.may(state, &patches)) {
+        (true, true) => return None,
+        (false, false) => on("create or patch"),
+        (true, false) if is_there(state, object, info) => patches,
+        (false, true) if !is_there(state, object, info) => creates,
+        _ => return None,
+    };
+    Some(access.refusal(&what.to_string()))
+}
+
+/// Checks what a plan does: whether an object is created or changed is certain now, and roles and bindings are as they will be.
+///
+/// # Errors
+/// DENIED, naming all that is not allowed.
+pub fn check_planned(access: &Access, state: &State, planned: &[Planned]) -> Result<(), ApiError> {
+    access.check(state, planned.iter().filter_map(asked))?;
+    let Access::Bound(who) = access else {
+        return Ok(());
+    };
+    let written = planned
+        .iter()
+        .filter(|it| it.outcome != ApplyOutcome::Unchanged);
+    let written: Vec<_> = written.map(|it| &it.object).collect();
+    access.refuse(grants::refusals(&Review::new(state, who), &written))
+}
+
+fn asked(planned: &Planned) -> Option<Asked<'_>> {
+    let verb = match planned.outcome {
+        ApplyOutcome::Created => "create",
+        _ => "patch",
+    };
+    let info = planned.kind.info()?;
+    Some(on(verb, info, &planned.namespace, &planned.name))
+}
+
+fn on<'a>(verb: &'a str, info: &'static KindInfo, namespace: &'a str, name: &'a str) -> Asked<'a> {
+    Asked::on(verb, info, names::namespace(info, namespace), name)
+}
+
+fn is_there(state: &State, object: &Object, info: &KindInfo) -> bool {
+    let Some(kind) = names::record_kind(object.kind()) else {
+        return false;
+    };
+    let found = state.find(&RecordRef {
+        kind: kind.number(),
+        uid: String::new(),
+        namespace: names::namespace(info, object.namespace()).to_owned(),
+        name: object.name().to_owned(),
+    });
+    found.is_some()
+}
+
+/// An object as the caller sees it: the values of a Secret are for who may get it. Who may list or change it learns its keys.
+#[must_use]
+pub fn shown(access: &Access, store: &Store, object: Object) -> Object {
+    if access.is_everything() || object.kind() != Kind::Secret {
+        return object;
+    }
+    let info = object.kind().info();
+    let asked = info.map(|info| on("get", info, object.namespace(), object.name()));
+    match asked.is_some_and(|asked| store.read(|state| access.may(state, &asked))) {
+        true => object,
+        false => without_values(object),
+    }
+}
+
+/// The answer to an apply as the caller sees it.
+#[must_use]
+pub fn shown_results(access: &Access, store: &Store, mut answer: ApplyResponse) -> ApplyResponse {
+    if !access.is_everything() {
+        for result in &mut answer.results {
+            let object = result.object.take();
+            result.object = object.map(|it| shown(access, store, it));
+        }
+    }
+    answer
+}
+
+/// A Deployment for who may scale it and not see it: which one, and its replicas.
+#[must_use]
+pub fn scaled(access: &Access, state: &State, object: Object) -> Object {
+    let asked = |info| on("get", info, object.namespace(), object.name());
+    let info = object.kind().info();
+    if info.is_none_or(|info| access.may(state, &asked(info))) {
+        return object;
+    }
+    let Some(object::Kind::Deployment(it)) = object.kind else {
+        return Object::default();
+    };
+    let meta = it.metadata.unwrap_or_default();
+    let spec = it.spec.unwrap_or_default();
+    let part = Deployment {
+        metadata: Some(ObjectMeta {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            generation: meta.generation,
+            ..ObjectMeta::default()
+        }),
+        spec: Some(DeploymentSpec {
+            replicas: spec.replicas,
+            ..DeploymentSpec::default()
+        }),
+        ..Deployment::default()
+    };
+    Object::from(part).typed()
+}

@@ -1,0 +1,37 @@
+//! Applying roles, bindings and service accounts: they are what was merged. Whether who applies them may give what they give is checked
+//! by [`crate::api::gate`].
+
+use barge_proto::v1::{ClusterRole, ClusterRoleBinding, RbacRole, RoleBinding, ServiceAccount};
+use barge_state::Kind;
+
+use super::{Merge, Planning, merged_meta};
+use crate::error::ApiError;
+
+macro_rules! as_merged {
+    ($($kind:ident),*) => {
+        $(impl Merge for $kind {
+            fn merged(
+                _: &mut Planning<'_>,
+                new: &Self,
+                old: Option<&Self>,
+            ) -> Result<Self, ApiError> {
+                Ok(Self {
+                    api_version: String::new(),
+                    kind: String::new(),
+                    metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
+                    ..new.clone()
+                })
+            }
+        })*
+    };
+}
+as_merged!(RbacRole, ClusterRole, RoleBinding, ClusterRoleBinding);
+
+impl Merge for ServiceAccount {
+    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
+        Ok(Self {
+            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
+            ..Self::default()
+        })
+    }
+}

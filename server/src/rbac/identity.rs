@@ -1,0 +1,79 @@
+//! Who somebody is for bindings: a user and groups.
+
+use barge_proto::v1::{CredentialIdentity, CredentialRecord, ServiceAccount};
+use barge_state::{BINDINGS, Kind, State, service_account_user};
+
+/// May do everything, without a look at any binding: whoever removes the last binding must not lock everybody out.
+pub const MASTERS: &str = "system:masters";
+/// Everybody with a credential.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// All service accounts; those of a namespace have it after a colon.
+pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+
+/// Who somebody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The name of a credential, or "system:serviceaccount:NAMESPACE:NAME".
+    pub user: String,
+    /// All of them.
+    pub groups: Vec<String>,
+}
+
+impl Identity {
+    /// Whose a credential is.
+    #[must_use]
+    pub fn of(credential: &CredentialRecord) -> Self {
+        let identity = credential.identity.as_ref();
+        let mut groups = identity.map_or_else(
+            || vec![MASTERS.to_owned()],
+            |identity| identity.groups.clone(),
+        );
+        let account = identity.and_then(|identity| identity.service_account.as_ref());
+        if let Some(account) = account {
+            groups.push(SERVICE_ACCOUNTS.to_owned());
+            groups.push(format!("{SERVICE_ACCOUNTS}:{}", account.namespace));
+        }
+        groups.push(AUTHENTICATED.to_owned());
+        Self {
+            user: user(credential),
+            groups,
+        }
+    }
+}
+
+/// The user whose a credential is.
+#[must_use]
+pub fn user(credential: &CredentialRecord) -> String {
+    let identity = credential.identity.as_ref();
+    match identity.and_then(|identity| identity.service_account.as_ref()) {
+        Some(account) => service_account_user(&account.namespace, &account.name),
+        None => credential.meta().name.clone(),
+    }
+}
+
+/// Whether a credential may do everything.
+#[must_use]
+pub fn is_master(credential: &CredentialRecord) -> bool {
+    let identity = credential.identity.as_ref();
+    identity.is_none_or(|identity| identity.groups.iter().any(|group| group == MASTERS))
+}
+
+/// Whether a credential's service account, if it is one's, is still the one that it was made for.
+#[must_use]
+pub fn has_account(state: &State, credential: &CredentialRecord) -> bool {
+    let identity = credential.identity.as_ref();
+    let Some(account) = identity.and_then(|identity| identity.service_account.as_ref()) else {
+        return true;
+    };
+    let found = state.by_uid::<ServiceAccount>(&account.uid);
+    found.is_some()
+}
+
+/// What an administrator's credential says of itself in a cluster of this level.
+#[must_use]
+pub fn master(level: u32) -> Option<CredentialIdentity> {
+    (level >= BINDINGS).then(|| CredentialIdentity {
+        groups: vec![MASTERS.to_owned()],
+        service_account: None,
+    })
+}
