@@ -70,7 +70,7 @@ pub fn prepare(
             ..CredentialRecord::default()
         });
     }
-    let applied = state.apply(0, &draft.build(by, None));
+    let applied = state.apply(0, draft.build(by, None));
     ApiError::check(applied.outcome).map(drop)
 }
 
@@ -120,7 +120,7 @@ mod tests {
         });
         let mut state = State::default();
         let begin: Transaction = draft.build("test".to_owned(), None);
-        ApiError::check(state.apply(1, &begin).outcome).unwrap();
+        ApiError::check(state.apply(1, begin).outcome).unwrap();
         state
     }
 

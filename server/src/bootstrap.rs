@@ -236,7 +236,7 @@ mod tests {
         let folder = Folder::open(dir.path()).unwrap();
         let manager = begin(&folder, &config(dir.path())).unwrap();
         let mut state = barge_state::State::default();
-        state.apply(1, &pending(&folder, &manager).unwrap().unwrap());
+        state.apply(1, pending(&folder, &manager).unwrap().unwrap());
         let cluster = state.cluster().unwrap();
         let key = folder
             .load_keyring()

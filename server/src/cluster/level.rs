@@ -104,7 +104,7 @@ mod tests {
             }],
             ..Transaction::default()
         };
-        let refusal = state.apply(1, &transaction).outcome.refusal;
+        let refusal = state.apply(1, transaction).outcome.refusal;
         refusal.map(|refusal| refusal.message)
     }
 
@@ -135,7 +135,7 @@ mod tests {
             feature_level: 2,
             ..Transaction::default()
         };
-        let refused = state.apply(1, &needs_it).outcome.refusal.unwrap();
+        let refused = state.apply(1, needs_it.clone()).outcome.refusal.unwrap();
         assert!(
             refused.message.contains("upgrade all managers"),
             "{refused:?}"
@@ -145,11 +145,11 @@ mod tests {
         let (level, draft) = higher(&state).unwrap();
         assert_eq!((state.feature_level(), level), (1, 2));
         let late = draft.clone().build(PRINCIPAL.to_owned(), None);
-        let raised = state.apply(1, &draft.build(PRINCIPAL.to_owned(), None));
+        let raised = state.apply(1, draft.build(PRINCIPAL.to_owned(), None));
         assert_eq!(raised.outcome.refusal, None);
         assert_eq!(state.feature_level(), 2);
-        assert!(state.apply(1, &late).outcome.refusal.is_some());
-        assert_eq!(state.apply(1, &needs_it).outcome.refusal, None);
+        assert!(state.apply(1, late).outcome.refusal.is_some());
+        assert_eq!(state.apply(1, needs_it).outcome.refusal, None);
         assert!(put(&mut state, cluster(1)).unwrap().contains("never sinks"));
         assert!(check(state.cluster().unwrap(), 1).is_err());
         assert!(check(state.cluster().unwrap(), 2).is_ok());

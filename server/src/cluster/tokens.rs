@@ -249,13 +249,13 @@ mod tests {
             });
         }
         let mut state = State::default();
-        let applied = state.apply(1, &draft.build("test".to_owned(), None));
+        let applied = state.apply(1, draft.build("test".to_owned(), None));
         assert_eq!(applied.outcome.refusal, None);
         let error = room(&state).unwrap_err().to_string();
         assert!(error.contains("revoke some"), "{error}");
         let mut draft = Draft::new();
         draft.remove::<TokenRecord>("u7");
-        state.apply(2, &draft.build("test".to_owned(), None));
+        state.apply(2, draft.build("test".to_owned(), None));
         assert_eq!(room(&state).unwrap(), b"root");
     }
 

@@ -68,7 +68,7 @@ impl World {
     pub fn submit(&mut self, preconditions: Vec<Precondition>, changes: Vec<Change>) -> Outcome {
         let applied = self.state.apply(
             TERM,
-            &Transaction {
+            Transaction {
                 term: TERM,
                 time: Some(self.now),
                 preconditions,

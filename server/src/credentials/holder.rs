@@ -164,13 +164,13 @@ mod tests {
             ..ClusterRecord::default()
         });
         let mut state = State::default();
-        state.apply(1, &draft.build("test".to_owned(), None));
+        state.apply(1, draft.build("test".to_owned(), None));
         let mut draft = Draft::new();
         draft.put(ServiceAccount {
             metadata: meta("shop", "ci"),
             ..ServiceAccount::default()
         });
-        state.apply(1, &draft.build("test".to_owned(), None));
+        state.apply(1, draft.build("test".to_owned(), None));
         state
     }
 

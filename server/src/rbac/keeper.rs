@@ -95,7 +95,7 @@ mod tests {
             ..ClusterRecord::default()
         });
         let mut state = State::default();
-        state.apply(1, &draft.build("test".to_owned(), None));
+        state.apply(1, draft.build("test".to_owned(), None));
         state
     }
 
@@ -103,7 +103,7 @@ mod tests {
     fn what_is_missing_is_made_once_every_manager_understands_it() {
         assert!(missing(&cluster(BINDINGS - 1)).is_empty());
         let mut state = cluster(BINDINGS);
-        let made = state.apply(1, &missing(&state).build(PRINCIPAL.to_owned(), None));
+        let made = state.apply(1, missing(&state).build(PRINCIPAL.to_owned(), None));
         assert_eq!(made.outcome.refusal, None);
         assert_eq!(state.count::<ClusterRole>(), 4);
         assert!(missing(&state).is_empty());
@@ -114,8 +114,8 @@ mod tests {
             .to_owned();
         let mut gone = Draft::new();
         gone.remove::<ClusterRole>(&uid);
-        state.apply(1, &gone.build("test".to_owned(), None));
-        let again = state.apply(1, &missing(&state).build(PRINCIPAL.to_owned(), None));
+        state.apply(1, gone.build("test".to_owned(), None));
+        let again = state.apply(1, missing(&state).build(PRINCIPAL.to_owned(), None));
         assert_eq!(again.changes.len(), 1);
     }
 }

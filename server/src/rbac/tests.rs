@@ -112,7 +112,7 @@ fn put<K: Kind>(state: &mut State, record: K) {
     let mut transaction = draft.build("test".to_owned(), None);
     // There is no cluster whose level could rise.
     transaction.feature_level = 0;
-    ApiError::check(state.apply(1, &transaction).outcome).unwrap();
+    ApiError::check(state.apply(1, transaction).outcome).unwrap();
 }
 
 /// With the built-in roles, and two namespaces.

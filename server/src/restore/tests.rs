@@ -42,7 +42,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
     let key = folder.load_keyring().unwrap().key().unwrap();
     let mut state = State::default();
     let genesis = bootstrap::pending(&folder, &manager).unwrap().unwrap();
-    state.apply(1, &genesis);
+    state.apply(1, genesis);
     let header = BackupHeader {
         cluster_id: manager.cluster_id.clone(),
         revision: state.revision(),

@@ -104,7 +104,7 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
             }
             let mut outcomes = Vec::with_capacity(transactions.len());
             for transaction in transactions {
-                let applied = state.apply(entry.log_id.leader_id.term, &transaction);
+                let applied = state.apply(entry.log_id.leader_id.term, transaction);
                 understand(&state)?;
                 writes.applied(&applied);
                 changes.extend(applied.changes);

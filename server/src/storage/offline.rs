@@ -72,7 +72,7 @@ pub fn survivor(store: &Path, owner: &Identity) -> Result<Survivor, StorageError
                     let transactions = command
                         .transactions()
                         .map_err(|error| StorageError::corrupted("a transaction", error))?;
-                    for transaction in &transactions {
+                    for transaction in transactions {
                         state.apply(entry.log_id.leader_id.term, transaction);
                     }
                 }

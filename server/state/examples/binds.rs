@@ -74,7 +74,7 @@ fn run(state: &mut State, changes: impl IntoIterator<Item = Action>) {
         });
         let applied = state.apply(
             1,
-            &Transaction {
+            Transaction {
                 time,
                 changes,
                 ..Transaction::default()

@@ -10,7 +10,11 @@ mod terminate;
 mod tokens;
 mod work;
 
-use barge_proto::v1::{Outcome, Refusal, RefusalReason, Transaction, change::Change as Action};
+use std::mem;
+
+use barge_proto::v1::{
+    Change, Outcome, Refusal, RefusalReason, Transaction, change::Change as Action,
+};
 
 use crate::{changed::Changed, requests::RequestChanges, state::State};
 use work::Work;
@@ -41,7 +45,7 @@ impl State {
     /// Applies a transaction that was committed in `term`: all of it, or nothing when a rule refuses it,
     /// except that a refused Bind is only answered. Changes take effect in their order. It never fails in any
     /// other way, and gives the same result on every manager.
-    pub fn apply(&mut self, term: u64, tx: &Transaction) -> Applied {
+    pub fn apply(&mut self, term: u64, mut tx: Transaction) -> Applied {
         if let Some(request) = &tx.request {
             match self.requests.check(request, &tx.principal, self.revision) {
                 Ok(None) => {}
@@ -58,7 +62,9 @@ impl State {
             let message = format!("decided in term {}, applied in term {term}", tx.term);
             return self.refused(refusal(RefusalReason::WrongTerm, message));
         }
-        match self.attempt(tx) {
+        // What is put is kept, and not copied.
+        let changes = mem::take(&mut tx.changes);
+        match self.attempt(&tx, changes) {
             Ok(work) => {
                 let (revision, changes, binds) = work.finish();
                 self.revision = revision;
@@ -67,7 +73,7 @@ impl State {
                     binds,
                     ..Outcome::default()
                 };
-                let requests = self.remember(tx, &outcome);
+                let requests = self.remember(&tx, &outcome);
                 Applied {
                     outcome,
                     changes,
@@ -81,11 +87,11 @@ impl State {
     /// What [`State::apply`] would answer and change, without a memory of requests and in whatever term. Afterwards the state
     /// is as it was before.
     pub fn rehearse(&mut self, tx: &Transaction) -> Applied {
-        match self.attempt(tx) {
+        match self.attempt(tx, tx.changes.clone()) {
             Ok(mut work) => Applied {
                 outcome: Outcome {
                     revision: work.revision(),
-                    binds: std::mem::take(&mut work.binds),
+                    binds: mem::take(&mut work.binds),
                     ..Outcome::default()
                 },
                 changes: work.undo(),
@@ -96,13 +102,13 @@ impl State {
     }
 
     /// Makes the changes of a transaction; nothing is changed when a rule refuses it.
-    fn attempt(&mut self, tx: &Transaction) -> Result<Work<'_>, Refusal> {
+    fn attempt(&mut self, tx: &Transaction, changes: Vec<Change>) -> Result<Work<'_>, Refusal> {
         self.check_level(tx)?;
         for precondition in &tx.preconditions {
             preconditions::check(self, precondition)?;
         }
         let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
-        match run(&mut work, tx) {
+        match run(&mut work, changes) {
             Ok(()) => Ok(work),
             Err(refusal) => {
                 work.undo();
@@ -138,18 +144,18 @@ impl State {
     }
 }
 
-fn run(work: &mut Work<'_>, tx: &Transaction) -> Result<(), Refusal> {
-    for change in &tx.changes {
-        match &change.change {
+fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
+    for change in changes {
+        match change.change {
             Some(Action::Put(record)) => put::put(work, record)?,
-            Some(Action::PutStatus(record)) => put::put_status(work, record)?,
-            Some(Action::Remove(target)) => remove::remove(work, target)?,
-            Some(Action::Delete(asked)) => delete::delete(work, asked)?,
-            Some(Action::Bind(bind)) => bind::bind(work, bind),
-            Some(Action::TerminatePod(terminate)) => terminate::terminate(work, terminate),
-            Some(Action::RecordEvent(event)) => events::record(work, event)?,
-            Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, *time),
-            Some(Action::UseToken(token)) => tokens::use_token(work, token)?,
+            Some(Action::PutStatus(record)) => put::put_status(work, &record)?,
+            Some(Action::Remove(target)) => remove::remove(work, &target)?,
+            Some(Action::Delete(asked)) => delete::delete(work, &asked)?,
+            Some(Action::Bind(bind)) => bind::bind(work, &bind),
+            Some(Action::TerminatePod(terminate)) => terminate::terminate(work, &terminate),
+            Some(Action::RecordEvent(event)) => events::record(work, &event)?,
+            Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, time),
+            Some(Action::UseToken(token)) => tokens::use_token(work, &token)?,
             None => return Err(refusal(RefusalReason::Invalid, "a change without content")),
         }
     }

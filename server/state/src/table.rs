@@ -7,11 +7,13 @@ use std::{
     borrow::Borrow,
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
-    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
-    ops::Bound,
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
+mod names;
+
+use self::names::Names;
 use crate::kept::Kept;
 
 /// For lookups only: what is never iterated has no order that could differ between managers. The hash is a fixed one.
@@ -19,104 +21,37 @@ use crate::kept::Kept;
     clippy::disallowed_types,
     reason = "never iterated, and hashed alike everywhere"
 )]
-type Hashed<T> = std::collections::HashSet<T, BuildHasherDefault<DefaultHasher>>;
+type Hashed<T> = std::collections::HashSet<T, foldhash::fast::FixedState>;
 
 /// A record that is compared by its uid.
 #[derive(Debug)]
 pub struct ByUid<K>(pub Arc<K>);
 
-/// A record that is compared by its name, within one namespace.
-#[derive(Debug)]
-struct ByName<K>(Arc<K>);
-
-/// A record that is looked up by its namespace and name together.
-#[derive(Debug)]
-struct ByFullName<K>(Arc<K>);
-
-/// What has a namespace and a name, borrowed: what a record is looked up by, without putting the two together.
-trait FullName {
-    fn full_name(&self) -> (&str, &str);
-}
-
-impl<K: Kept> FullName for ByFullName<K> {
-    fn full_name(&self) -> (&str, &str) {
-        (self.0.namespace(), self.0.name())
+impl<K: Kept> Borrow<str> for ByUid<K> {
+    fn borrow(&self) -> &str {
+        self.0.uid()
     }
 }
 
-impl FullName for (&str, &str) {
-    fn full_name(&self) -> (&str, &str) {
-        *self
-    }
-}
-
-impl Hash for dyn FullName + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.full_name().hash(state);
-    }
-}
-
-impl PartialEq for dyn FullName + '_ {
+impl<K: Kept> PartialEq for ByUid<K> {
     fn eq(&self, other: &Self) -> bool {
-        self.full_name() == other.full_name()
+        self.0.uid() == other.0.uid()
     }
 }
 
-impl Eq for dyn FullName + '_ {}
+impl<K: Kept> Eq for ByUid<K> {}
 
-impl<'a, K: Kept> Borrow<dyn FullName + 'a> for ByFullName<K> {
-    fn borrow(&self) -> &(dyn FullName + 'a) {
-        self
+impl<K: Kept> PartialOrd for ByUid<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
-impl<K: Kept> Hash for ByFullName<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.full_name().hash(state);
+impl<K: Kept> Ord for ByUid<K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.uid().cmp(other.0.uid())
     }
 }
-
-impl<K: Kept> PartialEq for ByFullName<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.full_name() == other.full_name()
-    }
-}
-
-impl<K: Kept> Eq for ByFullName<K> {}
-
-macro_rules! compare_by {
-    ($wrapper:ident, $key:expr) => {
-        impl<K: Kept> Borrow<str> for $wrapper<K> {
-            fn borrow(&self) -> &str {
-                let key: fn(&K) -> &str = $key;
-                key(&self.0)
-            }
-        }
-
-        impl<K: Kept> PartialEq for $wrapper<K> {
-            fn eq(&self, other: &Self) -> bool {
-                self.cmp(other).is_eq()
-            }
-        }
-
-        impl<K: Kept> Eq for $wrapper<K> {}
-
-        impl<K: Kept> PartialOrd for $wrapper<K> {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-
-        impl<K: Kept> Ord for $wrapper<K> {
-            fn cmp(&self, other: &Self) -> Ordering {
-                let (this, other): (&str, &str) = (self.borrow(), other.borrow());
-                this.cmp(other)
-            }
-        }
-    };
-}
-compare_by!(ByUid, |record| record.uid());
-compare_by!(ByName, |record| record.name());
 
 impl<K: Kept> Hash for ByUid<K> {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -186,10 +121,7 @@ impl<K> Default for Index<K> {
 #[derive(Debug)]
 pub struct Table<K> {
     by_uid: Hashed<ByUid<K>>,
-    /// For lookups: a search in a tree of names touches as many records as it has levels.
-    by_full_name: Hashed<ByFullName<K>>,
-    /// For lists.
-    by_name: BTreeMap<String, BTreeSet<ByName<K>>>,
+    by_name: Names<K>,
     by_owner: Index<K>,
 }
 
@@ -208,29 +140,13 @@ impl<K: Kept> Table<K> {
         }
         if let Some(after) = after {
             self.by_uid.replace(ByUid(after.clone()));
-            self.by_full_name.replace(ByFullName(after.clone()));
-            match self.by_name.get_mut(after.namespace()) {
-                Some(names) => {
-                    names.replace(ByName(after.clone()));
-                }
-                None => {
-                    let names = BTreeSet::from([ByName(after.clone())]);
-                    self.by_name.insert(after.namespace().to_owned(), names);
-                }
-            }
+            self.by_name.insert(after);
             for owner in after.owner_uids() {
                 self.by_owner.insert(owner, after);
             }
         } else if let Some(before) = before {
             self.by_uid.remove(before.uid());
-            let full_name: &dyn FullName = &(before.namespace(), before.name());
-            self.by_full_name.remove(full_name);
-            if let Some(names) = self.by_name.get_mut(before.namespace()) {
-                names.remove(before.name());
-                if names.is_empty() {
-                    self.by_name.remove(before.namespace());
-                }
-            }
+            self.by_name.remove(before);
         }
     }
 
@@ -241,8 +157,7 @@ impl<K: Kept> Table<K> {
 
     /// The record of this name.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
-        let full_name: &dyn FullName = &(namespace, name);
-        self.by_full_name.get(full_name).map(|entry| &entry.0)
+        self.by_name.get(namespace, name)
     }
 
     /// All records, by namespace and name.
@@ -271,23 +186,7 @@ impl<K: Kept> Table<K> {
         namespace: Option<&str>,
         after: Option<(&str, &str)>,
     ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
-        let after = after.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        let first = match (namespace, &after) {
-            (Some(namespace), _) => Bound::Included(namespace),
-            (None, Some((namespace, _))) => Bound::Included(namespace.as_str()),
-            (None, None) => Bound::Unbounded,
-        };
-        let last = namespace.map_or(Bound::Unbounded, Bound::Included);
-        let groups = self.by_name.range::<str, _>((first, last));
-        groups.flat_map(move |(namespace, names)| {
-            let start = match &after {
-                Some((past, _)) if namespace < past => None,
-                Some((past, name)) if namespace == past => Some(Bound::Excluded(name.as_str())),
-                _ => Some(Bound::Unbounded),
-            };
-            let names = start.map(|start| names.range::<str, _>((start, Bound::Unbounded)));
-            names.into_iter().flatten().map(|entry| &entry.0)
-        })
+        self.by_name.list(namespace, after)
     }
 }
 
@@ -295,8 +194,7 @@ impl<K> Default for Table<K> {
     fn default() -> Self {
         Table {
             by_uid: Hashed::default(),
-            by_full_name: Hashed::default(),
-            by_name: BTreeMap::new(),
+            by_name: Names::default(),
             by_owner: Index::default(),
         }
     }

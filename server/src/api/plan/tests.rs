@@ -127,7 +127,7 @@ fn state() -> State {
 }
 
 fn commit(state: &mut State, draft: Draft) {
-    let outcome = state.apply(1, &draft.build("t".to_owned(), None)).outcome;
+    let outcome = state.apply(1, draft.build("t".to_owned(), None)).outcome;
     assert_eq!(outcome.refusal, None);
 }
 
@@ -388,7 +388,7 @@ fn a_plan_of_an_old_state_is_refused() {
     one(&mut state, deployment("web", Some(1))).unwrap();
     let (late, _) = planned(&state, vec![deployment("web", Some(2))]).unwrap();
     one(&mut state, deployment("web", Some(3))).unwrap();
-    let outcome = state.apply(1, &late.build("t".to_owned(), None)).outcome;
+    let outcome = state.apply(1, late.build("t".to_owned(), None)).outcome;
     assert!(outcome.refusal.is_some());
     let found: Deployment = get(&state, Kind::Deployment, "default", "web");
     assert_eq!(found.spec.unwrap().replicas, Some(3));

@@ -45,7 +45,7 @@ fn cluster(pod_cidr: &str, token: TokenRecord) -> State {
 
 fn apply(state: &mut State, draft: Draft) -> Outcome {
     let transaction: Transaction = draft.build("test".to_owned(), None);
-    state.apply(1, &transaction).outcome
+    state.apply(1, transaction).outcome
 }
 
 fn agent(name: &str) -> JoinRequest {

@@ -171,7 +171,7 @@ fn tokens_that_pin_the_old_root_are_known() {
         });
     }
     let mut state = State::default();
-    state.apply(1, &draft.build("test".to_owned(), None));
+    state.apply(1, draft.build("test".to_owned(), None));
     let rotation = CaRotation {
         signs_since: Some(Time {
             seconds: 20,

@@ -47,7 +47,7 @@ impl Memory {
     pub fn apply(&self, transaction: &Transaction) -> Outcome {
         let term = self.term.load(Ordering::SeqCst) as u64;
         let mut inner = self.inner.lock().unwrap();
-        let applied = inner.0.apply(term, transaction);
+        let applied = inner.0.apply(term, transaction.clone());
         inner.1.push(&applied.changes);
         let revision = inner.0.revision();
         drop(inner);

@@ -46,7 +46,7 @@ fn node(uid: &str, range: &str) -> Node {
 fn apply(state: &mut State, fill: impl FnOnce(&mut Draft)) -> Vec<Changed> {
     let mut draft = Draft::new();
     fill(&mut draft);
-    let applied = state.apply(1, &draft.build("test".to_owned(), None));
+    let applied = state.apply(1, draft.build("test".to_owned(), None));
     assert_eq!(applied.outcome.refusal, None);
     assert!(applied.outcome.binds.iter().all(String::is_empty));
     applied.changes

@@ -75,7 +75,7 @@ fn state() -> State {
 
 fn apply(state: &mut State, draft: Draft) -> Vec<String> {
     let transaction: Transaction = draft.build("test".to_owned(), None);
-    let outcome = state.apply(1, &transaction).outcome;
+    let outcome = state.apply(1, transaction).outcome;
     assert_eq!(outcome.refusal, None);
     outcome.binds
 }

@@ -41,7 +41,7 @@ fn create(name: &str) -> Transaction {
 
 fn begun(store: &Path) -> State {
     let mut state = State::default();
-    assert_eq!(state.apply(1, &create("a")).outcome.refusal, None);
+    assert_eq!(state.apply(1, create("a")).outcome.refusal, None);
     state.leap(60);
     begin(store, &owner(), node(), &state, (41, 5)).unwrap();
     state

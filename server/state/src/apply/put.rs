@@ -21,8 +21,8 @@ macro_rules! define {
         /// # Errors
         /// EXISTS when another record has the name, TAKEN when another has an address or port of it, CONFLICT
         /// when its namespace is being removed, INVALID when it breaks a rule of its kind.
-        pub fn put(work: &mut Work<'_>, record: &Record) -> Result<(), Refusal> {
-            match &record.record {
+        pub fn put(work: &mut Work<'_>, record: Record) -> Result<(), Refusal> {
+            match record.record {
                 $(Some(Body::$variant(record)) => put_record(work, record),)*
                 None => Err(refusal(RefusalReason::Invalid, "a record without content")),
             }
@@ -42,12 +42,11 @@ macro_rules! define {
 }
 for_each_kind!(define);
 
-fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> {
-    let kept = existing(work, record)?;
+fn put_record<K: Rules>(work: &mut Work<'_>, mut new: K) -> Result<(), Refusal> {
+    let kept = existing(work, &new)?;
     let old = kept.as_deref().map(Kept::message);
-    let mut new = record.clone();
     if let Err(rule) = new.prepare(old.as_deref()) {
-        return Err(refuse(record, RefusalReason::Invalid, &rule));
+        return Err(refuse(&new, RefusalReason::Invalid, &rule));
     }
     stamp(&mut new, old.as_deref(), work);
     if old.as_deref() == Some(&new) {
@@ -65,7 +64,7 @@ fn put_record<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Refusal> 
             .is_some_and(|holder| holder != new.uid())
         {
             return Err(refuse(
-                record,
+                &*new.message(),
                 RefusalReason::Taken,
                 &format!("{claim} is taken"),
             ));

@@ -142,7 +142,7 @@ fn a_rehearsal_answers_as_if_and_changes_nothing() {
     let refused = state.rehearse(&tx([put(deployment("d2", 1)), put(pod("p9", "missing"))]));
     assert!(refused.outcome.refusal.is_some() && refused.changes.is_empty());
     assert!(state == before);
-    let applied = state.apply(TERM, &transaction);
+    let applied = state.apply(TERM, transaction);
     assert_eq!(rehearsed.outcome, applied.outcome);
     assert_eq!(rehearsed.changes, applied.changes);
 }

@@ -237,7 +237,7 @@ pub fn tx(changes: impl IntoIterator<Item = change::Change>) -> Transaction {
 
 /// Applies changes that must be accepted.
 pub fn accept(state: &mut State, changes: impl IntoIterator<Item = change::Change>) -> Applied {
-    let applied = state.apply(TERM, &tx(changes));
+    let applied = state.apply(TERM, tx(changes));
     assert_eq!(applied.outcome.refusal, None);
     applied
 }
@@ -253,7 +253,7 @@ pub fn refuse(
 /// As [`refuse`], for a whole transaction.
 pub fn refuse_tx(state: &mut State, tx: &Transaction) -> Refusal {
     let before = copy(state);
-    let applied = state.apply(TERM, tx);
+    let applied = state.apply(TERM, tx.clone());
     assert_eq!(applied.changes, []);
     assert!(*state == before, "a refused transaction changed something");
     crate::indexes::check(state);

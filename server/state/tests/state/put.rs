@@ -243,7 +243,11 @@ fn preconditions_hold_or_refuse() {
         let case = format!("{must:?} of {target:?}");
         let tx = demanding(must, target);
         match expected {
-            None => assert_eq!(state.apply(TERM, &tx).outcome.refusal, None, "{case}"),
+            None => assert_eq!(
+                state.apply(TERM, tx.clone()).outcome.refusal,
+                None,
+                "{case}"
+            ),
             Some(expected) => assert_eq!(refuse_tx(&mut state, &tx).reason(), expected, "{case}"),
         }
     }
@@ -258,7 +262,7 @@ fn work_of_another_term_is_refused() {
     };
     let refusal = refuse_tx(&mut state, &of_term(TERM - 1));
     assert_eq!(refusal.reason(), RefusalReason::WrongTerm);
-    assert_eq!(state.apply(TERM, &of_term(TERM)).outcome.refusal, None);
+    assert_eq!(state.apply(TERM, of_term(TERM)).outcome.refusal, None);
 }
 
 #[test]

@@ -270,7 +270,7 @@ proptest! {
         for tx in transactions {
             let tx = seen(tx, state.revision());
             let before = copy(&state);
-            let applied = state.apply(TERM, &tx);
+            let applied = state.apply(TERM, tx.clone());
             let expected = model.apply(TERM, &tx);
             prop_assert_eq!(answer(&applied), expected.clone(), "{:?}", applied.outcome.refusal);
             if !matches!(expected, Answer::Applied(_)) {
@@ -297,7 +297,7 @@ proptest! {
                 two = State::restore_stored(records, meta, LIMITS);
                 indexes::check(&two);
             }
-            prop_assert_eq!(one.apply(TERM, &tx), two.apply(TERM, &tx));
+            prop_assert_eq!(one.apply(TERM, tx.clone()), two.apply(TERM, tx.clone()));
             prop_assert!(one == two);
         }
     }
@@ -309,7 +309,7 @@ proptest! {
         let mut requests = BTreeMap::new();
         for tx in transactions {
             let tx = seen(tx, state.revision());
-            let applied = state.apply(TERM, &tx);
+            let applied = state.apply(TERM, tx.clone());
             replay(&mut disk, &applied.changes);
             for nonce in &applied.requests.forgotten {
                 prop_assert!(*nonce == tx.request.clone().unwrap().nonce || requests.remove(nonce).is_some());
@@ -335,7 +335,7 @@ proptest! {
         for tx in transactions {
             let tx = seen(tx, state.revision());
             let before = state.revision();
-            let applied = state.apply(TERM, &tx);
+            let applied = state.apply(TERM, tx.clone());
             let revisions: Vec<_> = applied.changes.iter().map(|change| change.revision).collect();
             prop_assert_eq!(revisions, (before + 1..).take(applied.changes.len()).collect::<Vec<_>>());
             history.push(&applied.changes);
@@ -369,7 +369,7 @@ proptest! {
             let replicas = if noop { total } else { total + 1 };
             let request = RequestRecord { nonce: vec![number as u8], seen_revision, body_sha256: vec![] };
             let tx = Transaction { request: Some(request), ..tx([put(deployment("d0", replicas))]) };
-            let outcome = state.apply(TERM, &tx).outcome;
+            let outcome = state.apply(TERM, tx.clone()).outcome;
             if outcome.refusal.is_none() && !outcome.repeated_request {
                 prop_assert_eq!(applied.insert(number, outcome.revision), None, "applied twice");
                 total = replicas;

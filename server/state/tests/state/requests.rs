@@ -20,10 +20,10 @@ fn request(nonce: &str, seen_revision: u64, body: &str, replicas: i32) -> Transa
 #[test]
 fn a_repeated_request_gets_its_earlier_answer() {
     let mut state = State::default();
-    let first = state.apply(TERM, &request("a", 0, "x", 1));
+    let first = state.apply(TERM, request("a", 0, "x", 1));
     assert!(first.requests.remembered.is_some());
     accept(&mut state, [put(deployment("d1", 2))]);
-    let again = state.apply(TERM + 1, &request("a", 0, "x", 1));
+    let again = state.apply(TERM + 1, request("a", 0, "x", 1));
     assert_eq!(again.changes, []);
     assert!(again.outcome.repeated_request);
     assert_eq!(again.outcome.revision, first.outcome.revision);
@@ -33,7 +33,7 @@ fn a_repeated_request_gets_its_earlier_answer() {
 #[test]
 fn an_id_is_for_one_request_of_one_caller() {
     let mut state = State::default();
-    state.apply(TERM, &request("a", 0, "x", 1));
+    state.apply(TERM, request("a", 0, "x", 1));
     let other_body = request("a", 0, "y", 2);
     assert_eq!(
         refuse_tx(&mut state, &other_body).reason(),
@@ -61,7 +61,7 @@ fn a_refused_request_may_be_tried_again() {
         RefusalReason::WrongTerm
     );
     assert_eq!(
-        state.apply(TERM, &request("a", 0, "x", 1)).outcome.refusal,
+        state.apply(TERM, request("a", 0, "x", 1)).outcome.refusal,
         None
     );
 }
@@ -73,7 +73,7 @@ fn an_id_that_may_be_forgotten_is_refused() {
         ..Limits::default()
     });
     for (number, nonce) in ["a", "b", "c"].into_iter().enumerate() {
-        state.apply(TERM, &request(nonce, 0, "x", number as i32 + 1));
+        state.apply(TERM, request(nonce, 0, "x", number as i32 + 1));
     }
     assert_eq!(state.request_floor(), 2);
     assert_eq!(
@@ -86,11 +86,11 @@ fn an_id_that_may_be_forgotten_is_refused() {
     );
     assert!(
         state
-            .apply(TERM, &request("b", 0, "x", 2))
+            .apply(TERM, request("b", 0, "x", 2))
             .outcome
             .repeated_request
     );
-    let last = state.apply(TERM, &request("new", 3, "x", 9));
+    let last = state.apply(TERM, request("new", 3, "x", 9));
     assert_eq!(last.requests.forgotten, [b"b".to_vec()]);
     assert_eq!(last.outcome.refusal, None);
     let future = request("future", 99, "x", 1);
@@ -108,7 +108,7 @@ fn requests_that_change_nothing_do_not_shut_the_door() {
     });
     for number in 0..10 {
         let seen = state.revision();
-        let applied = state.apply(TERM, &request(&number.to_string(), seen, "x", 1));
+        let applied = state.apply(TERM, request(&number.to_string(), seen, "x", 1));
         assert_eq!(applied.outcome.refusal, None, "request {number}");
     }
     assert!(state.request_floor() <= state.revision());

@@ -18,7 +18,7 @@ struct World {
 
 impl World {
     fn apply(&mut self, draft: Draft) {
-        let applied = self.state.apply(1, &draft.build("t".to_owned(), None));
+        let applied = self.state.apply(1, draft.build("t".to_owned(), None));
         assert_eq!(applied.outcome.refusal, None);
         let history = self
             .history

@@ -1,0 +1,233 @@
+//! Records by namespace and name: hashed to look one up, in a tree to list them.
+//!
+//! A search in the tree touches as many records as it has levels, and these are all over the memory. So lookups are hashed, and
+//! in the tree the beginning of a name is at hand: what differs there is told apart without a look at the records.
+
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+    ops::Bound,
+    sync::Arc,
+};
+
+use super::Hashed;
+use crate::kept::Kept;
+
+/// The records of one kind by namespace and name.
+#[derive(Debug)]
+pub struct Names<K> {
+    hashed: Hashed<ByFullName<K>>,
+    /// By namespace.
+    ordered: BTreeMap<String, BTreeSet<ByName<K>>>,
+}
+
+impl<K> Default for Names<K> {
+    fn default() -> Self {
+        Names {
+            hashed: Hashed::default(),
+            ordered: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Kept> Names<K> {
+    /// Puts a record in the place of the one of its name.
+    pub fn insert(&mut self, record: &Arc<K>) {
+        self.hashed.replace(ByFullName(record.clone()));
+        let named = ByName {
+            beginning: beginning(record.name()),
+            record: record.clone(),
+        };
+        match self.ordered.get_mut(record.namespace()) {
+            Some(names) => {
+                names.replace(named);
+            }
+            None => {
+                let names = BTreeSet::from([named]);
+                self.ordered.insert(record.namespace().to_owned(), names);
+            }
+        }
+    }
+
+    /// Removes the record of this one's name.
+    pub fn remove(&mut self, record: &Arc<K>) {
+        let full_name: &dyn FullName = &(record.namespace(), record.name());
+        self.hashed.remove(full_name);
+        if let Some(names) = self.ordered.get_mut(record.namespace()) {
+            let name: &dyn Name = &record.name();
+            names.remove(name);
+            if names.is_empty() {
+                self.ordered.remove(record.namespace());
+            }
+        }
+    }
+
+    /// The record of this name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+        let full_name: &dyn FullName = &(namespace, name);
+        self.hashed.get(full_name).map(|entry| &entry.0)
+    }
+
+    /// Records by namespace and name: those of one namespace or of all, after a position.
+    pub fn list(
+        &self,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+    ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+        let after = after.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        let first = match (namespace, &after) {
+            (Some(namespace), _) => Bound::Included(namespace),
+            (None, Some((namespace, _))) => Bound::Included(namespace.as_str()),
+            (None, None) => Bound::Unbounded,
+        };
+        let last = namespace.map_or(Bound::Unbounded, Bound::Included);
+        let groups = self.ordered.range::<str, _>((first, last));
+        groups.flat_map(move |(namespace, names)| {
+            let names = match &after {
+                Some((past, _)) if namespace < past => None,
+                Some((past, name)) if namespace == past => {
+                    let name: &dyn Name = &name.as_str();
+                    let rest = (Bound::Excluded(name), Bound::Unbounded);
+                    Some(names.range::<dyn Name, _>(rest))
+                }
+                _ => Some(names.range::<dyn Name, _>(..)),
+            };
+            names.into_iter().flatten().map(|entry| &entry.record)
+        })
+    }
+}
+
+/// Compared by namespace and name together.
+#[derive(Debug)]
+struct ByFullName<K>(Arc<K>);
+
+/// What has a namespace and a name, borrowed: what a record is looked up by, without putting the two together.
+trait FullName {
+    fn full_name(&self) -> (&str, &str);
+}
+
+impl<K: Kept> FullName for ByFullName<K> {
+    fn full_name(&self) -> (&str, &str) {
+        (self.0.namespace(), self.0.name())
+    }
+}
+
+impl FullName for (&str, &str) {
+    fn full_name(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl Hash for dyn FullName + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.full_name().hash(state);
+    }
+}
+
+impl PartialEq for dyn FullName + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.full_name() == other.full_name()
+    }
+}
+
+impl Eq for dyn FullName + '_ {}
+
+impl<'a, K: Kept> Borrow<dyn FullName + 'a> for ByFullName<K> {
+    fn borrow(&self) -> &(dyn FullName + 'a) {
+        self
+    }
+}
+
+impl<K: Kept> Hash for ByFullName<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.full_name().hash(state);
+    }
+}
+
+impl<K: Kept> PartialEq for ByFullName<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.full_name() == other.full_name()
+    }
+}
+
+impl<K: Kept> Eq for ByFullName<K> {}
+
+/// Compared by name, within one namespace.
+#[derive(Debug)]
+struct ByName<K> {
+    beginning: [u8; 8],
+    record: Arc<K>,
+}
+
+/// The first bytes of a name. Shorter ones end with zeros, which names do not have.
+fn beginning(name: &str) -> [u8; 8] {
+    let mut beginning = [0; 8];
+    let length = name.len().min(8);
+    beginning[..length].copy_from_slice(&name.as_bytes()[..length]);
+    beginning
+}
+
+/// A name, to look for where it would be.
+trait Name {
+    fn beginning(&self) -> [u8; 8];
+    fn name(&self) -> &str;
+}
+
+impl<K: Kept> Name for ByName<K> {
+    fn beginning(&self) -> [u8; 8] {
+        self.beginning
+    }
+
+    fn name(&self) -> &str {
+        self.record.name()
+    }
+}
+
+impl Name for &str {
+    fn beginning(&self) -> [u8; 8] {
+        beginning(self)
+    }
+
+    fn name(&self) -> &str {
+        self
+    }
+}
+
+fn compare<A: Name + ?Sized, B: Name + ?Sized>(a: &A, b: &B) -> Ordering {
+    let beginnings = a.beginning().cmp(&b.beginning());
+    beginnings.then_with(|| a.name().cmp(b.name()))
+}
+
+macro_rules! compare_by_name {
+    ([$($generic:tt)*] $name:ty) => {
+        impl $($generic)* PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                compare(self, other).is_eq()
+            }
+        }
+
+        impl $($generic)* Eq for $name {}
+
+        impl $($generic)* PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl $($generic)* Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                compare(self, other)
+            }
+        }
+    };
+}
+compare_by_name!([<K: Kept>] ByName<K>);
+compare_by_name!([] dyn Name + '_);
+
+impl<'a, K: Kept> Borrow<dyn Name + 'a> for ByName<K> {
+    fn borrow(&self) -> &(dyn Name + 'a) {
+        self
+    }
+}
