@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use barge_client::v1::{Kind, object};
+use barge_client::v1::{Kind, WatchResponse, object};
 use barge_tests::{Managers, eventually, raw, said};
 use tokio::time::timeout;
-use tonic::Code;
+use tonic::{Code, Status, Streaming};
 
 #[path = "rbac/asked.rs"]
 mod asked;
@@ -360,18 +360,21 @@ fn a_right_that_ends_ends_at_once_and_everywhere() {
     let alice = somebody(&managers, "alice", &[]);
     granted(&managers, &binding("view", ALICE, "view"));
     alice.done(&["get", "configmaps", "-n", "shop"]);
+    let carol = somebody(&managers, "carol", &["--admin"]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let watch = |index: usize| {
+    let watch = |by: &As<'_>, index: usize| {
         let address = managers.address(index);
         runtime.block_on(async {
-            let channels = raw::channels(&alice.config, &address, 1);
+            let channels = raw::channels(&by.config, &address, 1);
             let channel = channels.expect("connect").remove(0);
             let watch = raw::watch(channel, Kind::ConfigMap, "shop").await;
             watch.expect("watch")
         })
     };
-    let watches: Vec<_> = (0..3).map(watch).collect();
+    let watches: Vec<_> = (0..3).map(|index| watch(&alice, index)).collect();
+    let of_carol = watch(&carol, 1);
     managers.barge(&["delete", "rolebinding", "view", "-n", "shop"]);
+    managers.barge(&["credential", "revoke", "carol"]);
     for index in 0..3 {
         let alice = alice.at(index);
         alice.refused(
@@ -379,22 +382,35 @@ fn a_right_that_ends_ends_at_once_and_everywhere() {
             "alice may not list configmaps in namespace shop",
         );
     }
-    // What changes from now on is not shown, and the watches end.
+    // What changes from now on is not shown to who had a binding, and the watches end.
     granted(&managers, &config_map("shop", "late", "red"));
-    for mut watch in watches {
-        let ended = async {
-            loop {
-                match watch.message().await {
-                    Ok(Some(message)) => assert!(message.object.is_none(), "{message:?}"),
-                    Ok(None) => panic!("a right that ends is no clean end"),
-                    Err(status) => return status,
-                }
-            }
-        };
-        let ended = runtime.block_on(async { timeout(SOON, ended).await });
-        let status = ended.expect("the watch ends");
-        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    for watch in watches {
+        let (status, shown) = runtime.block_on(end(watch));
+        assert_eq!(
+            (status.code(), shown),
+            (Code::PermissionDenied, 0),
+            "{status}"
+        );
     }
+    // Of who may do everything it is asked from time to time.
+    let (status, _) = runtime.block_on(end(of_carol));
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+}
+
+/// How a watch ends, and how many objects it shows before.
+async fn end(mut watch: Streaming<WatchResponse>) -> (Status, usize) {
+    let mut shown = 0;
+    let ended = async {
+        loop {
+            match watch.message().await {
+                Ok(Some(message)) => shown += usize::from(message.object.is_some()),
+                Ok(None) => panic!("a right that ends is no clean end"),
+                Err(status) => return status,
+            }
+        }
+    };
+    let status = timeout(SOON, ended).await.expect("the watch ends");
+    (status, shown)
 }
 
 #[test]

@@ -218,3 +218,6 @@ pub fn scaled(access: &Access, state: &State, object: Object) -> Object {
     };
     Object::from(part).typed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,11 @@ fn refusal(review: &Review<'_>, object: &Object, roles: &Roles<'_>) -> Option<St
             "{object}: there is no {kind} {role}, and only who may bind it may refer to it before it is there"
         ));
     };
-    let missing = rule::missing(&review.rules(namespace), rules);
+    let Ok(missing) = rule::missing(&review.rules(namespace), rules) else {
+        return Some(format!(
+            "{object}: what it gives cannot be compared with what {user} has, it is too much: name less, or all with \"*\""
+        ));
+    };
     if missing.is_empty() {
         return None;
     }

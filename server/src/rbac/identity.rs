@@ -77,3 +77,54 @@ pub fn master(level: u32) -> Option<CredentialIdentity> {
         service_account: None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use barge_proto::v1::{ObjectMeta, ServiceAccountRef};
+
+    use super::*;
+
+    fn credential(identity: Option<CredentialIdentity>) -> CredentialRecord {
+        CredentialRecord {
+            metadata: Some(ObjectMeta {
+                name: "it".to_owned(),
+                ..ObjectMeta::default()
+            }),
+            identity,
+            ..CredentialRecord::default()
+        }
+    }
+
+    #[test]
+    fn credentials_from_before_are_administrators() {
+        assert!(is_master(&credential(None)));
+        assert!(is_master(&credential(master(BINDINGS))));
+        assert!(!is_master(&credential(Some(CredentialIdentity::default()))));
+        let old = Identity::of(&credential(None));
+        assert_eq!((old.user.as_str(), old.groups.len()), ("it", 2));
+        assert_eq!(master(BINDINGS - 1), None);
+    }
+
+    #[test]
+    fn a_service_account_ends_with_its_record() {
+        let account = ServiceAccountRef {
+            namespace: "shop".to_owned(),
+            name: "ci".to_owned(),
+            uid: "gone".to_owned(),
+        };
+        let it = credential(Some(CredentialIdentity {
+            groups: vec![],
+            service_account: Some(account),
+        }));
+        let Identity { user, groups } = Identity::of(&it);
+        assert_eq!(user, "system:serviceaccount:shop:ci");
+        let all = [
+            SERVICE_ACCOUNTS,
+            "system:serviceaccounts:shop",
+            AUTHENTICATED,
+        ];
+        assert_eq!(groups, all);
+        assert!(!has_account(&State::default(), &it));
+        assert!(has_account(&State::default(), &credential(None)));
+    }
+}

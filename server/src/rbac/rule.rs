@@ -104,13 +104,36 @@ fn names_resource(resources: &[String], resource: &str, part: &str) -> bool {
     })
 }
 
+/// Single rights that are compared at most: a rule with many verbs, groups and resources has their product, and the state waits.
+const MOST: usize = 4096;
+
+/// Rules with more single rights than are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
 /// What of `wanted` nobody can do who has `held`: verb by verb, resource by resource, name by name; empty when all is held. Each
 /// of these has to be in one of the rules that are held, whole.
-#[must_use]
-pub fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+///
+/// # Errors
+/// [`TooMany`].
+pub fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Result<Vec<PolicyRule>, TooMany> {
+    let rights = wanted.iter().map(|rule| {
+        let PolicyRule {
+            verbs,
+            api_groups,
+            resources,
+            resource_names,
+        } = rule;
+        let names = resource_names.len().max(1);
+        let parts = [verbs.len(), api_groups.len(), resources.len(), names];
+        parts.into_iter().fold(1, usize::saturating_mul)
+    });
+    if rights.fold(0, usize::saturating_add) > MOST {
+        return Err(TooMany);
+    }
     let single = wanted.iter().flat_map(taken_apart);
     let is_held = |one: &PolicyRule| held.iter().any(|rule| holds(rule, one));
-    single.filter(|one| !is_held(one)).collect()
+    Ok(single.filter(|one| !is_held(one)).collect())
 }
 
 /// A rule as rules with one verb, one group, one resource and at most one name each.

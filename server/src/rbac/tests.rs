@@ -351,7 +351,20 @@ fn what_is_held_covers_what_is_given() {
             1,
         ),
     ] {
-        let left = rule::missing(&[rule_of(held)], &[rule_of(wanted)]);
+        let left = rule::missing(&[rule_of(held)], &[rule_of(wanted)]).unwrap();
         assert_eq!(left.len(), missing, "{held} for {wanted}: {left:?}");
     }
+}
+
+#[test]
+fn what_multiplies_is_bounded() {
+    let many: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
+    let rule = PolicyRule {
+        verbs: many.clone(),
+        api_groups: many.clone(),
+        resources: many.clone(),
+        resource_names: many,
+    };
+    let all = rule_of("* * *");
+    assert_eq!(rule::missing(&[all], &[rule]), Err(rule::TooMany));
 }

@@ -264,3 +264,37 @@ LAST SEEN   TYPE      REASON             OBJECT      MESSAGE
 "
     );
 }
+
+#[test]
+fn bindings() {
+    let subject = |kind: &str, name: &str, namespace: &str| Subject {
+        kind: kind.into(),
+        name: name.into(),
+        namespace: namespace.into(),
+        ..Subject::default()
+    };
+    let binding = RoleBinding {
+        metadata: meta("team", 75),
+        subjects: vec![
+            subject("User", "alice", ""),
+            subject("User", "bob", ""),
+            subject("ServiceAccount", "ci", "shop"),
+        ],
+        role_ref: Some(RoleRef {
+            kind: "ClusterRole".into(),
+            name: "edit".into(),
+            ..RoleRef::default()
+        }),
+        ..RoleBinding::default()
+    };
+    let text = shown(binding, WIDE);
+    for cell in [
+        "ROLE",
+        "ClusterRole/edit",
+        "alice, bob",
+        "<none>",
+        "shop/ci",
+    ] {
+        assert!(text.contains(cell), "no {cell} in: {text}");
+    }
+}
