@@ -20,7 +20,7 @@ pub fn least_missed_first(pods: &mut [&Arc<PackedPod>], min_ready_seconds: i32, 
     pods.sort_by_cached_key(|pod| {
         let available = pods::available_in(pod, min_ready_seconds, now);
         (
-            !!pod.is_bound(),
+            pod.is_bound(),
             match pods::phase(pod) {
                 "Pending" => 0,
                 "Unknown" => 1,

@@ -159,7 +159,7 @@ fn address(text: &str) -> Option<Ipv4Addr> {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     let value = |digit: u8| match digit {
