@@ -453,6 +453,7 @@ mod tests {
         assert!(with(&["--snapshot-rate", "64"]).contains("at least 1Mi"));
         assert!(with(&["--snapshot-after", "0"]).contains("at least 1Mi"));
         assert!(with(&["--certificate-lifetime", "5s"]).contains("between 10 s"));
+        assert!(with(&["--node-grace", "1s"]).contains("at least 4 s"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub mod load;
 pub mod reads;
 pub mod replicas;
 pub mod report;
+pub mod snapshot;
+pub mod start_up;
 pub mod watch_fanout;
 pub mod writes;
 
@@ -58,6 +60,16 @@ pub const ALL: &[Benchmark] = &[
         name: "watch-fanout",
         about: "memory of 10,000 idle watchers, and changes a second that reach 1,000 watchers of different namespaces",
         run: watch_fanout::run,
+    },
+    Benchmark {
+        name: "start-up",
+        about: "the start of a manager's process to its first acknowledged write, new and with data, beside etcd with one member",
+        run: start_up::run,
+    },
+    Benchmark {
+        name: "snapshot",
+        about: "a million pods (or BARGE_BENCH_PODS): bytes a pod, restore, restart, and a manager that joins",
+        run: snapshot::run,
     },
     Benchmark {
         name: "idle-memory",

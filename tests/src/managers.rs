@@ -262,6 +262,15 @@ impl Managers {
         run(&["kill", signal, &child.id().to_string()]);
     }
 
+    /// The process of a manager that runs.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self, index: usize) -> u32 {
+        self.running[index].as_ref().expect("it runs").id()
+    }
+
     /// SIGTERM, and its end; answers whether it exited with 0.
     pub fn stop(&mut self, index: usize) -> bool {
         let Some(mut child) = self.running[index].take() else {

@@ -151,12 +151,8 @@ fn each<K: Kind>(
         last = Some(record);
         seen += 1;
     }
-    let last = last.filter(|_| seen == PAGE)?;
-    let (namespace, name) = (
-        barge_state::Kept::namespace(&**last),
-        barge_state::Kept::name(&**last),
-    );
-    Some((namespace.to_owned(), name.to_owned()))
+    let last = K::stored(last.filter(|_| seen == PAGE)?.clone());
+    Some((last.namespace().to_owned(), last.name().to_owned()))
 }
 
 fn stray(state: &State, pod: &Arc<PackedPod>, plan: &mut Plan) {

@@ -81,6 +81,10 @@ impl Controller for Lifecycle {
             Heard::Lately if is_ready(node) => {
                 self.grace.saturating_sub(silence.unwrap_or_default()) + Duration::from_millis(1)
             }
+            // Being heard would change nothing.
+            Heard::Unknown if is_ready(node) => {
+                self.grace.saturating_sub(leading) + Duration::from_millis(1)
+            }
             _ => POLL,
         });
         plan

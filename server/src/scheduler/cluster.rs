@@ -62,10 +62,12 @@ enum Place {
     Ended,
 }
 
+/// Small, as there is one of each pod, waiting or not.
 #[derive(Debug)]
 struct PodInfo {
     class: ClassId,
-    created: i128,
+    /// Nanoseconds since 1970.
+    created: i64,
     place: Place,
     refusals: u32,
 }
@@ -95,7 +97,7 @@ pub struct Cluster {
     classes: HashMap<ClassId, ClassEntry>,
     class_ids: HashMap<String, ClassId>,
     next_class: u64,
-    pods: HashMap<String, PodInfo>,
+    pods: HashMap<Box<str>, PodInfo>,
     deferred: BTreeSet<(Instant, String)>,
     /// What is to be placed.
     pub(super) queue: Queue,
@@ -211,8 +213,9 @@ impl Cluster {
                 entry.pods += 1;
             }
             let created = record.created().as_ref().map_or(0, nanos);
+            let created = i64::try_from(created).unwrap_or_default();
             self.pods.insert(
-                uid.to_owned(),
+                uid.into(),
                 PodInfo {
                     class,
                     created,

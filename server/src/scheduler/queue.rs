@@ -12,7 +12,7 @@ use std::{
 const RETELL: Duration = Duration::from_secs(10);
 
 /// A pod that waits: when it was created, and its uid.
-type Waiting = (i128, String);
+type Waiting = (i64, String);
 
 #[derive(Debug, Default)]
 struct OfClass {
@@ -30,14 +30,14 @@ pub struct Queue {
 
 impl Queue {
     /// Adds a pod.
-    pub fn insert(&mut self, class: ClassId, created: i128, uid: &str) {
+    pub fn insert(&mut self, class: ClassId, created: i64, uid: &str) {
         let of_class = self.classes.entry(class).or_default();
         of_class.pods.insert((created, uid.to_owned()));
         of_class.untold.insert((created, uid.to_owned()));
     }
 
     /// Removes a pod.
-    pub fn remove(&mut self, class: ClassId, created: i128, uid: &str) {
+    pub fn remove(&mut self, class: ClassId, created: i64, uid: &str) {
         if let Some(of_class) = self.classes.get_mut(&class) {
             let key = (created, uid.to_owned());
             of_class.pods.remove(&key);

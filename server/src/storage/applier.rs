@@ -1,6 +1,6 @@
 //! The thread that applies the log: neither Raft's heartbeats nor anybody's TLS wait for it.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io, mem, sync::Arc, time::Instant};
 
 use barge_state::{Changed, LEVEL, State, check_understood};
 use openraft::EntryPayload;
@@ -139,6 +139,7 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
 /// Each step leaves a folder from which a start goes on: before the state is published the snapshot is newer than the
 /// state, and is installed again.
 fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result<(), StorageError> {
+    let begun = Instant::now();
     let found = StateDb::open_checkpoint(files.path())?.position()?;
     if found != *meta {
         return Err(StorageError::corrupted(
@@ -169,7 +170,9 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
     let state = db.load()?;
     understand(&state)?;
     let revision = state.revision();
-    *shared.write() = state;
+    let old = mem::replace(&mut *shared.write(), state);
+    // Giving back a large one takes a while; readers do not wait for it.
+    drop(old);
     let replaced = shared.replace_db(db, path);
     shared.set_position(meta.clone());
     shared.keep_snapshot(meta.clone(), files);
@@ -179,6 +182,8 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
         revision,
         bytes_since_snapshot: 0,
     });
+    let took_ms = begun.elapsed().as_millis();
+    tracing::info!(snapshot = %meta, took_ms, "installed a snapshot");
     if let Err(error) = fs::remove_dir_all(&replaced) {
         // The sweep at the next start gets it.
         tracing::warn!(path = %replaced.display(), %error, "cannot delete the replaced state");

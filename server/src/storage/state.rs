@@ -4,7 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use barge_proto::v1::Transaction;
@@ -307,6 +307,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 }
 
 fn build(shared: &Shared) -> Result<Snapshot, StorageError> {
+    let begun = Instant::now();
     let bytes = shared.progress.borrow().bytes_since_snapshot;
     let db = shared.db();
     // The log is purged up to the snapshot, so the state that a restart loads must be at least as new.
@@ -325,7 +326,8 @@ fn build(shared: &Shared) -> Result<Snapshot, StorageError> {
     shared.progress.send_modify(|progress| {
         progress.bytes_since_snapshot = progress.bytes_since_snapshot.saturating_sub(bytes);
     });
-    tracing::info!(snapshot = %meta, "took a snapshot");
+    let took_ms = begun.elapsed().as_millis();
+    tracing::info!(snapshot = %meta, took_ms, "took a snapshot");
     Ok(RaftSnapshot {
         meta,
         snapshot: files,

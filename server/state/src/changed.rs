@@ -23,6 +23,12 @@ pub struct Changed {
     pub template: Option<Arc<Revision>>,
 }
 
+/// What is kept of a record of some kind before and after a change.
+type BeforeAndAfter<'a, K> = (
+    Option<&'a Arc<<K as Kind>::Kept>>,
+    Option<&'a Arc<<K as Kind>::Kept>>,
+);
+
 impl Changed {
     /// The record after the change, or as it was when it was removed.
     pub fn record(&self) -> Option<&Stored> {
@@ -64,7 +70,7 @@ impl Changed {
     }
 
     /// The record as a type, before and after; both absent when it is of another kind.
-    pub fn of<K: Kind>(&self) -> (Option<&Shared<K>>, Option<&Shared<K>>) {
+    pub fn of<K: Kind>(&self) -> BeforeAndAfter<'_, K> {
         let before = self.before.as_ref().and_then(K::from_stored);
         (before, self.after.as_ref().and_then(K::from_stored))
     }
@@ -74,9 +80,6 @@ impl Changed {
         self.record().map(Stored::key).unwrap_or_default()
     }
 }
-
-/// What the state keeps of a message of this kind.
-type Shared<K> = Arc<<K as Kind>::Kept>;
 
 impl Stored {
     /// A key among all records: the kind's number in one byte, then the uid.

@@ -16,7 +16,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::wait::eventually;
+use crate::{managers::run, wait::eventually};
 
 /// A cluster of three members; ended when dropped.
 pub struct Etcd {
@@ -60,30 +60,52 @@ struct KeyValue {
 }
 
 impl Etcd {
-    /// Starts three members on free ports and waits until a write succeeds.
+    /// Starts three members on free ports.
     ///
     /// # Errors
     /// When etcd is not installed or certificates cannot be made.
     pub fn start() -> anyhow::Result<Self> {
+        let mut etcd = Self::prepare()?;
+        for index in 0..3 {
+            etcd.spawn(index, 3)?;
+        }
+        Ok(etcd)
+    }
+
+    /// A folder with certificates, without members.
+    ///
+    /// # Errors
+    /// When certificates cannot be made.
+    pub fn prepare() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("barge-etcd-").tempdir()?;
         certificates(dir.path())?;
         let base = 20_000 + (std::process::id() % 2000) as u16 * 8;
-        let mut etcd = Self {
+        Ok(Self {
             dir,
             members: Vec::new(),
             base,
-        };
-        let peers: Vec<_> = (0..3)
-            .map(|index| format!("m{index}=https://127.0.0.1:{}", etcd.peer_port(index)))
+        })
+    }
+
+    /// Starts a member of so many; again with its data if it was there before.
+    ///
+    /// # Errors
+    /// When etcd is not installed.
+    pub fn spawn(&mut self, index: u16, count: u16) -> anyhow::Result<()> {
+        let peers: Vec<_> = (0..count)
+            .map(|index| format!("m{index}=https://127.0.0.1:{}", self.peer_port(index)))
             .collect();
-        for index in 0..3 {
-            let child = etcd
-                .member(index, &peers.join(","))
-                .spawn()
-                .context("start etcd")?;
-            etcd.members.push(child);
+        let mut member = self.member(index, &peers.join(","));
+        self.members.push(member.spawn().context("start etcd")?);
+        Ok(())
+    }
+
+    /// SIGTERM to all members, and their end.
+    pub fn stop(&mut self) {
+        for mut member in self.members.drain(..) {
+            run(&["kill", "-TERM", &member.id().to_string()]);
+            let _ = member.wait();
         }
-        Ok(etcd)
     }
 
     fn client_port(&self, index: u16) -> u16 {

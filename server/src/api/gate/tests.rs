@@ -24,7 +24,7 @@ fn put<K: Recorded>(state: &mut State, record: K) {
     let mut transaction = draft.build("test".to_owned(), None);
     // There is no cluster whose level could rise.
     transaction.feature_level = 0;
-    ApiError::check(state.apply(1, &transaction).outcome).unwrap();
+    ApiError::check(state.apply(1, transaction).outcome).unwrap();
 }
 
 /// A state in which alice may do this everywhere, and there is a ConfigMap shop/there.

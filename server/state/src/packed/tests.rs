@@ -233,6 +233,53 @@ proptest! {
 }
 
 #[test]
+fn a_running_pod_is_small() {
+    let uid = "6f1c1f6e-9a53-4c0e-8d0b-2f1f4a0e7f11".to_owned();
+    let at = |nanos| {
+        let seconds = 1_790_000_000;
+        Some(Time { seconds, nanos })
+    };
+    let condition = |kind: &str| Condition {
+        r#type: kind.to_owned(),
+        last_transition_time: at(123_000_000),
+        ..Condition::default()
+    };
+    let running = ContainerStateRunning {
+        started_at: at(100_000_000),
+    };
+    let container = ContainerStatus {
+        image: "registry.example.com/team/web:1.0".to_owned(),
+        container_id: format!("containerd://{uid}-main-0"),
+        state: Some(ContainerState {
+            running: Some(running),
+            ..ContainerState::default()
+        }),
+        ..ContainerStatus::default()
+    };
+    let pod = PackedPod::new(PodRecord {
+        metadata: Some(ObjectMeta {
+            name: "web-6d4cf56db6-x7k2p".to_owned(),
+            uid,
+            resource_version: "123456789".to_owned(),
+            creation_timestamp: at(987_654_321),
+            ..ObjectMeta::default()
+        }),
+        bound: at(998_765_432),
+        status: Some(PodStatus {
+            pod_ip: "10.244.3.7".to_owned(),
+            start_time: at(0),
+            conditions: ["Initialized", "Ready", "ContainersReady"]
+                .map(condition)
+                .to_vec(),
+            container_statuses: vec![container],
+            ..PodStatus::default()
+        }),
+        ..PodRecord::default()
+    });
+    assert!(pod.size() <= 224, "{}", pod.size());
+}
+
+#[test]
 fn shapes_that_nobody_uses_go() {
     let mut pool = Pool::default();
     let pod = |name: String| PodRecord {

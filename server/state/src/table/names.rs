@@ -157,26 +157,27 @@ impl<K: Kept> Eq for ByFullName<K> {}
 /// Compared by name, within one namespace.
 #[derive(Debug)]
 struct ByName<K> {
-    beginning: [u8; 8],
+    beginning: [u64; 2],
     record: Arc<K>,
 }
 
-/// The first bytes of a name. Shorter ones end with zeros, which names do not have.
-fn beginning(name: &str) -> [u8; 8] {
-    let mut beginning = [0; 8];
-    let length = name.len().min(8);
-    beginning[..length].copy_from_slice(&name.as_bytes()[..length]);
-    beginning
+/// The first bytes of a name, as numbers in their order. Shorter ones end with zeros, which names do not have.
+fn beginning(name: &str) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    let whole = u128::from_be_bytes(bytes);
+    [(whole >> 64) as u64, whole as u64]
 }
 
 /// A name, to look for where it would be.
 trait Name {
-    fn beginning(&self) -> [u8; 8];
+    fn beginning(&self) -> [u64; 2];
     fn name(&self) -> &str;
 }
 
 impl<K: Kept> Name for ByName<K> {
-    fn beginning(&self) -> [u8; 8] {
+    fn beginning(&self) -> [u64; 2] {
         self.beginning
     }
 
@@ -186,7 +187,7 @@ impl<K: Kept> Name for ByName<K> {
 }
 
 impl Name for &str {
-    fn beginning(&self) -> [u8; 8] {
+    fn beginning(&self) -> [u64; 2] {
         beginning(self)
     }
 
