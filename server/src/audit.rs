@@ -11,7 +11,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -22,6 +22,8 @@ use file::{Rotated, Rotation};
 
 /// Entries on their way to the file; beyond, they are lost and counted.
 const QUEUE: usize = 4096;
+/// How long the first entry waits for others.
+const GATHER: Duration = Duration::from_millis(1);
 /// Objects that an entry names; beyond, they are counted.
 const NAMED: usize = 100;
 /// Of a refusal's message, in bytes.
@@ -201,6 +203,8 @@ fn write(mut file: Rotated, entries: &Receiver<Message>, lost: &AtomicU64) {
     let mut failing = false;
     let mut missing = 0;
     while let Ok(first) = entries.recv() {
+        // Time is the point: to wake this thread costs a request more than its entry does.
+        std::thread::sleep(GATHER);
         let mut open = true;
         let mut batch = Vec::new();
         for message in std::iter::once(first).chain(entries.try_iter().take(QUEUE)) {

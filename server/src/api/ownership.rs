@@ -9,7 +9,7 @@
 //!   gives way to what it applies.
 
 use barge_proto::{
-    v1::{ManagedFieldsEntry, Object, Time, object},
+    v1::{ManagedFieldsEntry, Object, ObjectMeta, Time, object},
     validate,
 };
 use barge_state::Kind;
@@ -92,21 +92,31 @@ pub fn set(object: &Object) -> Result<Value, ApiError> {
 }
 
 /// The object with these values in place of what appliers may set.
-fn with(mut object: Object, mut set: Value) -> Result<Object, ApiError> {
-    let named = object.to_string();
-    let wrong = |error: serde_json::Error| ApiError::invalid(named, error.to_string());
+fn with(object: &Object, mut set: Value) -> Result<Object, ApiError> {
     let info = object.kind().info();
     if let (Some(info), Value::Object(fields)) = (info, &mut set) {
         fields.insert("apiVersion".to_owned(), info.api_version.into());
         fields.insert("kind".to_owned(), info.name.into());
     }
-    let mut merged: Object = serde_json::from_value(set).map_err(wrong)?;
-    if let (Some(merged), Some(metadata)) = (merged.metadata_mut(), object.metadata_mut()) {
-        let set = std::mem::take(merged);
-        *merged = std::mem::take(metadata);
-        merged.labels = set.labels;
-        merged.annotations = set.annotations;
-        merged.owner_references = set.owner_references;
+    let mut merged: Object = serde_json::from_value(set)
+        .map_err(|error| ApiError::invalid(object.to_string(), error.to_string()))?;
+    if let Some(merged) = merged.metadata_mut() {
+        let (set, kept) = (std::mem::take(merged), object.metadata());
+        *merged = ObjectMeta {
+            labels: set.labels,
+            annotations: set.annotations,
+            owner_references: set.owner_references,
+            name: kept.name.clone(),
+            namespace: kept.namespace.clone(),
+            uid: kept.uid.clone(),
+            resource_version: kept.resource_version.clone(),
+            generation: kept.generation,
+            creation_timestamp: kept.creation_timestamp,
+            deletion_timestamp: kept.deletion_timestamp,
+            deletion_grace_period_seconds: kept.deletion_grace_period_seconds,
+            finalizers: kept.finalizers.clone(),
+            managed_fields: kept.managed_fields.clone(),
+        };
     }
     Ok(merged)
 }
@@ -127,7 +137,7 @@ pub fn apply(
     let mut owners = Owners::read(live);
     let Some(live) = live else {
         owners.set(applier.manager, APPLY, wants, applier.now);
-        let mut created = defaulted(config.clone(), wanted)?;
+        let mut created = defaulted(config, wanted)?;
         if let Some(metadata) = created.metadata_mut() {
             metadata.managed_fields = owners.write(config);
         }
@@ -149,7 +159,7 @@ pub fn apply(
     let mut value = without_defaults(live, &there, &owners.all(), root)?;
     merge::remove(&mut value, &before, &wants, &others, root);
     merge::merge(&mut value, &wanted, root);
-    let mut merged = defaulted(live.clone(), value)?;
+    let mut merged = defaulted(live, value)?;
     // Read from the cluster and applied as it was, an object says nothing new of who wants what.
     let is_news = config.metadata().resource_version.is_empty() || set(&merged)? != there;
     if is_news && let Some(metadata) = merged.metadata_mut() {
@@ -209,7 +219,7 @@ pub fn change<K: Kind + Into<Object>>(
     Ok(())
 }
 
-fn defaulted(frame: Object, set: Value) -> Result<Object, ApiError> {
+fn defaulted(frame: &Object, set: Value) -> Result<Object, ApiError> {
     let mut object = with(frame, set)?;
     validate::default(&mut object);
     Ok(object)
@@ -228,7 +238,7 @@ fn without_defaults(
     }
     let mut alone = there.clone();
     merge::keep(&mut alone, owned, root);
-    let mut defaults = defaulted(live.clone(), alone)?;
+    let mut defaults = defaulted(live, alone)?;
     assign(live, &mut defaults);
     let defaults = set(&defaults)?;
     merge::remove_defaults(&mut value, &defaults, owned, root);

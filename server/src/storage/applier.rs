@@ -76,7 +76,6 @@ fn understand(state: &State) -> Result<(), StorageError> {
 }
 
 fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
-    let mut writes = Writes::default();
     let mut changes = Vec::new();
     let mut answers = Vec::with_capacity(entries.len());
     let mut bytes = 0;
@@ -95,6 +94,8 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
             Ok((entry, transactions, responder))
         })
         .collect::<Result<Vec<_>, StorageError>>()?;
+    // What is put is most of it, and is written as it came.
+    let mut writes = Writes::with_capacity(usize::try_from(bytes).unwrap_or_default());
     {
         let mut state = shared.write();
         for (entry, transactions, responder) in entries {

@@ -170,7 +170,7 @@ pub fn begin(
     drop(db);
 
     let disk = Disk::open(&log, owner)?;
-    let mut writes = disk.begin();
+    let mut writes = disk.begin(0);
     writes.vote(&Vote {
         leader_id: leader,
         committed: false,

@@ -50,6 +50,11 @@ pub struct StateDb {
 pub struct Writes(WriteBatch);
 
 impl Writes {
+    /// No writes, with room for about so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(WriteBatch::with_capacity_bytes(bytes))
+    }
+
     /// Adds what a transaction changed.
     pub fn applied(&mut self, applied: &Applied) {
         for change in &applied.changes {

@@ -21,8 +21,11 @@ use crate::raft::types::{Command, ForwardToLeader, Raft, RaftWriteError, WriteEr
 
 /// Proposals that may wait; they have no more [room](propose::ROOM) than that.
 pub(super) const QUEUE: usize = propose::ROOM / propose::OVERHEAD;
-/// Entries on their way: one is written to disks while the next one is replicated.
+/// Entries on their way.
 const IN_FLIGHT: usize = 2;
+/// An entry that has as many bytes does not wait for the one before it. A smaller one does, and what comes in meanwhile goes with it:
+/// it would cost every manager as much as a large one.
+const LARGE: usize = 128 << 10;
 /// An entry that has as many bytes takes no further transaction.
 const ENTRY: usize = 1 << 20;
 /// How long a fresh leader is left alone that waits for its first answer from a quorum.
@@ -51,62 +54,88 @@ pub(super) async fn run(
     mut proposals: mpsc::Receiver<Proposal>,
     stop: CancellationToken,
 ) {
-    let mut carried = None;
+    let mut staged = Staged::default();
     let mut writes = FuturesUnordered::new();
     loop {
-        // Who does not lead is refused at once; entries of a lost leadership may take long to be decided.
-        let may_propose = writes.len() < IN_FLIGHT || !leadership.borrow().is_leader;
         tokio::select! {
             () = stop.cancelled() => break,
             Some(()) = writes.next() => {}
             Ok(()) = leadership.changed() => {}
-            first = next(&mut carried, &mut proposals), if may_propose => {
-                let Some(first) = first else { break };
-                let batch = gather(first, &mut carried, &mut proposals);
-                if !batch.is_empty() {
-                    writes.push(write(&raft, batch));
-                }
+            next = proposals.recv(), if staged.has_room() => match next {
+                Some(next) => staged.add(next, &mut proposals),
+                None => break,
+            },
+        }
+        // Who does not lead is refused at once; entries of a lost leadership may take long to be decided.
+        let may_propose = writes.is_empty()
+            || writes.len() < IN_FLIGHT && staged.bytes >= LARGE
+            || !leadership.borrow().is_leader;
+        if may_propose {
+            let batch = staged.take();
+            if !batch.is_empty() {
+                writes.push(write(&raft, batch));
             }
         }
     }
     proposals.close();
-    while let Some(proposal) = next(&mut carried, &mut proposals).await {
-        proposal.answer.send(Err(StoreError::Stopped)).ok();
+    let waiting = staged.proposals.into_iter().chain(staged.next);
+    waiting.for_each(stopped);
+    while let Some(proposal) = proposals.recv().await {
+        stopped(proposal);
     }
     while writes.next().await.is_some() {}
 }
 
-async fn next(
-    carried: &mut Option<Proposal>,
-    proposals: &mut mpsc::Receiver<Proposal>,
-) -> Option<Proposal> {
-    match carried.take() {
-        Some(proposal) => Some(proposal),
-        None => proposals.recv().await,
-    }
+fn stopped(proposal: Proposal) {
+    // Whoever does not wait any more needs no answer.
+    proposal.answer.send(Err(StoreError::Stopped)).ok();
 }
 
-/// What goes into one entry: in order, as much as there is and fits, without what nobody waits for any more.
-fn gather(
-    first: Proposal,
-    carried: &mut Option<Proposal>,
-    proposals: &mut mpsc::Receiver<Proposal>,
-) -> Vec<Proposal> {
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    let mut next = Some(first);
-    while let Some(proposal) = next {
-        if bytes > 0 && bytes + proposal.transaction.len() > ENTRY {
-            *carried = Some(proposal);
-            break;
-        }
-        if !proposal.taken.swap(true, Ordering::AcqRel) {
-            bytes += proposal.transaction.len();
-            batch.push(proposal);
-        }
-        next = proposals.try_recv().ok();
+/// What goes into the next entry: in order, as much as there is and fits.
+#[derive(Default)]
+struct Staged {
+    proposals: Vec<Proposal>,
+    bytes: usize,
+    /// What did not fit: the first of the entry after it.
+    next: Option<Proposal>,
+}
+
+impl Staged {
+    fn has_room(&self) -> bool {
+        self.next.is_none()
     }
-    batch
+
+    /// Adds a proposal, and those that wait behind it.
+    fn add(&mut self, proposal: Proposal, waiting: &mut mpsc::Receiver<Proposal>) {
+        self.push(proposal);
+        while self.has_room()
+            && let Ok(next) = waiting.try_recv()
+        {
+            self.push(next);
+        }
+    }
+
+    fn push(&mut self, proposal: Proposal) {
+        let bytes = proposal.transaction.len();
+        match self.bytes > 0 && self.bytes + bytes > ENTRY {
+            true => self.next = Some(proposal),
+            false => {
+                self.bytes += bytes;
+                self.proposals.push(proposal);
+            }
+        }
+    }
+
+    /// What is to be proposed now, without what nobody waits for any more.
+    fn take(&mut self) -> Vec<Proposal> {
+        self.bytes = 0;
+        let mut batch = std::mem::take(&mut self.proposals);
+        if let Some(next) = self.next.take() {
+            self.push(next);
+        }
+        batch.retain(|proposal| !proposal.taken.swap(true, Ordering::AcqRel));
+        batch
+    }
 }
 
 /// Writes an entry, and answers all whose transactions are in it.
@@ -215,11 +244,9 @@ mod tests {
     async fn an_entry_takes_what_fits_and_what_is_still_wanted() {
         let room = Arc::new(Semaphore::new(100));
         let (send, mut queue) = mpsc::channel(100);
-        let withdrawn = proposal(&room, 10);
-        withdrawn.taken.store(true, Ordering::Release);
         for waiting in [
-            proposal(&room, ENTRY - 10),
-            withdrawn,
+            proposal(&room, ENTRY - 20),
+            proposal(&room, 10),
             proposal(&room, 10),
             proposal(&room, 2 * ENTRY),
             proposal(&room, 1),
@@ -227,14 +254,21 @@ mod tests {
             send.try_send(waiting).unwrap();
         }
         drop(send);
-        let mut carried = None;
+        let mut staged = Staged::default();
         let mut entries: Vec<Vec<usize>> = Vec::new();
-        while let Some(first) = next(&mut carried, &mut queue).await {
-            let batch = gather(first, &mut carried, &mut queue);
-            entries.push(batch.iter().map(|p| p.transaction.len()).collect());
+        while let Some(first) = queue.recv().await {
+            staged.add(first, &mut queue);
+            if let Some(second) = staged.proposals.get(1) {
+                // Who waited gives up while the entry before this one is on its way.
+                second.taken.store(true, Ordering::Release);
+            }
+            while !staged.proposals.is_empty() {
+                let batch = staged.take();
+                entries.push(batch.iter().map(|p| p.transaction.len()).collect());
+            }
         }
         // One that is larger than an entry should be is one of its own.
-        assert_eq!(entries, [vec![ENTRY - 10, 10], vec![2 * ENTRY], vec![1]]);
+        assert_eq!(entries, [vec![ENTRY - 20, 10], vec![2 * ENTRY], vec![1]]);
         assert_eq!(room.available_permits(), 100);
     }
 }

@@ -28,6 +28,9 @@ const PURGED: &[u8] = b"m/purged";
 /// The write buffer, in bytes. Purged entries that never left it cost no compaction.
 const WRITE_BUFFER: usize = 16 << 20;
 
+/// What a batch holds besides entries, and more.
+const ROOM: usize = 4 << 10;
+
 /// `e`, then the index with the most significant byte first, so that keys sort as the log does.
 fn entry_key(index: u64) -> [u8; 9] {
     let mut key = *b"e\0\0\0\0\0\0\0\0";
@@ -101,11 +104,6 @@ impl Writes {
         // Its files are deleted next, which cannot be undone by a power cut.
         self.sync = true;
     }
-
-    /// The size of the batch in bytes.
-    pub fn size(&self) -> usize {
-        self.batch.size_in_bytes()
-    }
 }
 
 impl Disk {
@@ -133,7 +131,7 @@ impl Disk {
             durable: AtomicU64::new(found),
         };
         // The new write-ahead log begins with something that is known to be on disk.
-        let mut first = disk.begin();
+        let mut first = disk.begin(0);
         first.sync = true;
         disk.write(first)?;
         Ok(disk)
@@ -151,9 +149,9 @@ impl Disk {
         })
     }
 
-    /// An empty batch.
-    pub fn begin(&self) -> Writes {
-        let mut batch = WriteBatch::default();
+    /// An empty batch, with room for about so many bytes.
+    pub fn begin(&self, bytes: usize) -> Writes {
+        let mut batch = WriteBatch::with_capacity_bytes(bytes + ROOM);
         let durable = self.durable.load(Ordering::Relaxed);
         batch.put(wal::DURABLE, durable.to_be_bytes());
         Writes { batch, sync: false }

@@ -185,7 +185,7 @@ async fn a_hole_is_an_error_not_a_shorter_log() {
     log.store.save_vote(&Vote::new(2, 1)).await.unwrap();
     log.close();
     let disk = Disk::open(dir.path(), &owner()).unwrap();
-    let mut writes = disk.begin();
+    let mut writes = disk.begin(0);
     writes.truncate_from(0);
     writes.append(&entries(1, 0..4));
     writes.append(&entries(1, 6..10));

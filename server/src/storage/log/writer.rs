@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Shared, disk::Writes};
 use crate::{
     raft::types::{Entry, IoFlushed, LogId, Vote},
-    storage::{Point, Points, StorageError},
+    storage::{Point, Points, StorageError, codec::entry_size},
 };
 
 /// A batch is closed when it has this many bytes.
@@ -40,15 +40,20 @@ pub enum Command {
 /// Writes until all senders are gone, or until a write fails.
 pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
     while let Some(first) = commands.blocking_recv() {
-        let mut batch = Batch {
-            writes: shared.disk.begin(),
-            commands: Vec::new(),
-        };
-        batch.add(first);
-        while batch.writes.size() < BATCH_BYTES
+        let mut bytes = first.size();
+        let mut gathered = vec![first];
+        while bytes < BATCH_BYTES
             && let Ok(next) = commands.try_recv()
         {
-            batch.add(next);
+            bytes += next.size();
+            gathered.push(next);
+        }
+        let mut batch = Batch {
+            writes: shared.disk.begin(bytes),
+            commands: Vec::with_capacity(gathered.len()),
+        };
+        for command in gathered {
+            batch.add(command);
         }
         if let Err(error) = batch.commit(shared) {
             // Later batches must not be written: their success would hide this one's failure.
@@ -66,6 +71,14 @@ pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
 }
 
 impl Command {
+    /// About how many bytes it writes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Append { entries, .. } => entries.iter().map(entry_size).sum(),
+            _ => 0,
+        }
+    }
+
     fn fail(self, error: &StorageError) {
         // Whoever waits for a vote sees its channel close.
         if let Self::Append { done, .. } = self {
@@ -101,7 +114,7 @@ impl Batch {
             // Entries are soon followed by how far they are committed; a vote may stay the last write for long, and rot
             // in the last write cannot be told from a power cut.
             match commands.iter().any(voted) {
-                true => shared.disk.write(shared.disk.begin()),
+                true => shared.disk.write(shared.disk.begin(0)),
                 false => Ok(()),
             }
         });
