@@ -36,7 +36,7 @@ impl Vault {
     pub fn open(&self, mut object: Object) -> Result<Object, ApiError> {
         if let Some(object::Kind::Secret(secret)) = &mut object.kind {
             let (namespace, name) = place(secret);
-            let named = format!("secret {namespace}/{name}");
+            let named = format!("secret/{name}");
             let sealing_key = self.0.key()?;
             for (key, value) in &mut secret.data {
                 *value = sealing_key

@@ -11,7 +11,7 @@ use super::{
     codec::entry_size,
     snapshot::{self, SnapshotFiles},
     state::{Progress, Shared},
-    state_db::{self, StateDb, Writes},
+    state_db::{StateDb, Writes},
 };
 use crate::raft::types::{EntryResponder, SnapshotMeta, StoredMembership};
 
@@ -76,6 +76,7 @@ fn understand(state: &State) -> Result<(), StorageError> {
 }
 
 fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
+    let mut changes = Vec::new();
     let mut answers = Vec::with_capacity(entries.len());
     let mut bytes = 0;
     let mut position = shared.position();
@@ -93,51 +94,42 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
             Ok((entry, transactions, responder))
         })
         .collect::<Result<Vec<_>, StorageError>>()?;
-    let meta = {
+    // What is put is most of it, and is written as it came.
+    let mut writes = Writes::with_capacity(usize::try_from(bytes).unwrap_or_default());
+    {
         let mut state = shared.write();
         for (entry, transactions, responder) in entries {
             position.last_log_id = Some(entry.log_id);
             if let EntryPayload::Membership(membership) = entry.payload {
                 position.last_membership = StoredMembership::new(Some(entry.log_id), membership);
             }
-            let mut applied = Vec::with_capacity(transactions.len());
+            let mut outcomes = Vec::with_capacity(transactions.len());
             for transaction in transactions {
-                applied.push(state.apply(entry.log_id.leader_id.term, transaction));
+                let applied = state.apply(entry.log_id.leader_id.term, transaction);
                 understand(&state)?;
+                writes.applied(&applied);
+                changes.extend(applied.changes);
+                outcomes.push(applied.outcome);
             }
-            answers.push((responder, applied));
+            answers.push((responder, outcomes));
         }
-        state_db::counters(&state)
-    };
-    // Nor does encoding. What is put is most of it, and is written as it came.
-    let mut writes = Writes::with_capacity(usize::try_from(bytes).unwrap_or_default());
-    for applied in answers.iter().flat_map(|(_, applied)| applied) {
-        writes.applied(applied);
+        writes.position(&state, &position);
     }
-    writes.position(&meta, &position);
     let points = &shared.process.points;
     points.pass(Point::ApplyBeforeWrite);
     shared.db().write(writes)?;
     points.pass(Point::ApplyBeforeFlush);
+    let revision = shared.read().revision();
     let applied = position.last_log_id.map(|id| id.index);
     shared.set_position(position);
-    let mut changes = Vec::new();
-    let mut outcomes = Vec::with_capacity(answers.len());
-    for (responder, applied) in answers {
-        let applied = applied.into_iter().map(|applied| {
-            changes.extend(applied.changes);
-            applied.outcome
-        });
-        outcomes.push((responder, applied.collect::<Vec<_>>()));
-    }
     shared.observer.applied(changes);
     shared.progress.send_modify(|progress| {
         progress.applied = applied;
-        progress.revision = meta.revision;
+        progress.revision = revision;
         progress.bytes_since_snapshot += bytes;
     });
     // Last, so that whoever is answered reads and watches what was answered.
-    for (responder, outcomes) in outcomes {
+    for (responder, outcomes) in answers {
         if let Some(responder) = responder {
             responder.send(outcomes);
         }

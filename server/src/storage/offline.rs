@@ -14,7 +14,7 @@ use super::{
     log::disk::Disk,
     rocks::Identity,
     snapshot,
-    state_db::{StateDb, Writes, counters},
+    state_db::{StateDb, Writes},
 };
 use crate::raft::types::{
     LeaderId, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, Vote,
@@ -164,7 +164,7 @@ pub fn begin(
             db.write(std::mem::take(&mut writes))?;
         }
     }
-    writes.position(&counters(state), &position);
+    writes.position(state, &position);
     db.write(writes)?;
     db.flush()?;
     drop(db);

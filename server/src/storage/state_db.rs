@@ -49,15 +49,6 @@ pub struct StateDb {
 #[derive(Default)]
 pub struct Writes(WriteBatch);
 
-/// What a state knows besides records and requests.
-pub fn counters(state: &State) -> Meta {
-    Meta {
-        revision: state.revision(),
-        request_floor: state.request_floor(),
-        requests: Vec::new(),
-    }
-}
-
 impl Writes {
     /// No writes, with room for about so many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
@@ -78,8 +69,13 @@ impl Writes {
     }
 
     /// Replaces what is known besides records and requests.
-    pub fn position(&mut self, meta: &Meta, position: &SnapshotMeta) {
-        self.0.put(META, codec::encode(meta));
+    pub fn position(&mut self, state: &State, position: &SnapshotMeta) {
+        let meta = Meta {
+            revision: state.revision(),
+            request_floor: state.request_floor(),
+            requests: Vec::new(),
+        };
+        self.0.put(META, codec::encode(&meta));
         self.0
             .put(POSITION, codec::encode(&codec::meta_to_proto(position)));
     }
