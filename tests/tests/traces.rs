@@ -6,9 +6,14 @@
 use std::{
     fs,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use barge_tests::{Managers, eventually, said, writer::runtime};
+use barge_client::ApplyOptions;
+use barge_tests::{
+    Managers, eventually, said,
+    writer::{client, counter, runtime},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -127,6 +132,21 @@ fn a_call_that_is_sent_on_is_one_trace() {
     for span in [&first, &second] {
         assert_eq!(text(&span.attributes, "barge.role"), "admin");
     }
+    // What comes in on a stream has a span of its own, too, at both.
+    let options = ApplyOptions {
+        pipelined: true,
+        ..ApplyOptions::default()
+    };
+    let client = client(&config, Duration::from_secs(60));
+    let applied = runtime().block_on(client.apply(vec![counter(1)], &options));
+    applied.unwrap();
+    let item = eventually("another write", || {
+        collector.find(|manager, span| {
+            let other = span.trace_id != propose.trace_id;
+            manager == leads && span.name == "propose" && other
+        })
+    });
+    above(&above(&item, &leads), &follows);
     assert!(
         managers.stop(leader),
         "it ends as without a collector:\n{}",
