@@ -22,6 +22,7 @@ use crate::{
     error::ApiError,
     leader::{Repeat, ToLeader},
     shares::{Share, Shares},
+    spans,
     store::Store,
     streams::{holding, until_stopped, while_allowed},
 };
@@ -135,11 +136,14 @@ impl api_server::Api for ApiService {
         // Its requests are written down, each by itself.
         caller.concerns.only_asks();
         let share = request.extensions().get::<Arc<Share>>().cloned();
+        // Not the stream's own span: its requests are sampled one by one, and it may last for days.
+        let origin = spans::origin(request.metadata().as_ref());
         let (answers, stream) = mpsc::channel(1);
         tokio::spawn(pipeline::run(
             self.clone(),
             caller,
             share,
+            origin,
             request.into_inner(),
             answers,
         ));

@@ -11,7 +11,7 @@ pub mod still;
 pub use access::Access;
 pub use directory::{Bearer, Directory, Named, StateDirectory};
 pub use layer::AuthLayer;
-pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
+pub use principal::{ANYONE, Caller, PRINCIPAL_METADATA, Principal};
 pub use rules::Rules;
 
 #[cfg(test)]

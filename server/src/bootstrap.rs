@@ -207,6 +207,7 @@ mod tests {
             audit: false,
             log_format: LogFormat::Text,
             metrics: None,
+            otlp: None,
             snapshot_after: None,
             snapshot_rate: None,
             node_grace: NODE_GRACE,

@@ -18,6 +18,7 @@ use crate::{
     logging::LogFormat,
     mint,
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
+    spans::Otlp,
 };
 
 /// A shorter life leaves no time to renew in.
@@ -92,6 +93,12 @@ pub struct Flags {
     /// Where to answer GET /metrics, plain HTTP for anybody: loopback, or a network of its own [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Where to send a span of every call by OTLP (gRPC), such as http://collector:4317 [default: nowhere]
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// With --otlp-endpoint: which part of the traces that begin here to keep, from 0 to 1 [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    pub otlp_sample: Option<f64>,
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -136,6 +143,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where to answer GET /metrics.
     pub metrics: Option<SocketAddr>,
+    /// Where spans go; absent when none are made.
+    pub otlp: Option<Otlp>,
     /// By how much the log grows before it is compacted, in bytes; absent for the default.
     pub snapshot_after: Option<u64>,
     /// How fast a snapshot is sent, in bytes per second; absent for the default.
@@ -214,6 +223,8 @@ impl Flags {
             no_audit_log: self.no_audit_log || file.no_audit_log,
             log_format: self.log_format.or(file.log_format),
             metrics: self.metrics.or(file.metrics),
+            otlp_endpoint: self.otlp_endpoint.or(file.otlp_endpoint),
+            otlp_sample: self.otlp_sample.or(file.otlp_sample),
             snapshot_after: self.snapshot_after.or(file.snapshot_after),
             snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
             node_grace: self.node_grace.or(file.node_grace),
@@ -273,6 +284,7 @@ impl Flags {
             audit: !self.no_audit_log,
             log_format: self.log_format.unwrap_or_default(),
             metrics: self.metrics,
+            otlp: Otlp::new(self.otlp_endpoint, self.otlp_sample).map_err(UsageError::Setting)?,
             snapshot_after: at_least_mebibyte("snapshot-after", self.snapshot_after.as_deref())?,
             snapshot_rate: at_least_mebibyte("snapshot-rate", self.snapshot_rate.as_deref())?,
             node_grace: node_grace(self.node_grace)?,
@@ -389,90 +401,4 @@ fn check_ranges(pods: IpNet, services: IpNet) -> Result<(), UsageError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flags(args: &[&str]) -> Result<Config, String> {
-        let all = ["barge-server", "run"].iter().chain(args);
-        let cli = Cli::try_parse_from(all).map_err(|e| e.to_string())?;
-        let Command::Run(flags) = cli.command else {
-            return Err("another command".to_owned());
-        };
-        flags.resolve().map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn flags_make_a_configuration() {
-        let config = flags(&[
-            "--data-dir",
-            "/d",
-            "--advertise",
-            "10.0.0.1:7101",
-            "--bootstrap",
-        ]);
-        let config = config.unwrap();
-        assert_eq!(config.listen, "0.0.0.0:7101".parse().unwrap());
-        assert_eq!(config.origin, Origin::Bootstrap);
-        assert_eq!(config.pod_cidr.to_string(), "10.244.0.0/16");
-        assert_eq!(config.service_cidr.to_string(), "10.96.0.0/16");
-    }
-
-    #[test]
-    fn a_loopback_address_listens_there_only() {
-        let config = flags(&["--data-dir", "/d", "--advertise", "127.0.0.1:7101"]).unwrap();
-        assert_eq!(config.listen, "127.0.0.1:7101".parse().unwrap());
-        assert_eq!(config.origin, Origin::Existing);
-    }
-
-    #[test]
-    fn what_does_not_work_is_named() {
-        let with = |more: &[&str]| {
-            let mut args = vec!["--data-dir", "/d", "--advertise", "h:1"];
-            args.extend(more);
-            flags(&args).unwrap_err()
-        };
-        assert!(
-            flags(&["--data-dir", "/d"])
-                .unwrap_err()
-                .contains("--advertise is missing")
-        );
-        assert!(
-            flags(&["--advertise", "h:1"])
-                .unwrap_err()
-                .contains("--data-dir is missing")
-        );
-        assert!(with(&["--join", "h:1"]).contains("--token-file"));
-        assert!(with(&["--join", "h", "--token-file", "f"]).contains("host:port"));
-        assert!(
-            with(&["--join", "h:1", "--token-file", "f", "--bootstrap"]).contains("--bootstrap")
-        );
-        assert!(with(&["--pod-cidr", "10.96.0.0/12"]).contains("overlap"));
-        assert!(with(&["--pod-cidr", "10.1.2.3/16"]).contains("begin at 10.1.0.0/16"));
-        assert!(with(&["--pod-cidr", "10.1.0.0/25"]).contains("/24"));
-        assert!(with(&["--min-disk-free", "5%"]).contains("such as 512Mi"));
-        assert!(with(&["--snapshot-rate", "64"]).contains("at least 1Mi"));
-        assert!(with(&["--snapshot-after", "0"]).contains("at least 1Mi"));
-        assert!(with(&["--certificate-lifetime", "5s"]).contains("between 10 s"));
-        assert!(with(&["--node-grace", "1s"]).contains("at least 4 s"));
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("server.toml");
-        fs::write(
-            &path,
-            "log_format = \"json\"\ndata_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\ncertificate_lifetime = \"30d\"\n",
-        )
-        .unwrap();
-        let path = path.to_str().unwrap();
-        let config = flags(&["--config", path, "--advertise", "g:2"]).unwrap();
-        assert_eq!(config.data_dir, PathBuf::from("/file"));
-        assert_eq!(config.advertise, "g:2");
-        assert_eq!(config.certificate_lifetime.as_secs(), 30 * 86_400);
-        assert_eq!(config.log_format, LogFormat::Json);
-        assert_eq!(config.origin, Origin::Bootstrap);
-        let joined = flags(&["--config", path, "--join", "a:1,b:2", "--token-file", "t"]).unwrap();
-        assert!(matches!(joined.origin, Origin::Join { managers, .. } if managers.len() == 2));
-    }
-}
+mod tests;

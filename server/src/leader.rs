@@ -10,6 +10,7 @@ use crate::{
     auth::{Caller, PRINCIPAL_METADATA},
     error::{ApiError, NOT_LEADER, REVOKED, reason_of},
     net::Dialer,
+    spans,
     store::Store,
 };
 
@@ -131,7 +132,7 @@ impl ToLeader {
     }
 }
 
-/// A request that says for whom it is.
+/// A request that says for whom it is, and for which call.
 ///
 /// # Errors
 /// INTERNAL, never for a caller that passed the authorisation.
@@ -140,6 +141,7 @@ pub fn on_behalf_of<Q>(caller: &Caller, message: Q) -> Result<Request<Q>, Status
     let value = MetadataValue::try_from(caller.name())
         .map_err(|_| Status::internal("a principal that is no metadata"))?;
     request.metadata_mut().insert(PRINCIPAL_METADATA, value);
+    spans::pass_on(request.metadata_mut());
     Ok(request)
 }
 

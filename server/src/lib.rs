@@ -32,6 +32,7 @@ pub mod scheduler;
 pub mod serve;
 pub mod sessions;
 pub mod shares;
+pub mod spans;
 pub mod storage;
 pub mod store;
 pub mod streams;

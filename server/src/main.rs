@@ -7,6 +7,7 @@ use barge_server::{
     logging::Logging,
     manager, mint, recover,
     restore::{self, RestoreError},
+    spans::Spans,
     storage::Threads,
 };
 use clap::Parser;
@@ -18,6 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What is still running when the manager has ended gets this long.
 const LINGER: Duration = Duration::from_secs(1);
+/// A collector gets this long to take the last spans.
+const FLUSH: Duration = Duration::from_secs(2);
 /// The databases get this long to close.
 const CLOSE: Duration = Duration::from_secs(10);
 
@@ -38,14 +41,20 @@ fn run(config: Config) -> ExitCode {
         Ok(logging) => logging,
         Err(error) => return fail(1, &error),
     };
+    let spans = match Spans::start(config.otlp.as_ref(), &config.advertise) {
+        Ok(spans) => spans,
+        Err(error) => return fail(error.exit_code(), &error),
+    };
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
     let threads = Threads::default();
-    let ended = runtime.block_on(manager::run(config, threads.clone(), logging));
+    let running = manager::run(config, threads.clone(), logging, spans.clone());
+    let ended = runtime.block_on(running);
     // What still runs lets go of the databases; they are closed by their threads, before the process takes itself apart.
     runtime.shutdown_timeout(LINGER);
+    spans.close(FLUSH);
     if !threads.wait(CLOSE) {
         tracing::warn!("the databases were not closed within {} s", CLOSE.as_secs());
     }

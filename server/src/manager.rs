@@ -32,6 +32,7 @@ use crate::{
     net::{Credentials, Dialer},
     pki::{PkiError, Subject},
     serve::{self, InFlight, Own, Serving},
+    spans::Spans,
     storage::Threads,
     store::{OpenError, Options, Store},
 };
@@ -120,7 +121,12 @@ impl RunError {
 ///
 /// # Errors
 /// One sentence on why it does not run, or could not go on.
-pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(), RunError> {
+pub async fn run(
+    config: Config,
+    threads: Threads,
+    logging: Logging,
+    spans: Spans,
+) -> Result<(), RunError> {
     let supervisor = Supervisor::from_environment();
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let rules = Rules::load()?;
@@ -172,6 +178,7 @@ pub async fn run(config: Config, threads: Threads, logging: Logging) -> Result<(
         advertise: config.advertise,
         in_flight: in_flight.clone(),
         data_dir: folder.path().to_owned(),
+        spans,
         logging,
         node_grace: config.node_grace,
         stop: stop.clone(),

@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 use requests::Requests;
 
-use crate::{sessions::Sessions, shares::Shares, store::Store};
+use crate::{sessions::Sessions, shares::Shares, spans::Spans, store::Store};
 
 /// Where the numbers come from.
 pub struct Sources {
@@ -36,6 +36,8 @@ pub struct Sources {
     pub shares: Shares,
     /// Who this manager is, for its certificate's end.
     pub identity: KeptIdentity,
+    /// What became of spans.
+    pub spans: Spans,
 }
 
 type Number = Gauge<u64, AtomicU64>;
@@ -116,6 +118,18 @@ impl Metrics {
             Unit::Seconds,
             sources.requests.durations(),
         );
+        if let Some(counts) = sources.spans.counts() {
+            barge.register(
+                "otlp_spans_exported",
+                "Spans that the collector has taken",
+                counts.exported,
+            );
+            barge.register(
+                "otlp_spans_dropped",
+                "Spans that were lost, because the collector was away or could not keep up",
+                counts.dropped,
+            );
+        }
         Self {
             registry,
             sources,

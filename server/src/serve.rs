@@ -40,6 +40,7 @@ use crate::{
         relay::Leading,
     },
     shares::{self, Shares, SharesLayer},
+    spans::{Calls, Spans},
     store::Store,
 };
 
@@ -88,6 +89,8 @@ pub struct Serving {
     pub in_flight: InFlight,
     /// Where its data is; backups are made there before they are put where they are kept.
     pub data_dir: PathBuf,
+    /// What becomes of calls.
+    pub spans: Spans,
     /// What this manager writes.
     pub logging: Logging,
     /// How long an agent may be silent before its node counts as lost.
@@ -140,6 +143,7 @@ pub async fn serve(
             requests: requests.clone(),
             shares: shares.clone(),
             identity: serving.identity.clone(),
+            spans: serving.spans.clone(),
         });
         tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
         tokio::spawn(metrics::serve(listener, Arc::new(metrics), stop.clone()));
@@ -207,7 +211,10 @@ pub async fn serve(
 type AuthorisedRouter = Router<
     Stack<
         Announce,
-        Stack<InFlight, Stack<SharesLayer, Stack<AuthLayer, Stack<Requests, NoLayer>>>>,
+        Stack<
+            InFlight,
+            Stack<SharesLayer, Stack<AuthLayer, Stack<Requests, Stack<Calls, NoLayer>>>>,
+        >,
     >,
 >;
 
@@ -283,6 +290,7 @@ fn router(
         Arc::new(StateDirectory(store.clone())),
         serving.audit.clone(),
     );
+    let calls = serving.spans.calls(&rules);
     let api = ApiService::new(
         store.clone(),
         to_leader,
@@ -292,6 +300,7 @@ fn router(
             auth: auth.clone(),
             requests: requests.clone(),
             in_flight: serving.in_flight.clone(),
+            calls: calls.clone(),
         },
         stop.clone(),
     );
@@ -310,6 +319,7 @@ fn router(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADERS)
+        .layer(calls)
         .layer(requests)
         .layer(auth)
         .layer(SharesLayer::new(shares, rules.clone()))

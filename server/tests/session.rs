@@ -25,6 +25,7 @@ use barge_server::{
     logging::{LogFormat, Logging},
     manager,
     pki::authority::LEAF_LIFE,
+    spans::Spans,
     storage::Threads,
 };
 use tokio::{
@@ -59,8 +60,9 @@ fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHa
         audit: true,
         log_format: LogFormat::Text,
         metrics: None,
+        otlp: None,
     };
-    let running = manager::run(config, threads.clone(), logging());
+    let running = manager::run(config, threads.clone(), logging(), Spans::off());
     tokio::spawn(async move { running.await.unwrap() })
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use super::names;
-use crate::{error::ApiError, store::Store, transaction::Draft};
+use crate::{error::ApiError, spans, store::Store, transaction::Draft};
 
 /// Each further try means that somebody else got on.
 const TRIES: usize = 32;
@@ -74,6 +74,10 @@ pub async fn commit<A>(
     request: Option<RequestRecord>,
     plan: impl Fn(&Store) -> Result<(Draft, A), ApiError>,
 ) -> Result<Committed<A>, ApiError> {
+    let plan = |store: &Store| {
+        let _span = spans::child("plan");
+        plan(store)
+    };
     let mut conflict = None;
     for tried in 0..TRIES {
         if tried > 1 {
@@ -93,9 +97,11 @@ pub async fn commit<A>(
                 }
             }
         };
-        let outcome = store
-            .propose(draft.build(by.clone(), request.clone()))
-            .await?;
+        let outcome = {
+            let _span = spans::child("propose");
+            let transaction = draft.build(by.clone(), request.clone());
+            store.propose(transaction).await?
+        };
         match &outcome.refusal {
             None if outcome.repeated_request => return Ok(Committed::Repeated(outcome)),
             None => return Ok(Committed::Applied(answer, outcome)),

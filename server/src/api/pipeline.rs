@@ -8,6 +8,7 @@ use barge_proto::v1::{
     RefusedRequest, apply_stream_answer::Answer,
 };
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use opentelemetry::Context;
 use prost::Message;
 use tokio::{
     sync::mpsc,
@@ -23,6 +24,7 @@ use crate::{
     metrics::requests::Requests,
     serve::InFlight,
     shares::{Class, Share},
+    spans::{self, Calls},
 };
 
 /// The RPC that an item stands for.
@@ -42,14 +44,16 @@ pub struct Layers {
     pub auth: AuthLayer,
     pub requests: Requests,
     pub in_flight: InFlight,
+    pub calls: Calls,
 }
 
 /// Answers what comes in until the client has no more to ask, or this manager stops: then what was read is still answered, so
-/// that what is not answered was not done.
+/// that what is not answered was not done. The spans of all are children of what the stream was opened for, `origin`.
 pub async fn run(
     service: ApiService,
     mut caller: Caller,
     share: Option<Arc<Share>>,
+    origin: Context,
     mut input: Streaming<ApplyStreamRequest>,
     answers: mpsc::Sender<Result<ApplyStreamResponse, Status>>,
 ) {
@@ -73,7 +77,7 @@ pub async fn run(
                         Err(revoked) => break Some(revoked),
                     }
                     let items = message.items.into_iter();
-                    in_progress.extend(items.map(|item| one(&service, caller.clone(), item)));
+                    in_progress.extend(items.map(|item| one(&service, caller.clone(), &origin, item)));
                 }
                 Ok(None) => break None,
                 Err(broken) => break Some(broken),
@@ -124,18 +128,31 @@ async fn send(
 }
 
 /// Answers one request.
-async fn one(service: &ApiService, mut caller: Caller, item: ApplyStreamItem) -> ApplyStreamAnswer {
+async fn one(
+    service: &ApiService,
+    mut caller: Caller,
+    origin: &Context,
+    item: ApplyStreamItem,
+) -> ApplyStreamAnswer {
     let begun = Instant::now();
     let layers = &service.layers;
     let _counted = layers.in_flight.token();
     caller.concerns = Concerns::default();
-    let answer = match item.request {
-        Some(request) => counted(service, &caller, request).await,
-        None => Err(ApiError::invalid("items.request", "an item without a request").into()),
+    let call = layers.calls.begin(APPLY, || origin.clone());
+    let answering = async {
+        spans::note_caller(caller.principal.as_ref().map(|p| p.role));
+        match item.request {
+            Some(request) => counted(service, &caller, request).await,
+            None => Err(ApiError::invalid("items.request", "an item without a request").into()),
+        }
     };
+    let answer = spans::within(call.as_ref(), answering).await;
     let refusal = answer.as_ref().err();
     let code = refusal.map_or(Code::Ok, Status::code);
     layers.requests.observe(APPLY, code, begun);
+    if let Some(call) = call {
+        call.end(code);
+    }
     layers.auth.answered(APPLY, &caller, refusal);
     ApplyStreamAnswer {
         id: item.id,

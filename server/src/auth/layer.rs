@@ -23,6 +23,7 @@ use crate::{
     net::Peer,
     pki::Subject,
     rbac::Asked,
+    spans,
 };
 
 /// Authorises requests by the rules and the directory. Cheap to clone.
@@ -411,6 +412,7 @@ where
             };
             match auth.authorise(&asked.path, peer, request.headers()).await {
                 Ok(caller) => {
+                    spans::note_caller(caller.principal.as_ref().map(|p| p.role));
                     request.extensions_mut().insert(caller.clone());
                     let response = inner.call(request).await?;
                     // A refusal has no body, so its status stands in front.

@@ -42,10 +42,14 @@ impl Rules {
     pub fn audited(&self, path: &str) -> Option<&Rule> {
         self.get(path).filter(|rule| {
             let reads = matches!(rule.verb.as_str(), "get" | "list" | "watch");
-            let machinery =
-                rule.resource == "raft" || matches!(rule.verb.as_str(), "connect" | "relay");
-            !reads && !machinery
+            !reads && !is_machinery(rule)
         })
+    }
+
+    /// The rule of a path whose calls have spans: all but the traffic between the cluster's own machines.
+    #[must_use]
+    pub fn traced(&self, path: &str) -> Option<&Rule> {
+        self.get(path).filter(|rule| !is_machinery(rule))
     }
 
     /// All rules, by path.
@@ -56,6 +60,11 @@ impl Rules {
             .map(|(path, rule)| (path.as_str(), rule));
         self.schema.iter().chain(standard)
     }
+}
+
+/// What the cluster's own machines say to each other all the time.
+fn is_machinery(rule: &Rule) -> bool {
+    rule.resource == "raft" || matches!(rule.verb.as_str(), "connect" | "relay")
 }
 
 /// "admins and managers"

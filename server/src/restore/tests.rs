@@ -34,6 +34,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
         audit: false,
         log_format: LogFormat::Text,
         metrics: None,
+        otlp: None,
         snapshot_after: None,
         snapshot_rate: None,
         node_grace: NODE_GRACE,
