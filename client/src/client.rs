@@ -42,7 +42,7 @@ pub use objects::{ApplyOptions, DeleteOptions, Listing, Selection, UpdateOptions
 use managers::Managers;
 
 /// The largest message that is accepted: a page of large objects.
-const MESSAGE_BYTES: usize = 64 << 20;
+pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
 
 /// How patient a client is.
 #[derive(Debug, Clone)]

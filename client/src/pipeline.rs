@@ -10,6 +10,7 @@ use tonic::{Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
     channel::ApiChannel,
+    client::MESSAGE_BYTES,
     v1::{
         ApplyRequest, ApplyResponse, ApplyStreamAnswer, ApplyStreamItem, ApplyStreamRequest,
         ApplyStreamResponse, api_client::ApiClient, apply_stream_answer::Answer,
@@ -108,7 +109,7 @@ impl Stream {
         if outbox.try_send(self.message()).is_err() {
             return Status::internal("an empty queue that is full");
         }
-        let mut client = ApiClient::new(channel.clone());
+        let mut client = ApiClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
         let opened = client.apply_stream(ReceiverStream::new(messages)).await;
         let mut answers = match opened {
             Ok(response) => {

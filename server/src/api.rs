@@ -135,19 +135,24 @@ impl api_server::Api for ApiService {
         let caller = Caller::of(&request)?;
         // Its requests are written down, each by itself.
         caller.concerns.only_asks();
+        let stream = self.shares.stream(&caller)?;
         let share = request.extensions().get::<Arc<Share>>().cloned();
+        if let Some(share) = &share {
+            share.is_stream();
+        }
         // Not the stream's own span: its requests are sampled one by one, and it may last for days.
         let origin = spans::origin(request.metadata().as_ref());
-        let (answers, stream) = mpsc::channel(1);
+        let (answers, sent) = mpsc::channel(1);
         tokio::spawn(pipeline::run(
             self.clone(),
             caller,
             share,
+            stream,
             origin,
             request.into_inner(),
             answers,
         ));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(ReceiverStream::new(sent)))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

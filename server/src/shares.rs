@@ -156,7 +156,10 @@ impl Shares {
             shares: self.clone(),
             name,
             lists,
-            bytes: Mutex::new(0),
+            own: Mutex::new(Counts {
+                requests: 1,
+                ..Counts::default()
+            }),
         })
     }
 
@@ -256,7 +259,8 @@ pub struct Share {
     shares: Shares,
     name: Arc<str>,
     lists: Arc<Semaphore>,
-    bytes: Mutex<usize>,
+    /// What of it has not been given back yet.
+    own: Mutex<Counts>,
 }
 
 impl Share {
@@ -283,15 +287,27 @@ impl Share {
         counts.bytes += bytes;
         used.all.bytes += bytes;
         drop(used);
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+        self.own().bytes += bytes;
         Ok(())
+    }
+
+    /// Gives back what counts as a request: it is a stream, and counted as one.
+    pub fn is_stream(&self) {
+        let mut own = self.own();
+        self.shares.give_back(
+            &self.name,
+            Counts {
+                requests: std::mem::take(&mut own.requests),
+                ..Counts::default()
+            },
+        );
     }
 
     /// Bytes that were taken over by somebody who counts them again; never more than were received.
     pub fn give_back(&self, bytes: usize) {
-        let mut own = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = bytes.min(*own);
-        *own -= bytes;
+        let mut own = self.own();
+        let bytes = bytes.min(own.bytes);
+        own.bytes -= bytes;
         self.shares.give_back(
             &self.name,
             Counts {
@@ -299,6 +315,10 @@ impl Share {
                 ..Counts::default()
             },
         );
+    }
+
+    fn own(&self) -> MutexGuard<'_, Counts> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a turn to make a list; it ends when what is returned is dropped.
@@ -310,15 +330,8 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let bytes = *self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shares.give_back(
-            &self.name,
-            Counts {
-                requests: 1,
-                bytes,
-                streams: 0,
-            },
-        );
+        let own = *self.own();
+        self.shares.give_back(&self.name, own);
     }
 }
 

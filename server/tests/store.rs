@@ -8,6 +8,9 @@ mod exit;
 #[path = "store/harness.rs"]
 mod harness;
 
+#[path = "store/network.rs"]
+mod network;
+
 #[path = "store/single.rs"]
 mod single;
 

@@ -119,8 +119,9 @@ fn writes_of_a_stream_survive_the_death_of_the_leader_and_are_applied_once() {
     let mut managers = Managers::up(3);
     managers.wait_until_caught_up();
     let leader = managers.leader();
-    let ours = client(&managers.config_for(leader), PATIENCE);
-    // So that the client knows the others.
+    // The leader first: the stream is to it, until it dies.
+    let all = [leader, (leader + 1) % 3, (leader + 2) % 3];
+    let ours = client(&managers.config_of(&all), PATIENCE);
     runtime()
         .block_on(apply(&ours, "first".to_owned()))
         .expect("a leader");

@@ -2,7 +2,7 @@
 
 use barge_proto::limits::REQUEST_BYTES;
 use prost::Message;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use super::{Client, MESSAGE_BYTES, attempt::Repeat};
 use crate::{
@@ -139,10 +139,14 @@ impl Client {
                 let mut request = request.clone();
                 request.request_id = Some(id);
                 async move {
-                    match pipelined {
-                        true => manager.pipeline().apply(request).await,
-                        false => api(manager.channel).apply(request).await,
+                    if pipelined {
+                        match manager.pipeline().apply(request.clone()).await {
+                            // A manager of an earlier version.
+                            Err(status) if status.code() == Code::Unimplemented => {}
+                            answer => return answer,
+                        }
                     }
+                    api(manager.channel).apply(request).await
                 }
             })
             .await?;

@@ -1,7 +1,7 @@
 //! Many applies over one stream. Each is a request of its own: authorised, counted, measured and written to the audit log as one that
 //! has a call to itself; it is only the transport's work that they share.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
 use barge_proto::v1::{
     ApplyRequest, ApplyStreamAnswer, ApplyStreamItem, ApplyStreamRequest, ApplyStreamResponse,
@@ -12,7 +12,7 @@ use opentelemetry::Context;
 use prost::Message;
 use tokio::{
     sync::mpsc,
-    time::{Duration, timeout},
+    time::{Duration, Instant, sleep_until, timeout},
 };
 use tonic::{Code, Status, Streaming};
 
@@ -23,7 +23,7 @@ use crate::{
     error::ApiError,
     metrics::requests::Requests,
     serve::InFlight,
-    shares::{Class, Share},
+    shares::{Class, Share, StreamShare},
     spans::{self, Calls},
 };
 
@@ -31,10 +31,10 @@ use crate::{
 const APPLY: &str = "/barge.v1.Api/Apply";
 /// What gRPC puts before a message, in bytes.
 const PREFIX: usize = 5;
-/// Requests of one stream that are not answered yet; beyond, nothing more is read from it.
+/// Requests of one stream that are not answered yet; beyond, nothing more is read from it. A message has no more than that, either.
 const IN_PROGRESS: usize = 1024;
-/// Answers that are sent together.
-const TOGETHER: usize = 256;
+/// Answers are sent together until they have as many bytes.
+const TOGETHER: usize = 256 << 10;
 /// How long a client may take to make room for answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,77 +53,103 @@ pub async fn run(
     service: ApiService,
     mut caller: Caller,
     share: Option<Arc<Share>>,
+    _stream: StreamShare,
     origin: Context,
     mut input: Streaming<ApplyStreamRequest>,
     answers: mpsc::Sender<Result<ApplyStreamResponse, Status>>,
 ) {
     let mut in_progress = FuturesUnordered::new();
-    let end = loop {
+    let mut ready = Ready::default();
+    let mut end = None;
+    let gone = loop {
+        let is_open = end.is_none();
+        let has_room = in_progress.len() + ready.answers.len() < IN_PROGRESS;
         tokio::select! {
-            Some(answer) = in_progress.next() => {
-                if send(&answers, together(answer, &mut in_progress)).await.is_err() {
-                    return;
-                }
-            }
-            () = service.stop.cancelled() => break Some(ApiError::Stopping.into()),
-            message = input.message(), if in_progress.len() < IN_PROGRESS => match message {
+            Some(answer) = in_progress.next() => ready.add(answer),
+            place = answers.reserve(), if !ready.answers.is_empty() => match place {
+                Ok(place) => place.send(Ok(ready.take())),
+                Err(_) => break true,
+            },
+            () = sleep_until(ready.since + PATIENCE), if !ready.answers.is_empty() => break true,
+            () = service.stop.cancelled(), if is_open => end = Some(Some(ApiError::Stopping.into())),
+            message = input.message(), if is_open && has_room => match message {
                 Ok(Some(message)) => {
                     if let Some(share) = &share {
                         share.give_back(PREFIX + message.encoded_len());
                     }
                     // It may have been revoked since, or its rights.
                     match service.layers.auth.access_now(&caller).await {
-                        Ok(access) => caller.access = access,
-                        Err(revoked) => break Some(revoked),
+                        _ if message.items.len() > IN_PROGRESS => end = Some(Some(too_many())),
+                        Ok(access) => {
+                            caller.access = access;
+                            let items = message.items.into_iter();
+                            let answer = |item| one(&service, caller.clone(), &origin, item);
+                            in_progress.extend(items.map(answer));
+                        }
+                        Err(revoked) => end = Some(Some(revoked)),
                     }
-                    let items = message.items.into_iter();
-                    in_progress.extend(items.map(|item| one(&service, caller.clone(), &origin, item)));
                 }
-                Ok(None) => break None,
-                Err(broken) => break Some(broken),
+                Ok(None) => end = Some(None),
+                Err(broken) => end = Some(Some(broken)),
             },
         }
-    };
-    while let Some(answer) = in_progress.next().await {
-        if send(&answers, together(answer, &mut in_progress))
-            .await
-            .is_err()
-        {
-            return;
+        // What was applied together is answered together.
+        while let Some(Some(answer)) = in_progress.next().now_or_never() {
+            ready.add(answer);
         }
-    }
-    if let Some(status) = end {
+        if end.is_some() && in_progress.is_empty() && ready.answers.is_empty() {
+            break false;
+        }
+    };
+    // What is on its way is done all the same, and written down.
+    while in_progress.next().await.is_some() {}
+    if let (false, Some(Some(status))) = (gone, end) {
         // Whoever is gone needs no reason.
         let _ = timeout(PATIENCE, answers.send(Err(status))).await;
     }
 }
 
-/// With all that are there already: what was applied together is answered together.
-fn together<F>(
-    first: ApplyStreamAnswer,
-    in_progress: &mut FuturesUnordered<F>,
-) -> ApplyStreamResponse
-where
-    F: Future<Output = ApplyStreamAnswer>,
-{
-    let mut answers = vec![first];
-    while answers.len() < TOGETHER
-        && let Some(Some(next)) = in_progress.next().now_or_never()
-    {
-        answers.push(next);
-    }
-    ApplyStreamResponse { answers }
+fn too_many() -> Status {
+    let rule = format!("at most {IN_PROGRESS} requests are possible in one message");
+    ApiError::invalid("items", rule).into()
 }
 
-/// # Errors
-/// The client is gone, or does not read.
-async fn send(
-    answers: &mpsc::Sender<Result<ApplyStreamResponse, Status>>,
-    response: ApplyStreamResponse,
-) -> Result<(), ()> {
-    match timeout(PATIENCE, answers.send(Ok(response))).await {
-        Ok(Ok(())) => Ok(()),
-        _ => Err(()),
+/// Answers that can be sent, and since when.
+struct Ready {
+    answers: VecDeque<ApplyStreamAnswer>,
+    since: Instant,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self {
+            answers: VecDeque::new(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Ready {
+    fn add(&mut self, answer: ApplyStreamAnswer) {
+        if self.answers.is_empty() {
+            self.since = Instant::now();
+        }
+        self.answers.push_back(answer);
+    }
+
+    /// What goes into one message; at least one answer.
+    fn take(&mut self) -> ApplyStreamResponse {
+        self.since = Instant::now();
+        let mut bytes = 0;
+        let mut answers = Vec::new();
+        while let Some(next) = self.answers.front() {
+            bytes += next.encoded_len();
+            if !answers.is_empty() && bytes > TOGETHER {
+                break;
+            }
+            answers.extend(self.answers.pop_front());
+        }
+        ApplyStreamResponse { answers }
     }
 }
 
@@ -149,7 +175,7 @@ async fn one(
     let answer = spans::within(call.as_ref(), answering).await;
     let refusal = answer.as_ref().err();
     let code = refusal.map_or(Code::Ok, Status::code);
-    layers.requests.observe(APPLY, code, begun);
+    layers.requests.observe(APPLY, code, begun.into_std());
     if let Some(call) = call {
         call.end(code);
     }

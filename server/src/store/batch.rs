@@ -25,7 +25,7 @@ pub(super) const QUEUE: usize = propose::ROOM / propose::OVERHEAD;
 const IN_FLIGHT: usize = 2;
 /// An entry that has as many bytes does not wait for the one before it. A smaller one does, and what comes in meanwhile goes with it:
 /// it would cost every manager as much as a large one.
-const LARGE: usize = 128 << 10;
+const LARGE: usize = 192 << 10;
 /// An entry that has as many bytes takes no further transaction.
 const ENTRY: usize = 1 << 20;
 /// How long a fresh leader is left alone that waits for its first answer from a quorum.
@@ -56,21 +56,23 @@ pub(super) async fn run(
 ) {
     let mut staged = Staged::default();
     let mut writes = FuturesUnordered::new();
+    // Those of a leadership that has changed since: they may take long to be decided, and nobody waits for them.
+    let mut undecided = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(()) = writes.next() => {}
-            Ok(()) = leadership.changed() => {}
+            Some(()) = writes.next() => undecided = writes.len().min(undecided),
+            Ok(()) = leadership.changed() => undecided = writes.len(),
             next = proposals.recv(), if staged.has_room() => match next {
                 Some(next) => staged.add(next, &mut proposals),
                 None => break,
             },
         }
-        // Who does not lead is refused at once; entries of a lost leadership may take long to be decided.
-        let may_propose = writes.is_empty()
-            || writes.len() < IN_FLIGHT && staged.bytes >= LARGE
-            || !leadership.borrow().is_leader;
-        if may_propose {
+        // Who does not lead is refused at once.
+        let leads = leadership.borrow().is_leader;
+        while !staged.proposals.is_empty()
+            && (!leads || staged.may_follow(writes.len() - undecided))
+        {
             let batch = staged.take();
             if !batch.is_empty() {
                 writes.push(write(&raft, batch));
@@ -103,6 +105,11 @@ struct Staged {
 impl Staged {
     fn has_room(&self) -> bool {
         self.next.is_none()
+    }
+
+    /// Whether it may be proposed while so many entries are on their way.
+    fn may_follow(&self, entries: usize) -> bool {
+        entries == 0 || entries < IN_FLIGHT && self.bytes >= LARGE
     }
 
     /// Adds a proposal, and those that wait behind it.

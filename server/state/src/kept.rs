@@ -123,6 +123,6 @@ impl Kept for PackedPod {
     }
 
     fn size(&self) -> usize {
-        PackedPod::size(self)
+        PackedPod::size(self) + self.unshared_size()
     }
 }

@@ -11,6 +11,7 @@ mod pool;
 use std::{mem, sync::Arc};
 
 use barge_proto::v1::{ObjectMeta, OwnerReference, PodRecord, PodStatus, Time};
+use prost::Message as _;
 
 pub use pool::Pool;
 
@@ -174,6 +175,15 @@ impl PackedPod {
 
     fn first(&self) -> leaves::First {
         leaves::first(&self.shape, self.uid(), &self.leaves)
+    }
+
+    /// What it would share and nobody has in common with it, in bytes.
+    pub(crate) fn unshared_size(&self) -> usize {
+        // Its own, and the pool's.
+        match Arc::strong_count(&self.shape) {
+            0..=2 => self.shape.encoded_len(),
+            _ => 0,
+        }
     }
 
     /// Nearly what it takes in memory, in bytes, without what it shares.

@@ -16,12 +16,10 @@ mod names;
 use self::names::Names;
 use crate::kept::Kept;
 
-/// For lookups only: what is never iterated has no order that could differ between managers. The hash is a fixed one.
-#[expect(
-    clippy::disallowed_types,
-    reason = "never iterated, and hashed alike everywhere"
-)]
-type Hashed<T> = std::collections::HashSet<T, foldhash::fast::FixedState>;
+/// For lookups only: what is never iterated has no order that could differ between managers. The seed is another one in each
+/// process, so that nobody can choose names that collide.
+#[expect(clippy::disallowed_types, reason = "never iterated")]
+type Hashed<T> = std::collections::HashSet<T, foldhash::fast::RandomState>;
 
 /// A record that is compared by its uid.
 #[derive(Debug)]

@@ -15,18 +15,19 @@ use barge_proto::v1::{
     precondition::Must,
 };
 use barge_server::{
-    raft::{Connect, types::Node},
+    raft::types::Node,
     storage::{Points, Process, Threads},
     store::{MemberChange, Options, Store, StoreError},
 };
-use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Endpoint, Uri};
 
-use crate::exit;
+use crate::{
+    exit,
+    network::{Addresses, Network, Place},
+};
 
 /// Nothing here takes this long unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -53,95 +54,6 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("not in time: {what}"),
     }
-}
-
-/// The network between managers: connections of a manager that is cut off break, and no new ones come about.
-#[derive(Clone, Default)]
-pub struct Network(Arc<Mutex<HashMap<u64, Port>>>);
-
-#[derive(Default)]
-struct Port {
-    cut: CancellationToken,
-    /// How often it tried in vain to connect to somebody.
-    attempts: usize,
-    /// How often somebody tried in vain to connect to it.
-    asked: usize,
-}
-
-impl Network {
-    fn token(&self, id: u64) -> CancellationToken {
-        self.0.lock().unwrap().entry(id).or_default().cut.clone()
-    }
-
-    /// How often a manager that was cut off has tried to connect to somebody.
-    pub fn attempts(&self, id: u64) -> usize {
-        self.0.lock().unwrap().entry(id).or_default().attempts
-    }
-
-    /// How often somebody has tried to connect to a manager that was cut off.
-    pub fn asked(&self, id: u64) -> usize {
-        self.0.lock().unwrap().entry(id).or_default().asked
-    }
-
-    pub fn cut(&self, id: u64) {
-        self.token(id).cancel();
-    }
-
-    pub fn heal(&self, id: u64) {
-        self.0.lock().unwrap().insert(id, Port::default());
-    }
-
-    fn connect(&self, from: u64, addresses: Addresses) -> Connect {
-        let network = self.clone();
-        Arc::new(move |address: &str| {
-            let place = addresses.lock().unwrap().get(address).copied();
-            let (network, to) = (network.clone(), place.map_or(0, |place| place.id));
-            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-                .connect_timeout(Duration::from_millis(500));
-            Ok(
-                endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                    let (ids, network) = ((from, to), network.clone());
-                    let (from, to) = (network.token(from), network.token(to));
-                    async move {
-                        let count = |id, add: fn(&mut Port)| {
-                            add(network.0.lock().unwrap().entry(id).or_default());
-                        };
-                        if from.is_cancelled() {
-                            count(ids.0, |port| port.attempts += 1);
-                        }
-                        if to.is_cancelled() {
-                            count(ids.1, |port| port.asked += 1);
-                        }
-                        if from.is_cancelled() || to.is_cancelled() {
-                            return Err(std::io::Error::other("cut off"));
-                        }
-                        let place = place.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
-                        let mut remote = TcpStream::connect(place.socket).await?;
-                        remote.set_nodelay(true)?;
-                        let (local, mut inner) = tokio::io::duplex(1 << 20);
-                        tokio::spawn(async move {
-                            tokio::select! {
-                                () = from.cancelled() => {}
-                                () = to.cancelled() => {}
-                                _ = tokio::io::copy_bidirectional(&mut inner, &mut remote) => {}
-                            }
-                        });
-                        Ok(TokioIo::new(local))
-                    }
-                })),
-            )
-        })
-    }
-}
-
-/// Who is where, by the address that is told to others; a manager that moves is found by those that run already. Sockets are
-/// other ones in each process, so that a cluster outlives the process that it began in.
-type Addresses = Arc<Mutex<HashMap<String, Place>>>;
-
-#[derive(Clone, Copy)]
-struct Place {
-    id: u64,
-    socket: SocketAddr,
 }
 
 /// One manager.
@@ -440,9 +352,14 @@ async fn closed(threads: &Threads) {
     .await;
 }
 
+/// Not one of those that connections begin at: somebody's could take it between two lives of a manager.
 async fn free_socket() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+    loop {
+        let port = rand::random_range(10_000..20_000);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 /// Creates a namespace; refused when it exists.
