@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -34,7 +34,8 @@ pub fn while_allowed<T: Send + 'static>(
     each: bool,
     check: impl Fn() -> Result<(), Status> + Send + 'static,
 ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
-    let mut ticks = interval(RECHECK);
+    // It was asked just now.
+    let mut ticks = interval_at(Instant::now() + RECHECK, RECHECK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let open = Some((stream.boxed(), ticks, check));
     futures::stream::unfold(open, move |open| async move {
