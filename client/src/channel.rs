@@ -21,6 +21,9 @@ pub const STREAM_WINDOW: u32 = 1 << 20;
 /// grow by need, a hundred and fifty were enough for the connection to be closed.
 pub const CONNECTION_WINDOW: u32 = 8 << 20;
 
+/// The largest message that is accepted: a page of large objects.
+pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
+
 /// How patient a channel is.
 #[derive(Debug, Clone)]
 pub struct ChannelOptions {

@@ -41,9 +41,6 @@ pub use objects::{ApplyOptions, DeleteOptions, Listing, Selection, UpdateOptions
 
 use managers::Managers;
 
-/// The largest message that is accepted: a page of large objects.
-pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
-
 /// How patient a client is.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {

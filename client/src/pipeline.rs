@@ -9,8 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
-    channel::ApiChannel,
-    client::MESSAGE_BYTES,
+    channel::{ApiChannel, MESSAGE_BYTES},
     v1::{
         ApplyRequest, ApplyResponse, ApplyStreamAnswer, ApplyStreamItem, ApplyStreamRequest,
         ApplyStreamResponse, api_client::ApiClient, apply_stream_answer::Answer,

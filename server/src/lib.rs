@@ -16,6 +16,7 @@ pub mod controllers;
 pub mod credentials;
 pub mod error;
 pub mod folder;
+pub mod in_flight;
 pub mod join;
 pub mod leader;
 pub mod logging;

@@ -31,6 +31,7 @@ use crate::{
     backup::schedule::Scheduler,
     cluster::{self, ClusterService, issue::Issuer, lock, rotation},
     credentials::{self, CredentialsService},
+    in_flight::InFlight,
     leader::ToLeader,
     logging::Logging,
     metrics::{self, Metrics, Sources, requests::Requests},
@@ -47,14 +48,12 @@ use crate::{
 mod activation;
 mod announce;
 mod health;
-mod in_flight;
 mod leading;
 mod members;
 
 use announce::Announce;
 
 pub use activation::Own;
-pub use in_flight::InFlight;
 
 /// The largest request of a client.
 pub const MAX_REQUEST: usize = barge_proto::limits::REQUEST_BYTES;

@@ -9,9 +9,10 @@ use std::{
 use barge_proto::v1::{BackupRequest, cluster_client::ClusterClient};
 use tempfile::NamedTempFile;
 
-use super::{Client, MESSAGE_BYTES, attempt::Repeat};
+use super::{Client, attempt::Repeat};
 use crate::{
     backup::{self, BackupError, Summary},
+    channel::MESSAGE_BYTES,
     error::ClientError,
     files,
 };

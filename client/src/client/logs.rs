@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic::{Status, Streaming};
 
-use super::{Client, MESSAGE_BYTES, attempt::Repeat};
+use super::{Client, attempt::Repeat};
 use crate::{
     backoff::Backoff,
+    channel::MESSAGE_BYTES,
     error::{self, ClientError},
     v1::{LogsRequest, LogsResponse, logs_client::LogsClient},
 };

@@ -4,9 +4,9 @@ use barge_proto::limits::REQUEST_BYTES;
 use prost::Message;
 use tonic::{Code, Streaming};
 
-use super::{Client, MESSAGE_BYTES, attempt::Repeat};
+use super::{Client, attempt::Repeat};
 use crate::{
-    channel::ApiChannel,
+    channel::{ApiChannel, MESSAGE_BYTES},
     error::ClientError,
     pipeline,
     v1::{

@@ -21,8 +21,8 @@ use crate::{
     audit::Concerns,
     auth::{AuthLayer, Caller},
     error::ApiError,
+    in_flight::InFlight,
     metrics::requests::Requests,
-    serve::InFlight,
     shares::{Class, Share, StreamShare},
     spans::{self, Calls},
 };
