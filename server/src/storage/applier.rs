@@ -38,7 +38,8 @@ pub trait Observer: Send + Sync + 'static {
     fn replaced(&self, revision: u64);
 }
 
-/// Starts the thread. It ends when all senders are gone, or when the state cannot be written.
+/// Starts the thread. It applies until something cannot be, and ends when all senders are gone: as long as it runs, the
+/// database may be open.
 pub(super) fn start(
     shared: Arc<Shared>,
     mut work: mpsc::Receiver<Work>,
@@ -62,7 +63,8 @@ pub(super) fn start(
                 // Nobody waits any more only when Raft is being shut down.
                 done.send(result.map_err(io::Error::from)).ok();
                 if failed {
-                    return;
+                    // Whoever waits for anything that follows sees its channel close.
+                    while work.blocking_recv().is_some() {}
                 }
             }
         })

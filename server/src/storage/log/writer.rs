@@ -37,7 +37,7 @@ pub enum Command {
     },
 }
 
-/// Writes until all senders are gone, or until a write fails.
+/// Writes until a write fails, and stays until all senders are gone: as long as the thread runs, the database may be open.
 pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
     while let Some(first) = commands.blocking_recv() {
         let mut bytes = first.size();
@@ -61,11 +61,9 @@ pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
                 .process
                 .failure
                 .report(&format!("the log cannot be written: {error}"));
-            commands.close();
-            while let Ok(command) = commands.try_recv() {
+            while let Some(command) = commands.blocking_recv() {
                 command.fail(&error);
             }
-            return;
         }
     }
 }
