@@ -60,7 +60,7 @@ impl Process {
 
     /// Whether it runs: neither gone, nor a zombie, nor another process with its id.
     pub fn alive(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.start == self.start && stat.state != 'Z')
+        stat(self.pid).is_some_and(|stat| stat.start == self.start && !stat.ended())
     }
 
     /// Asks it to end.
@@ -185,16 +185,26 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
 
 struct Stat {
     state: char,
+    threads: u64,
     start: u64,
 }
 
-/// proc(5): the name is in parentheses and may hold anything; state is the word behind it, the start time the 20th.
+impl Stat {
+    /// A zombie whose other threads still run has its ports and files.
+    fn ended(&self) -> bool {
+        self.state == 'Z' && self.threads <= 1
+    }
+}
+
+/// proc(5): the name is in parentheses and may hold anything; state is the word behind it, the number of threads the 18th,
+/// the start time the 20th.
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(')')?.1.split_whitespace();
     Some(Stat {
         state: words.next()?.chars().next()?,
-        start: words.nth(18)?.parse().ok()?,
+        threads: words.nth(16)?.parse().ok()?,
+        start: words.nth(1)?.parse().ok()?,
     })
 }
 
