@@ -85,7 +85,7 @@ struct Planning<'a> {
 /// NOT_FOUND for a namespace that is not there; INVALID for what cannot change.
 pub fn plan(
     state: &State,
-    objects: &[Merged],
+    objects: Vec<Merged>,
     stamp: &Stamp,
 ) -> Result<Option<(Draft, Vec<Planned>)>, ApiError> {
     let mut planning = Planning {
@@ -96,9 +96,9 @@ pub fn plan(
         taken: BTreeSet::new(),
     };
     // Namespaces first: what is in them may stand before them in the manifest.
-    let mut order: Vec<_> = objects.iter().enumerate().collect();
-    order.sort_by_key(|(at, merged)| (merged.object.kind() != Kind::Namespace, *at));
     let mut planned = Vec::with_capacity(objects.len());
+    let mut order: Vec<_> = objects.into_iter().enumerate().collect();
+    order.sort_by_key(|(at, merged)| (merged.object.kind() != Kind::Namespace, *at));
     for (at, merged) in order {
         match planning.object(merged)? {
             Some(object) => planned.push((at, object)),
@@ -123,7 +123,7 @@ pub fn by_store(
     for _ in 0..TRIES {
         let there = store.read(|state| there(state, wanted));
         let merged = merge(wanted, &there, vault, stamp)?;
-        if let Some(planned) = store.read(|state| plan(state, &merged, stamp))? {
+        if let Some(planned) = store.read(|state| plan(state, merged, stamp))? {
             return Ok(planned);
         }
     }
@@ -134,15 +134,16 @@ pub fn by_store(
 
 impl Planning<'_> {
     /// None when it is not what it was merged with any more.
-    fn object(&mut self, merged: &Merged) -> Result<Option<Planned>, ApiError> {
-        let object = &merged.object;
-        self.check_namespace(object)?;
-        let (kind, namespace, name) = (object.kind(), object.namespace(), object.name());
+    fn object(&mut self, merged: Merged) -> Result<Option<Planned>, ApiError> {
+        let Merged { object, basis } = merged;
+        self.check_namespace(&object)?;
+        let kind = object.kind();
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let now = names::record_kind(kind).and_then(|kind| {
             let target = RecordRef {
                 kind: kind.number(),
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
+                namespace: namespace.clone(),
+                name: name.clone(),
                 ..RecordRef::default()
             };
             self.state.find(&target)
@@ -150,12 +151,12 @@ impl Planning<'_> {
         if now
             .map(|now| now.meta().resource_version.clone())
             .unwrap_or_default()
-            != merged.basis
+            != basis
         {
             return Ok(None);
         }
         // What was read from a cluster carries its status; it is not the applier's.
-        let (outcome, after) = match &object.kind {
+        let (outcome, after) = match object.kind {
             Some(object::Kind::Namespace(new)) => self.record::<Namespace>(new)?,
             Some(object::Kind::Node(new)) => self.record::<Node>(new)?,
             Some(object::Kind::Deployment(new)) => self.record::<Deployment>(new)?,
@@ -167,15 +168,15 @@ impl Planning<'_> {
             Some(object::Kind::RoleBinding(new)) => self.record(new)?,
             Some(object::Kind::ClusterRoleBinding(new)) => self.record(new)?,
             Some(object::Kind::ServiceAccount(new)) => self.record(new)?,
-            Some(object::Kind::Pod(new)) => self.pod(new)?,
+            Some(object::Kind::Pod(new)) => self.pod(&new)?,
             Some(object::Kind::Endpoints(_) | object::Kind::Event(_)) | None => {
                 return Err(ApiError::invalid(object.to_string(), "cannot be applied"));
             }
         };
         Ok(Some(Planned {
             kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            namespace,
+            name,
             outcome,
             object: after.typed(),
         }))
@@ -203,7 +204,7 @@ impl Planning<'_> {
     }
 
     /// Plans an object that is a record of its own.
-    fn record<K: Merge>(&mut self, new: &K) -> Result<(ApplyOutcome, Object), ApiError> {
+    fn record<K: Merge>(&mut self, new: K) -> Result<(ApplyOutcome, Object), ApiError> {
         let (namespace, name) = (&new.meta().namespace, &new.meta().name);
         let state = self.state;
         let old = state.get::<K>(namespace, name).map(|old| &**old);
@@ -215,18 +216,18 @@ impl Planning<'_> {
         }
         let merged = K::merged(self, new, old)?;
         let outcome = match old {
-            Some(old) if *old == merged => ApplyOutcome::Unchanged,
+            Some(old) if *old == merged => return Ok((ApplyOutcome::Unchanged, merged.into())),
             Some(old) => {
                 self.draft.unchanged(old);
-                self.draft.put(merged.clone());
                 ApplyOutcome::Configured
             }
             None => {
-                self.draft.absent::<K>(namespace, name);
-                self.draft.put(merged.clone());
+                let meta = merged.meta();
+                self.draft.absent::<K>(&meta.namespace, &meta.name);
                 ApplyOutcome::Created
             }
         };
+        self.draft.put(merged.clone());
         Ok((outcome, merged.into()))
     }
 
@@ -249,14 +250,14 @@ trait Merge: Recorded<Kept = Self> + Into<Object> {
     /// The record after applying `new` over `old`: with what the server sets, and without what it ignores.
     fn merged(
         planning: &mut Planning<'_>,
-        new: &Self,
+        new: Self,
         old: Option<&Self>,
     ) -> Result<Self, ApiError>;
 }
 
 /// Metadata of the record after applying: names and what appliers set are the merged object's, the rest is the server's.
-fn merged_meta(new: &ObjectMeta, old: Option<&ObjectMeta>) -> ObjectMeta {
-    meta::merge(new, old, clock::new_uid)
+fn merged_meta(new: Option<ObjectMeta>, old: Option<&ObjectMeta>) -> Option<ObjectMeta> {
+    Some(meta::merge(new.unwrap_or_default(), old, clock::new_uid))
 }
 
 /// What cannot change, by the rules of the schema.

@@ -7,23 +7,23 @@ use super::{Merge, Planning, merged_meta};
 use crate::error::ApiError;
 
 impl Merge for Secret {
-    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
+    fn merged(_: &mut Planning<'_>, new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
         Ok(Self {
             api_version: String::new(),
             kind: String::new(),
-            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
-            ..new.clone()
+            metadata: merged_meta(new.metadata, old.map(Kind::meta)),
+            ..new
         })
     }
 }
 
 impl Merge for ConfigMap {
-    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
+    fn merged(_: &mut Planning<'_>, new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
         Ok(Self {
             api_version: String::new(),
             kind: String::new(),
-            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
-            ..new.clone()
+            metadata: merged_meta(new.metadata, old.map(Kind::meta)),
+            ..new
         })
     }
 }

@@ -7,8 +7,8 @@ use super::{Merge, Planning, merged_meta};
 use crate::error::ApiError;
 
 impl Merge for Deployment {
-    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
-        let mut spec = new.spec.clone().unwrap_or_default();
+    fn merged(_: &mut Planning<'_>, new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
+        let mut spec = new.spec.unwrap_or_default();
         let before = old.and_then(|old| old.spec.as_ref());
         // A manifest that leaves the number out leaves it to whoever scales.
         spec.replicas = spec
@@ -18,7 +18,7 @@ impl Merge for Deployment {
         Ok(Self {
             api_version: String::new(),
             kind: String::new(),
-            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
+            metadata: merged_meta(new.metadata, old.map(Kind::meta)),
             spec: Some(spec),
             status: old.and_then(|old| old.status.clone()),
         })

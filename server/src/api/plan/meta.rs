@@ -101,22 +101,24 @@ pub fn drop_ours(meta: &mut ObjectMeta) {
 
 /// The metadata of the record.
 pub fn merge(
-    new: &ObjectMeta,
+    new: ObjectMeta,
     old: Option<&ObjectMeta>,
     new_uid: impl FnOnce() -> String,
 ) -> ObjectMeta {
-    let mut meta = match old {
+    let kept = match old {
         Some(old) => old.clone(),
         None => ObjectMeta {
-            name: new.name.clone(),
-            namespace: new.namespace.clone(),
+            name: new.name,
+            namespace: new.namespace,
             uid: new_uid(),
             ..ObjectMeta::default()
         },
     };
-    meta.labels.clone_from(&new.labels);
-    meta.annotations.clone_from(&new.annotations);
-    meta.owner_references.clone_from(&new.owner_references);
-    meta.managed_fields.clone_from(&new.managed_fields);
-    meta
+    ObjectMeta {
+        labels: new.labels,
+        annotations: new.annotations,
+        owner_references: new.owner_references,
+        managed_fields: new.managed_fields,
+        ..kept
+    }
 }

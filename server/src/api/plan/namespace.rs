@@ -9,7 +9,7 @@ use crate::error::ApiError;
 impl Merge for Namespace {
     fn merged(
         planning: &mut Planning<'_>,
-        new: &Self,
+        new: Self,
         old: Option<&Self>,
     ) -> Result<Self, ApiError> {
         planning.namespaces.insert(new.meta().name.clone());
@@ -23,7 +23,7 @@ impl Merge for Namespace {
                 ..Self::default()
             },
         };
-        merged.metadata = Some(merged_meta(new.meta(), old.map(Kind::meta)));
+        merged.metadata = merged_meta(new.metadata, old.map(Kind::meta));
         Ok(merged)
     }
 }

@@ -7,17 +7,17 @@ use super::{Merge, Planning, merged_meta};
 use crate::error::ApiError;
 
 impl Merge for Node {
-    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
-        let name = &new.meta().name;
+    fn merged(_: &mut Planning<'_>, new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
         let Some(old) = old else {
+            let name = &new.meta().name;
             return Err(ApiError::Precondition(format!(
                 "node {name} does not exist, and nodes are not created by apply: `barge-agent run --join` on the machine \
                  makes it join"
             )));
         };
-        let wanted = new.spec.clone().unwrap_or_default();
+        let wanted = new.spec.unwrap_or_default();
         let mut merged = old.clone();
-        merged.metadata = Some(merged_meta(new.meta(), Some(old.meta())));
+        merged.metadata = merged_meta(new.metadata, Some(old.meta()));
         merged.spec.get_or_insert_default().unschedulable = wanted.unschedulable;
         Ok(merged)
     }

@@ -12,14 +12,14 @@ macro_rules! as_merged {
         $(impl Merge for $kind {
             fn merged(
                 _: &mut Planning<'_>,
-                new: &Self,
+                new: Self,
                 old: Option<&Self>,
             ) -> Result<Self, ApiError> {
                 Ok(Self {
                     api_version: String::new(),
                     kind: String::new(),
-                    metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
-                    ..new.clone()
+                    metadata: merged_meta(new.metadata, old.map(Kind::meta)),
+                    ..new
                 })
             }
         })*
@@ -28,9 +28,9 @@ macro_rules! as_merged {
 as_merged!(RbacRole, ClusterRole, RoleBinding, ClusterRoleBinding);
 
 impl Merge for ServiceAccount {
-    fn merged(_: &mut Planning<'_>, new: &Self, old: Option<&Self>) -> Result<Self, ApiError> {
+    fn merged(_: &mut Planning<'_>, new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
         Ok(Self {
-            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
+            metadata: merged_meta(new.metadata, old.map(Kind::meta)),
             ..Self::default()
         })
     }

@@ -19,11 +19,12 @@ const NONE: &str = "None";
 impl Merge for Service {
     fn merged(
         planning: &mut Planning<'_>,
-        new: &Self,
+        new: Self,
         old: Option<&Self>,
     ) -> Result<Self, ApiError> {
-        let name = &new.meta().name;
-        let mut spec = new.spec.clone().unwrap_or_default();
+        let meta = merged_meta(new.metadata, old.map(Kind::meta));
+        let name = meta.as_ref().map(|meta| meta.name.as_str()).unwrap_or_default();
+        let mut spec = new.spec.unwrap_or_default();
         let before = old.and_then(|old| old.spec.as_ref());
         let uid = old.map(Kind::uid).unwrap_or_default();
         spec.cluster_ip = cluster_ip(planning, name, uid, &spec, before)?;
@@ -32,7 +33,7 @@ impl Merge for Service {
         Ok(Self {
             api_version: String::new(),
             kind: String::new(),
-            metadata: Some(merged_meta(new.meta(), old.map(Kind::meta))),
+            metadata: meta,
             spec: Some(spec),
             status: old.and_then(|old| old.status.clone()),
         })

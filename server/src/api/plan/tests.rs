@@ -140,7 +140,7 @@ fn vault() -> Vault {
 fn planned(state: &State, objects: Vec<Object>) -> Result<(Draft, Vec<Planned>), ApiError> {
     let wanted = prepare(objects, "", false)?;
     let merged = merge(&wanted, &there(state, &wanted), &vault(), &STAMP)?;
-    Ok(plan(state, &merged, &STAMP)?.expect("nothing changes meanwhile"))
+    Ok(plan(state, merged, &STAMP)?.expect("nothing changes meanwhile"))
 }
 
 /// Applies as the leader does, and tells what became of each object.
