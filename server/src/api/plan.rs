@@ -248,11 +248,8 @@ impl Planning<'_> {
 /// A kind whose applied objects are records of their own.
 trait Merge: Recorded<Kept = Self> + Into<Object> {
     /// The record after applying `new` over `old`: with what the server sets, and without what it ignores.
-    fn merged(
-        planning: &mut Planning<'_>,
-        new: Self,
-        old: Option<&Self>,
-    ) -> Result<Self, ApiError>;
+    fn merged(planning: &mut Planning<'_>, new: Self, old: Option<&Self>)
+    -> Result<Self, ApiError>;
 }
 
 /// Metadata of the record after applying: names and what appliers set are the merged object's, the rest is the server's.

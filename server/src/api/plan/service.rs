@@ -23,7 +23,10 @@ impl Merge for Service {
         old: Option<&Self>,
     ) -> Result<Self, ApiError> {
         let meta = merged_meta(new.metadata, old.map(Kind::meta));
-        let name = meta.as_ref().map(|meta| meta.name.as_str()).unwrap_or_default();
+        let name = meta
+            .as_ref()
+            .map(|meta| meta.name.as_str())
+            .unwrap_or_default();
         let mut spec = new.spec.unwrap_or_default();
         let before = old.and_then(|old| old.spec.as_ref());
         let uid = old.map(Kind::uid).unwrap_or_default();
