@@ -8,8 +8,8 @@ use std::path::Path;
 use barge_proto::v1;
 use barge_state::{Applied, Changed, Meta, RecordKind, State, Stored, limits::Limits};
 use rocksdb::{
-    DB, IteratorMode, MemtableFactory, Options, PrefixRange, ReadOptions, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    DB, DBCompactionStyle, IteratorMode, MemtableFactory, Options, PrefixRange, ReadOptions,
+    UniversalCompactOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 use crate::{
@@ -37,6 +37,12 @@ fn options() -> Options {
     // Nothing is looked up in it: sorted when it is flushed, which is cheaper than keeping it sorted.
     options.set_memtable_factory(MemtableFactory::Vector);
     options.set_allow_concurrent_memtable_write(false);
+    // It is read when it is opened and never else, and keys come in no order: merged with what is as large only, not with all
+    // there is. What was replaced takes no more space than what was not.
+    let mut universal = UniversalCompactOptions::default();
+    universal.set_max_size_amplification_percent(100);
+    options.set_universal_compaction_options(&universal);
+    options.set_compaction_style(DBCompactionStyle::Universal);
     options
 }
 
