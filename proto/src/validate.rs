@@ -87,9 +87,9 @@ impl Checker {
     }
 
     /// Notes the broken rule of a text.
-    fn text(&mut self, field: impl Into<String>, value: &str, result: Result<(), String>) {
+    fn text(&mut self, field: impl fmt::Display, value: &str, result: Result<(), String>) {
         if let Err(rule) = result {
-            self.violated(field, format_args!("{value:?}"), rule);
+            self.violated(field.to_string(), format_args!("{value:?}"), rule);
         }
     }
 

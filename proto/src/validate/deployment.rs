@@ -59,7 +59,7 @@ impl Checker {
 
     /// The selector, if it is one that selects something in particular.
     fn selector(&mut self, path: &str, selector: &LabelSelector) -> Option<Selector> {
-        self.labels(&format!("{path}.matchLabels"), &selector.match_labels);
+        self.labels(format_args!("{path}.matchLabels"), &selector.match_labels);
         for (index, requirement) in selector.match_expressions.iter().enumerate() {
             let field = format!("{path}.matchExpressions[{index}]");
             let result = super::names::label_key(&requirement.key);

@@ -1,5 +1,7 @@
 //! Metadata of objects and of templates.
 
+use std::fmt;
+
 use super::{Checker, names};
 use crate::v1::{Kind, Object, ObjectMeta, Time};
 
@@ -56,12 +58,14 @@ impl Checker {
                 );
             }
         }
-        self.labels(&format!("{path}.labels"), &metadata.labels);
-        let field = format!("{path}.annotations");
+        self.labels(format_args!("{path}.labels"), &metadata.labels);
         for key in metadata.annotations.keys() {
             // Kubernetes allows capitals in the prefix here.
-            let result = names::label_key(&key.to_lowercase());
-            self.text(format!("{field}[{key}]"), key, result);
+            let result = match key.chars().any(char::is_uppercase) {
+                true => names::label_key(&key.to_lowercase()),
+                false => names::label_key(key),
+            };
+            self.text(format_args!("{path}.annotations[{key}]"), key, result);
         }
         let size: usize = metadata
             .annotations
@@ -70,6 +74,7 @@ impl Checker {
             .sum();
         if size > MAX_ANNOTATION_BYTES {
             let rule = format!("must be at most {MAX_ANNOTATION_BYTES} bytes in all");
+            let field = format!("{path}.annotations");
             self.violated(field, format_args!("{size} bytes"), rule);
         }
         self.owners(path, metadata);
@@ -99,12 +104,13 @@ impl Checker {
 
     pub(super) fn labels(
         &mut self,
-        path: &str,
+        path: impl fmt::Display,
         labels: &std::collections::BTreeMap<String, String>,
     ) {
         for (key, value) in labels {
-            self.text(format!("{path}[{key}]"), key, names::label_key(key));
-            self.text(format!("{path}[{key}]"), value, names::label_value(value));
+            self.text(format_args!("{path}[{key}]"), key, names::label_key(key));
+            let result = names::label_value(value);
+            self.text(format_args!("{path}[{key}]"), value, result);
         }
     }
 }

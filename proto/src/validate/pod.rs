@@ -39,7 +39,7 @@ impl Checker {
         if let Some(seconds) = spec.termination_grace_period_seconds {
             self.at_least(format!("{path}.terminationGracePeriodSeconds"), seconds, 0);
         }
-        self.labels(&format!("{path}.nodeSelector"), &spec.node_selector);
+        self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
         if !spec.node_name.is_empty() {
             let result = names::dns_subdomain(&spec.node_name);
             self.text(format!("{path}.nodeName"), &spec.node_name, result);
