@@ -77,7 +77,7 @@ impl ApiService {
     async fn applied(
         &self,
         caller: &Caller,
-        request: ApplyRequest,
+        mut request: ApplyRequest,
     ) -> Result<ApplyResponse, Status> {
         for object in &request.objects {
             caller.concerns.note(|| names::of_object(object));
@@ -86,21 +86,30 @@ impl ApiService {
             caller.concerns.only_asks();
         }
         let repeat = repeat(request.request_id.as_ref(), request.dry_run);
+        // What is asked is told from what was asked before by the rest of the request.
+        let id = request.request_id.take();
         self.to_leader
             .run(
                 caller,
-                request,
+                Arc::new(request),
                 repeat,
                 |request| {
-                    let (store, by) = (self.store.clone(), caller.name());
-                    let (vault, access) = (self.vault.clone(), caller.access.clone());
+                    let (store, vault, access) = (&self.store, &self.vault, &caller.access);
+                    let id = id.as_ref();
                     async move {
-                        gate::check_wanted(&access, &store, &request.objects).await?;
-                        let answer = apply::apply(&store, &vault, by, &access, request).await;
-                        Ok(gate::shown_results(&access, &store, answer?))
+                        gate::check_wanted(access, store, &request.objects).await?;
+                        let by = caller.name();
+                        let answer = apply::apply(store, vault, by, access, &request, id).await;
+                        Ok(gate::shown_results(access, store, answer?))
                     }
                 },
-                |channel, request| async move { ApiClient::new(channel).apply(request).await },
+                |channel, request| {
+                    let request = request.map(|request| ApplyRequest {
+                        request_id: id.clone(),
+                        ..ApplyRequest::clone(&request)
+                    });
+                    async move { ApiClient::new(channel).apply(request).await }
+                },
             )
             .await
     }

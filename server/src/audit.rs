@@ -4,6 +4,7 @@
 //! written is lost for the audit log and reported; it does not stop the manager.
 
 use std::{
+    borrow::Cow,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,11 +30,9 @@ const NAMED: usize = 100;
 /// Of a refusal's message, in bytes.
 const MESSAGE: usize = 512;
 
-/// One entry. Its fields are the documented format: they are added to, and never change.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
-    /// When it was answered: RFC 3339, UTC.
-    pub time: String,
+/// Who asks for mutations, and for what: the same for all requests of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Asker {
     /// Who asked: "admin/<uid>", "agent/<uid>", "manager/<uid>", "anyone".
     pub who: String,
     /// The name of the credential or node.
@@ -50,17 +49,53 @@ pub struct Entry {
     pub resource: String,
     /// The RPC.
     pub rpc: String,
+}
+
+/// One entry. Its fields, with those of the asker in front, are the documented format: they are added to, and never change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// When it was answered.
+    pub time: SystemTime,
+    /// Who asked for what.
+    pub asker: Arc<Asker>,
     /// What it concerns: "deployment.apps default/web".
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<String>,
     /// Objects beyond those named.
-    #[serde(skip_serializing_if = "is_zero")]
     pub more_objects: usize,
     /// "OK", or the gRPC code ("PERMISSION_DENIED").
-    pub outcome: String,
+    pub outcome: Cow<'static, str>,
     /// Why it was refused.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// An entry as it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// RFC 3339, UTC.
+    time: String,
+    #[serde(flatten)]
+    asker: &'a Asker,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    objects: &'a [String],
+    #[serde(skip_serializing_if = "is_zero")]
+    more_objects: usize,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let time = jiff::Timestamp::try_from(entry.time);
+        Self {
+            time: time.map(|time| format!("{time:.3}")).unwrap_or_default(),
+            asker: &entry.asker,
+            objects: &entry.objects,
+            more_objects: entry.more_objects,
+            outcome: &entry.outcome,
+            message: &entry.message,
+        }
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference.
@@ -77,14 +112,6 @@ impl Entry {
             end -= 1;
         }
         message[..end].to_owned()
-    }
-
-    /// Now, as entries have it.
-    #[must_use]
-    pub fn now() -> String {
-        jiff::Timestamp::try_from(SystemTime::now())
-            .map(|now| format!("{now:.3}"))
-            .unwrap_or_default()
     }
 }
 
@@ -244,8 +271,7 @@ fn lines(batch: &[Box<Entry>]) -> Vec<u8> {
     let mut lines = Vec::new();
     for entry in batch {
         // Strings and numbers always have a JSON form.
-        if let Ok(line) = serde_json::to_string(entry) {
-            lines.extend_from_slice(line.as_bytes());
+        if serde_json::to_writer(&mut lines, &Line::of(entry)).is_ok() {
             lines.push(b'\n');
         }
     }
@@ -259,17 +285,19 @@ mod tests {
 
     fn entry(number: usize) -> Entry {
         Entry {
-            time: Entry::now(),
-            who: "admin/a".to_owned(),
-            name: Some("admin".to_owned()),
-            user: None,
-            from: "10.0.0.9:4000".to_owned(),
-            verb: "apply".to_owned(),
-            resource: "*".to_owned(),
-            rpc: "/barge.v1.Api/Apply".to_owned(),
+            time: SystemTime::UNIX_EPOCH,
+            asker: Arc::new(Asker {
+                who: "admin/a".to_owned(),
+                name: Some("admin".to_owned()),
+                user: None,
+                from: "10.0.0.9:4000".to_owned(),
+                verb: "apply".to_owned(),
+                resource: "*".to_owned(),
+                rpc: "/barge.v1.Api/Apply".to_owned(),
+            }),
             objects: vec![format!("namespace n-{number}")],
             more_objects: 0,
-            outcome: "OK".to_owned(),
+            outcome: "OK".into(),
             message: String::new(),
         }
     }
@@ -291,6 +319,8 @@ mod tests {
         assert_eq!(lines[7]["objects"][0], "namespace n-7");
         assert_eq!(lines[7]["outcome"], "OK");
         assert!(lines[7].get("message").is_none());
+        assert_eq!(lines[7]["who"], "admin/a");
+        assert_eq!(lines[7]["time"], "1970-01-01T00:00:00.000Z");
         // A log that is closed takes no more, and harms nobody.
         log.record(|| entry(0));
         log.close();

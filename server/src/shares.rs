@@ -127,13 +127,16 @@ impl Shares {
     /// # Errors
     /// OVERLOADED.
     pub fn request(&self, caller: &Caller, class: Class) -> Result<Share, ApiError> {
+        self.begin(&name_of(caller), role_of(caller), class)
+    }
+
+    fn begin(&self, name: &Arc<str>, role: Option<Role>, class: Class) -> Result<Share, ApiError> {
         let limits = &self.0.limits;
-        let (own, all) = match &caller.principal {
+        let (own, all) = match role {
             // Few, and the cluster's own.
-            Some(principal) if principal.role == Role::Agent => (AGENT_REQUESTS, usize::MAX),
+            Some(Role::Agent) => (AGENT_REQUESTS, usize::MAX),
             _ => (class.part(limits.requests), class.part(limits.all_requests)),
         };
-        let name = name_of(caller);
         let mut used = self.lock();
         if used.all.requests >= all {
             return Err(overloaded(format!(
@@ -141,7 +144,7 @@ impl Shares {
                 used.all.requests
             )));
         }
-        let (counts, lists) = used.of(&name, limits);
+        let (counts, lists) = used.of(name, limits);
         if counts.requests >= own {
             return Err(overloaded(format!(
                 "{} requests of this caller are being answered, as many as one may have at a time",
@@ -154,7 +157,7 @@ impl Shares {
         drop(used);
         Ok(Share {
             shares: self.clone(),
-            name,
+            name: name.clone(),
             lists,
             own: Mutex::new(Counts {
                 requests: 1,
@@ -190,6 +193,7 @@ impl Shares {
         Ok(StreamShare {
             shares: self.clone(),
             name,
+            role: role_of(caller),
         })
     }
 
@@ -243,6 +247,10 @@ fn name_of(caller: &Caller) -> Arc<str> {
         Some(principal) => principal.to_string().into(),
         None => caller.peer.address.ip().to_string().into(),
     }
+}
+
+fn role_of(caller: &Caller) -> Option<Role> {
+    caller.principal.as_ref().map(|principal| principal.role)
 }
 
 /// What goes away by itself within a moment, and comes back less often when all who are refused wait a little.
@@ -340,6 +348,17 @@ impl Drop for Share {
 pub struct StreamShare {
     shares: Shares,
     name: Arc<str>,
+    role: Option<Role>,
+}
+
+impl StreamShare {
+    /// A share for a request that came in on the stream.
+    ///
+    /// # Errors
+    /// OVERLOADED.
+    pub fn request(&self, class: Class) -> Result<Share, ApiError> {
+        self.shares.begin(&self.name, self.role, class)
+    }
 }
 
 impl Drop for StreamShare {

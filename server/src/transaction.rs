@@ -89,7 +89,7 @@ impl Draft {
     #[must_use]
     pub fn build(self, principal: String, request: Option<RequestRecord>) -> Transaction {
         Transaction {
-            id: uuid::Uuid::new_v4().as_bytes().to_vec(),
+            id: clock::new_id().as_bytes().to_vec(),
             principal,
             time: Some(clock::now()),
             term: 0,

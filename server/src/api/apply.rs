@@ -2,7 +2,7 @@
 
 use barge_proto::{
     limits::OBJECTS as MAX_OBJECTS,
-    v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Kind, Object},
+    v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Kind, Object, RequestId},
 };
 use barge_state::State;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{auth::Access, error::ApiError, store::Store};
 
-/// Applies at the leader.
+/// Applies at the leader; `id` is the request's, which it is without.
 ///
 /// # Errors
 /// DENIED for what bindings do not allow; INVALID with every field that breaks a rule; FIELD_CONFLICT with every field that others
@@ -24,9 +24,9 @@ pub async fn apply(
     vault: &Vault,
     by: String,
     access: &Access,
-    mut request: ApplyRequest,
+    request: &ApplyRequest,
+    id: Option<&RequestId>,
 ) -> Result<ApplyResponse, ApiError> {
-    let id = request.request_id.take();
     if request.objects.len() > MAX_OBJECTS {
         return Err(ApiError::invalid(
             "objects",
@@ -39,12 +39,13 @@ pub async fn apply(
     let (dry_run, omit_objects) = (request.dry_run, request.omit_objects);
     let record = match dry_run {
         true => None,
-        false => request_record(store, id.as_ref(), || vault.digest(&request))?,
+        false => request_record(store, id, || vault.digest(request))?,
     };
-    let wanted = plan::prepare(request.objects, &request.field_manager, request.force)?;
+    let wanted = plan::prepare(&request.objects, &request.field_manager, request.force)?;
     let stamp = Stamp::now();
+    let shown = dry_run || !omit_objects || !access.is_everything();
     let plan = |store: &Store| {
-        let planned = plan::by_store(store, vault, &wanted, &stamp)?;
+        let planned = plan::by_store(store, vault, &wanted, &stamp, shown)?;
         if !access.is_everything() {
             store.read(|state| gate::check_planned(access, state, &planned.1))?;
         }
@@ -54,7 +55,10 @@ pub async fn apply(
         let (planned, changes) = Box::pin(rehearse(store, by, plan)).await?;
         let results = planned.into_iter().map(|planned| ApplyResult {
             outcome: planned.outcome.into(),
-            object: (!omit_objects).then(|| after(store, &changes, planned.object)),
+            object: planned
+                .object
+                .filter(|_| !omit_objects)
+                .map(|it| after(store, &changes, it)),
         });
         let results = results.collect();
         return opened(vault, results, store.read(State::revision));
@@ -100,7 +104,7 @@ fn results(state: &State, planned: Vec<Planned>) -> Vec<ApplyResult> {
             let stored = state.object(planned.kind, &planned.namespace, &planned.name);
             ApplyResult {
                 // Somebody may have deleted it already.
-                object: Some(stored.unwrap_or(planned.object)),
+                object: stored.or(planned.object),
                 outcome: planned.outcome.into(),
             }
         })
@@ -108,9 +112,8 @@ fn results(state: &State, planned: Vec<Planned>) -> Vec<ApplyResult> {
 }
 
 /// The answer to a request that was applied before: which objects it created is told by their generation.
-fn repeated(state: &State, objects: &[Object]) -> Vec<ApplyResult> {
+fn repeated<'a>(state: &State, objects: impl Iterator<Item = &'a Object>) -> Vec<ApplyResult> {
     objects
-        .iter()
         .map(|object| {
             let stored = state.object(object.kind(), object.namespace(), object.name());
             let created = stored

@@ -132,7 +132,12 @@ pub fn check_planned(access: &Access, state: &State, planned: &[Planned]) -> Res
     let written = planned
         .iter()
         .filter(|it| it.outcome != ApplyOutcome::Unchanged);
-    let written: Vec<_> = written.map(|it| &it.object).collect();
+    let written = written
+        .map(|it| it.object.as_ref())
+        .collect::<Option<Vec<_>>>();
+    let written = written.ok_or_else(|| {
+        ApiError::Internal("a plan that does not show its objects cannot be checked".to_owned())
+    })?;
     access.refuse(grants::refusals(&Review::new(state, who), &written))
 }
 

@@ -18,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::ApiService;
 use crate::{
-    audit::Concerns,
+    audit::{Asker, Concerns},
     auth::{AuthLayer, Caller},
     error::ApiError,
     in_flight::InFlight,
@@ -53,7 +53,7 @@ pub async fn run(
     service: ApiService,
     mut caller: Caller,
     share: Option<Arc<Share>>,
-    _stream: StreamShare,
+    stream: StreamShare,
     origin: Context,
     mut input: Streaming<ApplyStreamRequest>,
     answers: mpsc::Sender<Result<ApplyStreamResponse, Status>>,
@@ -82,8 +82,10 @@ pub async fn run(
                         _ if message.items.len() > IN_PROGRESS => end = Some(Some(too_many())),
                         Ok(access) => {
                             caller.access = access;
+                            let asker = service.layers.auth.asker(APPLY, &caller);
                             let items = message.items.into_iter();
-                            let answer = |item| one(&service, caller.clone(), &origin, item);
+                            let from = |item| Asked { caller: caller.clone(), asker: asker.clone(), item };
+                            let answer = |item| one(&service, &stream, &origin, from(item));
                             in_progress.extend(items.map(answer));
                         }
                         Err(revoked) => end = Some(Some(revoked)),
@@ -153,12 +155,24 @@ impl Ready {
     }
 }
 
+/// One request, and who asks.
+struct Asked {
+    caller: Caller,
+    /// For the audit log.
+    asker: Option<Arc<Asker>>,
+    item: ApplyStreamItem,
+}
+
 /// Answers one request.
 async fn one(
     service: &ApiService,
-    mut caller: Caller,
+    stream: &StreamShare,
     origin: &Context,
-    item: ApplyStreamItem,
+    Asked {
+        mut caller,
+        asker,
+        item,
+    }: Asked,
 ) -> ApplyStreamAnswer {
     let begun = Instant::now();
     let layers = &service.layers;
@@ -168,7 +182,7 @@ async fn one(
     let answering = async {
         spans::note_caller(caller.principal.as_ref().map(|p| p.role));
         match item.request {
-            Some(request) => counted(service, &caller, request).await,
+            Some(request) => counted(service, stream, &caller, request).await,
             None => Err(ApiError::invalid("items.request", "an item without a request").into()),
         }
     };
@@ -179,7 +193,9 @@ async fn one(
     if let Some(call) = call {
         call.end(code);
     }
-    layers.auth.answered(APPLY, &caller, refusal);
+    layers
+        .auth
+        .answered(asker.as_ref(), &caller.concerns, refusal);
     ApplyStreamAnswer {
         id: item.id,
         answer: Some(match answer {
@@ -196,10 +212,11 @@ async fn one(
 /// Within the caller's share.
 async fn counted(
     service: &ApiService,
+    stream: &StreamShare,
     caller: &Caller,
     request: ApplyRequest,
 ) -> Result<barge_proto::v1::ApplyResponse, Status> {
-    let share = service.shares.request(caller, Class::Write)?;
+    let share = stream.request(Class::Write)?;
     share.receive(request.encoded_len())?;
     service.applied(caller, request).await
 }

@@ -64,14 +64,16 @@ pub struct Planned {
     pub name: String,
     /// Created, configured or unchanged.
     pub outcome: ApplyOutcome,
-    /// The object as it will be.
-    pub object: Object,
+    /// The object as it will be; absent where it was not to be shown.
+    pub object: Option<Object>,
 }
 
 /// A plan in the making.
 struct Planning<'a> {
     state: &'a State,
     seed: u64,
+    /// Whether the objects are wanted as they will be.
+    shown: bool,
     draft: Draft,
     /// Namespaces that this very request creates.
     namespaces: BTreeSet<String>,
@@ -79,7 +81,8 @@ struct Planning<'a> {
     taken: BTreeSet<String>,
 }
 
-/// Plans the application of merged objects; none when what they were merged with has changed.
+/// Plans the application of merged objects, which are `shown` as they will be or not; none when what they were merged with
+/// has changed.
 ///
 /// # Errors
 /// NOT_FOUND for a namespace that is not there; INVALID for what cannot change.
@@ -87,10 +90,12 @@ pub fn plan(
     state: &State,
     objects: Vec<Merged>,
     stamp: &Stamp,
+    shown: bool,
 ) -> Result<Option<(Draft, Vec<Planned>)>, ApiError> {
     let mut planning = Planning {
         state,
         seed: stamp.seed,
+        shown,
         draft: Draft::new(),
         namespaces: BTreeSet::new(),
         taken: BTreeSet::new(),
@@ -117,13 +122,14 @@ pub fn plan(
 pub fn by_store(
     store: &Store,
     vault: &Vault,
-    wanted: &Wanted,
+    wanted: &Wanted<'_>,
     stamp: &Stamp,
+    shown: bool,
 ) -> Result<(Draft, Vec<Planned>), ApiError> {
     for _ in 0..TRIES {
         let there = store.read(|state| there(state, wanted));
         let merged = merge(wanted, &there, vault, stamp)?;
-        if let Some(planned) = store.read(|state| plan(state, merged, stamp))? {
+        if let Some(planned) = store.read(|state| plan(state, merged, stamp, shown))? {
             return Ok(planned);
         }
     }
@@ -178,7 +184,7 @@ impl Planning<'_> {
             namespace,
             name,
             outcome,
-            object: after.typed(),
+            object: after.map(Object::typed),
         }))
     }
 
@@ -204,7 +210,7 @@ impl Planning<'_> {
     }
 
     /// Plans an object that is a record of its own.
-    fn record<K: Merge>(&mut self, new: K) -> Result<(ApplyOutcome, Object), ApiError> {
+    fn record<K: Merge>(&mut self, new: K) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
         let (namespace, name) = (&new.meta().namespace, &new.meta().name);
         let state = self.state;
         let old = state.get::<K>(namespace, name).map(|old| &**old);
@@ -216,7 +222,9 @@ impl Planning<'_> {
         }
         let merged = K::merged(self, new, old)?;
         let outcome = match old {
-            Some(old) if *old == merged => return Ok((ApplyOutcome::Unchanged, merged.into())),
+            Some(old) if *old == merged => {
+                return Ok((ApplyOutcome::Unchanged, Some(merged.into())));
+            }
             Some(old) => {
                 self.draft.unchanged(old);
                 ApplyOutcome::Configured
@@ -227,12 +235,13 @@ impl Planning<'_> {
                 ApplyOutcome::Created
             }
         };
-        self.draft.put(merged.clone());
-        Ok((outcome, merged.into()))
+        let object = self.shown.then(|| merged.clone().into());
+        self.draft.put(merged);
+        Ok((outcome, object))
     }
 
-    fn pod(&mut self, new: &Pod) -> Result<(ApplyOutcome, Object), ApiError> {
-        pod::plan(self, new)
+    fn pod(&mut self, new: &Pod) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
+        pod::plan(self, new).map(|(outcome, pod)| (outcome, Some(pod)))
     }
 
     /// A number that differs from request to request, and from use to use within one.

@@ -3,6 +3,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use barge_client::{identity::role_word, token::parse_bearer_token};
@@ -18,7 +19,7 @@ use super::{
     directory::manager_was_removed, principal::ANYONE, rules::roles_in_words,
 };
 use crate::{
-    audit::{AuditLog, Concerns, Entry},
+    audit::{Asker, AuditLog, Concerns, Entry},
     error::{ApiError, REVISION_REQUIRED, reason_of},
     net::Peer,
     pki::Subject,
@@ -69,14 +70,26 @@ impl AuthLayer {
         }
     }
 
-    /// Writes down what came of a mutation that came in on a stream, as if `path` had been called for it.
-    pub fn answered(&self, path: &str, caller: &Caller, refusal: Option<&Status>) {
-        let asked = Incoming {
-            path: path.to_owned(),
-            forwarded: caller.forwarded,
-            peer: caller.peer.clone(),
-        };
-        self.record(&asked, Some(caller), refusal);
+    /// Who asks on a stream for what `path` stands for; absent where it is not to be written down.
+    pub fn asker(&self, path: &str, caller: &Caller) -> Option<Arc<Asker>> {
+        let audited = self.rules.audited(path).filter(|_| !caller.forwarded);
+        audited
+            .map(|rule| Arc::new(self.named(path, rule, caller.principal.as_ref(), &caller.peer)))
+    }
+
+    /// Writes down what came of a mutation that came in on a stream.
+    pub fn answered(
+        &self,
+        asker: Option<&Arc<Asker>>,
+        concerns: &Concerns,
+        refusal: Option<&Status>,
+    ) {
+        let concerns = concerns.taken();
+        let asked_for_id = refusal.is_some_and(is_part_of_another);
+        if let (Some(asker), Some(concerns), false) = (asker, concerns, asked_for_id) {
+            self.audit
+                .record(|| entry(asker.clone(), concerns, refusal));
+        }
     }
 
     /// Writes down what came of a mutation, at the manager where it came in.
@@ -84,15 +97,13 @@ impl AuthLayer {
         let Some(rule) = self.rules.audited(&asked.path) else {
             return;
         };
-        if caller.map_or(asked.forwarded, |caller| caller.forwarded) {
-            return;
-        }
-        // Part of how a client gets its request id: the request follows.
-        if answer.and_then(reason_of).as_deref() == Some(REVISION_REQUIRED) {
+        if caller.map_or(asked.forwarded, |caller| caller.forwarded)
+            || answer.is_some_and(is_part_of_another)
+        {
             return;
         }
         let concerns = caller.map_or_else(|| Some(Default::default()), |c| c.concerns.taken());
-        let Some((objects, more_objects)) = concerns else {
+        let Some(concerns) = concerns else {
             return;
         };
         self.audit.record(|| {
@@ -105,28 +116,23 @@ impl AuthLayer {
                 }),
                 (None, None) => None,
             };
-            let named = principal.as_ref().and_then(|p| self.directory.name_of(p));
-            let (name, user) = named.map_or((None, None), |it| (Some(it.name), it.user));
-            Entry {
-                time: Entry::now(),
-                name,
-                user,
-                who: principal.map_or_else(|| ANYONE.to_owned(), |p| p.to_string()),
-                from: asked.peer.address.to_string(),
-                verb: rule.verb.clone(),
-                resource: rule.resource.clone(),
-                rpc: asked.path.clone(),
-                objects,
-                more_objects,
-                outcome: match answer {
-                    None => "OK".to_owned(),
-                    Some(status) => code_word(status.code()),
-                },
-                message: answer
-                    .map(|status| Entry::shortened(status.message()))
-                    .unwrap_or_default(),
-            }
+            let asker = self.named(&asked.path, rule, principal.as_ref(), &asked.peer);
+            entry(Arc::new(asker), concerns, answer)
         });
+    }
+
+    fn named(&self, path: &str, rule: &Rule, principal: Option<&Principal>, peer: &Peer) -> Asker {
+        let named = principal.and_then(|p| self.directory.name_of(p));
+        let (name, user) = named.map_or((None, None), |it| (Some(it.name), it.user));
+        Asker {
+            who: principal.map_or_else(|| ANYONE.to_owned(), Principal::to_string),
+            name,
+            user,
+            from: peer.address.to_string(),
+            verb: rule.verb.clone(),
+            resource: rule.resource.clone(),
+            rpc: path.to_owned(),
+        }
     }
 
     /// Decides on a call of `path` by `peer`.
@@ -322,6 +328,28 @@ struct Incoming {
     path: String,
     forwarded: bool,
     peer: Peer,
+}
+
+/// Part of how a client gets its request id: the request follows.
+fn is_part_of_another(answer: &Status) -> bool {
+    reason_of(answer).as_deref() == Some(REVISION_REQUIRED)
+}
+
+fn entry(
+    asker: Arc<Asker>,
+    (objects, more_objects): (Vec<String>, usize),
+    answer: Option<&Status>,
+) -> Entry {
+    Entry {
+        time: SystemTime::now(),
+        asker,
+        objects,
+        more_objects,
+        outcome: answer.map_or("OK".into(), |status| code_word(status.code()).into()),
+        message: answer
+            .map(|status| Entry::shortened(status.message()))
+            .unwrap_or_default(),
+    }
 }
 
 /// "PERMISSION_DENIED"

@@ -19,14 +19,14 @@ pub struct ClientRoom {
 #[derive(Debug, Default)]
 struct Used {
     all: usize,
-    by_client: HashMap<String, usize>,
+    by_client: HashMap<Arc<str>, usize>,
 }
 
 /// A place in the room, given back when it is dropped.
 #[derive(Debug)]
 pub struct Place {
     room: Arc<ClientRoom>,
-    client: String,
+    client: Arc<str>,
     bytes: usize,
 }
 
@@ -50,15 +50,19 @@ impl ClientRoom {
             return Ok(None);
         }
         let mut used = self.lock();
-        let own = used.by_client.get(principal).copied().unwrap_or_default();
+        let known = used.by_client.get_key_value(principal);
+        let (client, own) = match known {
+            Some((client, own)) => (client.clone(), *own),
+            None => (principal.into(), 0),
+        };
         if own + bytes > self.each || used.all + bytes > self.all {
             return Err(NoRoom);
         }
         used.all += bytes;
-        used.by_client.insert(principal.to_owned(), own + bytes);
+        used.by_client.insert(client.clone(), own + bytes);
         Ok(Some(Place {
             room: self.clone(),
-            client: principal.to_owned(),
+            client,
             bytes,
         }))
     }

@@ -85,7 +85,7 @@ fn planned(object: impl Into<Object>, outcome: ApplyOutcome) -> Planned {
         namespace: object.namespace().to_owned(),
         name: object.name().to_owned(),
         outcome,
-        object,
+        object: Some(object),
     }
 }
 

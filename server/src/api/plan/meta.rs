@@ -93,10 +93,18 @@ fn wrong_owner(state: &State, namespace: &str, owner: &OwnerReference) -> Option
     })
 }
 
+/// Whether there are annotations that the managers keep.
+pub fn has_ours(meta: &ObjectMeta) -> bool {
+    meta.annotations.keys().any(|key| is_ours(key))
+}
+
 /// Drops the annotations that the managers keep: an applier that read them did not set them.
 pub fn drop_ours(meta: &mut ObjectMeta) {
-    meta.annotations
-        .retain(|key, _| !OURS.iter().any(|prefix| key.starts_with(prefix)));
+    meta.annotations.retain(|key, _| !is_ours(key));
+}
+
+fn is_ours(annotation: &str) -> bool {
+    OURS.iter().any(|prefix| annotation.starts_with(prefix))
 }
 
 /// The metadata of the record.

@@ -138,9 +138,9 @@ fn vault() -> Vault {
 
 /// Plans as the leader does.
 fn planned(state: &State, objects: Vec<Object>) -> Result<(Draft, Vec<Planned>), ApiError> {
-    let wanted = prepare(objects, "", false)?;
+    let wanted = prepare(&objects, "", false)?;
     let merged = merge(&wanted, &there(state, &wanted), &vault(), &STAMP)?;
-    Ok(plan(state, merged, &STAMP)?.expect("nothing changes meanwhile"))
+    Ok(plan(state, merged, &STAMP, true)?.expect("nothing changes meanwhile"))
 }
 
 /// Applies as the leader does, and tells what became of each object.
@@ -378,7 +378,7 @@ fn another_version_or_incarnation_is_a_conflict() {
 #[test]
 fn what_the_managers_keep_is_not_applied() {
     let event = barge_proto::v1::Event::default();
-    let error = prepare(vec![event.into()], "", false).unwrap_err();
+    let error = prepare(&[event.into()], "", false).unwrap_err();
     assert!(error.to_string().contains("cannot be applied"));
 }
 
@@ -440,7 +440,8 @@ fn a_secret_is_sealed_before_it_is_proposed_and_not_written_again_when_it_is_the
 fn a_conflict_over_a_secret_shows_no_value() {
     let mut state = state();
     one(&mut state, secret("hunter2").into()).unwrap();
-    let wanted = prepare(vec![secret("hunter3").into()], "somebody", false).unwrap();
+    let other = [secret("hunter3").into()];
+    let wanted = prepare(&other, "somebody", false).unwrap();
     let conflict = merge(&wanted, &there(&state, &wanted), &vault(), &STAMP);
     let text = conflict.unwrap_err().to_string();
     assert!(

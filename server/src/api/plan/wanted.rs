@@ -1,8 +1,9 @@
 //! From what an applier sends to the objects that are meant: checked, merged with what there is, validated.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use barge_proto::{
+    kinds::KindInfo,
     v1::{Kind, Object, object},
     validate,
 };
@@ -20,20 +21,19 @@ use crate::{
 
 /// What an applier wants.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct Wanted<'a> {
     /// The objects, each with its namespace; what they leave out is left out.
-    objects: Vec<Object>,
+    objects: Vec<Cow<'a, Object>>,
     /// In whose name.
-    manager: String,
+    manager: &'a str,
     /// Whether it takes over what others set.
     force: bool,
 }
 
-impl Wanted {
+impl Wanted<'_> {
     /// The objects that were asked for.
-    #[must_use]
-    pub fn objects(&self) -> &[Object] {
-        &self.objects
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.iter().map(Cow::as_ref)
     }
 }
 
@@ -49,12 +49,15 @@ pub struct Merged {
 ///
 /// # Errors
 /// INVALID with all fields that break rules.
-pub fn prepare(objects: Vec<Object>, manager: &str, force: bool) -> Result<Wanted, ApiError> {
-    let manager = ownership::manager(manager)?.to_owned();
+pub fn prepare<'a>(
+    objects: &'a [Object],
+    manager: &'a str,
+    force: bool,
+) -> Result<Wanted<'a>, ApiError> {
+    let manager = ownership::manager(manager)?;
     let mut violations = Vec::new();
-    let mut seen = BTreeSet::new();
     let mut prepared = Vec::with_capacity(objects.len());
-    for mut object in objects {
+    for object in objects {
         let kind = object.kind();
         let Some(info) = kind.info() else {
             violations.push(Violation {
@@ -63,10 +66,9 @@ pub fn prepare(objects: Vec<Object>, manager: &str, force: bool) -> Result<Wante
             });
             continue;
         };
-        let named = object.to_string();
         if matches!(kind, Kind::Event | Kind::Endpoints) {
             violations.push(Violation {
-                field: named,
+                field: object.to_string(),
                 description: format!(
                     "{} are kept by the managers and cannot be applied",
                     info.plural
@@ -74,25 +76,16 @@ pub fn prepare(objects: Vec<Object>, manager: &str, force: bool) -> Result<Wante
             });
             continue;
         }
-        if let Some(meta) = object.metadata_mut() {
-            names::namespace(info, &meta.namespace.clone()).clone_into(&mut meta.namespace);
-            meta::drop_ours(meta);
-        }
-        if let Some(object::Kind::Secret(secret)) = &mut object.kind {
-            secret.fold_string_data();
-        }
-        let key = (
-            kind as i32,
-            object.namespace().to_owned(),
-            object.name().to_owned(),
-        );
-        if !seen.insert(key) {
+        prepared.push(meant(object, info));
+    }
+    let mut seen = BTreeSet::new();
+    for object in &prepared {
+        if !seen.insert((object.kind() as i32, object.namespace(), object.name())) {
             violations.push(Violation {
-                field: named,
+                field: object.to_string(),
                 description: "is there twice".to_owned(),
             });
         }
-        prepared.push(object);
     }
     match violations.is_empty() {
         true => Ok(Wanted {
@@ -104,12 +97,29 @@ pub fn prepare(objects: Vec<Object>, manager: &str, force: bool) -> Result<Wante
     }
 }
 
+/// The object that is meant by what was sent: mostly that one.
+fn meant<'a>(sent: &'a Object, info: &KindInfo) -> Cow<'a, Object> {
+    let meta = sent.metadata();
+    let namespace = names::namespace(info, &meta.namespace);
+    if namespace == meta.namespace && !meta::has_ours(meta) && sent.kind() != Kind::Secret {
+        return Cow::Borrowed(sent);
+    }
+    let mut object = sent.clone();
+    if let Some(meta) = object.metadata_mut() {
+        namespace.clone_into(&mut meta.namespace);
+        meta::drop_ours(meta);
+    }
+    if let Some(object::Kind::Secret(secret)) = &mut object.kind {
+        secret.fold_string_data();
+    }
+    Cow::Owned(object)
+}
+
 /// What there is of the objects that are wanted.
 #[must_use]
-pub fn there(state: &State, wanted: &Wanted) -> Vec<Option<Object>> {
-    let objects = wanted.objects.iter();
+pub fn there(state: &State, wanted: &Wanted<'_>) -> Vec<Option<Object>> {
     let find = |o: &Object| state.object(o.kind(), o.namespace(), o.name());
-    objects.map(find).collect()
+    wanted.objects().map(find).collect()
 }
 
 /// Merges what is wanted into what there is, and validates what comes of it.
@@ -118,19 +128,19 @@ pub fn there(state: &State, wanted: &Wanted) -> Vec<Option<Object>> {
 /// CONFLICT for another incarnation or version; INVALID with every field of every object that breaks a rule; FIELD_CONFLICT
 /// with every field that others set to other values.
 pub fn merge(
-    wanted: &Wanted,
+    wanted: &Wanted<'_>,
     there: &[Option<Object>],
     vault: &Vault,
     stamp: &Stamp,
 ) -> Result<Vec<Merged>, ApiError> {
     let applier = Applier {
-        manager: &wanted.manager,
+        manager: wanted.manager,
         force: wanted.force,
         now: stamp.now,
     };
     let (mut broken, mut conflicts) = (Vec::new(), Vec::new());
     let mut merged = Vec::with_capacity(wanted.objects.len());
-    for (config, kept) in wanted.objects.iter().zip(there) {
+    for (config, kept) in wanted.objects().zip(there) {
         let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();
         meta::check(config.metadata(), live.map(Object::metadata))?;
