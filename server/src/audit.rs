@@ -30,7 +30,7 @@ const NAMED: usize = 100;
 /// Of a refusal's message, in bytes.
 const MESSAGE: usize = 512;
 
-/// Who asks for mutations, and for what: the same for all requests of a stream.
+/// Who asks for mutations, and for what: the same for all requests of a message that come on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Asker {
     /// Who asked: "admin/<uid>", "agent/<uid>", "manager/<uid>", "anyone".
@@ -51,7 +51,7 @@ pub struct Asker {
     pub rpc: String,
 }
 
-/// One entry. Its fields, with those of the asker in front, are the documented format: they are added to, and never change.
+/// One entry. Its fields and the asker's are the documented format: they are added to, and never change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// When it was answered.

@@ -27,8 +27,8 @@ pub fn new_uid() -> String {
     new_id().hyphenated().encode_lower(&mut text).to_owned()
 }
 
-/// A random UUID (RFC 9562, version 4). Every write draws two: the thread's own generator, which the system seeds now and then,
-/// spares asking the system each time.
+/// A random UUID (RFC 9562, version 4). Every write draws some: the thread's own generator, which is seeded by the system, spares
+/// a call to the system each time.
 #[must_use]
 pub fn new_id() -> uuid::Uuid {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid()

@@ -1,6 +1,6 @@
 //! barge-server: parse, run until a signal, drain.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use barge_server::{
     config::{Cli, Command, Config},
@@ -25,7 +25,11 @@ const FLUSH: Duration = Duration::from_secs(2);
 const CLOSE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    if let Some(missing) = missing_of_processor() {
+        return fail(1, &io::Error::other(missing));
+    }
+    match cli.command {
         Command::Run(flags) => match flags.resolve() {
             Ok(config) => run(config),
             Err(error) => fail(2, &error),
@@ -34,6 +38,21 @@ fn main() -> ExitCode {
         Command::Recover(flags) => recover(&flags),
         Command::Credential(flags) => credential(flags),
     }
+}
+
+/// What RocksDB was built for (`.cargo/config.toml`) and this processor does not have: it would end the manager at the first write.
+fn missing_of_processor() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    if option_env!("CXXFLAGS_x86_64_unknown_linux_gnu")
+        .is_some_and(|flags| flags.contains("-msse4.2"))
+        && !(is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("pclmulqdq"))
+    {
+        return Some(
+            "this processor has no SSE 4.2 or no PCLMULQDQ, which this barge-server was built for: build it without the \
+             flags in .cargo/config.toml",
+        );
+    }
+    None
 }
 
 fn run(config: Config) -> ExitCode {

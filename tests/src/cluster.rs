@@ -417,7 +417,7 @@ pub fn kill(pid: u32) {
         let Some((_, words)) = stat.rsplit_once(") ") else {
             return Ok(());
         };
-        // proc(5): the state, and the 18th is the number of threads. A zombie whose other threads still run has its ports.
+        // proc(5): the first word is the state, the 18th the number of threads. A zombie whose other threads run has its ports.
         let words: Vec<_> = words.split_whitespace().collect();
         match (words.first(), words.get(17)) {
             (Some(&"Z"), Some(&"0" | &"1")) => Ok(()),

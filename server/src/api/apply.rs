@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{auth::Access, error::ApiError, store::Store};
 
-/// Applies at the leader; `id` is the request's, which it is without.
+/// Applies at the leader. `id` was taken out of the request.
 ///
 /// # Errors
 /// DENIED for what bindings do not allow; INVALID with every field that breaks a rule; FIELD_CONFLICT with every field that others

@@ -64,7 +64,7 @@ pub struct Planned {
     pub name: String,
     /// Created, configured or unchanged.
     pub outcome: ApplyOutcome,
-    /// The object as it will be; absent where it was not to be shown.
+    /// The object as it will be; may be absent in a plan that need not show it.
     pub object: Option<Object>,
 }
 
@@ -81,8 +81,8 @@ struct Planning<'a> {
     taken: BTreeSet<String>,
 }
 
-/// Plans the application of merged objects, which are `shown` as they will be or not; none when what they were merged with
-/// has changed.
+/// Plans the application of merged objects; none when what they were merged with has changed. With `shown` the plan has every
+/// object as it will be.
 ///
 /// # Errors
 /// NOT_FOUND for a namespace that is not there; INVALID for what cannot change.

@@ -1,7 +1,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-use crate::{audit::Concerns, auth::Principal, error::reason_of, net::Peer};
-use tonic::Status;
+use std::{convert::Infallible, future::ready};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http::{Request, Response};
+use http_body_util::{BodyStream, Full, StreamBody};
+use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::{
+    audit::Concerns,
+    auth::{Principal, Rules},
+    error::reason_of,
+    net::Peer,
+};
 
 use super::*;
 
@@ -103,6 +116,33 @@ fn bytes_are_counted_while_they_are_held() {
     assert!(second.receive(70).is_err(), "all callers'");
     drop(first);
     second.receive(70).unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_never_arrives_whole_ends_and_gives_back_its_share() {
+    let shares = Shares::new(Limits {
+        patience: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    // As tonic reads a message: all of it, and then it answers.
+    let inner = service_fn(|request: Request<Body>| async move {
+        let frames = BodyStream::new(request.into_body());
+        frames.for_each(|_| ready(())).await;
+        Ok::<_, Infallible>(Response::new(Body::empty()))
+    });
+    let first = Full::new(Bytes::from_static(b"a"));
+    let frames = BodyStream::new(first).chain(stream::pending());
+    let mut request = Request::new(Body::new(StreamBody::new(frames)));
+    *request.uri_mut() = "/barge.v1.Api/Apply".parse().unwrap();
+    request
+        .extensions_mut()
+        .insert(caller(Some(Role::Admin), "a"));
+    let layer = SharesLayer::new(shares.clone(), Rules::load().unwrap());
+    let answer = layer.layer(inner).oneshot(request).await.unwrap();
+    let status = Status::from_header_map(answer.headers()).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("did not arrive whole"));
+    assert_eq!(shares.requests(), 0);
 }
 
 #[test]

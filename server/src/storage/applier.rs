@@ -38,8 +38,8 @@ pub trait Observer: Send + Sync + 'static {
     fn replaced(&self, revision: u64);
 }
 
-/// Starts the thread. It applies until something cannot be, and ends when all senders are gone: as long as it runs, the
-/// database may be open.
+/// Starts the thread. It applies until an entry cannot be applied. It ends when all senders are gone, also then: who waits for the
+/// thread's end opens the database again.
 pub(super) fn start(
     shared: Arc<Shared>,
     mut work: mpsc::Receiver<Work>,

@@ -111,6 +111,10 @@ impl LogStore {
     }
 
     async fn send(&self, command: Command) -> io::Result<()> {
+        // Nothing is written any more.
+        if self.shared.process.failure.reason().is_some() {
+            return Err(StorageError::Stopped.into());
+        }
         self.commands
             .send(command)
             .await

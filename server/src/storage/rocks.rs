@@ -20,9 +20,6 @@ pub const IDENTITY: &[u8] = b"\0identity";
 /// entries are in memory, so this hardly matters.
 const BLOCK_CACHE: usize = 4 << 20;
 
-/// Files that were flushed and are not merged yet, at which they are.
-const L0_FILES: i32 = 16;
-
 /// Whom a database belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -40,9 +37,7 @@ pub fn options(write_buffer: usize) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(write_buffer);
     // Merging fewer files less often costs reads, which are rare here, and spares writes, which are not.
-    options.set_level_zero_file_num_compaction_trigger(L0_FILES);
-    options.set_level_zero_slowdown_writes_trigger(3 * L0_FILES);
-    options.set_level_zero_stop_writes_trigger(4 * L0_FILES);
+    options.set_level_zero_file_num_compaction_trigger(8);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);

@@ -58,7 +58,7 @@ impl Process {
         })
     }
 
-    /// Whether it runs: neither gone, nor a zombie, nor another process with its id.
+    /// Whether any of its threads runs: it is not gone, and no other process has its id.
     pub fn alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.start == self.start && !stat.ended())
     }

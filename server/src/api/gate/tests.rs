@@ -132,6 +132,16 @@ fn a_plan_is_checked_by_what_it_does() {
 }
 
 #[test]
+fn what_a_plan_does_not_show_is_not_let_through() {
+    let state = with(&["create"], "configmaps");
+    let hidden = Planned {
+        object: None,
+        ..planned(config_map("b"), ApplyOutcome::Created)
+    };
+    assert!(check_planned(&alice(), &state, &[hidden]).is_err());
+}
+
+#[test]
 fn a_role_as_it_was_gives_nobody_anything() {
     let state = with(&["patch"], "clusterroles");
     let wide = ClusterRole {

@@ -1,7 +1,7 @@
 //! Sets of fields, as tries of the segments of their paths: `f:NAME` for a field of a message or an entry of a map, `k:KEYS`
 //! (JSON) for an item of a list. Written as Kubernetes' FieldsV1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use serde_json::Value;
 
@@ -43,8 +43,14 @@ impl FieldSet {
 
     /// Adds what is below a segment.
     pub fn insert(&mut self, segment: String, set: Self) {
-        if !set.is_empty() {
-            self.below.entry(segment).or_default().join(&set);
+        if set.is_empty() {
+            return;
+        }
+        match self.below.entry(segment) {
+            Entry::Vacant(place) => {
+                place.insert(set);
+            }
+            Entry::Occupied(mut there) => there.get_mut().join(&set),
         }
     }
 
@@ -127,7 +133,7 @@ impl FieldSet {
                 text.push(',');
             }
             // A string always has a JSON form.
-            text.push_str(&Value::from(segment.as_str()).to_string());
+            text.push_str(&serde_json::to_string(segment).unwrap_or_default());
             text.push(':');
             set.write(text);
         }

@@ -37,7 +37,8 @@ pub enum Command {
     },
 }
 
-/// Writes until a write fails, and stays until all senders are gone: as long as the thread runs, the database may be open.
+/// Writes until a write fails. Returns when all senders are gone, also then: who waits for the thread's end opens the database
+/// again.
 pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
     while let Some(first) = commands.blocking_recv() {
         let mut bytes = first.size();
