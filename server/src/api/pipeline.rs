@@ -9,6 +9,7 @@ use barge_proto::v1::{
 };
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use opentelemetry::Context;
+use prometheus_client::metrics::histogram::Histogram;
 use prost::Message;
 use tokio::{
     sync::mpsc,
@@ -58,6 +59,7 @@ pub async fn run(
     mut input: Streaming<ApplyStreamRequest>,
     answers: mpsc::Sender<Result<ApplyStreamResponse, Status>>,
 ) {
+    let done = service.layers.requests.series(APPLY, Code::Ok);
     let mut in_progress = FuturesUnordered::new();
     let mut ready = Ready::default();
     let mut end = None;
@@ -85,7 +87,7 @@ pub async fn run(
                             let asker = service.layers.auth.asker(APPLY, &caller);
                             let items = message.items.into_iter();
                             let from = |item| Asked { caller: caller.clone(), asker: asker.clone(), item };
-                            let answer = |item| one(&service, &stream, &origin, from(item));
+                            let answer = |item| one(&service, &stream, &done, &origin, from(item));
                             in_progress.extend(items.map(answer));
                         }
                         Err(revoked) => end = Some(Some(revoked)),
@@ -167,6 +169,7 @@ struct Asked {
 async fn one(
     service: &ApiService,
     stream: &StreamShare,
+    done: &Histogram,
     origin: &Context,
     Asked {
         mut caller,
@@ -189,7 +192,10 @@ async fn one(
     let answer = spans::within(call.as_ref(), answering).await;
     let refusal = answer.as_ref().err();
     let code = refusal.map_or(Code::Ok, Status::code);
-    layers.requests.observe(APPLY, code, begun.into_std());
+    match code {
+        Code::Ok => done.observe(begun.elapsed().as_secs_f64()),
+        code => layers.requests.observe(APPLY, code, begun.into_std()),
+    }
     if let Some(call) = call {
         call.end(code);
     }

@@ -55,6 +55,12 @@ impl Requests {
 
     /// A call that was answered.
     pub fn observe(&self, path: &str, code: Code, begun: Instant) {
+        self.series(path, code)
+            .observe(begun.elapsed().as_secs_f64());
+    }
+
+    /// The durations of calls that end alike, in seconds: for who observes many.
+    pub fn series(&self, path: &str, code: Code) -> Histogram {
         // Paths without a rule are anybody's invention: they share one series.
         let (verb, resource) = match self.rules.get(path) {
             Some(rule) => (rule.verb.as_str(), rule.resource.as_str()),
@@ -65,9 +71,7 @@ impl Requests {
             resource: resource.to_owned(),
             code: format!("{code:?}"),
         };
-        self.durations
-            .get_or_create(&call)
-            .observe(begun.elapsed().as_secs_f64());
+        self.durations.get_or_create(&call).clone()
     }
 }
 
