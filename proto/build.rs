@@ -98,7 +98,7 @@ fn main() -> io::Result<()> {
         .file_descriptor_set_path(out.join("descriptor.bin"))
         // Log entries and snapshots pass through without being copied.
         .bytes([
-            ".barge.v1.Batch.transactions",
+            ".barge.v1.Batch.compressed",
             ".barge.v1.RaftEntry.command",
             ".barge.v1.RaftSnapshotMessage.data",
         ])

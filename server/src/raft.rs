@@ -1,5 +1,6 @@
 //! Consensus between managers: openraft, its network and its thread.
 
+pub mod command;
 pub mod config;
 pub mod contact;
 pub mod network;

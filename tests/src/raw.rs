@@ -13,6 +13,7 @@ use barge_client::{
         api_client::ApiClient, object,
     },
 };
+use rand::{Rng, distr::Alphanumeric};
 use tonic::{Status, Streaming, transport::Channel};
 
 /// So many connections to the manager at `address` with the credential in `config`; each connects when it is used.
@@ -28,12 +29,44 @@ pub fn channels(config: &Path, address: &str, count: usize) -> anyhow::Result<Ve
         .collect()
 }
 
-/// A namespace with an annotation of so many bytes.
+/// So many random letters and digits: no compression makes much of them.
 #[must_use]
-pub fn namespace(name: &str, bytes: usize) -> Object {
-    let annotations = match bytes {
-        0 => Default::default(),
-        bytes => [("value".to_owned(), "v".repeat(bytes))].into(),
+pub fn random(bytes: usize) -> String {
+    let letters = rand::rng().sample_iter(Alphanumeric);
+    letters.take(bytes).map(char::from).collect()
+}
+
+/// So many bytes of a manifest: what manifests have in common, and names, numbers, a digest and a checksum of its own.
+#[must_use]
+pub fn manifest(bytes: usize) -> String {
+    let (name, team) = (random(10), random(6));
+    let (image, config) = (digest(), digest());
+    let mut rng = rand::rng();
+    let (replicas, port) = (rng.random_range(1..20), rng.random_range(1024..65536));
+    let (cpu, memory) = (rng.random_range(10..900), rng.random_range(16..900));
+    let version: [u8; 3] = rng.random();
+    let [major, minor, patch] = version;
+    let mut text = format!(
+        r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"{name}","namespace":"{team}","labels":{{"app.kubernetes.io/name":"{name}","app.kubernetes.io/version":"{major}.{minor}.{patch}"}}}},"spec":{{"replicas":{replicas},"selector":{{"matchLabels":{{"app.kubernetes.io/name":"{name}"}}}},"template":{{"metadata":{{"labels":{{"app.kubernetes.io/name":"{name}"}},"annotations":{{"checksum/config":"{config}"}}}},"spec":{{"containers":[{{"name":"{name}","image":"registry.example/{team}/{name}@sha256:{image}","ports":[{{"containerPort":{port}}}],"resources":{{"requests":{{"cpu":"{cpu}m","memory":"{memory}Mi"}},"limits":{{"memory":"{memory}Mi"}}}},"readinessProbe":{{"httpGet":{{"path":"/healthz","port":{port}}},"periodSeconds":5}},"env":[{{"name":"DATABASE","value":"postgres://db-{team}:5432/{name}"}},{{"name":"TOKEN","valueFrom":{{"secretKeyRef":{{"name":"{name}","key":"token"}}}}}}]}}]}}}}}}}}"#
+    );
+    let missing = bytes.saturating_sub(text.len());
+    text.push_str(&random(missing));
+    text.truncate(bytes);
+    text
+}
+
+fn digest() -> String {
+    let bytes: [u8; 32] = rand::random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A namespace with this in an annotation.
+#[must_use]
+pub fn namespace(name: &str, value: impl Into<String>) -> Object {
+    let value = value.into();
+    let annotations = match value.is_empty() {
+        true => Default::default(),
+        false => [("value".to_owned(), value)].into(),
     };
     let namespace = Namespace {
         metadata: Some(ObjectMeta {

@@ -22,7 +22,7 @@ use barge_client::{
 };
 use barge_tests::{
     Cluster, eventually,
-    raw::{self, apply, channels, namespace, pss, watch},
+    raw::{self, apply, channels, namespace, pss, random, watch},
 };
 use futures::{StreamExt, stream};
 use tonic::{Code, transport::Channel};
@@ -102,7 +102,10 @@ fn watchers_that_never_read_are_cut_off_and_cost_little() {
         }
         // More than the history holds, of a few objects: what grows is not the state.
         for number in 0..400 {
-            let objects = vec![namespace(&format!("n-{}", number % 4), 100_000 + number)];
+            let objects = vec![namespace(
+                &format!("n-{}", number % 4),
+                random(100_000 + number),
+            )];
             apply(channel[1].clone(), objects).await.unwrap();
         }
         manager.assert_memory("with 100 watchers that read nothing of 40 MB", 300.0);
@@ -145,7 +148,9 @@ fn ten_thousand_idle_watchers_leave_a_manager_well() {
         manager.assert_memory("with 10,000 idle watchers", 1000.0);
         // One that is concerned hears of it all the same.
         let mut concerned = watch(channel(0), Kind::Namespace, "").await.unwrap();
-        apply(channel(1), vec![namespace("here", 0)]).await.unwrap();
+        apply(channel(1), vec![namespace("here", "")])
+            .await
+            .unwrap();
         let told = loop {
             let message = concerned.message().await.unwrap().expect("it lasts");
             if let Some(object) = message.object {
@@ -273,7 +278,7 @@ fn a_manifest_of_twenty_megabytes_is_applied_in_parts_or_refused_with_its_limit(
     // Whoever does not ask first is told the same by the manager.
     runtime().block_on(async {
         let channel = manager.channels(1).remove(0);
-        let large = vec![namespace("large", 20_000_000)];
+        let large = vec![namespace("large", random(20_000_000))];
         let status = apply(channel, large).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         let violations = status.get_details_bad_request().unwrap().field_violations;
@@ -337,7 +342,7 @@ fn a_greedy_client_starves_neither_agents_nor_others() {
         runtime.block_on(async {
             let name = format!("small-{small}");
             let options = barge_client::ApplyOptions::default();
-            let objects = vec![namespace(&name, 0)];
+            let objects = vec![namespace(&name, "")];
             other.apply(objects, &options).await.expect("a small write");
             let found = other.get(Kind::Node, "", node).await;
             let found = serde_json::to_value(found.expect("a small read")).unwrap();
@@ -377,7 +382,7 @@ async fn greedy(channel: Channel, number: usize, round: usize) -> Result<(), ton
         }
         _ => {
             // Of its own, and another one every time.
-            let object = namespace(&format!("g-{number}"), 1 + round % 100);
+            let object = namespace(&format!("g-{number}"), random(1 + round % 100));
             raw::apply(channel, vec![object]).await
         }
     }

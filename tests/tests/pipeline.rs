@@ -32,7 +32,7 @@ fn pipelined() -> ApplyOptions {
 /// Applies a namespace over the stream; the answer is its generation.
 async fn apply(client: &Client, name: String) -> Result<i64, ClientError> {
     let applied = client
-        .apply(vec![raw::namespace(&name, 100)], &pipelined())
+        .apply(vec![raw::namespace(&name, raw::random(100))], &pipelined())
         .await?;
     let object = applied.results[0].object.clone().expect("the object");
     assert_eq!(object.name(), name);

@@ -1,13 +1,10 @@
 //! The concrete types of consensus. openraft's names are used here, in the rest of `raft/` and in `storage/`,
 //! and nowhere else.
 
-use std::fmt;
-
 use barge_proto::v1;
-use bytes::Bytes;
 use openraft::{errors as raft_errors, type_config::alias};
-use prost::{DecodeError, Message};
 
+pub use super::command::Command;
 use crate::storage::{StateStore, snapshot::SnapshotFiles};
 
 /// Numbers a manager for as long as the cluster lives; never given out twice.
@@ -20,39 +17,6 @@ pub struct Node {
     pub address: String,
     /// The uid its certificate names.
     pub uid: String,
-}
-
-/// An encoded [`v1::Batch`]. It is encoded once, where it is proposed; log and network pass the bytes on.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Command(pub Bytes);
-
-impl Command {
-    /// A command of encoded transactions, to be applied in order.
-    pub fn of(transactions: Vec<Bytes>) -> Self {
-        Self(v1::Batch { transactions }.encode_to_vec().into())
-    }
-
-    /// Its transactions.
-    ///
-    /// # Errors
-    /// For bytes that are no batch of transactions.
-    pub fn transactions(&self) -> Result<Vec<v1::Transaction>, DecodeError> {
-        let batch = v1::Batch::decode(self.0.clone())?;
-        let transactions = batch.transactions.into_iter();
-        transactions.map(v1::Transaction::decode).collect()
-    }
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({} bytes)", self.0.len())
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
 }
 
 openraft::declare_raft_types!(

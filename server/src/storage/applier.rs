@@ -2,6 +2,7 @@
 
 use std::{fs, io, mem, sync::Arc, time::Instant};
 
+use barge_proto::v1::Transaction;
 use barge_state::{Changed, LEVEL, State, check_understood};
 use openraft::EntryPayload;
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +15,10 @@ use super::{
     state_db::{StateDb, Writes},
 };
 use crate::raft::types::{EntryResponder, SnapshotMeta, StoredMembership};
+
+/// About so many bytes of transactions are decoded, applied and written at a time: a readable state is not far, and entries that are
+/// compressed take much more memory than they have in the log.
+const PORTION: usize = 8 << 20;
 
 /// What the thread is asked to do, in order.
 pub enum Work {
@@ -77,30 +82,57 @@ fn understand(state: &State) -> Result<(), StorageError> {
     Ok(check_understood(state.feature_level(), LEVEL)?)
 }
 
-fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
-    let mut changes = Vec::new();
-    let mut answers = Vec::with_capacity(entries.len());
-    let mut bytes = 0;
-    let mut position = shared.position();
-    // Decoding needs no lock.
-    let entries = entries
-        .into_iter()
-        .map(|(entry, responder)| {
-            bytes += entry_size(&entry) as u64;
-            let transactions = match &entry.payload {
+/// Entries, their transactions, and who waits for what becomes of them.
+#[derive(Default)]
+struct Portion {
+    entries: Vec<(EntryResponder, Vec<Transaction>)>,
+    /// What the entries have in the log.
+    log_bytes: u64,
+    /// What their transactions take in memory.
+    bytes: usize,
+}
+
+impl Portion {
+    /// Decodes entries until there are enough. None when there are no more.
+    fn next(
+        entries: &mut impl Iterator<Item = EntryResponder>,
+    ) -> Result<Option<Self>, StorageError> {
+        let mut portion = Self::default();
+        while portion.bytes < PORTION
+            && let Some(entry) = entries.next()
+        {
+            portion.log_bytes += entry_size(&entry.0) as u64;
+            let (transactions, bytes) = match &entry.0.payload {
                 EntryPayload::Normal(command) => command
                     .transactions()
                     .map_err(|error| StorageError::corrupted("a transaction of the log", error))?,
-                EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+                EntryPayload::Blank | EntryPayload::Membership(_) => (Vec::new(), 0),
             };
-            Ok((entry, transactions, responder))
-        })
-        .collect::<Result<Vec<_>, StorageError>>()?;
+            portion.bytes += bytes;
+            portion.entries.push((entry, transactions));
+        }
+        Ok((!portion.entries.is_empty()).then_some(portion))
+    }
+}
+
+fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
+    let mut entries = entries.into_iter();
+    // Decoding needs no lock.
+    while let Some(portion) = Portion::next(&mut entries)? {
+        apply_portion(shared, portion)?;
+    }
+    Ok(())
+}
+
+fn apply_portion(shared: &Shared, portion: Portion) -> Result<(), StorageError> {
+    let mut changes = Vec::new();
+    let mut answers = Vec::with_capacity(portion.entries.len());
+    let mut position = shared.position();
     // What is put is most of it, and is written as it came.
-    let mut writes = Writes::with_capacity(usize::try_from(bytes).unwrap_or_default());
-    {
+    let mut writes = Writes::with_capacity(portion.bytes);
+    let feature_level = {
         let mut state = shared.write();
-        for (entry, transactions, responder) in entries {
+        for ((entry, responder), transactions) in portion.entries {
             position.last_log_id = Some(entry.log_id);
             if let EntryPayload::Membership(membership) = entry.payload {
                 position.last_membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -116,7 +148,8 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
             answers.push((responder, outcomes));
         }
         writes.position(&state, &position);
-    }
+        state.feature_level()
+    };
     let points = &shared.process.points;
     points.pass(Point::ApplyBeforeWrite);
     shared.db().write(writes)?;
@@ -128,7 +161,8 @@ fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageErr
     shared.progress.send_modify(|progress| {
         progress.applied = applied;
         progress.revision = revision;
-        progress.bytes_since_snapshot += bytes;
+        progress.feature_level = feature_level;
+        progress.bytes_since_snapshot += portion.log_bytes;
     });
     // Last, so that whoever is answered reads and watches what was answered.
     for (responder, outcomes) in answers {
@@ -172,7 +206,7 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
     let db = StateDb::open(&path, &shared.owner)?;
     let state = db.load()?;
     understand(&state)?;
-    let revision = state.revision();
+    let (revision, feature_level) = (state.revision(), state.feature_level());
     let old = mem::replace(&mut *shared.write(), state);
     // Giving back a large one takes a while; readers do not wait for it.
     drop(old);
@@ -183,6 +217,7 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
     shared.progress.send_replace(Progress {
         applied: meta.last_log_id.map(|id| id.index),
         revision,
+        feature_level,
         bytes_since_snapshot: 0,
     });
     let took_ms = begun.elapsed().as_millis();
@@ -192,4 +227,35 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
         tracing::warn!(path = %replaced.display(), %error, "cannot delete the replaced state");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use barge_state::COMPRESSION;
+    use openraft::{entry::RaftEntry as _, vote::RaftLeaderId as _};
+
+    use super::*;
+    use crate::raft::types::{Command, Entry, LeaderId, LogId};
+
+    #[test]
+    fn a_portion_is_bounded_by_what_it_takes_in_memory() {
+        let entry = |index| {
+            let transaction = Transaction {
+                id: vec![7; 3 << 20],
+                ..Transaction::default()
+            };
+            let command = Command::of(vec![transaction], COMPRESSION);
+            let sent = Command::from_encoded(command.encoded().clone());
+            let id = LogId::new(LeaderId::new(1, 1), index);
+            (Entry::new(id, EntryPayload::Normal(sent)), None)
+        };
+        let mut entries = (0..7).map(entry);
+        let mut portions = Vec::new();
+        while let Some(portion) = Portion::next(&mut entries).unwrap() {
+            assert!(portion.log_bytes < 100 << 10, "they are compressed");
+            portions.push(portion.entries.len());
+        }
+        assert_eq!(portions, [3, 3, 1]);
+    }
 }

@@ -134,7 +134,7 @@ pub fn entry_to_proto(entry: &Entry) -> v1::RaftEntry {
         id: Some(log_id_to_proto(&entry.log_id)),
         payload: match &entry.payload {
             EntryPayload::Blank => None,
-            EntryPayload::Normal(command) => Some(Payload::Command(command.0.clone())),
+            EntryPayload::Normal(command) => Some(Payload::Command(command.encoded().clone())),
             EntryPayload::Membership(membership) => {
                 Some(Payload::Membership(membership_to_proto(membership)))
             }
@@ -150,7 +150,7 @@ pub fn entry_from_proto(entry: v1::RaftEntry) -> Result<Entry, CodecError> {
         .ok_or(CodecError::Missing("the entry's id"))?;
     let payload = match entry.payload {
         None => EntryPayload::Blank,
-        Some(Payload::Command(command)) => EntryPayload::Normal(Command(command)),
+        Some(Payload::Command(command)) => EntryPayload::Normal(Command::from_encoded(command)),
         Some(Payload::Membership(membership)) => {
             EntryPayload::Membership(membership_from_proto(membership)?)
         }
@@ -163,7 +163,7 @@ pub fn entry_size(entry: &Entry) -> usize {
     const OVERHEAD: usize = 64;
     OVERHEAD
         + match &entry.payload {
-            EntryPayload::Normal(command) => command.0.len(),
+            EntryPayload::Normal(command) => command.encoded().len(),
             EntryPayload::Blank | EntryPayload::Membership(_) => 0,
         }
 }
@@ -222,7 +222,7 @@ mod tests {
         prop_oneof![
             Just(EntryPayload::Blank),
             proptest::collection::vec(any::<u8>(), 0..64)
-                .prop_map(|bytes| EntryPayload::Normal(Command(bytes.into()))),
+                .prop_map(|bytes| EntryPayload::Normal(Command::from_encoded(bytes.into()))),
             membership().prop_map(EntryPayload::Membership),
         ]
     }

@@ -69,7 +69,7 @@ pub fn survivor(store: &Path, owner: &Identity) -> Result<Survivor, StorageError
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(newer) => membership = newer,
                 EntryPayload::Normal(command) => {
-                    let transactions = command
+                    let (transactions, _) = command
                         .transactions()
                         .map_err(|error| StorageError::corrupted("a transaction", error))?;
                     for transaction in transactions {

@@ -39,6 +39,8 @@ pub struct Progress {
     pub applied: Option<u64>,
     /// The revision of the state after it.
     pub revision: u64,
+    /// The cluster's feature level after it: what all managers understand.
+    pub feature_level: u32,
     /// Bytes of log applied since the last snapshot.
     pub bytes_since_snapshot: u64,
 }
@@ -139,7 +141,7 @@ impl StateStore {
             .map_err(|error| error.damaged(&live));
         let (state, position, db) = loaded?;
         check_understood(state.feature_level(), LEVEL)?;
-        let revision = state.revision();
+        let (revision, feature_level) = (state.revision(), state.feature_level());
         let snapshot = match folder.snapshot()? {
             None => None,
             Some(files) => {
@@ -164,6 +166,7 @@ impl StateStore {
             progress: watch::Sender::new(Progress {
                 applied: position.last_log_id.map(|id| id.index),
                 revision,
+                feature_level,
                 bytes_since_snapshot: 0,
             }),
             state: RwLock::new(state),

@@ -1,13 +1,15 @@
 //! Proposals travel in batches: those that come in while entries are on their way to a quorum go into the next entry
 //! together. An entry costs every manager an fsync's worth of work and several wake-ups, however little is in it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use barge_proto::v1::Outcome;
-use bytes::Bytes;
+use barge_proto::v1::{Outcome, Transaction};
 use futures::{StreamExt, stream::FuturesUnordered};
 use openraft::{async_runtime::watch::WatchReceiver, errors::ForwardReason};
 use tokio::{
@@ -17,7 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Leadership, StoreError, propose, room::Place};
-use crate::raft::types::{Command, ForwardToLeader, Raft, RaftWriteError, WriteError};
+use crate::{
+    raft::types::{Command, ForwardToLeader, Raft, RaftWriteError, WriteError},
+    storage::state::Progress,
+};
 
 /// Proposals that may wait; they have no more [room](propose::ROOM) than that.
 pub(super) const QUEUE: usize = propose::ROOM / propose::OVERHEAD;
@@ -35,8 +40,9 @@ type Answer = Result<Outcome, StoreError>;
 
 /// A transaction to be written.
 pub(super) struct Proposal {
-    /// Encoded.
-    pub transaction: Bytes,
+    pub transaction: Transaction,
+    /// Its size in bytes.
+    pub size: usize,
     /// When nobody waits for it any more.
     pub deadline: Instant,
     /// Whether it is decided what becomes of it: it was proposed, or whoever waited has given up before.
@@ -51,6 +57,7 @@ pub(super) struct Proposal {
 pub(super) async fn run(
     raft: Raft,
     mut leadership: watch::Receiver<Leadership>,
+    progress: watch::Receiver<Progress>,
     mut proposals: mpsc::Receiver<Proposal>,
     stop: CancellationToken,
 ) {
@@ -75,7 +82,8 @@ pub(super) async fn run(
         {
             let batch = staged.take();
             if !batch.is_empty() {
-                writes.push(write(&raft, batch));
+                let level = progress.borrow().feature_level;
+                writes.push(write(&raft, batch, level));
             }
         }
     }
@@ -123,7 +131,7 @@ impl Staged {
     }
 
     fn push(&mut self, proposal: Proposal) {
-        let bytes = proposal.transaction.len();
+        let bytes = proposal.size;
         match self.bytes > 0 && self.bytes + bytes > ENTRY {
             true => self.next = Some(proposal),
             false => {
@@ -136,7 +144,7 @@ impl Staged {
     /// What is to be proposed now, without what nobody waits for any more.
     fn take(&mut self) -> Vec<Proposal> {
         self.bytes = 0;
-        let mut batch = std::mem::take(&mut self.proposals);
+        let mut batch = mem::take(&mut self.proposals);
         if let Some(next) = self.next.take() {
             self.push(next);
         }
@@ -146,9 +154,10 @@ impl Staged {
 }
 
 /// Writes an entry, and answers all whose transactions are in it.
-async fn write(raft: &Raft, batch: Vec<Proposal>) {
-    let transactions = batch.iter().map(|proposal| proposal.transaction.clone());
-    let command = Command::of(transactions.collect());
+async fn write(raft: &Raft, mut batch: Vec<Proposal>, feature_level: u32) {
+    let transactions = batch.iter_mut();
+    let transactions = transactions.map(|proposal| mem::take(&mut proposal.transaction));
+    let command = Command::of(transactions.collect(), feature_level);
     let deadlines = batch.iter().map(|proposal| proposal.deadline);
     let (first, last) = deadlines.fold(None, bounds).unwrap_or_else(|| {
         let now = Instant::now();
@@ -239,7 +248,8 @@ mod tests {
 
     fn proposal(room: &Arc<Semaphore>, size: usize) -> Proposal {
         Proposal {
-            transaction: vec![0; size].into(),
+            transaction: Transaction::default(),
+            size,
             deadline: Instant::now() + Duration::from_secs(5),
             taken: Arc::default(),
             answer: oneshot::channel().0,
@@ -271,7 +281,7 @@ mod tests {
             }
             while !staged.proposals.is_empty() {
                 let batch = staged.take();
-                entries.push(batch.iter().map(|p| p.transaction.len()).collect());
+                entries.push(batch.iter().map(|p| p.size).collect());
             }
         }
         // One that is larger than an entry should be is one of its own.

@@ -180,6 +180,7 @@ impl Store {
         tasks.spawn(batch::run(
             raft.clone(),
             followed.clone(),
+            state.progress(),
             proposed,
             stop.clone(),
         ));

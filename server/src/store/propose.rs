@@ -80,7 +80,8 @@ impl Store {
         let deadline = Instant::now() + deadline;
         let taken = Arc::new(AtomicBool::new(false));
         let proposal = Proposal {
-            transaction: transaction.encode_to_vec().into(),
+            transaction,
+            size,
             deadline,
             taken: taken.clone(),
             answer,

@@ -11,10 +11,14 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 /// The newest feature level that this version understands. Raised together with the first thing that needs it.
 ///
 /// - 2: roles, bindings and service accounts, and whose a credential is
-pub const LEVEL: u32 = 2;
+/// - 3: compressed entries of the log
+pub const LEVEL: u32 = 3;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
+
+/// The level from which on an entry of the log may be compressed. An older manager would find no transactions in it.
+pub const COMPRESSION: u32 = 3;
 
 impl RecordKind {
     /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without

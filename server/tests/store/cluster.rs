@@ -1,8 +1,11 @@
 //! Three managers, and what happens to them.
 
-use barge_server::store::{Scope, StoreError};
+use std::fs;
 
-use crate::harness::{Cluster, copy_folder, create, create_with, eventually, has, soon};
+use barge_server::store::{Scope, StoreError};
+use barge_state::COMPRESSION;
+
+use crate::harness::{Cluster, copy_folder, create, create_with, eventually, has, raise, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_reads_what_was_acknowledged_before() {
@@ -63,6 +66,47 @@ async fn many_proposals_are_in_flight_at_once() {
     }
     assert_eq!(seen, revisions);
     assert!(leader.status().last_log_index < 600, "one entry each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_are_compressed_once_all_managers_understand_it() {
+    const SIZE: u64 = 1 << 20;
+    let mut cluster = Cluster::new(3).await.started().await;
+    let leader = cluster.leader().await;
+    let store = cluster.store(leader);
+    let log = cluster.folder(leader).join("log");
+    let bytes = || -> u64 {
+        let files = fs::read_dir(&log).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum()
+    };
+    let mut written = Vec::new();
+    for (name, level) in [("plain", None), ("compressed", Some(COMPRESSION))] {
+        if let Some(level) = level {
+            let raised = store.propose(raise(level)).await.unwrap();
+            assert_eq!(raised.refusal, None);
+        }
+        let before = bytes();
+        let created = store.propose(create_with(name, SIZE as usize)).await;
+        assert_eq!(created.unwrap().refusal, None);
+        written.push(bytes() - before);
+    }
+    assert!(written[0] > SIZE && written[1] < SIZE / 20, "{written:?}");
+    drop(store);
+    // From the leader, and from the own log after a start.
+    let follower = cluster.follower().await;
+    for restarted in [false, true] {
+        if restarted {
+            cluster.kill(follower).await;
+            cluster.start(follower).await;
+        }
+        let store = cluster.store(follower);
+        eventually("it has both", async || {
+            (has(&store, "plain") && has(&store, "compressed")).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,8 +11,8 @@ use std::{
 };
 
 use barge_proto::v1::{
-    self, Change, Namespace, ObjectMeta, Outcome, Precondition, Record, RecordRef, Transaction,
-    precondition::Must,
+    self, Change, ClusterRecord, Namespace, ObjectMeta, Outcome, Precondition, Record, RecordRef,
+    Transaction, precondition::Must,
 };
 use barge_server::{
     raft::types::Node,
@@ -400,6 +400,32 @@ pub fn create_with(name: &str, bytes: usize) -> Transaction {
             })),
         }],
         ..Transaction::default()
+    }
+}
+
+/// The cluster's record, at a feature level.
+pub fn cluster_at_level(level: u32) -> Record {
+    let cluster = ClusterRecord {
+        metadata: Some(ObjectMeta {
+            name: "cluster".into(),
+            uid: "cluster".into(),
+            ..ObjectMeta::default()
+        }),
+        feature_level: level,
+        ..ClusterRecord::default()
+    };
+    Record {
+        record: Some(v1::record::Record::Cluster(cluster)),
+    }
+}
+
+/// Raises the cluster's feature level.
+pub fn raise(level: u32) -> Transaction {
+    Transaction {
+        changes: vec![Change {
+            change: Some(v1::change::Change::Put(cluster_at_level(level))),
+        }],
+        ..create("raise")
     }
 }
 

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use barge_proto::v1::{
-    Change, ClusterRecord, ObjectMeta, Record, Transaction, change, record::Record as RecordBody,
-};
 use barge_server::{
     storage::{
         StorageError,
@@ -16,7 +13,9 @@ use barge_server::{
 };
 use barge_state::{LEVEL, Stored};
 
-use crate::harness::{Cluster, create, create_with, eventually, has, soon};
+use crate::harness::{
+    Cluster, cluster_at_level, create, create_with, eventually, has, raise, soon,
+};
 
 /// What a manager that is too old has to say.
 const WAY_OUT: &str = "install the version that the cluster runs";
@@ -109,19 +108,6 @@ async fn refuses_the_folder_of_another_cluster() {
     );
 }
 
-/// The cluster's record at a level that this version does not understand.
-fn next_level() -> ClusterRecord {
-    ClusterRecord {
-        metadata: Some(ObjectMeta {
-            name: "cluster".into(),
-            uid: "cluster".into(),
-            ..ObjectMeta::default()
-        }),
-        feature_level: LEVEL + 1,
-        ..ClusterRecord::default()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn refuses_a_state_that_it_would_misunderstand() {
     let mut cluster = Cluster::new(1).await.started().await;
@@ -136,9 +122,7 @@ async fn refuses_a_state_that_it_would_misunderstand() {
     let state = StateFolder::open(&options.folder.join("state")).unwrap();
     let db = StateDb::open(&state.state().unwrap(), &owner).unwrap();
     let mut writes = Writes::default();
-    let record = Record {
-        record: Some(RecordBody::Cluster(next_level())),
-    };
+    let record = cluster_at_level(LEVEL + 1);
     writes.record(&Stored::from_record(record).unwrap());
     db.write(writes).unwrap();
     db.flush().unwrap();
@@ -150,16 +134,8 @@ async fn refuses_a_state_that_it_would_misunderstand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_where_the_log_goes_beyond_what_it_understands() {
     let mut cluster = Cluster::new(1).await.started().await;
-    let raise = Transaction {
-        changes: vec![Change {
-            change: Some(change::Change::Put(Record {
-                record: Some(RecordBody::Cluster(next_level())),
-            })),
-        }],
-        ..create("a")
-    };
     let failure = cluster.managers[&1].process.failure.clone();
-    let unanswered = soon("it ends", cluster.store(1).propose(raise)).await;
+    let unanswered = soon("it ends", cluster.store(1).propose(raise(LEVEL + 1))).await;
     assert!(unanswered.is_err(), "{unanswered:?}");
     let reason = soon("it says why", failure.wait()).await;
     assert!(reason.contains(WAY_OUT), "{reason}");

@@ -32,8 +32,12 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         }
         for number in 0..VALUES {
             let key = key(number);
-            raw::apply(barge[0].clone(), vec![raw::namespace(&key, VALUE)]).await?;
-            etcd::put(&peers[0], key.into_bytes(), "v".repeat(VALUE).into_bytes()).await?;
+            raw::apply(
+                barge[0].clone(),
+                vec![raw::namespace(&key, raw::random(VALUE))],
+            )
+            .await?;
+            etcd::put(&peers[0], key.into_bytes(), raw::random(VALUE).into_bytes()).await?;
         }
         anyhow::Ok((barge, peers))
     })?;

@@ -58,7 +58,9 @@ fn managers(runtime: &Runtime) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         runtime.block_on(async { raw::channels(&managers.config(), &managers.address(0), 1) })?;
     for batch in 0..OBJECTS / BATCH {
         let names = (0..BATCH).map(|number| format!("n-{batch}-{number}"));
-        let objects = names.map(|name| raw::namespace(&name, VALUE)).collect();
+        let objects = names
+            .map(|name| raw::namespace(&name, raw::random(VALUE)))
+            .collect();
         runtime.block_on(raw::apply(channel[0].clone(), objects))?;
     }
     for _ in 0..RUNS {
@@ -88,7 +90,7 @@ fn peers(runtime: &Runtime) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         let channel = etcd.connect(0).await?;
         for number in 0..OBJECTS {
             let key = format!("n-{number}").into_bytes();
-            etcd::put(&channel, key, vec![b'v'; VALUE]).await?;
+            etcd::put(&channel, key, raw::random(VALUE).into_bytes()).await?;
         }
         anyhow::Ok(())
     })?;
@@ -122,7 +124,7 @@ pub fn first_write(runtime: &Runtime, managers: &Managers) -> anyhow::Result<()>
             let channels = raw::channels(&managers.config(), &managers.address(0), 1)?;
             // What is there already is not written again.
             let name = format!("first-{}", NAMES.fetch_add(1, Ordering::Relaxed));
-            let write = raw::apply(channels[0].clone(), vec![raw::namespace(&name, 0)]);
+            let write = raw::apply(channels[0].clone(), vec![raw::namespace(&name, "")]);
             tokio::time::timeout(ATTEMPT, write).await??;
             Ok(())
         })

@@ -44,7 +44,7 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         drop(idle);
 
         for first in (0..NAMESPACES).step_by(BATCH) {
-            let batch = (first..first + BATCH).map(|n| raw::namespace(&name(n), 0));
+            let batch = (first..first + BATCH).map(|n| raw::namespace(&name(n), ""));
             raw::apply(channels[0].clone(), batch.collect()).await?;
         }
         let rate = fan_out(&channels).await?;

@@ -1,6 +1,12 @@
 //! `writes`: durable writes a second, the same load for Barge and for etcd, both three members with TLS on this machine. Each client
 //! waits for the answer to a write before it makes the next. Barge's clients share streams, as the client library offers to programs that
-//! write a lot; beside that, each write as a call of its own.
+//! write a lot; beside that, each write as a call of its own. What is written is text as manifests have it; beside that, text of which no
+//! compression makes much.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::Context;
 use barge_client::{
@@ -42,22 +48,60 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         anyhow::Ok(channels)
     })?;
 
+    let streamed = |clients, values: &Values| {
+        let values = values.clone();
+        runtime.block_on(load::run(&streams, clients, move |stream, key| {
+            raw::apply_pipelined(stream, vec![raw::namespace(&key, values.next())])
+        }))
+    };
+    let called = |clients, values: &Values| {
+        let values = values.clone();
+        runtime.block_on(load::run(&barge, clients, move |channel, key| {
+            raw::apply(channel, vec![raw::namespace(&key, values.next())])
+        }))
+    };
+    let put = |clients, values: &Values| {
+        let values = values.clone();
+        runtime.block_on(load::run(&peers, clients, move |channel, key| {
+            let value = values.next().into_bytes();
+            async move { etcd::put(&channel, key.into_bytes(), value).await }
+        }))
+    };
+
+    let manifests = Values::new(|| raw::manifest(VALUE));
+    let random = Values::new(|| raw::random(VALUE));
     let mut rows = Vec::new();
     for clients in load::clients()? {
-        let ours = runtime.block_on(load::run(&streams, clients, |stream, key| async move {
-            raw::apply_pipelined(stream, vec![raw::namespace(&key, VALUE)]).await
-        }))?;
-        let calls = runtime.block_on(load::run(&barge, clients, |channel, key| async move {
-            raw::apply(channel, vec![raw::namespace(&key, VALUE)]).await
-        }))?;
-        let theirs = runtime.block_on(load::run(&peers, clients, |channel, key| async move {
-            etcd::put(&channel, key.into_bytes(), "v".repeat(VALUE).into_bytes()).await
-        }))?;
-        rows.extend(load::rows("writes", "writes/s", clients, &ours, &theirs));
-        let name = "writes by calls";
-        rows.extend(load::rows(name, "writes/s", clients, &calls, &theirs));
+        let (ours, calls) = (streamed(clients, &manifests)?, called(clients, &manifests)?);
+        let theirs = put(clients, &manifests)?;
+        let mut add = |name, ours, theirs| {
+            rows.extend(load::rows(name, "writes/s", clients, ours, theirs));
+        };
+        add("writes", &ours, &theirs);
+        add("writes by calls", &calls, &theirs);
+        let (ours, theirs) = (streamed(clients, &random)?, put(clients, &random)?);
+        add("writes of random text", &ours, &theirs);
     }
     Ok(rows)
+}
+
+/// Values that were made before: making one takes as long as writing it.
+#[derive(Clone)]
+struct Values(Arc<(Vec<String>, AtomicUsize)>);
+
+impl Values {
+    /// More than any compression looks back at.
+    const COUNT: usize = 4096;
+
+    fn new(make: impl FnMut() -> String) -> Self {
+        let values = std::iter::repeat_with(make).take(Self::COUNT);
+        Self(Arc::new((values.collect(), AtomicUsize::new(0))))
+    }
+
+    fn next(&self) -> String {
+        let (values, next) = &*self.0;
+        values[next.fetch_add(1, Ordering::Relaxed) % values.len()].clone()
+    }
 }
 
 /// The leader's address.

@@ -63,7 +63,7 @@ pub async fn of_objects(config: &Path, address: &str) -> Vec<(&'static str, Opti
         namespace: namespace.clone(),
     };
     let apply = ApplyRequest {
-        objects: vec![raw::namespace("mine", 0)],
+        objects: vec![raw::namespace("mine", "")],
         ..ApplyRequest::default()
     };
     let logs = LogsRequest {

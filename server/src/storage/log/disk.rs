@@ -7,7 +7,9 @@ use std::{
 
 use barge_proto::v1;
 use bytes::Bytes;
-use rocksdb::{DB, DBRecoveryMode, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    DB, DBCompressionType, DBRecoveryMode, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+};
 
 use super::wal;
 use crate::{
@@ -117,6 +119,8 @@ impl Disk {
         rocks::check_wal(path, &files)?;
         let last = wal::inspect(path)?.cut()?;
         let mut options = rocks::options(WRITE_BUFFER);
+        // What is in an entry is compressed where that is worth it.
+        options.set_compression_type(DBCompressionType::None);
         // What may be missing was cut off already.
         options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
         options.set_track_and_verify_wals_in_manifest(true);

@@ -176,7 +176,7 @@ mod tests {
     fn entry(term: u64, index: u64) -> Entry {
         Entry::new(
             id(term, index),
-            Payload::Normal(Command(vec![7; 36].into())),
+            Payload::Normal(Command::from_encoded(vec![7; 36].into())),
         )
     }
 

@@ -27,7 +27,7 @@ fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<Entry> {
         .map(|i| {
             Entry::new(
                 id(term, i),
-                Payload::Normal(Data(vec![i as u8; 100].into())),
+                Payload::Normal(Data::from_encoded(vec![i as u8; 100].into())),
             )
         })
         .collect()
@@ -158,7 +158,12 @@ async fn requests_are_cut_by_bytes_from_memory_and_from_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = Log::open(dir.path());
     let big: Vec<_> = (0..40)
-        .map(|i| Entry::new(id(1, i), Payload::Normal(Data(vec![1; 300 << 10].into()))))
+        .map(|i| {
+            Entry::new(
+                id(1, i),
+                Payload::Normal(Data::from_encoded(vec![1; 300 << 10].into())),
+            )
+        })
         .collect();
     // More than stays in memory.
     for entry in big.chunks(4) {

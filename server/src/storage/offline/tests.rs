@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use barge_proto::v1::{Change, Namespace, ObjectMeta, Record, Transaction, change, record};
-use bytes::Bytes;
-use prost::Message as _;
+use barge_state::LEVEL;
 
 use super::*;
 use crate::raft::types::{Command, Entry};
@@ -67,7 +66,7 @@ fn a_survivor_has_the_whole_log_and_is_not_changed_by_looking() {
     let state = begun(&store);
     let disk = Disk::open(&store.join("log"), &owner()).unwrap();
     let entry = |index, transaction: &Transaction| {
-        let command = Command::of(vec![Bytes::from(transaction.encode_to_vec())]);
+        let command = Command::of(vec![transaction.clone()], LEVEL);
         let id = LogId::new(LeaderId::new(8, 7), index);
         Entry {
             log_id: id,

@@ -38,7 +38,7 @@ impl Waits {
                     break;
                 }
                 let begin = Instant::now();
-                let object = raw::namespace(&format!("wait-{number}"), 0);
+                let object = raw::namespace(&format!("wait-{number}"), "");
                 raw::apply(channels[0].clone(), vec![object]).await?;
                 let end = Instant::now();
                 waits.push(Wait { begin, end });

@@ -26,7 +26,7 @@ fn entry(index: u64) -> Entry {
 fn sized(index: u64, size: usize) -> Entry {
     Entry::new(
         LogId::new(LeaderId::new(1, 1), index),
-        Payload::Normal(Command(vec![index as u8; size].into())),
+        Payload::Normal(Command::from_encoded(vec![index as u8; size].into())),
     )
 }
 
