@@ -36,7 +36,8 @@ pub fn random(bytes: usize) -> String {
     letters.take(bytes).map(char::from).collect()
 }
 
-/// So many bytes of a manifest: what manifests have in common, and names, numbers, a digest and a checksum of its own.
+/// So many bytes of a manifest: what manifests have in common, and names, numbers, a digest and a checksum of its own. Cut, or filled up
+/// with random letters.
 #[must_use]
 pub fn manifest(bytes: usize) -> String {
     let (name, team) = (random(10), random(6));

@@ -84,7 +84,8 @@ impl Command {
         &self.encoded
     }
 
-    /// Its transactions, and how many bytes they have, encoded and not compressed.
+    /// Its transactions, and how many bytes they have, encoded and not compressed. Where it was proposed, the first call takes what was
+    /// proposed; all others decode.
     ///
     /// # Errors
     /// For bytes that are no batch of transactions.

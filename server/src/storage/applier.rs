@@ -16,8 +16,8 @@ use super::{
 };
 use crate::raft::types::{EntryResponder, SnapshotMeta, StoredMembership};
 
-/// About so many bytes of transactions are decoded, applied and written at a time: a readable state is not far, and entries that are
-/// compressed take much more memory than they have in the log.
+/// About so many bytes of transactions are decoded, applied and written at a time: entries that are compressed take much more memory
+/// than they have in the log.
 const PORTION: usize = 8 << 20;
 
 /// What the thread is asked to do, in order.
@@ -77,7 +77,7 @@ pub(super) fn start(
 }
 
 /// The level may rise while a manager that is too old for it runs, or begins on a log in which it rises. Nothing that follows is
-/// applied by it, and this batch is not kept.
+/// applied by it, and its portion is not kept.
 fn understand(state: &State) -> Result<(), StorageError> {
     Ok(check_understood(state.feature_level(), LEVEL)?)
 }
@@ -88,7 +88,7 @@ struct Portion {
     entries: Vec<(EntryResponder, Vec<Transaction>)>,
     /// What the entries have in the log.
     log_bytes: u64,
-    /// What their transactions take in memory.
+    /// What their transactions have, encoded and not compressed.
     bytes: usize,
 }
 
@@ -239,7 +239,7 @@ mod tests {
     use crate::raft::types::{Command, Entry, LeaderId, LogId};
 
     #[test]
-    fn a_portion_is_bounded_by_what_it_takes_in_memory() {
+    fn a_portion_is_bounded_by_what_is_decompressed() {
         let entry = |index| {
             let transaction = Transaction {
                 id: vec![7; 3 << 20],

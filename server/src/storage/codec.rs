@@ -11,7 +11,7 @@ use crate::raft::types::{
     Command, Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote,
 };
 
-/// The first byte of every value on disk. Raised when another version would misread what is written: 2 since an entry of the
+/// The first byte of every value on disk. Raised when another version would misread what is written and no feature level keeps it away: 2 since an entry of the
 /// log carries several transactions.
 pub const FORMAT: u8 = 2;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use barge_proto::v1;
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Env, Options};
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options};
 
 use super::{
     Context, StorageError,
@@ -20,7 +20,7 @@ pub const IDENTITY: &[u8] = b"\0identity";
 /// entries are in memory, so this hardly matters.
 const BLOCK_CACHE: usize = 4 << 20;
 
-/// What is compressed together, in bytes: records resemble each other more than themselves, and hardly any is read alone.
+/// What is read, and in the state compressed, together, in bytes: records resemble each other more than themselves, and hardly any is read alone.
 const BLOCK: usize = 32 << 10;
 
 /// Whom a database belongs to.
@@ -96,9 +96,6 @@ fn has_tables(path: &Path) -> Result<bool, StorageError> {
 /// Opens a database for its owner, and makes it if it is not there.
 pub fn open(path: &Path, mut options: Options, owner: &Identity) -> Result<DB, StorageError> {
     options.create_if_missing(true);
-    // Merging gives way to all else; where it falls behind, RocksDB slows writes down.
-    let mut env = Env::new().context("set the priority of merging")?;
-    env.lower_thread_pool_cpu_priority();
     let db = DB::open(&options, path).context("open the database")?;
     match identity(&db, path)? {
         Some(found) if found == *owner => Ok(db),

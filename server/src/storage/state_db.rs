@@ -32,7 +32,7 @@ const POSITION: &[u8] = b"m/position";
 /// The write buffer, in bytes. When it is full the state is flushed, so this bounds what a restart replays.
 const WRITE_BUFFER: usize = 16 << 20;
 /// So many sorted runs of files are merged; each flush makes one.
-const RUNS: i32 = 16;
+const RUNS: i32 = 32;
 
 fn options() -> Options {
     let mut options = rocks::options(WRITE_BUFFER);
@@ -40,12 +40,12 @@ fn options() -> Options {
     options.set_memtable_factory(MemtableFactory::Vector);
     options.set_allow_concurrent_memtable_write(false);
     // It is read when it is opened or backed up only, and its keys come in no order, so each merge by levels would rewrite most of
-    // it. By size, what was replaced takes at most as much space as what was not, once there are that many runs.
+    // it. By size, what was replaced takes at most twice the space of what was not, once there are that many runs.
     options.set_level_zero_file_num_compaction_trigger(RUNS);
-    options.set_level_zero_slowdown_writes_trigger(3 * RUNS);
-    options.set_level_zero_stop_writes_trigger(4 * RUNS);
+    options.set_level_zero_slowdown_writes_trigger(2 * RUNS);
+    options.set_level_zero_stop_writes_trigger(3 * RUNS);
     let mut universal = UniversalCompactOptions::default();
-    universal.set_max_size_amplification_percent(100);
+    universal.set_max_size_amplification_percent(200);
     options.set_universal_compaction_options(&universal);
     options.set_compaction_style(DBCompactionStyle::Universal);
     options

@@ -41,7 +41,7 @@ type Answer = Result<Outcome, StoreError>;
 /// A transaction to be written.
 pub(super) struct Proposal {
     pub transaction: Transaction,
-    /// Its size in bytes.
+    /// Its size in bytes, encoded.
     pub size: usize,
     /// When nobody waits for it any more.
     pub deadline: Instant,

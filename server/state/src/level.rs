@@ -2,7 +2,7 @@
 //!
 //! A field or a rule that older managers do not know would be dropped or applied otherwise by them, and their states
 //! would differ. So each version says up to which level it understands the log; the cluster's level rises when all managers
-//! understand the next one, and what needs it is refused until then.
+//! understand the next one, and what needs it is refused, or left undone, until then.
 
 use barge_proto::v1::{Refusal, RefusalReason, Transaction};
 

@@ -85,12 +85,12 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Values that were made before: making one takes as long as writing it.
+/// Values that were made before: making them meanwhile would take processor time from both.
 #[derive(Clone)]
 struct Values(Arc<(Vec<String>, AtomicUsize)>);
 
 impl Values {
-    /// More than any compression looks back at.
+    /// More than fit into an entry of the log or a block of the state.
     const COUNT: usize = 4096;
 
     fn new(make: impl FnMut() -> String) -> Self {

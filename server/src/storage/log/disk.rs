@@ -119,6 +119,9 @@ impl Disk {
         rocks::check_wal(path, &files)?;
         let last = wal::inspect(path)?.cut()?;
         let mut options = rocks::options(WRITE_BUFFER);
+        // RocksDB merges one database at a time, and the state for long.
+        options.set_level_zero_slowdown_writes_trigger(64);
+        options.set_level_zero_stop_writes_trigger(96);
         // What is in an entry is compressed where that is worth it.
         options.set_compression_type(DBCompressionType::None);
         // What may be missing was cut off already.

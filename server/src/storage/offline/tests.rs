@@ -24,6 +24,8 @@ fn create(name: &str) -> Transaction {
         metadata: Some(ObjectMeta {
             name: name.into(),
             uid: name.into(),
+            // Worth compressing.
+            annotations: [("filler".into(), "x".repeat(4 << 10))].into(),
             ..ObjectMeta::default()
         }),
         ..Namespace::default()
