@@ -61,16 +61,16 @@ fn noise(name: &str) -> barge_proto::v1::Transaction {
     transaction
 }
 
+async fn put(leader: &Store, number: usize) {
+    let noise = noise(&format!("n{number}"));
+    eventually("a write", async || leader.propose(noise.clone()).await.ok()).await;
+}
+
 /// Namespaces, a few at a time so that a follower keeps up and needs no snapshot itself. Answers how many there are then.
 async fn write(leader: &Store, first: usize, enough: impl Fn(usize) -> bool) -> usize {
     let mut last = first;
     while !enough(last) {
-        let writes = (last..last + 20).map(|i| async move {
-            eventually("a write", async || {
-                leader.propose(noise(&format!("n{i}"))).await.ok()
-            })
-            .await
-        });
+        let writes = (last..last + 20).map(|number| put(leader, number));
         futures::future::join_all(writes).await;
         last += 20;
         assert!(last < 20_000, "{:?}", leader.status());
@@ -107,6 +107,22 @@ impl Away {
             id,
             leader,
             written,
+        }
+    }
+
+    /// Writes, one entry each, until the newest snapshot is the one that will be sent: none is under way, and what was written
+    /// since is less than what one is taken after.
+    async fn settle(&mut self) {
+        let begun = self.leader.status().last_log_index;
+        loop {
+            let status = self.leader.status();
+            let since = status.last_log_index - status.snapshot_index;
+            if status.snapshot_index > begun && since < (2 << 20) / 2000 {
+                return;
+            }
+            put(&self.leader, self.written).await;
+            self.written += 1;
+            assert!(self.written < 20_000, "{status:?}");
         }
     }
 
@@ -205,6 +221,7 @@ async fn a_receiver_that_dies_begins_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_snapshot_is_refused_and_the_next_one_taken() {
     let mut away = Away::for_long(8 * RATE).await;
+    away.settle().await;
     let sender = away.cluster.leader().await;
     let bad = folders(&away.cluster.folder(sender).join("state"), "snapshot-");
     let bad = bad.iter().max_by_key(|path| number(path)).unwrap();
