@@ -13,3 +13,6 @@ mod wire;
 pub use config::Timing;
 pub use contact::Contact;
 pub use network::{Channels, Connect};
+
+/// Messages between managers may have this many bytes: an append is cut near 1 MiB, but a single entry is never cut.
+const MAX_MESSAGE: usize = 4 << 20;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lz4_flex::block;
 use prost::Message;
 
-use super::network::MAX_MESSAGE;
+use super::MAX_MESSAGE;
 
 /// Fewer bytes are not worth the time.
 const COMPRESSED_FROM: usize = 1 << 10;
@@ -49,6 +49,9 @@ pub enum CommandError {
         /// In bytes.
         said: usize,
     },
+    /// No version writes that.
+    #[error("what was compressed is compressed again")]
+    Nested,
 }
 
 impl Command {
@@ -103,6 +106,9 @@ impl Command {
         if !batch.compressed.is_empty() {
             size = usize::try_from(batch.size).unwrap_or(usize::MAX);
             batch = Batch::decode(decompress(&batch.compressed, size)?.as_slice())?;
+            if !batch.compressed.is_empty() {
+                return Err(CommandError::Nested);
+            }
         }
         Ok((batch.transactions, size))
     }
@@ -230,6 +236,7 @@ mod tests {
         let plain = vec![7; 4 << 10];
         let whole = block::compress(&plain);
         let cut = whole[..whole.len() - 1].to_vec();
+        let once = of(whole.clone(), 4 << 10).encoded;
         for (command, error) in [
             (of(cut, 4 << 10), "decompress it: "),
             // More than is said, and less.
@@ -238,6 +245,10 @@ mod tests {
             (of(whole.clone(), u32::MAX), "at most 4194304"),
             // The bytes are as they were, and are no batch.
             (of(whole, 4 << 10), "failed to decode"),
+            (
+                of(block::compress(&once), once.len() as u32),
+                "compressed again",
+            ),
         ] {
             let found = command.transactions().unwrap_err().to_string();
             assert!(found.contains(error), "{found}");

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
+    MAX_MESSAGE,
     types::{
         AppendRequest, AppendResponse, AppendResult, NetworkError, Node, NodeId, RpcError,
         Snapshot, SnapshotResponse, StreamingError, TransferRequest, TransferResponse, TypeConfig,
@@ -31,9 +32,6 @@ use crate::storage::snapshot::SnapshotFiles;
 
 /// Makes a channel to a manager's address. It connects when it is used, and again when it has to.
 pub type Connect = Arc<dyn Fn(&str) -> Result<Channel, Box<dyn Error + Send + Sync>> + Send + Sync>;
-
-/// Messages may be this large: an append is cut near 1 MiB, but a single entry is never cut.
-pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// How long a stream may take to open; the first one has to connect.
 const OPEN: Duration = Duration::from_secs(1);

@@ -20,8 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{
-    Contact,
-    network::MAX_MESSAGE,
+    Contact, MAX_MESSAGE,
     types::{AppendRequest, NodeId, Raft, RaftReadError, ReadError},
     wire,
 };
