@@ -53,7 +53,12 @@ macro_rules! keep_as_it_is {
         impl Kept for $message {
             type Message = $message;
 
-            fn unshared(message: $message) -> $message {
+            fn unshared(mut message: $message) -> $message {
+                // Lists have room for four when they have one, and these hardly ever grow.
+                let meta = message.meta_mut();
+                meta.managed_fields.shrink_to_fit();
+                meta.owner_references.shrink_to_fit();
+                meta.finalizers.shrink_to_fit();
                 message
             }
 

@@ -1,25 +1,20 @@
 //! The records of one kind, by uid, by name and by owner.
 //!
-//! The sets hold the records themselves, compared by the key in them: an entry costs one pointer. Most lookups are by
-//! uid, so these are hashed; nothing depends on the order of a hash.
+//! The sets hold the records themselves, compared by the key in them, and no copy of the key. Most lookups are by uid, so these are
+//! hashed; nothing depends on the order of a hash.
 
 use std::{
     borrow::Borrow,
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
-    hash::{Hash, Hasher},
     sync::Arc,
 };
 
+mod hashed;
 mod names;
 
-use self::names::Names;
+use self::{hashed::Hashed, names::Names};
 use crate::kept::Kept;
-
-/// For lookups only: what is never iterated has no order that could differ between managers. The seed is another one in each
-/// process, so that nobody can choose names that collide.
-#[expect(clippy::disallowed_types, reason = "never iterated")]
-type Hashed<T> = std::collections::HashSet<T, foldhash::fast::RandomState>;
 
 /// A record that is compared by its uid.
 #[derive(Debug)]
@@ -48,13 +43,6 @@ impl<K: Kept> PartialOrd for ByUid<K> {
 impl<K: Kept> Ord for ByUid<K> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.uid().cmp(other.0.uid())
-    }
-}
-
-impl<K: Kept> Hash for ByUid<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // As its key's, which it is looked up by.
-        self.0.uid().hash(state);
     }
 }
 
@@ -118,7 +106,7 @@ impl<K> Default for Index<K> {
 /// The records of one kind.
 #[derive(Debug)]
 pub struct Table<K> {
-    by_uid: Hashed<ByUid<K>>,
+    by_uid: Hashed<K>,
     by_name: Names<K>,
     by_owner: Index<K>,
 }
@@ -137,20 +125,22 @@ impl<K: Kept> Table<K> {
             }
         }
         if let Some(after) = after {
-            self.by_uid.replace(ByUid(after.clone()));
+            let uid = after.uid();
+            self.by_uid.replace(uid, |k| k.uid() == uid, after.clone());
             self.by_name.insert(after);
             for owner in after.owner_uids() {
                 self.by_owner.insert(owner, after);
             }
         } else if let Some(before) = before {
-            self.by_uid.remove(before.uid());
+            let uid = before.uid();
+            self.by_uid.remove(uid, |k| k.uid() == uid);
             self.by_name.remove(before);
         }
     }
 
     /// The record with this uid.
     pub fn by_uid(&self, uid: &str) -> Option<&Arc<K>> {
-        self.by_uid.get(uid).map(|entry| &entry.0)
+        self.by_uid.get(uid, |k| k.uid() == uid)
     }
 
     /// The record of this name.

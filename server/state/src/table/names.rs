@@ -7,7 +7,6 @@ use std::{
     borrow::Borrow,
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
-    hash::{Hash, Hasher},
     ops::Bound,
     sync::Arc,
 };
@@ -18,7 +17,7 @@ use crate::kept::Kept;
 /// The records of one kind by namespace and name.
 #[derive(Debug)]
 pub struct Names<K> {
-    hashed: Hashed<ByFullName<K>>,
+    hashed: Hashed<K>,
     /// By namespace.
     ordered: BTreeMap<String, BTreeSet<ByName<K>>>,
 }
@@ -35,7 +34,9 @@ impl<K> Default for Names<K> {
 impl<K: Kept> Names<K> {
     /// Puts a record in the place of the one of its name.
     pub fn insert(&mut self, record: &Arc<K>) {
-        self.hashed.replace(ByFullName(record.clone()));
+        let key = full_name(&**record);
+        self.hashed
+            .replace(key, |k| full_name(k) == key, record.clone());
         let named = ByName {
             beginning: beginning(record.name()),
             record: record.clone(),
@@ -53,8 +54,8 @@ impl<K: Kept> Names<K> {
 
     /// Removes the record of this one's name.
     pub fn remove(&mut self, record: &Arc<K>) {
-        let full_name: &dyn FullName = &(record.namespace(), record.name());
-        self.hashed.remove(full_name);
+        let key = full_name(&**record);
+        self.hashed.remove(key, |k| full_name(k) == key);
         if let Some(names) = self.ordered.get_mut(record.namespace()) {
             let name: &dyn Name = &record.name();
             names.remove(name);
@@ -66,8 +67,8 @@ impl<K: Kept> Names<K> {
 
     /// The record of this name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
-        let full_name: &dyn FullName = &(namespace, name);
-        self.hashed.get(full_name).map(|entry| &entry.0)
+        let key = (namespace, name);
+        self.hashed.get(key, |k| full_name(k) == key)
     }
 
     /// Records by namespace and name: those of one namespace or of all, after a position.
@@ -99,60 +100,9 @@ impl<K: Kept> Names<K> {
     }
 }
 
-/// Compared by namespace and name together.
-#[derive(Debug)]
-struct ByFullName<K>(Arc<K>);
-
-/// What has a namespace and a name, borrowed: what a record is looked up by, without putting the two together.
-trait FullName {
-    fn full_name(&self) -> (&str, &str);
+fn full_name<K: Kept>(record: &K) -> (&str, &str) {
+    (record.namespace(), record.name())
 }
-
-impl<K: Kept> FullName for ByFullName<K> {
-    fn full_name(&self) -> (&str, &str) {
-        (self.0.namespace(), self.0.name())
-    }
-}
-
-impl FullName for (&str, &str) {
-    fn full_name(&self) -> (&str, &str) {
-        *self
-    }
-}
-
-impl Hash for dyn FullName + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.full_name().hash(state);
-    }
-}
-
-impl PartialEq for dyn FullName + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.full_name() == other.full_name()
-    }
-}
-
-impl Eq for dyn FullName + '_ {}
-
-impl<'a, K: Kept> Borrow<dyn FullName + 'a> for ByFullName<K> {
-    fn borrow(&self) -> &(dyn FullName + 'a) {
-        self
-    }
-}
-
-impl<K: Kept> Hash for ByFullName<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.full_name().hash(state);
-    }
-}
-
-impl<K: Kept> PartialEq for ByFullName<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.full_name() == other.full_name()
-    }
-}
-
-impl<K: Kept> Eq for ByFullName<K> {}
 
 /// Compared by name, within one namespace.
 #[derive(Debug)]
