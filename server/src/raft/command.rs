@@ -16,6 +16,12 @@ use super::MAX_MESSAGE;
 /// Fewer bytes are not worth the time.
 const COMPRESSED_FROM: usize = 1 << 10;
 
+/// Room is made for no more transactions before they are seen.
+const EXPECTED: usize = 1 << 10;
+
+/// A buffer with more bytes is given back after use.
+const KEPT: usize = 2 << 20;
+
 /// An encoded [`Batch`]. It is encoded and compressed once, where it is proposed: log and network pass the bytes on, and so do the
 /// followers' logs.
 #[derive(Clone)]
@@ -55,25 +61,6 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// A command of transactions, to be applied in order. Compressed when all managers of a cluster at this feature level
-    /// understand that, and a quarter or more is gained by it.
-    pub fn of(transactions: Vec<Transaction>, feature_level: u32) -> Self {
-        let batch = Batch {
-            transactions,
-            ..Batch::default()
-        };
-        let plain = batch.encode_to_vec();
-        let decoded = (batch.transactions, plain.len());
-        let compressed = match feature_level >= COMPRESSION {
-            true => compressed(&plain),
-            false => None,
-        };
-        Self {
-            encoded: compressed.unwrap_or(plain).into(),
-            proposed: Some(Arc::new(Mutex::new(Some(decoded)))),
-        }
-    }
-
     /// As it came out of the log, or from the leader.
     pub fn from_encoded(encoded: Bytes) -> Self {
         Self {
@@ -87,62 +74,129 @@ impl Command {
         &self.encoded
     }
 
-    /// Its transactions, and how many bytes they have, encoded and not compressed. Where it was proposed, the first call takes what was
-    /// proposed; all others decode.
-    ///
-    /// # Errors
-    /// For bytes that are no batch of transactions.
-    pub fn transactions(&self) -> Result<Decoded, CommandError> {
-        if let Some(proposed) = &self.proposed
-            && let Some(decoded) = proposed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-        {
-            return Ok(decoded);
-        }
-        let mut batch = Batch::decode(self.encoded.clone())?;
-        let mut size = self.encoded.len();
-        if !batch.compressed.is_empty() {
-            size = usize::try_from(batch.size).unwrap_or(usize::MAX);
-            batch = Batch::decode(decompress(&batch.compressed, size)?.as_slice())?;
-            if !batch.compressed.is_empty() {
-                return Err(CommandError::Nested);
-            }
-        }
-        Ok((batch.transactions, size))
+    /// What was proposed, the first time that somebody asks.
+    fn take_proposed(&self) -> Option<Decoded> {
+        let proposed = self.proposed.as_ref()?;
+        proposed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
-/// A batch that holds a compressed one, encoded, if that is worth it.
-fn compressed(plain: &[u8]) -> Option<Vec<u8>> {
-    if !(COMPRESSED_FROM..=MAX_MESSAGE).contains(&plain.len()) {
-        return None;
-    }
-    let size = u32::try_from(plain.len()).ok()?;
-    let compressed = block::compress(plain);
-    let is_worth_it = compressed.len() <= plain.len() / 4 * 3;
-    is_worth_it.then(|| {
+/// Makes commands, each in the memory of the one before.
+#[derive(Default)]
+pub struct Encoder {
+    plain: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+impl Encoder {
+    /// A command of transactions, to be applied in order. Compressed when all managers of a cluster at this feature level
+    /// understand that, and a quarter or more is gained by it.
+    pub fn command(&mut self, transactions: Vec<Transaction>, feature_level: u32) -> Command {
         let batch = Batch {
-            compressed: compressed.into(),
+            transactions,
+            ..Batch::default()
+        };
+        let size = batch.encoded_len();
+        self.plain.clear();
+        self.plain.reserve(size);
+        // A Vec grows, so there is always room.
+        batch.encode_raw(&mut self.plain);
+        let compressed = match feature_level >= COMPRESSION {
+            true => self.compressed(),
+            false => None,
+        };
+        let encoded = compressed.unwrap_or_else(|| self.plain.clone());
+        give_back_large(&mut self.plain);
+        give_back_large(&mut self.compressed);
+        Command {
+            encoded: encoded.into(),
+            proposed: Some(Arc::new(Mutex::new(Some((batch.transactions, size))))),
+        }
+    }
+
+    /// A batch that holds the plain one compressed, encoded, if that is worth it.
+    fn compressed(&mut self) -> Option<Vec<u8>> {
+        let plain = &self.plain;
+        if !(COMPRESSED_FROM..=MAX_MESSAGE).contains(&plain.len()) {
+            return None;
+        }
+        let size = u32::try_from(plain.len()).ok()?;
+        self.compressed
+            .resize(block::get_maximum_output_size(plain.len()), 0);
+        // There is room for whatever comes out.
+        let length = block::compress_into(plain, &mut self.compressed).ok()?;
+        let is_worth_it = length <= plain.len() / 4 * 3;
+        let compressed = self.compressed.get(..length).filter(|_| is_worth_it)?;
+        let batch = Batch {
+            compressed: Bytes::copy_from_slice(compressed),
             size,
             ..Batch::default()
         };
-        batch.encode_to_vec()
-    })
+        Some(batch.encode_to_vec())
+    }
 }
 
-fn decompress(compressed: &[u8], size: usize) -> Result<Vec<u8>, CommandError> {
-    if size > MAX_MESSAGE {
-        return Err(CommandError::TooLarge(size));
+/// Reads commands, each in the memory of the one before.
+#[derive(Default)]
+pub struct Decoder {
+    plain: Vec<u8>,
+    /// How many transactions the one before had: the next one is likely to have as many.
+    transactions: usize,
+}
+
+impl Decoder {
+    /// The transactions of a command, and how many bytes they have, encoded and not compressed. Where it was proposed, the first
+    /// call takes what was proposed; all others decode.
+    ///
+    /// # Errors
+    /// For bytes that are no batch of transactions.
+    pub fn transactions(&mut self, command: &Command) -> Result<Decoded, CommandError> {
+        if let Some(proposed) = command.take_proposed() {
+            return Ok(proposed);
+        }
+        let batch = Batch::decode(command.encoded.clone())?;
+        if batch.compressed.is_empty() {
+            return Ok((batch.transactions, command.encoded.len()));
+        }
+        let size = usize::try_from(batch.size).unwrap_or(usize::MAX);
+        let decoded = self.decompressed(&batch.compressed, size);
+        give_back_large(&mut self.plain);
+        Ok((decoded?, size))
     }
-    let plain = block::decompress(compressed, size)?;
-    match plain.len() == size {
-        true => Ok(plain),
-        false => Err(CommandError::Size {
-            found: plain.len(),
-            said: size,
-        }),
+
+    fn decompressed(
+        &mut self,
+        compressed: &[u8],
+        said: usize,
+    ) -> Result<Vec<Transaction>, CommandError> {
+        if said > MAX_MESSAGE {
+            return Err(CommandError::TooLarge(said));
+        }
+        self.plain.resize(said, 0);
+        let found = block::decompress_into(compressed, &mut self.plain)?;
+        if found != said {
+            return Err(CommandError::Size { found, said });
+        }
+        let mut batch = Batch {
+            transactions: Vec::with_capacity(self.transactions.min(EXPECTED)),
+            ..Batch::default()
+        };
+        batch.merge(self.plain.as_slice())?;
+        if !batch.compressed.is_empty() {
+            return Err(CommandError::Nested);
+        }
+        self.transactions = batch.transactions.len();
+        Ok(batch.transactions)
+    }
+}
+
+/// Hardly any command needs so much.
+fn give_back_large(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
     }
 }
 
@@ -181,9 +235,17 @@ mod tests {
         transactions.collect()
     }
 
+    fn encode(transactions: &[Transaction], feature_level: u32) -> Command {
+        Encoder::default().command(transactions.to_vec(), feature_level)
+    }
+
     /// As another manager sees it.
     fn sent(command: &Command) -> Command {
         Command::from_encoded(command.encoded.clone())
+    }
+
+    fn decode(command: &Command) -> Result<Decoded, CommandError> {
+        Decoder::default().transactions(command)
     }
 
     fn of(compressed: Vec<u8>, size: u32) -> Command {
@@ -198,12 +260,12 @@ mod tests {
     #[test]
     fn what_repeats_itself_is_compressed_and_comes_back() {
         let transactions = transactions(&[vec![7; 1 << 20], Vec::new(), vec![8; 1 << 20]]);
-        let plain = Command::of(transactions.clone(), COMPRESSION - 1);
+        let plain = encode(&transactions, COMPRESSION - 1);
         assert!(plain.encoded.len() > 2 << 20, "not all managers read it");
-        let command = Command::of(transactions.clone(), COMPRESSION);
+        let command = encode(&transactions, COMPRESSION);
         assert!(command.encoded.len() < 20 << 10, "{command}");
-        let decoded = sent(&command).transactions().unwrap();
-        assert_eq!(decoded, sent(&plain).transactions().unwrap());
+        let decoded = decode(&sent(&command)).unwrap();
+        assert_eq!(decoded, decode(&sent(&plain)).unwrap());
         assert_eq!(decoded, (transactions, plain.encoded.len()));
     }
 
@@ -213,22 +275,42 @@ mod tests {
         rand::rng().fill_bytes(&mut random);
         for payloads in [vec![random], vec![vec![7; 100]], Vec::new()] {
             let transactions = transactions(&payloads);
-            let command = Command::of(transactions.clone(), COMPRESSION);
-            assert_eq!(command, Command::of(transactions.clone(), 0));
-            assert_eq!(sent(&command).transactions().unwrap().0, transactions);
+            let command = encode(&transactions, COMPRESSION);
+            assert_eq!(command, encode(&transactions, 0));
+            assert_eq!(decode(&sent(&command)).unwrap().0, transactions);
         }
     }
 
     #[test]
     fn what_was_proposed_is_taken_once_and_decoded_from_then_on() {
         let transactions = transactions(&[vec![7; 10 << 10], Vec::new()]);
-        let command = Command::of(transactions.clone(), COMPRESSION);
+        let command = encode(&transactions, COMPRESSION);
         let kept = command.clone();
-        let first = command.transactions().unwrap();
+        let first = decode(&command).unwrap();
         assert_eq!(first.0, transactions);
         let proposed = kept.proposed.as_ref().unwrap();
         assert!(proposed.lock().unwrap().is_none());
-        assert_eq!(kept.transactions().unwrap(), first);
+        assert_eq!(decode(&kept).unwrap(), first);
+    }
+
+    #[test]
+    fn one_command_leaves_nothing_in_the_next() {
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        for payload in [
+            vec![7; 3 << 20],
+            vec![8; 2 << 10],
+            vec![9],
+            vec![7; 5 << 10],
+        ] {
+            let transactions = transactions(&[payload]);
+            let command = encoder.command(transactions.clone(), COMPRESSION);
+            assert_eq!(command, encode(&transactions, COMPRESSION));
+            let decoded = decoder.transactions(&sent(&command)).unwrap();
+            assert_eq!(decoded.0, transactions);
+        }
+        for buffer in [&encoder.plain, &encoder.compressed, &decoder.plain] {
+            assert!(buffer.capacity() <= KEPT, "a large one is given back");
+        }
     }
 
     #[test]
@@ -250,7 +332,7 @@ mod tests {
                 "compressed again",
             ),
         ] {
-            let found = command.transactions().unwrap_err().to_string();
+            let found = decode(&command).unwrap_err().to_string();
             assert!(found.contains(error), "{found}");
         }
     }

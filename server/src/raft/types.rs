@@ -4,7 +4,7 @@
 use barge_proto::v1;
 use openraft::{errors as raft_errors, type_config::alias};
 
-pub use super::command::Command;
+pub use super::command::{Command, Decoder, Encoder};
 use crate::storage::{StateStore, snapshot::SnapshotFiles};
 
 /// Numbers a manager for as long as the cluster lives; never given out twice.

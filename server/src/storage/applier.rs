@@ -14,7 +14,7 @@ use super::{
     state::{Progress, Shared},
     state_db::{StateDb, Writes},
 };
-use crate::raft::types::{EntryResponder, SnapshotMeta, StoredMembership};
+use crate::raft::types::{Decoder, EntryResponder, SnapshotMeta, StoredMembership};
 
 /// About so many bytes of transactions are decoded, applied and written at a time: entries that are compressed take much more memory
 /// than they have in the log.
@@ -52,9 +52,10 @@ pub(super) fn start(
     let threads = shared.process.threads.clone();
     threads
         .spawn("barge-apply", move || {
+            let mut decoder = Decoder::default();
             while let Some(next) = work.blocking_recv() {
                 let (result, done) = match next {
-                    Work::Apply { entries, done } => (apply(&shared, entries), done),
+                    Work::Apply { entries, done } => (apply(&shared, entries, &mut decoder), done),
                     Work::Install { meta, files, done } => (install(&shared, &meta, files), done),
                 };
                 let failed = result.is_err();
@@ -96,6 +97,7 @@ impl Portion {
     /// Decodes entries until there are enough. None when there are no more.
     fn next(
         entries: &mut impl Iterator<Item = EntryResponder>,
+        decoder: &mut Decoder,
     ) -> Result<Option<Self>, StorageError> {
         let mut portion = Self::default();
         while portion.bytes < PORTION
@@ -103,8 +105,8 @@ impl Portion {
         {
             portion.log_bytes += entry_size(&entry.0) as u64;
             let (transactions, bytes) = match &entry.0.payload {
-                EntryPayload::Normal(command) => command
-                    .transactions()
+                EntryPayload::Normal(command) => decoder
+                    .transactions(command)
                     .map_err(|error| StorageError::corrupted("a transaction of the log", error))?,
                 EntryPayload::Blank | EntryPayload::Membership(_) => (Vec::new(), 0),
             };
@@ -115,10 +117,14 @@ impl Portion {
     }
 }
 
-fn apply(shared: &Shared, entries: Vec<EntryResponder>) -> Result<(), StorageError> {
+fn apply(
+    shared: &Shared,
+    entries: Vec<EntryResponder>,
+    decoder: &mut Decoder,
+) -> Result<(), StorageError> {
     let mut entries = entries.into_iter();
     // Decoding needs no lock.
-    while let Some(portion) = Portion::next(&mut entries)? {
+    while let Some(portion) = Portion::next(&mut entries, decoder)? {
         apply_portion(shared, portion)?;
     }
     Ok(())
@@ -236,7 +242,7 @@ mod tests {
     use openraft::{entry::RaftEntry as _, vote::RaftLeaderId as _};
 
     use super::*;
-    use crate::raft::types::{Command, Entry, LeaderId, LogId};
+    use crate::raft::types::{Command, Encoder, Entry, LeaderId, LogId};
 
     #[test]
     fn a_portion_is_bounded_by_what_is_decompressed() {
@@ -245,14 +251,14 @@ mod tests {
                 id: vec![7; 3 << 20],
                 ..Transaction::default()
             };
-            let command = Command::of(vec![transaction], COMPRESSION);
+            let command = Encoder::default().command(vec![transaction], COMPRESSION);
             let sent = Command::from_encoded(command.encoded().clone());
             let id = LogId::new(LeaderId::new(1, 1), index);
             (Entry::new(id, EntryPayload::Normal(sent)), None)
         };
         let mut entries = (0..7).map(entry);
-        let mut portions = Vec::new();
-        while let Some(portion) = Portion::next(&mut entries).unwrap() {
+        let (mut portions, mut decoder) = (Vec::new(), Decoder::default());
+        while let Some(portion) = Portion::next(&mut entries, &mut decoder).unwrap() {
             assert!(portion.log_bytes < 100 << 10, "they are compressed");
             portions.push(portion.entries.len());
         }

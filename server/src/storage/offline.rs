@@ -17,7 +17,7 @@ use super::{
     state_db::{StateDb, Writes},
 };
 use crate::raft::types::{
-    LeaderId, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, Vote,
+    Decoder, LeaderId, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, Vote,
 };
 
 /// Bytes of log that are read at a time.
@@ -52,6 +52,7 @@ pub fn survivor(store: &Path, owner: &Identity) -> Result<Survivor, StorageError
     let mut membership = position.last_membership.membership().clone();
     let applied = position.last_log_id;
     let mut next = applied.map_or(0, |id| id.index + 1);
+    let mut decoder = Decoder::default();
     loop {
         let entries = log.read(next, u64::MAX, PIECE)?;
         let Some(first) = entries.first() else {
@@ -69,8 +70,8 @@ pub fn survivor(store: &Path, owner: &Identity) -> Result<Survivor, StorageError
                 EntryPayload::Blank => {}
                 EntryPayload::Membership(newer) => membership = newer,
                 EntryPayload::Normal(command) => {
-                    let (transactions, _) = command
-                        .transactions()
+                    let (transactions, _) = decoder
+                        .transactions(&command)
                         .map_err(|error| StorageError::corrupted("a transaction", error))?;
                     for transaction in transactions {
                         state.apply(entry.log_id.leader_id.term, transaction);

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Leadership, StoreError, propose, room::Place};
 use crate::{
-    raft::types::{Command, ForwardToLeader, Raft, RaftWriteError, WriteError},
+    raft::types::{Command, Encoder, ForwardToLeader, Raft, RaftWriteError, WriteError},
     storage::state::Progress,
 };
 
@@ -62,6 +62,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut staged = Staged::default();
+    let mut encoder = Encoder::default();
     let mut writes = FuturesUnordered::new();
     // Those of a leadership that has changed since: they may take long to be decided, and nobody waits for them.
     let mut undecided = 0;
@@ -80,10 +81,14 @@ pub(super) async fn run(
         while !staged.proposals.is_empty()
             && (!leads || staged.may_follow(writes.len() - undecided))
         {
-            let batch = staged.take();
+            let mut batch = staged.take();
             if !batch.is_empty() {
+                let transactions = batch.iter_mut();
+                let transactions =
+                    transactions.map(|proposal| mem::take(&mut proposal.transaction));
                 let level = progress.borrow().feature_level;
-                writes.push(write(&raft, batch, level));
+                let command = encoder.command(transactions.collect(), level);
+                writes.push(write(&raft, batch, command));
             }
         }
     }
@@ -154,10 +159,7 @@ impl Staged {
 }
 
 /// Writes an entry, and answers all whose transactions are in it.
-async fn write(raft: &Raft, mut batch: Vec<Proposal>, feature_level: u32) {
-    let transactions = batch.iter_mut();
-    let transactions = transactions.map(|proposal| mem::take(&mut proposal.transaction));
-    let command = Command::of(transactions.collect(), feature_level);
+async fn write(raft: &Raft, batch: Vec<Proposal>, command: Command) {
     let deadlines = batch.iter().map(|proposal| proposal.deadline);
     let (first, last) = deadlines.fold(None, bounds).unwrap_or_else(|| {
         let now = Instant::now();

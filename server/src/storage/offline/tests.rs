@@ -3,7 +3,7 @@ use barge_proto::v1::{Change, Namespace, ObjectMeta, Record, Transaction, change
 use barge_state::LEVEL;
 
 use super::*;
-use crate::raft::types::{Command, Entry};
+use crate::raft::types::{Encoder, Entry};
 
 fn owner() -> Identity {
     Identity {
@@ -68,7 +68,7 @@ fn a_survivor_has_the_whole_log_and_is_not_changed_by_looking() {
     let state = begun(&store);
     let disk = Disk::open(&store.join("log"), &owner()).unwrap();
     let entry = |index, transaction: &Transaction| {
-        let command = Command::of(vec![transaction.clone()], LEVEL);
+        let command = Encoder::default().command(vec![transaction.clone()], LEVEL);
         let id = LogId::new(LeaderId::new(8, 7), index);
         Entry {
             log_id: id,
