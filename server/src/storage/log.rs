@@ -43,6 +43,8 @@ pub struct LogStore {
 
 struct Shared {
     disk: Disk,
+    /// About how many bytes of entries there were when it was opened.
+    loaded_bytes: u64,
     tail: Mutex<Tail>,
     vote: Mutex<Option<Vote>>,
     committed: Mutex<Option<LogId>>,
@@ -78,6 +80,7 @@ impl LogStore {
         let (commands, queue) = mpsc::channel(QUEUE);
         let shared = Arc::new(Shared {
             disk,
+            loaded_bytes: loaded.bytes,
             tail: Mutex::new(Tail::new(loaded.purged, loaded.last, TAIL_BYTES)),
             vote: Mutex::new(loaded.vote),
             committed: Mutex::new(loaded.committed),
@@ -103,6 +106,11 @@ impl LogStore {
     /// How long batches take that are synced, in seconds.
     pub fn syncs(&self) -> Histogram {
         self.shared.syncs.clone()
+    }
+
+    /// About how many bytes of entries there were when it was opened.
+    pub fn loaded_bytes(&self) -> u64 {
+        self.shared.loaded_bytes
     }
 
     /// About how many bytes of log there are on disk.
@@ -140,12 +148,15 @@ impl LogStore {
                         // Reading the disk must not hold up Raft.
                         let shared = self.shared.clone();
                         let read = move || shared.disk.read(from, to, room);
-                        (
-                            tokio::task::spawn_blocking(read)
-                                .await
-                                .map_err(io::Error::other)??,
-                            to,
-                        )
+                        let read = tokio::task::spawn_blocking(read)
+                            .await
+                            .map_err(io::Error::other)?;
+                        match read {
+                            Ok(piece) => (piece, to),
+                            // Files go one by one, so what is being purged has holes.
+                            Err(_) if self.shared.tail().first_index() > from => continue 'again,
+                            Err(error) => return Err(error.into()),
+                        }
                     }
                 };
                 let first = piece.first().map(|entry| entry.log_id.index);
@@ -329,16 +340,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        let first = {
-            let mut tail = self.shared.tail();
-            let first = tail.first_index();
-            tail.purge(log_id);
-            first
-        };
-        self.send(Command::Purge {
-            first,
-            upto: log_id,
-        })
-        .await
+        self.shared.tail().purge(log_id);
+        self.send(Command::Purge(log_id)).await
     }
 }

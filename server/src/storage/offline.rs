@@ -171,12 +171,12 @@ pub fn begin(
     drop(db);
 
     let disk = Disk::open(&log, owner)?;
-    let mut writes = disk.begin(0);
+    let mut writes = disk.begin(0)?;
     writes.vote(&Vote {
         leader_id: leader,
         committed: false,
     });
-    writes.purge(0, &id);
+    writes.purge(&id);
     disk.write(writes)?;
     drop(disk);
     for folder in [&states, store] {

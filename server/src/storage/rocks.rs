@@ -6,7 +6,7 @@ use std::{
 };
 
 use barge_proto::v1;
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, Options};
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options};
 
 use super::{
     Context, StorageError,
@@ -93,10 +93,16 @@ fn has_tables(path: &Path) -> Result<bool, StorageError> {
     Ok(false)
 }
 
-/// Opens a database for its owner, and makes it if it is not there.
-pub fn open(path: &Path, mut options: Options, owner: &Identity) -> Result<DB, StorageError> {
+/// Opens a database for its owner, with column families besides the default one, and makes what is not there.
+pub fn open(
+    path: &Path,
+    mut options: Options,
+    families: Vec<ColumnFamilyDescriptor>,
+    owner: &Identity,
+) -> Result<DB, StorageError> {
     options.create_if_missing(true);
-    let db = DB::open(&options, path).context("open the database")?;
+    options.create_missing_column_families(true);
+    let db = DB::open_cf_descriptors(&options, path, families).context("open the database")?;
     match identity(&db, path)? {
         Some(found) if found == *owner => Ok(db),
         Some(found) => Err(foreign(path, found, owner)),
@@ -118,8 +124,14 @@ pub fn open(path: &Path, mut options: Options, owner: &Identity) -> Result<DB, S
 }
 
 /// Opens a database of its owner to look at it; nothing in it is changed.
-pub fn look(path: &Path, options: Options, owner: &Identity) -> Result<DB, StorageError> {
-    let db = DB::open_for_read_only(&options, path, false).context("open the database")?;
+pub fn look(
+    path: &Path,
+    options: Options,
+    families: Vec<ColumnFamilyDescriptor>,
+    owner: &Identity,
+) -> Result<DB, StorageError> {
+    let db = DB::open_cf_descriptors_read_only(&options, path, families, false)
+        .context("open the database")?;
     match identity(&db, path)? {
         Some(found) if found == *owner => Ok(db),
         Some(found) => Err(foreign(path, found, owner)),
@@ -185,13 +197,13 @@ mod tests {
     #[test]
     fn opens_again_for_the_same_owner_only() {
         let dir = tempfile::tempdir().unwrap();
-        drop(open(dir.path(), options(1 << 20), &me()).unwrap());
-        drop(open(dir.path(), options(1 << 20), &me()).unwrap());
+        drop(open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap());
+        drop(open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap());
         let other = Identity {
             cluster_id: "c2".into(),
             raft_id: 1,
         };
-        let error = open(dir.path(), options(1 << 20), &other)
+        let error = open(dir.path(), options(1 << 20), Vec::new(), &other)
             .unwrap_err()
             .to_string();
         assert!(
@@ -204,12 +216,12 @@ mod tests {
     fn refuses_another_format() {
         for found in [1, 9] {
             let dir = tempfile::tempdir().unwrap();
-            let db = open(dir.path(), options(1 << 20), &me()).unwrap();
+            let db = open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap();
             let mut identity = me().encode();
             identity[0] = found;
             db.put(IDENTITY, identity).unwrap();
             drop(db);
-            let error = open(dir.path(), options(1 << 20), &me()).unwrap_err();
+            let error = open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap_err();
             let expected = format!(
                 "{} has format {found}, this version reads format 2: run the version that wrote it, or take a backup with \
                  that and restore it with this one",

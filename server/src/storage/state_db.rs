@@ -32,7 +32,7 @@ const POSITION: &[u8] = b"m/position";
 /// The write buffer, in bytes. When it is full the state is flushed, so this bounds what a restart replays.
 const WRITE_BUFFER: usize = 16 << 20;
 /// So many sorted runs of files are merged; each flush makes one.
-const RUNS: i32 = 32;
+const RUNS: i32 = 64;
 
 fn options() -> Options {
     let mut options = rocks::options(WRITE_BUFFER);
@@ -123,7 +123,7 @@ impl StateDb {
         // Its own write-ahead log is never used.
         rocks::check_current(path, &[])?;
         Ok(Self {
-            db: rocks::open(path, options(), owner)?,
+            db: rocks::open(path, options(), Vec::new(), owner)?,
         })
     }
 

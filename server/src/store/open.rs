@@ -131,7 +131,10 @@ impl Store {
                 .map_err(io::Error::other)??
         };
         // One snapshot's worth of log is kept on purpose; what is beyond it counts towards the next one.
-        state.add_log_bytes(log.size().saturating_sub(options.snapshot_log_bytes));
+        state.add_log_bytes(
+            log.loaded_bytes()
+                .saturating_sub(options.snapshot_log_bytes),
+        );
 
         let instruments = Instruments {
             log_syncs: log.syncs(),

@@ -1,6 +1,7 @@
 //! The log's database: its keys, what a batch of writes consists of, and reading it back.
 
 use std::{
+    mem,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -8,7 +9,8 @@ use std::{
 use barge_proto::v1;
 use bytes::Bytes;
 use rocksdb::{
-    DB, DBCompressionType, DBRecoveryMode, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::wal;
@@ -21,23 +23,81 @@ use crate::{
     },
 };
 
-// Everything is in one column family: with several, a write-ahead log file lives until the one that is hardly ever
-// written to is flushed.
 const VOTE: &[u8] = b"m/vote";
 const COMMITTED: &[u8] = b"m/committed";
 const PURGED: &[u8] = b"m/purged";
 
-/// The write buffer, in bytes. Purged entries that never left it cost no compaction.
+/// The column family of the entries; everything else is in the default one. So each of their files has entries between two indexes and
+/// nothing else: no two have to be merged, and one whose entries are all purged is deleted as it is.
+const ENTRIES: &str = "entries";
+
+/// The write buffer, in bytes.
 const WRITE_BUFFER: usize = 16 << 20;
+/// So many files may have come out of it before RocksDB looks at them; only then can they be deleted.
+const FLUSHED: i32 = 4;
+
+/// Entries that are moved are written together up to so many bytes.
+const MOVED: usize = 4 << 20;
 
 /// What a batch holds besides entries, and more.
 const ROOM: usize = 4 << 10;
 
 /// `e`, then the index with the most significant byte first, so that keys sort as the log does.
-fn entry_key(index: u64) -> [u8; 9] {
+pub(super) fn entry_key(index: u64) -> [u8; 9] {
     let mut key = *b"e\0\0\0\0\0\0\0\0";
     key[1..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+pub(super) fn options() -> Options {
+    let mut options = rocks::options(WRITE_BUFFER);
+    options.set_level_zero_file_num_compaction_trigger(FLUSHED);
+    // RocksDB takes up one database at a time, and may be busy with the state for long.
+    options.set_level_zero_slowdown_writes_trigger(64);
+    options.set_level_zero_stop_writes_trigger(96);
+    // What is in an entry is compressed where that is worth it.
+    options.set_compression_type(DBCompressionType::None);
+    // What may be missing was cut off already.
+    options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
+    options.set_track_and_verify_wals_in_manifest(true);
+    // A file of the write-ahead log stays until both column families are flushed.
+    options.set_atomic_flush(true);
+    options
+}
+
+fn families() -> Vec<ColumnFamilyDescriptor> {
+    vec![ColumnFamilyDescriptor::new(ENTRIES, options())]
+}
+
+fn entries(db: &DB) -> Result<&ColumnFamily, StorageError> {
+    let family = db.cf_handle(ENTRIES);
+    family.ok_or_else(|| StorageError::corrupted("the log", "its entries are not there"))
+}
+
+/// Moves the entries out of the default column family, where they were before they had one of their own. All of them stay there until
+/// all are moved, so it may be interrupted anywhere.
+fn move_entries(db: &DB) -> Result<(), StorageError> {
+    let (first, end) = (entry_key(0), entry_key(u64::MAX));
+    let mut options = ReadOptions::default();
+    options.set_iterate_range(first..end);
+    let mut found = db.iterator_opt(IteratorMode::Start, options).peekable();
+    if found.peek().is_none() {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::default();
+    for item in found {
+        let (key, value) = item.context("read the log")?;
+        batch.put_cf(entries(db)?, key, value);
+        if batch.size_in_bytes() >= MOVED {
+            let moved = mem::take(&mut batch);
+            db.write(moved).context("move the log's entries")?;
+        }
+    }
+    batch.delete_range(first, end);
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    db.write_opt(batch, &options)
+        .context("move the log's entries")
 }
 
 /// The log's database.
@@ -54,21 +114,25 @@ pub struct Loaded {
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
+    /// About how many bytes the entries have that are not purged.
+    pub bytes: u64,
 }
 
 /// Writes that reach the disk together or not at all.
-pub struct Writes {
+pub struct Writes<'a> {
     batch: WriteBatch,
+    entries: &'a ColumnFamily,
     /// Whether somebody was promised that it is durable.
     pub sync: bool,
 }
 
-impl Writes {
+impl Writes<'_> {
     /// Adds entries; durable when the batch is written.
     pub fn append(&mut self, entries: &[Entry]) {
         for entry in entries {
             let value = codec::encode(&codec::entry_to_proto(entry));
-            self.batch.put(entry_key(entry.log_id.index), value);
+            self.batch
+                .put_cf(self.entries, entry_key(entry.log_id.index), value);
         }
         self.sync = true;
     }
@@ -94,16 +158,14 @@ impl Writes {
     /// removed; what is appended after it is written after it.
     pub fn truncate_from(&mut self, first: u64) {
         self.batch
-            .delete_range(entry_key(first), entry_key(u64::MAX));
+            .delete_range_cf(self.entries, entry_key(first), entry_key(u64::MAX));
     }
 
-    /// Removes the entries from `first` up to `upto`.
-    pub fn purge(&mut self, first: u64, upto: &LogId) {
+    /// Notes that the entries up to `upto` are not needed any more.
+    pub fn purge(&mut self, upto: &LogId) {
         self.batch
             .put(PURGED, codec::encode(&codec::log_id_to_proto(upto)));
-        self.batch
-            .delete_range(entry_key(first), entry_key(upto.index + 1));
-        // Its files are deleted next, which cannot be undone by a power cut.
+        // Their files are deleted next, which cannot be undone by a power cut.
         self.sync = true;
     }
 }
@@ -118,27 +180,19 @@ impl Disk {
         rocks::check_current(path, &files)?;
         rocks::check_wal(path, &files)?;
         let last = wal::inspect(path)?.cut()?;
-        let mut options = rocks::options(WRITE_BUFFER);
-        // RocksDB merges one database at a time, and the state for long.
-        options.set_level_zero_slowdown_writes_trigger(64);
-        options.set_level_zero_stop_writes_trigger(96);
-        // What is in an entry is compressed where that is worth it.
-        options.set_compression_type(DBCompressionType::None);
-        // What may be missing was cut off already.
-        options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
-        options.set_track_and_verify_wals_in_manifest(true);
-        let db = rocks::open(path, options, owner)?;
+        let db = rocks::open(path, options(), families(), owner)?;
         let found = db.latest_sequence_number();
         if last.is_some_and(|last| last > found) {
             let detail = format!("it ends at write {last:?}, of which {found} were recovered");
             return Err(StorageError::corrupted("the write-ahead log", detail));
         }
+        move_entries(&db)?;
         let disk = Self {
+            durable: AtomicU64::new(db.latest_sequence_number()),
             db,
-            durable: AtomicU64::new(found),
         };
         // The new write-ahead log begins with something that is known to be on disk.
-        let mut first = disk.begin(0);
+        let mut first = disk.begin(0)?;
         first.sync = true;
         disk.write(first)?;
         Ok(disk)
@@ -151,17 +205,21 @@ impl Disk {
     pub fn look(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
         let found = wal::inspect(path)?;
         Ok(Self {
-            db: rocks::look(path, rocks::options(WRITE_BUFFER), owner)?,
+            db: rocks::look(path, options(), families(), owner)?,
             durable: AtomicU64::new(found.last.unwrap_or(0)),
         })
     }
 
     /// An empty batch, with room for about so many bytes.
-    pub fn begin(&self, bytes: usize) -> Writes {
+    pub fn begin(&self, bytes: usize) -> Result<Writes<'_>, StorageError> {
         let mut batch = WriteBatch::with_capacity_bytes(bytes + ROOM);
         let durable = self.durable.load(Ordering::Relaxed);
         batch.put(wal::DURABLE, durable.to_be_bytes());
-        Writes { batch, sync: false }
+        Ok(Writes {
+            batch,
+            entries: self.entries()?,
+            sync: false,
+        })
     }
 
     /// Reads everything but the entries, and checks that these begin where they should, have no hole, and are intact.
@@ -170,7 +228,7 @@ impl Disk {
         let vote: Option<v1::RaftVote> = self.get(VOTE)?;
         let purged = log_id(self.get(PURGED)?);
         let committed = log_id(self.get(COMMITTED)?);
-        let last = self.verify(purged)?;
+        let (last, bytes) = self.verify(purged)?;
         // It was written after the entries, and what is committed is never truncated.
         if let Some(committed) = committed
             && last.is_none_or(|last: LogId| last.index < committed.index)
@@ -186,6 +244,7 @@ impl Disk {
             committed,
             purged,
             last,
+            bytes,
         })
     }
 
@@ -203,21 +262,26 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives back the space of entries before `index`.
-    pub fn reclaim_before(&self, index: u64) -> Result<(), StorageError> {
+    /// Gives back the space of entries up to `index`, file by file.
+    pub fn reclaim_upto(&self, index: u64) -> Result<(), StorageError> {
         self.db
-            .delete_file_in_range(entry_key(0), entry_key(index.saturating_sub(1)))
+            .delete_file_in_range_cf(self.entries()?, entry_key(0), entry_key(index))
             .context("reclaim the space of purged entries")
     }
 
     /// About how many bytes the entries take.
     pub fn size(&self) -> u64 {
         // Only a hint for when to take the next snapshot.
-        self.db
-            .property_int_value("rocksdb.estimate-live-data-size")
-            .ok()
-            .flatten()
-            .unwrap_or(0)
+        let size = |family| {
+            self.db
+                .property_int_value_cf(family, "rocksdb.estimate-live-data-size")
+        };
+        let size = self.entries().ok().and_then(|family| size(family).ok());
+        size.flatten().unwrap_or(0)
+    }
+
+    fn entries(&self) -> Result<&ColumnFamily, StorageError> {
+        entries(&self.db)
     }
 
     /// The entries within `from..to`, up to about `limit` bytes but at least one. An error if one is missing between
@@ -228,7 +292,10 @@ impl Disk {
         options.set_iterate_upper_bound(entry_key(to));
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
-        for item in self.db.iterator_opt(IteratorMode::Start, options) {
+        for item in self
+            .db
+            .iterator_cf_opt(self.entries()?, options, IteratorMode::Start)
+        {
             let (_, value) = item.context("read the log")?;
             let entry = decode_entry(value.into_vec().into())?;
             if let Some(before) = entries.last()
@@ -248,17 +315,21 @@ impl Disk {
         Ok(entries)
     }
 
-    /// Reads every entry, which also checks the blocks they are in, and answers where the log ends.
-    fn verify(&self, purged: Option<LogId>) -> Result<Option<LogId>, StorageError> {
-        // Entries that were purged may come back: a file with them can outlive the one that says that they are gone.
+    /// Reads every entry, which also checks the blocks they are in, and answers where the log ends and about how many bytes it has.
+    fn verify(&self, purged: Option<LogId>) -> Result<(Option<LogId>, u64), StorageError> {
+        // What was purged goes with its file, which may have entries that were not.
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(entry_key(purged.map_or(0, |id| id.index + 1)));
         options.set_iterate_upper_bound(entry_key(u64::MAX));
         options.fill_cache(false);
-        let mut last = purged;
-        for item in self.db.iterator_opt(IteratorMode::Start, options) {
+        let (mut last, mut bytes) = (purged, 0);
+        for item in self
+            .db
+            .iterator_cf_opt(self.entries()?, options, IteratorMode::Start)
+        {
             let (key, value) = item.context("read the log")?;
-            let id = decode_entry(value.into_vec().into())?.log_id;
+            let entry = decode_entry(value.into_vec().into())?;
+            let id = entry.log_id;
             let follows = match last {
                 Some(last) => id.index == last.index + 1 && id >= last,
                 None => id.index == 0,
@@ -268,8 +339,9 @@ impl Disk {
                 return Err(StorageError::corrupted("the log", detail));
             }
             last = Some(id);
+            bytes += codec::entry_size(&entry) as u64;
         }
-        Ok(last)
+        Ok((last, bytes))
     }
 
     fn get<M: prost::Message + Default>(&self, key: &[u8]) -> Result<Option<M>, StorageError> {

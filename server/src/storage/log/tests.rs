@@ -190,7 +190,7 @@ async fn a_hole_is_an_error_not_a_shorter_log() {
     log.store.save_vote(&Vote::new(2, 1)).await.unwrap();
     log.close();
     let disk = Disk::open(dir.path(), &owner()).unwrap();
-    let mut writes = disk.begin(0);
+    let mut writes = disk.begin(0).unwrap();
     writes.truncate_from(0);
     writes.append(&entries(1, 0..4));
     writes.append(&entries(1, 6..10));
@@ -204,4 +204,75 @@ async fn a_hole_is_an_error_not_a_shorter_log() {
         error.contains("T1-N1.6 follows T1-N1.3") && error.contains("join it again"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn entries_from_before_they_had_a_column_family_are_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    Log::open(dir.path()).close();
+    // As it was: entries among the rest. Some have been moved already, when that was interrupted.
+    let options = disk::options();
+    let families = rocksdb::DB::list_cf(&options, dir.path()).unwrap();
+    let db = rocksdb::DB::open_cf(&options, dir.path(), families).unwrap();
+    for entry in entries(1, 0..100) {
+        let value = codec::encode(&codec::entry_to_proto(&entry));
+        let key = disk::entry_key(entry.log_id.index);
+        if entry.log_id.index < 40 {
+            db.put_cf(&db.cf_handle("entries").unwrap(), key, &value)
+                .unwrap();
+        }
+        db.put(key, value).unwrap();
+    }
+    drop(db);
+    for _ in 0..2 {
+        let mut log = Log::open(dir.path());
+        let all = log.store.try_get_log_entries(..).await.unwrap();
+        assert_eq!(all, entries(1, 0..100));
+        log.close();
+    }
+    let db = rocksdb::DB::open(&options, dir.path());
+    assert!(db.is_err(), "an older version does not take it for empty");
+}
+
+#[tokio::test]
+async fn the_space_of_purged_entries_is_given_back_without_writing_others_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path());
+    let large = |range: std::ops::Range<u64>| {
+        let large = range.map(|i| {
+            let command = Data::from_encoded(vec![i as u8; 1 << 20].into());
+            Entry::new(id(1, i), Payload::Normal(command))
+        });
+        large.collect::<Vec<_>>()
+    };
+    for first in (0..200).step_by(4) {
+        let entries = large(first..first + 4);
+        log.store.blocking_append(entries).await.unwrap();
+    }
+    let files = || {
+        let listed = std::fs::read_dir(dir.path()).unwrap();
+        let files = listed.map(|file| file.unwrap().file_name().into_string().unwrap());
+        files
+            .filter(|file| file.ends_with(".sst"))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    log.store.purge(id(1, 149)).await.unwrap();
+    // Behind the purge.
+    log.store.save_vote(&Vote::new(2, 1)).await.unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while log.store.size() > 100 << 20 {
+        assert!(std::time::Instant::now() < deadline, "{}", log.store.size());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let new: Vec<_> = files().difference(&before).cloned().collect();
+    assert!(new.len() <= 2, "{new:?} were written");
+    let rest = log.store.try_get_log_entries(150..200).await.unwrap();
+    assert_eq!(rest, large(150..200));
+    log.close();
+    let mut log = Log::open(dir.path());
+    assert_eq!(log.store.loaded_bytes() >> 20, 50);
+    let rest = log.store.try_get_log_entries(..).await.unwrap();
+    assert_eq!(rest, large(150..200));
+    log.close();
 }

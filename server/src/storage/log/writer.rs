@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Shared, disk::Writes};
+use super::{Shared, disk::Disk};
 use crate::{
     raft::types::{Entry, IoFlushed, LogId, Vote},
     storage::{Point, Points, StorageError, codec::entry_size},
@@ -30,11 +30,8 @@ pub enum Command {
     Committed(Option<LogId>),
     /// Removes everything from this index on.
     TruncateFrom(u64),
-    /// Removes everything from `first` up to `upto`.
-    Purge {
-        first: u64,
-        upto: LogId,
-    },
+    /// Removes everything up to this entry.
+    Purge(LogId),
 }
 
 /// Writes until a write fails. Returns when all senders are gone, also then: who waits for the thread's end opens the database
@@ -49,13 +46,10 @@ pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
             bytes += next.size();
             gathered.push(next);
         }
-        let mut batch = Batch {
-            writes: shared.disk.begin(bytes),
-            commands: Vec::with_capacity(gathered.len()),
+        let batch = Batch {
+            commands: gathered,
+            bytes,
         };
-        for command in gathered {
-            batch.add(command);
-        }
         if let Err(error) = batch.commit(shared) {
             // Later batches must not be written: their success would hide this one's failure.
             shared
@@ -87,39 +81,44 @@ impl Command {
 }
 
 struct Batch {
-    writes: Writes,
     commands: Vec<Command>,
+    /// About how many bytes they write.
+    bytes: usize,
 }
 
 impl Batch {
-    fn add(&mut self, command: Command) {
-        match &command {
-            Command::Append { entries, .. } => self.writes.append(entries),
-            Command::Vote { vote, .. } => self.writes.vote(vote),
-            Command::Committed(id) => self.writes.committed(*id),
-            Command::TruncateFrom(first) => self.writes.truncate_from(*first),
-            Command::Purge { first, upto } => self.writes.purge(*first, upto),
+    /// Writes all of them at once, and answers whether that waited for the disk.
+    fn write(&self, disk: &Disk) -> Result<bool, StorageError> {
+        let mut writes = disk.begin(self.bytes)?;
+        for command in &self.commands {
+            match command {
+                Command::Append { entries, .. } => writes.append(entries),
+                Command::Vote { vote, .. } => writes.vote(vote),
+                Command::Committed(id) => writes.committed(*id),
+                Command::TruncateFrom(first) => writes.truncate_from(*first),
+                Command::Purge(upto) => writes.purge(upto),
+            }
         }
-        self.commands.push(command);
+        let synced = writes.sync;
+        disk.write(writes)?;
+        // Entries are soon followed by how far they are committed; a vote may stay the last write for long, and rot
+        // in the last write cannot be told from a power cut.
+        let voted = |command: &Command| matches!(command, Command::Vote { .. });
+        if self.commands.iter().any(voted) {
+            disk.write(disk.begin(0)?)?;
+        }
+        Ok(synced)
     }
 
     fn commit(self, shared: &Arc<Shared>) -> Result<(), StorageError> {
         let points = &shared.process.points;
         pass(points, &self.commands, false);
-        let Self { writes, commands } = self;
-        let (synced, begun) = (writes.sync, Instant::now());
-        let voted = |command: &Command| matches!(command, Command::Vote { .. });
-        let written = shared.disk.write(writes).and_then(|()| {
-            // Entries are soon followed by how far they are committed; a vote may stay the last write for long, and rot
-            // in the last write cannot be told from a power cut.
-            match commands.iter().any(voted) {
-                true => shared.disk.write(shared.disk.begin(0)),
-                false => Ok(()),
-            }
-        });
-        if synced {
+        let begun = Instant::now();
+        let written = self.write(&shared.disk);
+        if let Ok(true) = written {
             shared.syncs.observe(begun.elapsed().as_secs_f64());
         }
+        let commands = self.commands;
         if let Err(error) = written {
             for command in commands {
                 command.fail(&error);
@@ -144,8 +143,8 @@ impl Batch {
                     // Nobody waits any more only when Raft is being shut down.
                     done.send(()).ok();
                 }
-                Command::Purge { upto, .. } => {
-                    if let Err(error) = shared.disk.reclaim_before(upto.index) {
+                Command::Purge(upto) => {
+                    if let Err(error) = shared.disk.reclaim_upto(upto.index) {
                         tracing::warn!(%error, "purged entries still take space");
                     }
                 }
@@ -164,8 +163,8 @@ fn pass(points: &Points, commands: &[Command], synced: bool) {
             (Command::Append { .. }, true) => points.pass(Point::AppendAfterSync),
             (Command::Vote { .. }, false) => points.pass(Point::VoteBeforeSync),
             (Command::Vote { .. }, true) => points.pass(Point::VoteAfterSync),
-            (Command::Purge { .. }, false) => points.pass(Point::PurgeBeforeSync),
-            (Command::Purge { .. }, true) => points.pass(Point::PurgeBeforeReclaim),
+            (Command::Purge(_), false) => points.pass(Point::PurgeBeforeSync),
+            (Command::Purge(_), true) => points.pass(Point::PurgeBeforeReclaim),
             (Command::Committed(_) | Command::TruncateFrom(_), _) => {}
         }
     }

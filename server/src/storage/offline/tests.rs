@@ -75,7 +75,7 @@ fn a_survivor_has_the_whole_log_and_is_not_changed_by_looking() {
             payload: EntryPayload::Normal(command),
         }
     };
-    let mut writes = disk.begin(0);
+    let mut writes = disk.begin(0).unwrap();
     writes.append(&[entry(43, &create("b")), entry(44, &create("c"))]);
     disk.write(writes).unwrap();
     drop(disk);
@@ -92,7 +92,7 @@ fn a_hole_in_the_log_is_refused() {
     let store = dir.path().join("store");
     begun(&store);
     let disk = Disk::open(&store.join("log"), &owner()).unwrap();
-    let mut writes = disk.begin(0);
+    let mut writes = disk.begin(0).unwrap();
     writes.append(&[Entry {
         log_id: LogId::new(LeaderId::new(8, 7), 50),
         payload: EntryPayload::Blank,

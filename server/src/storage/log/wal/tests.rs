@@ -48,7 +48,7 @@ impl Crashed {
         let file = files(&live).unwrap().pop().unwrap();
         let mut ends = Vec::new();
         for entry in entries {
-            let mut writes = disk.begin(0);
+            let mut writes = disk.begin(0).unwrap();
             writes.append(&[entry]);
             disk.write(writes).unwrap();
             ends.push(fs::metadata(&file).unwrap().len());
