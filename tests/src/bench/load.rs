@@ -89,28 +89,26 @@ where
     })
 }
 
-/// Rate, median and 99th percentile, ours beside the peer's.
+/// Rate, median and 99th percentile, ours beside the peer's, of one or more runs.
 #[must_use]
 pub fn rows(
     name: &str,
     unit: &'static str,
     clients: usize,
-    ours: &Load,
-    theirs: &Load,
+    ours: &[Load],
+    theirs: &[Load],
 ) -> [Row; 3] {
-    let least = |what: &str, of: fn(&[f64]) -> f64| {
-        Row::least(
-            format!("{name} {clients} {what}"),
-            "ms",
-            &[of(&ours.latencies)],
-        )
-        .beside(PEER, &[of(&theirs.latencies)])
+    let all = |loads: &[Load], of: fn(&Load) -> f64| loads.iter().map(of).collect::<Vec<_>>();
+    let least = |what: &str, of: fn(&Load) -> f64| {
+        Row::least(format!("{name} {clients} {what}"), "ms", &all(ours, of))
+            .beside(PEER, &all(theirs, of))
     };
+    let rate = |load: &Load| load.rate;
     [
-        Row::most(format!("{name} {clients} clients"), unit, &[ours.rate])
-            .beside(PEER, &[theirs.rate]),
-        least("p50", median),
-        least("p99", p99),
+        Row::most(format!("{name} {clients} clients"), unit, &all(ours, rate))
+            .beside(PEER, &all(theirs, rate)),
+        least("p50", |load| median(&load.latencies)),
+        least("p99", |load| p99(&load.latencies)),
     ]
 }
 

@@ -65,7 +65,7 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
                 etcd::get(&channel, drawn(&of).into_bytes(), stale).await
             });
             let theirs = runtime.block_on(theirs)?;
-            rows.extend(load::rows(name, "reads/s", clients, &ours, &theirs));
+            rows.extend(load::rows(name, "reads/s", clients, &[ours], &[theirs]));
         }
     }
     Ok(rows)

@@ -80,14 +80,14 @@ pub fn median(samples: &[f64]) -> f64 {
 /// Prints the rows as a table.
 pub fn print(rows: &[Row]) {
     println!(
-        "{:<28} {:>12} {:>12} {:<9} {:>4}  {:<34} {:>12} {:>7}",
+        "{:<34} {:>12} {:>12} {:<9} {:>4}  {:<34} {:>12} {:>7}",
         "benchmark", "median", "worst", "unit", "runs", "peer", "its median", "ratio"
     );
     for row in rows {
         let number =
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
         println!(
-            "{:<28} {:>12.2} {:>12.2} {:<9} {:>4}  {:<34} {:>12} {:>7}",
+            "{:<34} {:>12.2} {:>12.2} {:<9} {:>4}  {:<34} {:>12} {:>7}",
             row.name,
             row.median,
             row.worst,

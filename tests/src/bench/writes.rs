@@ -13,76 +13,104 @@ use barge_client::{
     channel::{ApiChannel, Bearer},
     pipeline::Pipeline,
 };
+use tokio::runtime::Runtime;
 
 use super::{
     etcd::{self, Etcd},
-    load::{self, CONNECTIONS, VALUE},
+    load::{self, CONNECTIONS, Load, VALUE},
     report::Row,
 };
 use crate::{Cluster, raw};
 
-/// Measures both, one after the other, for each number of clients.
+/// So often everything is measured.
+const ROUNDS: usize = 3;
+
+/// Measures both for each number of clients.
 ///
 /// # Errors
 /// When a write fails.
 pub fn run() -> anyhow::Result<Vec<Row>> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    // On this machine's own addresses, as etcd is.
-    let cluster = Cluster::up("writes", 3, 0);
-    let leader = leader(&cluster)?;
-    let barge =
-        runtime.block_on(async { raw::channels(cluster.config(), &leader, CONNECTIONS) })?;
-    let streams: Vec<_> = {
-        let _runtime = runtime.enter();
-        let channels = barge.iter().cloned();
-        let streams = channels.map(|channel| ApiChannel::new(channel, Bearer::default()));
-        streams.map(Pipeline::new).collect()
-    };
-    let etcd = Etcd::start()?;
-    etcd.wait(&runtime);
-    let peers = runtime.block_on(async {
-        let mut channels = Vec::new();
-        for _ in 0..CONNECTIONS {
-            channels.push(etcd.connect(0).await?);
-        }
-        anyhow::Ok(channels)
-    })?;
-
-    let streamed = |clients, values: &Values| {
-        let values = values.clone();
-        runtime.block_on(load::run(&streams, clients, move |stream, key| {
-            raw::apply_pipelined(stream, vec![raw::namespace(&key, values.next())])
-        }))
-    };
-    let called = |clients, values: &Values| {
-        let values = values.clone();
-        runtime.block_on(load::run(&barge, clients, move |channel, key| {
-            raw::apply(channel, vec![raw::namespace(&key, values.next())])
-        }))
-    };
-    let put = |clients, values: &Values| {
-        let values = values.clone();
-        runtime.block_on(load::run(&peers, clients, move |channel, key| {
-            let value = values.next().into_bytes();
-            async move { etcd::put(&channel, key.into_bytes(), value).await }
-        }))
-    };
-
-    let manifests = Values::new(|| raw::manifest(VALUE));
-    let random = Values::new(|| raw::random(VALUE));
+    let runtime = Runtime::new()?;
     let mut rows = Vec::new();
     for clients in load::clients()? {
-        let (ours, calls) = (streamed(clients, &manifests)?, called(clients, &manifests)?);
-        let theirs = put(clients, &manifests)?;
-        let mut add = |name, ours, theirs| {
+        let mut all = Measured::default();
+        for _ in 0..ROUNDS {
+            all.measure(&runtime, clients)?;
+        }
+        for (name, ours, theirs) in [
+            ("writes", &all.streamed, &all.put),
+            ("writes by calls", &all.called, &all.put),
+            ("writes of random text", &all.random, &all.put_random),
+        ] {
             rows.extend(load::rows(name, "writes/s", clients, ours, theirs));
-        };
-        add("writes", &ours, &theirs);
-        add("writes by calls", &calls, &theirs);
-        let (ours, theirs) = (streamed(clients, &random)?, put(clients, &random)?);
-        add("writes of random text", &ours, &theirs);
+        }
     }
     Ok(rows)
+}
+
+/// The loads of all rounds.
+#[derive(Default)]
+struct Measured {
+    streamed: Vec<Load>,
+    called: Vec<Load>,
+    put: Vec<Load>,
+    random: Vec<Load>,
+    put_random: Vec<Load>,
+}
+
+impl Measured {
+    /// A round: both begin empty, so that it makes no difference what was measured before.
+    fn measure(&mut self, runtime: &Runtime, clients: usize) -> anyhow::Result<()> {
+        // On this machine's own addresses, as etcd is.
+        let cluster = Cluster::up("writes", 3, 0);
+        let leader = leader(&cluster)?;
+        let barge =
+            runtime.block_on(async { raw::channels(cluster.config(), &leader, CONNECTIONS) })?;
+        let streams: Vec<_> = {
+            let _runtime = runtime.enter();
+            let channels = barge.iter().cloned();
+            let streams = channels.map(|channel| ApiChannel::new(channel, Bearer::default()));
+            streams.map(Pipeline::new).collect()
+        };
+        let etcd = Etcd::start()?;
+        etcd.wait(runtime);
+        let peers = runtime.block_on(async {
+            let mut channels = Vec::new();
+            for _ in 0..CONNECTIONS {
+                channels.push(etcd.connect(0).await?);
+            }
+            anyhow::Ok(channels)
+        })?;
+
+        let streamed = |values: &Values| {
+            let values = values.clone();
+            runtime.block_on(load::run(&streams, clients, move |stream, key| {
+                raw::apply_pipelined(stream, vec![raw::namespace(&key, values.next())])
+            }))
+        };
+        let called = |values: &Values| {
+            let values = values.clone();
+            runtime.block_on(load::run(&barge, clients, move |channel, key| {
+                raw::apply(channel, vec![raw::namespace(&key, values.next())])
+            }))
+        };
+        let put = |values: &Values| {
+            let values = values.clone();
+            runtime.block_on(load::run(&peers, clients, move |channel, key| {
+                let value = values.next().into_bytes();
+                async move { etcd::put(&channel, key.into_bytes(), value).await }
+            }))
+        };
+
+        let manifests = Values::new(|| raw::manifest(VALUE));
+        let random = Values::new(|| raw::random(VALUE));
+        self.streamed.push(streamed(&manifests)?);
+        self.called.push(called(&manifests)?);
+        self.put.push(put(&manifests)?);
+        self.random.push(streamed(&random)?);
+        self.put_random.push(put(&random)?);
+        Ok(())
+    }
 }
 
 /// Values that were made before: making them meanwhile would take processor time from both.
