@@ -138,10 +138,10 @@ impl LogStore {
             loop {
                 let (piece, end) = match self.shared.source(next, to, room) {
                     Source::Memory(piece) => {
-                        entries.extend(piece);
-                        if self.shared.tail().epoch() != epoch {
+                        if self.shared.tail().epoch() != epoch || !follows(&entries, &piece) {
                             continue 'again;
                         }
+                        entries.extend(piece);
                         return Ok(entries);
                     }
                     Source::Disk { from, to } => {
@@ -153,14 +153,15 @@ impl LogStore {
                             .map_err(io::Error::other)?;
                         match read {
                             Ok(piece) => (piece, to),
-                            // Files go one by one, so what is being purged has holes.
+                            // Not all of its files go at once, so what was purged meanwhile may have holes.
                             Err(_) if self.shared.tail().first_index() > from => continue 'again,
                             Err(error) => return Err(error.into()),
                         }
                     }
                 };
                 let first = piece.first().map(|entry| entry.log_id.index);
-                if !self.shared.still_valid(epoch, next..end, first)? {
+                if !self.shared.still_valid(epoch, next..end, first)? || !follows(&entries, &piece)
+                {
                     continue 'again;
                 }
                 let Some(last) = piece.last() else {
@@ -175,6 +176,13 @@ impl LogStore {
             }
         }
     }
+}
+
+/// Whether a piece goes on where entries end. It does not when what is between has been purged meanwhile.
+fn follows(entries: &[Entry], piece: &[Entry]) -> bool {
+    let ends = entries.last().map(|entry| entry.log_id.index + 1);
+    let begins = piece.first().map(|entry| entry.log_id.index);
+    ends.is_none() || begins.is_none() || ends == begins
 }
 
 /// Where entries are.

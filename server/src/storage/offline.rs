@@ -52,6 +52,14 @@ pub fn survivor(store: &Path, owner: &Identity) -> Result<Survivor, StorageError
     let mut membership = position.last_membership.membership().clone();
     let applied = position.last_log_id;
     let mut next = applied.map_or(0, |id| id.index + 1);
+    if let Some(purged) = loaded.purged
+        && purged.index >= next
+    {
+        return Err(StorageError::corrupted(
+            "the log",
+            format!("entry {next} is missing, it was purged up to {purged}"),
+        ));
+    }
     let mut decoder = Decoder::default();
     loop {
         let entries = log.read(next, u64::MAX, PIECE)?;

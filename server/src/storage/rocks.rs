@@ -1,12 +1,15 @@
 //! How databases are opened: sizes that suit a small machine, and a check of whose they are.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     path::{Path, PathBuf},
 };
 
 use barge_proto::v1;
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DEFAULT_COLUMN_FAMILY_NAME, Options,
+};
 
 use super::{
     Context, StorageError,
@@ -93,16 +96,17 @@ fn has_tables(path: &Path) -> Result<bool, StorageError> {
     Ok(false)
 }
 
-/// Opens a database for its owner, with column families besides the default one, and makes what is not there.
+/// Opens a database for its owner, with these column families besides the default one, and makes what is not there.
 pub fn open(
     path: &Path,
     mut options: Options,
-    families: Vec<ColumnFamilyDescriptor>,
+    families: &[&str],
     owner: &Identity,
 ) -> Result<DB, StorageError> {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    let db = DB::open_cf_descriptors(&options, path, families).context("open the database")?;
+    let db = DB::open_cf_descriptors(&options, path, described(&options, families))
+        .context("open the database")?;
     match identity(&db, path)? {
         Some(found) if found == *owner => Ok(db),
         Some(found) => Err(foreign(path, found, owner)),
@@ -123,14 +127,28 @@ pub fn open(
     }
 }
 
+/// All column families have the database's options; the default one would have RocksDB's.
+fn described(options: &Options, families: &[&str]) -> Vec<ColumnFamilyDescriptor> {
+    let families = iter::once(&DEFAULT_COLUMN_FAMILY_NAME).chain(families);
+    families
+        .map(|name| ColumnFamilyDescriptor::new(*name, options.clone()))
+        .collect()
+}
+
 /// Opens a database of its owner to look at it; nothing in it is changed.
 pub fn look(
     path: &Path,
-    options: Options,
-    families: Vec<ColumnFamilyDescriptor>,
+    options: &Options,
+    families: &[&str],
     owner: &Identity,
 ) -> Result<DB, StorageError> {
-    let db = DB::open_cf_descriptors_read_only(&options, path, families, false)
+    let there = DB::list_cf(options, path).context("open the database")?;
+    if families.iter().any(|name| !there.iter().any(|n| n == name)) {
+        let layout =
+            "it has the layout of an earlier version: start the manager once, that changes it";
+        return Err(io::Error::other(layout)).context("open the database");
+    }
+    let db = DB::open_cf_descriptors_read_only(options, path, described(options, families), false)
         .context("open the database")?;
     match identity(&db, path)? {
         Some(found) if found == *owner => Ok(db),
@@ -197,13 +215,13 @@ mod tests {
     #[test]
     fn opens_again_for_the_same_owner_only() {
         let dir = tempfile::tempdir().unwrap();
-        drop(open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap());
-        drop(open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap());
+        drop(open(dir.path(), options(1 << 20), &[], &me()).unwrap());
+        drop(open(dir.path(), options(1 << 20), &[], &me()).unwrap());
         let other = Identity {
             cluster_id: "c2".into(),
             raft_id: 1,
         };
-        let error = open(dir.path(), options(1 << 20), Vec::new(), &other)
+        let error = open(dir.path(), options(1 << 20), &[], &other)
             .unwrap_err()
             .to_string();
         assert!(
@@ -216,12 +234,12 @@ mod tests {
     fn refuses_another_format() {
         for found in [1, 9] {
             let dir = tempfile::tempdir().unwrap();
-            let db = open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap();
+            let db = open(dir.path(), options(1 << 20), &[], &me()).unwrap();
             let mut identity = me().encode();
             identity[0] = found;
             db.put(IDENTITY, identity).unwrap();
             drop(db);
-            let error = open(dir.path(), options(1 << 20), Vec::new(), &me()).unwrap_err();
+            let error = open(dir.path(), options(1 << 20), &[], &me()).unwrap_err();
             let expected = format!(
                 "{} has format {found}, this version reads format 2: run the version that wrote it, or take a backup with \
                  that and restore it with this one",

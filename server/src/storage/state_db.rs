@@ -123,7 +123,7 @@ impl StateDb {
         // Its own write-ahead log is never used.
         rocks::check_current(path, &[])?;
         Ok(Self {
-            db: rocks::open(path, options(), Vec::new(), owner)?,
+            db: rocks::open(path, options(), &[], owner)?,
         })
     }
 

@@ -59,7 +59,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// A round: both begin empty, so that it makes no difference what was measured before.
+    /// A round. Both begin empty, so that it makes no difference what was measured with fewer clients.
     fn measure(&mut self, runtime: &Runtime, clients: usize) -> anyhow::Result<()> {
         // On this machine's own addresses, as etcd is.
         let cluster = Cluster::up("writes", 3, 0);

@@ -9,8 +9,8 @@ use std::{
 use barge_proto::v1;
 use bytes::Bytes;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    ColumnFamily, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 
 use super::wal;
@@ -28,7 +28,7 @@ const COMMITTED: &[u8] = b"m/committed";
 const PURGED: &[u8] = b"m/purged";
 
 /// The column family of the entries; everything else is in the default one. So each of their files has entries between two indexes and
-/// nothing else: no two have to be merged, and one whose entries are all purged is deleted as it is.
+/// nothing else: unless the log was truncated, no two have to be merged, and one whose entries are all purged is deleted as it is.
 const ENTRIES: &str = "entries";
 
 /// The write buffer, in bytes.
@@ -65,10 +65,6 @@ pub(super) fn options() -> Options {
     options
 }
 
-fn families() -> Vec<ColumnFamilyDescriptor> {
-    vec![ColumnFamilyDescriptor::new(ENTRIES, options())]
-}
-
 fn entries(db: &DB) -> Result<&ColumnFamily, StorageError> {
     let family = db.cf_handle(ENTRIES);
     family.ok_or_else(|| StorageError::corrupted("the log", "its entries are not there"))
@@ -97,7 +93,10 @@ fn move_entries(db: &DB) -> Result<(), StorageError> {
     let mut options = WriteOptions::default();
     options.set_sync(true);
     db.write_opt(batch, &options)
-        .context("move the log's entries")
+        .context("move the log's entries")?;
+    // Gives back their space; nothing else would for long.
+    db.compact_range(Some(first), Some(end));
+    Ok(())
 }
 
 /// The log's database.
@@ -180,7 +179,7 @@ impl Disk {
         rocks::check_current(path, &files)?;
         rocks::check_wal(path, &files)?;
         let last = wal::inspect(path)?.cut()?;
-        let db = rocks::open(path, options(), families(), owner)?;
+        let db = rocks::open(path, options(), &[ENTRIES], owner)?;
         let found = db.latest_sequence_number();
         if last.is_some_and(|last| last > found) {
             let detail = format!("it ends at write {last:?}, of which {found} were recovered");
@@ -204,8 +203,12 @@ impl Disk {
     /// As [`Disk::open`].
     pub fn look(path: &Path, owner: &Identity) -> Result<Self, StorageError> {
         let found = wal::inspect(path)?;
+        // An unfinished end is found, and not cut off.
+        let mut options = options();
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_track_and_verify_wals_in_manifest(false);
         Ok(Self {
-            db: rocks::look(path, options(), families(), owner)?,
+            db: rocks::look(path, &options, &[ENTRIES], owner)?,
             durable: AtomicU64::new(found.last.unwrap_or(0)),
         })
     }
@@ -269,9 +272,8 @@ impl Disk {
             .context("reclaim the space of purged entries")
     }
 
-    /// About how many bytes the entries take.
+    /// About how many bytes the entries take that have left the write buffer, with those that are purged and share a file with others.
     pub fn size(&self) -> u64 {
-        // Only a hint for when to take the next snapshot.
         let size = |family| {
             self.db
                 .property_int_value_cf(family, "rocksdb.estimate-live-data-size")
@@ -282,6 +284,14 @@ impl Disk {
 
     fn entries(&self) -> Result<&ColumnFamily, StorageError> {
         entries(&self.db)
+    }
+
+    /// The files of the entries.
+    #[cfg(test)]
+    pub fn files(&self) -> Result<Vec<rocksdb::LiveFile>, StorageError> {
+        let mut files = self.db.live_files().context("list the log's files")?;
+        files.retain(|file| file.column_family_name == ENTRIES);
+        Ok(files)
     }
 
     /// The entries within `from..to`, up to about `limit` bytes but at least one. An error if one is missing between

@@ -1,7 +1,10 @@
 //! The one thread that writes the log: it gathers what has queued up, writes and syncs it at once, and only then
 //! reports it, in order.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -87,8 +90,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// Writes all of them at once, and answers whether that waited for the disk.
-    fn write(&self, disk: &Disk) -> Result<bool, StorageError> {
+    /// Writes all of them at once, and answers how long that took if it waited for the disk.
+    fn write(&self, disk: &Disk) -> Result<Option<Duration>, StorageError> {
         let mut writes = disk.begin(self.bytes)?;
         for command in &self.commands {
             match command {
@@ -99,7 +102,7 @@ impl Batch {
                 Command::Purge(upto) => writes.purge(upto),
             }
         }
-        let synced = writes.sync;
+        let (synced, begun) = (writes.sync, Instant::now());
         disk.write(writes)?;
         // Entries are soon followed by how far they are committed; a vote may stay the last write for long, and rot
         // in the last write cannot be told from a power cut.
@@ -107,16 +110,15 @@ impl Batch {
         if self.commands.iter().any(voted) {
             disk.write(disk.begin(0)?)?;
         }
-        Ok(synced)
+        Ok(synced.then(|| begun.elapsed()))
     }
 
     fn commit(self, shared: &Arc<Shared>) -> Result<(), StorageError> {
         let points = &shared.process.points;
         pass(points, &self.commands, false);
-        let begun = Instant::now();
         let written = self.write(&shared.disk);
-        if let Ok(true) = written {
-            shared.syncs.observe(begun.elapsed().as_secs_f64());
+        if let Ok(Some(took)) = written {
+            shared.syncs.observe(took.as_secs_f64());
         }
         let commands = self.commands;
         if let Err(error) = written {

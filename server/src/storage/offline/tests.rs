@@ -84,6 +84,35 @@ fn a_survivor_has_the_whole_log_and_is_not_changed_by_looking() {
         assert_eq!((found.last.index, found.committed, found.term), (44, 42, 8));
         assert_eq!(found.state.revision(), state.revision() + 2);
     }
+    // As a power cut leaves it: the last write is not whole, and was never acknowledged.
+    let written = fs::read_dir(store.join("log")).unwrap();
+    let mut written: Vec<_> = written
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    written.sort();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(written.last().unwrap())
+        .unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length - 10).unwrap();
+    for _ in 0..2 {
+        let found = survivor(&store, &owner()).unwrap();
+        assert_eq!((found.last.index, found.committed), (42, 42));
+        assert_eq!(found.state, state);
+    }
+    assert_eq!(file.metadata().unwrap().len(), length - 10);
+}
+
+#[test]
+fn a_log_of_an_earlier_layout_is_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    drop(rocksdb::DB::open(&options, dir.path().join("log")).unwrap());
+    let error = survivor(dir.path(), &owner()).err().unwrap().to_string();
+    assert!(error.contains("start the manager once"), "{error}");
 }
 
 #[test]
