@@ -1,6 +1,6 @@
 //! Three managers, and what happens to them.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use barge_server::store::{Scope, StoreError};
 use barge_state::COMPRESSION;
@@ -262,6 +262,47 @@ async fn a_leader_that_lost_its_tail_replaces_nothing() {
                 assert!(
                     has(&manager.store, &later),
                     "{later} on {} in {round}",
+                    manager.id
+                );
+            }
+        }
+    }
+}
+
+/// A leader that is cut off does not know it yet, and proposes: that is in its log, in the places of what the others decide.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leader_proposed_when_it_was_cut_off_leaves_nothing() {
+    let cluster = Cluster::new(3).await.started().await;
+    cluster.write("before").await;
+    let leader = cluster.leader().await;
+    let store = cluster.store(leader);
+    cluster.network.cut(leader);
+    let names: Vec<_> = (0..10).map(|i| format!("lost-{i}")).collect();
+    let deadline = Duration::from_secs(3);
+    let lost = names
+        .iter()
+        .map(|name| store.propose_within(create(name), deadline));
+    let answers = futures::future::join_all(lost).await;
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    let unknown = |answer: &Result<_, _>| matches!(answer, Err(StoreError::Unknown));
+    assert!(answers.iter().any(unknown), "in its log: {answers:?}");
+    for i in 0..10 {
+        cluster.write(&format!("kept-{i}")).await;
+    }
+    cluster.network.heal(leader);
+    eventually("it is back", async || store.read_index().await.ok()).await;
+    for i in 0..10 {
+        cluster.write(&format!("later-{i}")).await;
+    }
+    for manager in cluster.managers.values() {
+        soon("a read", manager.store.read_index()).await.unwrap();
+        for i in 0..10 {
+            for (name, there) in [("lost", false), ("kept", true), ("later", true)] {
+                let name = format!("{name}-{i}");
+                assert_eq!(
+                    has(&manager.store, &name),
+                    there,
+                    "{name} on {}",
                     manager.id
                 );
             }
