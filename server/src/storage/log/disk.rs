@@ -286,9 +286,14 @@ impl Disk {
         entries(&self.db)
     }
 
-    /// The files of the entries.
+    /// The files of the entries, when RocksDB has no more to do with what was written.
     #[cfg(test)]
     pub fn files(&self) -> Result<Vec<rocksdb::LiveFile>, StorageError> {
+        let mut all = rocksdb::WaitForCompactOptions::default();
+        all.set_flush(true);
+        self.db
+            .wait_for_compact(&all)
+            .context("wait for the log's files")?;
         let mut files = self.db.live_files().context("list the log's files")?;
         files.retain(|file| file.column_family_name == ENTRIES);
         Ok(files)
