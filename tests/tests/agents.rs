@@ -56,7 +56,7 @@ fn an_agent_killed_and_restarted_adopts_what_runs() {
     let agent = cluster.layout().agents.remove(0);
     cluster.apply(&deployment("steady", 3, SERVE));
     // Ends when its file goes, with a code of its own.
-    let flag = "touch /tmp/on; while [ -e /tmp/on ]; do busybox usleep 50000; done; exit 7";
+    let flag = "touch /on; while [ -e /on ]; do busybox usleep 50000; done; exit 7";
     cluster.apply(&deployment("ending", 1, flag));
     let steady = cluster.ready_pods("app=steady", 3);
     let ending = cluster.ready_pods("app=ending", 1).remove(0);
@@ -83,9 +83,9 @@ fn an_agent_killed_and_restarted_adopts_what_runs() {
         .expect("it runs")
         .clone();
     kill(cluster.layout().agents[0].pid);
-    fs::remove_file(format!("/proc/{pid}/root/tmp/on")).expect("remove the flag in the container");
+    fs::remove_file(format!("/proc/{pid}/root/on")).expect("remove the flag in the container");
     eventually("the container ended", || {
-        match fs::metadata(format!("/proc/{pid}/root/tmp")) {
+        match fs::metadata(format!("/proc/{pid}/root")) {
             Ok(_) => Err(format!("process {pid} lives")),
             Err(_) => Ok(()),
         }
