@@ -21,6 +21,7 @@ const FILES: &[&str] = &[
     "cluster",
     "credentials",
     "session",
+    "life",
     "store",
     "raft",
     "backup",

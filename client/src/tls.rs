@@ -26,7 +26,12 @@ use verifier::{ClusterVerifier, PinnedVerifier};
 /// whatever the address.
 pub const SERVER_NAME: &str = "manager.barge";
 
-const ALPN: &[u8] = b"h2";
+/// What connections of most services ask for by ALPN.
+pub const ALPN: &[u8] = b"h2";
+
+/// What connections for life signs ask for by ALPN. A manager serves them on a thread of their own, where nothing else runs; what
+/// is spoken is HTTP/2 as well.
+pub const LIFE_ALPN: &[u8] = b"barge-life/1";
 
 /// The crypto provider of all connections.
 #[must_use]
@@ -81,6 +86,15 @@ pub fn pinned_config(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError>
     // Each joiner dials once; resumption would skip the comparison for nothing.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// The same configuration for connections that carry nothing but life signs: it shows and trusts what `config` does, also when
+/// that is replaced ([`LiveTls`]).
+#[must_use]
+pub fn for_life_signs(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![LIFE_ALPN.to_vec()];
+    Arc::new(config)
 }
 
 fn builder(

@@ -12,13 +12,18 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 ///
 /// - 2: roles, bindings and service accounts, and whose a credential is
 /// - 3: compressed entries of the log
-pub const LEVEL: u32 = 3;
+/// - 4: pods that are lost with their node, tombstones of pods, deletions in slices
+pub const LEVEL: u32 = 4;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
 
 /// The level from which on an entry of the log may be compressed. An older manager would find no transactions in it.
 pub const COMPRESSION: u32 = 3;
+
+/// The level from which on a pod may be marked as lost, the removal of a bound pod leaves a tombstone, and deletions are marks that
+/// are worked off in slices.
+pub const LOSS: u32 = 4;
 
 impl RecordKind {
     /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without
