@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
@@ -13,6 +14,7 @@ use crate::{
     clock::Clock,
     desired::Desired,
     events::Recorder,
+    life,
     logs::LogServer,
     node::{NodeWatcher, Sources},
     outbox::Outbox,
@@ -34,6 +36,8 @@ pub struct Options {
     pub cluster_id: String,
     /// The way to the managers.
     pub managers: Arc<dyn Managers>,
+    /// Where life signs are sent from: see [`life::thread`].
+    pub life: Handle,
     /// Runs the containers.
     pub runtime: Arc<dyn Runtime>,
     /// Tells the time.
@@ -61,6 +65,10 @@ pub struct Network {
 /// # Errors
 /// The data folder cannot be used.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedError> {
+    // Until this returns: the node lives while steps under way are waited for.
+    let living = CancellationToken::new();
+    let _until_drained = living.clone().drop_guard();
+    let lane = life::start(&options.life, options.managers.clone(), living);
     let outbox = Arc::new(Outbox::default());
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
@@ -80,6 +88,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
         session::Options {
             cluster_id: options.cluster_id,
             managers: options.managers,
+            lane: lane.clone(),
             outbox: outbox.clone(),
             node,
             files,
@@ -102,6 +111,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(session.run(stop.clone()));
+    let until = stop.clone();
+    tasks.spawn(async move {
+        until.run_until_cancelled(lane.log()).await;
+    });
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));
     let prepare = prepare_network(options.runtime, desired.clone(), network_sender);

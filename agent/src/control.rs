@@ -14,6 +14,7 @@ use crate::{
     agent::{self, Network},
     clock::SystemClock,
     config::Config,
+    life,
     membership::{ClusterManagers, DataFolder, MembershipError},
     node::Sources,
     runtime::{Options, Registry, Runtime, RuntimeError, containerd::Containerd},
@@ -90,9 +91,12 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     tokio::spawn(async move {
         until.run_until_cancelled(renewing.keep_certificate()).await;
     });
+    let ended = CancellationToken::new();
+    let _until_ended = ended.clone().drop_guard();
     let options = agent::Options {
         cluster_id,
         managers,
+        life: life::thread(ended)?,
         runtime: Arc::new(runtime),
         clock: Arc::new(SystemClock),
         data_dir: folder.path().to_owned(),

@@ -1,6 +1,6 @@
 //! Serves containers' logs to the manager that asked, over a stream that the agent dials.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use barge_proto::v1::{
     LogOptions, OpenStream, Pod, TunnelChunk, open_stream::What, session_client::SessionClient,
@@ -8,7 +8,10 @@ use barge_proto::v1::{
 use bytes::{BufMut, BytesMut};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -28,10 +31,16 @@ use crate::{
     session::Streams,
 };
 
-/// Streams served at a time.
-const STREAMS: usize = 64;
+/// Streams served at a time, each over a connection of its own.
+const STREAMS: usize = 128;
+/// Streams refused at a time; further ones are not opened, and the manager waits for them in vain.
+const REFUSALS: usize = 16;
+/// For the manager to take a stream that it asked for, and for a refusal to be read.
+const DIAL: Duration = Duration::from_secs(10);
 /// Chunks ahead of a slow reader.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
+/// Bytes put together in a chunk, at least one line.
+const CHUNK: usize = 64 * 1024;
 /// Lines put together in a chunk, when they are there already.
 const LINES: usize = 128;
 
@@ -41,6 +50,7 @@ pub struct LogServer {
     runtime: Arc<dyn Runtime>,
     desired: watch::Receiver<Arc<Desired>>,
     streams: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -55,56 +65,55 @@ impl LogServer {
             runtime,
             desired,
             streams: Arc::new(Semaphore::new(STREAMS)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
             stop,
         }
     }
 
-    async fn serve(self, channel: Channel, stream_id: String, options: Option<LogOptions>) {
+    /// Serves a stream. Its permit is given back when both the connection and the thread that reads the log have ended: a disk that
+    /// hangs holds no more threads than there are permits.
+    async fn serve(
+        self,
+        channel: Channel,
+        stream_id: String,
+        options: Option<LogOptions>,
+        permit: OwnedSemaphorePermit,
+    ) {
         let (chunks, outgoing) = mpsc::channel(AHEAD);
-        let permit = self.streams.clone().try_acquire_owned();
+        let permit = Arc::new(permit);
+        let reading = permit.clone();
         let produce = async {
-            let first = TunnelChunk {
-                stream_id,
-                ..Default::default()
-            };
-            // Failures to send mean that the peer went: nobody is left to tell.
-            if chunks.send(first).await.is_err() {
-                return;
-            }
-            let result = match (options, &permit) {
-                (_, Err(_)) => Err(format!("this node serves {STREAMS} streams already")),
-                (None, _) => Err("this node does not know what was asked for".to_owned()),
-                (Some(options), Ok(_)) => self.copy(&options, &chunks).await,
+            let result = match options {
+                None => Err("this node does not know what was asked for".to_owned()),
+                Some(options) => self.copy(&options, &chunks, reading).await,
             };
             if let Err(error) = result {
-                let last = TunnelChunk {
-                    error,
-                    ..Default::default()
-                };
-                let _ = chunks.send(last).await;
+                // Fails only when the peer went: nobody is left to tell.
+                let _ = chunks.send(last(error)).await;
             }
             drop(chunks);
         };
-        let mut client = SessionClient::new(channel);
-        let dial = async {
-            // The manager's half says nothing; its end is the client's.
-            match client.tunnel(ReceiverStream::new(outgoing)).await {
-                Ok(response) => {
-                    let mut back = response.into_inner();
-                    while let Ok(Some(_)) = back.message().await {}
-                }
-                Err(status) => tracing::debug!(%status, "cannot dial back"),
-            }
-        };
+        let dialed = dial(channel, stream_id, outgoing);
         // Producing may end first: the stream still has to be drained by the peer.
         let both = async {
-            tokio::pin!(dial);
+            tokio::pin!(dialed);
             tokio::select! {
-                () = &mut dial => {}
-                () = produce => dial.await,
+                () = &mut dialed => {}
+                () = produce => dialed.await,
             }
         };
         self.stop.run_until_cancelled(both).await;
+        drop(permit);
+    }
+
+    /// Says that there is no room, to a manager that hears it within [`DIAL`].
+    async fn refuse(self, channel: Channel, stream_id: String, _permit: OwnedSemaphorePermit) {
+        let (chunks, outgoing) = mpsc::channel(1);
+        let error = format!("this node serves {STREAMS} streams already; end some of them");
+        let _ = chunks.send(last(error)).await;
+        drop(chunks);
+        let refused = timeout(DIAL, dial(channel, stream_id, outgoing));
+        self.stop.run_until_cancelled(refused).await;
     }
 
     /// Sends a log's lines. The error is a sentence.
@@ -112,6 +121,7 @@ impl LogServer {
         &self,
         options: &LogOptions,
         chunks: &mpsc::Sender<TunnelChunk>,
+        permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), String> {
         let pod = self.desired.borrow().pods.get(&options.pod_uid).cloned();
         let pod = pod.ok_or("the pod is not on this node")?;
@@ -142,7 +152,7 @@ impl LogServer {
             follow: options.follow,
             after: after.map(|after| after.place),
         };
-        let entries = logs::read(path, read_options, finished.clone());
+        let entries = logs::read_holding(path, read_options, finished.clone(), permit);
         let mut writer = Writer::new(attempt, options.timestamps);
         if let Some(after) = after {
             writer.inside = after.inside;
@@ -203,7 +213,44 @@ impl LogServer {
 impl Streams for LogServer {
     fn open(&self, channel: Channel, request: OpenStream) {
         let options = request.what.map(|What::Logs(options)| options);
-        tokio::spawn(self.clone().serve(channel, request.stream_id, options));
+        let (server, id) = (self.clone(), request.stream_id);
+        if let Ok(permit) = self.streams.clone().try_acquire_owned() {
+            tokio::spawn(server.serve(channel, id, options, permit));
+        } else if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
+            tokio::spawn(server.refuse(channel, id, permit));
+        } else {
+            tracing::warn!(
+                "a stream was not opened: {STREAMS} are open, and {REFUSALS} are being refused"
+            );
+        }
+    }
+}
+
+/// Dials the manager back and sends the stream's name and what follows, until the peer has had all or goes.
+async fn dial(channel: Channel, stream_id: String, outgoing: mpsc::Receiver<TunnelChunk>) {
+    let first = TunnelChunk {
+        stream_id,
+        ..Default::default()
+    };
+    let first = futures::stream::once(std::future::ready(first));
+    let mut client = SessionClient::new(channel);
+    let call = client.tunnel(first.chain(ReceiverStream::new(outgoing)));
+    // The manager's half says nothing; its end is the client's.
+    match timeout(DIAL, call).await {
+        Ok(Ok(response)) => {
+            let mut back = response.into_inner();
+            while let Ok(Some(_)) = back.message().await {}
+        }
+        Ok(Err(status)) => tracing::debug!(%status, "cannot dial back"),
+        Err(_) => tracing::debug!("the manager does not take the stream that it asked for"),
+    }
+}
+
+/// The last chunk of a stream that went wrong.
+fn last(error: String) -> TunnelChunk {
+    TunnelChunk {
+        error,
+        ..Default::default()
     }
 }
 
@@ -269,13 +316,14 @@ impl Writer {
         }
     }
 
-    /// Adds an entry; a chunk when that had to make room.
+    /// Adds an entry; a chunk when that had to make room for it.
     fn add(&mut self, entry: &LogEntry) -> Option<TunnelChunk> {
         let channel = match entry.channel {
             cri::Channel::Stdout => 1,
             cri::Channel::Stderr => 2,
         };
-        let full = if channel == self.channel {
+        let fits = self.buffer.len() + entry.bytes.len() <= CHUNK;
+        let full = if channel == self.channel && fits {
             None
         } else {
             self.flush()
@@ -311,77 +359,4 @@ impl Writer {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use barge_proto::v1::{Container, PodSpec};
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn entry(channel: cri::Channel, bytes: &'static str) -> std::io::Result<LogEntry> {
-        Ok(LogEntry {
-            time: Timestamp::from_second(1).unwrap(),
-            channel,
-            bytes: Bytes::from_static(bytes.as_bytes()),
-            end: Place {
-                inode: 1,
-                offset: 2,
-                time: Timestamp::from_second(1).unwrap(),
-            },
-        })
-    }
-
-    #[tokio::test]
-    async fn lines_are_put_together_and_pieces_get_one_timestamp() {
-        use cri::Channel::{Stderr, Stdout};
-        let entries = [
-            entry(Stdout, "a\n"),
-            entry(Stdout, "lo"),
-            entry(Stderr, "e\n"),
-            entry(Stdout, "ng\n"),
-        ];
-        let (sender, mut chunks) = mpsc::channel(8);
-        send_all(
-            futures::stream::iter(entries),
-            Writer::new(0, true),
-            &sender,
-        )
-        .await
-        .unwrap();
-        drop(sender);
-        let mut seen = Vec::new();
-        while let Some(chunk) = chunks.recv().await {
-            seen.push((chunk.channel, String::from_utf8(chunk.data).unwrap()));
-        }
-        let at = "1970-01-01T00:00:01.000000000Z";
-        assert_eq!(
-            seen,
-            [
-                (1, format!("{at} a\n{at} lo")),
-                (2, format!("{at} e\n")),
-                (1, "ng\n".to_owned()),
-            ]
-        );
-    }
-
-    #[test]
-    fn the_only_container_needs_no_name() {
-        let pod = |names: &[&str]| Pod {
-            spec: Some(PodSpec {
-                containers: names
-                    .iter()
-                    .map(|name| Container {
-                        name: (*name).into(),
-                        ..Default::default()
-                    })
-                    .collect(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        assert_eq!(container_name(&pod(&["a"]), "").unwrap(), "a");
-        assert!(container_name(&pod(&["a", "b"]), "").is_err());
-        assert_eq!(container_name(&pod(&["a", "b"]), "b").unwrap(), "b");
-        assert!(container_name(&pod(&["a"]), "b").is_err());
-    }
-}
+mod tests;

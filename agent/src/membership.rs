@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -12,11 +13,12 @@ use barge_client::{
     identity::{Identity, IdentityError, KeptIdentity, NotValid},
     join::{JoinError, JoinOptions, join},
     renew::{self, RenewError, Wanted},
-    tls::{LiveTls, TlsError},
+    tls::{self, LiveTls, TlsError},
     token::{Token, ca_digest, hex},
 };
 use fs4::{FileExt, TryLockError};
 use rand::seq::SliceRandom;
+use rustls::ClientConfig;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -24,6 +26,13 @@ use crate::{config::Config, files, session::Managers};
 
 /// How long to look for a manager that lets this node join.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The lane of life signs notices within three seconds that a manager has become silent.
+const LIFE_CHANNEL: ChannelOptions = ChannelOptions {
+    connect_timeout: Duration::from_secs(1),
+    keep_alive_interval: Duration::from_secs(1),
+    keep_alive_timeout: Duration::from_secs(2),
+};
 
 /// Why the agent cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +235,7 @@ fn folder(path: &Path) -> impl Fn(io::Error) -> MembershipError {
 pub struct ClusterManagers {
     identity: KeptIdentity,
     tls: LiveTls,
+    life_tls: Arc<ClientConfig>,
     /// Given by hand, for when all that are remembered have moved.
     fallback: Vec<String>,
     /// What managers say that is to be trusted.
@@ -242,8 +252,10 @@ impl ClusterManagers {
         data: &DataFolder,
         fallback: Vec<String>,
     ) -> Result<Self, MembershipError> {
+        let tls = LiveTls::new(&identity)?;
         Ok(Self {
-            tls: LiveTls::new(&identity)?,
+            life_tls: tls::for_life_signs(&tls.config()),
+            tls,
             identity: KeptIdentity::new(identity, data.identity()),
             fallback,
             wanted: watch::Sender::new(Wanted::default()),
@@ -266,6 +278,7 @@ impl ClusterManagers {
     async fn renew(&self, identity: Identity) -> Result<Identity, RenewError> {
         let mut failed = Vec::new();
         let mut addresses = self.addresses();
+        addresses.extend(self.by_hand());
         addresses.shuffle(&mut rand::rng());
         for address in addresses {
             let renewed = match self.channel(&address) {
@@ -283,18 +296,22 @@ impl ClusterManagers {
 
 impl Managers for ClusterManagers {
     fn addresses(&self) -> Vec<String> {
-        let mut addresses = self.identity.current().members.clone();
-        for address in &self.fallback {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        addresses
+        self.identity.current().members.clone()
+    }
+
+    fn by_hand(&self) -> Vec<String> {
+        let members = &self.identity.current().members;
+        let others = self.fallback.iter().filter(|a| !members.contains(a));
+        others.cloned().collect()
     }
 
     fn channel(&self, address: &str) -> Result<Channel, String> {
         channel(address, self.tls.config(), &ChannelOptions::default())
             .map_err(|error| error.to_string())
+    }
+
+    fn life_channel(&self, address: &str) -> Result<Channel, String> {
+        channel(address, self.life_tls.clone(), &LIFE_CHANNEL).map_err(|error| error.to_string())
     }
 
     fn learned(&self, addresses: &[String]) {

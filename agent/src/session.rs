@@ -1,4 +1,4 @@
-//! The agent's life with the managers: over any of them, one at a time, for as long as it lives.
+//! The agent's life with the managers: with one of them at a time, for as long as it lives.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -6,16 +6,17 @@ use std::{
 };
 
 use barge_proto::v1::{NodeStatus, OpenStream};
-use rand::seq::SliceRandom;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, transport::Channel};
 
-use crate::{desired::Desired, outbox::Outbox};
+use crate::{desired::Desired, life::Lane, outbox::Outbox};
 
+mod keeper;
 mod saved;
 mod stream;
 
+use keeper::Keeper;
 pub use saved::{AssignmentFiles, SavedError};
 use stream::Ended;
 
@@ -28,13 +29,19 @@ const REFUSED_WAIT: Duration = Duration::from_secs(15);
 
 /// The way to the managers.
 pub trait Managers: Send + Sync + 'static {
-    /// Where they are (`host:port`), as known now.
+    /// Where they are (`host:port`), as they said last.
     fn addresses(&self) -> Vec<String>;
-    /// A channel to one of them, which connects when it is used.
+    /// Where else they may be: given by hand.
+    fn by_hand(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// A connection of its own to one of them, which is made when it is used.
     fn channel(&self, address: &str) -> Result<Channel, String>;
-    /// A manager said where all of them are.
+    /// The same for life signs only, by the protocol that managers serve them under.
+    fn life_channel(&self, address: &str) -> Result<Channel, String>;
+    /// A manager said where all of them are. Blocks until the disk has it.
     fn learned(&self, addresses: &[String]);
-    /// What this node trusts, as `Heartbeat` has it.
+    /// What this node trusts, as `LifeSign` has it. Must not block.
     fn roots_sha256(&self) -> [u8; 32];
     /// A manager said what is to be trusted, and within what time to renew when that is something else.
     fn told_roots(&self, roots_sha256: [u8; 32], within: Duration);
@@ -42,7 +49,7 @@ pub trait Managers: Send + Sync + 'static {
 
 /// Serves what managers ask for on behalf of a client. Called for each; must not block.
 pub trait Streams: Send + Sync + 'static {
-    /// Dials back over `channel` and sends what was asked for.
+    /// Dials the manager back over `channel`, which nothing else uses, and sends what was asked for.
     fn open(&self, channel: Channel, request: OpenStream);
 }
 
@@ -52,6 +59,8 @@ pub struct Options {
     pub cluster_id: String,
     /// The way to the managers.
     pub managers: Arc<dyn Managers>,
+    /// Says which manager to be with.
+    pub lane: Lane,
     /// What is to be said.
     pub outbox: Arc<Outbox>,
     /// The machine, as it is now.
@@ -65,6 +74,7 @@ pub struct Options {
 /// Talks to the managers.
 pub struct Session {
     options: Options,
+    keeper: Keeper,
     desired: watch::Sender<Arc<Desired>>,
     /// Whether managers are reached; logged when it changes.
     away: AtomicBool,
@@ -73,40 +83,57 @@ pub struct Session {
 impl Session {
     /// A session that goes on from what `desired` holds, and puts there what managers assign.
     pub fn new(options: Options, desired: watch::Sender<Arc<Desired>>) -> Self {
+        let keeper = Keeper::new(options.files.clone(), options.cluster_id.clone());
         Self {
             options,
+            keeper,
             desired,
             away: AtomicBool::new(false),
         }
     }
 
-    /// Keeps a session with some manager until `stop` is cancelled. Losing them changes nothing on this machine.
+    /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled. Losing it changes
+    /// nothing on this machine.
     pub async fn run(self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.rotate()).await;
+        stop.run_until_cancelled(self.follow()).await;
     }
 
-    async fn rotate(&self) {
-        let mut wait = FIRST_WAIT;
+    async fn follow(&self) {
+        let mut chosen = self.options.lane.chosen();
+        let mut round = Round::default();
         loop {
-            let mut addresses = self.options.managers.addresses();
-            addresses.shuffle(&mut rand::rng());
-            let mut pause = None;
-            for address in addresses {
-                let ended = self.with(&address).await;
-                self.log(&address, &ended);
-                if ended.was_welcome() {
-                    wait = FIRST_WAIT;
-                    break;
+            let address = match chosen.wait_for(Option::is_some).await {
+                Ok(address) => address.clone().unwrap_or_default(),
+                // Life signs have ended, so this agent is about to.
+                Err(_) => return,
+            };
+            let ended = tokio::select! {
+                ended = self.with(&address) => ended,
+                Ok(_) = chosen.wait_for(|chosen| chosen.as_ref() != Some(&address)) => {
+                    tracing::warn!(manager = address, "the manager does not answer life signs, another one does; moving to that");
+                    continue;
                 }
-                if ended.is_refusal() {
-                    pause = Some(REFUSED_WAIT);
+            };
+            self.log(&address, &ended);
+            self.options.lane.give_up(&address);
+            let pause = round.pause(&ended, self.count());
+            // Spread, so that the next manager does not meet all agents of the lost one at once.
+            sleep(jittered(FIRST_WAIT)).await;
+            chosen.mark_unchanged();
+            if let Some(pause) = pause {
+                // A manager that answers ends the wait.
+                tokio::select! {
+                    () = sleep(jittered(pause)) => {}
+                    Ok(()) = chosen.changed() => {}
                 }
-                // Spread, so that the next manager does not meet all agents of the lost one at once.
-                tokio::time::sleep(jittered(FIRST_WAIT)).await;
             }
-            tokio::time::sleep(jittered(pause.unwrap_or(wait))).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
+    }
+
+    /// How many managers there are, as far as is known.
+    fn count(&self) -> usize {
+        let managers = &self.options.managers;
+        managers.addresses().len() + managers.by_hand().len()
     }
 
     async fn with(&self, address: &str) -> Ended {
@@ -140,6 +167,49 @@ impl Ended {
             ),
             _ => false,
         }
+    }
+}
+
+/// Attempts that came to nothing, since a session began or the last pause.
+#[derive(Debug)]
+struct Round {
+    attempts: usize,
+    refused: bool,
+    wait: Duration,
+}
+
+impl Default for Round {
+    fn default() -> Self {
+        Self {
+            attempts: 0,
+            refused: false,
+            wait: FIRST_WAIT,
+        }
+    }
+}
+
+impl Round {
+    /// How long to wait after one more session ended, if that was the last manager of a round.
+    fn pause(&mut self, ended: &Ended, managers: usize) -> Option<Duration> {
+        if ended.was_welcome() {
+            *self = Self::default();
+            return None;
+        }
+        self.attempts += 1;
+        self.refused |= ended.is_refusal();
+        if self.attempts < managers {
+            return None;
+        }
+        let pause = if self.refused {
+            REFUSED_WAIT
+        } else {
+            self.wait
+        };
+        *self = Self {
+            wait: (self.wait * 2).min(LONGEST_WAIT),
+            ..Self::default()
+        };
+        Some(pause)
     }
 }
 

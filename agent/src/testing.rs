@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+pub mod managers;
 pub mod netns;
 
 /// The runtime. It outlives the agents that use it, as containerd does.
@@ -43,12 +44,17 @@ struct World {
     /// Calls until the agent dies: the call does its work and never answers.
     lives: Option<u32>,
     ignores_term: bool,
+    /// Where logs are; nowhere, unless a test says otherwise.
+    logs: PathBuf,
 }
 
 impl Scripted {
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
-            world: Mutex::default(),
+            world: Mutex::new(World {
+                logs: "/nonexistent".into(),
+                ..World::default()
+            }),
             events: broadcast::channel(64).0,
             clock,
         })
@@ -73,6 +79,11 @@ impl Scripted {
     /// Containers end only by KILL, after the grace.
     pub fn ignore_term(&self) {
         self.world().ignores_term = true;
+    }
+
+    /// Logs are in this folder.
+    pub fn keep_logs_in(&self, folder: &std::path::Path) {
+        self.world().logs = folder.to_owned();
     }
 
     /// A container's process ends.
@@ -305,7 +316,8 @@ impl Runtime for Scripted {
     }
 
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
-        format!("/nonexistent/{pod_uid}/{container}/{attempt}.log").into()
+        let file = format!("{pod_uid}/{container}/{attempt}.log");
+        self.world().logs.join(file)
     }
 
     async fn version(&self) -> Result<String, RuntimeError> {

@@ -33,6 +33,9 @@ pub const ALPN: &[u8] = b"h2";
 /// is spoken is HTTP/2 as well.
 pub const LIFE_ALPN: &[u8] = b"barge-life/1";
 
+/// What connections for Raft ask for by ALPN, for the same reason.
+pub const RAFT_ALPN: &[u8] = b"barge-raft/1";
+
 /// The crypto provider of all connections.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
@@ -92,8 +95,18 @@ pub fn pinned_config(ca_digest: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError>
 /// that is replaced ([`LiveTls`]).
 #[must_use]
 pub fn for_life_signs(config: &ClientConfig) -> Arc<ClientConfig> {
+    for_protocol(config, LIFE_ALPN)
+}
+
+/// As [`for_life_signs`], for connections that carry nothing but what one manager's Raft says to another's.
+#[must_use]
+pub fn for_raft(config: &ClientConfig) -> Arc<ClientConfig> {
+    for_protocol(config, RAFT_ALPN)
+}
+
+fn for_protocol(config: &ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    config.alpn_protocols = vec![LIFE_ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Arc::new(config)
 }
 

@@ -14,6 +14,7 @@ use barge_client::{
 use barge_proto::auth::AuthError;
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
@@ -32,6 +33,7 @@ use crate::{
     logging::Logging,
     net::{Credentials, Dialer},
     pki::{PkiError, Subject},
+    raft,
     serve::{self, Own, Serving},
     spans::Spans,
     storage::Threads,
@@ -98,6 +100,9 @@ pub enum RunError {
     /// Signals.
     #[error("wait for signals: {0}")]
     Signals(io::Error),
+    /// A thread.
+    #[error("start a thread: {0}")]
+    Thread(io::Error),
     /// Serving.
     #[error(transparent)]
     Serve(#[from] serve::ServeError),
@@ -145,12 +150,12 @@ pub async fn run(
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    // Raft has connections of its own: what clients have sent on to the leader must not hold it up.
-    let (rafts, dialer) = (
-        Dialer::new(credentials.clone()),
-        Dialer::new(credentials.clone()),
-    );
-    let store = open(&folder, &config, &identity, &rafts, threads).await?;
+    let dialer = Dialer::new(&credentials);
+    // Raft has connections of its own, on a thread of their own.
+    let raft_thread = raft::lane::thread(&threads).map(Arc::new);
+    let raft_thread = raft_thread.map_err(RunError::Thread)?;
+    let rafts = (Dialer::for_raft(&credentials), raft_thread.handle().clone());
+    let store = open(&folder, &config, &identity, rafts, threads.clone()).await?;
     let audit = match config.audit {
         true => AuditLog::open(folder.path()).map_err(RunError::Audit)?,
         false => AuditLog::off(),
@@ -182,6 +187,9 @@ pub async fn run(
         spans,
         logging,
         node_grace: config.node_grace,
+        threads,
+        // It lives until this function ends: whoever is served last may wait for Raft.
+        raft_thread: raft_thread.clone(),
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener, metrics));
@@ -260,12 +268,11 @@ async fn open(
     folder: &Folder,
     config: &Config,
     identity: &Identity,
-    dialer: &Dialer,
+    (dialer, network): (Dialer, Handle),
     threads: Threads,
 ) -> Result<Store, RunError> {
     let certificate = identity.chain.first().map(|c| c.as_ref());
     let subject = Subject::from_certificate(certificate.unwrap_or_default())?;
-    let dialer = dialer.clone();
     let mut options = Options::new(
         folder.store(),
         identity.cluster_id.clone(),
@@ -275,6 +282,7 @@ async fn open(
         Arc::new(move |address| Ok(dialer.channel(address)?)),
     );
     options.process.threads = threads;
+    options.network = Some(network);
     options.min_free_bytes = config.min_disk_free;
     folder.check_store()?;
     options.snapshot_log_bytes = config.snapshot_after.unwrap_or(options.snapshot_log_bytes);

@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 use requests::Requests;
 
-use crate::{sessions::Sessions, shares::Shares, spans::Spans, store::Store};
+use crate::{life::heard::Gaps, sessions::Sessions, shares::Shares, spans::Spans, store::Store};
 
 /// Where the numbers come from.
 pub struct Sources {
@@ -34,6 +34,8 @@ pub struct Sources {
     pub requests: Requests,
     /// What clients use of this manager.
     pub shares: Shares,
+    /// Between the life signs of nodes, while this manager leads.
+    pub gaps: Gaps,
     /// Who this manager is, for its certificate's end.
     pub identity: KeptIdentity,
     /// What became of spans.
@@ -111,6 +113,18 @@ impl Metrics {
             "store_proposals_rejected",
             "Writes refused because too many were in progress",
             instruments.rejected,
+        );
+        barge.register_with_unit(
+            "life_sign_gap",
+            "Between two life signs of a node, as the leader sees them",
+            Unit::Seconds,
+            sources.gaps.all.clone(),
+        );
+        barge.register_with_unit(
+            "life_sign_gap_longest",
+            "The longest time between two life signs of a node since this manager leads",
+            Unit::Seconds,
+            sources.gaps.longest.clone(),
         );
         barge.register_with_unit(
             "api_request_duration",

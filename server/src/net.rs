@@ -1,7 +1,8 @@
-//! Connections: the TLS end of this manager ([`tls`]), accepting with bounds ([`listener`]), and dialling the
-//! other managers ([`dial`]).
+//! Connections: the TLS end of this manager ([`tls`]), accepting with bounds ([`listener`]), serving some of them on a thread of
+//! their own ([`lane`]), and dialling the other managers ([`dial`]).
 
 pub mod dial;
+pub mod lane;
 pub mod listener;
 mod slow;
 pub mod tls;

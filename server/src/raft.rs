@@ -3,8 +3,8 @@
 pub mod command;
 pub mod config;
 pub mod contact;
+pub mod lane;
 pub mod network;
-pub mod runtime;
 pub mod service;
 pub mod snapshots;
 pub mod types;

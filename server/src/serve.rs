@@ -27,22 +27,25 @@ use crate::{
     access::AccessService,
     api::{ApiService, pipeline::Layers, vault::Vault},
     audit::AuditLog,
-    auth::{AuthLayer, Principal, Rules, StateDirectory},
+    auth::{AuthLayer, Machines, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
     cluster::{self, ClusterService, issue::Issuer, lock, rotation},
     credentials::{self, CredentialsService},
     in_flight::InFlight,
     leader::ToLeader,
+    life::{self, Heard},
     logging::Logging,
     metrics::{self, Metrics, Sources, requests::Requests},
     net::{Credentials, Dialer, Limits, listener},
+    raft,
     sessions::{
-        Heartbeats, LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host,
-        relay::Leading,
+        LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host, relay::Leading,
     },
     shares::{self, Shares, SharesLayer},
     spans::{Calls, Spans},
+    storage::Threads,
     store::Store,
+    thread::RuntimeThread,
 };
 
 mod activation;
@@ -94,6 +97,10 @@ pub struct Serving {
     pub logging: Logging,
     /// How long an agent may be silent before its node counts as lost.
     pub node_grace: Duration,
+    /// Counts the threads that hold the state.
+    pub threads: Threads,
+    /// Where Raft's connections live.
+    pub raft_thread: Arc<RuntimeThread>,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -123,13 +130,35 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Option<TcpListener>,
 ) -> Result<(), ServeError> {
-    let heartbeats = Heartbeats::default();
+    let heard = Heard::default();
     let stop = serving.stop.clone();
     let address = listener.local_addr()?;
+    let machines = Machines::new(&serving.identity.current().cluster_id);
+    tokio::spawn(machines.clone().follow(serving.store.clone(), stop.clone()));
+    // The thread lives as long as this function.
+    let (life, _thread) = life::start(
+        life::Parts {
+            store: serving.store.clone(),
+            credentials: serving.credentials.clone(),
+            machines: machines.clone(),
+            heard: heard.clone(),
+            node_grace: serving.node_grace,
+            stop: stop.clone(),
+        },
+        &serving.threads,
+    )?;
+    let raft = raft::lane::serve(
+        &serving.raft_thread,
+        serving.store.service(),
+        machines,
+        serving.credentials.clone(),
+        stop.clone(),
+    );
     let incoming = listener::incoming(
         listener,
         serving.credentials.clone(),
         Limits::default(),
+        [life, raft].into(),
         stop.clone(),
     );
     let sessions = Sessions::default();
@@ -141,6 +170,7 @@ pub async fn serve(
             sessions: sessions.clone(),
             requests: requests.clone(),
             shares: shares.clone(),
+            gaps: heard.gaps(),
             identity: serving.identity.clone(),
             spans: serving.spans.clone(),
         });
@@ -152,22 +182,14 @@ pub async fn serve(
         store: serving.store.clone(),
         dialer: serving.dialer.clone(),
         identity: serving.identity.clone(),
-        heartbeats: heartbeats.clone(),
+        heard: heard.clone(),
         missing: missing.clone(),
     };
-    let router = router(
-        &serving,
-        rules,
-        requests,
-        sessions,
-        heartbeats.clone(),
-        missing,
-        shares,
-    )?;
+    let router = router(&serving, rules, requests, sessions, missing, shares)?;
     tracing::info!(advertise = serving.advertise, "listening on {address}");
     tokio::spawn(leading::run(
         serving.store.clone(),
-        heartbeats,
+        heard,
         Scheduler {
             store: serving.store.clone(),
             keyring: serving.issuer.keyring().clone(),
@@ -222,7 +244,6 @@ fn router(
     rules: Rules,
     requests: Requests,
     sessions: Sessions,
-    heartbeats: Heartbeats,
     missing: rotation::Missing,
     shares: Shares,
 ) -> Result<AuthorisedRouter, ServeError> {
@@ -240,9 +261,8 @@ fn router(
     let relay = Relay::start(
         Leading {
             store: store.clone(),
-            heartbeats: heartbeats.clone(),
-            // A connection of its own: what clients have sent on must not hold up who was heard.
-            dialer: Dialer::new(serving.credentials.clone()),
+            // A connection of its own: what clients have sent on must not hold up what agents report.
+            dialer: dialer.apart(),
             principal: Principal {
                 role: Role::Manager,
                 uid: identity.current().uid.clone(),
@@ -303,7 +323,7 @@ fn router(
         },
         stop.clone(),
     );
-    let session = SessionService::new(host, tunnels, heartbeats);
+    let session = SessionService::new(host, tunnels);
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(health::run(store.clone(), reporter, stop.clone()));
     let reflection = || {
@@ -334,6 +354,5 @@ fn router(
             AccessServer::new(AccessService(store.clone())).max_decoding_message_size(MAX_SMALL),
         )
         .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
-        .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL))
-        .add_service(store.service().into_server()))
+        .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL)))
 }

@@ -1,5 +1,6 @@
 //! What agents talk to: their sessions ([`connect`]), what they are told ([`feed`]), the way of what they report
-//! ([`relay`], then [`reports`] at the leader), and streams that are opened to them ([`tunnels`], [`logs`]).
+//! ([`relay`], then [`reports`] at the leader), and streams that are opened to them ([`tunnels`], [`logs`]). Whether an agent lives is
+//! found out elsewhere ([`crate::life`]).
 
 use std::{
     collections::HashMap,
@@ -18,14 +19,12 @@ use crate::error::ApiError;
 
 pub mod connect;
 pub mod feed;
-pub mod heartbeats;
 pub mod logs;
 pub mod relay;
 pub mod reports;
 pub mod service;
 pub mod tunnels;
 
-pub use heartbeats::Heartbeats;
 pub use logs::LogsService;
 pub use relay::Relay;
 pub use service::SessionService;

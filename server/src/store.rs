@@ -32,11 +32,11 @@ use self::{room::ClientRoom, watch::Hub};
 use crate::{
     raft::{
         Channels, Contact,
-        runtime::RaftThread,
         service::RaftService,
         types::{Node, NodeId, Raft},
     },
     storage::{Failure, LogStore, Pinned, StateStore, space::Space},
+    thread::RuntimeThread,
 };
 
 /// Why a read or a write did not happen, or may not have.
@@ -115,7 +115,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Ends Raft's thread when the last handle goes.
-    _thread: RaftThread,
+    _thread: RuntimeThread,
 }
 
 impl Store {

@@ -9,15 +9,15 @@ use barge_client::{
     config::Config as AdminConfig,
     identity::Identity,
     join::{JoinOptions, join},
-    tls::client_config,
+    tls::{client_config, for_life_signs},
 };
 use barge_proto::v1::{
     AgentMessage, ApplyOutcome, ApplyRequest, Container, CreateTokenRequest, DeleteRequest,
-    GetRequest, Heartbeat, Hello, Kind, ListMembersRequest, LogsRequest, ManagerMessage,
+    GetRequest, Hello, Kind, LifeAnswer, LifeSign, ListMembersRequest, LogsRequest, ManagerMessage,
     NodeStatus, Object, ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Quantity, Report, Role,
     TunnelChunk, agent_message::Message as FromAgent, api_client::ApiClient,
-    cluster_client::ClusterClient, logs_client::LogsClient, manager_message::Message as ToAgent,
-    object, session_client::SessionClient,
+    cluster_client::ClusterClient, life_client::LifeClient, logs_client::LogsClient,
+    manager_message::Message as ToAgent, object, session_client::SessionClient,
 };
 use barge_server::{
     config::{Config, Origin},
@@ -108,6 +108,37 @@ async fn token(leader: &Channel, role: Role, dir: &Path) -> String {
     token
 }
 
+/// The life signs of an agent, one every 200 ms.
+async fn sign(address: &str, identity: &Identity) -> Streaming<LifeAnswer> {
+    let tls = for_life_signs(&client_config(identity).unwrap());
+    let lane = channel(address, tls, &ChannelOptions::default()).unwrap();
+    let (tell, signs) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut beat = interval(Duration::from_millis(200));
+        for sequence in 1.. {
+            beat.tick().await;
+            let sign = LifeSign {
+                sequence,
+                ..LifeSign::default()
+            };
+            if tell.send(sign).await.is_err() {
+                return;
+            }
+        }
+    });
+    let answers = LifeClient::new(lane)
+        .signs(ReceiverStream::new(signs))
+        .await;
+    answers.unwrap().into_inner()
+}
+
+async fn answer(answers: &mut Streaming<LifeAnswer>) -> LifeAnswer {
+    let next = timeout(PATIENCE, answers.message()).await;
+    next.expect("an answer")
+        .unwrap()
+        .expect("the stream goes on")
+}
+
 struct Agent {
     tell: mpsc::Sender<AgentMessage>,
     told: Streaming<ManagerMessage>,
@@ -137,17 +168,6 @@ impl Agent {
             ..hello
         };
         tell.send(message(FromAgent::Hello(hello))).await.unwrap();
-        let beats = tell.clone();
-        tokio::spawn(async move {
-            let mut beat = interval(Duration::from_millis(200));
-            loop {
-                beat.tick().await;
-                let heartbeat = message(FromAgent::Heartbeat(Heartbeat::default()));
-                if beats.send(heartbeat).await.is_err() {
-                    return;
-                }
-            }
-        });
         let told = SessionClient::new(manager.clone())
             .connect(ReceiverStream::new(messages))
             .await?
@@ -256,6 +276,17 @@ async fn an_agents_life(threads: &Threads) {
     let identity = join(&options).await.unwrap().identity;
     let follower = dial(&second, &identity);
     refused_as_another_life(&follower).await;
+    // The leader answers life signs, whichever manager they reach.
+    let mut signs = sign(&second, &identity).await;
+    let (one, two) = (answer(&mut signs).await, answer(&mut signs).await);
+    assert!(
+        one.sequence < two.sequence && one.stamp < two.stamp,
+        "{one:?} {two:?}"
+    );
+    assert_eq!(two.node_grace_ms, 4000);
+    assert!(two.term > 0 && two.revision > 0, "{two:?}");
+    let direct = answer(&mut sign(&first, &identity).await).await;
+    assert_eq!(direct.term, two.term);
     let mut agent = Agent::connect(&follower).await.unwrap();
     let ToAgent::Welcome(welcome) = agent.next().await.unwrap() else {
         panic!("a session begins with Welcome");
@@ -269,7 +300,7 @@ async fn an_agents_life(threads: &Threads) {
     };
     assert!(full.full && full.pods.is_empty());
 
-    // Its heartbeats make the node ready, so a pod is bound to it.
+    // Its life signs make the node ready, so a pod is bound to it.
     let request = ApplyRequest {
         objects: vec![pod()],
         omit_objects: true,
@@ -368,6 +399,11 @@ async fn an_agents_life(threads: &Threads) {
         }
     };
     assert_eq!(ended.code(), Code::FailedPrecondition);
+    let end = timeout(PATIENCE, async {
+        while let Ok(Some(_)) = signs.message().await {}
+    });
+    end.await
+        .expect("the life signs of a node that is gone are not taken");
     let Err(refused) = Agent::connect(&follower).await else {
         panic!("a revoked agent got in");
     };

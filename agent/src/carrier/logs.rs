@@ -23,8 +23,8 @@ use super::{
 
 /// Between two looks whether a followed log has grown.
 const POLL: Duration = Duration::from_millis(100);
-/// Entries read ahead of a slow reader.
-const READ_AHEAD: usize = 256;
+/// Entries read ahead of a slow reader, 16 KiB each at most.
+const READ_AHEAD: usize = 128;
 /// Bytes read at a time when looking for the last lines.
 const BLOCK: u64 = 64 * 1024;
 
@@ -90,6 +90,16 @@ pub fn read(
     options: LogOptions,
     finished: CancellationToken,
 ) -> impl Stream<Item = io::Result<LogEntry>> + Send + Unpin {
+    read_holding(path, options, finished, ())
+}
+
+/// As [`read`]; drops `held` when the thread that reads has ended, which may be later than the stream if the disk hangs.
+pub fn read_holding(
+    path: PathBuf,
+    options: LogOptions,
+    finished: CancellationToken,
+    held: impl Send + 'static,
+) -> impl Stream<Item = io::Result<LogEntry>> + Send + Unpin {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -99,6 +109,7 @@ pub fn read(
             // Fails only when nobody is there any more.
             let _ = sent.blocking_send(Err(error));
         }
+        drop(held);
     });
     ReceiverStream::new(receiver)
 }

@@ -3,12 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use barge_proto::v1::{
-    AgentMessage, Assignment, Heartbeat, Hello, ManagerMessage, Welcome, agent_message::Message,
+    AgentMessage, Assignment, Hello, ManagerMessage, Welcome, agent_message::Message,
     manager_message, session_client::SessionClient,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
@@ -18,10 +18,8 @@ use crate::desired::{Desired, Refused};
 
 /// For the manager's first word.
 const GREETING: Duration = Duration::from_secs(10);
-/// Messages on their way to the manager; a heartbeat that finds it full waits, and the manager misses it.
+/// Messages on their way to the manager; a report that finds it full waits.
 const OUTGOING: usize = 16;
-/// Between heartbeats, unless Welcome says otherwise.
-const HEARTBEAT_MS: u32 = 1000;
 /// An assignment of a large node, with all Services.
 const LARGEST_MESSAGE: usize = 64 << 20;
 
@@ -86,7 +84,7 @@ pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
     if send(&outgoing, hello).await.is_err() {
         return Ended::Closed;
     }
-    let mut client = SessionClient::new(channel.clone())
+    let mut client = SessionClient::new(channel)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
     let connect = client.connect(ReceiverStream::new(messages));
@@ -101,19 +99,18 @@ pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
         Err(_) => return Ended::Unreachable("no answer in time".to_owned()),
     };
     session.options.outbox.restart();
-    let (heartbeat, pace) = watch::channel(None);
+    let (began, begin) = watch::channel(false);
     let mut listener = Listener {
         session,
         address,
-        channel,
-        heartbeat,
+        began,
         has_full_set: false,
         welcome: false,
     };
     tokio::select! {
         ended = listener.listen(incoming) => ended,
         // The other half of a broken stream: the listener knows why.
-        () = speak(session, &outgoing, pace) => Ended::Closed,
+        () = speak(session, &outgoing, begin) => Ended::Closed,
     }
 }
 
@@ -124,48 +121,32 @@ async fn send(outgoing: &mpsc::Sender<AgentMessage>, message: Message) -> Result
     outgoing.send(message).await.map_err(|_| ())
 }
 
-/// Sends heartbeats and reports until the stream is gone. Nothing here waits for anything but the stream itself, so a
-/// slow disk or runtime delays no heartbeat.
+/// Sends reports, from Welcome on: what is said earlier is said to somebody who may not be able to take it.
 async fn speak(
     session: &Session,
     outgoing: &mpsc::Sender<AgentMessage>,
-    mut pace: watch::Receiver<Option<Duration>>,
+    mut begin: watch::Receiver<bool>,
 ) {
-    // Not before Welcome: what is said earlier is said to somebody who may not be able to take it.
-    let Some(period) = pace.wait_for(Option::is_some).await.ok().and_then(|p| *p) else {
-        return std::future::pending().await;
-    };
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let sent = tokio::select! {
-            biased;
-            _ = ticks.tick() => {
-                let roots_sha256 = session.options.managers.roots_sha256().to_vec();
-                send(outgoing, Message::Heartbeat(Heartbeat { roots_sha256 })).await
+    let outbox = &session.options.outbox;
+    let began = begin.wait_for(|began| *began).await.is_ok();
+    while began {
+        outbox.ready().await;
+        if let Some(report) = outbox.take() {
+            if send(outgoing, Message::Report(report)).await.is_err() {
+                break;
             }
-            () = session.options.outbox.ready() => match session.options.outbox.take() {
-                Some(report) => {
-                    let sent = send(outgoing, Message::Report(report)).await;
-                    // There may be more.
-                    session.options.outbox.poke();
-                    sent
-                }
-                None => Ok(()),
-            },
-        };
-        if sent.is_err() {
-            // The listener is about to learn why.
-            return std::future::pending().await;
+            // There may be more.
+            outbox.poke();
         }
     }
+    // The listener is about to learn why.
+    std::future::pending().await
 }
 
 struct Listener<'a> {
     session: &'a Session,
     address: &'a str,
-    channel: Channel,
-    heartbeat: watch::Sender<Option<Duration>>,
+    began: watch::Sender<bool>,
     has_full_set: bool,
     welcome: bool,
 }
@@ -207,8 +188,12 @@ impl Listener<'_> {
                 Ok(())
             }
             Some(Message::OpenStream(request)) => {
-                let streams = &self.session.options.streams;
-                streams.open(self.channel.clone(), request);
+                let options = &self.session.options;
+                // A stream that its reader leaves standing fills its connection, and nobody else's.
+                match options.managers.channel(self.address) {
+                    Ok(channel) => options.streams.open(channel, request),
+                    Err(error) => tracing::warn!(error, "cannot dial the manager back"),
+                }
                 Ok(())
             }
             Some(Message::Trust(trust)) => {
@@ -229,16 +214,16 @@ impl Listener<'_> {
     async fn welcomed(&mut self, welcome: Welcome) -> Result<(), Ended> {
         self.welcome = true;
         tracing::info!(manager = self.address, "connected");
-        let managers = &self.session.options.managers;
+        self.began.send_replace(true);
         if !welcome.manager_addresses.is_empty() {
-            managers.learned(&welcome.manager_addresses);
+            let managers = self.session.options.managers.clone();
+            let addresses = welcome.manager_addresses.clone();
+            let learn = self
+                .session
+                .keeper
+                .run(move || managers.learned(&addresses));
+            learn.await.map_err(Ended::Disk)?;
         }
-        let period = match welcome.heartbeat_ms {
-            0 => HEARTBEAT_MS,
-            ms => ms,
-        };
-        self.heartbeat
-            .send_replace(Some(Duration::from_millis(period.into())));
         let mut next = Desired::clone(&self.session.desired.borrow());
         if next.welcome.as_deref() == Some(&welcome) {
             return Ok(());
@@ -264,16 +249,11 @@ impl Listener<'_> {
     /// Durable first, acted on second: an agent that dies in between must not fall for something older.
     async fn publish(&self, next: Desired, pods: bool, network: bool) -> Result<(), Ended> {
         let next = Arc::new(next);
-        let (files, cluster) = (
-            self.session.options.files.clone(),
-            self.session.options.cluster_id.clone(),
-        );
-        let kept = next.clone();
-        tokio::task::spawn_blocking(move || files.save(&cluster, &kept, pods, network))
+        let publish = || drop(self.session.desired.send_replace(next.clone()));
+        let keeper = &self.session.keeper;
+        keeper
+            .keep(next.clone(), pods, network, publish)
             .await
-            .map_err(|error| Ended::Disk(error.to_string()))?
-            .map_err(|error| Ended::Disk(error.to_string()))?;
-        self.session.desired.send_replace(next);
-        Ok(())
+            .map_err(Ended::Disk)
     }
 }

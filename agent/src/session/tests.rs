@@ -1,93 +1,22 @@
 //! Sessions with managers that do as told, over TCP on this machine.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{net::SocketAddr, sync::Mutex};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
-use barge_proto::v1::{
-    Ack, AgentMessage, Assignment, ManagerMessage, ObjectMeta, Pod, PodStatus, RelayRequest,
-    RelayResponse, TunnelChunk, Welcome, agent_message, manager_message,
-    session_server::{Session as SessionService, SessionServer},
-};
-use tokio::{
-    net::TcpListener,
-    sync::mpsc,
-    time::{Instant, timeout},
-};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Endpoint, Server},
-};
+use barge_proto::v1::{Ack, PodStatus, manager_message};
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::{
+    life,
+    testing::managers::{Accepted, Known, Manager},
+};
 
-type Outgoing = mpsc::Sender<Result<ManagerMessage, Status>>;
-
-/// A session as its manager sees it.
-struct Accepted {
-    from_agent: Streaming<AgentMessage>,
-    to_agent: Outgoing,
-}
-
-/// A manager: hands its sessions to the test.
-struct Manager {
-    address: SocketAddr,
-    sessions: mpsc::Receiver<Accepted>,
-}
-
-struct Service {
-    sessions: mpsc::Sender<Accepted>,
-}
-
-#[tonic::async_trait]
-impl SessionService for Service {
-    type ConnectStream = ReceiverStream<Result<ManagerMessage, Status>>;
-    type TunnelStream = ReceiverStream<Result<TunnelChunk, Status>>;
-
-    async fn connect(
-        &self,
-        request: Request<Streaming<AgentMessage>>,
-    ) -> Result<Response<Self::ConnectStream>, Status> {
-        let (to_agent, messages) = mpsc::channel(16);
-        let accepted = Accepted {
-            from_agent: request.into_inner(),
-            to_agent,
-        };
-        self.sessions.send(accepted).await.unwrap();
-        Ok(Response::new(ReceiverStream::new(messages)))
-    }
-
-    async fn tunnel(
-        &self,
-        _: Request<Streaming<TunnelChunk>>,
-    ) -> Result<Response<Self::TunnelStream>, Status> {
-        Err(Status::unimplemented("not here"))
-    }
-
-    async fn relay(&self, _: Request<RelayRequest>) -> Result<Response<RelayResponse>, Status> {
-        Err(Status::unimplemented("not here"))
-    }
-}
-
-impl Manager {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, sessions) = mpsc::channel(4);
-        let service = SessionServer::new(Service { sessions: sender });
-        tokio::spawn(
-            Server::builder()
-                .add_service(service)
-                .serve_with_incoming(TcpListenerStream::new(listener)),
-        );
-        Self { address, sessions }
-    }
-
-    async fn accept(&mut self) -> Accepted {
-        let accepted = timeout(Duration::from_secs(30), self.sessions.recv()).await;
-        accepted.unwrap().unwrap()
-    }
-}
+const LONG: Duration = Duration::from_secs(30);
 
 /// The next session, whoever the agent chose.
 async fn any([first, second]: &mut [Manager; 2]) -> Accepted {
@@ -95,96 +24,6 @@ async fn any([first, second]: &mut [Manager; 2]) -> Accepted {
         session = first.accept() => session,
         session = second.accept() => session,
     }
-}
-
-impl Accepted {
-    /// The next message but heartbeats.
-    async fn next(&mut self) -> agent_message::Message {
-        let next = async {
-            loop {
-                let message = self.from_agent.message().await.unwrap().unwrap();
-                match message.message.unwrap() {
-                    agent_message::Message::Heartbeat(_) => {}
-                    other => return other,
-                }
-            }
-        };
-        timeout(Duration::from_secs(30), next).await.unwrap()
-    }
-
-    async fn hello(&mut self) -> u64 {
-        match self.next().await {
-            agent_message::Message::Hello(hello) => {
-                assert_eq!(hello.cluster_id, "c1");
-                hello.acted_revision
-            }
-            other => panic!("{other:?} instead of a hello"),
-        }
-    }
-
-    async fn report(&mut self) -> barge_proto::v1::Report {
-        match self.next().await {
-            agent_message::Message::Report(report) => report,
-            other => panic!("{other:?} instead of a report"),
-        }
-    }
-
-    async fn say(&self, message: manager_message::Message) {
-        let message = ManagerMessage {
-            message: Some(message),
-        };
-        self.to_agent.send(Ok(message)).await.unwrap();
-    }
-
-    async fn welcome(&self, heartbeat_ms: u32) {
-        let welcome = Welcome {
-            heartbeat_ms,
-            ..Default::default()
-        };
-        self.say(manager_message::Message::Welcome(welcome)).await;
-    }
-
-    async fn assign(&self, revision: u64, full: bool, uids: &[&str]) {
-        let pods = uids.iter().map(|uid| Pod {
-            metadata: Some(ObjectMeta {
-                uid: (*uid).into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        });
-        let assignment = Assignment {
-            revision,
-            full,
-            pods: pods.collect(),
-            ..Default::default()
-        };
-        self.say(manager_message::Message::Assignment(assignment))
-            .await;
-    }
-}
-
-/// Managers in the order in which they are to be tried.
-struct Known(Mutex<Vec<String>>);
-
-impl Managers for Known {
-    fn addresses(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    fn channel(&self, address: &str) -> Result<Channel, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"));
-        Ok(endpoint.map_err(|e| e.to_string())?.connect_lazy())
-    }
-
-    fn learned(&self, addresses: &[String]) {
-        *self.0.lock().unwrap() = addresses.to_vec();
-    }
-
-    fn roots_sha256(&self) -> [u8; 32] {
-        [7; 32]
-    }
-
-    fn told_roots(&self, _: [u8; 32], _: Duration) {}
 }
 
 struct NoStreams;
@@ -201,21 +40,23 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(folder: &std::path::Path, managers: &[&Manager]) -> Self {
-        let known = managers.iter().map(|m| m.address.to_string()).collect();
+    fn start(folder: &Path, managers: &[&Manager]) -> Self {
+        let managers = Known::new(managers.iter().copied());
+        let stop = CancellationToken::new();
+        let thread = life::thread(stop.clone()).unwrap();
         let outbox = Arc::new(Outbox::default());
         let files = AssignmentFiles::open(folder.join("assigned")).unwrap();
         let (sender, desired) = watch::channel(Arc::new(files.load("c1")));
         let (node_sender, node) = watch::channel(NodeStatus::default());
         let options = Options {
             cluster_id: "c1".into(),
-            managers: Arc::new(Known(Mutex::new(known))),
+            managers: managers.clone(),
+            lane: life::start(&thread, managers, stop.clone()),
             outbox: outbox.clone(),
             node,
             files,
             streams: Arc::new(NoStreams),
         };
-        let stop = CancellationToken::new();
         tokio::spawn(Session::new(options, sender).run(stop.clone()));
         Self {
             outbox,
@@ -227,10 +68,7 @@ impl Agent {
 
     async fn until(&mut self, holds: impl Fn(&Desired) -> bool) {
         let found = self.desired.wait_for(|desired| holds(desired));
-        timeout(Duration::from_secs(30), found)
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(LONG, found).await.unwrap().unwrap();
     }
 }
 
@@ -247,7 +85,7 @@ async fn an_assignment_is_kept_and_offered_again_after_a_restart() {
     let mut agent = Agent::start(folder.path(), &[&manager]);
     let mut session = manager.accept().await;
     assert_eq!(session.hello().await, 0);
-    session.welcome(50).await;
+    session.welcome().await;
     session.assign(7, true, &["a"]).await;
     session.assign(8, false, &["b"]).await;
     agent.until(|desired| desired.revision == 8).await;
@@ -267,23 +105,23 @@ async fn what_lags_behind_is_not_acted_on_and_another_manager_is_asked() {
     let mut agent = Agent::start(folder.path(), &[&manager]);
     let mut session = manager.accept().await;
     session.hello().await;
-    session.welcome(50).await;
+    session.welcome().await;
     session.assign(9, true, &["a"]).await;
     agent.until(|desired| desired.revision == 9).await;
     drop(session);
     let mut lagging = manager.accept().await;
     lagging.hello().await;
-    lagging.welcome(50).await;
+    lagging.welcome().await;
     lagging.assign(5, true, &[]).await;
     // The agent turns away, and comes back for something better.
     let mut session = manager.accept().await;
     assert_eq!(session.hello().await, 9);
     assert_eq!(agent.desired.borrow().pods.len(), 1);
-    session.welcome(50).await;
+    session.welcome().await;
     session.assign(10, false, &["b"]).await;
     let mut session = manager.accept().await;
     assert_eq!(session.hello().await, 9, "a difference without a base");
-    session.welcome(50).await;
+    session.welcome().await;
     session.assign(10, true, &[]).await;
     agent.until(|desired| desired.revision == 10).await;
     assert!(agent.desired.borrow().pods.is_empty());
@@ -297,7 +135,7 @@ async fn reports_are_sent_until_acknowledged() {
     let agent = Agent::start(folder.path(), &[first, second]);
     let mut session = any(&mut managers).await;
     session.hello().await;
-    session.welcome(50).await;
+    session.welcome().await;
     agent.outbox.pod_status("a", PodStatus::default());
     let report = session.report().await;
     assert_eq!(report.pods[0].uid, "a");
@@ -305,7 +143,7 @@ async fn reports_are_sent_until_acknowledged() {
     drop(session);
     let mut session = any(&mut managers).await;
     session.hello().await;
-    session.welcome(50).await;
+    session.welcome().await;
     let again = session.report().await;
     assert_eq!(again.pods, report.pods);
     let ack = Ack {
@@ -323,16 +161,130 @@ async fn reports_are_sent_until_acknowledged() {
 }
 
 #[tokio::test]
-async fn heartbeats_come_at_the_pace_that_was_asked_for() {
+async fn the_session_moves_away_from_a_manager_that_answers_no_life_signs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut managers = [Manager::start().await, Manager::start().await];
+    let [first, second] = &managers;
+    let _agent = Agent::start(folder.path(), &[first, second]);
+    let mut session = any(&mut managers).await;
+    session.hello().await;
+    session.welcome().await;
+    let with = managers
+        .iter()
+        .position(|m| m.address == session.with)
+        .unwrap();
+    managers[1 - with].life.until_signed().await;
+    managers[with].life.mute(true);
+    let begin = Instant::now();
+    let mut session = managers[1 - with].accept().await;
+    session.hello().await;
+    // Half the grace, and what the other tests on this machine take.
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn managers_that_answer_no_life_signs_have_sessions_in_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut managers = [Manager::start().await, Manager::start().await];
+    managers.iter().for_each(|manager| manager.life.mute(true));
+    let [first, second] = &managers;
+    let _agent = Agent::start(folder.path(), &[first, second]);
+    let mut session = any(&mut managers).await;
+    session.hello().await;
+    session.welcome().await;
+    let with = managers
+        .iter()
+        .position(|m| m.address == session.with)
+        .unwrap();
+    // It stays where it is, as long as that has a session.
+    let moved = timeout(Duration::from_secs(5), managers[1 - with].sessions.recv());
+    assert!(moved.await.is_err());
+    drop(session);
+    managers[1 - with].accept().await.hello().await;
+}
+
+/// A file system that hangs: whoever opens the file waits until it is read.
+fn hanging(path: PathBuf) -> impl FnOnce() {
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    move || {
+        let mut file = std::fs::File::open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let _ = file.read_to_end(&mut Vec::new());
+    }
+}
+
+#[tokio::test]
+async fn life_signs_and_reports_go_on_while_the_disk_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let mut manager = Manager::start().await;
-    let _agent = Agent::start(folder.path(), &[&manager]);
+    let mut agent = Agent::start(folder.path(), &[&manager]);
     let mut session = manager.accept().await;
     session.hello().await;
-    session.welcome(20).await;
-    for _ in 0..3 {
-        let message = timeout(Duration::from_secs(30), session.from_agent.message()).await;
-        let message = message.unwrap().unwrap().unwrap().message.unwrap();
-        assert!(matches!(message, agent_message::Message::Heartbeat(_)));
+    let go_on = hanging(folder.path().join("assigned/pods.tmp"));
+    session.welcome().await;
+    session.assign(7, true, &["a"]).await;
+    let begin = Instant::now();
+    agent.outbox.pod_status("a", PodStatus::default());
+    assert_eq!(session.report().await.pods.len(), 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let signs = manager.life.signs();
+    let since = signs.iter().filter(|(at, _)| *at >= begin).count();
+    assert!(since >= 5, "{since} in three seconds");
+    assert_eq!(agent.desired.borrow().revision, 0, "not on disk yet");
+    // It goes on with an error, and the manager is asked again.
+    go_on();
+    let mut session = manager.accept().await;
+    assert_eq!(session.hello().await, 0);
+    session.welcome().await;
+    session.assign(7, true, &["a"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+}
+
+#[tokio::test]
+async fn what_an_ended_session_left_on_disk_half_way_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+    let keeper = Keeper::new(files.clone(), "c1".into());
+    let (none, some) = (Desired::default(), with_pod(7));
+    keeper
+        .keep(Arc::new(none.clone()), true, true, || ())
+        .await
+        .unwrap();
+    let go_on = hanging(folder.path().join("assigned/acted.tmp"));
+    let kept = keeper.keep(Arc::new(some), true, false, || ());
+    assert!(
+        timeout(Duration::from_secs(1), kept).await.is_err(),
+        "it hangs"
+    );
+    assert_eq!(files.load("c1").pods.len(), 1);
+    tokio::task::spawn_blocking(go_on).await.unwrap();
+    let next = Desired {
+        revision: 8,
+        ..none
+    };
+    keeper
+        .keep(Arc::new(next), false, false, || ())
+        .await
+        .unwrap();
+    let loaded = files.load("c1");
+    assert_eq!((loaded.revision, loaded.pods.len()), (8, 0));
+}
+
+fn with_pod(revision: u64) -> Desired {
+    let pod = barge_proto::v1::Pod {
+        metadata: Some(barge_proto::v1::ObjectMeta {
+            uid: "a".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    Desired {
+        revision,
+        pods: [("a".to_owned(), Arc::new(pod))].into(),
+        ..Default::default()
     }
 }

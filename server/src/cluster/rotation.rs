@@ -3,7 +3,7 @@
 //! `[old]`, `[old, new]`, `[new, old]`, `[new]`. After each change everybody whose own list is another one renews, which brings
 //! the list and a certificate of its first root; so who has the list has the certificate, and its digest is all that has to be
 //! told. The leader makes the next change when [`plan`] finds that all have followed the one before. Everything that this needs
-//! is in the state or told again within a heartbeat, so it does not matter where it is interrupted.
+//! is in the state or told again with the next life sign, so it does not matter where it is interrupted.
 //!
 //! While the new root signs, its certificates come with the old root's word for it ([`Authority::vouch_for`]): agents that were
 //! away, credentials that were not used and join tokens that pin the old root go on working until the old root goes.
@@ -30,9 +30,9 @@ use super::{Parts, issue::not_ready, status};
 use crate::{
     clock,
     error::ApiError,
+    life::Heard,
     net::Dialer,
     pki::{Authority, Purpose, SealingKey},
-    sessions::Heartbeats,
     store::{Scope, Store},
     transaction::Draft,
 };
@@ -188,7 +188,7 @@ pub struct Rotator {
     /// Who this manager is.
     pub identity: KeptIdentity,
     /// What nodes say that they trust.
-    pub heartbeats: Heartbeats,
+    pub heard: Heard,
     /// Who is missing.
     pub missing: Missing,
 }
@@ -296,7 +296,7 @@ impl Rotator {
                 .map(|node| Agent {
                     name: node.meta().name.clone(),
                     ready: is_ready(node),
-                    roots_sha256: self.heartbeats.trusts(node.uid()).map(|r| r.to_vec()),
+                    roots_sha256: self.heard.trusts(node.uid()).map(|r| r.to_vec()),
                 })
                 .collect()
         })

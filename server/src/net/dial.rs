@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use barge_client::channel::{AddressError, ChannelOptions, channel};
+use barge_client::{
+    channel::{AddressError, ChannelOptions, channel},
+    tls,
+};
+use rustls::ClientConfig;
 use tonic::transport::Channel;
 
 use super::Credentials;
@@ -17,16 +21,38 @@ const CACHED: usize = 64;
 /// Makes and keeps channels that show this manager's certificate. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dialer {
-    credentials: Credentials,
+    config: Arc<ClientConfig>,
     channels: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
 impl Dialer {
     /// A dialer that dials with the credentials as they are whenever it connects.
     #[must_use]
-    pub fn new(credentials: Credentials) -> Self {
+    pub fn new(credentials: &Credentials) -> Self {
+        Self::with(credentials.client())
+    }
+
+    /// A dialer of connections for life signs. A channel belongs to the runtime on which it was asked for first.
+    #[must_use]
+    pub fn for_life_signs(credentials: &Credentials) -> Self {
+        Self::with(tls::for_life_signs(&credentials.client()))
+    }
+
+    /// A dialer of connections for Raft.
+    #[must_use]
+    pub fn for_raft(credentials: &Credentials) -> Self {
+        Self::with(tls::for_raft(&credentials.client()))
+    }
+
+    /// A dialer that shares no connection with this one: what is not read over its connections holds up nothing else.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::with(self.config.clone())
+    }
+
+    fn with(config: Arc<ClientConfig>) -> Self {
         Self {
-            credentials,
+            config,
             channels: Arc::default(),
         }
     }
@@ -40,7 +66,7 @@ impl Dialer {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = channel(address, self.credentials.client(), &options())?;
+        let channel = channel(address, self.config.clone(), &options())?;
         if channels.len() >= CACHED {
             channels.clear();
         }

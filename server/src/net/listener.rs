@@ -2,6 +2,7 @@
 //! manager can serve.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -10,19 +11,21 @@ use std::{
     time::Duration,
 };
 
+use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 
 use super::{
     Credentials,
+    lane::Lanes,
     slow::{Addresses, Beginning, Place},
 };
 use crate::pki::Subject;
@@ -74,15 +77,17 @@ pub struct Connection {
     _permits: (OwnedSemaphorePermit, Option<(OwnedSemaphorePermit, Place)>),
 }
 
-/// Accepts until `stop`, and yields the connections that passed their handshake. Dropping the stream ends it too.
+/// Accepts until `stop`, and yields the connections that passed their handshake, but those whose ClientHello asks for the protocol
+/// of a lane: these go there. Dropping the stream ends it too.
 pub fn incoming(
     listener: TcpListener,
     credentials: Credentials,
     limits: Limits,
+    lanes: Lanes,
     stop: CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(16);
-    tokio::spawn(accept(listener, credentials, limits, stop, ready));
+    tokio::spawn(accept(listener, credentials, limits, lanes, stop, ready));
     ReceiverStream::new(connections)
 }
 
@@ -90,14 +95,17 @@ async fn accept(
     listener: TcpListener,
     credentials: Credentials,
     limits: Limits,
+    lanes: Lanes,
     stop: CancellationToken,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
     let all = Arc::new(Semaphore::new(limits.connections));
-    let anonymous = Arc::new(Semaphore::new(limits.anonymous));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
     let shaking = Addresses::new(limits.from_one_address);
-    let strangers = Addresses::new(limits.from_one_address);
+    let strangers = Strangers {
+        all: Arc::new(Semaphore::new(limits.anonymous)),
+        by_address: Addresses::new(limits.from_one_address),
+    };
     let tasks = TaskTracker::new();
     let work = async {
         loop {
@@ -122,40 +130,25 @@ async fn accept(
                 tracing::debug!(%address, "too many handshakes from one address");
                 continue;
             };
-            let acceptor = TlsAcceptor::from(credentials.server());
-            let (ready, anonymous) = (ready.clone(), anonymous.clone());
-            let strangers = strangers.clone();
-            let limit = limits.handshake_timeout;
+            let guest = Guest {
+                address,
+                deadline: Instant::now() + limits.handshake_timeout,
+                limit: limits.handshake_timeout,
+                permit,
+                turn: (turn, place),
+                strangers: strangers.clone(),
+            };
+            let (ready, lanes, credentials) = (ready.clone(), lanes.clone(), credentials.clone());
             tasks.spawn(async move {
-                let connection = timeout(limit, handshake(acceptor, tcp, address))
-                    .await
-                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                drop((turn, place));
-                let (stream, peer) = match connection {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        tracing::debug!(%address, %error, "handshake failed");
-                        return;
-                    }
+                let Some((hello, guest)) = guest.greet(tcp).await else {
+                    return;
                 };
-                let unknown = match peer.subject {
-                    Some(_) => None,
-                    None => match (anonymous.try_acquire_owned(), strangers.enter(address.ip())) {
-                        (Ok(permit), Some(place)) => Some((permit, place)),
-                        _ => {
-                            tracing::warn!(%address, "too many connections without a certificate");
-                            return;
-                        }
-                    },
-                };
-                let connection = Connection {
-                    stream,
-                    peer,
-                    beginning: Beginning::new(limit),
-                    _permits: (permit, unknown),
-                };
-                // Fails when the server stops: then the connection just closes.
-                let _ = ready.send(Ok(connection)).await;
+                if let Some(lane) = lanes.iter().find(|lane| lane.is_asked_for(&hello)) {
+                    lane.send(hello, guest);
+                } else if let Some(connection) = guest.enter(hello, credentials.server()).await {
+                    // Fails when the server stops: then the connection just closes.
+                    let _ = ready.send(Ok(connection)).await;
+                }
             });
         }
     };
@@ -166,13 +159,84 @@ async fn accept(
     }
 }
 
+/// The room for connections without a certificate.
+#[derive(Debug, Clone)]
+struct Strangers {
+    all: Arc<Semaphore>,
+    by_address: Addresses,
+}
+
+/// Somebody at the door: a connection whose handshake is not done.
+#[derive(Debug)]
+pub struct Guest {
+    address: SocketAddr,
+    /// For the whole handshake.
+    deadline: Instant,
+    limit: Duration,
+    permit: OwnedSemaphorePermit,
+    turn: (OwnedSemaphorePermit, Place),
+    strangers: Strangers,
+}
+
+impl Guest {
+    /// Reads the ClientHello.
+    async fn greet(self, tcp: TcpStream) -> Option<(StartHandshake<TcpStream>, Self)> {
+        let hello = async {
+            tcp.set_nodelay(true)?;
+            LazyConfigAcceptor::new(Acceptor::default(), tcp).await
+        };
+        let hello = self.in_time(hello).await?;
+        Some((hello, self))
+    }
+
+    /// Does the rest of the handshake.
+    pub(super) async fn enter(
+        self,
+        hello: StartHandshake<TcpStream>,
+        config: Arc<ServerConfig>,
+    ) -> Option<Connection> {
+        let address = self.address;
+        let (stream, peer) = self.in_time(handshake(hello, config, address)).await?;
+        drop(self.turn);
+        let unknown = match peer.subject {
+            Some(_) => None,
+            None => {
+                let all = self.strangers.all.try_acquire_owned();
+                match (all, self.strangers.by_address.enter(address.ip())) {
+                    (Ok(permit), Some(place)) => Some((permit, place)),
+                    _ => {
+                        tracing::warn!(%address, "too many connections without a certificate");
+                        return None;
+                    }
+                }
+            }
+        };
+        Some(Connection {
+            stream,
+            peer,
+            beginning: Beginning::new(self.limit),
+            _permits: (self.permit, unknown),
+        })
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> Option<T> {
+        let done = timeout_at(self.deadline, step).await;
+        match done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                tracing::debug!(address = %self.address, %error, "handshake failed");
+                None
+            }
+        }
+    }
+}
+
 async fn handshake(
-    acceptor: TlsAcceptor,
-    tcp: TcpStream,
+    hello: StartHandshake<TcpStream>,
+    config: Arc<ServerConfig>,
     address: SocketAddr,
 ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-    tcp.set_nodelay(true)?;
-    let stream = acceptor.accept(tcp).await?;
+    let stream = hello.into_stream(config).await?;
     let (_, session) = stream.get_ref();
     let subject = match session.peer_certificates().and_then(<[_]>::first) {
         Some(certificate) => Some(Arc::new(

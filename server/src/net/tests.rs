@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{Credentials, Limits, listener::incoming};
+use super::{Credentials, Limits, lane::lane, listener::incoming};
 use crate::pki::{Authority, Subject, authority::LEAF_LIFE};
 
 fn identity(ca: &Authority, cluster: &str, role: Role) -> Identity {
@@ -49,7 +49,14 @@ async fn meet(server: &Identity, client: Arc<ClientConfig>) -> Result<Option<Rol
     let stop = CancellationToken::new();
     let _ended = stop.clone().drop_guard();
     let credentials = Credentials::new(server).unwrap();
-    let mut connections = incoming(listener, credentials, Limits::default(), stop);
+    let (other, _lane) = lane(b"other");
+    let mut connections = incoming(
+        listener,
+        credentials,
+        Limits::default(),
+        [other].into(),
+        stop,
+    );
     let dial = async move {
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(barge_client::tls::SERVER_NAME).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use barge_client::{
     identity::Identity,
-    tls::{LiveTls, TlsError, provider, root_store},
+    tls::{ALPN, LiveTls, TlsError, provider, root_store},
 };
 use rustls::{ClientConfig, ServerConfig, server::WebPkiClientVerifier, version};
 use tokio::sync::watch;
@@ -51,6 +51,14 @@ impl Credentials {
         self.server.borrow().clone()
     }
 
+    /// As [`Credentials::server`], for those who ask for `protocol` by ALPN.
+    #[must_use]
+    pub fn server_for(&self, protocol: &[u8]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.server.borrow());
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Arc::new(config)
+    }
+
     /// For dialling other managers; it stays the same and shows what is current.
     #[must_use]
     pub fn client(&self) -> Arc<ClientConfig> {
@@ -69,7 +77,7 @@ fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
         .with_client_cert_verifier(verifier)
         // The root goes with the chain: who joins compares it with the digest in its token.
         .with_single_cert(identity.presented_chain(), identity.key_der()?)?;
-    server.alpn_protocols = vec![b"h2".to_vec()];
+    server.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would not show its certificate again, and it may have expired meanwhile.
     server.send_tls13_tickets = 0;
     Ok(Arc::new(server))

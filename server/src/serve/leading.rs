@@ -9,12 +9,12 @@ use crate::{
     backup::schedule::Scheduler,
     cluster::{level, reconcile, rotation::Rotator},
     controllers::{self, NodeHeartbeats, stamp::SystemStamps},
+    life::Heard,
     rbac::keeper,
-    sessions::Heartbeats,
     store::Store,
 };
 
-impl NodeHeartbeats for Heartbeats {
+impl NodeHeartbeats for Heard {
     fn last_heard(&self, node_uid: &str) -> Option<std::time::Instant> {
         self.last_heard(node_uid).map(Instant::into_std)
     }
@@ -28,7 +28,7 @@ const RECONNECT: Duration = Duration::from_secs(15);
 /// Follows leadership until `stop`. To be called when the process begins.
 pub async fn run(
     store: Store,
-    heartbeats: Heartbeats,
+    heard: Heard,
     backups: Scheduler,
     rotator: Rotator,
     stop: CancellationToken,
@@ -45,13 +45,13 @@ pub async fn run(
             }
             continue;
         }
-        heartbeats.begin(Instant::now());
+        heard.begin(now.term, Instant::now());
         // A leader that is elected again begins again: its work carries the term.
         let lost = leadership.wait_for(|l| !l.is_leader || l.term != now.term);
         let term = stop.child_token();
         let loops = controllers::run(
             store.clone(),
-            Arc::new(heartbeats.clone()),
+            Arc::new(heard.clone()),
             Arc::new(SystemStamps),
             term.clone(),
             now.term,
@@ -72,7 +72,7 @@ pub async fn run(
         term.cancel();
         loops.abort();
         backups.abort();
-        heartbeats.end();
+        heard.end();
         rotator.missing.clear();
         if ended {
             return;

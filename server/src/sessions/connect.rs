@@ -23,16 +23,12 @@ use crate::{
     store::{Scope, Store},
 };
 
-/// Milliseconds between heartbeats.
-pub const HEARTBEAT_MS: u32 = 1000;
 /// Messages on their way to an agent.
 pub const OUTBOX: usize = 64;
 /// For the first message, and for this manager to know as much as the agent.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// An agent that does not take a message for this long is cut off, and begins again with a full set.
 const SLOW: Duration = Duration::from_secs(10);
-/// An agent that says nothing for this long is gone, whatever the connection says.
-const SILENT: Duration = Duration::from_secs(15);
 /// When agents renew because of other roots: a hundred a second, within a time that is not too short for chance to spread
 /// them, nor too long for who waits.
 const RENEWAL: Duration = Duration::from_millis(10);
@@ -96,7 +92,6 @@ impl Session {
         }
         let (orders, inbox) = mpsc::channel(OUTBOX);
         let place = self.host.sessions.enter(&self.node_uid, orders);
-        self.host.relay.heard(&self.node_uid, None);
         if let Some(status) = hello.status {
             // Not acknowledged: the agent says it with every Hello.
             let report = Report {
@@ -134,19 +129,10 @@ impl Session {
         let mut acks = FuturesOrdered::new();
         loop {
             tokio::select! {
-                message = timeout(SILENT, inbound.message()), if acks.len() < UNACKNOWLEDGED => {
-                    let message = message
-                        .map_err(|_| Status::deadline_exceeded("the agent fell silent"))??;
-                    let Some(message) = message else {
+                message = inbound.message(), if acks.len() < UNACKNOWLEDGED => {
+                    let Some(message) = message? else {
                         return Ok(());
                     };
-                    let roots = match &message.message {
-                        Some(FromAgent::Heartbeat(heartbeat)) => {
-                            heartbeat.roots_sha256.as_slice().try_into().ok()
-                        }
-                        _ => None,
-                    };
-                    self.host.relay.heard(&self.node_uid, roots);
                     if let Some(FromAgent::Report(report)) = message.message {
                         let sequence = report.sequence;
                         let durable = self.host.relay.report(&self.node_uid, report).await?;
@@ -233,7 +219,6 @@ impl Session {
                 let node = state.by_uid::<Node>(&self.node_uid)?;
                 let service_cidr = state.cluster().map(|c| c.service_cidr.clone());
                 let welcome = Welcome {
-                    heartbeat_ms: HEARTBEAT_MS,
                     manager_addresses,
                     node: Some(Node::clone(node)),
                     service_cidr: service_cidr.unwrap_or_default(),

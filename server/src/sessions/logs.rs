@@ -180,13 +180,14 @@ impl LogsService {
         request: &LogsRequest,
         source: &Source,
     ) -> Result<Output, Status> {
+        // A connection for this output alone: a client that does not read it holds up nothing else.
+        let dialer = self.dialer.apart();
         let mut asked = FuturesUnordered::new();
         for member in members(&self.store) {
             if member.address == self.advertise {
                 continue;
             }
-            let channel = self
-                .dialer
+            let channel = dialer
                 .channel(&member.address)
                 .map_err(|error| ApiError::Internal(error.to_string()))?;
             let forwarded = on_behalf_of(caller, request.clone())?;

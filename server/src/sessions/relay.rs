@@ -1,26 +1,20 @@
-//! From the sessions of this manager to the leader: who was heard, and what was reported, in batches.
+//! From the sessions of this manager to the leader: what was reported, in batches.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use barge_proto::v1::{
-    Node, NodeRelay, RelayRequest, RelayResponse, Report, session_client::SessionClient,
+    NodeRelay, RelayRequest, RelayResponse, Report, session_client::SessionClient,
 };
 use prost::Message;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Heartbeats, reports};
+use super::reports;
 use crate::{auth::Principal, error::ApiError, net::Dialer, store::Store, transaction::Draft};
 
-/// How often the leader hears who was heard.
-const BEAT: Duration = Duration::from_millis(250);
 /// Reports that wait for their turn; beyond, sessions wait, and so do their agents.
 const WAITING: usize = 1024;
 /// Reports in one batch, and their size: one entry of the log.
@@ -34,12 +28,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The way of reports to the leader. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    heard: Arc<Mutex<Heard>>,
     reports: mpsc::Sender<Item>,
 }
-
-/// When each node was heard, and the digest of the roots that it trusts, if it said so then.
-type Heard = HashMap<String, (Instant, Option<[u8; 32]>)>;
 
 #[derive(Debug)]
 struct Item {
@@ -53,8 +43,6 @@ struct Item {
 pub struct Leading {
     /// The state.
     pub store: Store,
-    /// What the leader heard.
-    pub heartbeats: Heartbeats,
     /// The way to the leader.
     pub dialer: Dialer,
     /// This manager.
@@ -66,28 +54,10 @@ impl Relay {
     #[must_use]
     pub fn start(leading: Leading, stop: CancellationToken) -> Self {
         let (reports, inbox) = mpsc::channel(WAITING);
-        let heard = Arc::default();
-        let relay = Self {
-            heard: Arc::clone(&heard),
-            reports,
-        };
         tokio::spawn(async move {
-            tokio::select! {
-                () = run(leading, heard, inbox) => {}
-                () = stop.cancelled() => {}
-            }
+            stop.run_until_cancelled(run(leading, inbox)).await;
         });
-        relay
-    }
-
-    /// A node was heard from just now, and said what roots it trusts, or not.
-    pub fn heard(&self, node_uid: &str, roots_sha256: Option<[u8; 32]>) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = heard.get(node_uid).and_then(|(_, roots)| *roots);
-        heard.insert(
-            node_uid.to_owned(),
-            (Instant::now(), roots_sha256.or(before)),
-        );
+        Self { reports }
     }
 
     /// Hands over a report; what is returned resolves once it is durable, or refused for good. Waits when many are ahead.
@@ -113,23 +83,12 @@ impl Relay {
     }
 }
 
-async fn run(leading: Leading, heard: Arc<Mutex<Heard>>, mut inbox: mpsc::Receiver<Item>) {
-    let mut beat = interval(BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn run(leading: Leading, mut inbox: mpsc::Receiver<Item>) {
     let mut items = Vec::new();
-    loop {
-        tokio::select! {
-            _ = beat.tick() => {}
-            received = inbox.recv_many(&mut items, MAX_BATCH) => {
-                if received == 0 {
-                    return;
-                }
-            }
-        }
+    while inbox.recv_many(&mut items, MAX_BATCH).await > 0 {
         while let Some(batch) = next_batch(&mut items) {
-            deliver(&leading, &heard, batch).await;
+            deliver(&leading, batch).await;
         }
-        beat_once(&leading, &heard).await;
     }
 }
 
@@ -151,19 +110,17 @@ fn next_batch(items: &mut Vec<Item>) -> Option<Vec<Item>> {
 }
 
 /// Brings a batch to the leader, whoever that is, for as long as somebody waits for it.
-async fn deliver(leading: &Leading, heard: &Mutex<Heard>, batch: Vec<Item>) {
+async fn deliver(leading: &Leading, batch: Vec<Item>) {
     let (mut waiting, reports): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|item| (item.durable, (item.node_uid, item.report)))
         .unzip();
     loop {
-        let mut nodes = take_heard(leading, heard);
-        nodes.extend(reports.iter().map(|(node_uid, report)| NodeRelay {
+        let nodes = reports.iter().map(|(node_uid, report)| NodeRelay {
             node_uid: node_uid.clone(),
-            heard_ms_ago: 0,
             report: Some(report.clone()),
-            roots_sha256: Vec::new(),
-        }));
+        });
+        let nodes = nodes.collect();
         match send(leading, RelayRequest { nodes }).await {
             Ok(()) => break,
             Err(error) => tracing::debug!(%error, "no leader took the reports"),
@@ -184,43 +141,12 @@ async fn deliver(leading: &Leading, heard: &Mutex<Heard>, batch: Vec<Item>) {
     }
 }
 
-async fn beat_once(leading: &Leading, heard: &Mutex<Heard>) {
-    let nodes = take_heard(leading, heard);
-    if nodes.is_empty() {
-        return;
-    }
-    if let Err(error) = send(leading, RelayRequest { nodes }).await {
-        // The next beat is soon; a new leader waits for it.
-        tracing::debug!(%error, "no leader took the heartbeats");
-    }
-}
-
-fn take_heard(leading: &Leading, heard: &Mutex<Heard>) -> Vec<NodeRelay> {
-    let rotating = leading
-        .store
-        .read(|state| state.cluster().is_some_and(|c| c.ca_rotation.is_some()));
-    let taken = std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
-    let now = Instant::now();
-    taken
-        .into_iter()
-        .map(|(node_uid, (at, roots))| NodeRelay {
-            node_uid,
-            heard_ms_ago: u32::try_from(now.duration_since(at).as_millis()).unwrap_or(u32::MAX),
-            report: None,
-            roots_sha256: roots
-                .filter(|_| rotating)
-                .map(|roots| roots.to_vec())
-                .unwrap_or_default(),
-        })
-        .collect()
-}
-
 async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Status> {
     let mut following = leading.store.leadership();
     let leadership = following.borrow_and_update().clone();
     if leadership.is_leader {
         let by = leading.principal.to_string();
-        receive(&leading.store, &leading.heartbeats, by, &request).await?;
+        receive(&leading.store, by, &request).await?;
         return Ok(());
     }
     let Some((_, address)) = leadership.leader else {
@@ -238,20 +164,19 @@ async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Sta
                 "the leader did not answer in time",
             )),
         },
-        // A leader whose machine is gone says nothing for as long as nodes are waited for, and the next one has to hear of them.
+        // A leader whose machine is gone says nothing for as long as the answer is waited for.
         _ = following.wait_for(|now| now.leader.is_some() && now.term != leadership.term) => {
             Err(tonic::Status::aborted("another manager leads now"))
         }
     }
 }
 
-/// The leader's end: notes who was heard, and makes the reports durable.
+/// The leader's end: makes the reports durable.
 ///
 /// # Errors
 /// NOT_LEADER when this manager does not lead; NO_QUORUM and the like when the reports did not become durable.
 pub async fn receive(
     store: &Store,
-    heartbeats: &Heartbeats,
     by: String,
     request: &RelayRequest,
 ) -> Result<RelayResponse, ApiError> {
@@ -260,18 +185,6 @@ pub async fn receive(
         return Err(ApiError::NotLeader {
             leader: leadership.leader.map(|(_, address)| address),
         });
-    }
-    let now = Instant::now();
-    for node in &request.nodes {
-        let ago = Duration::from_millis(node.heard_ms_ago.into());
-        heartbeats.heard(&node.node_uid, now.checked_sub(ago).unwrap_or(now));
-        if let Ok(roots) = node.roots_sha256.as_slice().try_into() {
-            heartbeats.said_roots(&node.node_uid, roots);
-        }
-    }
-    // Nodes come and go; those that are gone must not be remembered for ever.
-    if heartbeats.count() > store.read(|state| state.count::<Node>()) {
-        store.read(|state| heartbeats.retain(|uid| state.by_uid::<Node>(uid).is_some()));
     }
     let reports: Vec<_> = request
         .nodes

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Heartbeats, Tunnels,
+    Tunnels,
     connect::{self, Host, OUTBOX},
     relay,
     tunnels::Tunnel,
@@ -20,18 +20,13 @@ use crate::{auth::Caller, clock::PATIENCE};
 pub struct SessionService {
     host: Host,
     tunnels: Tunnels,
-    heartbeats: Heartbeats,
 }
 
 impl SessionService {
     /// Puts the service together.
     #[must_use]
-    pub fn new(host: Host, tunnels: Tunnels, heartbeats: Heartbeats) -> Self {
-        Self {
-            host,
-            tunnels,
-            heartbeats,
-        }
+    pub fn new(host: Host, tunnels: Tunnels) -> Self {
+        Self { host, tunnels }
     }
 }
 
@@ -78,13 +73,7 @@ impl session_server::Session for SessionService {
         request: Request<RelayRequest>,
     ) -> Result<Response<RelayResponse>, Status> {
         let by = Caller::of(&request)?.name();
-        let answer = relay::receive(
-            &self.host.store,
-            &self.heartbeats,
-            by,
-            &request.into_inner(),
-        )
-        .await?;
+        let answer = relay::receive(&self.host.store, by, &request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use openraft::{ConfigError, ServerState, async_runtime::watch::WatchReceiver};
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -15,7 +18,6 @@ use crate::{
     raft::{
         Channels, Connect, Contact, Timing,
         config::config,
-        runtime::RaftThread,
         snapshots,
         types::{Fatal, Node, NodeId, Raft, RaftInitializeError},
     },
@@ -23,6 +25,7 @@ use crate::{
         self, Failure, LogStore, Process, StateStore, StorageError, applier::Observer,
         rocks::Identity, space::Space,
     },
+    thread::RuntimeThread,
 };
 
 /// What a store needs to know.
@@ -55,6 +58,8 @@ pub struct Options {
     pub min_free_bytes: Option<u64>,
     /// The process that the store runs in; one for each store.
     pub process: Process,
+    /// The runtime that drives Raft's connections to other managers. Default: the one in which the store is opened.
+    pub network: Option<Handle>,
 }
 
 impl Options {
@@ -81,6 +86,7 @@ impl Options {
             history_changes: 100_000,
             min_free_bytes: None,
             process: Process::default(),
+            network: None,
         }
     }
 }
@@ -104,8 +110,7 @@ pub enum OpenError {
 
 impl Store {
     /// Opens what is in the folder, and takes part in the cluster as what it was before. A fresh folder waits to be
-    /// [bootstrapped](Store::bootstrap), or to be added by a cluster's leader. Connections are driven by the runtime that
-    /// this is called in.
+    /// [bootstrapped](Store::bootstrap), or to be added by a cluster's leader.
     ///
     /// # Errors
     /// When the folder belongs to somebody else, is damaged or in use, or a thread cannot be started.
@@ -141,10 +146,10 @@ impl Store {
             leader_changes: Counter::default(),
             rejected: Counter::default(),
         };
-        let thread = RaftThread::start(&process.threads)?;
+        let thread = RuntimeThread::start("barge-raft", &process.threads)?;
         let channels = Channels::new(
             options.connect.clone(),
-            tokio::runtime::Handle::current(),
+            options.network.unwrap_or_else(Handle::current),
             options.snapshot_rate,
         );
         let config = config(&options.cluster_id, options.timing)?;

@@ -61,6 +61,27 @@ impl Store {
         }
     }
 
+    /// The term in which this manager leads now, as Raft itself says; absent when it does not.
+    pub fn leads_in(&self) -> Option<u64> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state.is_leader()).then_some(metrics.current_term)
+    }
+
+    /// The term, and the address of the manager that leads in it, as Raft itself says; absent when none is known.
+    pub fn led_by(&self) -> Option<(u64, String)> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        let node = metrics.membership_config.get_node(&leader)?;
+        Some((metrics.current_term, node.address.clone()))
+    }
+
+    /// The revision up to which this manager has applied. Takes no lock of the state.
+    pub fn applied_revision(&self) -> u64 {
+        self.0.state.progress().borrow().revision
+    }
+
     /// How this manager's Raft is doing.
     pub fn status(&self) -> RaftStatus {
         let progress = *self.0.state.progress().borrow();

@@ -83,9 +83,7 @@ fn apply(state: &mut State, draft: Draft) -> Vec<String> {
 fn report(state: &mut State, node_uid: &str, report: Report) {
     let relay = NodeRelay {
         node_uid: node_uid.to_owned(),
-        heard_ms_ago: 0,
         report: Some(report),
-        ..NodeRelay::default()
     };
     let mut draft = Draft::new();
     plan(state, &relay, &mut draft);

@@ -1,4 +1,4 @@
-//! Raft's own thread. Nothing else runs on it, so a heartbeat waits for nobody's TLS, requests or compaction.
+//! Threads with a runtime of their own, for what must not wait for anything that other threads do: Raft, and life signs.
 
 use std::{future::Future, io};
 
@@ -9,14 +9,17 @@ use crate::storage::Threads;
 
 /// A thread with a runtime; it ends when it is stopped or dropped, and with it all that was spawned on it.
 #[derive(Debug)]
-pub struct RaftThread {
+pub struct RuntimeThread {
     handle: Handle,
     stop: CancellationToken,
 }
 
-impl RaftThread {
+impl RuntimeThread {
     /// Starts the thread.
-    pub fn start(threads: &Threads) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn start(name: &str, threads: &Threads) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(4)
@@ -24,10 +27,16 @@ impl RaftThread {
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        threads.spawn("barge-raft", move || {
+        threads.spawn(name, move || {
             runtime.block_on(stopped.cancelled());
         })?;
         Ok(Self { handle, stop })
+    }
+
+    /// The thread's runtime.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Runs a future on the thread.
@@ -40,7 +49,7 @@ impl RaftThread {
     }
 }
 
-impl Drop for RaftThread {
+impl Drop for RuntimeThread {
     fn drop(&mut self) {
         self.stop.cancel();
     }

@@ -1,0 +1,87 @@
+//! Life signs: the node's proof to the leader that it lives, over connections and on a thread that do nothing else.
+//!
+//! The agent signs to a *first choice*, and keeps a *second choice* connected that can take over at any moment. Which managers these
+//! are, and when to sign, is decided by [`choice`]; [`driver`] does what it says, over a [`line`] to each. The session is held with
+//! the first choice, because a manager that answers has a way to the leader.
+
+use std::{io, sync::Arc, thread};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::subscriber::NoSubscriber;
+
+use crate::session::Managers;
+
+mod choice;
+mod driver;
+mod line;
+
+/// What others in the agent see of its life signs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    chosen: watch::Receiver<Option<String>>,
+    heard: watch::Receiver<bool>,
+    given_up: watch::Sender<String>,
+}
+
+impl Lane {
+    /// The manager that the session should be with: the first choice. `None` before any manager is known.
+    pub fn chosen(&self) -> watch::Receiver<Option<String>> {
+        self.chosen.clone()
+    }
+
+    /// The session with this manager ended or did not come about. Another one becomes the first choice if there is any, one that
+    /// answers life signs before others; told so again and again, all managers become it in turn.
+    pub fn give_up(&self, address: &str) {
+        self.given_up.send_replace(address.to_owned());
+    }
+
+    /// Logs when managers stop answering and when they do so again. The lane itself logs nothing, because a write to the log can
+    /// block.
+    pub async fn log(mut self) {
+        while self.heard.changed().await.is_ok() {
+            if *self.heard.borrow_and_update() {
+                tracing::info!("life signs are answered");
+            } else {
+                tracing::warn!(
+                    "no manager answers this node's life signs; containers go on running"
+                );
+            }
+        }
+    }
+}
+
+/// Signs on the runtime of `handle` until `stop` is cancelled, to managers that are looked up in `managers` again and again.
+pub fn start(handle: &Handle, managers: Arc<dyn Managers>, stop: CancellationToken) -> Lane {
+    let (driver, lane) = driver::Driver::new(managers);
+    handle.spawn(async move {
+        stop.run_until_cancelled(driver.run()).await;
+    });
+    lane
+}
+
+/// A runtime on a thread of its own until `until` is cancelled. Whatever runs there must not block.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub fn thread(until: CancellationToken) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("life-signs".to_owned())
+        .spawn(move || {
+            // Libraries log, too, and the reader of the log may be slow: then the write blocks.
+            tracing::subscriber::with_default(NoSubscriber::default(), || {
+                runtime.block_on(until.cancelled());
+            });
+            // A lookup of a name that hangs is not waited for.
+            runtime.shutdown_background();
+        })?;
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! The way of life signs to one manager: a connection of its own and a stream on it, opened again whenever it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use barge_proto::v1::{LifeAnswer, LifeSign, life_client::LifeClient};
+use futures::StreamExt;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
+
+use crate::session::Managers;
+
+/// The longest wait before a stream is opened again.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// A stream without an answer for so long is replaced by another one, spread by half of it.
+const SILENCE: Duration = Duration::from_secs(10);
+/// An answer is 40 bytes.
+const LARGEST_ANSWER: usize = 4096;
+
+/// An answer, and who gave it.
+pub type Answered = (Arc<str>, LifeAnswer);
+
+/// A line to one manager, until it is dropped.
+pub struct Line {
+    /// `host:port`.
+    pub address: Arc<str>,
+    /// The newest sign. Those that a slow line could not send in time are skipped.
+    sign: watch::Sender<Option<LifeSign>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Line {
+    /// Opens a line, on the runtime that this is called on.
+    pub fn open(
+        address: &str,
+        managers: Arc<dyn Managers>,
+        answers: mpsc::Sender<Answered>,
+    ) -> Self {
+        let address: Arc<str> = address.into();
+        let (sign, signs) = watch::channel(None);
+        let kept = keep(address.clone(), managers, signs, answers);
+        Self {
+            address,
+            sign,
+            _task: AbortOnDropHandle::new(tokio::spawn(kept)),
+        }
+    }
+
+    /// Sends a sign as soon as the line can take it, unless a newer one comes before.
+    pub fn sign(&self, sign: LifeSign) {
+        self.sign.send_replace(Some(sign));
+    }
+}
+
+async fn keep(
+    address: Arc<str>,
+    managers: Arc<dyn Managers>,
+    signs: watch::Receiver<Option<LifeSign>>,
+    answers: mpsc::Sender<Answered>,
+) {
+    // An address that is none stays so.
+    let Ok(channel) = managers.life_channel(&address) else {
+        return;
+    };
+    loop {
+        let opened = Instant::now();
+        hold(channel.clone(), &address, signs.clone(), &answers).await;
+        // One that lasted is opened again at once.
+        if opened.elapsed() < LONGEST_WAIT {
+            sleep(LONGEST_WAIT.mul_f64(rand::random_range(0.25..=1.0))).await;
+        }
+    }
+}
+
+/// Holds a stream until it ends, whatever the reason.
+async fn hold(
+    channel: Channel,
+    address: &Arc<str>,
+    signs: watch::Receiver<Option<LifeSign>>,
+    answers: &mpsc::Sender<Answered>,
+) {
+    let patience = SILENCE.mul_f64(rand::random_range(1.0..=1.5));
+    let mut client = LifeClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+    let signs = WatchStream::new(signs).filter_map(std::future::ready);
+    let Ok(Ok(response)) = timeout(patience, client.signs(signs)).await else {
+        return;
+    };
+    let mut incoming = response.into_inner();
+    while let Ok(Ok(Some(answer))) = timeout(patience, incoming.message()).await {
+        if answers.send((address.clone(), answer)).await.is_err() {
+            return;
+        }
+    }
+}

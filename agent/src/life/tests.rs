@@ -1,0 +1,116 @@
+//! Life signs to managers that do as told, over TCP on this machine.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::testing::managers::{Known, Manager};
+
+const LONG: Duration = Duration::from_secs(30);
+
+struct Signing {
+    lane: Lane,
+    _until: tokio_util::sync::DropGuard,
+}
+
+fn sign(managers: &[Manager]) -> Signing {
+    let stop = CancellationToken::new();
+    let handle = thread(stop.clone()).unwrap();
+    Signing {
+        lane: start(&handle, Known::new(managers), stop.clone()),
+        _until: stop.drop_guard(),
+    }
+}
+
+impl Signing {
+    /// The first choice and the other managers.
+    async fn split<'a>(&self, managers: &'a [Manager]) -> (&'a Manager, Vec<&'a Manager>) {
+        let mut chosen = self.lane.chosen();
+        let chosen = chosen.wait_for(Option::is_some).await.unwrap().clone();
+        let is_first = |m: &&Manager| Some(m.address.to_string()) == chosen;
+        let (first, others): (Vec<_>, Vec<_>) = managers.iter().partition(is_first);
+        (first[0], others)
+    }
+
+    async fn moved_from(&self, manager: &Manager) -> String {
+        let mut chosen = self.lane.chosen();
+        let address = manager.address.to_string();
+        let moved = chosen.wait_for(|chosen| chosen.as_ref() != Some(&address));
+        timeout(LONG, moved)
+            .await
+            .unwrap()
+            .unwrap()
+            .clone()
+            .unwrap()
+    }
+}
+
+async fn managers<const N: usize>() -> [Manager; N] {
+    let mut managers = Vec::new();
+    for _ in 0..N {
+        managers.push(Manager::start().await);
+    }
+    managers.try_into().ok().unwrap()
+}
+
+/// The longest time without a sign at any of these, since `begin`.
+fn longest_gap(managers: &[&Manager], begin: Instant) -> Duration {
+    let signs = managers.iter().flat_map(|manager| manager.life.signs());
+    let mut times: Vec<_> = signs.map(|(at, _)| at).filter(|at| *at >= begin).collect();
+    times.extend([begin, Instant::now()]);
+    times.sort();
+    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.max().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn signs_echo_the_newest_answer_and_prove_the_second_choice() {
+    let managers: [_; 3] = managers().await;
+    let signing = sign(&managers);
+    let (first, others) = signing.split(&managers).await;
+    sleep(Duration::from_secs(3)).await;
+    let signs = first.life.signs();
+    assert!(signs.len() >= 5, "every 500 ms");
+    let (_, last) = signs.last().unwrap();
+    assert_eq!(last.roots_sha256, [7; 32]);
+    assert_eq!(last.answered_term, 3);
+    assert!(last.answered_stamp > 0 && last.answered_stamp < last.sequence);
+    let seconds = others.iter().map(|other| other.life.signs().len());
+    let seconds: Vec<_> = seconds.filter(|signs| *signs > 0).collect();
+    assert!(matches!(seconds[..], [2..=4]), "{seconds:?}");
+}
+
+#[tokio::test]
+async fn a_manager_that_stops_is_left_and_no_sign_is_missing() {
+    let managers: [_; 3] = managers().await;
+    let signing = sign(&managers);
+    let (first, others) = signing.split(&managers).await;
+    sleep(Duration::from_secs(3)).await;
+    let begin = Instant::now();
+    let stopped = first.stop();
+    signing.moved_from(first).await;
+    assert!(
+        begin.elapsed() < Duration::from_millis(3000),
+        "{:?}",
+        begin.elapsed()
+    );
+    sleep(Duration::from_secs(2)).await;
+    let gap = longest_gap(&others, begin);
+    assert!(gap < Duration::from_secs(2), "{gap:?}");
+    drop(stopped);
+}
+
+#[tokio::test]
+async fn a_manager_that_is_given_up_is_left_at_once() {
+    let managers: [_; 2] = managers().await;
+    let signing = sign(&managers);
+    let (first, others) = signing.split(&managers).await;
+    others[0].life.until_signed().await;
+    signing.lane.give_up(&first.address.to_string());
+    assert_eq!(
+        signing.moved_from(first).await,
+        others[0].address.to_string()
+    );
+}

@@ -1,0 +1,207 @@
+#![allow(clippy::unwrap_used)]
+use barge_proto::v1::{Container, PodSpec};
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
+
+use super::*;
+use crate::{
+    clock::SystemClock,
+    life,
+    session::Managers,
+    testing::{
+        Scripted,
+        managers::{Known, Manager, Tunnel},
+    },
+};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn entry(channel: cri::Channel, bytes: &'static str) -> std::io::Result<LogEntry> {
+    Ok(LogEntry {
+        time: Timestamp::from_second(1).unwrap(),
+        channel,
+        bytes: Bytes::from_static(bytes.as_bytes()),
+        end: Place {
+            inode: 1,
+            offset: 2,
+            time: Timestamp::from_second(1).unwrap(),
+        },
+    })
+}
+
+#[tokio::test]
+async fn lines_are_put_together_and_pieces_get_one_timestamp() {
+    use cri::Channel::{Stderr, Stdout};
+    let entries = [
+        entry(Stdout, "a\n"),
+        entry(Stdout, "lo"),
+        entry(Stderr, "e\n"),
+        entry(Stdout, "ng\n"),
+    ];
+    let (sender, mut chunks) = mpsc::channel(8);
+    send_all(
+        futures::stream::iter(entries),
+        Writer::new(0, true),
+        &sender,
+    )
+    .await
+    .unwrap();
+    drop(sender);
+    let mut seen = Vec::new();
+    while let Some(chunk) = chunks.recv().await {
+        seen.push((chunk.channel, String::from_utf8(chunk.data).unwrap()));
+    }
+    let at = "1970-01-01T00:00:01.000000000Z";
+    assert_eq!(
+        seen,
+        [
+            (1, format!("{at} a\n{at} lo")),
+            (2, format!("{at} e\n")),
+            (1, "ng\n".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn the_only_container_needs_no_name() {
+    let pod = |names: &[&str]| Pod {
+        spec: Some(PodSpec {
+            containers: names
+                .iter()
+                .map(|name| Container {
+                    name: (*name).into(),
+                    ..Default::default()
+                })
+                .collect(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    assert_eq!(container_name(&pod(&["a"]), "").unwrap(), "a");
+    assert!(container_name(&pod(&["a", "b"]), "").is_err());
+    assert_eq!(container_name(&pod(&["a", "b"]), "b").unwrap(), "b");
+    assert!(container_name(&pod(&["a"]), "b").is_err());
+}
+
+const LINE: &[u8] = b"0123456789012345678901234567890123456789012345678901234567890\n";
+
+/// A node with one pod that has written much, and a manager that takes streams.
+struct Node {
+    server: LogServer,
+    managers: Arc<Known>,
+    manager: Manager,
+    _desired: watch::Sender<Arc<Desired>>,
+    _folder: tempfile::TempDir,
+    _stop: DropGuard,
+    stop: CancellationToken,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Scripted::new(Arc::new(SystemClock));
+        runtime.keep_logs_in(folder.path());
+        let path = runtime.log_path("p", "a", 0);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut log = Vec::new();
+        for second in 0..200_000 {
+            let time = Timestamp::from_second(second).unwrap();
+            cri::encode(&mut log, time, cri::Channel::Stdout, LINE, false);
+        }
+        std::fs::write(path, log).unwrap();
+        let container = Container {
+            name: "a".into(),
+            ..Default::default()
+        };
+        let pod = Pod {
+            spec: Some(PodSpec {
+                containers: vec![container],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let pods = [("p".to_owned(), Arc::new(pod))].into();
+        let (sender, desired) = watch::channel(Arc::new(Desired {
+            pods,
+            ..Default::default()
+        }));
+        let stop = CancellationToken::new();
+        let manager = Manager::start().await;
+        Self {
+            server: LogServer::new(runtime, desired, stop.clone()),
+            managers: Known::new([&manager]),
+            manager,
+            _desired: sender,
+            _folder: folder,
+            _stop: stop.clone().drop_guard(),
+            stop,
+        }
+    }
+
+    async fn open(&mut self) -> (TunnelChunk, Tunnel) {
+        let options = LogOptions {
+            pod_uid: "p".into(),
+            ..Default::default()
+        };
+        let request = OpenStream {
+            stream_id: "s".into(),
+            what: Some(What::Logs(options)),
+        };
+        let channel = self.managers.channel(&self.manager.address.to_string());
+        self.server.open(channel.unwrap(), request);
+        let stream = timeout(LONG, self.manager.tunnels.recv()).await;
+        let mut stream = stream.unwrap().unwrap();
+        let first = stream.chunks.message().await.unwrap().unwrap();
+        assert_eq!(first.stream_id, "s");
+        let next = stream.chunks.message().await.unwrap().unwrap();
+        (next, stream)
+    }
+}
+
+#[tokio::test]
+async fn streams_that_nobody_reads_hold_up_nothing_and_one_too_many_is_told_so() {
+    let mut node = Node::start().await;
+    let life = life::thread(node.stop.clone()).unwrap();
+    life::start(&life, node.managers.clone(), node.stop.clone());
+    node.manager.life.until_signed().await;
+    let begin = Instant::now();
+    let mut unread = Vec::new();
+    for _ in 0..STREAMS {
+        let (chunk, stream) = node.open().await;
+        assert!(chunk.data.len() <= CHUNK + 100 && chunk.error.is_empty());
+        unread.push(stream);
+    }
+    let (refusal, _) = node.open().await;
+    assert!(
+        refusal.error.contains("128 streams already"),
+        "{}",
+        refusal.error
+    );
+    // A reader that goes makes room, for one that gets all there is.
+    unread.pop();
+    let mut bytes = 0;
+    let begun = Instant::now();
+    while bytes == 0 {
+        assert!(begun.elapsed() < LONG, "no room");
+        let (chunk, mut stream) = node.open().await;
+        if chunk.error.is_empty() {
+            bytes = chunk.data.len();
+            while let Some(chunk) = stream.chunks.message().await.unwrap() {
+                bytes += chunk.data.len();
+            }
+        }
+    }
+    assert_eq!(bytes, 200_000 * LINE.len());
+    let mut signs: Vec<_> = node
+        .manager
+        .life
+        .signs()
+        .iter()
+        .map(|(at, _)| *at)
+        .collect();
+    signs.retain(|at| *at >= begin);
+    signs.push(Instant::now());
+    let gap = signs.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(gap.unwrap() < Duration::from_secs(2), "{gap:?}");
+}

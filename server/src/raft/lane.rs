@@ -1,0 +1,53 @@
+//! Raft's traffic with other managers, on a lane of its own: neither votes nor heartbeats wait for requests, TLS of clients or the
+//! state's lock.
+
+use std::io;
+
+use barge_client::tls::RAFT_ALPN;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+
+use super::service::RaftService;
+use crate::{
+    auth::Machines,
+    net::{
+        Credentials,
+        lane::{self, LaneSender},
+    },
+    storage::Threads,
+    thread::RuntimeThread,
+};
+
+/// Starts the thread on which Raft's connections live, in both directions.
+///
+/// # Errors
+/// What the operating system says.
+pub fn thread(threads: &Threads) -> io::Result<RuntimeThread> {
+    RuntimeThread::start("barge-raft-net", threads)
+}
+
+/// Serves other managers' Raft on the thread, over the connections that the listener sends, until `stop`.
+pub fn serve(
+    thread: &RuntimeThread,
+    service: RaftService,
+    machines: Machines,
+    credentials: Credentials,
+    stop: CancellationToken,
+) -> LaneSender {
+    let (sender, arrivals) = lane::lane(RAFT_ALPN);
+    thread.spawn(async move {
+        let service = InterceptedService::new(service.into_server(), move |request| {
+            machines.manager(&request).map(|_| request)
+        });
+        let served = lane::server()
+            .add_service(service)
+            .serve_with_incoming_shutdown(
+                arrivals.connections(credentials),
+                stop.cancelled_owned(),
+            );
+        if let Err(error) = served.await {
+            tracing::error!(%error, "Raft is not served any more");
+        }
+    });
+    sender
+}
