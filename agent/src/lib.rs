@@ -12,6 +12,7 @@ pub mod control;
 pub mod desired;
 pub mod events;
 pub mod files;
+pub mod forget;
 pub mod logs;
 pub mod membership;
 pub mod node;
