@@ -72,10 +72,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     let outbox = Arc::new(Outbox::default());
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
+    let (unknown_sender, unknown) = watch::channel(Default::default());
     let watcher = NodeWatcher {
         sources: options.sources,
         runtime: options.runtime.clone(),
         clock: options.clock.clone(),
+        unknown,
         outbox: outbox.clone(),
     };
     let (node_sender, node) = watch::channel(watcher.look(None).await);
@@ -103,6 +105,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
         outbox,
         recorder: recorder.clone(),
         desired: desired.clone(),
+        unknown: unknown_sender,
         host_ip,
         network_ready,
         pods_dir: options.data_dir.join("pods"),

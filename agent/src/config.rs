@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Run this machine's part of the cluster until SIGTERM; containers go on running without it.
     Run(RunFlags),
+    /// List pods that run here and that the cluster does not know, or have them end at the next start; barge-agent must be stopped
+    ForgetPods(ForgetFlags),
     /// Started by `run`: drains the containers' output and outlives it.
     #[command(hide = true)]
     Carrier(CarrierFlags),
@@ -62,6 +64,29 @@ pub struct RunFlags {
     /// Control group under which the containers' groups are made [default: barge]
     #[arg(long, value_name = "NAME")]
     pub cgroup_root: Option<String>,
+}
+
+/// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.
+#[derive(Debug, Args)]
+pub struct ForgetFlags {
+    /// Uids of the pods to end
+    #[arg(value_name = "UID", conflicts_with = "all")]
+    pub uids: Vec<String>,
+    /// End all of them
+    #[arg(long)]
+    pub all: bool,
+    /// As `run` has it [default: /var/lib/barge/agent]
+    #[arg(long, value_name = "D")]
+    pub data_dir: Option<PathBuf>,
+    /// As `run` has it [default: /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub containerd: Option<PathBuf>,
+    /// As `run` has it [default: barge]
+    #[arg(long, value_name = "NAME")]
+    pub containerd_namespace: Option<String>,
+    /// As `run` has it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Flags of `barge-agent carrier`.

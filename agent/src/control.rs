@@ -150,7 +150,8 @@ async fn keep_alive(supervisor: Supervisor) {
     }
 }
 
-fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Options> {
+/// What the runtime is asked for by the settings.
+pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Options> {
     let mut options = Options::new(data_dir)?;
     options.socket.clone_from(&config.containerd);
     options.namespace.clone_from(&config.containerd_namespace);

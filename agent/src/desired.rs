@@ -1,19 +1,25 @@
 //! What this node should run and know, as the managers last said: a value, and the rules for changing it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use barge_proto::v1::{Assignment, Endpoints, Node, Peer, Pod, Service, Welcome};
+use barge_proto::v1::{Assignment, DeletedPod, Endpoints, Node, Peer, Pod, Service, Welcome};
 
 /// The whole assignment of this node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
     /// The revision of the cluster that this is.
     pub revision: u64,
-    /// Counts the full sets accepted since the process started; 0 means that this comes from the disk. Only a full
-    /// set says that what is not in it should not be here.
+    /// Counts the full sets accepted since the process started; 0 means that this comes from the disk.
     pub epoch: u64,
-    /// By uid.
+    /// What runs here, by uid. A pod leaves only on a recorded deletion.
     pub pods: BTreeMap<String, Arc<Pod>>,
+    /// Those of `pods` that the last full set lacked, without a tombstone: the managers' state may be older than the pod.
+    pub unknown: BTreeSet<String>,
+    /// Uids of pods whose deletion was recorded, until the managers acknowledged that nothing of them is left here.
+    pub deleted: BTreeSet<String>,
     /// By uid.
     pub services: BTreeMap<String, Arc<Service>>,
     /// By uid; named like their Service.
@@ -76,13 +82,11 @@ impl Desired {
         if full {
             self.epoch += 1;
         }
-        let pods = update(
-            &mut self.pods,
-            full,
-            assignment.pods,
-            &assignment.removed_pod_uids,
-            |pod| pod.metadata.as_ref().map_or("", |meta| &meta.uid),
-        );
+        let pods = if full {
+            self.replace_pods(assignment.pods, &assignment.tombstones)
+        } else {
+            self.change_pods(assignment.pods, &assignment.removed_pod_uids)
+        };
         let services = update(
             &mut self.services,
             full,
@@ -110,6 +114,45 @@ impl Desired {
         }
     }
 
+    /// Acts on a full set. What it lacks runs on, unless a tombstone names it.
+    fn replace_pods(&mut self, pods: Vec<Pod>, tombstones: &[DeletedPod]) -> bool {
+        let listed: BTreeSet<String> = pods.iter().map(|pod| pod_uid(pod).to_owned()).collect();
+        let gone: Vec<String> = tombstones
+            .iter()
+            .filter(|tombstone| !listed.contains(&tombstone.uid))
+            .map(|tombstone| tombstone.uid.clone())
+            .collect();
+        let before = (self.unknown.clone(), self.deleted.clone());
+        let changed = self.change_pods(pods, &gone);
+        self.deleted.extend(gone);
+        let unlisted = self.pods.keys().filter(|uid| !listed.contains(*uid));
+        self.unknown = unlisted.cloned().collect();
+        changed || before != (self.unknown.clone(), self.deleted.clone())
+    }
+
+    /// Acts on a difference: removals in it are recorded deletions.
+    fn change_pods(&mut self, pods: Vec<Pod>, removed: &[String]) -> bool {
+        for uid in pods.iter().map(pod_uid) {
+            self.unknown.remove(uid);
+            self.deleted.remove(uid);
+        }
+        for uid in removed.iter().filter(|uid| self.pods.contains_key(*uid)) {
+            self.unknown.remove(uid);
+            self.deleted.insert(uid.clone());
+        }
+        update(&mut self.pods, false, pods, removed, pod_uid)
+    }
+
+    /// Nothing of these pods is left here, and the managers made that durable. Tells whether anything changed.
+    pub fn confirm(&mut self, uids: &[String]) -> bool {
+        let mut changed = false;
+        for uid in uids {
+            changed |= self.pods.remove(uid).is_some() | self.deleted.remove(uid);
+            self.unknown.remove(uid);
+        }
+        changed
+    }
+
     /// The node as the cluster knows it.
     pub fn node(&self) -> Option<&Node> {
         self.welcome.as_ref()?.node.as_ref()
@@ -128,6 +171,10 @@ impl Desired {
     }
 }
 
+fn pod_uid(pod: &Pod) -> &str {
+    pod.metadata.as_ref().map_or("", |meta| &meta.uid)
+}
+
 /// Upserts and removals, or replacement by a full set. Tells whether anything changed.
 fn update<T: PartialEq>(
     table: &mut BTreeMap<String, Arc<T>>,
@@ -138,7 +185,7 @@ fn update<T: PartialEq>(
 ) -> bool {
     let mut changed = false;
     if full {
-        let keep: std::collections::BTreeSet<&str> = upserts.iter().map(&uid).collect();
+        let keep: BTreeSet<&str> = upserts.iter().map(&uid).collect();
         let before = table.len();
         table.retain(|key, _| keep.contains(key.as_str()));
         changed |= table.len() != before;
@@ -173,6 +220,13 @@ mod tests {
         }
     }
 
+    fn tombstone(uid: &str) -> DeletedPod {
+        DeletedPod {
+            uid: uid.into(),
+            ..Default::default()
+        }
+    }
+
     fn full(revision: u64, uids: &[&str]) -> Assignment {
         Assignment {
             revision,
@@ -199,8 +253,64 @@ mod tests {
         assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["b", "c"]);
         let (desired, touched) = desired.apply(full(6, &["b", "c"]), false).unwrap();
         assert_eq!(touched, Touched::default());
-        let (desired, _) = desired.apply(full(9, &["z"]), false).unwrap();
+        let tombstones = ["b", "c"].map(tombstone).to_vec();
+        let replacement = Assignment {
+            tombstones,
+            ..full(9, &["z"])
+        };
+        let (desired, _) = desired.apply(replacement, false).unwrap();
         assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["z"]);
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_full_set_without_a_pod_and_without_its_tombstone_leaves_it() {
+        let (desired, _) = Desired::default()
+            .apply(full(5, &["a", "b"]), false)
+            .unwrap();
+        let (desired, touched) = desired.apply(full(9, &["b"]), false).unwrap();
+        assert!(touched.pods);
+        assert_eq!(desired.pods.len(), 2);
+        assert_eq!(Vec::from_iter(&desired.unknown), ["a"]);
+        assert!(desired.deleted.is_empty());
+        // The managers know it after all.
+        let (known, _) = desired.apply(full(9, &["a", "b"]), false).unwrap();
+        assert!(known.unknown.is_empty());
+        // Its deletion is recorded.
+        let deletion = Assignment {
+            tombstones: vec![tombstone("a")],
+            ..full(10, &["b"])
+        };
+        let (desired, _) = desired.apply(deletion, false).unwrap();
+        assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["b"]);
+        assert!(desired.unknown.is_empty());
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
+    }
+
+    #[test]
+    fn a_deletion_is_remembered_until_the_managers_know_that_the_pod_is_gone() {
+        let (desired, _) = Desired::default()
+            .apply(full(5, &["a", "b"]), false)
+            .unwrap();
+        let removal = Assignment {
+            revision: 6,
+            removed_pod_uids: vec!["a".into(), "never here".into()],
+            ..Default::default()
+        };
+        let (desired, _) = desired.apply(removal.clone(), true).unwrap();
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
+        // Of a state that is older than the pod and its deletion.
+        let (mut desired, _) = desired.apply(full(7, &["b"]), false).unwrap();
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
+        assert!(desired.confirm(&["a".into(), "b".into()]));
+        assert!(desired.pods.is_empty() && desired.deleted.is_empty());
+        // Acknowledged first, removed second: nothing is left to remember.
+        let removal = Assignment {
+            revision: 8,
+            ..removal
+        };
+        let (desired, touched) = desired.apply(removal, true).unwrap();
+        assert!(desired.deleted.is_empty() && !touched.pods);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod control;
 pub mod desired;
 pub mod events;
 pub mod files;
+pub mod forget;
 pub mod life;
 pub mod logs;
 pub mod membership;

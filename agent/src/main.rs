@@ -7,8 +7,8 @@ use std::{
 
 use barge_agent::{
     carrier,
-    config::{CarrierFlags, Cli, Command, Config},
-    control, node,
+    config::{CarrierFlags, Cli, Command, Config, ForgetFlags, RunFlags},
+    control, forget, node,
 };
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             Ok(config) => run(config),
             Err(error) => fail(2, &error),
         },
+        Command::ForgetPods(flags) => forget(flags),
         Command::Carrier(CarrierFlags { data_dir }) => {
             log_to_stderr();
             match carrier::run(&carrier::Args { data_dir }) {
@@ -41,6 +42,40 @@ fn run(config: Config) -> ExitCode {
     };
     match runtime.block_on(control::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error),
+    }
+}
+
+fn forget(flags: ForgetFlags) -> ExitCode {
+    log_to_stderr();
+    let which = match (flags.all, flags.uids.is_empty()) {
+        (true, _) => forget::Which::All,
+        (false, true) => forget::Which::List,
+        (false, false) => forget::Which::Uids(flags.uids),
+    };
+    let flags = RunFlags {
+        data_dir: flags.data_dir,
+        containerd: flags.containerd,
+        containerd_namespace: flags.containerd_namespace,
+        config: flags.config,
+        ..RunFlags::default()
+    };
+    let config = match Config::load(flags, &node::host_name()) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    match runtime.block_on(forget::run(&config, which)) {
+        Ok(listed) => {
+            print!("{listed}");
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(1, &error),
     }
 }

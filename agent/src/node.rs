@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::{Clock, to_time},
     outbox::Outbox,
+    pods::unknown::{self, Unknown},
     runtime::Runtime,
 };
 
@@ -50,6 +51,8 @@ pub struct NodeWatcher {
     pub runtime: Arc<dyn Runtime>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Pods that run here and that the managers do not know.
+    pub unknown: watch::Receiver<Unknown>,
     /// Where changes go.
     pub outbox: Arc<Outbox>,
 }
@@ -75,6 +78,9 @@ impl NodeWatcher {
             "RuntimeUnavailable",
         );
         status.conditions.push(Condition { message, ..runtime });
+        status
+            .conditions
+            .push(unknown::condition(&self.unknown.borrow()));
         let now = to_time(self.clock.now_ms());
         for condition in &mut status.conditions {
             let same = before
@@ -91,9 +97,13 @@ impl NodeWatcher {
 
     /// Looks until `stop` is cancelled.
     pub async fn run(self, status: watch::Sender<NodeStatus>, stop: CancellationToken) {
+        let mut unknown = self.unknown.clone();
         let look = async {
             loop {
-                tokio::time::sleep(PERIOD).await;
+                tokio::select! {
+                    () = tokio::time::sleep(PERIOD) => {}
+                    Ok(()) = unknown.changed() => {}
+                }
                 let before = status.borrow().clone();
                 let now = self.look(Some(&before)).await;
                 if now != before {

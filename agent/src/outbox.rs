@@ -67,11 +67,6 @@ impl Outbox {
         });
     }
 
-    /// The managers no longer know the pod: nothing needs saying.
-    pub fn forget(&self, uid: &str) {
-        self.lock().pods.remove(uid);
-    }
-
     /// The machine changed.
     pub fn node_status(&self, status: NodeStatus) {
         self.lock().node = Some(Entry::waiting(status));
@@ -144,16 +139,19 @@ impl Outbox {
         })
     }
 
-    /// The managers have made durable all reports up to this one.
-    pub fn acknowledge(&self, sequence: u64) {
+    /// The managers have made durable all reports up to this one. Answers the pods that are known to be gone by that.
+    pub fn acknowledge(&self, sequence: u64) -> Vec<String> {
         let mut state = self.lock();
         let state = &mut *state;
         state.acknowledged = state.acknowledged.max(sequence.min(state.sequence));
         let open = |sent: Option<u64>| sent.is_none_or(|sent| sent > sequence);
-        state.pods.retain(|_, entry| open(entry.sent));
+        let closed = state.pods.extract_if(.., |_, entry| !open(entry.sent));
+        let gone = closed.filter(|(_, entry)| entry.value.gone);
+        let gone = gone.map(|(uid, _)| uid).collect();
         state.events.retain(|entry| open(entry.sent));
         state.node.take_if(|entry| !open(entry.sent));
         self.ready.notify_one();
+        gone
     }
 
     /// Whether anything is not acknowledged yet.
@@ -247,7 +245,7 @@ mod tests {
         let again = outbox.take().unwrap();
         assert_eq!(again.pods, first.pods);
         assert!(again.node.is_some());
-        outbox.acknowledge(again.sequence);
+        assert_eq!(outbox.acknowledge(again.sequence), ["a"]);
         outbox.restart();
         assert!(outbox.take().is_none());
     }

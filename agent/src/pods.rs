@@ -10,6 +10,7 @@ pub mod plan;
 mod record;
 pub mod spec;
 pub mod status;
+pub mod unknown;
 mod worker;
 
 #[cfg(test)]

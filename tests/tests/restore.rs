@@ -91,6 +91,11 @@ fn restore_adopts_the_containers_that_run() {
     let checked = cluster.try_barge(&["cluster", "backup", "--verify", text(&cut)]);
     refused(&checked, "cut off");
 
+    // A pod that the backup does not know.
+    cluster.barge(&["scale", "deployment/my-app", "--replicas", "4"]);
+    cluster.ready_pods("app=my-app", 4);
+    let pids = cluster.container_pids(&agent);
+
     // Lost: every manager with its disk. The agent and its containers know nothing of it.
     let managers = cluster.layout().managers;
     let folder = |number: usize| cluster.dir().join("managers").join(number.to_string());
@@ -133,7 +138,19 @@ fn restore_adopts_the_containers_that_run() {
     });
     cluster.ready_pods("app=my-app", 3);
     assert_eq!(look(), before);
-    assert_eq!(cluster.container_pids(&agent), pids, "adopted");
+    eventually("the node tells of the pod that nobody knows", || {
+        let node = cluster.get("nodes", "node-1");
+        let conditions = node["status"]["conditions"].to_string();
+        match conditions.contains("default/my-app-") {
+            true => Ok(()),
+            false => Err(conditions),
+        }
+    });
+    let adopted = cluster.container_pids(&agent);
+    assert_eq!(
+        adopted, pids,
+        "adopted, and the pod that nobody knows runs on"
+    );
 
     // And it lives: what is changed now is done, beside what was there.
     cluster.barge(&["scale", "deployment/my-app", "--replicas", "4"]);

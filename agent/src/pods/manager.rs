@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     lister::Lister,
     record::RecordFile,
+    unknown::{Teller, Unknown},
     worker::{Handle, Shared, Wanted, Worker},
 };
 use crate::{
@@ -38,6 +39,8 @@ pub struct Options {
     pub recorder: Recorder,
     /// What should run.
     pub desired: watch::Receiver<Arc<Desired>>,
+    /// Gets the pods that the managers do not know.
+    pub unknown: watch::Sender<Unknown>,
     /// The node's address.
     pub host_ip: String,
     /// Whether sandboxes can be made; those that are there need not wait.
@@ -63,6 +66,7 @@ pub struct PodManager {
     gone: BTreeSet<String>,
     /// The full set that was compared with what is here.
     epoch: u64,
+    unknown: Teller,
 }
 
 impl PodManager {
@@ -73,7 +77,7 @@ impl PodManager {
             runtime: options.runtime,
             clock: options.clock,
             outbox: options.outbox,
-            recorder: options.recorder,
+            recorder: options.recorder.clone(),
             host_ip: options.host_ip,
             network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
@@ -88,6 +92,7 @@ impl PodManager {
             owners: BTreeMap::new(),
             gone: BTreeSet::new(),
             epoch: 0,
+            unknown: Teller::new(options.unknown, options.recorder),
         }
     }
 
@@ -143,12 +148,14 @@ impl PodManager {
         }
     }
 
-    /// New or changed pods. Listing is only needed for a pod without a worker, and after a full set.
+    /// New or changed pods, and deletions. Listing is only needed for a pod without a worker, and after a full set.
     async fn assigned(&mut self, stop: &CancellationToken) {
         let desired = self.desired.borrow_and_update().clone();
         self.hand_out(&desired);
-        let unknown = |uid: &String| !self.workers.contains_key(uid) && !self.gone.contains(uid);
-        let compare = desired.epoch != self.epoch || desired.pods.keys().any(unknown);
+        self.unknown.tell(&desired);
+        let idle = |uid: &String| !self.workers.contains_key(uid) && !self.gone.contains(uid);
+        let mut assigned = desired.pods.keys().chain(&desired.deleted);
+        let compare = desired.epoch != self.epoch || assigned.any(idle);
         if compare && let Some(inventory) = self.shared.lister.fresh(stop).await {
             self.reconcile(inventory, stop);
         }
@@ -164,9 +171,12 @@ impl PodManager {
             self.gone.clear();
             self.epoch = desired.epoch;
         }
-        self.gone.retain(|uid| desired.pods.contains_key(uid));
-        let mut uids: BTreeSet<&str> = desired.pods.keys().map(String::as_str).collect();
-        // Only a manager's word of this run makes what is found here and not assigned superfluous.
+        self.gone
+            .retain(|uid| desired.pods.contains_key(uid) || desired.deleted.contains(uid));
+        self.unknown.listed(&desired, &inventory);
+        let assigned = desired.pods.keys().chain(&desired.deleted);
+        let mut uids: BTreeSet<&str> = assigned.map(String::as_str).collect();
+        // After a full set what is found here and not assigned is a stranger; its worker removes what never ran.
         if desired.epoch > 0 {
             uids.extend(inventory.sandboxes.iter().map(|s| s.pod_uid.as_str()));
             uids.extend(inventory.containers.iter().map(|c| c.pod_uid.as_str()));
@@ -214,7 +224,7 @@ impl PodManager {
                     (None, None) => true,
                     _ => false,
                 };
-                let changed = !same || old.epoch != new.epoch;
+                let changed = !same || old.deleted != new.deleted || old.epoch != new.epoch;
                 *old = new;
                 changed
             });
@@ -231,6 +241,7 @@ impl PodManager {
             Ok(uid) => {
                 self.workers.remove(&uid);
                 self.owners.retain(|_, owner| *owner != uid);
+                self.unknown.ended(&uid, &self.desired.borrow());
                 self.gone.insert(uid);
             }
             Err(error) => {
@@ -256,6 +267,7 @@ impl PodManager {
 fn wanted(desired: &Desired, uid: &str) -> Wanted {
     Wanted {
         pod: desired.pods.get(uid).cloned(),
+        deleted: desired.deleted.contains(uid),
         epoch: desired.epoch,
     }
 }

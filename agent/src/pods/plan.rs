@@ -20,6 +20,8 @@ pub enum Goal<'a> {
     Run(&'a Pod),
     /// To end, its processes within this time.
     End(Duration),
+    /// To be left as it is: nobody here knows what it should be, and its deletion was not recorded.
+    Leave,
 }
 
 /// Something for the runtime to do.
@@ -80,6 +82,7 @@ pub fn next_steps(goal: Goal<'_>, observed: &Observed, memory: &Memory, now_ms: 
     match goal {
         Goal::Run(pod) => run(pod, observed, memory, now_ms),
         Goal::End(grace) => end(grace, observed, memory, now_ms),
+        Goal::Leave => leave(observed, memory, now_ms),
     }
 }
 
@@ -101,6 +104,15 @@ fn end(grace: Duration, observed: &Observed, memory: &Memory, now_ms: i64) -> Pl
         }
     }
     plan
+}
+
+/// Removes a pod of which no container ever ran: it was half made. Anything else stays.
+fn leave(observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
+    let mut containers = observed.containers.iter();
+    match containers.all(|container| container.state == ContainerState::Created) {
+        true => end(Duration::ZERO, observed, memory, now_ms),
+        false => Plan::default(),
+    }
 }
 
 /// The step that brings a container nearer to not being there.

@@ -4,12 +4,13 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use barge_proto::v1::{
-    Container, ContainerState as ApiState, ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Time,
+    Container, ContainerState as ApiState, Node, ObjectMeta, Pod, PodReport, PodSpec, PodStatus,
+    Time, Welcome,
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, PodManager};
+use super::{Options, PodManager, unknown::Unknown};
 use crate::{
     clock::{Clock, TokioClock},
     desired::Desired,
@@ -59,6 +60,7 @@ struct Machine {
 struct Agent {
     desired: watch::Sender<Arc<Desired>>,
     outbox: Arc<Outbox>,
+    unknown: watch::Receiver<Unknown>,
     stop: CancellationToken,
     running: JoinHandle<()>,
     reports: BTreeMap<String, PodReport>,
@@ -79,12 +81,14 @@ impl Machine {
         let outbox = Arc::new(Outbox::default());
         let (sender, receiver) = watch::channel(Arc::new(desired));
         let (_, network_ready) = watch::channel(true);
+        let (unknown, unknown_now) = watch::channel(Unknown::new());
         let manager = PodManager::new(Options {
             runtime: self.runtime.clone(),
             clock: self.clock.clone(),
             outbox: outbox.clone(),
             recorder: Recorder::new(outbox.clone(), self.clock.clone()),
             desired: receiver,
+            unknown,
             host_ip: "192.0.2.1".into(),
             network_ready,
             pods_dir: Path::to_owned(self.folder.path()),
@@ -95,6 +99,7 @@ impl Machine {
         Agent {
             running: tokio::spawn(manager.run(stop.clone())),
             desired: sender,
+            unknown: unknown_now,
             outbox,
             stop,
             reports: BTreeMap::new(),
@@ -280,40 +285,130 @@ async fn an_image_that_is_not_there_is_tried_again() {
     agent.end().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn strangers_go_only_after_a_managers_word() {
-    let machine = Machine::new();
-    machine.runtime.put(runtime::Container {
-        id: container_id("old", "web", 0),
-        pod_uid: "old".into(),
+/// A container that no assignment speaks of.
+fn stranger(uid: &str, state: ContainerState) -> runtime::Container {
+    runtime::Container {
+        id: container_id(uid, "web", 0),
+        pod_uid: uid.into(),
         name: "web".into(),
         attempt: 0,
         image_id: String::new(),
         image: String::new(),
-        state: ContainerState::Running {
-            pid: 1,
-            started_at_ms: 1,
-        },
-    });
+        state,
+    }
+}
+
+const RUNNING: ContainerState = ContainerState::Running {
+    pid: 77,
+    started_at_ms: 1,
+};
+
+fn with_node(mut desired: Desired) -> Desired {
+    let node = Node {
+        metadata: Some(ObjectMeta {
+            uid: "n".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    desired.welcome = Some(Arc::new(Welcome {
+        node: Some(node),
+        ..Default::default()
+    }));
+    desired
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_run_on_until_their_deletion_is_recorded() {
+    let machine = Machine::new();
+    machine.runtime.put(stranger("old", RUNNING));
+    machine
+        .runtime
+        .put(stranger("half", ContainerState::Created));
     let kept = Desired {
         epoch: 0,
         ..assigned(1, [pod("u1", "Always")])
     };
     let mut agent = machine.agent(kept);
     agent.until_phase("u1", "Running").await;
+    assert!(agent.unknown.borrow().is_empty(), "nobody has said so yet");
+    assert_eq!(machine.runtime.containers().len(), 3);
+    agent.assign(with_node(assigned(1, [pod("u1", "Always")])));
+    // What never ran is cleared away, and says nothing of the other.
+    agent.until_gone("half").await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(pids(&machine).contains(&77));
     let stopped = |call: &String| call.starts_with("stop");
     assert!(!machine.runtime.calls().iter().any(stopped));
-    agent.assign(assigned(1, [pod("u1", "Always")]));
-    timeout(Duration::from_secs(3600), async {
-        while machine.runtime.containers().len() > 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .unwrap();
+    assert_eq!(
+        *agent.unknown.borrow(),
+        Unknown::from([("old".to_owned(), "default/old".to_owned())])
+    );
+    let mut deleted = assigned(2, [pod("u1", "Always")]);
+    deleted.deleted.insert("old".into());
+    agent.assign(with_node(deleted));
+    agent.until_gone("old").await;
+    assert!(agent.events.contains(&"UnknownPod".to_owned()));
+    assert!(agent.unknown.borrow().is_empty());
     assert_eq!(machine.runtime.containers()[0].pod_uid, "u1");
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_a_full_set_lacks_runs_on_and_is_restarted() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned(1, [pod("u1", "Always")]));
+    agent.until_phase("u1", "Running").await;
+    let before = pids(&machine);
+    let mut desired = with_node(assigned(2, [pod("u1", "Always")]));
+    desired.unknown.insert("u1".into());
+    agent.assign(desired.clone());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(pids(&machine), before);
+    assert_eq!(agent.unknown.borrow().len(), 1);
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    agent.until("u1", "restarted", restarts(1)).await;
+    // The agent restarts without managers, and with them again.
+    agent.end().await;
+    let before = pids(&machine);
+    desired.epoch = 0;
+    let mut agent = machine.agent(desired.clone());
+    agent.until_phase("u1", "Running").await;
+    assert_eq!(agent.unknown.borrow().len(), 1);
+    assert_eq!(pids(&machine), before);
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_is_confirmed_also_when_nothing_is_left() {
+    let machine = Machine::new();
+    let mut desired = assigned(1, [pod("u1", "Always")]);
+    desired.deleted.insert("long gone".into());
+    let mut agent = machine.agent(desired);
+    agent.until_gone("long gone").await;
+    agent.until_phase("u1", "Running").await;
+    // It left the assignment: its deletion was recorded, and acknowledged before this value of the assignment was seen.
+    agent.assign(assigned(1, []));
+    agent.until_gone("u1").await;
+    assert!(machine.runtime.is_empty());
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_deletion_is_acted_on_without_managers() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned(1, [pod("u1", "Always")]));
+    agent.until_phase("u1", "Running").await;
+    agent.kill();
+    let mut kept = assigned(1, []);
+    kept.epoch = 0;
+    kept.deleted.insert("u1".into());
+    let mut agent = machine.agent(kept);
+    agent.until_gone("u1").await;
+    assert!(machine.runtime.is_empty());
+    agent.end().await;
 }
 
 #[tokio::test(start_paused = true)]

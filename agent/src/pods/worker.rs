@@ -36,8 +36,10 @@ pub struct Shared {
 /// What the managers say of the pod.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// The pod; `None` when they no longer know it.
+    /// The pod; `None` when it is not assigned, or not any more.
     pub pod: Option<Arc<Pod>>,
+    /// Its deletion was recorded.
+    pub deleted: bool,
     /// Which full set it comes from.
     pub epoch: u64,
 }
@@ -136,21 +138,23 @@ impl Worker {
             }
         }
         self.report(pad, now);
-        let plan = match (&pad.pod, ending) {
-            (Some(pod), false) => plan::next_steps(Goal::Run(pod), &pad.observed, &pad.memory, now),
-            (pod, _) => {
-                let goal = Goal::End(spec::grace(pod.as_deref()));
-                plan::next_steps(goal, &pad.observed, &pad.memory, now)
-            }
+        let goal = match (&pad.pod, ending) {
+            (Some(pod), false) => Goal::Run(pod),
+            (None, false) => Goal::Leave,
+            (pod, true) => Goal::End(spec::grace(pod.as_deref())),
         };
+        let plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
         if !ending {
             self.tell_back_off(pad, now);
         }
         plan
     }
 
+    /// The pod was deleted, is being deleted, or was assigned and left the assignment, which it does on a recorded deletion only.
     fn is_ending(&self, pad: &Pad) -> bool {
-        self.wanted.borrow().pod.is_none() || pad.pod.as_deref().is_none_or(spec::is_ending)
+        let wanted = self.wanted.borrow();
+        let left = pad.pod.is_some() && wanted.pod.is_none();
+        wanted.deleted || left || pad.pod.as_deref().is_some_and(spec::is_ending)
     }
 
     fn status(&self, pad: &Pad, pod: &Pod, ending: bool, now_ms: i64) -> PodStatus {
@@ -234,10 +238,7 @@ impl Worker {
         if let Err(error) = self.record.remove() {
             tracing::warn!(pod = self.uid, %error, "cannot remove the pod's record");
         }
-        if self.wanted.borrow().pod.is_some() {
-            self.shared.outbox.pod_gone(&self.uid, pad.reported.take());
-        } else {
-            self.shared.outbox.forget(&self.uid);
-        }
+        // Said also of a pod that the managers no longer have: its tombstone waits for this.
+        self.shared.outbox.pod_gone(&self.uid, pad.reported.take());
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use barge_proto::v1::{Assignment, ObjectMeta, Welcome};
+use barge_proto::v1::{Assignment, ObjectMeta, Pod, Welcome};
 use prost::Message;
 
 use crate::{desired::Desired, files};
@@ -34,6 +34,17 @@ struct Acted {
     revision: u64,
 }
 
+/// What runs here, and what has to end. Both are uids in `Desired` too.
+#[derive(Clone, PartialEq, Message)]
+struct Pods {
+    #[prost(message, repeated, tag = "3")]
+    pods: Vec<Pod>,
+    #[prost(string, repeated, tag = "12")]
+    unknown: Vec<String>,
+    #[prost(string, repeated, tag = "13")]
+    deleted: Vec<String>,
+}
+
 /// Services, endpoints, peers, and what the cluster said of itself.
 #[derive(Clone, PartialEq, Message)]
 struct Network {
@@ -56,8 +67,8 @@ impl AssignmentFiles {
         Ok(Self { folder })
     }
 
-    /// What was kept of this cluster; nothing when there is none, or when it cannot be read: then nothing is done
-    /// before a manager was heard.
+    /// What was kept of this cluster; nothing when there is none. A part that cannot be read is missing, and containers that it
+    /// spoke of run on.
     pub fn load(&self, cluster_id: &str) -> Desired {
         match self.read(cluster_id) {
             Ok(desired) => desired,
@@ -73,14 +84,16 @@ impl AssignmentFiles {
         if acted.cluster_id != cluster_id {
             return Ok(Desired::default());
         }
-        let pods: Assignment = self.decode("pods")?;
-        let network: Network = self.decode("network")?;
+        let pods: Pods = self.part("pods");
+        let network: Network = self.part("network");
         let known = network.assignment.unwrap_or_default();
         let uid = |meta: &Option<ObjectMeta>| meta.clone().unwrap_or_default().uid;
         Ok(Desired {
             revision: acted.revision,
             epoch: 0,
             pods: table(pods.pods, |pod| uid(&pod.metadata)),
+            unknown: pods.unknown.into_iter().collect(),
+            deleted: pods.deleted.into_iter().collect(),
             services: table(known.services, |service| uid(&service.metadata)),
             endpoints: table(known.endpoints, |endpoints| uid(&endpoints.metadata)),
             peers: table(known.peers, |peer| peer.node_uid.clone()),
@@ -100,11 +113,12 @@ impl AssignmentFiles {
         network: bool,
     ) -> Result<(), SavedError> {
         if pods || !self.path("pods").exists() {
-            let assignment = Assignment {
+            let pods = Pods {
                 pods: values(&desired.pods),
-                ..Default::default()
+                unknown: desired.unknown.iter().cloned().collect(),
+                deleted: desired.deleted.iter().cloned().collect(),
             };
-            self.write("pods", &assignment)?;
+            self.write("pods", &pods)?;
         }
         if network || !self.path("network").exists() {
             let assignment = Assignment {
@@ -137,6 +151,14 @@ impl AssignmentFiles {
     fn write(&self, name: &str, message: &impl Message) -> Result<(), SavedError> {
         let path = self.path(name);
         files::write_atomic(&path, &message.encode_to_vec()).map_err(failed(&path))
+    }
+
+    /// Its revision still holds without it: nothing older is acted on.
+    fn part<M: Message + Default>(&self, name: &str) -> M {
+        self.decode(name).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read a part of the last assignment; waiting for a manager");
+            M::default()
+        })
     }
 
     fn decode<M: Message + Default>(&self, name: &str) -> Result<M, SavedError> {
@@ -172,7 +194,7 @@ fn values<T: Clone>(table: &std::collections::BTreeMap<String, Arc<T>>) -> Vec<T
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use barge_proto::v1::{Pod, Service};
+    use barge_proto::v1::{DeletedPod, Service};
 
     use super::*;
 
@@ -201,7 +223,16 @@ mod tests {
             }],
             ..Default::default()
         };
-        let (desired, touched) = Desired::default().apply(assignment, false).unwrap();
+        let tombstone = DeletedPod {
+            uid: "d".into(),
+            ..Default::default()
+        };
+        let assignment = Assignment {
+            tombstones: vec![tombstone],
+            ..assignment
+        };
+        let (mut desired, touched) = Desired::default().apply(assignment, false).unwrap();
+        desired.unknown.insert("p".into());
         files
             .save("a", &desired, touched.pods, touched.network)
             .unwrap();
@@ -210,8 +241,12 @@ mod tests {
         assert_eq!(loaded.epoch, 0);
         assert_eq!(loaded.pods, desired.pods);
         assert_eq!(loaded.services, desired.services);
+        assert_eq!(loaded.unknown, desired.unknown);
+        assert_eq!(Vec::from_iter(loaded.deleted), ["d"]);
         assert!(files.load("b").pods.is_empty());
         fs::write(folder.path().join("assigned/pods"), b"\xff\xff\xff").unwrap();
-        assert!(files.load("a").pods.is_empty());
+        let rest = files.load("a");
+        assert!(rest.pods.is_empty());
+        assert_eq!((rest.revision, rest.services), (7, desired.services));
     }
 }

@@ -184,8 +184,8 @@ impl Listener<'_> {
             Some(Message::Welcome(welcome)) => self.welcomed(welcome).await,
             Some(Message::Assignment(assignment)) => self.assigned(assignment).await,
             Some(Message::Ack(ack)) => {
-                self.session.options.outbox.acknowledge(ack.sequence);
-                Ok(())
+                let gone = self.session.options.outbox.acknowledge(ack.sequence);
+                self.confirmed(&gone).await
             }
             Some(Message::OpenStream(request)) => {
                 let options = &self.session.options;
@@ -235,6 +235,14 @@ impl Listener<'_> {
     async fn assigned(&mut self, assignment: Assignment) -> Result<(), Ended> {
         let full = assignment.full;
         let revision = assignment.revision;
+        for pod in &assignment.tombstones {
+            tracing::info!(
+                pod = format!("{}/{}", pod.namespace, pod.name),
+                uid = pod.uid,
+                revision = pod.revision,
+                "the pod was deleted"
+            );
+        }
         let (next, touched) = {
             let present = self.session.desired.borrow().clone();
             present
@@ -244,6 +252,18 @@ impl Listener<'_> {
         self.has_full_set |= full;
         tracing::debug!(revision, full, ?touched, "assignment");
         self.publish(next, touched.pods, touched.network).await
+    }
+
+    /// The managers know that nothing of these pods is left.
+    async fn confirmed(&mut self, gone: &[String]) -> Result<(), Ended> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut next = Desired::clone(&self.session.desired.borrow());
+        match next.confirm(gone) {
+            true => self.publish(next, true, false).await,
+            false => Ok(()),
+        }
     }
 
     /// Durable first, acted on second: an agent that dies in between must not fall for something older.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use barge_proto::v1::{Ack, PodStatus, manager_message};
+use barge_proto::v1::{Ack, Assignment, DeletedPod, PodStatus, manager_message};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use tokio::time::{Instant, timeout};
 
@@ -124,7 +124,61 @@ async fn what_lags_behind_is_not_acted_on_and_another_manager_is_asked() {
     session.welcome().await;
     session.assign(10, true, &[]).await;
     agent.until(|desired| desired.revision == 10).await;
-    assert!(agent.desired.borrow().pods.is_empty());
+    let desired = agent.desired.borrow();
+    assert_eq!(Vec::from_iter(&desired.unknown), ["a"], "it runs on");
+    assert_eq!(desired.pods.len(), 1);
+}
+
+#[tokio::test]
+async fn a_deletion_outlives_the_agent_until_its_end_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    session.assign(7, true, &["a", "b"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+    drop(session);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    let tombstone = DeletedPod {
+        uid: "a".into(),
+        revision: 8,
+        ..Default::default()
+    };
+    let assignment = Assignment {
+        revision: 9,
+        full: true,
+        tombstones: vec![tombstone],
+        ..Default::default()
+    };
+    session
+        .say(manager_message::Message::Assignment(assignment))
+        .await;
+    agent.until(|desired| desired.revision == 9).await;
+    drop((agent, session));
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    {
+        let desired = agent.desired.borrow();
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
+        assert_eq!(Vec::from_iter(&desired.unknown), ["b"]);
+    }
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    agent.outbox.pod_gone("a", None);
+    let sequence = session.report().await.sequence;
+    session
+        .say(manager_message::Message::Ack(Ack { sequence }))
+        .await;
+    agent.until(|desired| desired.deleted.is_empty()).await;
+    drop(agent);
+    let agent = Agent::start(folder.path(), &[&manager]);
+    let desired = agent.desired.borrow();
+    assert!(desired.deleted.is_empty());
+    assert_eq!(Vec::from_iter(desired.pods.keys()), ["b"]);
 }
 
 #[tokio::test]

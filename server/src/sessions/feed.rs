@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use barge_proto::v1::{Assignment, Endpoints, Node, Peer, Pod, PodRecord, Service};
+use barge_proto::v1::{
+    Assignment, DeletedPod, Endpoints, Node, Peer, Pod, PodRecord, PodTombstone, Service,
+};
 use barge_state::{Changed, Kind, PackedPod, State, Stored};
 
 /// The full set of what a node should run and know.
@@ -25,6 +27,7 @@ pub fn full(state: &State, node_uid: &str) -> Assignment {
             .filter(|node| node.uid() != node_uid)
             .map(|node| peer(node))
             .collect(),
+        tombstones: state.tombstones_on(node_uid).map(|t| deleted(t)).collect(),
         ..Assignment::default()
     }
 }
@@ -97,6 +100,8 @@ impl Sets {
             removed_endpoints_uids,
             peers,
             removed_peer_uids,
+            // A pod that is removed here was removed from the state: a difference has its deletions in `removed_pod_uids`.
+            tombstones: Vec::new(),
         })
     }
 }
@@ -134,6 +139,15 @@ fn pod(state: &State, change: &Changed, node_uid: &str, sets: &mut Sets) {
         .filter(|pod| here(pod))
         .map(|pod| state.pod(pod));
     sets.pods.insert(change.uid().to_owned(), now);
+}
+
+fn deleted(tombstone: &PodTombstone) -> DeletedPod {
+    DeletedPod {
+        uid: tombstone.uid().to_owned(),
+        namespace: tombstone.pod_namespace.clone(),
+        name: tombstone.pod_name.clone(),
+        revision: tombstone.revision(),
+    }
 }
 
 fn same_orders(before: &PackedPod, after: &PackedPod) -> bool {

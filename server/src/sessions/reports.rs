@@ -2,9 +2,9 @@
 
 use barge_proto::v1::{
     Event, EventReport, EventSource, Node, NodeRelay, NodeStatus, ObjectMeta, ObjectReference,
-    PodRecord, Report, change::Change as Body,
+    PodGone, PodRecord, PodTombstone, Report, change::Change as Body,
 };
-use barge_state::{Kind as _, State};
+use barge_state::{Kind as _, LOSS, State};
 
 use crate::{clock, transaction::Draft};
 
@@ -44,27 +44,47 @@ pub fn plan(state: &State, relay: &NodeRelay, draft: &mut Draft) {
 
 fn pods(state: &State, node: &Node, report: &Report, draft: &mut Draft) {
     for pod in &report.pods {
-        let Some(record) = state
+        let record = state
             .by_uid::<PodRecord>(&pod.uid)
-            .filter(|record| record.node_uid() == node.uid())
-        else {
-            tracing::debug!(
-                node = node.meta().name,
-                pod = pod.uid,
-                "report of a pod that is not bound to the node"
-            );
-            continue;
-        };
-        if let Some(status) = &pod.status {
-            draft.put_status(PodRecord {
+            .filter(|record| record.node_uid() == node.uid());
+        match (record, &pod.status) {
+            (Some(record), Some(status)) => draft.put_status(PodRecord {
                 metadata: identity(&**record),
                 status: Some(status.clone()),
                 ..PodRecord::default()
-            });
+            }),
+            (Some(_), None) => {}
+            (None, _) => tracing::debug!(
+                node = node.meta().name,
+                pod = pod.uid,
+                gone = pod.gone,
+                "report of a pod that is not bound to the node"
+            ),
         }
         if pod.gone {
-            draft.remove::<PodRecord>(&pod.uid);
+            gone(state, node, &pod.uid, record.is_some(), draft);
         }
+    }
+}
+
+/// The agent confirms that nothing of a pod is left: its record goes, or the tombstone that was waiting for this.
+fn gone(state: &State, node: &Node, uid: &str, is_bound: bool, draft: &mut Draft) {
+    if state.feature_level() < LOSS {
+        // Some manager may not know the change; there are no tombstones either.
+        if is_bound {
+            draft.remove::<PodRecord>(uid);
+        }
+        return;
+    }
+    let has_tombstone = state
+        .by_uid::<PodTombstone>(uid)
+        .is_some_and(|tombstone| tombstone.node_uid == node.uid());
+    if is_bound || has_tombstone {
+        draft.needs(LOSS);
+        draft.change(Body::PodGone(PodGone {
+            uid: uid.to_owned(),
+            node_uid: node.uid().to_owned(),
+        }));
     }
 }
 

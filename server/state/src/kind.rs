@@ -5,8 +5,8 @@ use std::{borrow::Cow, sync::Arc};
 use barge_proto::v1::{
     ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
     Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta, OwnerReference, PodRecord,
-    RbacRole, Record, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
-    record::Record as Body,
+    PodTombstone, RbacRole, Record, Revision, RoleBinding, Secret, Service, ServiceAccount,
+    TokenRecord, record::Record as Body,
 };
 use prost::Message;
 
@@ -41,6 +41,7 @@ macro_rules! for_each_kind {
             RoleBinding(RoleBinding) role_bindings = 17,
             ClusterRoleBinding(ClusterRoleBinding) cluster_role_bindings = 18,
             ServiceAccount(ServiceAccount) service_accounts = 19,
+            PodTombstone(PodTombstone) pod_tombstones = 20,
         }
     };
 }

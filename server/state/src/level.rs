@@ -35,6 +35,7 @@ impl RecordKind {
             | RecordKind::RoleBinding
             | RecordKind::ClusterRoleBinding
             | RecordKind::ServiceAccount => BINDINGS,
+            RecordKind::PodTombstone => LOSS,
             _ => 0,
         }
     }

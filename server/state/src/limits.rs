@@ -6,6 +6,10 @@ pub const EVENTS_PER_OBJECT: usize = 32;
 /// Events kept in all; a new one evicts the one that was seen least recently.
 pub const EVENTS: usize = 16_384;
 
+/// Tombstones kept for one node; a new one evicts the oldest. An agent that never heard of the evicted deletion leaves that pod
+/// running, and tells so. A healthy node confirms each within seconds.
+pub const TOMBSTONES_PER_NODE: usize = 1024;
+
 /// Answered requests that are remembered. The oldest are forgotten, and with them every request id whose
 /// client had not seen a newer revision: it is refused from then on. At 20,000 writes a second this gives
 /// a client 13 seconds to retry.
@@ -21,6 +25,8 @@ pub struct Limits {
     pub events_per_object: usize,
     /// Default [`EVENTS`].
     pub events: usize,
+    /// Default [`TOMBSTONES_PER_NODE`].
+    pub tombstones_per_node: usize,
     /// Default [`REQUESTS`].
     pub requests: usize,
 }
@@ -30,6 +36,7 @@ impl Default for Limits {
         Limits {
             events_per_object: EVENTS_PER_OBJECT,
             events: EVENTS,
+            tombstones_per_node: TOMBSTONES_PER_NODE,
             requests: REQUESTS,
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    ClusterRecord, ManagerRecord, Node, Outcome, RecordRef, Refusal, RequestRecord, Revision,
-    Service,
+    ClusterRecord, ManagerRecord, Node, Outcome, PodTombstone, RecordRef, Refusal, RequestRecord,
+    Revision, Service,
 };
 
 use crate::{
@@ -77,6 +77,14 @@ impl State {
     /// How many pods [`State::pods_on`] has.
     pub fn pods_on_count(&self, node_uid: &str) -> usize {
         self.tables.pods_by_node.count(node_uid)
+    }
+
+    /// The recorded deletions of pods that a node has not confirmed, by the pods' uids.
+    pub fn tombstones_on(
+        &self,
+        node_uid: &str,
+    ) -> impl Iterator<Item = &Arc<PodTombstone>> + use<'_> {
+        self.tables.tombstones_by_node.get(node_uid)
     }
 
     /// The pods made from a template, by uid.

@@ -2,8 +2,8 @@
 
 use barge_proto::v1::{
     ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, RbacRole, Revision, RoleBinding,
-    Secret, Service, ServiceAccount, TokenRecord,
+    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone, RbacRole, Revision,
+    RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
 };
 
 use crate::{kind::Kind, pods};
@@ -134,6 +134,12 @@ impl Rules for ClusterRecord {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Rules for PodTombstone {
+    fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+        Err("a tombstone is written when its pod is removed, and in no other way".to_owned())
     }
 }
 

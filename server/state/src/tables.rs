@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use barge_proto::v1::{
     ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, RbacRole, Revision, RoleBinding,
-    Secret, Service, ServiceAccount, TokenRecord,
+    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone, RbacRole, Revision,
+    RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
 };
 
 use crate::{
@@ -30,6 +30,8 @@ macro_rules! define {
             pub pods_by_node: Index<PackedPod>,
             /// Pods by their template.
             pub pods_by_template: Index<PackedPod>,
+            /// Tombstones by the node that has to confirm them.
+            pub tombstones_by_node: Index<PodTombstone>,
             /// Events, the one that was seen least recently first.
             pub events_by_age: BTreeSet<EventAge>,
             /// Values that must be unique.
@@ -88,9 +90,11 @@ macro_rules! define {
                 }
             }
 
-            /// Whether a record of any kind has this uid.
+            /// Whether an object has this uid. A tombstone has that of a pod which is gone.
             pub fn exists(&self, uid: &str) -> bool {
-                $(self.$table.by_uid(uid).is_some())||*
+                use crate::kind::RecordKind;
+                $((RecordKind::$variant != RecordKind::PodTombstone
+                    && self.$table.by_uid(uid).is_some()))||*
             }
 
             /// What an object owns, events about it apart: they outlive it.
@@ -136,6 +140,14 @@ impl Tables {
                 if let Some(event) = after.and_then(Event::from_stored) {
                     self.events_by_age.insert(age(event));
                 }
+            }
+            (Some(Stored::PodTombstone(_)), _) | (_, Some(Stored::PodTombstone(_))) => {
+                let before = before.and_then(PodTombstone::from_stored);
+                let after = after.and_then(PodTombstone::from_stored);
+                self.tombstones_by_node.swap(
+                    before.map(|tombstone| (tombstone.node_uid.as_str(), tombstone)),
+                    after.map(|tombstone| (tombstone.node_uid.as_str(), tombstone)),
+                );
             }
             _ => self.subjects.swap(before, after),
         }

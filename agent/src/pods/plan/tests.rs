@@ -318,6 +318,25 @@ proptest! {
     }
 
     #[test]
+    fn what_nobody_knows_is_left_unless_it_never_ran(
+        mut observed in any_observed(),
+        fails in proptest::collection::vec(any::<bool>(), 0..30),
+    ) {
+        let before = observed.containers.clone();
+        let ran = before.iter().any(|c| c.state != ContainerState::Created);
+        let mut memory = Memory::default();
+        let rounds = settle(Goal::Leave, &mut observed, &mut memory, fails.into_iter());
+        prop_assert!(rounds < usize::MAX);
+        let left: Vec<_> = observed.containers.iter().map(|c| (&c.id, &c.state)).collect();
+        if ran {
+            let before: Vec<_> = before.iter().map(|c| (&c.id, &c.state)).collect();
+            prop_assert_eq!(left, before);
+        } else {
+            prop_assert!(observed.is_empty());
+        }
+    }
+
+    #[test]
     fn any_start_converges_to_nothing(
         mut observed in any_observed(),
         fails in proptest::collection::vec(any::<bool>(), 0..30),

@@ -2,9 +2,11 @@
 //! What a node hears of, and what it does not.
 
 use barge_proto::v1::{
-    Bind, Namespace, NodeSpec, NodeStatus, ObjectMeta, PodStatus, PodTemplateSpec, Quantity,
-    Revision, TerminatePod, change::Change as Action,
+    Bind, ClusterRecord, Namespace, NodeSpec, NodeStatus, ObjectMeta, PodStatus, PodTemplateSpec,
+    Quantity, Revision, TerminatePod, change::Change as Action,
 };
+
+use barge_state::LOSS;
 
 use super::*;
 use crate::transaction::Draft;
@@ -70,6 +72,11 @@ fn bind(draft: &mut Draft, pod: &str, node: &str) {
 fn beginning() -> State {
     let mut state = State::default();
     apply(&mut state, |draft| {
+        draft.put(ClusterRecord {
+            metadata: meta("", "cluster"),
+            feature_level: LOSS,
+            ..ClusterRecord::default()
+        });
         draft.put(Namespace {
             metadata: meta("", "default"),
             ..Namespace::default()
@@ -159,6 +166,24 @@ fn a_removed_pod_is_told_even_when_its_end_is_seen_with_its_beginning() {
     let assignment = told(&state, &changes, "n1").unwrap();
     assert!(assignment.pods.is_empty());
     assert_eq!(assignment.removed_pod_uids, ["p3"]);
+}
+
+#[test]
+fn a_full_set_names_the_deletions_that_the_node_has_not_confirmed() {
+    let mut state = beginning();
+    let changes = apply(&mut state, |draft| draft.remove::<PodRecord>("p1"));
+    let removed = told(&state, &changes, "n1").unwrap().removed_pod_uids;
+    assert_eq!(removed, ["p1"]);
+    let first = full(&state, "n1");
+    assert!(first.pods.is_empty());
+    assert_eq!(first.tombstones.len(), 1);
+    let tombstone = &first.tombstones[0];
+    assert_eq!(
+        (tombstone.uid.as_str(), tombstone.namespace.as_str()),
+        ("p1", "default")
+    );
+    assert!(tombstone.revision > 0 && tombstone.revision <= first.revision);
+    assert!(full(&state, "n2").tombstones.is_empty());
 }
 
 #[test]

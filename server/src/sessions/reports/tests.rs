@@ -2,8 +2,8 @@
 //! What an agent may change, and what it may not.
 
 use barge_proto::v1::{
-    Bind, Condition, EventReport, Namespace, NodeSpec, PodReport, PodStatus, PodTemplateSpec,
-    Quantity, Revision, Transaction, change::Change as Action,
+    Bind, ClusterRecord, Condition, EventReport, Namespace, NodeSpec, PodReport, PodStatus,
+    PodTemplateSpec, Quantity, Revision, Transaction, change::Change as Action,
 };
 
 use super::*;
@@ -44,7 +44,16 @@ fn node(uid: &str, range: &str) -> Node {
 
 /// Two nodes with a pod each.
 fn state() -> State {
+    at_level(LOSS)
+}
+
+fn at_level(feature_level: u32) -> State {
     let mut draft = Draft::new();
+    draft.put(ClusterRecord {
+        metadata: meta("", "cluster", "c"),
+        feature_level,
+        ..ClusterRecord::default()
+    });
     draft.put(Namespace {
         metadata: meta("", "default", "ns"),
         ..Namespace::default()
@@ -116,6 +125,30 @@ fn an_agent_reports_its_own_pods() {
     assert_eq!(phase(&state, "p1").as_deref(), Some("Running"));
     report(&mut state, "n1", about("p1", "Running", true));
     assert_eq!(phase(&state, "p1"), None);
+}
+
+#[test]
+fn a_report_that_a_pod_is_gone_ends_its_tombstone() {
+    let mut state = state();
+    let mut draft = Draft::new();
+    draft.remove::<PodRecord>("p1");
+    apply(&mut state, draft);
+    assert_eq!(state.tombstones_on("n1").count(), 1);
+    report(&mut state, "n2", about("p1", "Failed", true));
+    assert_eq!(state.tombstones_on("n1").count(), 1, "not of that node");
+    report(&mut state, "n1", about("p1", "Failed", true));
+    assert_eq!(state.tombstones_on("n1").count(), 0);
+    let before = state.revision();
+    report(&mut state, "n1", about("p1", "Failed", true));
+    assert_eq!(state.revision(), before, "said again it changes nothing");
+}
+
+#[test]
+fn below_the_level_of_tombstones_a_pod_that_is_gone_is_removed() {
+    let mut state = at_level(LOSS - 1);
+    report(&mut state, "n1", about("p1", "Running", true));
+    assert_eq!(phase(&state, "p1"), None);
+    assert_eq!(state.count::<PodTombstone>(), 0);
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, mem, sync::Arc};
 
 use barge_proto::v1::{ObjectMeta, OwnerReference, RecordRef, Time};
 
+use super::gone;
 use crate::{
     changed::Changed,
     kept::Kept,
     kind::{Kind, RecordKind, Stored},
+    level::LOSS,
     limits::Limits,
     tables::Tables,
 };
@@ -19,6 +21,8 @@ pub struct Work<'a> {
     /// The transaction's time.
     pub now: Time,
     pub limits: Limits,
+    /// Whether removing a bound pod leaves a tombstone: the cluster's feature level is [`LOSS`].
+    tombstones: bool,
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
     /// Records that were created; what they refer to has to exist in the end.
@@ -40,8 +44,13 @@ impl<'a> Work<'a> {
         time: Option<Time>,
         limits: Limits,
     ) -> Work<'a> {
+        let tombstones = tables
+            .clusters
+            .iter()
+            .any(|cluster| cluster.feature_level >= LOSS);
         Work {
             tables,
+            tombstones,
             now: time.unwrap_or_default(),
             limits,
             binds: Vec::new(),
@@ -76,8 +85,19 @@ impl<'a> Work<'a> {
         self.swap(before.map(K::stored), Some(K::stored(after)));
     }
 
-    /// Removes a record, which must be in the tables as it is.
+    /// Removes a record, which must be in the tables as it is. A pod that is bound to a node leaves a tombstone; a node takes those
+    /// that are left to it along.
     pub fn delete(&mut self, record: Stored) {
+        self.delete_confirmed(record.clone());
+        match &record {
+            Stored::Pod(pod) if self.tombstones => gone::bury(self, pod),
+            Stored::Node(node) => gone::forget(self, Kind::uid(node.as_ref())),
+            _ => {}
+        }
+    }
+
+    /// As [`Work::delete`], for a pod of which nothing is left on its node.
+    pub fn delete_confirmed(&mut self, record: Stored) {
         if let Stored::Pod(pod) = &record {
             self.loose_templates.insert(pod.template_uid().to_owned());
             self.loose_namespaces.insert(pod.namespace().to_owned());

@@ -1,10 +1,10 @@
 //! Short ways to make records, transactions and states.
 
 use barge_proto::v1::{
-    Change, Condition, Container, Deployment, DeploymentSpec, Event, Namespace, Node, NodeSpec,
-    NodeStatus, ObjectMeta, ObjectReference, OwnerReference, PodRecord, PodSpec, PodStatus,
-    PodTemplateSpec, Quantity, Record, RecordRef, Refusal, RefusalReason, ResourceRequirements,
-    Revision, Service, ServicePort, ServiceSpec, Time, Transaction, change,
+    Change, ClusterRecord, Condition, Container, Deployment, DeploymentSpec, Event, Namespace,
+    Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference, PodRecord, PodSpec,
+    PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal, RefusalReason,
+    ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time, Transaction, change,
 };
 use barge_state::{Applied, Kind, RecordKind, State};
 
@@ -209,6 +209,21 @@ pub fn remove(kind: RecordKind, uid: &str) -> change::Change {
 pub fn bind(pod: &str, node: &str) -> change::Change {
     let (pod_uid, node_uid) = (pod.to_owned(), node.to_owned());
     change::Change::Bind(barge_proto::v1::Bind { pod_uid, node_uid })
+}
+
+/// A node confirms that a pod is gone.
+pub fn gone(pod: &str, node: &str) -> change::Change {
+    let (uid, node_uid) = (pod.to_owned(), node.to_owned());
+    change::Change::PodGone(barge_proto::v1::PodGone { uid, node_uid })
+}
+
+/// The cluster at a feature level.
+pub fn cluster(feature_level: u32) -> ClusterRecord {
+    ClusterRecord {
+        metadata: Some(meta("", "cluster", "c")),
+        feature_level,
+        ..ClusterRecord::default()
+    }
 }
 
 pub fn terminate(uid: &str, grace: Option<i64>) -> change::Change {

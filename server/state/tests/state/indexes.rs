@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use barge_proto::v1::{Event, ManagerRecord, Node, PodRecord, Revision, Service};
+use barge_proto::v1::{Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service};
 use barge_state::{Kind, PackedPod, State, Stored, Usage, is_finished};
 
 /// Compares every index of a state with its records.
@@ -16,9 +16,10 @@ pub fn check(state: &State) {
                 }
             };
         }
-        check_keys!(Namespace Node Deployment Revision Pod Service Endpoints Event Cluster Manager Token Credential Secret ConfigMap Role ClusterRole RoleBinding ClusterRoleBinding ServiceAccount);
+        check_keys!(Namespace Node Deployment Revision Pod Service Endpoints Event Cluster Manager Token Credential Secret ConfigMap Role ClusterRole RoleBinding ClusterRoleBinding ServiceAccount PodTombstone);
     }
     check_pods(state);
+    check_tombstones(state);
     check_claims(state);
 }
 
@@ -97,6 +98,19 @@ fn check_pods(state: &State) {
         by_template.is_empty(),
         "pods without their template: {by_template:?}"
     );
+}
+
+fn check_tombstones(state: &State) {
+    let nodes: Vec<_> = state.list::<Node>(None).map(|node| node.uid()).collect();
+    for node in &nodes {
+        let mut expected: Vec<_> = state.list::<PodTombstone>(None).collect();
+        expected.retain(|tombstone| tombstone.node_uid == *node);
+        assert!(expected.len() <= state.limits().tombstones_per_node);
+        assert_eq!(state.tombstones_on(node).collect::<Vec<_>>(), expected);
+    }
+    for tombstone in state.list::<PodTombstone>(None) {
+        assert!(nodes.contains(&tombstone.node_uid.as_str()));
+    }
 }
 
 fn recomputed(state: &State, pods: &[&Arc<PackedPod>]) -> Usage {

@@ -15,4 +15,5 @@ mod remove;
 mod requests;
 mod subjects;
 mod tokens;
+mod tombstones;
 mod view;

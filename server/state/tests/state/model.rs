@@ -3,13 +3,14 @@
 
 mod events;
 mod removal;
+mod tombstones;
 
 use barge_proto::v1::{
-    PodRecord, RefusalReason, RequestRecord, Time, TokenUse, Transaction, change::Change as Action,
-    precondition::Must, record::Record as Body,
+    ClusterRecord, PodRecord, RefusalReason, RequestRecord, Time, TokenUse, Transaction,
+    change::Change as Action, precondition::Must, record::Record as Body,
 };
 use barge_state::{
-    Kept as _, Kind, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
+    Kept as _, Kind, LOSS, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,10 @@ pub struct Model {
     binds: Vec<bool>,
     created: Vec<(RecordKind, String)>,
     lost_pods: Vec<String>,
+    /// Uids of pods that were given a tombstone, the latest last.
+    buried: Vec<String>,
+    /// Whether the cluster's level has tombstones; from the beginning of the transaction.
+    tombstones: bool,
 }
 
 type Refusable = Result<(), RefusalReason>;
@@ -81,6 +86,8 @@ impl Model {
         let before = self.clone();
         self.now = tx.time.unwrap();
         (self.binds, self.created, self.lost_pods) = Default::default();
+        let mut clusters = self.records.iter().filter_map(ClusterRecord::from_stored);
+        self.tombstones = clusters.any(|cluster| cluster.feature_level >= LOSS);
         if let Err(reason) = self.run(tx) {
             *self = before;
             return Answer::Refused(reason);
@@ -146,6 +153,7 @@ impl Model {
                         self.delete(&event);
                     }
                 }
+                Action::PodGone(gone) => self.gone(gone),
                 Action::UseToken(used) => {
                     let tokens = self
                         .records
@@ -192,7 +200,11 @@ impl Model {
     }
 
     fn exists(&self, uid: &str) -> bool {
-        self.records.iter().any(|record| record.uid() == uid)
+        let mut objects = self
+            .records
+            .iter()
+            .filter(|r| r.kind() != RecordKind::PodTombstone);
+        objects.any(|record| record.uid() == uid)
     }
 
     fn set(&mut self, record: Stored) {
@@ -208,6 +220,12 @@ impl Model {
         self.revision += (before - self.records.len()) as u64;
         if let Stored::Pod(pod) = record {
             self.lost_pods.push(pod.template_uid().to_owned());
+            self.bury(pod);
+        }
+        if let Stored::Node(node) = record {
+            self.tombstones_on(Kind::uid(&**node))
+                .iter()
+                .for_each(|tombstone| self.delete(tombstone));
         }
     }
 
@@ -263,6 +281,11 @@ impl Model {
                 let mut namespace = new.as_ref().clone();
                 namespace.status.clone_from(&old.status);
                 *new = namespace.into();
+            }
+            (Stored::Cluster(new), Some(Stored::Cluster(old)))
+                if new.feature_level < old.feature_level =>
+            {
+                return Err(RefusalReason::Invalid);
             }
             (Stored::Service(new), Some(Stored::Service(old))) => same_spec = new.spec == old.spec,
             _ => {}
@@ -455,6 +478,7 @@ pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::O
         Body::RoleBinding(record) => &mut record.metadata,
         Body::ClusterRoleBinding(record) => &mut record.metadata,
         Body::ServiceAccount(record) => &mut record.metadata,
+        Body::PodTombstone(record) => &mut record.metadata,
     };
     metadata.get_or_insert_default()
 }

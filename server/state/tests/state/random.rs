@@ -6,7 +6,7 @@ use barge_proto::v1::{
     ManagerRecord, Node, NodeSpec, Precondition, RecordRef, RequestRecord, Time, TokenRecord,
     Transaction, UseToken, change::Change, precondition::Must,
 };
-use barge_state::{Applied, History, Kind, RecordKind, State, Stored, limits::Limits};
+use barge_state::{Applied, History, Kind, LOSS, RecordKind, State, Stored, limits::Limits};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 const LIMITS: Limits = Limits {
     events_per_object: 2,
     events: 4,
+    tombstones_per_node: 2,
     requests: 3,
 };
 
@@ -122,6 +123,7 @@ fn puts() -> impl Strategy<Value = Change> {
         7 => named(pods),
         2 => named(services),
         1 => named(managers),
+        1 => select(vec![LOSS - 1, LOSS, LOSS]).prop_map(|level| put(cluster(level))),
         1 => named(tokens),
     ]
 }
@@ -171,6 +173,7 @@ fn others() -> impl Strategy<Value = Change> {
         4 => removals,
         2 => (uid("p"), prop::option::of(0..60i64)).prop_map(|(uid, grace)| terminate(&uid, grace)),
         4 => events.prop_map(|(uid, about, message, at)| Change::RecordEvent(event(&uid, &about, &message, at))),
+        2 => (uid("p"), uid("n")).prop_map(|(pod, node)| gone(&pod, &node)),
         1 => (0..50i64).prop_map(|at| Change::ForgetEventsBefore(time(at))),
         1 => tokens,
     ]

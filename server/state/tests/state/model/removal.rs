@@ -38,7 +38,7 @@ impl Model {
         }
     }
 
-    fn cascade(&mut self, mut reached: Vec<Stored>) {
+    pub fn cascade(&mut self, mut reached: Vec<Stored>) {
         let mut templates = Vec::new();
         while let Some(next) = reached.pop() {
             match self.get(next.kind(), next.uid()) {
@@ -62,7 +62,7 @@ impl Model {
         }
     }
 
-    fn orphans(&self, gone: &Stored) -> Vec<Stored> {
+    pub fn orphans(&self, gone: &Stored) -> Vec<Stored> {
         let uid = gone.uid();
         let owned = self
             .records
