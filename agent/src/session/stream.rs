@@ -128,19 +128,21 @@ async fn speak(
     mut begin: watch::Receiver<bool>,
 ) {
     let outbox = &session.options.outbox;
-    let began = begin.wait_for(|began| *began).await.is_ok();
-    while began {
-        outbox.ready().await;
-        if let Some(report) = outbox.take() {
-            if send(outgoing, Message::Report(report)).await.is_err() {
-                break;
-            }
-            // There may be more.
-            outbox.poke();
-        }
+    if begin.wait_for(|began| *began).await.is_err() {
+        return std::future::pending().await;
     }
-    // The listener is about to learn why.
-    std::future::pending().await
+    loop {
+        outbox.ready().await;
+        let Some(report) = outbox.take() else {
+            continue;
+        };
+        if send(outgoing, Message::Report(report)).await.is_err() {
+            // The listener is about to learn why.
+            return std::future::pending().await;
+        }
+        // There may be more.
+        outbox.poke();
+    }
 }
 
 struct Listener<'a> {
