@@ -66,7 +66,8 @@ impl fmt::Display for Ended {
     }
 }
 
-fn cause(status: &Status) -> String {
+/// What went wrong, below the layers of transport.
+pub fn cause(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => barge_client::channel::root_cause(source),
         None => status.message().to_owned(),
