@@ -23,7 +23,8 @@ mod line;
 #[derive(Debug, Clone)]
 pub struct Lane {
     chosen: watch::Receiver<Option<String>>,
-    heard: watch::Receiver<bool>,
+    /// Why no manager answers, while none does.
+    silence: watch::Receiver<Option<String>>,
     given_up: watch::Sender<String>,
 }
 
@@ -42,13 +43,14 @@ impl Lane {
     /// Logs when managers stop answering and when they do so again. The lane itself logs nothing, because a write to the log can
     /// block.
     pub async fn log(mut self) {
-        while self.heard.changed().await.is_ok() {
-            if *self.heard.borrow_and_update() {
-                tracing::info!("life signs are answered");
-            } else {
-                tracing::warn!(
+        while self.silence.changed().await.is_ok() {
+            let silence = self.silence.borrow_and_update().clone();
+            match silence {
+                None => tracing::info!("life signs are answered"),
+                Some(last) => tracing::warn!(
+                    last,
                     "no manager answers this node's life signs; containers go on running"
-                );
+                ),
             }
         }
     }

@@ -19,6 +19,7 @@ mod stream;
 use keeper::Keeper;
 pub use saved::{AssignmentFiles, SavedError};
 use stream::Ended;
+pub(crate) use stream::cause;
 
 /// First wait after a session ended.
 const FIRST_WAIT: Duration = Duration::from_millis(200);

@@ -173,32 +173,21 @@ impl Choice {
             self.substitute = None;
         }
         let doubted = self.is_first_doubted();
-        let mut step = Step {
-            sign: Vec::new(),
-            wait: PACE,
-        };
-        if let Some(first) = &mut self.first {
-            if first.due(now) <= now {
-                first.sign(now);
-                step.sign.push(first.address.clone());
-            }
+        let mut sign = Vec::new();
+        if let Some(first) = self.first.as_mut().filter(|first| first.due(now) <= now) {
+            first.sign(now);
+            sign.push(first.address.clone());
         }
-        if let Some(second) = &mut self.second {
-            let due = if doubted {
-                second.due(now)
-            } else {
-                second.proof_due(now)
-            };
-            if due <= now {
-                second.sign(now);
-                step.sign.push(second.address.clone());
-            }
+        let due = |second: &Peer| second.next_proof(now, doubted) <= now;
+        if let Some(second) = self.second.as_mut().filter(|second| due(second)) {
+            second.sign(now);
+            sign.push(second.address.clone());
         }
-        step.wait = self
-            .next_due(doubted)
-            .map_or(PACE, |due| due - now)
-            .min(PACE);
-        step
+        let next = self.next_due(doubted);
+        Step {
+            sign,
+            wait: next.map_or(PACE, |due| due - now).min(PACE),
+        }
     }
 
     /// When something is due next, after now.
@@ -209,13 +198,7 @@ impl Choice {
         let due = [
             first.map(|peer| peer.due(now)),
             first.map(|peer| peer.heard + DOUBT),
-            second.map(|peer| {
-                if doubted {
-                    peer.due(now)
-                } else {
-                    peer.proof_due(now)
-                }
-            }),
+            second.map(|peer| peer.next_proof(now, doubted)),
             second.and_then(Peer::deadline),
             self.move_due(),
         ];

@@ -11,12 +11,12 @@ use tokio::{
 use super::{
     Lane,
     choice::Choice,
-    line::{Answered, Line},
+    line::{Heard, Line},
 };
 use crate::session::Managers;
 
-/// Answers on their way from the lines to the driver; a line waits while it is full.
-const ANSWERS: usize = 8;
+/// What is on its way from the lines to the driver; a line waits while it is full.
+const HEARD: usize = 8;
 
 /// The one that drives.
 pub struct Driver {
@@ -24,9 +24,11 @@ pub struct Driver {
     choice: Choice,
     lines: Vec<Line>,
     sequence: u64,
-    answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
+    heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
+    /// Why a stream ended last.
+    trouble: String,
     chosen: watch::Sender<Option<String>>,
-    heard: watch::Sender<bool>,
+    silence: watch::Sender<Option<String>>,
     given_up: watch::Receiver<String>,
 }
 
@@ -34,21 +36,22 @@ impl Driver {
     /// A driver, and what others see of it.
     pub fn new(managers: Arc<dyn Managers>) -> (Self, Lane) {
         let (chosen, see_chosen) = watch::channel(None);
-        let (heard, see_heard) = watch::channel(true);
+        let (silence, see_silence) = watch::channel(None);
         let (give_up, given_up) = watch::channel(String::new());
         let driver = Self {
             managers,
             choice: Choice::new(rand::random()),
             lines: Vec::new(),
             sequence: 0,
-            answers: mpsc::channel(ANSWERS),
+            heard: mpsc::channel(HEARD),
+            trouble: "no answer".to_owned(),
             chosen,
-            heard,
+            silence,
             given_up,
         };
         let lane = Lane {
             chosen: see_chosen,
-            heard: see_heard,
+            silence: see_silence,
             given_up: give_up,
         };
         (driver, lane)
@@ -65,9 +68,10 @@ impl Driver {
             self.sign(&step.sign);
             self.publish();
             tokio::select! {
-                Some((address, answer)) = self.answers.1.recv() => {
-                    self.choice.answered(begin.elapsed(), &address, &answer);
-                }
+                Some((address, heard)) = self.heard.1.recv() => match heard {
+                    Ok(answer) => self.choice.answered(begin.elapsed(), &address, &answer),
+                    Err(reason) => self.trouble = format!("{address}: {reason}"),
+                },
                 Ok(()) = self.given_up.changed() => {
                     let address = self.given_up.borrow_and_update().clone();
                     self.choice.give_up(&address);
@@ -84,8 +88,8 @@ impl Driver {
             .retain(|line| choice.addresses().any(|address| *address == *line.address));
         for address in choice.addresses() {
             if self.lines.iter().all(|line| *line.address != *address) {
-                let (managers, answers) = (self.managers.clone(), self.answers.0.clone());
-                self.lines.push(Line::open(address, managers, answers));
+                let (managers, heard) = (self.managers.clone(), self.heard.0.clone());
+                self.lines.push(Line::open(address, managers, heard));
             }
         }
     }
@@ -117,8 +121,13 @@ impl Driver {
             }
             changed
         });
-        let heard = self.choice.is_heard();
-        self.heard
-            .send_if_modified(|before| std::mem::replace(before, heard) != heard);
+        let silent = !self.choice.is_heard();
+        self.silence.send_if_modified(|silence| {
+            let changed = silence.is_some() != silent;
+            if changed {
+                *silence = silent.then(|| self.trouble.clone());
+            }
+            changed
+        });
     }
 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 
-use crate::session::Managers;
+use crate::session::{Managers, cause};
 
 /// The longest wait before a stream is opened again.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -21,8 +21,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// An answer is 40 bytes.
 const LARGEST_ANSWER: usize = 4096;
 
-/// An answer, and who gave it.
-pub type Answered = (Arc<str>, LifeAnswer);
+/// What came from a manager: an answer, or why its stream ended.
+pub type Heard = (Arc<str>, Result<LifeAnswer, String>);
 
 /// A line to one manager, until it is dropped.
 pub struct Line {
@@ -35,14 +35,10 @@ pub struct Line {
 
 impl Line {
     /// Opens a line, on the runtime that this is called on.
-    pub fn open(
-        address: &str,
-        managers: Arc<dyn Managers>,
-        answers: mpsc::Sender<Answered>,
-    ) -> Self {
+    pub fn open(address: &str, managers: Arc<dyn Managers>, heard: mpsc::Sender<Heard>) -> Self {
         let address: Arc<str> = address.into();
         let (sign, signs) = watch::channel(None);
-        let kept = keep(address.clone(), managers, signs, answers);
+        let kept = keep(address.clone(), managers, signs, heard);
         Self {
             address,
             sign,
@@ -60,15 +56,18 @@ async fn keep(
     address: Arc<str>,
     managers: Arc<dyn Managers>,
     signs: watch::Receiver<Option<LifeSign>>,
-    answers: mpsc::Sender<Answered>,
+    heard: mpsc::Sender<Heard>,
 ) {
-    // An address that is none stays so.
-    let Ok(channel) = managers.life_channel(&address) else {
-        return;
+    let channel = match managers.life_channel(&address) {
+        Ok(channel) => channel,
+        Err(error) => return drop(heard.send((address, Err(error))).await),
     };
     loop {
         let opened = Instant::now();
-        hold(channel.clone(), &address, signs.clone(), &answers).await;
+        let ended = hold(channel.clone(), &address, signs.clone(), &heard).await;
+        if heard.send((address.clone(), Err(ended))).await.is_err() {
+            return;
+        }
         // One that lasted is opened again at once.
         if opened.elapsed() < LONGEST_WAIT {
             sleep(LONGEST_WAIT.mul_f64(rand::random_range(0.25..=1.0))).await;
@@ -76,23 +75,31 @@ async fn keep(
     }
 }
 
-/// Holds a stream until it ends, whatever the reason.
+/// Holds a stream until it ends; answers why.
 async fn hold(
     channel: Channel,
     address: &Arc<str>,
     signs: watch::Receiver<Option<LifeSign>>,
-    answers: &mpsc::Sender<Answered>,
-) {
+    heard: &mpsc::Sender<Heard>,
+) -> String {
     let patience = SILENCE.mul_f64(rand::random_range(1.0..=1.5));
+    let silent = || "no answer".to_owned();
     let mut client = LifeClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
     let signs = WatchStream::new(signs).filter_map(std::future::ready);
-    let Ok(Ok(response)) = timeout(patience, client.signs(signs)).await else {
-        return;
+    let mut incoming = match timeout(patience, client.signs(signs)).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return cause(&status),
+        Err(_) => return silent(),
     };
-    let mut incoming = response.into_inner();
-    while let Ok(Ok(Some(answer))) = timeout(patience, incoming.message()).await {
-        if answers.send((address.clone(), answer)).await.is_err() {
-            return;
+    loop {
+        let answer = match timeout(patience, incoming.message()).await {
+            Ok(Ok(Some(answer))) => answer,
+            Ok(Ok(None)) => return "the manager closed it".to_owned(),
+            Ok(Err(status)) => return cause(&status),
+            Err(_) => return silent(),
+        };
+        if heard.send((address.clone(), Ok(answer))).await.is_err() {
+            return "this agent ends".to_owned();
         }
     }
 }

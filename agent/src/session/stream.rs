@@ -66,7 +66,8 @@ impl fmt::Display for Ended {
     }
 }
 
-fn cause(status: &Status) -> String {
+/// What went wrong, below the layers of transport.
+pub fn cause(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => barge_client::channel::root_cause(source),
         None => status.message().to_owned(),
@@ -128,19 +129,21 @@ async fn speak(
     mut begin: watch::Receiver<bool>,
 ) {
     let outbox = &session.options.outbox;
-    let began = begin.wait_for(|began| *began).await.is_ok();
-    while began {
-        outbox.ready().await;
-        if let Some(report) = outbox.take() {
-            if send(outgoing, Message::Report(report)).await.is_err() {
-                break;
-            }
-            // There may be more.
-            outbox.poke();
-        }
+    if begin.wait_for(|began| *began).await.is_err() {
+        return std::future::pending().await;
     }
-    // The listener is about to learn why.
-    std::future::pending().await
+    loop {
+        outbox.ready().await;
+        let Some(report) = outbox.take() else {
+            continue;
+        };
+        if send(outgoing, Message::Report(report)).await.is_err() {
+            // The listener is about to learn why.
+            return std::future::pending().await;
+        }
+        // There may be more.
+        outbox.poke();
+    }
 }
 
 struct Listener<'a> {

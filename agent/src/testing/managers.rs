@@ -3,7 +3,11 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, mpsc as blocking},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc as blocking,
+    },
     thread,
     time::Duration,
 };
@@ -59,7 +63,9 @@ pub struct Manager {
 #[derive(Default)]
 pub struct Life {
     /// Takes them and answers none.
-    mute: std::sync::atomic::AtomicBool,
+    mute: AtomicBool,
+    /// Ends streams with an error.
+    refuse: AtomicBool,
     signs: Mutex<Vec<(Instant, LifeSign)>>,
 }
 
@@ -123,7 +129,11 @@ impl Manager {
 
 impl Life {
     pub fn mute(&self, mute: bool) {
-        self.mute.store(mute, std::sync::atomic::Ordering::Relaxed);
+        self.mute.store(mute, Relaxed);
+    }
+
+    pub fn refuse(&self, refuse: bool) {
+        self.refuse.store(refuse, Relaxed);
     }
 
     /// Signs that came so far, and when.
@@ -142,7 +152,7 @@ impl Life {
     fn answer(&self, sign: LifeSign) -> Option<LifeAnswer> {
         let (sequence, grace) = (sign.sequence, 4000);
         self.signs.lock().unwrap().push((Instant::now(), sign));
-        let mute = self.mute.load(std::sync::atomic::Ordering::Relaxed);
+        let mute = self.mute.load(Relaxed);
         (!mute).then_some(LifeAnswer {
             sequence,
             term: 3,
@@ -262,8 +272,12 @@ impl life_server::Life for Service {
     ) -> Result<Response<Self::SignsStream>, Status> {
         let life = self.life.clone();
         let answers = request.into_inner().filter_map(move |sign| {
+            let refused = life.refuse.load(Relaxed);
             let answer = sign.map(|sign| life.answer(sign)).transpose();
-            std::future::ready(answer)
+            std::future::ready(match refused {
+                true => Some(Err(Status::unavailable("not on my watch"))),
+                false => answer,
+            })
         });
         Ok(Response::new(answers.boxed()))
     }

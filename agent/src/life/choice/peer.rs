@@ -52,10 +52,10 @@ impl Peer {
         self.signed.map_or(now, |signed| signed + PACE)
     }
 
-    /// When the next sign goes to it as a second choice while the first one answers.
-    pub fn proof_due(&self, now: Duration) -> Duration {
+    /// When the next sign goes to it as the second choice. `doubted` says that the first one does not answer.
+    pub fn next_proof(&self, now: Duration, doubted: bool) -> Duration {
         match (self.signed, self.asked) {
-            (Some(signed), None) => signed + PROOF_PACE,
+            (Some(signed), None) if !doubted => signed + PROOF_PACE,
             _ => self.due(now),
         }
     }
