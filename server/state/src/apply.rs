@@ -3,6 +3,7 @@
 mod bind;
 mod delete;
 mod events;
+mod lost;
 mod preconditions;
 mod put;
 mod remove;
@@ -155,6 +156,7 @@ fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
             Some(Action::TerminatePod(terminate)) => terminate::terminate(work, &terminate),
             Some(Action::RecordEvent(event)) => events::record(work, &event)?,
             Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, time),
+            Some(Action::MarkPod(mark)) => lost::mark(work, &mark),
             Some(Action::UseToken(token)) => tokens::use_token(work, &token)?,
             None => return Err(refusal(RefusalReason::Invalid, "a change without content")),
         }
