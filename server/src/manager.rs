@@ -182,6 +182,7 @@ pub async fn run(
         spans,
         logging,
         node_grace: config.node_grace,
+        node_loss_interval: config.node_loss_interval,
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener, metrics));

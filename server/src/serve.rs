@@ -94,6 +94,8 @@ pub struct Serving {
     pub logging: Logging,
     /// How long an agent may be silent before its node counts as lost.
     pub node_grace: Duration,
+    /// The shortest time between two nodes that are lost.
+    pub node_loss_interval: Duration,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -176,6 +178,7 @@ pub async fn serve(
         rotator,
         stop.clone(),
         serving.node_grace,
+        serving.node_loss_interval,
     ));
     tokio::spawn(lock::follow(
         serving.store.clone(),

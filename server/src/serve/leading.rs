@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup::schedule::Scheduler,
     cluster::{level, reconcile, rotation::Rotator},
-    controllers::{self, NodeHeartbeats, stamp::SystemStamps},
+    controllers::{self, NodeHeartbeats, nodes::NodeTimes, stamp::SystemStamps},
     rbac::keeper,
     sessions::Heartbeats,
     store::Store,
@@ -17,6 +17,15 @@ use crate::{
 impl NodeHeartbeats for Heartbeats {
     fn last_heard(&self, node_uid: &str) -> Option<std::time::Instant> {
         self.last_heard(node_uid).map(Instant::into_std)
+    }
+
+    // replaced by the lead when merging
+    fn confirmed(&self, node_uid: &str) -> Option<std::time::Instant> {
+        self.last_heard(node_uid).map(Instant::into_std)
+    }
+
+    fn attentive_since(&self) -> std::time::Instant {
+        self.leading_since().unwrap_or_else(Instant::now).into_std()
     }
 }
 
@@ -33,6 +42,7 @@ pub async fn run(
     rotator: Rotator,
     stop: CancellationToken,
     node_grace: Duration,
+    node_loss_interval: Duration,
 ) {
     let began = Instant::now();
     let mut leadership = store.leadership();
@@ -55,8 +65,11 @@ pub async fn run(
             Arc::new(SystemStamps),
             term.clone(),
             now.term,
-            RECONNECT.saturating_sub(began.elapsed()),
-            node_grace,
+            NodeTimes {
+                patience: RECONNECT.saturating_sub(began.elapsed()),
+                grace: node_grace,
+                loss_interval: node_loss_interval,
+            },
         );
         let members = reconcile::run(store.clone(), now.term);
         let levels = level::keep(store.clone(), now.term);
