@@ -6,7 +6,7 @@
 use super::{is_lost, is_ready, readiness::was_ready};
 use crate::controllers::{stamp, taints};
 use barge_proto::v1::{Node, Time};
-use barge_state::{Kind, State};
+use barge_state::{Kind, LOSS, State};
 use std::{cmp::Reverse, fmt, time::Duration};
 
 /// The number and the share, in percent, of silent nodes from which on none is lost.
@@ -137,8 +137,12 @@ pub fn decide<'a>(nodes: &[Seen<'a>], grace: Duration) -> Verdict<'a> {
     }
 }
 
-/// What the brakes hold by what the state says alone, for a manager that does not lead: a node that is not ready is silent.
+/// Why no node is lost, if the brakes hold, as a sentence: by what the state says alone, so any manager can tell. A node that is
+/// not ready counts as silent.
 pub fn held(state: &State, now: &Time) -> Option<String> {
+    if state.feature_level() < LOSS {
+        return None;
+    }
     let seen: Vec<_> = state
         .list::<Node>(None)
         .map(|node| {
