@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
+use std::slice;
 
 fn toleration(key: &str, operator: &str, value: &str, effect: &str) -> Toleration {
     Toleration {
@@ -49,7 +50,7 @@ fn key_value_and_effect_have_to_fit() {
         (toleration("", "Equal", "database", ""), false),
     ] {
         assert_eq!(
-            admits(&[toleration.clone()], &database),
+            admits(slice::from_ref(&toleration), &database),
             fits,
             "{toleration:?}"
         );
@@ -79,7 +80,7 @@ fn a_pod_stays_for_as_long_as_it_says() {
     assert_eq!(stays(&[for_seconds(300)], &ours, &at(400)), seconds(0));
     assert_eq!(stays(&[for_seconds(-1)], &ours, &at(100)), seconds(0));
     let for_ever = toleration(UNREACHABLE, "Exists", "", "");
-    assert_eq!(stays(&[for_ever.clone()], &ours, &at(9_999)), None);
+    assert_eq!(stays(slice::from_ref(&for_ever), &ours, &at(9_999)), None);
     // The shortest of those that fit.
     assert_eq!(
         stays(&[for_ever.clone(), for_seconds(30)], &ours, &at(100)),
@@ -88,7 +89,10 @@ fn a_pod_stays_for_as_long_as_it_says() {
     // Every taint has to be tolerated; NoSchedule ends nothing.
     let [first] = ours;
     let both = [first.clone(), taint("gpu", "", NO_EXECUTE)];
-    assert_eq!(stays(&[for_ever.clone()], &both, &at(100)), seconds(0));
+    assert_eq!(
+        stays(slice::from_ref(&for_ever), &both, &at(100)),
+        seconds(0)
+    );
     let both = [first, taint("gpu", "", NO_SCHEDULE)];
     assert_eq!(stays(&[for_ever], &both, &at(100)), None);
 }
