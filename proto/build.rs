@@ -79,6 +79,8 @@ const ALWAYS_PRINTED: &[&str] = &[
     "ServicePort.port",
     "Subject.kind",
     "Subject.name",
+    "Taint.key",
+    "Taint.effect",
 ];
 
 fn main() -> io::Result<()> {

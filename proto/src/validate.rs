@@ -10,6 +10,7 @@ pub(crate) mod names;
 mod pod;
 mod rbac;
 mod service;
+mod taints;
 mod update;
 
 use std::fmt;
@@ -177,6 +178,7 @@ impl Checker {
         if !spec.pod_cidr.is_empty() {
             self.cidr("spec.podCIDR", &spec.pod_cidr);
         }
+        self.taints(&spec.taints);
     }
 
     fn cidr(&mut self, field: impl Into<String>, cidr: &str) {

@@ -72,9 +72,6 @@ spec:
       serviceAccount: default
       serviceAccountName: default
       volumes: null
-      tolerations:
-      - {effect: NoExecute, key: node.kubernetes.io/not-ready, operator: Exists, tolerationSeconds: 300}
-      - {effect: NoExecute, key: node.kubernetes.io/unreachable, operator: Exists, tolerationSeconds: 300}
       containers:
       - name: web
         terminationMessagePath: /dev/termination-log

@@ -192,7 +192,11 @@ pub fn public_key_sha256(identity: &Identity) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Origin, controllers::NODE_GRACE, logging::LogFormat};
+    use crate::{
+        config::Origin,
+        controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
+        logging::LogFormat,
+    };
 
     fn config(dir: &std::path::Path) -> Config {
         Config {
@@ -211,6 +215,7 @@ mod tests {
             snapshot_after: None,
             snapshot_rate: None,
             node_grace: NODE_GRACE,
+            node_loss_interval: NODE_LOSS_INTERVAL,
         }
     }
 

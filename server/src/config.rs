@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
-    controllers::NODE_GRACE,
+    controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
     logging::LogFormat,
     mint,
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
@@ -112,6 +112,10 @@ pub struct Flags {
     /// elsewhere; the same for all managers [default: 4s]
     #[arg(long, value_name = "DURATION")]
     pub node_grace: Option<Span>,
+    /// While this manager leads: the shortest time between two nodes that are given up and have their pods made anew elsewhere; the
+    /// same for all managers [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    pub node_loss_interval: Option<Span>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -151,6 +155,8 @@ pub struct Config {
     pub snapshot_rate: Option<u64>,
     /// How long an agent may be silent before its node counts as lost.
     pub node_grace: Duration,
+    /// The shortest time between two nodes that are lost.
+    pub node_loss_interval: Duration,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -228,6 +234,7 @@ impl Flags {
             snapshot_after: self.snapshot_after.or(file.snapshot_after),
             snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
             node_grace: self.node_grace.or(file.node_grace),
+            node_loss_interval: self.node_loss_interval.or(file.node_loss_interval),
             config: None,
         }
     }
@@ -288,6 +295,9 @@ impl Flags {
             snapshot_after: at_least_mebibyte("snapshot-after", self.snapshot_after.as_deref())?,
             snapshot_rate: at_least_mebibyte("snapshot-rate", self.snapshot_rate.as_deref())?,
             node_grace: node_grace(self.node_grace)?,
+            node_loss_interval: self
+                .node_loss_interval
+                .map_or(NODE_LOSS_INTERVAL, |span| span.0),
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)

@@ -16,6 +16,7 @@ pub mod pods;
 pub mod replica;
 pub mod shell;
 pub mod stamp;
+pub mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub mod work;
 use crate::scheduler;
 use barge_proto::v1::{ObjectMeta, ObjectReference};
 use barge_state::{Changed, RecordKind, State};
+use nodes::NodeTimes;
 use plan::Plan;
 use replica::Replica;
 use stamp::{Stamp, Stamps};
@@ -39,11 +41,21 @@ use tokio_util::sync::CancellationToken;
 /// How long a node may be silent before it counts as lost, unless a manager is told otherwise.
 pub const NODE_GRACE: Duration = Duration::from_secs(4);
 
+/// The shortest time between two nodes that are lost, unless a manager is told otherwise.
+pub const NODE_LOSS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the sessions know of agents' heartbeats.
 pub trait NodeHeartbeats: Send + Sync + 'static {
     /// When the agent of a node was last heard, by any manager that relays to this one; None if it
     /// never was.
     fn last_heard(&self, node_uid: &str) -> Option<Instant>;
+
+    /// The latest moment at which the agent certainly lived: it echoed an answer that this leader gave then. A sign by itself
+    /// may have waited in a buffer. None if it never did while this manager led.
+    fn confirmed(&self, node_uid: &str) -> Option<Instant>;
+
+    /// This leader has been awake, and able to hear, without a pause since then. Right also in the first moment after a pause.
+    fn attentive_since(&self) -> Instant;
 }
 
 /// What all loops of one leadership share.
@@ -98,8 +110,7 @@ pub trait Controller: Send + Sync + 'static {
     fn concerned(&self, state: &State, key: &Self::Key) -> Option<ObjectReference>;
 }
 
-/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. Nodes are not found silent
-/// before `patience` and their `grace` are over.
+/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over.
 /// The future may be dropped at any time: what it had proposed either is applied or is not.
 pub async fn run<R: Replica>(
     replica: R,
@@ -107,8 +118,7 @@ pub async fn run<R: Replica>(
     stamps: Arc<dyn Stamps>,
     cancel: CancellationToken,
     term: u64,
-    patience: Duration,
-    grace: Duration,
+    times: NodeTimes,
 ) {
     // Ends the scheduler's thread when this future is dropped.
     let cancel = cancel.child_token();
@@ -118,7 +128,7 @@ pub async fn run<R: Replica>(
         stamps,
         cancel,
     };
-    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), patience, grace);
+    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), times);
     let mut loops = JoinSet::new();
     loops.spawn(shell::drive(
         replica.clone(),

@@ -101,6 +101,8 @@ pub struct Serving {
     pub threads: Threads,
     /// Where Raft's connections live.
     pub raft_thread: Arc<RuntimeThread>,
+    /// The shortest time between two nodes that are lost.
+    pub node_loss_interval: Duration,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -198,6 +200,7 @@ pub async fn serve(
         rotator,
         stop.clone(),
         serving.node_grace,
+        serving.node_loss_interval,
     ));
     tokio::spawn(lock::follow(
         serving.store.clone(),

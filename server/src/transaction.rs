@@ -80,6 +80,7 @@ impl Draft {
 
     /// Adds any other change.
     pub fn change(&mut self, change: Body) {
+        self.needs(barge_state::needed(&change));
         self.changes.push(Change {
             change: Some(change),
         });

@@ -21,7 +21,7 @@ use barge_proto::v1::{
 };
 use barge_server::{
     config::{Config, Origin},
-    controllers::NODE_GRACE,
+    controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
     logging::{LogFormat, Logging},
     manager,
     pki::authority::LEAF_LIFE,
@@ -55,6 +55,7 @@ fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHa
         snapshot_after: None,
         snapshot_rate: None,
         node_grace: NODE_GRACE,
+        node_loss_interval: NODE_LOSS_INTERVAL,
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         certificate_lifetime: LEAF_LIFE,
         audit: true,

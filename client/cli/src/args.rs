@@ -58,6 +58,9 @@ pub enum Command {
     /// Follow, hold, repeat and take back rollouts
     #[command(subcommand)]
     Rollout(commands::rollout::Rollout),
+    /// Decide about nodes
+    #[command(subcommand)]
+    Node(commands::node::NodeCommand),
     /// Look at the cluster itself
     #[command(subcommand)]
     Cluster(commands::cluster::Cluster),

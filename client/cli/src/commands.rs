@@ -22,6 +22,7 @@ pub mod events;
 pub mod explain;
 pub mod get;
 pub mod logs;
+pub mod node;
 pub mod rollout;
 pub mod scale;
 pub mod token;
@@ -56,6 +57,7 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Logs(command) => Box::pin(logs::run(to, command)).await,
         Command::Scale(command) => Box::pin(scale::run(to, command)).await,
         Command::Rollout(command) => Box::pin(rollout::run(to, command)).await,
+        Command::Node(command) => return Box::pin(node::run(to, command)).await,
         Command::Cluster(command) => Box::pin(cluster::run(to, command)).await,
         Command::Token(command) => Box::pin(token::run(to, command)).await,
         Command::Credential(command) => Box::pin(credential::run(to, command)).await,

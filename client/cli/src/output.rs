@@ -14,7 +14,7 @@ mod pod_status;
 mod table;
 
 pub use cells::{age, now, selector, size, until};
-pub use columns::{Columns, header, row};
+pub use columns::{Columns, header, is_ready, row};
 pub use pod_status::pod_status;
 pub use table::Table;
 

@@ -40,6 +40,7 @@ impl Checker {
             self.at_least(format!("{path}.terminationGracePeriodSeconds"), seconds, 0);
         }
         self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
+        self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
         if !spec.node_name.is_empty() {
             let result = names::dns_subdomain(&spec.node_name);
             self.text(format!("{path}.nodeName"), &spec.node_name, result);

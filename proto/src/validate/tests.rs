@@ -2,6 +2,7 @@
 
 mod changes;
 mod service;
+mod taints;
 
 use super::*;
 use crate::manifest::{self, Source};

@@ -72,6 +72,8 @@ pub struct Planned {
 struct Planning<'a> {
     state: &'a State,
     seed: u64,
+    /// When the request came in.
+    now: Time,
     /// Whether the objects are wanted as they will be.
     shown: bool,
     draft: Draft,
@@ -95,6 +97,7 @@ pub fn plan(
     let mut planning = Planning {
         state,
         seed: stamp.seed,
+        now: stamp.now,
         shown,
         draft: Draft::new(),
         namespaces: BTreeSet::new(),

@@ -261,6 +261,7 @@ fn plan_node(
             pod_cidr: range.to_string(),
             pod_cidrs: vec![range.to_string()],
             unschedulable: false,
+            taints: Vec::new(),
         }),
         status: Some(NodeStatus {
             addresses: vec![

@@ -15,7 +15,7 @@ use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::timeout;
 
 use super::{Parts, rotation};
-use crate::{clock, net::Dialer, store::Store};
+use crate::{clock, controllers::nodes::brakes, net::Dialer, store::Store};
 
 /// How long a manager may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -122,6 +122,8 @@ pub async fn of_cluster(parts: &Parts) -> GetStatusResponse {
     {
         warnings.push(format!("the last scheduled backup failed: {}", last.error));
     }
+    let now = clock::now();
+    warnings.extend(parts.store.read(|state| brakes::held(state, &now)));
     GetStatusResponse {
         cluster_id: parts.identity.current().cluster_id.clone(),
         term: raft.term,

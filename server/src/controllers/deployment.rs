@@ -6,6 +6,7 @@
 
 mod budget;
 mod groups;
+mod lost;
 mod moves;
 mod order;
 mod revisions;
@@ -119,6 +120,9 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
     let room = MAX_BATCH.saturating_sub(plan.changes.len());
     Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
+    let room = MAX_BATCH.saturating_sub(plan.changes.len());
+    let replicas = Budget::of(spec).replicas;
+    lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
 
     if !spec.paused {
         let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid()).collect();
@@ -206,7 +210,7 @@ fn finish(
             false => groups.new.count,
         },
         all: groups.all_count(),
-        ready: groups.pods().filter(|pod| pods::is_ready(pod)).count(),
+        ready: groups.ready(),
         revision: &newest.revision.meta().name,
         begun: newest.begun,
     };

@@ -1,97 +1,208 @@
-//! The life of nodes: Ready as long as their agent is heard, and what becomes of their pods when it
-//! is not.
+//! The life of nodes: Ready as long as their agent is heard, lost when it is not, and what becomes of their pods.
 //!
-//! Heartbeats are not in the state; the shell passes in how long each node has been silent, by the
-//! leader's clock.
+//! Heartbeats are not in the state; the shell passes in how long each node has been silent, by the leader's clock. Losing a
+//! node is a decision about all nodes at once ([`brakes`]), so it has a key of its own; everything else is decided for each node.
 
+pub mod brakes;
+mod evict;
+mod pace;
+mod pods;
+mod readiness;
 #[cfg(test)]
 mod tests;
 
 use super::{
     Controller, NodeHeartbeats, conditions,
-    plan::{self, MAX_BATCH, Plan, Severity, object_reference, pod_reference},
+    plan::{self, Plan, Severity, object_reference},
     stamp::{Stamp, Stamps},
+    taints,
 };
-use barge_proto::v1::{Node, ObjectReference, TerminatePod, change::Change, record::Record};
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
+use barge_proto::v1::{Node, NodeSpec, ObjectReference, PodRecord, record::Record};
+use barge_state::{Changed, Kind, LOSS, RecordKind, State};
+use pace::Pace;
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// How often a silent node is asked about.
+pub use evict::remove_lost;
+
+/// How often a silent node is asked about, and all nodes together.
 const POLL: Duration = Duration::from_millis(250);
+/// How often a lost node is asked about: each time all its pods are looked at.
+const POLL_LOST: Duration = Duration::from_secs(1);
+
+/// How long the leader waits for nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeTimes {
+    /// A new leader finds no node silent before this and one grace period are over.
+    pub patience: Duration,
+    /// How long a node may be silent.
+    pub grace: Duration,
+    /// The shortest time between two nodes that are lost.
+    pub loss_interval: Duration,
+}
+
+/// What this controller looks at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// All nodes together: whether one of them is lost.
+    Cluster,
+    /// The node with this uid.
+    Node(String),
+}
 
 /// The controller of nodes.
 pub struct Lifecycle {
     heartbeats: Arc<dyn NodeHeartbeats>,
     stamps: Arc<dyn Stamps>,
-    leading_since: Instant,
-    grace: Duration,
+    /// Silence does not count before.
+    watching_from: Instant,
+    times: NodeTimes,
+    pace: Mutex<Pace>,
 }
 
 impl Lifecycle {
-    /// Begins now: no node is lost before `patience` and one grace period are over.
+    /// Begins now.
     pub fn new(
         heartbeats: Arc<dyn NodeHeartbeats>,
         stamps: Arc<dyn Stamps>,
-        patience: Duration,
-        grace: Duration,
+        times: NodeTimes,
     ) -> Self {
         Self {
             heartbeats,
-            leading_since: stamps.monotonic() + patience,
+            watching_from: stamps.monotonic() + times.patience,
             stamps,
-            grace,
+            times,
+            pace: Mutex::default(),
         }
     }
-}
 
-impl Controller for Lifecycle {
-    /// The uid of a node.
-    type Key = String;
-    const NAME: &'static str = "node";
-    const KINDS: &'static [RecordKind] = &[RecordKind::Node];
-
-    fn all(&self, state: &State) -> Vec<String> {
-        state
-            .list::<Node>(None)
-            .map(|node| node.uid().to_owned())
-            .collect()
+    /// How long this leader has listened without a pause.
+    fn watching(&self, now: Instant) -> Duration {
+        let since = self.watching_from.max(self.heartbeats.attentive_since());
+        now.saturating_duration_since(since)
     }
 
-    fn dirtied(&self, _state: &State, changed: &Changed, dirty: &mut dyn FnMut(String)) {
-        dirty(changed.uid().to_owned());
+    /// How long ago the node was heard.
+    fn age(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let heard = self.heartbeats.last_heard(uid)?;
+        Some(now.saturating_duration_since(heard))
     }
 
-    fn plan(&self, state: &State, key: &String, stamp: &mut Stamp) -> Plan {
-        let Some(node) = state.by_uid::<Node>(key) else {
+    fn node(&self, state: &State, uid: &str, stamp: &mut Stamp) -> Plan {
+        let Some(node) = state.by_uid::<Node>(uid) else {
             return Plan::default();
         };
         let now = self.stamps.monotonic();
-        let silence = self
-            .heartbeats
-            .last_heard(key)
-            .map(|heard| now.saturating_duration_since(heard));
-        let leading = now.saturating_duration_since(self.leading_since);
-        let heard = heard(silence, leading, self.grace);
-        let mut plan = plan(state, node, heard, stamp);
+        let (age, watching) = (self.age(uid, now), self.watching(now));
+        let heard = heard(age, watching, self.times.grace);
+        let lives = self.pace().lives(uid, self.heartbeats.confirmed(uid));
+        let mut plan = plan(state, node, heard, lives, stamp);
         plan.look_again(match heard {
-            // Just after it could be lost at the earliest.
+            // Just after it could be silent at the earliest.
             Heard::Lately if is_ready(node) => {
-                self.grace.saturating_sub(silence.unwrap_or_default()) + Duration::from_millis(1)
+                self.times.grace.saturating_sub(age.unwrap_or_default()) + Duration::from_millis(1)
             }
             // Being heard would change nothing.
             Heard::Unknown if is_ready(node) => {
-                self.grace.saturating_sub(leading) + Duration::from_millis(1)
+                self.times.grace.saturating_sub(watching) + Duration::from_millis(1)
             }
+            _ if is_lost(node) => POLL_LOST,
             _ => POLL,
         });
         plan
     }
 
-    fn concerned(&self, state: &State, key: &String) -> Option<ObjectReference> {
-        let node = state.by_uid::<Node>(key)?;
+    /// Loses one node, if the brakes let it.
+    fn cluster(&self, state: &State, stamp: &mut Stamp) -> Plan {
+        let mut plan = Plan::default();
+        plan.look_again(POLL.min(self.times.loss_interval.max(Duration::from_millis(1))));
+        if state.feature_level() < LOSS {
+            return plan;
+        }
+        let now = self.stamps.monotonic();
+        let watching = self.watching(now);
+        let seen: Vec<_> = state
+            .list::<Node>(None)
+            .map(|node| {
+                let age = self.age(node.uid(), now);
+                brakes::Seen::of(
+                    node,
+                    age.map_or(watching, |age| age.min(watching)),
+                    &stamp.now,
+                )
+            })
+            .collect();
+        let verdict = brakes::decide(&seen, self.times.grace);
+        let mut pace = self.pace();
+        if pace.begins_pause(verdict.held.is_some())
+            && let Some(held) = verdict.held
+            && let Some(node) = state.by_uid::<Node>(held.longest)
+        {
+            let message = held.to_string();
+            report(
+                node,
+                Severity::Warning,
+                "TaintingPaused",
+                message,
+                stamp,
+                &mut plan,
+            );
+        }
+        let next = verdict
+            .next
+            .filter(|next| next.confirmed || pace.is_due(next.uid, now, self.times.loss_interval));
+        if let Some(next) = next
+            && let Some(node) = state.by_uid::<Node>(next.uid)
+        {
+            pace.lost(next.uid, now);
+            lose(node, stamp, &mut plan);
+        }
+        pace.retain(|uid| state.by_uid::<Node>(uid).is_some());
+        plan
+    }
+
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Controller for Lifecycle {
+    type Key = Key;
+    const NAME: &'static str = "node";
+    const KINDS: &'static [RecordKind] = &[RecordKind::Node, RecordKind::Pod];
+
+    fn all(&self, state: &State) -> Vec<Key> {
+        let nodes = state.list::<Node>(None);
+        let nodes = nodes.map(|node| Key::Node(node.uid().to_owned()));
+        std::iter::once(Key::Cluster).chain(nodes).collect()
+    }
+
+    fn dirtied(&self, state: &State, changed: &Changed, dirty: &mut dyn FnMut(Key)) {
+        match changed.of::<PodRecord>() {
+            (None, None) => dirty(Key::Node(changed.uid().to_owned())),
+            // Other pods are no concern of their node's.
+            (_, Some(pod)) => {
+                let node = state.by_uid::<Node>(pod.node_uid());
+                if node.is_some_and(|node| !taints::of(node).is_empty()) {
+                    dirty(Key::Node(pod.node_uid().to_owned()));
+                }
+            }
+            (Some(_), None) => {}
+        }
+    }
+
+    fn plan(&self, state: &State, key: &Key, stamp: &mut Stamp) -> Plan {
+        match key {
+            Key::Cluster => self.cluster(state, stamp),
+            Key::Node(uid) => self.node(state, uid, stamp),
+        }
+    }
+
+    fn concerned(&self, state: &State, key: &Key) -> Option<ObjectReference> {
+        let Key::Node(uid) = key else { return None };
+        let node = state.by_uid::<Node>(uid)?;
         Some(object_reference("v1", "Node", node.meta()))
     }
 }
@@ -103,86 +214,40 @@ pub enum Heard {
     Lately,
     /// Not within the grace period.
     Silent,
-    /// Not yet, and this leader hasn't led for a whole grace period: nothing follows from it.
+    /// Not yet, and this leader hasn't listened for a whole grace period: nothing follows from it.
     Unknown,
 }
 
-/// What to make of the last heartbeat. `silence` is the time since it, None when this manager has
-/// heard of none; `leading` is how long this manager has led.
-pub fn heard(silence: Option<Duration>, leading: Duration, grace: Duration) -> Heard {
-    match silence {
-        Some(silence) if silence <= grace => Heard::Lately,
-        // What was heard before this manager led counts for nothing: heartbeats went elsewhere in
-        // between.
-        _ if leading <= grace => Heard::Unknown,
+/// What to make of the last heartbeat. `age` is the time since it, None when this manager has heard of none; `watching` is how
+/// long this manager has led without a pause of its own.
+pub fn heard(age: Option<Duration>, watching: Duration, grace: Duration) -> Heard {
+    match age {
+        Some(age) if age <= grace => Heard::Lately,
+        // What was heard before counts for nothing: heartbeats went elsewhere, or nowhere, in between.
+        _ if watching <= grace => Heard::Unknown,
         _ => Heard::Silent,
     }
 }
 
-/// What should be done for a node now.
-pub fn plan(state: &State, node: &Arc<Node>, heard: Heard, stamp: &mut Stamp) -> Plan {
+/// What should be done for a node now. `lives` says whether a lost node is certain to have lived after it was lost.
+pub fn plan(state: &State, node: &Arc<Node>, heard: Heard, lives: bool, stamp: &mut Stamp) -> Plan {
     let mut plan = Plan::default();
     match heard {
         Heard::Unknown => {}
-        Heard::Lately => ready(node, stamp, &mut plan),
-        Heard::Silent => {
-            not_ready(node, stamp, &mut plan);
-            evict(state, node, stamp, &mut plan);
+        // A sign that waited in some buffer while the node was lost.
+        Heard::Lately if is_lost(node) && !lives => {}
+        Heard::Lately => readiness::ready(node, stamp, &mut plan),
+        Heard::Silent => readiness::not_ready(node, stamp, &mut plan),
+    }
+    if state.feature_level() < LOSS {
+        if heard == Heard::Silent {
+            evict::evict(state, node, stamp, &mut plan);
         }
+    } else if plan.changes.is_empty() {
+        // Otherwise when these changes are seen.
+        pods::settle(state, node, stamp, &mut plan);
     }
     plan
-}
-
-fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
-    let described = node
-        .status
-        .as_ref()
-        .is_some_and(|status| !status.allocatable.is_empty());
-    if !described {
-        // The agent is there but hasn't said what the machine has: no pod could be placed on it.
-        return;
-    }
-    let was = is_ready(node);
-    if condition(
-        node,
-        "True",
-        "AgentReady",
-        "The agent sends heartbeats.",
-        stamp,
-        plan,
-    ) && !was
-    {
-        let message = format!("Node {} is ready", node.meta().name);
-        report(node, Severity::Normal, "NodeReady", message, stamp, plan);
-    }
-}
-
-fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
-    let described = node
-        .status
-        .as_ref()
-        .is_some_and(|status| !status.allocatable.is_empty());
-    // As in Kubernetes: nobody knows how it is, which is not to say that it is bad.
-    let (reason, message) = if described {
-        ("NodeStatusUnknown", "The agent stopped sending heartbeats.")
-    } else {
-        ("NodeStatusNeverUpdated", "The agent never connected.")
-    };
-    let was = is_ready(node);
-    if condition(node, "Unknown", reason, message, stamp, plan) && was {
-        let message = format!(
-            "Node {} is not ready: its agent stopped sending heartbeats",
-            node.meta().name
-        );
-        report(
-            node,
-            Severity::Warning,
-            "NodeNotReady",
-            message,
-            stamp,
-            plan,
-        );
-    }
 }
 
 /// Whether the state calls the node ready.
@@ -192,74 +257,29 @@ pub fn is_ready(node: &Node) -> bool {
         .is_some_and(|status| conditions::is_true(&status.conditions, "Ready"))
 }
 
-/// Sets Ready, if it isn't so already.
-fn condition(
-    node: &Arc<Node>,
-    value: &str,
-    reason: &str,
-    message: &str,
-    stamp: &Stamp,
-    plan: &mut Plan,
-) -> bool {
-    let mut status = node.status.clone().unwrap_or_default();
-    let conditions = &mut status.conditions;
-    if !conditions::set(conditions, "Ready", value, reason, message, stamp.now) {
-        return false;
-    }
-    // The rest of the status is the agent's: a report of its that comes in between must not be
-    // undone.
+/// Whether the leader has given the node up.
+pub fn is_lost(node: &Node) -> bool {
+    taints::has(node, taints::UNREACHABLE)
+}
+
+/// Taints a node as lost.
+fn lose(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
+    let mut spec = node.spec.clone().unwrap_or_default();
+    spec.taints.push(taints::unreachable(stamp.now));
+    put_spec(node, spec, plan);
+    let message = format!(
+        "Node {} is lost: its agent was not heard for too long; pods that do not tolerate that are replaced",
+        node.meta().name
+    );
+    report(node, Severity::Warning, "NodeLost", message, stamp, plan);
+}
+
+fn put_spec(node: &Arc<Node>, spec: NodeSpec, plan: &mut Plan) {
     plan.require_unchanged(&**node);
-    plan.put_status(Record::Node(Node {
-        metadata: node.metadata.clone(),
-        status: Some(status),
-        ..Node::default()
+    plan.put(Record::Node(Node {
+        spec: Some(spec),
+        ..Node::clone(node)
     }));
-    true
-}
-
-/// Removes the pods of a node that is lost. Nobody is there to end them gracefully; should the
-/// machine come back, its agent stops what it is no longer assigned.
-fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
-    let name = &node.meta().name;
-    let mut lost = 0;
-    for pod in state.pods_on(node.uid()) {
-        if lost == MAX_BATCH {
-            plan.look_again(Duration::ZERO);
-            break;
-        }
-        lost += 1;
-        let message = format!("Node {name} was lost; the pod does not run there any more");
-        let about = pod_reference(pod);
-        let severity = Severity::Warning;
-        plan.event(plan::event(
-            stamp,
-            "node-controller",
-            about,
-            severity,
-            "NodeLost",
-            message,
-        ));
-        remove_lost(pod, "NodeLost", plan);
-    }
-    if lost > 0 {
-        // It may have been heard, and pods bound to it again, since the plan was made.
-        if plan.preconditions.is_empty() {
-            plan.require_unchanged(&**node);
-        }
-        let message = format!("{lost} pods were removed from the lost node {name}");
-        report(node, Severity::Warning, "NodeLost", message, stamp, plan);
-    }
-}
-
-/// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason
-/// before it goes.
-pub fn remove_lost(pod: &Arc<PackedPod>, reason: &str, plan: &mut Plan) {
-    plan.push(Change::TerminatePod(TerminatePod {
-        uid: pod.uid().to_owned(),
-        grace_period_seconds: Some(0),
-        reason: reason.to_owned(),
-    }));
-    plan.remove(&**pod);
 }
 
 fn report(

@@ -23,14 +23,14 @@ pub fn is_terminating(pod: &PackedPod) -> bool {
     pod.is_terminating()
 }
 
-/// Neither finished nor terminating: it counts for its Deployment.
+/// Neither finished nor terminating, nor lost with its node: it counts for its Deployment.
 pub fn is_live(pod: &PackedPod) -> bool {
-    !is_finished(pod) && !is_terminating(pod)
+    !is_finished(pod) && !is_terminating(pod) && !pod.is_lost()
 }
 
-/// Whether it runs and its Ready condition is True.
+/// Whether it runs and its Ready condition is True; nobody knows that of one that is lost with its node.
 pub fn is_ready(pod: &PackedPod) -> bool {
-    phase(pod) == "Running" && pod.has_condition("Ready")
+    phase(pod) == "Running" && pod.has_condition("Ready") && !pod.is_lost()
 }
 
 /// Since when the pod is ready; None when it is not.

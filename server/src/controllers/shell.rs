@@ -8,6 +8,7 @@ use super::{
     work::{Looked, WorkSet},
 };
 use barge_proto::v1::{Change, Refusal, RefusalReason, Transaction, change};
+use barge_state::needed;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
@@ -243,7 +244,9 @@ pub fn transaction(
     changes: Vec<Change>,
     stamp: &mut Stamp,
 ) -> Transaction {
+    let actions = changes.iter().filter_map(|change| change.change.as_ref());
     Transaction {
+        feature_level: actions.map(needed).max().unwrap_or(0),
         id: stamp.uid().into_bytes(),
         principal: format!("controller/{name}"),
         time: Some(stamp.now),

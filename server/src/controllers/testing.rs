@@ -9,10 +9,11 @@ use super::{
     stamp::Stamp,
 };
 use barge_proto::v1::{
-    Bind, Change, Condition, Container, ContainerPort, Deployment, DeploymentSpec, IntOrString,
-    LabelSelector, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Outcome, PodRecord,
-    PodSpec, PodStatus, PodTemplateSpec, Precondition, Quantity, Record, Service, ServicePort,
-    ServiceSpec, Time, Transaction, change::Change as What, int_or_string::Value, record,
+    Bind, Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec,
+    IntOrString, LabelSelector, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Outcome,
+    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Precondition, Quantity, Record, Service,
+    ServicePort, ServiceSpec, Time, Transaction, change::Change as What, int_or_string::Value,
+    record,
 };
 use barge_state::{Changed, Kind, PackedPod, State};
 use std::sync::Arc;
@@ -46,6 +47,20 @@ impl Default for World {
 }
 
 impl World {
+    /// All managers understand this feature level.
+    pub fn raise(&mut self, feature_level: u32) {
+        let uid = self.uid();
+        self.put(record::Record::Cluster(ClusterRecord {
+            metadata: Some(ObjectMeta {
+                name: "cluster".to_owned(),
+                uid,
+                ..ObjectMeta::default()
+            }),
+            feature_level,
+            ..ClusterRecord::default()
+        }));
+    }
+
     /// Turns the clock.
     pub fn advance(&mut self, seconds: i64) {
         self.now.seconds += seconds;

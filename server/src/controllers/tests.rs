@@ -30,7 +30,7 @@ fn lead(world: &mut World, silent: &BTreeSet<&str>) -> bool {
             false => Heard::Lately,
         };
         let mut stamp = world.stamp();
-        let plan = nodes::plan(&world.state, &node, heard, &mut stamp);
+        let plan = nodes::plan(&world.state, &node, heard, true, &mut stamp);
         world.follow(plan);
     }
     for key in deployment::Deployments.all(&world.state) {

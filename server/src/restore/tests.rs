@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     bootstrap,
     config::{Config, Origin},
-    controllers::NODE_GRACE,
+    controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
     logging::LogFormat,
 };
 
@@ -38,6 +38,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
         snapshot_after: None,
         snapshot_rate: None,
         node_grace: NODE_GRACE,
+        node_loss_interval: NODE_LOSS_INTERVAL,
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_keyring().unwrap().key().unwrap();

@@ -6,7 +6,7 @@ use super::{
     filter::{self, Counts, Reasons},
     score::{self, Score},
 };
-use barge_proto::v1::Revision;
+use barge_proto::v1::{Revision, Toleration};
 use barge_state::Usage;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,6 +22,8 @@ pub struct Class {
     pub counted: Usage,
     /// Labels that a node must have.
     pub node_selector: BTreeMap<String, String>,
+    /// Taints that do not keep it away.
+    pub tolerations: Vec<Toleration>,
 }
 
 impl Class {
@@ -36,6 +38,7 @@ impl Class {
             request,
             counted: score::counted(request),
             node_selector: spec.map_or_else(BTreeMap::new, |spec| spec.node_selector.clone()),
+            tolerations: spec.map_or_else(Vec::new, |spec| spec.tolerations.clone()),
         }
     }
 
@@ -49,6 +52,7 @@ impl Class {
             request,
             counted: score::counted(request),
             node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Which nodes a pod can go to.
 
 use super::cluster::{Class, NodeInfo};
+use crate::controllers::taints;
 use std::{collections::BTreeMap, fmt};
 
 /// Why a node can't take a pod. The order is that of explanations.
@@ -10,6 +11,8 @@ pub enum Reason {
     NotReady,
     /// Somebody keeps new pods away from it.
     Unschedulable,
+    /// It has a taint that the pod does not tolerate.
+    Taint,
     /// It hasn't the labels that the pod asks for.
     NodeSelector,
     /// It has as many pods as it may.
@@ -22,9 +25,10 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NotReady,
         Self::Unschedulable,
+        Self::Taint,
         Self::NodeSelector,
         Self::TooManyPods,
         Self::Cpu,
@@ -37,6 +41,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::NotReady => "node(s) were not ready",
             Self::Unschedulable => "node(s) were unschedulable",
+            Self::Taint => "node(s) had untolerated taint(s)",
             Self::NodeSelector => "node(s) did not match node selector",
             Self::TooManyPods => "too many pods",
             Self::Cpu => "insufficient cpu",
@@ -77,6 +82,8 @@ pub fn refusals(class: &Class, node: &NodeInfo) -> Reasons {
         Some(Reason::NotReady)
     } else if node.unschedulable {
         Some(Reason::Unschedulable)
+    } else if !tolerates(class, node) {
+        Some(Reason::Taint)
     } else if !matches(&class.node_selector, &node.labels) {
         Some(Reason::NodeSelector)
     } else {
@@ -100,6 +107,11 @@ pub fn refusals(class: &Class, node: &NodeInfo) -> Reasons {
         reasons.insert(Reason::Memory);
     }
     reasons
+}
+
+fn tolerates(class: &Class, node: &NodeInfo) -> bool {
+    let mut taints = node.taints.iter();
+    taints.all(|taint| taints::admits(&class.tolerations, taint))
 }
 
 fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {

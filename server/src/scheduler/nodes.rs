@@ -1,8 +1,8 @@
 //! Nodes as the scheduler sees them: what they offer and what is taken, and a log of which changed.
 
 use super::{class::Class, cluster::ClassId};
-use crate::controllers::nodes::is_ready;
-use barge_proto::v1::Node;
+use crate::controllers::{nodes::is_ready, taints};
+use barge_proto::v1::{Node, Taint};
 use barge_state::{Kind, Usage};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -24,6 +24,8 @@ pub struct NodeInfo {
     pub ready: bool,
     /// Whether new pods are kept away.
     pub unschedulable: bool,
+    /// Its taints.
+    pub taints: Vec<Taint>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What pods may use.
@@ -49,6 +51,7 @@ impl NodeInfo {
             name: Arc::from(""),
             ready: false,
             unschedulable: false,
+            taints: Vec::new(),
             labels: BTreeMap::new(),
             allocatable: Usage::default(),
             allocated: Usage::default(),
@@ -104,10 +107,12 @@ impl Nodes {
         let meta = record.meta();
         let ready = is_ready(record);
         let unschedulable = record.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+        let taints = taints::of(record);
         let allocatable = Usage::allocatable(record);
         let same = node.known
             && node.ready == ready
             && node.unschedulable == unschedulable
+            && node.taints == taints
             && node.allocatable == allocatable
             && node.labels == meta.labels;
         if same {
@@ -117,6 +122,7 @@ impl Nodes {
         node.name = Arc::from(meta.name.as_str());
         node.ready = ready;
         node.unschedulable = unschedulable;
+        node.taints = taints.to_vec();
         node.allocatable = allocatable;
         node.labels.clone_from(&meta.labels);
         self.touch(id);

@@ -14,7 +14,7 @@ use super::{
 use crate::controllers::{plan::controller_reference, testing::World};
 use barge_proto::v1::{
     Bind, Container, Namespace, Node, ObjectMeta, PodRecord, PodSpec, PodTemplateSpec, Quantity,
-    ResourceRequirements, Revision, change::Change, record::Record,
+    ResourceRequirements, Revision, Taint, Toleration, change::Change, record::Record,
 };
 use barge_state::Kind;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -136,6 +136,33 @@ fn revision(
         }),
     }));
     uid
+}
+
+/// A template whose pods tolerate the taint of [`taint`].
+fn tolerant_revision(world: &mut World, name: &str) -> String {
+    let template = revision(world, &format!("{name}-template"), (1, 1), &[]);
+    let mut tolerant = Revision::clone(&world.by_uid::<Revision>(&template));
+    let uid = world.uid();
+    let meta = tolerant.meta_mut();
+    meta.uid.clone_from(&uid);
+    name.clone_into(&mut meta.name);
+    let spec = tolerant.template.as_mut().unwrap().spec.as_mut().unwrap();
+    spec.tolerations = vec![Toleration {
+        key: "dedicated".to_owned(),
+        operator: "Exists".to_owned(),
+        ..Toleration::default()
+    }];
+    world.put(Record::Revision(tolerant));
+    uid
+}
+
+fn taint(node: &mut Node, tainted: bool) {
+    let taint = Taint {
+        key: "dedicated".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    node.spec.get_or_insert_default().taints = tainted.then_some(taint).into_iter().collect();
 }
 
 fn pod(world: &mut World, name: &str, template_uid: &str) -> String {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup::schedule::Scheduler,
     cluster::{level, reconcile, rotation::Rotator},
-    controllers::{self, NodeHeartbeats, stamp::SystemStamps},
+    controllers::{self, NodeHeartbeats, nodes::NodeTimes, stamp::SystemStamps},
     life::Heard,
     rbac::keeper,
     store::Store,
@@ -18,10 +18,19 @@ impl NodeHeartbeats for Heard {
     fn last_heard(&self, node_uid: &str) -> Option<std::time::Instant> {
         self.last_heard(node_uid).map(Instant::into_std)
     }
+
+    fn confirmed(&self, node_uid: &str) -> Option<std::time::Instant> {
+        self.confirmed(node_uid).map(Instant::into_std)
+    }
+
+    fn attentive_since(&self) -> std::time::Instant {
+        let now = Instant::now();
+        self.attentive_since(now).unwrap_or(now).into_std()
+    }
 }
 
-/// After the start of a process, agents that had lost all managers get this long to find it: they try again every five
-/// seconds, and may meet the addresses of two machines that are gone before. Otherwise a cluster that was away as a whole
+/// After the start of a process, agents that had lost all managers get this long to find it: they may try the addresses of two
+/// machines that are gone before. Otherwise a cluster that was away as a whole
 /// would begin with replacing all that runs.
 const RECONNECT: Duration = Duration::from_secs(15);
 
@@ -33,6 +42,7 @@ pub async fn run(
     rotator: Rotator,
     stop: CancellationToken,
     node_grace: Duration,
+    node_loss_interval: Duration,
 ) {
     let began = Instant::now();
     let mut leadership = store.leadership();
@@ -55,8 +65,11 @@ pub async fn run(
             Arc::new(SystemStamps),
             term.clone(),
             now.term,
-            RECONNECT.saturating_sub(began.elapsed()),
-            node_grace,
+            NodeTimes {
+                patience: RECONNECT.saturating_sub(began.elapsed()),
+                grace: node_grace,
+                loss_interval: node_loss_interval,
+            },
         );
         let members = reconcile::run(store.clone(), now.term);
         let levels = level::keep(store.clone(), now.term);

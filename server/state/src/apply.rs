@@ -4,6 +4,7 @@ mod bind;
 mod delete;
 mod events;
 mod gone;
+mod lost;
 mod preconditions;
 mod put;
 mod remove;
@@ -157,6 +158,7 @@ fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
             Some(Action::RecordEvent(event)) => events::record(work, &event)?,
             Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, time),
             Some(Action::PodGone(gone)) => gone::gone(work, &gone),
+            Some(Action::MarkPod(mark)) => lost::mark(work, &mark),
             Some(Action::UseToken(token)) => tokens::use_token(work, &token)?,
             None => return Err(refusal(RefusalReason::Invalid, "a change without content")),
         }

@@ -4,7 +4,9 @@
 //! would differ. So each version says up to which level it understands the log; the cluster's level rises when all managers
 //! understand the next one, and what needs it is refused, or left undone, until then.
 
-use barge_proto::v1::{Refusal, RefusalReason, Transaction};
+use barge_proto::v1::{
+    PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, record::Record as Body,
+};
 
 use crate::{apply::refusal, kind::RecordKind, state::State};
 
@@ -24,6 +26,33 @@ pub const COMPRESSION: u32 = 3;
 /// The level from which on a pod may be marked as lost, the removal of a bound pod leaves a tombstone, and deletions are marks that
 /// are worked off in slices.
 pub const LOSS: u32 = 4;
+
+/// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
+pub fn needed(change: &Change) -> u32 {
+    let record = match change {
+        Change::Put(record) => record.record.as_ref(),
+        Change::MarkPod(_) => return LOSS,
+        _ => None,
+    };
+    let newer = match record {
+        Some(Body::Node(node)) => node
+            .spec
+            .as_ref()
+            .is_some_and(|spec| !spec.taints.is_empty()),
+        Some(Body::Deployment(it)) => {
+            let template = it.spec.as_ref().and_then(|spec| spec.template.as_ref());
+            tolerates(template)
+        }
+        Some(Body::Revision(revision)) => tolerates(revision.template.as_ref()),
+        _ => false,
+    };
+    if newer { LOSS } else { 0 }
+}
+
+fn tolerates(template: Option<&PodTemplateSpec>) -> bool {
+    let spec = template.and_then(|template| template.spec.as_ref());
+    spec.is_some_and(|spec| !spec.tolerations.is_empty())
+}
 
 impl RecordKind {
     /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without

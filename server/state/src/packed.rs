@@ -129,6 +129,11 @@ impl PackedPod {
         self.shape.meta().deletion_timestamp.is_some()
     }
 
+    /// Whether it is lost with its node: nobody can tell whether it runs.
+    pub fn is_lost(&self) -> bool {
+        self.shape.lost.is_some()
+    }
+
     /// By when it has to end, and the seconds of grace that it was given; absent while nobody asked for its end.
     pub fn deletion(&self) -> Option<(Time, Option<i64>)> {
         let grace = self.shape.meta().deletion_grace_period_seconds;

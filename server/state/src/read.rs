@@ -87,6 +87,11 @@ impl State {
         self.tables.tombstones_by_node.get(node_uid)
     }
 
+    /// The pods that are lost with a node, by uid.
+    pub fn lost_on(&self, node_uid: &str) -> impl Iterator<Item = &Arc<PackedPod>> + use<'_> {
+        self.tables.lost_by_node.get(node_uid)
+    }
+
     /// The pods made from a template, by uid.
     pub fn pods_of(&self, template_uid: &str) -> impl Iterator<Item = &Arc<PackedPod>> + use<'_> {
         self.tables.pods_by_template.get(template_uid)

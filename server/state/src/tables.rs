@@ -28,6 +28,8 @@ macro_rules! define {
             $(pub $table: Table<<$message as Kind>::Kept>,)*
             /// Pods by the node they are bound to; unbound ones under "".
             pub pods_by_node: Index<PackedPod>,
+            /// Pods that are lost, by the node they were lost with.
+            pub lost_by_node: Index<PackedPod>,
             /// Pods by their template.
             pub pods_by_template: Index<PackedPod>,
             /// Tombstones by the node that has to confirm them.
@@ -157,6 +159,11 @@ impl Tables {
         self.pods_by_node.swap(
             before.map(|pod| (pod.node_uid(), pod)),
             after.map(|pod| (pod.node_uid(), pod)),
+        );
+        let lost = |pod: &&Arc<PackedPod>| pod.is_lost();
+        self.lost_by_node.swap(
+            before.filter(lost).map(|pod| (pod.node_uid(), pod)),
+            after.filter(lost).map(|pod| (pod.node_uid(), pod)),
         );
         self.pods_by_template.swap(
             before.map(|pod| (pod.template_uid(), pod)),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision};
+use barge_proto::v1::{
+    self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision, Time,
+};
 
 use crate::{
     changed::Changed,
@@ -11,6 +13,11 @@ use crate::{
     pods::POD_SCHEDULED,
     state::State,
 };
+
+/// The reason of a pod that is lost with its node.
+const NODE_LOST: &str = "NodeLost";
+/// The condition that says whether a pod serves.
+const READY: &str = "Ready";
 
 impl State {
     /// The whole pod: its record, its template, the name and address of its node.
@@ -182,5 +189,27 @@ fn pod_status(record: PodRecord, node: Option<&Node>) -> PodStatus {
     if let Some(address) = internal {
         status.host_ip.clone_from(&address.address);
     }
+    if let Some(lost) = record.lost {
+        let name = node.map_or("", |node| &node.meta().name);
+        show_lost(&mut status, name, lost);
+    }
     status
+}
+
+/// What the agent said last stays, but for what the pod is asked for: it is not ready, because nobody hears from it.
+fn show_lost(status: &mut PodStatus, node: &str, since: Time) {
+    NODE_LOST.clone_into(&mut status.reason);
+    status.message = format!("Node {node}, which was running pod, is unreachable");
+    let ready = Condition {
+        r#type: READY.to_owned(),
+        status: "False".to_owned(),
+        reason: NODE_LOST.to_owned(),
+        last_transition_time: Some(since),
+        ..Condition::default()
+    };
+    let mut conditions = status.conditions.iter_mut();
+    match conditions.find(|condition| condition.r#type == READY) {
+        Some(condition) => *condition = ready,
+        None => status.conditions.push(ready),
+    }
 }

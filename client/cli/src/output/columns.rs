@@ -235,15 +235,28 @@ fn service(it: &Service, name: String, now: i64) -> Cells {
     )
 }
 
+/// The taint of a node that the leader has given up.
+const UNREACHABLE: &str = "node.barge.dev/unreachable";
+
+/// Whether the managers hear from a node.
+pub fn is_ready(it: &Node) -> bool {
+    let status = it.status.as_ref();
+    let ready = status.and_then(|status| condition(&status.conditions, "Ready"));
+    ready.is_some_and(|condition| condition.status == "True")
+}
+
 fn node(it: &Node, name: String, now: i64) -> Cells {
     let status = it.status.clone().unwrap_or_default();
     let info = status.node_info.unwrap_or_default();
-    let ready = match condition(&status.conditions, "Ready").map(|c| c.status.as_str()) {
-        Some("True") => "Ready",
-        // False as the node says, or Unknown because it is not heard.
-        _ => "NotReady",
-    };
-    let cordoned = it.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+    let spec = it.spec.clone().unwrap_or_default();
+    // Not True: False as the node says, or Unknown because it is not heard.
+    let words = [
+        (true, if is_ready(it) { "Ready" } else { "NotReady" }),
+        (spec.taints.iter().any(|it| it.key == UNREACHABLE), "Lost"),
+        (spec.unschedulable, "SchedulingDisabled"),
+    ];
+    let words = words.into_iter().filter(|(holds, _)| *holds);
+    let words: Vec<_> = words.map(|(_, word)| word).collect();
     let address = status
         .addresses
         .iter()
@@ -252,10 +265,7 @@ fn node(it: &Node, name: String, now: i64) -> Cells {
     (
         vec![
             name,
-            format!(
-                "{ready}{}",
-                if cordoned { ",SchedulingDisabled" } else { "" }
-            ),
+            words.join(","),
             age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
             or_none(&info.kubelet_version),
         ],

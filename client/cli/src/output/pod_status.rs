@@ -33,6 +33,8 @@ pub fn pod_status(pod: &Pod) -> String {
     match (deleting, status.reason.as_str()) {
         (true, "NodeLost") => "Unknown".to_owned(),
         (true, _) => "Terminating".to_owned(),
+        // Whatever its containers said last: nobody hears from them.
+        (false, "NodeLost") => "NodeLost".to_owned(),
         (false, _) => word,
     }
 }
@@ -127,6 +129,11 @@ mod tests {
             word("Failed", vec![terminated("OOMKilled", 137, 9)]),
             "OOMKilled"
         );
+        let mut lost = pod("Running", vec![waiting("CrashLoopBackOff")]);
+        if let Some(status) = &mut lost.status {
+            status.reason = "NodeLost".into();
+        }
+        assert_eq!(pod_status(&lost), "NodeLost");
         let mut ending = pod("Running", vec![running()]);
         if let Some(metadata) = &mut ending.metadata {
             metadata.deletion_timestamp = Some(Time::default());

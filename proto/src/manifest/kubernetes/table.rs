@@ -57,7 +57,6 @@ const NODE_SPEC: Fields = &[
     ("configSource", Nothing),
     ("externalID", Nothing),
     ("providerID", Nothing),
-    ("taints", Nothing),
 ];
 
 const NODE_STATUS: Fields = &[
@@ -114,17 +113,10 @@ const POD_SPEC: Fields = &[
     ("setHostnameAsFQDN", Nothing),
     ("shareProcessNamespace", Nothing),
     ("subdomain", Nothing),
-    ("tolerations", Only(&[DEFAULT_TOLERATIONS])),
     ("topologySpreadConstraints", Nothing),
     ("volumes", Nothing),
     ("workloadRef", Nothing),
 ];
-
-/// What Kubernetes' admission adds to every pod.
-const DEFAULT_TOLERATIONS: &str = r#"[
-    {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-    {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-]"#;
 
 const CONTAINER: Fields = &[
     ("envFrom", Nothing),

@@ -107,6 +107,11 @@ impl<'a> Groups<'a> {
             .copied()
     }
 
+    /// How many live pods are ready.
+    pub fn ready(&self) -> usize {
+        self.pods().filter(|pod| pods::is_ready(pod)).count()
+    }
+
     /// How many live pods there are.
     pub fn all_count(&self) -> Count {
         self.old.iter().fold(self.new.count, |sum, group| Count {
@@ -127,10 +132,10 @@ impl<'a> Groups<'a> {
         let mut steps = if spec.paused {
             rollout::paused(budget, self.new.count, &old)
         } else if is_recreate(spec) {
-            // A pod that is terminating may still run; one that has finished does not.
-            let old_remain = owned
-                .iter()
-                .any(|pod| pod.template_uid() != newest && !pods::is_finished(pod));
+            // A pod that is terminating may still run; one that has finished does not, and nobody can wait for one that is lost.
+            let old_remain = owned.iter().any(|pod| {
+                pod.template_uid() != newest && !pods::is_finished(pod) && !pod.is_lost()
+            });
             rollout::recreate(budget, self.new.count, &old, old_remain)
         } else {
             rollout::rolling(budget, self.new.count, &old)

@@ -1,17 +1,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod loss;
+mod property;
+
 use super::{plan, *};
 use crate::controllers::testing::{World, allocatable, nginx};
 use crate::controllers::{Name, deployment};
 use barge_proto::v1::{Condition, NodeStatus, ObjectMeta, Time};
-use std::sync::Mutex;
+use std::{collections::BTreeMap, sync::Mutex};
 
 const GRACE: Duration = Duration::from_secs(4);
 
 fn look(world: &mut World, name: &str, heard: Heard) -> Plan {
     let node = node(world, name);
     let mut stamp = world.stamp();
-    let plan = plan(&world.state, &node, heard, &mut stamp);
+    let plan = plan(&world.state, &node, heard, true, &mut stamp);
     world.follow(plan.clone());
     plan
 }
@@ -153,7 +156,7 @@ fn a_report_of_the_agent_in_between_is_not_undone() {
     let mut world = world();
     let old = node(&world, "a");
     let mut stamp = world.stamp();
-    let late = plan(&world.state, &old, Heard::Silent, &mut stamp);
+    let late = plan(&world.state, &old, Heard::Silent, true, &mut stamp);
     world.put_status(Record::Node(Node {
         metadata: old.metadata.clone(),
         status: Some(NodeStatus {
@@ -188,13 +191,54 @@ fn a_node_with_many_pods_is_emptied_in_batches() {
 #[derive(Debug)]
 struct Leading {
     now: Mutex<Instant>,
-    heard: Mutex<Option<Instant>>,
+    attentive: Mutex<Instant>,
+    heard: Mutex<BTreeMap<String, Instant>>,
+    confirmed: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Default for Leading {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            now: Mutex::new(now),
+            attentive: Mutex::new(now),
+            heard: Mutex::default(),
+            confirmed: Mutex::default(),
+        }
+    }
 }
 
 impl Leading {
     fn advance(&self, by: Duration) {
         *self.now.lock().unwrap() += by;
     }
+
+    /// A sign of the node comes in, with the echo of an answer, or without because it waited somewhere.
+    fn hear(&self, uid: &str, fresh: bool) {
+        let now = self.monotonic();
+        self.heard.lock().unwrap().insert(uid.to_owned(), now);
+        if fresh {
+            self.confirmed.lock().unwrap().insert(uid.to_owned(), now);
+        }
+    }
+
+    /// The leader stood still for that long.
+    fn pause(&self, by: Duration) {
+        self.advance(by);
+        *self.attentive.lock().unwrap() = self.monotonic();
+    }
+}
+
+fn times() -> NodeTimes {
+    NodeTimes {
+        patience: Duration::ZERO,
+        grace: GRACE,
+        loss_interval: Duration::from_secs(1),
+    }
+}
+
+fn lifecycle(leading: &Arc<Leading>) -> Lifecycle {
+    Lifecycle::new(leading.clone(), leading.clone(), times())
 }
 
 impl Stamps for Leading {
@@ -210,8 +254,16 @@ impl Stamps for Leading {
 }
 
 impl NodeHeartbeats for Leading {
-    fn last_heard(&self, _: &str) -> Option<Instant> {
-        *self.heard.lock().unwrap()
+    fn last_heard(&self, uid: &str) -> Option<Instant> {
+        self.heard.lock().unwrap().get(uid).copied()
+    }
+
+    fn confirmed(&self, uid: &str) -> Option<Instant> {
+        self.confirmed.lock().unwrap().get(uid).copied()
+    }
+
+    fn attentive_since(&self) -> Instant {
+        *self.attentive.lock().unwrap()
     }
 }
 
@@ -220,16 +272,13 @@ fn a_new_leader_waits_one_grace_period_and_not_more() {
     let mut world = world();
     look(&mut world, "a", Heard::Lately);
     let uid = node(&world, "a").uid().to_owned();
-    let leading = Arc::new(Leading {
-        now: Mutex::new(Instant::now()),
-        heard: Mutex::new(None),
-    });
+    let leading = Arc::new(Leading::default());
     // It takes over from another one, which heard the node until now.
-    let lifecycle = Lifecycle::new(leading.clone(), leading.clone(), Duration::ZERO, GRACE);
+    let controller = lifecycle(&leading);
     let begun = leading.monotonic();
     loop {
         let mut stamp = world.stamp();
-        let plan = lifecycle.plan(&world.state, &uid, &mut stamp);
+        let plan = controller.plan(&world.state, &Key::Node(uid.clone()), &mut stamp);
         let led = leading.monotonic() - begun;
         if !plan.changes.is_empty() {
             assert!(led > GRACE, "{led:?} is too early");
@@ -243,14 +292,14 @@ fn a_new_leader_waits_one_grace_period_and_not_more() {
     assert_eq!(ready(&world, "a").reason, "NodeStatusUnknown");
 
     // One that is heard in time stays.
-    let lifecycle = Lifecycle::new(leading.clone(), leading.clone(), Duration::ZERO, GRACE);
+    let controller = lifecycle(&leading);
     let uid = node(&world, "b").uid().to_owned();
     look(&mut world, "b", Heard::Lately);
     for _ in 0..100 {
         leading.advance(GRACE / 2);
-        *leading.heard.lock().unwrap() = Some(leading.monotonic());
+        leading.hear(&uid, true);
         let mut stamp = world.stamp();
-        let plan = lifecycle.plan(&world.state, &uid, &mut stamp);
+        let plan = controller.plan(&world.state, &Key::Node(uid.clone()), &mut stamp);
         assert_eq!(plan.changes, []);
     }
 }

@@ -6,21 +6,39 @@ use crate::controllers::{
     testing::TERM,
 };
 use barge_proto::v1::{Condition, PodStatus, Transaction};
+use barge_state::LOSS;
 use std::sync::{
     Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
 /// Nodes whose agents are heard.
-#[derive(Default)]
 struct Heartbeats {
     silent: Mutex<BTreeSet<String>>,
+    began: Instant,
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self {
+            silent: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
 }
 
 impl NodeHeartbeats for Heartbeats {
     fn last_heard(&self, node_uid: &str) -> Option<Instant> {
         let silent = self.silent.lock().unwrap().contains(node_uid);
         (!silent).then(Instant::now)
+    }
+
+    fn confirmed(&self, node_uid: &str) -> Option<Instant> {
+        self.last_heard(node_uid)
+    }
+
+    fn attentive_since(&self) -> Instant {
+        self.began
     }
 }
 
@@ -43,8 +61,11 @@ fn start(world: World) -> Leader {
         Arc::new(SystemStamps),
         cancel.clone(),
         TERM,
-        Duration::ZERO,
-        NODE_GRACE,
+        NodeTimes {
+            patience: Duration::ZERO,
+            grace: NODE_GRACE,
+            loss_interval: NODE_LOSS_INTERVAL,
+        },
     ));
     let agents = tokio::spawn(agents(memory.clone(), heartbeats.clone()));
     Leader {
@@ -215,6 +236,44 @@ async fn a_lost_machine_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_back_before_it_is_replaced_keeps_its_pods() {
+    let mut world = cluster(&["one", "two"]);
+    world.raise(LOSS);
+    let leader = start(world);
+    leader
+        .until("3 ready pods", |state| ready(state) == 3)
+        .await;
+    let node = |name: &str| {
+        let found = |state: &barge_state::State| state.get::<Node>("", name).unwrap().clone();
+        leader.memory.read(found)
+    };
+    let two = node("two").uid().to_owned();
+    // Nothing can be replaced: there is no other place.
+    let mut cordoned = Node::clone(&node("one"));
+    cordoned.spec.get_or_insert_default().unschedulable = true;
+    leader.put(Record::Node(cordoned));
+    let there = |state: &barge_state::State| {
+        let pods = state.pods_on(&two);
+        pods.map(|pod| pod.uid().to_owned()).collect::<Vec<_>>()
+    };
+    let before = leader.memory.read(there);
+    leader.heartbeats.silent.lock().unwrap().insert(two.clone());
+    leader
+        .until("its pods are lost", |state| {
+            state.lost_on(&two).count() == before.len() && addresses(state) == 3 - before.len()
+        })
+        .await;
+    leader.heartbeats.silent.lock().unwrap().clear();
+    leader
+        .until("the same 3 pods", |state| {
+            ready(state) == 3 && addresses(state) == 3 && state.count::<PodRecord>() == 3
+        })
+        .await;
+    assert_eq!(leader.memory.read(there), before);
+    leader.stop().await;
+}
+
+#[tokio::test]
 async fn a_deposed_leader_changes_nothing_and_ends() {
     let leader = start(cluster(&["one"]));
     leader
@@ -268,8 +327,11 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
         stamps,
         CancellationToken::new(),
         TERM,
-        Duration::ZERO,
-        NODE_GRACE,
+        NodeTimes {
+            patience: Duration::ZERO,
+            grace: NODE_GRACE,
+            loss_interval: NODE_LOSS_INTERVAL,
+        },
     ));
     // The thread runs: it has bound a pod.
     let bound = |state: &barge_state::State| {

@@ -120,6 +120,27 @@ fn a_node_that_is_cordoned_or_not_ready_says_so() {
 }
 
 #[test]
+fn a_taint_keeps_away_who_does_not_tolerate_it() {
+    let mut world = World::default();
+    let node = world.node("a", 4000, 4000, 100);
+    edit_node(&mut world, &node, |node| taint(node, true));
+    let mut scheduled = Scheduled::new(world);
+    let web = revision(&mut scheduled.world, "web", (1, 1), &[]);
+    pod(&mut scheduled.world, "web-1", &web);
+    tell_all(&mut scheduled);
+    assert_eq!(
+        scheduled.world.events("FailedScheduling"),
+        ["0/1 nodes are available: 1 node(s) had untolerated taint(s)"]
+    );
+    let tolerant = tolerant_revision(&mut scheduled.world, "db");
+    pod(&mut scheduled.world, "db-1", &tolerant);
+    assert_eq!(scheduled.run().into_keys().collect::<Vec<_>>(), ["db-1"]);
+    // Without the taint the other one has a place, too.
+    edit_node(&mut scheduled.world, &node, |node| taint(node, false));
+    assert_eq!(scheduled.run().len(), 2);
+}
+
+#[test]
 fn nobody_is_told_who_has_a_place() {
     let mut scheduled = scheduled();
     let web = revision(

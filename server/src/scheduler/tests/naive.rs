@@ -83,6 +83,8 @@ fn view(state: &State, assumed: &Assumed, template_uid: &str, node: &Node) -> Vi
         .any(|condition| condition.r#type == "Ready" && condition.status == "True");
     let fits = ready
         && !node.spec.as_ref().unwrap().unschedulable
+        // The one taint that there is, and the one toleration.
+        && (node.spec.as_ref().unwrap().taints.is_empty() || !spec.tolerations.is_empty())
         && spec
             .node_selector
             .iter()

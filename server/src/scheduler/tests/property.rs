@@ -14,6 +14,7 @@ enum Step {
     RemoveNode(Index),
     Ready(Index, bool),
     Cordon(Index, bool),
+    Taint(Index, bool),
     Label(Index, bool),
     Resize(Index, i64, i64, i64),
     Deploy(Index, usize),
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => index().prop_map(Step::RemoveNode),
         2 => (index(), any::<bool>()).prop_map(|(node, ready)| Step::Ready(node, ready)),
         1 => (index(), any::<bool>()).prop_map(|(node, cordon)| Step::Cordon(node, cordon)),
+        1 => (index(), any::<bool>()).prop_map(|(node, tainted)| Step::Taint(node, tainted)),
         1 => (index(), any::<bool>()).prop_map(|(node, fast)| Step::Label(node, fast)),
         1 => (index(), size()).prop_map(|(node, (cpu, memory, pods))| Step::Resize(node, cpu, memory, pods)),
         6 => (index(), 1..6_usize).prop_map(|(class, pods)| Step::Deploy(class, pods)),
@@ -63,10 +65,11 @@ impl Run {
             ("both", (700, 300), &[]),
             ("fast", (100, 900), &[("disk", "fast")]),
         ];
-        let classes = classes
+        let mut classes: Vec<_> = classes
             .into_iter()
             .map(|(name, request, selector)| revision(&mut world, name, request, selector))
             .collect();
+        classes.push(tolerant_revision(&mut world, "tolerant"));
         Self {
             scheduled: Scheduled::new(world),
             classes,
@@ -123,6 +126,7 @@ impl Run {
             Step::Cordon(index, cordon) => self.edit(index, |node| {
                 node.spec.get_or_insert_default().unschedulable = *cordon;
             }),
+            Step::Taint(index, tainted) => self.edit(index, |node| taint(node, *tainted)),
             Step::Label(index, fast) => self.edit(index, |node| label(node, *fast)),
             Step::Resize(index, cpu, memory, pods) => self.edit(index, |node| {
                 let status = node.status.get_or_insert_default();

@@ -34,7 +34,7 @@ fn walk(record: &mut PodRecord, leaves: &mut impl Leaves) {
             times([&mut condition.last_transition_time], leaves);
         }
     }
-    times([&mut record.bound], leaves);
+    times([&mut record.bound, &mut record.lost], leaves);
     let Some(status) = &mut record.status else {
         return;
     };

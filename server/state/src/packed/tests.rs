@@ -177,9 +177,9 @@ prop_compose! {
         metadata in option::of(meta().boxed()),
         (template_uid, node_uid) in (text(), text()),
         status in option::of(status().boxed()),
-        bound in time(),
+        (bound, lost) in (time(), time()),
     ) -> PodRecord {
-        PodRecord { metadata, template_uid, node_uid, status, bound }
+        PodRecord { metadata, template_uid, node_uid, status, bound, lost }
     }
 }
 
@@ -218,6 +218,7 @@ proptest! {
         prop_assert_eq!(pod.node_uid(), &record.node_uid);
         prop_assert_eq!(pod.template_uid(), &record.template_uid);
         prop_assert_eq!(pod.created(), meta.creation_timestamp);
+        prop_assert_eq!(pod.is_lost(), record.lost.is_some());
         let grace = meta.deletion_grace_period_seconds;
         prop_assert_eq!(pod.deletion(), meta.deletion_timestamp.map(|time| (time, grace)));
         prop_assert_eq!(&pod.meta(), meta);

@@ -1,9 +1,9 @@
 //! Short ways to make records, transactions and states.
 
 use barge_proto::v1::{
-    Change, ClusterRecord, Condition, Container, Deployment, DeploymentSpec, Event, Namespace,
-    Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference, PodRecord, PodSpec,
-    PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal, RefusalReason,
+    Change, ClusterRecord, Condition, Container, Deployment, DeploymentSpec, Event, MarkPod,
+    Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference, PodRecord,
+    PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal, RefusalReason,
     ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time, Transaction, change,
 };
 use barge_state::{Applied, Kind, RecordKind, State};
@@ -139,6 +139,14 @@ pub fn node(uid: &str) -> Node {
         status: Some(status),
         ..Node::default()
     }
+}
+
+pub fn mark(pod_uid: &str, node_uid: &str, lost: bool) -> change::Change {
+    change::Change::MarkPod(MarkPod {
+        uid: pod_uid.to_owned(),
+        lost,
+        node_uid: node_uid.to_owned(),
+    })
 }
 
 pub fn phase(phase: &str) -> PodStatus {

@@ -81,6 +81,8 @@ fn check_pods(state: &State) {
         let expected = by_node.remove(uid).unwrap_or_default();
         assert_eq!(state.pods_on(uid).collect::<Vec<_>>(), expected);
         assert_eq!(state.pods_on_count(uid), expected.len());
+        let lost = expected.iter().copied().filter(|pod| pod.is_lost());
+        assert!(state.lost_on(uid).eq(lost));
         if !uid.is_empty() {
             assert_eq!(state.node_usage(uid), recomputed(state, &expected));
         }

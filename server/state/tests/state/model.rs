@@ -50,6 +50,10 @@ fn at(time: Option<Time>) -> Option<(i64, i32)> {
     time.map(|time| (time.seconds, time.nanos))
 }
 
+fn lost_since(pod: &Stored) -> Option<Time> {
+    PodRecord::from_stored(pod).unwrap().record().lost
+}
+
 fn terminating(record: &Stored) -> bool {
     record.meta().deletion_timestamp.is_some()
 }
@@ -147,6 +151,15 @@ impl Model {
                     Some(_) => self.remove(RecordKind::Pod, &pod.uid),
                     None => {}
                 },
+                Action::MarkPod(mark) => {
+                    if let Some(pod) = self.get(RecordKind::Pod, &mark.uid)
+                        && pod.node_uid() == Some(mark.node_uid.as_str())
+                        && lost_since(&pod).is_some() != mark.lost
+                    {
+                        let since = mark.lost.then_some(self.now);
+                        self.set(edit(&pod, |pod: &mut PodRecord| pod.lost = since));
+                    }
+                }
                 Action::RecordEvent(event) => self.record_event(event),
                 Action::ForgetEventsBefore(time) => {
                     for event in self.events(|event| at(event.last_timestamp) < at(Some(*time))) {

@@ -114,3 +114,29 @@ fn a_pod_that_nobody_runs_ends_at_once() {
     accept(&mut state, [terminate("p2", None), terminate("gone", None)]);
     assert_eq!(state.by_uid::<PodRecord>("p2"), None);
 }
+
+#[test]
+fn a_lost_pod_is_marked_once_and_a_report_does_not_find_it() {
+    let mut state = bound_pod();
+    let lost = |state: &State| state.by_uid::<PodRecord>("p1").unwrap().record().lost;
+    let marked = accept(&mut state, [mark("p1", "n1", true)]);
+    let since = lost(&state);
+    assert!(since.is_some() && state.lost_on("n1").count() == 1);
+    assert_eq!(marked.changes.len(), 1);
+    let again = accept(&mut state, [mark("p1", "n1", true)]);
+    assert_eq!(again.changes, [], "it keeps its time");
+    accept(&mut state, [report("p1", phase("Running"))]);
+    accept(&mut state, [put(pod("p1", "r1"))]);
+    assert_eq!(lost(&state), since);
+    for other in [mark("p1", "n2", false), mark("p2", "n1", true)] {
+        assert_eq!(accept(&mut state, [other]).changes, []);
+    }
+    accept(&mut state, [mark("p1", "n1", false)]);
+    assert_eq!((lost(&state), state.lost_on("n1").count()), (None, 0));
+}
+
+#[test]
+fn a_pod_that_is_bound_nowhere_is_not_lost() {
+    let mut state = state([put(revision("r1", "1", "1Gi")), put(pod("p1", "r1"))]);
+    assert_eq!(accept(&mut state, [mark("p1", "", true)]).changes, []);
+}

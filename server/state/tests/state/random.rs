@@ -171,6 +171,7 @@ fn others() -> impl Strategy<Value = Change> {
         5 => (uid("p"), phases).prop_map(|(uid, of)| report(&uid, phase(of))),
         2 => node_status,
         4 => removals,
+        3 => (uid("p"), uid("n"), any::<bool>()).prop_map(|(pod, node, lost)| mark(&pod, &node, lost)),
         2 => (uid("p"), prop::option::of(0..60i64)).prop_map(|(uid, grace)| terminate(&uid, grace)),
         4 => events.prop_map(|(uid, about, message, at)| Change::RecordEvent(event(&uid, &about, &message, at))),
         2 => (uid("p"), uid("n")).prop_map(|(pod, node)| gone(&pod, &node)),

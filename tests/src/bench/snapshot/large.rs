@@ -207,6 +207,7 @@ fn running(number: usize, owner: &ObjectMeta, revision: &Revision, first: u64) -
         template_uid: metadata.uid,
         node_uid: uid(1, node),
         bound: at(begun + 1),
+        lost: None,
         status: Some(PodStatus {
             phase: "Running".to_owned(),
             pod_ip: format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use barge_client::v1::{
     Condition, ConfigMap, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod, Quantity,
-    Secret, Service, int_or_string, object,
+    Secret, Service, Taint, Toleration, int_or_string, object,
 };
 
 use super::{containers, rbac, text::Text};
@@ -134,6 +134,7 @@ fn pod(text: &mut Text, it: &Pod, now: i64) {
     text.field("IP", &status.pod_ip);
     text.field("Host IP", &status.host_ip);
     text.list("Node Selector", pairs(&spec.node_selector));
+    text.list("Tolerations", spec.tolerations.iter().map(toleration));
     text.section("Containers", |text| {
         containers::describe(text, &spec.containers, &status.container_statuses, now);
     });
@@ -181,6 +182,7 @@ fn node(text: &mut Text, it: &Node) {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     text.field("Schedulable", if spec.unschedulable { "no" } else { "yes" });
+    text.list("Taints", spec.taints.iter().map(taint));
     text.field("Pod Range", &spec.pod_cidr);
     text.list(
         "Addresses",
@@ -204,6 +206,30 @@ fn node(text: &mut Text, it: &Node) {
     text.field("Kernel", info.kernel_version);
     text.field("Architecture", info.architecture);
     conditions(text, &status.conditions);
+}
+
+/// As kubectl writes it: key=value:effect.
+fn taint(taint: &Taint) -> String {
+    match taint.value.as_str() {
+        "" => format!("{}:{}", taint.key, taint.effect),
+        value => format!("{}={value}:{}", taint.key, taint.effect),
+    }
+}
+
+/// As kubectl writes it.
+fn toleration(it: &Toleration) -> String {
+    let key = match (it.key.as_str(), it.value.as_str()) {
+        ("", _) => "all taints".to_owned(),
+        (key, "") => key.to_owned(),
+        (key, value) => format!("{key}={value}"),
+    };
+    let effect = match it.effect.as_str() {
+        "" => String::new(),
+        effect => format!(":{effect}"),
+    };
+    let seconds = it.toleration_seconds;
+    let until = seconds.map_or_else(String::new, |seconds| format!(" for {seconds}s"));
+    format!("{key}{effect}{until}")
 }
 
 fn endpoints(text: &mut Text, it: &Endpoints) {

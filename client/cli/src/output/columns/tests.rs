@@ -201,12 +201,23 @@ fn nodes() {
         ..Node::default()
     };
     assert_eq!(
-        shown(node, USUAL),
+        shown(node.clone(), USUAL),
         "\
 NAME     STATUS                     AGE    VERSION
 node-1   Ready,SchedulingDisabled   2d7h   0.1.0
 "
     );
+    let mut lost = node;
+    lost.status = None;
+    lost.spec = Some(NodeSpec {
+        taints: vec![Taint {
+            key: "node.barge.dev/unreachable".into(),
+            effect: "NoExecute".into(),
+            ..Taint::default()
+        }],
+        ..NodeSpec::default()
+    });
+    assert!(shown(lost, USUAL).contains("NotReady,Lost "));
 }
 
 #[test]

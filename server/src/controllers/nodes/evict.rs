@@ -1,0 +1,58 @@
+//! What becomes of a silent node's pods while not all managers know of lost pods: they are removed at once.
+
+use super::report;
+use crate::controllers::plan::{self, MAX_BATCH, Plan, Severity, pod_reference};
+use crate::controllers::stamp::Stamp;
+use barge_proto::v1::{Node, TerminatePod, change::Change};
+use barge_state::{Kind, PackedPod, State};
+use std::{sync::Arc, time::Duration};
+
+/// Removes the pods of a silent node. Nobody is there to end them gracefully; should the machine come back, its agent stops what
+/// it is no longer assigned.
+pub fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
+    let name = &node.meta().name;
+    let mut lost = 0;
+    for pod in state.pods_on(node.uid()) {
+        if lost == MAX_BATCH {
+            plan.look_again(Duration::ZERO);
+            break;
+        }
+        lost += 1;
+        tell_lost(pod, name, stamp, plan);
+        remove_lost(pod, "NodeLost", plan);
+    }
+    if lost > 0 {
+        // It may have been heard, and pods bound to it again, since the plan was made.
+        if plan.preconditions.is_empty() {
+            plan.require_unchanged(&**node);
+        }
+        let message = format!("{lost} pods were removed from the lost node {name}");
+        report(node, Severity::Warning, "NodeLost", message, stamp, plan);
+    }
+}
+
+/// Records the event of a pod that is lost.
+pub fn tell_lost(pod: &PackedPod, node: &str, stamp: &mut Stamp, plan: &mut Plan) {
+    let message = format!("Node {node} was lost; nobody knows whether the pod still runs there");
+    let about = pod_reference(pod);
+    let severity = Severity::Warning;
+    plan.event(plan::event(
+        stamp,
+        "node-controller",
+        about,
+        severity,
+        "NodeLost",
+        message,
+    ));
+}
+
+/// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason
+/// before it goes.
+pub fn remove_lost(pod: &Arc<PackedPod>, reason: &str, plan: &mut Plan) {
+    plan.push(Change::TerminatePod(TerminatePod {
+        uid: pod.uid().to_owned(),
+        grace_period_seconds: Some(0),
+        reason: reason.to_owned(),
+    }));
+    plan.remove(&**pod);
+}

@@ -1,0 +1,112 @@
+//! The condition Ready of nodes.
+
+use super::{is_lost, is_ready, put_spec, report};
+use crate::controllers::{
+    conditions,
+    plan::{Plan, Severity},
+    stamp::Stamp,
+    taints,
+};
+use barge_proto::v1::{Node, record::Record};
+use barge_state::Kind;
+use std::sync::Arc;
+
+/// The node is heard. One that was lost is back.
+pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
+    if !is_described(node) {
+        // The agent is there but hasn't said what the machine has: no pod could be placed on it.
+        return;
+    }
+    if let Some(spec) = &node.spec
+        && spec.taints.iter().any(taints::is_managed)
+    {
+        put_spec(node, taints::without_managed(spec), plan);
+        if is_lost(node) {
+            let message = format!(
+                "Node {} is back: pods that were not replaced go on",
+                node.meta().name
+            );
+            report(node, Severity::Normal, "NodeBack", message, stamp, plan);
+        }
+    }
+    let was = is_ready(node);
+    if condition(
+        node,
+        "True",
+        "AgentReady",
+        "The agent sends heartbeats.",
+        stamp,
+        plan,
+    ) && !was
+    {
+        let message = format!("Node {} is ready", node.meta().name);
+        report(node, Severity::Normal, "NodeReady", message, stamp, plan);
+    }
+}
+
+/// The node is silent.
+pub fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
+    // As in Kubernetes: nobody knows how it is, which is not to say that it is bad.
+    let (reason, message) = if is_described(node) {
+        (NOT_HEARD, "The agent stopped sending heartbeats.")
+    } else {
+        ("NodeStatusNeverUpdated", "The agent never connected.")
+    };
+    let was = is_ready(node);
+    if condition(node, "Unknown", reason, message, stamp, plan) && was {
+        let message = format!(
+            "Node {} is not ready: its agent stopped sending heartbeats",
+            node.meta().name
+        );
+        report(
+            node,
+            Severity::Warning,
+            "NodeNotReady",
+            message,
+            stamp,
+            plan,
+        );
+    }
+}
+
+/// Why Ready is Unknown when the node was heard once.
+const NOT_HEARD: &str = "NodeStatusUnknown";
+
+/// Whether the node is ready, or was until its agent fell silent.
+pub fn was_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|condition| condition.r#type == "Ready");
+    ready.any(|condition| condition.status == "True" || condition.reason == NOT_HEARD)
+}
+
+fn is_described(node: &Node) -> bool {
+    node.status
+        .as_ref()
+        .is_some_and(|status| !status.allocatable.is_empty())
+}
+
+/// Sets Ready, if it isn't so already.
+fn condition(
+    node: &Arc<Node>,
+    value: &str,
+    reason: &str,
+    message: &str,
+    stamp: &Stamp,
+    plan: &mut Plan,
+) -> bool {
+    let mut status = node.status.clone().unwrap_or_default();
+    let conditions = &mut status.conditions;
+    if !conditions::set(conditions, "Ready", value, reason, message, stamp.now) {
+        return false;
+    }
+    // The rest of the status is the agent's: a report of its that comes in between must not be undone.
+    if plan.preconditions.is_empty() {
+        plan.require_unchanged(&**node);
+    }
+    plan.put_status(Record::Node(Node {
+        metadata: node.metadata.clone(),
+        status: Some(status),
+        ..Node::default()
+    }));
+    true
+}
