@@ -211,6 +211,7 @@ mod tests {
             snapshot_after: None,
             snapshot_rate: None,
             node_grace: NODE_GRACE,
+            reserved_ports: Default::default(),
         }
     }
 

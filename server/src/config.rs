@@ -18,6 +18,7 @@ use crate::{
     logging::LogFormat,
     mint,
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
+    reserved::ReservedPorts,
     spans::Otlp,
 };
 
@@ -112,6 +113,10 @@ pub struct Flags {
     /// elsewhere; the same for all managers [default: 4s]
     #[arg(long, value_name = "DURATION")]
     pub node_grace: Option<Span>,
+    /// While this manager leads: ports of the nodes that no Service may take, beside the managers' own; the same for all
+    /// managers [default: 22,68,546,7100]
+    #[arg(long, value_name = "PORTS")]
+    pub reserved_ports: Option<ReservedPorts>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -151,6 +156,8 @@ pub struct Config {
     pub snapshot_rate: Option<u64>,
     /// How long an agent may be silent before its node counts as lost.
     pub node_grace: Duration,
+    /// Ports of the nodes that no Service may take: those given or the default, and where this manager listens.
+    pub reserved_ports: ReservedPorts,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -228,6 +235,7 @@ impl Flags {
             snapshot_after: self.snapshot_after.or(file.snapshot_after),
             snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
             node_grace: self.node_grace.or(file.node_grace),
+            reserved_ports: self.reserved_ports.or(file.reserved_ports),
             config: None,
         }
     }
@@ -288,6 +296,7 @@ impl Flags {
             snapshot_after: at_least_mebibyte("snapshot-after", self.snapshot_after.as_deref())?,
             snapshot_rate: at_least_mebibyte("snapshot-rate", self.snapshot_rate.as_deref())?,
             node_grace: node_grace(self.node_grace)?,
+            reserved_ports: reserved_ports(self.reserved_ports, listen, self.metrics),
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
@@ -317,6 +326,21 @@ fn node_grace(asked: Option<Span>) -> Result<Duration, UsageError> {
             grace.as_millis(),
             NODE_GRACE.as_secs()
         ))),
+    }
+}
+
+/// Managers may be nodes: a port on which this one listens is kept on all of them.
+fn reserved_ports(
+    asked: Option<ReservedPorts>,
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
+) -> ReservedPorts {
+    let ports = asked
+        .unwrap_or_default()
+        .and(listen.port(), "the leader listens there");
+    match metrics {
+        Some(metrics) => ports.and(metrics.port(), "the leader's --metrics"),
+        None => ports,
     }
 }
 

@@ -182,6 +182,7 @@ pub async fn run(
         spans,
         logging,
         node_grace: config.node_grace,
+        reserved_ports: config.reserved_ports,
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener, metrics));

@@ -36,6 +36,7 @@ use crate::{
     logging::Logging,
     metrics::{self, Metrics, Sources, requests::Requests},
     net::{Credentials, Dialer, Limits, listener},
+    reserved::ReservedPorts,
     sessions::{
         Heartbeats, LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host,
         relay::Leading,
@@ -94,6 +95,8 @@ pub struct Serving {
     pub logging: Logging,
     /// How long an agent may be silent before its node counts as lost.
     pub node_grace: Duration,
+    /// Ports of the nodes that no Service may take.
+    pub reserved_ports: ReservedPorts,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -295,6 +298,7 @@ fn router(
         to_leader,
         shares.clone(),
         Vault::new(serving.issuer.keyring().clone()),
+        serving.reserved_ports.clone(),
         Layers {
             auth: auth.clone(),
             requests: requests.clone(),

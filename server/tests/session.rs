@@ -55,6 +55,7 @@ fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHa
         snapshot_after: None,
         snapshot_rate: None,
         node_grace: NODE_GRACE,
+        reserved_ports: Default::default(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         certificate_lifetime: LEAF_LIFE,
         audit: true,

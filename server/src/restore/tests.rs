@@ -38,6 +38,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
         snapshot_after: None,
         snapshot_rate: None,
         node_grace: NODE_GRACE,
+        reserved_ports: Default::default(),
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_keyring().unwrap().key().unwrap();
