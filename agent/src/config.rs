@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum Command {
     /// Run this machine's part of the cluster until SIGTERM; containers go on running without it.
     Run(RunFlags),
-    /// Started by `run`: drains the containers' output and outlives it.
+    /// Started by `run` or by systemd: drains the containers' output and outlives `run`.
     #[command(hide = true)]
     Carrier(CarrierFlags),
 }
@@ -70,6 +70,9 @@ pub struct CarrierFlags {
     /// The agent's data folder
     #[arg(long, value_name = "D")]
     pub data_dir: PathBuf,
+    /// While another carrier runs: wait and take over when it ends, instead of ending at once
+    #[arg(long)]
+    pub standby: bool,
 }
 
 /// The configuration file: the flags' names with underscores, and registries.

@@ -19,9 +19,9 @@ fn main() -> ExitCode {
             Ok(config) => run(config),
             Err(error) => fail(2, &error),
         },
-        Command::Carrier(CarrierFlags { data_dir }) => {
+        Command::Carrier(CarrierFlags { data_dir, standby }) => {
             log_to_stderr();
-            match carrier::run(&carrier::Args { data_dir }) {
+            match carrier::run(&carrier::Args { data_dir, standby }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(1, &error),
             }
