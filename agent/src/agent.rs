@@ -11,9 +11,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    carrier::{Carrier, keeper},
     clock::Clock,
     desired::Desired,
-    events::Recorder,
+    events::{Recorder, Severity, node_reference},
     life,
     logs::LogServer,
     node::{NodeWatcher, Sources},
@@ -40,6 +41,8 @@ pub struct Options {
     pub life: Handle,
     /// Runs the containers.
     pub runtime: Arc<dyn Runtime>,
+    /// Drains the containers' output; kept running unless it is `None`.
+    pub carrier: Option<Carrier>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Records and assignments are kept here.
@@ -125,6 +128,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     tasks.spawn(async move {
         until.run_until_cancelled(prepare).await;
     });
+    if let Some(carrier) = options.carrier {
+        let (recorder, desired) = (recorder.clone(), desired.clone());
+        let tell = move |reason: &str, message: String| {
+            if let Some(node) = desired.borrow().node() {
+                recorder.record(node_reference(node), Severity::Warning, reason, message);
+            }
+        };
+        let until = stop.clone();
+        tasks.spawn(async move {
+            until.run_until_cancelled(keeper::keep(carrier, tell)).await;
+        });
+    }
     if let Some(network) = options.network {
         let rules = ServiceRules::new(network.nft, recorder.clone(), network.bridge_netfilter);
         tasks.spawn(rules.run(desired.clone(), stop.clone()));

@@ -29,7 +29,7 @@ pub enum Command {
     Run(RunFlags),
     /// List pods that run here and that the cluster does not know, or have them end at the next start; barge-agent must be stopped
     ForgetPods(ForgetFlags),
-    /// Started by `run`: drains the containers' output and outlives it.
+    /// Started by `run` or by systemd: drains the containers' output and outlives `run`.
     #[command(hide = true)]
     Carrier(CarrierFlags),
 }
@@ -95,6 +95,9 @@ pub struct CarrierFlags {
     /// The agent's data folder
     #[arg(long, value_name = "D")]
     pub data_dir: PathBuf,
+    /// While another carrier runs: wait and take over when it ends, instead of ending at once
+    #[arg(long)]
+    pub standby: bool,
 }
 
 /// The configuration file: the flags' names with underscores, and registries.

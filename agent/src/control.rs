@@ -97,6 +97,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         cluster_id,
         managers,
         life: life::thread(ended)?,
+        carrier: Some(runtime.carrier().clone()),
         runtime: Arc::new(runtime),
         clock: Arc::new(SystemClock),
         data_dir: folder.path().to_owned(),
@@ -115,7 +116,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     };
     // Containers run and are looked after from now on, whether a manager can be reached or not.
     supervisor.ready("control runs");
-    let alive = tokio::spawn(keep_alive(supervisor));
+    let alive = tokio::spawn(supervisor.keep_alive());
     let ended = agent::run(options, stop).await;
     alive.abort();
     signals.abort();
@@ -135,18 +136,6 @@ async fn containerd_version(
             Err(error) => tracing::info!(%error, "waiting for containerd"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
-    }
-}
-
-/// Tells the supervisor that this process lives, as long as tasks are run.
-async fn keep_alive(supervisor: Supervisor) {
-    let Some(period) = supervisor.watchdog() else {
-        return;
-    };
-    let mut ticks = tokio::time::interval(period);
-    loop {
-        ticks.tick().await;
-        supervisor.alive();
     }
 }
 

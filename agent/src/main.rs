@@ -20,9 +20,9 @@ fn main() -> ExitCode {
             Err(error) => fail(2, &error),
         },
         Command::ForgetPods(flags) => forget(flags),
-        Command::Carrier(CarrierFlags { data_dir }) => {
+        Command::Carrier(CarrierFlags { data_dir, standby }) => {
             log_to_stderr();
-            match carrier::run(&carrier::Args { data_dir }) {
+            match carrier::run(&carrier::Args { data_dir, standby }) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(1, &error),
             }

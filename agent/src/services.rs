@@ -11,18 +11,22 @@ use crate::{
     events::{Recorder, Severity, service_reference},
 };
 
+pub mod host_ports;
 pub mod model;
 pub mod nft;
 pub mod script;
 pub mod sysctl;
 
-use model::{Conflict, Rules};
+use model::{Conflict, Holder, Rules};
 use nft::{Nft, NftError};
 
 /// Wait after a failure, doubled by each further one.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// Between two looks who listens on this machine, while nothing else changes.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Keeps the rules of this node's network namespace.
 pub struct ServiceRules {
@@ -71,15 +75,9 @@ impl ServiceRules {
                     Some(wait)
                 }
             };
-            let again = async {
-                match failed {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = again => {}
+                () = tokio::time::sleep(failed.unwrap_or(LOOK)) => {}
                 changed = desired.changed() => if changed.is_err() {
                     return;
                 },
@@ -107,6 +105,7 @@ impl ServiceRules {
                 .collect(),
             service_range: desired.service_cidr().parse().ok(),
             bridge_netfilter: self.bridge_netfilter,
+            host_ports: host_ports::of_machine(desired).await,
         });
         self.tell_conflicts(desired, conflicts);
         let script = match &self.applied {
@@ -124,13 +123,22 @@ impl ServiceRules {
     fn tell_conflicts(&mut self, desired: &Desired, conflicts: BTreeSet<Conflict>) {
         for conflict in conflicts.difference(&self.told) {
             if let Some(service) = desired.services.get(&conflict.service_uid) {
-                let message = format!(
-                    "port {}/{} of the node belongs to the older Service {}",
-                    conflict.port, conflict.protocol, conflict.holder
-                );
+                let port = format!("{}/{}", conflict.port, conflict.protocol);
+                let (reason, message) = match &conflict.holder {
+                    Holder::Service(name) => (
+                        "PortConflict",
+                        format!("port {port} of the node belongs to the older Service {name}"),
+                    ),
+                    Holder::Node(what) => (
+                        "PortReserved",
+                        format!(
+                            "port {port} is the node's own ({what}): the Service is not reached there; choose another port"
+                        ),
+                    ),
+                };
                 let object = service_reference(service);
                 self.recorder
-                    .record(object, Severity::Warning, "PortConflict", message);
+                    .record(object, Severity::Warning, reason, message);
             }
         }
         self.told = conflicts;

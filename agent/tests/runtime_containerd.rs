@@ -25,6 +25,7 @@ fn carrier_process() {
     let data_dir = std::env::var_os("BARGE_TEST_CARRIER").expect("a data folder");
     let args = barge_agent::carrier::Args {
         data_dir: data_dir.into(),
+        standby: false,
     };
     barge_agent::carrier::run(&args).expect("a carrier");
 }

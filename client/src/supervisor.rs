@@ -25,6 +25,9 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
+    /// The variables by which a supervisor is found. Programs that are no part of what it supervises do without them.
+    pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
     /// The one that the environment names.
     #[must_use]
     pub fn from_environment() -> Self {
@@ -37,6 +40,25 @@ impl Supervisor {
             .filter(|micros| ours && *micros > 0)
             .map(Duration::from_micros);
         Self { socket, watchdog }
+    }
+
+    /// Whether there is one: it starts this process again when it ends.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Says that this process lives, as often as it should and as long as its tasks are run. Never returns if a
+    /// supervisor wants to hear it.
+    pub async fn keep_alive(self) {
+        let Some(period) = self.watchdog() else {
+            return;
+        };
+        let mut ticks = tokio::time::interval(period);
+        loop {
+            ticks.tick().await;
+            self.alive();
+        }
     }
 
     /// How often to say that this process lives: at twice the rate that the supervisor asks for.

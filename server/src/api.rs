@@ -21,6 +21,7 @@ use crate::{
     auth::Caller,
     error::ApiError,
     leader::{Repeat, ToLeader},
+    reserved::ReservedPorts,
     shares::{Share, Shares},
     spans,
     store::Store,
@@ -48,6 +49,7 @@ pub struct ApiService {
     to_leader: ToLeader,
     shares: Shares,
     vault: Vault,
+    reserved: Arc<ReservedPorts>,
     layers: Layers,
     stop: CancellationToken,
 }
@@ -60,6 +62,7 @@ impl ApiService {
         to_leader: ToLeader,
         shares: Shares,
         vault: Vault,
+        reserved: ReservedPorts,
         layers: Layers,
         stop: CancellationToken,
     ) -> Self {
@@ -68,6 +71,7 @@ impl ApiService {
             to_leader,
             shares,
             vault,
+            reserved: Arc::new(reserved),
             layers,
             stop,
         }
@@ -95,12 +99,14 @@ impl ApiService {
                 repeat,
                 |request| {
                     let (store, vault, access) = (&self.store, &self.vault, &caller.access);
+                    let reserved = &self.reserved;
                     let id = id.as_ref();
                     async move {
                         gate::check_wanted(access, store, &request.objects).await?;
                         let by = caller.name();
-                        let answer = apply::apply(store, vault, by, access, &request, id).await;
-                        Ok(gate::shown_results(access, store, answer?))
+                        let answer =
+                            apply::apply(store, vault, reserved, by, access, &request, id).await?;
+                        Ok(gate::shown_results(access, store, answer))
                     }
                 },
                 |channel, request| {

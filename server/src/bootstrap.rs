@@ -216,6 +216,7 @@ mod tests {
             snapshot_rate: None,
             node_grace: NODE_GRACE,
             node_loss_interval: NODE_LOSS_INTERVAL,
+            reserved_ports: Default::default(),
         }
     }
 

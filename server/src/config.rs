@@ -18,6 +18,7 @@ use crate::{
     logging::LogFormat,
     mint,
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
+    reserved::ReservedPorts,
     spans::Otlp,
 };
 
@@ -116,6 +117,10 @@ pub struct Flags {
     /// same for all managers [default: 1s]
     #[arg(long, value_name = "DURATION")]
     pub node_loss_interval: Option<Span>,
+    /// While this manager leads: ports of the nodes that no Service may take, beside the managers' own; the same for all
+    /// managers [default: 22,68,546,7100]
+    #[arg(long, value_name = "PORTS")]
+    pub reserved_ports: Option<ReservedPorts>,
     /// A TOML file with the same settings
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -157,6 +162,8 @@ pub struct Config {
     pub node_grace: Duration,
     /// The shortest time between two nodes that are lost.
     pub node_loss_interval: Duration,
+    /// Ports of the nodes that no Service may take: those given or the default, and where this manager listens.
+    pub reserved_ports: ReservedPorts,
 }
 
 /// Where the cluster of a fresh data folder comes from.
@@ -235,6 +242,7 @@ impl Flags {
             snapshot_rate: self.snapshot_rate.or(file.snapshot_rate),
             node_grace: self.node_grace.or(file.node_grace),
             node_loss_interval: self.node_loss_interval.or(file.node_loss_interval),
+            reserved_ports: self.reserved_ports.or(file.reserved_ports),
             config: None,
         }
     }
@@ -298,6 +306,7 @@ impl Flags {
             node_loss_interval: self
                 .node_loss_interval
                 .map_or(NODE_LOSS_INTERVAL, |span| span.0),
+            reserved_ports: reserved_ports(self.reserved_ports, listen, self.metrics),
         };
         check_ranges(config.pod_cidr, config.service_cidr)?;
         Ok(config)
@@ -327,6 +336,21 @@ fn node_grace(asked: Option<Span>) -> Result<Duration, UsageError> {
             grace.as_millis(),
             NODE_GRACE.as_secs()
         ))),
+    }
+}
+
+/// Managers may be nodes: a port on which this one listens is kept on all of them.
+fn reserved_ports(
+    asked: Option<ReservedPorts>,
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
+) -> ReservedPorts {
+    let ports = asked
+        .unwrap_or_default()
+        .and(listen.port(), "the leader listens there");
+    match metrics {
+        Some(metrics) => ports.and(metrics.port(), "the leader's --metrics"),
+        None => ports,
     }
 }
 

@@ -29,6 +29,7 @@ pub mod pki;
 pub mod raft;
 pub mod rbac;
 pub mod recover;
+pub mod reserved;
 pub mod restore;
 pub mod scheduler;
 pub mod serve;

@@ -191,6 +191,7 @@ pub async fn run(
         // It lives until this function ends: whoever is served last may wait for Raft.
         raft_thread: raft_thread.clone(),
         node_loss_interval: config.node_loss_interval,
+        reserved_ports: config.reserved_ports,
         stop: stop.clone(),
     };
     let mut server = Box::pin(serve::serve(serving, rules, listener, metrics));

@@ -38,6 +38,7 @@ use crate::{
     metrics::{self, Metrics, Sources, requests::Requests},
     net::{Credentials, Dialer, Limits, listener},
     raft,
+    reserved::ReservedPorts,
     sessions::{
         LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host, relay::Leading,
     },
@@ -103,6 +104,8 @@ pub struct Serving {
     pub raft_thread: Arc<RuntimeThread>,
     /// The shortest time between two nodes that are lost.
     pub node_loss_interval: Duration,
+    /// Ports of the nodes that no Service may take.
+    pub reserved_ports: ReservedPorts,
     /// Ends streams, then serving.
     pub stop: CancellationToken,
 }
@@ -318,6 +321,7 @@ fn router(
         to_leader,
         shares.clone(),
         Vault::new(serving.issuer.keyring().clone()),
+        serving.reserved_ports.clone(),
         Layers {
             auth: auth.clone(),
             requests: requests.clone(),

@@ -56,6 +56,7 @@ fn start(dir: &Path, address: &str, origin: Origin, threads: &Threads) -> JoinHa
         snapshot_rate: None,
         node_grace: NODE_GRACE,
         node_loss_interval: NODE_LOSS_INTERVAL,
+        reserved_ports: Default::default(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         certificate_lifetime: LEAF_LIFE,
         audit: true,

@@ -130,6 +130,53 @@ fn wait_until_ready(cluster: &Cluster) {
     });
 }
 
+#[test]
+fn a_killed_carrier_costs_no_line_and_no_container() {
+    let cluster = Cluster::up("carrier", 1, 1);
+    let agent = cluster.layout().agents.remove(0);
+    let write = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; busybox usleep 10000; done; exec busybox sleep 1000";
+    cluster.apply(&deployment("writer", 1, write));
+    let pod = cluster.ready_pods("app=writer", 1).remove(0);
+    let before = cluster.container_pids(&agent);
+    let killed = carrier_of(&cluster).expect("a carrier runs");
+    kill(killed);
+    eventually("another carrier runs", || match carrier_of(&cluster) {
+        Some(pid) if pid != killed => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    let log = eventually("everything is logged", || {
+        let log = cluster.barge(&["logs", name(&pod)]);
+        match log.contains("line 300\n") {
+            true => Ok(log),
+            false => Err(log),
+        }
+    });
+    // A batch may come twice, none may be missing.
+    for number in 1..=300 {
+        let line = format!("line {number}");
+        assert!(log.lines().any(|found| found == line), "{line} is missing");
+    }
+    assert_eq!(cluster.container_pids(&agent), before);
+    eventually("the node has an event", || {
+        let events = cluster.barge(&["get", "events", "-A"]);
+        match events.contains("CarrierGone") {
+            true => Ok(()),
+            false => Err(events),
+        }
+    });
+}
+
+fn carrier_of(cluster: &Cluster) -> Option<u32> {
+    let output = Command::new("pgrep")
+        .arg("-f")
+        .arg(format!("barge-agent carrier .*{}", cluster.dir().display()))
+        .output()
+        .expect("start pgrep");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .find_map(|line| line.parse().ok())
+}
+
 /// SIGKILL in the middle of creations, again and again: afterwards each pod has exactly one container.
 #[test]
 fn an_agent_killed_while_it_creates_leaves_one_container_or_none() {

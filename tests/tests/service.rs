@@ -19,10 +19,14 @@ use serde_json::Value;
 fn the_units_are_well_formed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
     let dir = tempfile::tempdir().unwrap();
-    for unit in ["barge-server.service", "barge-agent.service"] {
+    let units = [
+        ("barge-server.service", "barge-server"),
+        ("barge-agent-carrier.service", "barge-agent"),
+        ("barge-agent.service", "barge-agent"),
+    ];
+    for (unit, name) in units {
         // The programs are where a package would put them: here they are where they were built.
         let text = fs::read_to_string(folder.join(unit)).unwrap();
-        let name = unit.trim_end_matches(".service");
         let text = text.replace(
             &format!("/usr/bin/{name}"),
             program(name).to_str().expect("a plain path"),

@@ -1,28 +1,46 @@
 //! Control's side of the carrier.
 
-use std::{ffi::OsString, fs, io, process::Stdio, time::Duration};
+use std::{
+    ffi::OsString,
+    io,
+    process::ExitStatus,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::UnixStream,
+    process::Child,
     time::{Instant, sleep, timeout},
 };
 
-use super::protocol::{Attachment, Envelope, LONGEST, Reply, Request, VERSION};
+use super::protocol::{Attachment, Reply, Request, VERSION};
 use crate::runtime::Paths;
+
+mod connection;
+mod start;
+
+pub use connection::Connection;
 
 /// How long a carrier may take for an answer, and to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether it has come up.
 const POLL: Duration = Duration::from_millis(5);
-/// Beyond this many bytes the carrier's own messages are thrown away at its next start.
-const LARGEST_OWN_LOG: u64 = 1024 * 1024;
+/// How long a supervisor has to start a successor before control starts one.
+const HEAD_START: Duration = Duration::from_millis(500);
+/// Carriers of another build that are asked to leave, before the next one is taken as it is: whoever starts them has
+/// no other.
+const OTHER_BUILDS: u32 = 3;
 
-/// How control reaches the carrier of a data folder. Starts one when none answers.
+/// How control reaches the carrier of a data folder. Starts one when none answers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Carrier {
     paths: Paths,
     command: Vec<OsString>,
+    /// Whether the last carrier that answered has a supervisor.
+    supervised: Arc<AtomicBool>,
 }
 
 /// Why the carrier did not do what it was asked to.
@@ -44,6 +62,14 @@ pub enum CarrierError {
         /// Why not.
         source: io::Error,
     },
+    /// It ended instead of coming up.
+    #[error("the carrier ended with {status}; {log} may say why")]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// Its messages.
+        log: String,
+    },
     /// It did not come up.
     #[error("the carrier did not come up within {PATIENCE:?}; {log} may say why")]
     Silent {
@@ -55,43 +81,77 @@ pub enum CarrierError {
     Refused(String),
 }
 
+/// What control finds at the socket.
+enum Found {
+    Answers(Reply),
+    Nobody,
+    /// Its process lives and does not answer.
+    Stuck(Connection),
+}
+
 impl Carrier {
     /// The carrier of a data folder; `command` starts one, with `--data-dir D` added.
     pub fn new(paths: Paths, command: Vec<OsString>) -> Self {
-        Self { paths, command }
+        Self {
+            paths,
+            command,
+            supervised: Arc::default(),
+        }
     }
 
-    /// Makes sure that a carrier of this very build is running.
+    /// Makes sure that a carrier of this very build is running. One that is stuck is killed, one of another build is
+    /// asked to leave: the pipes hold the output until the successor takes over, and nothing of it is lost.
     ///
     /// # Errors
-    /// When none can be started.
+    /// When none can be started within ten seconds.
     pub async fn ensure(&self) -> Result<Reply, CarrierError> {
-        if let Ok(reply) = self.call(Request::Ping).await {
-            if reply.build == env!("CARGO_PKG_VERSION") && reply.version == VERSION {
-                return Ok(reply);
-            }
-            // The successor takes over what it drains; the pipes hold the output meanwhile.
-            self.call(Request::Leave).await?;
-        }
         let deadline = Instant::now() + PATIENCE;
-        let mut child = self.spawn()?;
-        while Instant::now() < deadline {
-            if let Ok(reply) = self.call(Request::Ping).await {
-                return Ok(reply);
-            }
-            match child.try_wait() {
-                // Another one, just starting or just ending, has the lock.
-                Ok(Some(status)) if status.success() => {
-                    sleep(POLL * 10).await;
-                    child = self.spawn()?;
+        let mut others = 0;
+        let mut start_at = self.start_at();
+        let mut child: Option<Child> = None;
+        loop {
+            match self.look().await {
+                Found::Answers(reply) if is_ours(&reply) || others == OTHER_BUILDS => {
+                    self.supervised.store(reply.supervised, Ordering::Relaxed);
+                    return Ok(reply);
                 }
-                Ok(Some(_)) => break,
-                _ => sleep(POLL).await,
+                Found::Answers(reply) => {
+                    tracing::info!(
+                        build = reply.build,
+                        pid = reply.pid,
+                        "replacing the carrier"
+                    );
+                    self.supervised.store(reply.supervised, Ordering::Relaxed);
+                    match self.call(Request::Leave).await {
+                        // It may have left by itself.
+                        Ok(_) | Err(CarrierError::Unreachable { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                    others += 1;
+                    start_at = self.start_at();
+                }
+                Found::Stuck(connection) => connection.kill(),
+                Found::Nobody => {}
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.silent());
+            }
+            match child.as_mut().map(Child::try_wait) {
+                // It runs, and is about to serve.
+                Some(Ok(None)) => sleep(POLL).await,
+                Some(Ok(Some(status))) if status.code().is_some_and(|code| code != 0) => {
+                    return Err(self.ended(status));
+                }
+                // Another one, just starting or just ending, has the lock; or somebody killed it.
+                Some(_) => {
+                    child = None;
+                    start_at = now + POLL * 10;
+                }
+                None if now >= start_at => child = Some(self.start()?),
+                None => sleep(POLL).await,
             }
         }
-        Err(CarrierError::Silent {
-            log: self.paths.carrier_log().display().to_string(),
-        })
     }
 
     /// Makes a container's pipes, drained into its log from now on.
@@ -143,7 +203,8 @@ impl Carrier {
     /// # Errors
     /// When none is there, or it says no.
     pub async fn call(&self, request: Request) -> Result<Reply, CarrierError> {
-        let answer = timeout(PATIENCE, self.exchange(request)).await;
+        let exchange = async { self.connect().await?.ask(request).await };
+        let answer = timeout(PATIENCE, exchange).await;
         let reply = answer
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| CarrierError::Unreachable {
@@ -156,53 +217,49 @@ impl Carrier {
         }
     }
 
-    async fn exchange(&self, request: Request) -> io::Result<Reply> {
-        let mut stream = UnixStream::connect(self.paths.carrier_socket()).await?;
-        let mut line = serde_json::to_vec(&Envelope {
-            version: VERSION,
-            request,
-        })?;
-        line.push(b'\n');
-        stream.write_all(&line).await?;
-        line.clear();
-        BufReader::new(stream.take(LONGEST))
-            .read_until(b'\n', &mut line)
-            .await?;
-        Ok(serde_json::from_slice(&line)?)
+    /// A connection to the carrier that is there.
+    ///
+    /// # Errors
+    /// When none is there.
+    pub async fn connect(&self) -> io::Result<Connection> {
+        Connection::open(&self.paths.carrier_socket()).await
     }
 
-    fn spawn(&self) -> Result<tokio::process::Child, CarrierError> {
-        let (program, arguments) =
-            self.command
-                .split_first()
-                .ok_or_else(|| CarrierError::Spawn {
-                    program: String::new(),
-                    source: io::ErrorKind::InvalidInput.into(),
-                })?;
-        let start = || {
-            fs::create_dir_all(self.paths.data_dir())?;
-            let log = fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(self.paths.carrier_log())?;
-            if log.metadata()?.len() > LARGEST_OWN_LOG {
-                log.set_len(0)?;
-            }
-            tokio::process::Command::new(program)
-                .args(arguments)
-                .arg("--data-dir")
-                .arg(self.paths.data_dir())
-                .current_dir("/")
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .process_group(0)
-                .kill_on_drop(false)
-                .spawn()
+    async fn look(&self) -> Found {
+        let Ok(mut connection) = self.connect().await else {
+            return Found::Nobody;
         };
-        start().map_err(|source| CarrierError::Spawn {
-            program: program.to_string_lossy().into_owned(),
-            source,
-        })
+        match connection.ping().await {
+            Ok(Some(reply)) => Found::Answers(reply),
+            Ok(None) => Found::Stuck(connection),
+            Err(_) => Found::Nobody,
+        }
     }
+
+    fn start_at(&self) -> Instant {
+        let supervised = self.supervised.load(Ordering::Relaxed);
+        Instant::now()
+            + if supervised {
+                HEAD_START
+            } else {
+                Duration::ZERO
+            }
+    }
+
+    fn ended(&self, status: ExitStatus) -> CarrierError {
+        CarrierError::Ended {
+            status,
+            log: self.paths.carrier_log().display().to_string(),
+        }
+    }
+
+    fn silent(&self) -> CarrierError {
+        CarrierError::Silent {
+            log: self.paths.carrier_log().display().to_string(),
+        }
+    }
+}
+
+fn is_ours(reply: &Reply) -> bool {
+    reply.build == env!("CARGO_PKG_VERSION") && reply.version == VERSION
 }

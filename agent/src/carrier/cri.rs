@@ -10,6 +10,9 @@ pub const LONGEST_PIECE: usize = 16 * 1024;
 /// No line of a log is longer: a piece and what stands before it.
 pub const LONGEST_LINE: usize = LONGEST_PIECE + 64;
 
+/// A batch ends with the line that makes it as long: lines of a few bytes grow by what stands before them.
+const LONGEST_BATCH: usize = 256 * 1024;
+
 /// Which of a container's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
@@ -45,6 +48,7 @@ pub struct Entry<'a> {
 /// Appends the lines that `bytes` begins with to `out` and answers how many bytes that took.
 ///
 /// The beginning of a line that has not ended is left alone, unless it is long enough to be cut or `all` is wanted.
+/// `out` grows by 256 KiB and a line at most.
 pub fn encode(
     out: &mut Vec<u8>,
     time: Timestamp,
@@ -53,8 +57,8 @@ pub fn encode(
     all: bool,
 ) -> usize {
     let head = format!("{time:.9} {} ", channel.name());
-    let mut taken = 0;
-    loop {
+    let (begin, mut taken) = (out.len(), 0);
+    while out.len() - begin < LONGEST_BATCH {
         let rest = &bytes[taken..];
         let window = &rest[..rest.len().min(LONGEST_PIECE)];
         let (piece, tag, step) = match window.iter().position(|byte| *byte == b'\n') {
@@ -70,6 +74,7 @@ pub fn encode(
         out.push(b'\n');
         taken += step;
     }
+    taken
 }
 
 /// Reads a line of a log, with or without its newline. `None` for what is not one.
@@ -123,6 +128,20 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(encode(&mut out, time, Channel::Stderr, b"wor", true), 3);
         assert_eq!(out, b"2026-01-02T15:04:05.000000000Z stderr P wor\n");
+    }
+
+    #[test]
+    fn many_short_lines_are_several_batches() {
+        let bytes = vec![b'\n'; 64 * 1024];
+        let (mut taken, mut batches) = (0, 0);
+        while taken < bytes.len() {
+            let mut out = Vec::new();
+            let now = Timestamp::UNIX_EPOCH;
+            taken += encode(&mut out, now, Channel::Stdout, &bytes[taken..], false);
+            assert!(out.len() <= LONGEST_BATCH + LONGEST_LINE);
+            batches += 1;
+        }
+        assert_eq!((taken, batches), (bytes.len(), 11));
     }
 
     #[test]

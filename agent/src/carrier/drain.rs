@@ -1,12 +1,11 @@
-//! From a pipe into a log.
+//! From a container's pipes into its log.
 
 use std::{
-    cell::RefCell,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Read},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
-    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -14,21 +13,26 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, SpliceFFlags},
     poll::{PollFd, PollFlags, PollTimeout},
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
-use tokio::io::unix::AsyncFd;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     cri::{self, Channel},
     logfile::LogFile,
+    signal::{Signal, Wanted},
 };
 
 /// What a pipe holds by default, and so the largest batch.
 const BATCH: usize = 64 * 1024;
+/// Scratches that are kept while no thread needs them.
+const SPARE: usize = 4;
+/// Batches of each pipe taken at the end: more than the largest pipe holds. A writer that never stops does not keep
+/// its pod from going.
+const LAST_BATCHES: usize = 256;
 
-/// Room for one batch at a time, shared by all pipes: nothing of it is in use while anybody waits.
+/// Room for one batch. A thread has one only while it moves bytes.
 #[derive(Debug)]
-pub struct Scratch {
+struct Scratch {
     reader: io::PipeReader,
     writer: io::PipeWriter,
     raw: Vec<u8>,
@@ -36,8 +40,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Room for one batch.
-    pub fn new() -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         Ok(Self {
             reader,
@@ -48,110 +51,170 @@ impl Scratch {
     }
 }
 
-/// One output of a container.
+/// The spare scratches of all threads. Their number is that of the threads that were busy at the same time, at most
+/// [`SPARE`]. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Spares(Arc<Mutex<Vec<Scratch>>>);
+
+impl Spares {
+    /// One that failed in the middle may hold bytes of its batch, and is not used again.
+    fn with<T>(&self, work: impl FnOnce(&mut Scratch) -> io::Result<T>) -> io::Result<T> {
+        let spare = self.spares().pop();
+        let mut scratch = spare.map_or_else(Scratch::new, Ok)?;
+        let done = work(&mut scratch)?;
+        let mut spares = self.spares();
+        if spares.len() < SPARE {
+            spares.push(scratch);
+        }
+        Ok(done)
+    }
+
+    fn spares(&self) -> std::sync::MutexGuard<'_, Vec<Scratch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Both outputs of a container.
 #[derive(Debug)]
 pub struct Drain {
-    pipe: AsyncFd<std::fs::File>,
-    channel: Channel,
-    log: Rc<RefCell<LogFile>>,
-    scratch: Rc<RefCell<Scratch>>,
+    pipes: [(Channel, File); 2],
+    log: LogFile,
+    spares: Spares,
+    /// Bytes that could not be written since the last that could.
+    dropped: usize,
 }
 
 impl Drain {
-    /// Opens a named pipe for reading, and for writing too: the writers' coming and going is then not an end.
-    pub fn open(
-        pipe: &Path,
-        channel: Channel,
-        log: Rc<RefCell<LogFile>>,
-        scratch: Rc<RefCell<Scratch>>,
-    ) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(pipe)?;
+    /// Opens the pipes in a folder for reading, and for writing too: the writers' coming and going is then not an end.
+    pub fn open(folder: &Path, log: LogFile, spares: Spares) -> io::Result<Self> {
+        let open = |channel: Channel| -> io::Result<_> {
+            let pipe = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(folder.join(channel.name()))?;
+            Ok((channel, pipe))
+        };
         Ok(Self {
-            pipe: watch(file)?,
-            channel,
+            pipes: [open(Channel::Stdout)?, open(Channel::Stderr)?],
             log,
-            scratch,
+            spares,
+            dropped: 0,
         })
     }
 
-    /// Drains until stopped; then takes what is there, an unfinished line too if it is `last`.
-    pub async fn run(
-        self,
-        stop: CancellationToken,
-        last: Rc<std::cell::Cell<bool>>,
-    ) -> io::Result<()> {
+    /// Drains until told otherwise. Blocks its thread.
+    pub fn run(&mut self, signal: &Signal) -> io::Result<()> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(signal, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        for (_, pipe) in &self.pipes {
+            // By edges: the beginning of a line stays in the pipe, and should not wake anybody again and again.
+            let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            epoll.add(pipe, EpollEvent::new(edges, 1))?;
+        }
+        let mut events = [EpollEvent::empty(); 3];
         loop {
-            let mut ready = tokio::select! {
-                ready = self.pipe.readable() => ready?,
-                () = stop.cancelled() => break,
-            };
-            if !self.step(false)? {
-                ready.clear_ready();
+            let moved = self.step(false)?;
+            match signal.wanted() {
+                Wanted::Drain if moved => {}
+                Wanted::Drain => match epoll.wait(&mut events, EpollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Wanted::Leave => return Ok(()),
+                Wanted::Finish => {
+                    for _ in 0..LAST_BATCHES {
+                        if !self.step(true)? {
+                            break;
+                        }
+                    }
+                    return Ok(());
+                }
             }
-            // A container that floods its pipe waits for its turn like the others.
-            tokio::task::yield_now().await;
         }
-        if last.get() {
-            while self.step(true)? {}
-        }
-        Ok(())
     }
 
-    /// Moves a batch of whole lines; answers whether there was one.
+    /// Moves a batch of whole lines out of each pipe; an unfinished line too if `all` is wanted. Answers whether there
+    /// was any.
+    fn step(&mut self, all: bool) -> io::Result<bool> {
+        let mut moved = false;
+        let spares = self.spares.clone();
+        for (channel, pipe) in &self.pipes {
+            let batch = Batch {
+                pipe,
+                channel: *channel,
+                log: &mut self.log,
+                dropped: &mut self.dropped,
+                all,
+            };
+            moved |= spares.with(|scratch| batch.take(scratch))?;
+        }
+        Ok(moved)
+    }
+}
+
+/// A batch on its way from one pipe into the log.
+struct Batch<'a> {
+    pipe: &'a File,
+    channel: Channel,
+    log: &'a mut LogFile,
+    dropped: &'a mut usize,
+    all: bool,
+}
+
+impl Batch<'_> {
+    /// Moves it; answers whether there was one.
     ///
     /// The bytes are copied out of the pipe, written, and only then taken from it: a death in between repeats the
     /// batch and loses nothing.
-    fn step(&self, all: bool) -> io::Result<bool> {
-        let mut scratch = self.scratch.borrow_mut();
+    fn take(self, scratch: &mut Scratch) -> io::Result<bool> {
         let Scratch {
             reader,
             writer,
             raw,
             lines,
-        } = &mut *scratch;
-        let pipe = self.pipe.get_ref();
-        let count =
-            match nix::fcntl::tee(pipe, writer.as_fd(), BATCH, SpliceFFlags::SPLICE_F_NONBLOCK) {
-                Ok(0) | Err(Errno::EAGAIN) => return Ok(false),
-                Ok(count) => count,
-                Err(error) => return Err(error.into()),
-            };
+        } = scratch;
+        let mut pipe = self.pipe;
+        let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
+        let count = match nix::fcntl::tee(pipe, writer.as_fd(), BATCH, flags) {
+            Ok(0) | Err(Errno::EAGAIN) => return Ok(false),
+            Ok(count) => count,
+            Err(error) => return Err(error.into()),
+        };
         reader.read_exact(&mut raw[..count])?;
         let now = Timestamp::now();
         lines.clear();
-        let mut taken = cri::encode(lines, now, self.channel, &raw[..count], all);
+        let mut taken = cri::encode(lines, now, self.channel, &raw[..count], self.all);
         if taken == 0 {
             // A pipe can be full of few bytes; whoever waits for room would never finish the line.
-            if self.has_room()? {
+            if has_room(pipe)? {
                 return Ok(false);
             }
             taken = cri::encode(lines, now, self.channel, &raw[..count], true);
         }
         // A container must not stand still because the disk is full: what cannot be written is dropped, and said.
-        if let Err(error) = self.log.borrow_mut().append(lines) {
-            tracing::warn!(%error, bytes = taken, "dropped output that could not be written");
+        match self.log.append(lines) {
+            Ok(()) if *self.dropped > 0 => {
+                let bytes = std::mem::take(self.dropped);
+                tracing::warn!(log = %self.log.path().display(), bytes, "dropped output that could not be written");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if *self.dropped == 0 {
+                    tracing::warn!(log = %self.log.path().display(), %error, "cannot write: dropping output");
+                }
+                *self.dropped += taken;
+            }
         }
-        let mut pipe = pipe;
         pipe.read_exact(&mut raw[..taken])?;
         Ok(true)
     }
-
-    fn has_room(&self) -> io::Result<bool> {
-        let mut fds = [PollFd::new(self.pipe.get_ref().as_fd(), PollFlags::POLLOUT)];
-        nix::poll::poll(&mut fds, PollTimeout::ZERO)?;
-        Ok(fds[0]
-            .revents()
-            .is_some_and(|events| events.contains(PollFlags::POLLOUT)))
-    }
 }
 
-#[allow(unsafe_code)]
-fn watch(file: std::fs::File) -> io::Result<AsyncFd<std::fs::File>> {
-    // SAFETY: the file owns its descriptor and is moved in; it is only borrowed until it is dropped together with the
-    // registration, so the descriptor stays open and the same for as long as it is registered.
-    Ok(unsafe { AsyncFd::register(file) }?)
+fn has_room(pipe: &File) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLOUT)))
 }

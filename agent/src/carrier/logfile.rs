@@ -53,6 +53,11 @@ impl LogFile {
         })
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Appends whole lines, all or none.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.size + lines.len() as u64 > self.largest {

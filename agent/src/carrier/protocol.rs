@@ -61,6 +61,9 @@ pub struct Reply {
     pub pid: u32,
     /// How many containers it drains.
     pub attached: usize,
+    /// Whether a supervisor (systemd) started it, and will start its successor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub supervised: bool,
     /// What went wrong, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -1,50 +1,32 @@
 //! What a carrier drains, in memory and on disk.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-    rc::Rc,
-};
-
-use nix::{sys::stat::Mode, unistd::mkfifo};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use std::{collections::BTreeMap, fs, io, time::Duration};
 
 use super::{
-    cri::Channel,
-    drain::{Drain, Scratch},
-    logfile::{self, LogFile},
+    drain::Spares,
     protocol::Attachment,
+    signal::Wanted,
+    worker::{Asked, RECORD, Worker},
 };
 use crate::{files, runtime::Paths};
 
-/// Name of the record beside a container's pipes.
-const RECORD: &str = "attachment.json";
+/// How long threads have for their last batch. One that waits for a disk that hangs is left behind.
+const LEAVE: Duration = Duration::from_secs(1);
 
-/// All attached containers.
+/// All attached containers, by id. Never waits for a container's files.
 #[derive(Debug)]
 pub struct Registry {
     paths: Paths,
-    scratch: Rc<RefCell<Scratch>>,
-    attached: BTreeMap<String, Attached>,
-}
-
-#[derive(Debug)]
-struct Attached {
-    stop: CancellationToken,
-    last: Rc<Cell<bool>>,
-    tasks: Vec<JoinHandle<io::Result<()>>>,
+    spares: Spares,
+    workers: BTreeMap<String, Worker>,
 }
 
 impl Registry {
     /// Takes over whatever the carrier before drained.
     pub fn recover(paths: Paths) -> io::Result<Self> {
         let mut registry = Self {
-            scratch: Rc::new(RefCell::new(Scratch::new()?)),
-            attached: BTreeMap::new(),
+            spares: Spares::default(),
+            workers: BTreeMap::new(),
             paths,
         };
         fs::create_dir_all(registry.paths.io())?;
@@ -54,7 +36,7 @@ impl Registry {
                 continue;
             };
             match serde_json::from_slice::<Attachment>(&bytes) {
-                Ok(attachment) => registry.attach(&attachment)?,
+                Ok(attachment) => registry.drain(attachment, Asked::Before).map(drop)?,
                 Err(error) => {
                     tracing::error!(record = %record.display(), %error, "unreadable record")
                 }
@@ -65,75 +47,65 @@ impl Registry {
 
     /// How many containers are attached.
     pub fn len(&self) -> usize {
-        self.attached.len()
+        let carried = |worker: &&Worker| !worker.has_ended();
+        self.workers.values().filter(carried).count()
     }
 
-    /// Makes a container's pipes and begins to drain them.
-    pub fn attach(&mut self, attachment: &Attachment) -> io::Result<()> {
-        if self.attached.contains_key(&attachment.id) {
-            return Ok(());
+    /// Makes a container's pipes and begins to drain them; [`Worker::opened`] says when.
+    pub fn attach(&mut self, attachment: Attachment) -> io::Result<Worker> {
+        self.forget_ended();
+        match self.workers.get(&attachment.id) {
+            Some(worker) if worker.is_ending() => {
+                Err(io::Error::other("it is being detached: try again"))
+            }
+            Some(worker) => Ok(worker.clone()),
+            None => self.drain(attachment, Asked::Now),
         }
-        let folder = self.paths.container_io(&attachment.id);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
-        for channel in [Channel::Stdout, Channel::Stderr] {
-            make_pipe(&folder.join(channel.name()))?;
-        }
-        let path = self.paths.log(
-            &attachment.pod_uid,
-            &attachment.container,
-            attachment.attempt,
-        );
-        let log = Rc::new(RefCell::new(LogFile::open(&path)?));
-        logfile::forget_older(&path, attachment.attempt)?;
-        let open = |channel: Channel| {
-            let pipe = folder.join(channel.name());
-            Drain::open(&pipe, channel, Rc::clone(&log), Rc::clone(&self.scratch))
+    }
+
+    /// Ends the draining of a container. At [`Worker::ended`] the pipes are empty and gone.
+    pub fn detach(&mut self, id: &str) -> io::Result<Worker> {
+        self.forget_ended();
+        let worker = match self.workers.get(id) {
+            Some(worker) => worker.clone(),
+            None => {
+                let worker = Worker::remove(self.paths.clone(), id.to_owned())?;
+                self.workers.insert(id.to_owned(), worker.clone());
+                worker
+            }
         };
-        let drains = [open(Channel::Stdout)?, open(Channel::Stderr)?];
-        let record = serde_json::to_vec(attachment)?;
-        files::write_atomic(&folder.join(RECORD), &record)?;
-
-        let stop = CancellationToken::new();
-        let last = Rc::new(Cell::new(false));
-        let tasks = drains
-            .into_iter()
-            .map(|drain| tokio::task::spawn_local(drain.run(stop.clone(), Rc::clone(&last))))
-            .collect();
-        self.attached
-            .insert(attachment.id.clone(), Attached { stop, last, tasks });
-        Ok(())
+        worker.tell(Wanted::Finish);
+        Ok(worker)
     }
 
-    /// Ends the draining of a container; what comes back has to be awaited. The pipes are empty and gone afterwards.
-    pub fn detach(&mut self, id: &str) -> impl Future<Output = io::Result<()>> + use<> {
-        let attached = self.attached.remove(id);
-        let folder = self.paths.container_io(id);
-        async move {
-            if let Some(attached) = attached {
-                attached.last.set(true);
-                attached.stop.cancel();
-                for task in attached.tasks {
-                    task.await??;
+    /// Ends all draining between two batches: the pipes are for another carrier.
+    pub fn leave(&mut self) -> impl Future<Output = ()> + use<> {
+        let workers = std::mem::take(&mut self.workers);
+        for worker in workers.values() {
+            worker.tell(Wanted::Leave);
+        }
+        let ended = async move {
+            for (id, worker) in workers {
+                if let Err(error) = worker.ended().await {
+                    tracing::warn!(id, error, "a container's thread ended badly");
                 }
             }
-            remove_folder(&folder)
+        };
+        async {
+            if tokio::time::timeout(LEAVE, ended).await.is_err() {
+                tracing::warn!("the disk hangs: a last batch may be written twice");
+            }
         }
     }
-}
 
-fn make_pipe(path: &Path) -> io::Result<()> {
-    match mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
-        Ok(()) | Err(nix::errno::Errno::EEXIST) => Ok(()),
-        Err(error) => Err(error.into()),
+    fn drain(&mut self, attachment: Attachment, asked: Asked) -> io::Result<Worker> {
+        let id = attachment.id.clone();
+        let worker = Worker::drain(self.paths.clone(), attachment, asked, self.spares.clone())?;
+        self.workers.insert(id, worker.clone());
+        Ok(worker)
     }
-}
 
-fn remove_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    fn forget_ended(&mut self) {
+        self.workers.retain(|_, worker| !worker.has_ended());
     }
 }

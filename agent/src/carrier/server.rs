@@ -1,11 +1,12 @@
-//! The carrier's socket.
+//! The carrier's socket. Its thread answers at once, whatever the disks do.
 
 use std::{cell::RefCell, fs, io, os::unix::fs::PermissionsExt, rc::Rc};
 
-use fs4::FileExt;
+use barge_client::supervisor::Supervisor;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -15,45 +16,44 @@ use super::{
 };
 use crate::{files, runtime::Paths};
 
-/// Serves until told to go.
-pub async fn serve(paths: Paths) -> io::Result<()> {
-    fs::create_dir_all(paths.run())?;
-    // Held until this process ends, however it ends: there is never a second carrier for one folder.
-    let lock = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(paths.carrier_lock())?;
-    if FileExt::try_lock(&lock).is_err() {
-        tracing::info!("another carrier is running");
-        return Ok(());
-    }
+/// Serves until told to go. The lock of the data folder is held.
+pub async fn serve(paths: Paths, supervisor: &Supervisor) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
     let registry = Rc::new(RefCell::new(Registry::recover(paths.clone())?));
     let socket = paths.carrier_socket();
     files::remove_if_there(&socket)?;
     let listener = UnixListener::bind(&socket)?;
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
     tracing::info!(attached = registry.borrow().len(), "carrying");
+    supervisor.ready("carrying");
 
+    let supervised = supervisor.is_there();
     let done = CancellationToken::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => accepted?.0,
             () = done.cancelled() => break,
+            _ = terminate.recv() => break,
         };
         let (registry, done) = (Rc::clone(&registry), done.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = converse(stream, &registry, &done).await {
+            if let Err(error) = converse(stream, &registry, supervised, &done).await {
                 tracing::warn!(%error, "a connection of control broke");
             }
         });
     }
-    files::remove_if_there(&socket)
+    supervisor.stopping();
+    files::remove_if_there(&socket)?;
+    drop(listener);
+    let leaving = registry.borrow_mut().leave();
+    leaving.await;
+    Ok(())
 }
 
 async fn converse(
     stream: UnixStream,
     registry: &RefCell<Registry>,
+    supervised: bool,
     done: &CancellationToken,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
@@ -75,6 +75,7 @@ async fn converse(
             build: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             attached: registry.borrow().len(),
+            supervised,
             error: answer.err(),
         })?;
         reply.push(b'\n');
@@ -91,15 +92,18 @@ async fn handle(request: Request, registry: &RefCell<Registry>) -> Result<bool, 
     match request {
         Request::Ping => Ok(false),
         Request::Attach(attachment) => {
-            let attached = registry.borrow_mut().attach(&attachment);
-            attached.map_err(|error| format!("cannot attach {}: {error}", attachment.id))?;
+            let id = attachment.id.clone();
+            let failed = |error: String| format!("cannot attach {id}: {error}");
+            let worker = registry.borrow_mut().attach(attachment);
+            let worker = worker.map_err(|error| failed(error.to_string()))?;
+            worker.opened().await.map_err(failed)?;
             Ok(false)
         }
         Request::Detach { id } => {
-            let detaching = registry.borrow_mut().detach(&id);
-            detaching
-                .await
-                .map_err(|error| format!("cannot detach {id}: {error}"))?;
+            let failed = |error: String| format!("cannot detach {id}: {error}");
+            let worker = registry.borrow_mut().detach(&id);
+            let worker = worker.map_err(|error| failed(error.to_string()))?;
+            worker.ended().await.map_err(failed)?;
             Ok(false)
         }
         Request::Shutdown => match registry.borrow().len() {

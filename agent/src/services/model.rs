@@ -9,6 +9,7 @@ use std::{
 use barge_proto::v1::{Endpoints, ObjectMeta, Service, ServicePort};
 use ipnet::Ipv4Net;
 
+use super::host_ports::HostPorts;
 use crate::clock::to_ms;
 
 /// What rules are made of.
@@ -27,6 +28,8 @@ pub struct Inputs<'a> {
     /// Whether answers between two pods on the bridge pass the rules. If not, such a connection through a Service has
     /// to seem to come from the node, or the answer would take the short way and not be recognised.
     pub bridge_netfilter: bool,
+    /// Ports that stay the node's own.
+    pub host_ports: HostPorts,
 }
 
 /// A transport protocol.
@@ -87,7 +90,16 @@ pub struct Chain {
     pub endpoints: BTreeSet<SocketAddrV4>,
 }
 
-/// A port on the node that two Services want.
+/// Who has a port on the node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// An older Service: namespace and name.
+    Service(String),
+    /// The node itself: what for.
+    Node(&'static str),
+}
+
+/// A port on the node that a Service wants and somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// Who does not get it.
@@ -96,8 +108,8 @@ pub struct Conflict {
     pub port: u16,
     /// Of the port.
     pub protocol: Protocol,
-    /// Who has it: namespace and name.
-    pub holder: String,
+    /// Who has it.
+    pub holder: Holder,
 }
 
 /// The rules that these inputs want, and the ports that could not be given.
@@ -133,13 +145,17 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
         for port in ports {
             add_port(&mut rules, service, port, endpoints);
             for (protocol, number) in node_ports(service, port) {
-                let holder = holders.entry((protocol, number)).or_insert(name.clone());
-                if *holder != name {
+                let older = || {
+                    let holder = holders.entry((protocol, number)).or_insert(name.clone());
+                    (*holder != name).then(|| Holder::Service(format!("{}/{}", holder.0, holder.1)))
+                };
+                let node = inputs.host_ports.get(&(protocol, number));
+                if let Some(holder) = node.map(|what| Holder::Node(what)).or_else(older) {
                     conflicts.insert(Conflict {
                         service_uid: uid(service.metadata.as_ref()),
                         port: number,
                         protocol,
-                        holder: format!("{}/{}", holder.0, holder.1),
+                        holder,
                     });
                     continue;
                 }

@@ -198,3 +198,16 @@ fn open_connections_outlive_changes_and_restarts() {
     let refused = net.outside.connect("192.0.2.1:80").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn a_port_on_which_the_node_listens_stays_the_node_s() {
+    let net = Net::new();
+    net.node.serve(80, "host");
+    net.assign(
+        &[web()],
+        &[endpoints("web", "p80", &[("10.244.1.2", 8080)])],
+    );
+    assert_eq!(net.outside.ask("192.0.2.1:80").unwrap().0, "host");
+    assert_eq!(net.outside.ask("192.0.2.1:30080").unwrap().0, "pod0");
+    assert_eq!(net.node.ask("10.96.0.10:80").unwrap().0, "pod0");
+}

@@ -1,11 +1,18 @@
 //! Output that must arrive, whoever dies.
 
 use barge_agent::{
-    carrier::logs::{self, LogOptions},
+    carrier::{
+        keeper,
+        logs::{self, LogOptions},
+        protocol::Request,
+    },
     runtime::Runtime,
 };
 use futures::StreamExt;
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +47,11 @@ fn nothing_is_lost_when_the_carrier_is_killed_in_mid_stream() {
         );
         let spec = pod.spec("writer", 0, &script);
         let container = pod.runtime.start_container(&spec).await.unwrap();
+        let processes = machine.ctr(&["task", "ls"]);
         let log = pod.runtime.log_path(&spec.pod_uid, &spec.name, 0);
+        let carrier = pod.runtime.carrier().clone();
+        let watching = tokio::spawn(keeper::keep(carrier.clone(), |_, _| {}));
+        let mut killed = 0;
         for kills in 1..=4_u64 {
             // Each time a good deal more has been written.
             eventually("the log has grown", || async {
@@ -50,12 +61,23 @@ fn nothing_is_lost_when_the_carrier_is_killed_in_mid_stream() {
                 (size > kills * 100_000).then_some(())
             })
             .await;
-            kill(machine.carrier_pid().await, Signal::SIGKILL).unwrap();
-            pod.runtime.carrier().ensure().await.unwrap();
+            // Nobody asks for a successor of the one that was killed before.
+            killed = eventually("another carrier serves", || async {
+                let reply = carrier.call(Request::Ping).await.ok()?;
+                (reply.pid != killed).then_some(reply.pid)
+            })
+            .await;
+            kill(
+                Pid::from_raw(i32::try_from(killed).unwrap()),
+                Signal::SIGKILL,
+            )
+            .unwrap();
         }
+        assert_eq!(machine.ctr(&["task", "ls"]), processes);
         exited(&pod.runtime, &container.id).await;
         pod.runtime.remove_container(&container.id).await.unwrap();
         complete(&pod.output(&spec).await.0);
+        watching.abort();
         pod.runtime
             .remove_sandbox(&pod.sandbox.pod_uid)
             .await

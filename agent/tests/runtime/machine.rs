@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use barge_agent::{
-    carrier::protocol::Request,
-    runtime::{Options, Paths, Registry, containerd::Containerd},
-};
+use barge_agent::runtime::{Options, Paths, Registry, containerd::Containerd};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
@@ -200,12 +197,6 @@ impl Machine {
             .status
             .success()
             .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// The process that carries its containers' output.
-    pub async fn carrier_pid(&self) -> Pid {
-        let reply = self.runtime().carrier().call(Request::Ping).await.unwrap();
-        Pid::from_raw(i32::try_from(reply.pid).unwrap())
     }
 
     fn kill_rest(&self) {

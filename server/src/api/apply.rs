@@ -12,7 +12,7 @@ use super::{
     plan::{self, Planned, Stamp},
     vault::{Vault, without_values},
 };
-use crate::{auth::Access, error::ApiError, store::Store};
+use crate::{auth::Access, error::ApiError, reserved::ReservedPorts, store::Store};
 
 /// Applies at the leader. `id` was taken out of the request.
 ///
@@ -22,6 +22,7 @@ use crate::{auth::Access, error::ApiError, store::Store};
 pub async fn apply(
     store: &Store,
     vault: &Vault,
+    reserved: &ReservedPorts,
     by: String,
     access: &Access,
     request: &ApplyRequest,
@@ -42,7 +43,7 @@ pub async fn apply(
         false => request_record(store, id, || vault.digest(request))?,
     };
     let wanted = plan::prepare(&request.objects, &request.field_manager, request.force)?;
-    let stamp = Stamp::now();
+    let stamp = Stamp::now(reserved);
     let shown = dry_run || !omit_objects || !access.is_everything();
     let plan = |store: &Store| {
         let planned = plan::by_store(store, vault, &wanted, &stamp, shown)?;

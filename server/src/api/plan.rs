@@ -15,7 +15,7 @@ use barge_proto::{
 use barge_state::{Kind as Recorded, State};
 
 use super::{names, vault::Vault};
-use crate::{clock, error::ApiError, store::Store, transaction::Draft};
+use crate::{clock, error::ApiError, reserved::ReservedPorts, store::Store, transaction::Draft};
 
 mod addresses;
 mod data;
@@ -35,20 +35,23 @@ const TRIES: usize = 16;
 
 /// What the edge adds to a request.
 #[derive(Debug, Clone)]
-pub struct Stamp {
+pub struct Stamp<'a> {
     /// Where to begin to look for free addresses and ports.
     seed: u64,
     /// When it came in.
     now: Time,
+    /// Ports of the nodes that this manager, which leads, keeps from Services.
+    reserved: &'a ReservedPorts,
 }
 
-impl Stamp {
+impl<'a> Stamp<'a> {
     /// Stamps a request that comes in now.
     #[must_use]
-    pub fn now() -> Self {
+    pub fn now(reserved: &'a ReservedPorts) -> Self {
         Self {
             seed: rand::random(),
             now: clock::now(),
+            reserved,
         }
     }
 }
@@ -74,6 +77,7 @@ struct Planning<'a> {
     seed: u64,
     /// When the request came in.
     now: Time,
+    reserved: &'a ReservedPorts,
     /// Whether the objects are wanted as they will be.
     shown: bool,
     draft: Draft,
@@ -91,13 +95,14 @@ struct Planning<'a> {
 pub fn plan(
     state: &State,
     objects: Vec<Merged>,
-    stamp: &Stamp,
+    stamp: &Stamp<'_>,
     shown: bool,
 ) -> Result<Option<(Draft, Vec<Planned>)>, ApiError> {
     let mut planning = Planning {
         state,
         seed: stamp.seed,
         now: stamp.now,
+        reserved: stamp.reserved,
         shown,
         draft: Draft::new(),
         namespaces: BTreeSet::new(),
@@ -126,7 +131,7 @@ pub fn by_store(
     store: &Store,
     vault: &Vault,
     wanted: &Wanted<'_>,
-    stamp: &Stamp,
+    stamp: &Stamp<'_>,
     shown: bool,
 ) -> Result<(Draft, Vec<Planned>), ApiError> {
     for _ in 0..TRIES {

@@ -62,6 +62,7 @@ fn what_does_not_work_is_named() {
     assert!(with(&["--snapshot-after", "0"]).contains("at least 1Mi"));
     assert!(with(&["--certificate-lifetime", "5s"]).contains("between 10 s"));
     assert!(with(&["--node-grace", "1s"]).contains("at least 4 s"));
+    assert!(with(&["--reserved-ports", "22,ssh"]).contains("\"ssh\" is no port"));
     assert!(with(&["--otlp-endpoint", "collector:4317"]).contains("http://host:port"));
     assert!(with(&["--otlp-sample", "0.5"]).contains("without --otlp-endpoint"));
 }
@@ -72,7 +73,7 @@ fn flags_win_over_the_file() {
     let path = dir.path().join("server.toml");
     fs::write(
         &path,
-        "log_format = \"json\"\ndata_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\notlp_endpoint = \"http://c:4317\"\notlp_sample = 0.5\ncertificate_lifetime = \"30d\"\n",
+        "log_format = \"json\"\ndata_dir = \"/file\"\nadvertise = \"f:1\"\nbootstrap = true\notlp_endpoint = \"http://c:4317\"\notlp_sample = 0.5\ncertificate_lifetime = \"30d\"\nreserved_ports = \"23,90-91\"\n",
     )
     .unwrap();
     let path = path.to_str().unwrap();
@@ -81,6 +82,8 @@ fn flags_win_over_the_file() {
     assert_eq!(config.advertise, "g:2");
     assert_eq!(config.certificate_lifetime.as_secs(), 30 * 86_400);
     assert_eq!(config.log_format, LogFormat::Json);
+    let kept = [22, 23, 91, 2].map(|port| config.reserved_ports.holder(port).is_some());
+    assert_eq!(kept, [false, true, true, true], "2 is where it listens");
     let otlp = config.otlp.unwrap();
     assert_eq!(
         (otlp.endpoint.as_str(), otlp.sample),

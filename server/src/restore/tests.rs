@@ -39,6 +39,7 @@ fn lost(passphrase: Option<&str>) -> Lost {
         snapshot_rate: None,
         node_grace: NODE_GRACE,
         node_loss_interval: NODE_LOSS_INTERVAL,
+        reserved_ports: Default::default(),
     };
     let manager = bootstrap::begin(&folder, &config).unwrap();
     let key = folder.load_keyring().unwrap().key().unwrap();

@@ -141,10 +141,35 @@ fn the_oldest_service_has_the_port() {
     );
     let conflict = conflicts.first().unwrap();
     assert_eq!(conflict.service_uid, "uid-young");
+    let old = Holder::Service("default/old".to_owned());
+    assert_eq!((conflict.port, &conflict.holder), (80, &old));
+}
+
+#[test]
+fn the_node_keeps_its_own_ports() {
+    let services = [service(
+        "web",
+        1,
+        "LoadBalancer",
+        "10.96.0.10",
+        &[(22, 30080)],
+    )];
+    let endpoints = [endpoints("web", "p22", &[("10.244.1.2", 80)])];
+    let (rules, conflicts) = rules(&Inputs {
+        services: services.iter().collect(),
+        endpoints: endpoints.iter().collect(),
+        host_ports: [((Protocol::Tcp, 22), "SSH"), ((Protocol::Udp, 30080), "x")].into(),
+        ..Default::default()
+    });
+    assert_eq!(rules.cluster.len(), 1, "its own address has all its ports");
+    let node: Vec<_> = rules.node.keys().collect();
+    assert_eq!(node, [&(Protocol::Tcp, 30080)]);
+    let conflict = conflicts.first().unwrap();
     assert_eq!(
-        (conflict.port, conflict.holder.as_str()),
-        (80, "default/old")
+        (conflict.port, &conflict.holder),
+        (22, &Holder::Node("SSH"))
     );
+    assert_eq!(conflicts.len(), 1);
 }
 
 #[test]

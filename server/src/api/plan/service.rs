@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use barge_proto::v1::{Service, ServicePort, ServiceSpec};
+use barge_proto::v1::{ManagerRecord, Service, ServicePort, ServiceSpec};
 use barge_state::Kind;
 use ipnet::Ipv4Net;
 
@@ -11,7 +11,7 @@ use super::{
     addresses::{free_address, free_port},
     merged_meta,
 };
-use crate::error::ApiError;
+use crate::{config::split_address, error::ApiError};
 
 /// What a headless Service has for an address.
 const NONE: &str = "None";
@@ -30,6 +30,7 @@ impl Merge for Service {
         let mut spec = new.spec.unwrap_or_default();
         let before = old.and_then(|old| old.spec.as_ref());
         let uid = old.map(Kind::uid).unwrap_or_default();
+        check_reserved(planning, name, &spec)?;
         spec.cluster_ip = cluster_ip(planning, name, uid, &spec, before)?;
         spec.cluster_ips = vec![spec.cluster_ip.clone()];
         node_ports(planning, name, uid, &mut spec, before)?;
@@ -108,6 +109,29 @@ fn on_nodes(spec: &ServiceSpec) -> bool {
     matches!(spec.r#type.as_str(), "NodePort" | "LoadBalancer")
 }
 
+/// Refuses ports of the nodes that the nodes need themselves. Also what a Service had before: a change is when somebody
+/// looks.
+fn check_reserved(planning: &Planning<'_>, name: &str, spec: &ServiceSpec) -> Result<(), ApiError> {
+    for (at, port) in spec.ports.iter().enumerate() {
+        let own = match spec.r#type.as_str() {
+            "LoadBalancer" => Some(("port", port.port)),
+            _ => None,
+        };
+        let node = on_nodes(spec).then_some(("nodePort", port.node_port));
+        for (field, number) in own.into_iter().chain(node) {
+            if let Some(holder) = planning.holder_of_reserved(number) {
+                return Err(ApiError::invalid(
+                    format!("service/{name}: spec.ports[{at}].{field}"),
+                    format!(
+                        "{number}: the nodes keep this port ({holder}); choose another one, or a type that does not open it on the nodes, or see --reserved-ports of barge-server"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn node_ports(
     planning: &mut Planning<'_>,
     name: &str,
@@ -176,5 +200,19 @@ impl Planning<'_> {
         let holder = self.state.service_with_node_port(port, protocol);
         holder.is_none_or(|service| service.uid() == uid)
             && !self.taken.contains(&key(port, protocol))
+            && self.holder_of_reserved(port).is_none()
+    }
+
+    /// What uses a port of the nodes that no Service may take: a manager, or what this manager was told.
+    fn holder_of_reserved(&self, port: i32) -> Option<String> {
+        let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
+        let mut managers = self.state.list::<ManagerRecord>(None);
+        let manager = managers.find(|manager| {
+            split_address(&manager.address).is_some_and(|(_, number)| number == port)
+        });
+        match manager {
+            Some(manager) => Some(format!("the manager {}", manager.address)),
+            None => self.reserved.holder(port).map(str::to_owned),
+        }
     }
 }

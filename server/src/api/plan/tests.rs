@@ -11,12 +11,15 @@ use prost::Message as _;
 use super::*;
 use crate::pki::{Keyring, keyring::KeyFile};
 
-const STAMP: Stamp = Stamp {
+mod reserved;
+
+const STAMP: Stamp<'static> = Stamp {
     seed: 1,
     now: Time {
         seconds: 1,
         nanos: 0,
     },
+    reserved: &ReservedPorts::NONE,
 };
 
 fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {

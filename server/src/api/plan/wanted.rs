@@ -131,7 +131,7 @@ pub fn merge(
     wanted: &Wanted<'_>,
     there: &[Option<Object>],
     vault: &Vault,
-    stamp: &Stamp,
+    stamp: &Stamp<'_>,
 ) -> Result<Vec<Merged>, ApiError> {
     let applier = Applier {
         manager: wanted.manager,
