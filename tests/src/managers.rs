@@ -2,6 +2,7 @@
 //! cut off, killed and started again with the same flags.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -23,6 +24,8 @@ pub struct Managers {
     /// The last number of each one's address.
     hosts: Vec<u8>,
     running: Vec<Option<Child>>,
+    /// Where those say that they are that are elsewhere.
+    misled: BTreeMap<usize, String>,
 }
 
 impl Managers {
@@ -59,7 +62,35 @@ impl Managers {
             let join = join.each_ref().map(String::as_str);
             self.start(index, &[&join[..], flags].concat());
         }
+        if count == 2 {
+            // By itself it would wait for a third one.
+            self.promote(1);
+        }
         self.wait_for_voters(count);
+    }
+
+    /// Makes a learner a voter, as soon as it serves.
+    pub fn promote(&self, index: usize) {
+        eventually("it is promoted", || {
+            let output = self.try_barge(&["cluster", "promote", &self.address(index)]);
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            }
+        });
+    }
+
+    /// Waits until `barge cluster members` shows a manager in this state.
+    pub fn wait_for_state(&self, index: usize, state: &str) {
+        let address = format!("{} ", self.address(index));
+        eventually(&format!("manager {index} is a {state}"), || {
+            let members = self.try_members()?;
+            let mut lines = members.lines();
+            match lines.any(|line| line.starts_with(&address) && line.contains(state)) {
+                true => Ok(()),
+                false => Err(members),
+            }
+        });
     }
 
     /// Starts a manager that joins with a new token.
@@ -100,6 +131,7 @@ impl Managers {
             net,
             hosts: (11..).take(count).collect(),
             running: (0..count).map(|_| None).collect(),
+            misled: BTreeMap::new(),
         };
         let (bridge, gateway) = (managers.bridge(), format!("{}1/24", managers.prefix()));
         run(&["ip", "link", "add", &bridge, "type", "bridge"]);
@@ -143,6 +175,19 @@ impl Managers {
     #[must_use]
     pub fn address(&self, index: usize) -> String {
         format!("{}{}:7100", self.prefix(), self.hosts[index])
+    }
+
+    /// Has a manager that is started later advertise this address, or its own again.
+    pub fn mislead(&mut self, index: usize, address: Option<&str>) {
+        match address {
+            Some(address) => self.misled.insert(index, address.to_owned()),
+            None => self.misled.remove(&index),
+        };
+    }
+
+    fn advertised(&self, index: usize) -> String {
+        let misled = self.misled.get(&index).cloned();
+        misled.unwrap_or_else(|| self.address(index))
     }
 
     /// Gives a machine another address; what runs on it is not told.
@@ -230,7 +275,7 @@ impl Managers {
             .arg(program("barge-server"))
             .args(["run", "--data-dir"])
             .arg(self.data_dir(index))
-            .args(["--advertise", &self.address(index)])
+            .args(["--advertise", &self.advertised(index)])
             .args(flags)
             .stdin(Stdio::null());
         command

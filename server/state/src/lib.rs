@@ -44,7 +44,7 @@ pub use claims::Claim;
 pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
-pub use level::{BINDINGS, COMPRESSION, LEVEL, NotUnderstood, check_understood};
+pub use level::{BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, check_understood};
 pub use packed::{PackedPod, Pool};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
