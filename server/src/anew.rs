@@ -54,6 +54,7 @@ pub fn prepare(
     // Whatever it was before, now it is the one that votes.
     draft.put(ManagerRecord {
         role: ManagerRole::Voter.into(),
+        unreachable: None,
         ..manager
     });
     if let Some(uid) = admin {

@@ -160,6 +160,7 @@ fn transaction(
         public_key_sha256: public_key_sha256(manager),
         role: ManagerRole::Voter.into(),
         feature_level: LEVEL,
+        ..ManagerRecord::default()
     });
     draft.put(CredentialRecord {
         metadata: meta("admin", &admin.uid),

@@ -44,6 +44,7 @@ pub mod rotation;
 pub mod schedule;
 pub mod status;
 pub mod tokens;
+pub mod waiting;
 
 /// What the Cluster service works with.
 pub struct Parts {

@@ -16,8 +16,13 @@ pub const DOMAIN: &str = "barge";
 
 /// The reason in the details of an error that says that another manager leads.
 pub const NOT_LEADER: &str = "NOT_LEADER";
+/// The reason of [`ApiError::NoQuorum`].
+pub const NO_QUORUM: &str = "NO_QUORUM";
 /// The reason of [`ApiError::RevisionRequired`].
 pub const REVISION_REQUIRED: &str = "REVISION_REQUIRED";
+
+/// The reason in the details of an error that says that the leader did not find the calling manager at its address.
+pub const ADVERTISE_UNREACHABLE: &str = "ADVERTISE_UNREACHABLE";
 
 /// The reason in the details of an error that says that the caller was removed from the cluster.
 pub const REVOKED: &str = "REVOKED";
@@ -87,6 +92,9 @@ pub enum ApiError {
     /// The state does not allow it.
     #[error("{0}")]
     Precondition(String),
+    /// The address that a manager advertises does not lead to it.
+    #[error("{0}")]
+    AdvertiseUnreachable(String),
     /// There is no such session (any more).
     #[error("{0}")]
     NoSuchSession(String),
@@ -149,12 +157,13 @@ impl ApiError {
             Self::Expired { .. } => ("EXPIRED", Code::OutOfRange),
             Self::Lagged(_) => ("EXPIRED", Code::OutOfRange),
             Self::NotLeader { .. } => (NOT_LEADER, Code::FailedPrecondition),
-            Self::NoQuorum(_) => ("NO_QUORUM", Code::Unavailable),
+            Self::NoQuorum(_) => (NO_QUORUM, Code::Unavailable),
             Self::UnknownOutcome(_) => ("UNKNOWN_OUTCOME", Code::Unknown),
             Self::Token(_) => ("TOKEN", Code::Unauthenticated),
             Self::Revoked(_) => (REVOKED, Code::Unauthenticated),
             Self::Denied(_) => ("DENIED", Code::PermissionDenied),
             Self::Precondition(_) => ("PRECONDITION", Code::FailedPrecondition),
+            Self::AdvertiseUnreachable(_) => (ADVERTISE_UNREACHABLE, Code::FailedPrecondition),
             Self::NoSuchSession(_) => ("NO_SUCH_SESSION", Code::NotFound),
             Self::Exhausted(_) => ("EXHAUSTED", Code::ResourceExhausted),
             Self::Overloaded { .. } => ("OVERLOADED", Code::ResourceExhausted),
@@ -202,7 +211,7 @@ impl From<StoreError> for ApiError {
                 leader: leader.map(|(_, address)| address),
             },
             StoreError::NoQuorum => Self::NoQuorum(
-                "the leader does not reach a majority of the managers: nothing was changed"
+                "the leader does not reach a majority of the voters (`barge cluster status` names them), and nothing was changed"
                     .to_owned(),
             ),
             StoreError::Unknown => Self::UnknownOutcome(

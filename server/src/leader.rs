@@ -8,10 +8,10 @@ use tonic::{ConnectError, Request, Response, Status, metadata::MetadataValue, tr
 
 use crate::{
     auth::{Caller, PRINCIPAL_METADATA},
-    error::{ApiError, NOT_LEADER, REVOKED, reason_of},
+    error::{ApiError, NO_QUORUM, NOT_LEADER, REVOKED, reason_of},
     net::Dialer,
     spans,
-    store::Store,
+    store::{Member, Store},
 };
 
 /// How long a request waits for a leader.
@@ -72,6 +72,7 @@ impl ToLeader {
             let failure: Status = if now.is_leader {
                 match local(request.clone()).await {
                     Err(error @ ApiError::NotLeader { .. }) => error.into(),
+                    Err(error) => return Err(self.explained(error).await.into()),
                     done => return done.map_err(Status::from),
                 }
             } else if caller.forwarded {
@@ -98,20 +99,19 @@ impl ToLeader {
                     }
                 }
             } else {
-                ApiError::NoQuorum(
-                    "no manager leads: a majority of them has to run and reach each other"
-                        .to_owned(),
-                )
-                .into()
+                ApiError::NoQuorum("no manager leads".to_owned()).into()
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(match reason_of(&failure).as_deref() {
-                    Some(NOT_LEADER) => {
-                        ApiError::NoQuorum("no leader was found in time".to_owned()).into()
-                    }
-                    _ => failure,
-                });
+                let none = match reason_of(&failure).as_deref() {
+                    Some(NOT_LEADER) => "no leader was found in time",
+                    Some(NO_QUORUM) => "no manager leads",
+                    _ => return Err(failure),
+                };
+                return Err(self
+                    .explained(ApiError::NoQuorum(none.to_owned()))
+                    .await
+                    .into());
             }
             let wait = if leadership.borrow().leader.is_some() {
                 AGAIN.min(left)
@@ -122,6 +122,22 @@ impl ToLeader {
             if let Ok(Err(_)) = timeout(wait, leadership.changed()).await {
                 return Err(ApiError::Stopping.into());
             }
+        }
+    }
+
+    /// Adds to the error of a cluster that is blocked who does not answer, and what to do about it.
+    async fn explained(&self, error: ApiError) -> ApiError {
+        let what = match &error {
+            ApiError::NoQuorum(what) | ApiError::UnknownOutcome(what) => what,
+            _ => return error,
+        };
+        let what = match &*self.store.silent_voters().await {
+            [] => return error,
+            silent => format!("{what}: {}", remedy(silent)),
+        };
+        match error {
+            ApiError::NoQuorum(_) => ApiError::NoQuorum(what),
+            _ => ApiError::UnknownOutcome(what),
         }
     }
 
@@ -143,6 +159,19 @@ pub fn on_behalf_of<Q>(caller: &Caller, message: Q) -> Result<Request<Q>, Status
     request.metadata_mut().insert(PRINCIPAL_METADATA, value);
     spans::pass_on(request.metadata_mut());
     Ok(request)
+}
+
+/// What to do about voters that do not answer.
+fn remedy(silent: &[Member]) -> String {
+    let names: Vec<_> = silent.iter().map(Member::name).collect();
+    let (verb, them, their) = match names.len() {
+        1 => ("does", "it", "its data is"),
+        _ => ("do", "them", "their data is"),
+    };
+    format!(
+        "{} {verb} not answer. Start {them}, or, if {their} lost, stop a manager that is left and run `barge-server recover` on it",
+        names.join(", ")
+    )
 }
 
 fn was_removed(status: &Status) -> bool {
@@ -184,6 +213,26 @@ fn again(status: Status, repeat: Repeat) -> Result<Status, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blocked_cluster_says_whom_to_start() {
+        let silent = |id| Member {
+            id,
+            address: format!("m{id}:1"),
+            ..Member::default()
+        };
+        let one = remedy(&[silent(2)]);
+        assert!(
+            one.starts_with("m2:1 (ID 2) does not answer. Start it,"),
+            "{one}"
+        );
+        let two = remedy(&[silent(2), silent(3)]);
+        assert!(
+            two.starts_with("m2:1 (ID 2), m3:1 (ID 3) do not answer. Start them,"),
+            "{two}"
+        );
+        assert!(two.contains("`barge-server recover`"), "{two}");
+    }
 
     #[test]
     fn a_refusal_of_the_leader_is_final() {

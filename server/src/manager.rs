@@ -42,6 +42,8 @@ use crate::{
 
 /// How long open requests and streams get when this manager stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The same when the others can commit nothing without this manager: what is open then is answered by nobody, and asked again later.
+const DRAIN_DECISIVE: Duration = Duration::from_secs(1);
 
 /// Why a manager does not run, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +214,10 @@ pub async fn run(
         Err(removed) => tracing::error!("{removed}"),
     }
     supervisor.stopping();
+    let patience = match store.is_decisive().await {
+        true => DRAIN_DECISIVE,
+        false => DRAIN,
+    };
     let leave = async {
         // Writes go on at the next leader before the streams of this one end.
         if let Err(error) = store.hand_over().await {
@@ -224,10 +230,10 @@ pub async fn run(
         store.shutdown().await;
     };
     tokio::select! {
-        drained = timeout(DRAIN, async { tokio::join!(server, leave).0 }) => match drained {
+        drained = timeout(patience, async { tokio::join!(server, leave).0 }) => match drained {
             Ok(ended) => ended?,
             Err(_) => {
-                tracing::warn!("requests were still open after {} s", DRAIN.as_secs());
+                tracing::warn!("requests were still open after {} s", patience.as_secs());
                 store.shutdown().await;
             }
         },

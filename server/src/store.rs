@@ -6,6 +6,7 @@ mod leadership;
 mod members;
 mod open;
 mod propose;
+mod reach;
 mod reads;
 mod room;
 mod space;

@@ -2,6 +2,7 @@
 //! cut off, killed and started again with the same flags.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -14,6 +15,8 @@ use tempfile::TempDir;
 
 use crate::{cluster::program, wait::eventually};
 
+mod waits;
+
 static NETWORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Some managers of one cluster; everything is ended and removed when dropped.
@@ -23,6 +26,8 @@ pub struct Managers {
     /// The last number of each one's address.
     hosts: Vec<u8>,
     running: Vec<Option<Child>>,
+    /// Where those say that they are that are elsewhere.
+    misled: BTreeMap<usize, String>,
 }
 
 impl Managers {
@@ -58,6 +63,10 @@ impl Managers {
             let join = self.join_flags(index);
             let join = join.each_ref().map(String::as_str);
             self.start(index, &[&join[..], flags].concat());
+        }
+        if count == 2 {
+            // By itself it would wait for a third one.
+            self.promote(1);
         }
         self.wait_for_voters(count);
     }
@@ -100,6 +109,7 @@ impl Managers {
             net,
             hosts: (11..).take(count).collect(),
             running: (0..count).map(|_| None).collect(),
+            misled: BTreeMap::new(),
         };
         let (bridge, gateway) = (managers.bridge(), format!("{}1/24", managers.prefix()));
         run(&["ip", "link", "add", &bridge, "type", "bridge"]);
@@ -143,6 +153,19 @@ impl Managers {
     #[must_use]
     pub fn address(&self, index: usize) -> String {
         format!("{}{}:7100", self.prefix(), self.hosts[index])
+    }
+
+    /// Has a manager that is started later advertise this address, or its own again.
+    pub fn mislead(&mut self, index: usize, address: Option<&str>) {
+        match address {
+            Some(address) => self.misled.insert(index, address.to_owned()),
+            None => self.misled.remove(&index),
+        };
+    }
+
+    fn advertised(&self, index: usize) -> String {
+        let misled = self.misled.get(&index).cloned();
+        misled.unwrap_or_else(|| self.address(index))
     }
 
     /// Gives a machine another address; what runs on it is not told.
@@ -230,7 +253,7 @@ impl Managers {
             .arg(program("barge-server"))
             .args(["run", "--data-dir"])
             .arg(self.data_dir(index))
-            .args(["--advertise", &self.address(index)])
+            .args(["--advertise", &self.advertised(index)])
             .args(flags)
             .stdin(Stdio::null());
         command
@@ -368,63 +391,6 @@ impl Managers {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
-    }
-
-    /// Waits until there are so many voters.
-    pub fn wait_for_voters(&self, count: usize) {
-        eventually(&format!("{count} voters"), || {
-            let members = self.try_members()?;
-            let voters = members
-                .lines()
-                .filter(|line| line.contains("voter"))
-                .count();
-            if voters == count {
-                Ok(())
-            } else {
-                Err(members)
-            }
-        });
-    }
-
-    /// Waits until a manager answers for itself.
-    pub fn wait_until_answers(&self, index: usize) {
-        let config = self.config_for(index);
-        eventually("it answers", || {
-            let output = self.try_barge_with(&config, &["token", "list"]);
-            match output.status.success() {
-                true => Ok(()),
-                false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-            }
-        });
-    }
-
-    /// Waits until every manager answers and has applied what the leader has.
-    pub fn wait_until_caught_up(&self) {
-        eventually("all managers have caught up", || {
-            let output = self.try_barge(&["cluster", "status"]);
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.success() && !text.contains("warning") {
-                Ok(())
-            } else {
-                Err(text)
-            }
-        });
-    }
-
-    /// Which manager leads, waiting for one among those that run.
-    #[must_use]
-    pub fn leader(&self) -> usize {
-        eventually("a leader", || {
-            let members = self.try_members()?;
-            let line = members
-                .lines()
-                .find(|line| line.contains("leader") && line.contains(&self.prefix()));
-            line.and_then(|line| {
-                (0..self.running.len()).find(|index| line.contains(&self.address(*index)))
-            })
-            .filter(|index| self.running[*index].is_some())
-            .ok_or(members)
-        })
     }
 }
 

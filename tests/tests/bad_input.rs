@@ -194,7 +194,7 @@ fn wrong_tokens_certificates_and_folders_are_refused() {
     fs::write(&file, &good).expect("write a token");
     let (to, path) = (managers.address(0), file.display().to_string());
     managers.start(1, &["--join", &to, "--token-file", &path]);
-    managers.wait_for_voters(2);
+    managers.wait_for_state(1, "learner");
     let text = join(&managers, 2, &good);
     assert!(
         text.contains("token") && text.contains("used up"),

@@ -3,7 +3,11 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use barge_client::{Client, ClientOptions, identity::Identity};
 use barge_tests::{
@@ -26,17 +30,6 @@ fn line(managers: &Managers, index: usize) -> Result<String, String> {
     line.map(str::to_owned).ok_or(members)
 }
 
-fn wait_for_state(managers: &Managers, index: usize, state: &str) {
-    eventually(&format!("manager {index} is a {state}"), || {
-        let line = line(managers, index)?;
-        if line.contains(state) {
-            Ok(())
-        } else {
-            Err(line)
-        }
-    });
-}
-
 #[test]
 fn a_cluster_grows_to_five_and_shrinks_to_one_under_writes() {
     let mut managers = Managers::prepare(5);
@@ -46,7 +39,11 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_under_writes() {
     for index in 1..5 {
         writer.wait_for(5);
         managers.join(index);
-        managers.wait_for_voters(index + 1);
+        match index {
+            // Two voters would be worse than one.
+            1 => managers.wait_for_state(1, "learner"),
+            _ => managers.wait_for_voters(index + 1),
+        }
     }
     // The first to go is the one that leads; then whoever comes first.
     let mut left: Vec<_> = (0..5).collect();
@@ -192,7 +189,7 @@ fn a_manager_that_moved_comes_back_by_itself() {
     managers.stop(moved);
     managers.move_to_another_address(moved);
     managers.start(moved, &[]);
-    wait_for_state(&managers, moved, "voter");
+    managers.wait_for_state(moved, "voter");
     managers.wait_until_caught_up();
     let members = managers.try_members().expect("the members");
     assert!(!members.contains(&format!("{before} ")), "{members}");
@@ -209,7 +206,7 @@ fn voters_are_demoted_and_promoted_and_stay_what_they_are() {
     let mut managers = Managers::up(3);
     let leader = managers.leader();
     managers.barge(&["cluster", "demote", &managers.address(leader)]);
-    wait_for_state(&managers, leader, "learner");
+    managers.wait_for_state(leader, "learner");
     let next = managers.leader();
     assert_ne!(next, leader, "who does not vote does not lead");
     let members = managers.try_barge(&["cluster", "members"]);
@@ -222,7 +219,7 @@ fn voters_are_demoted_and_promoted_and_stay_what_they_are() {
     eventually("the learner serves", || {
         read_members(&client(&config, Duration::from_secs(5)))
     });
-    wait_for_state(&managers, leader, "learner");
+    managers.wait_for_state(leader, "learner");
     managers.barge(&["cluster", "promote", &managers.address(leader)]);
     managers.wait_for_voters(3);
     managers.barge(&["cluster", "promote", &managers.address(leader)]);
@@ -240,7 +237,7 @@ fn read_members(client: &Client) -> Result<(), String> {
     read.map(drop).map_err(|error| error.to_string())
 }
 
-/// Killed wherever it is with joining, and started again with the same flags, a manager ends up as one voter.
+/// Killed wherever it is with joining, and started again with the same flags, a manager ends up as one learner.
 #[test]
 fn joining_may_be_interrupted_anywhere() {
     let mut managers = Managers::prepare(2);
@@ -268,7 +265,7 @@ fn joining_may_be_interrupted_anywhere() {
         managers.kill(1);
     }
     managers.start(1, &flags);
-    managers.wait_for_voters(2);
+    managers.wait_for_state(1, "learner");
     let members = managers.try_members().expect("the members");
     assert_eq!(
         members.lines().count(),
@@ -279,4 +276,151 @@ fn joining_may_be_interrupted_anywhere() {
     managers.stop(1);
     managers.start(1, &flags);
     managers.wait_until_answers(1);
+}
+
+/// What `barge cluster members` warns of.
+fn warnings(managers: &Managers) -> Result<String, String> {
+    let output = managers.try_barge(&["cluster", "members"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    match output.status.success() {
+        true => Ok(said),
+        false => Err(said),
+    }
+}
+
+fn warns(managers: &Managers, words: &str) {
+    warns_of_any(managers, &[words]);
+}
+
+fn warns_of_any(managers: &Managers, all: &[&str]) {
+    eventually(&format!("a warning: {all:?}"), || {
+        let said = warnings(managers)?;
+        match all.iter().any(|words| said.contains(words)) {
+            true => Ok(()),
+            false => Err(said),
+        }
+    });
+}
+
+/// The flag was copied from the first manager, or nobody is there at all.
+#[test]
+fn a_manager_that_is_not_where_it_says_is_told_so_and_does_not_vote() {
+    let mut managers = Managers::prepare(2);
+    managers.start(0, &["--bootstrap"]);
+    managers.wait_for_voters(1);
+    let writer = Writer::start(&managers.config_of(&[0]));
+    writer.wait_for(5);
+    let flags = managers.join_flags(1);
+    let flags = flags.each_ref().map(String::as_str);
+    let nobody = managers.address(0).replace(".11:", ".99:");
+    for (address, found) in [
+        (managers.address(0), "this is manager 1"),
+        (nobody, "does not find manager 2"),
+    ] {
+        managers.mislead(1, Some(&address));
+        managers.start(1, &flags);
+        eventually("it is told", || {
+            let log = managers.log(1);
+            let told = log.contains(&format!("at {address}, the address that it advertises"))
+                && log.contains(found)
+                && log.contains("--advertise HOST:PORT");
+            told.then_some(()).ok_or(log)
+        });
+        warns(&managers, &format!("not reached at {address} since"));
+        let refused = managers.try_barge(&["cluster", "promote", "2"]);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && error.contains("not reached"),
+            "{error}"
+        );
+        writer.wait_for(20);
+        managers.kill(1);
+    }
+    managers.mislead(1, None);
+    managers.start(1, &[]);
+    managers.wait_for_state(1, "learner");
+    warns(&managers, "waits for a third manager");
+    let said = warnings(&managers).unwrap_or_default();
+    assert!(!said.contains("not reached"), "{said}");
+    let _ = writer.stop();
+}
+
+#[test]
+fn managers_that_die_right_after_their_start_block_nobody() {
+    let mut managers = Managers::prepare(3);
+    managers.start(0, &["--bootstrap"]);
+    managers.wait_for_voters(1);
+    let writer = Writer::start(&managers.config_of(&[0]));
+    for index in [1, 2] {
+        managers.join(index);
+        managers.wait_for_state(index, "learner");
+        managers.kill(index);
+        writer.wait_for(50);
+    }
+    // It depends on how far they came.
+    warns_of_any(
+        &managers,
+        &["does not answer at", "acknowledged nothing yet at"],
+    );
+    managers.wait_for_state(1, "learner");
+    managers.barge(&["cluster", "remove", "2"]);
+    // The other one returns, and is the only one to wait.
+    managers.start(2, &[]);
+    warns(&managers, "`barge cluster promote 3`");
+    writer.wait_for(20);
+    let longest = writer.longest_wait();
+    assert!(longest < LONGEST_WAIT, "a write took {longest:?}");
+    let _ = writer.stop();
+}
+
+#[test]
+fn a_cluster_of_two_that_lost_one_says_so_and_waits_quietly() {
+    let mut managers = Managers::up(2);
+    warns(&managers, "when either fails");
+    let leader = managers.leader();
+    let lost = 1 - leader;
+    let id = line_id(&managers, lost).expect("its ID");
+    managers.kill(lost);
+    let config = managers.config_for(leader);
+    let before = managers.log(leader).len();
+    let refused = managers.try_barge_with(&config, &["cluster", "remove", &id]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let named = format!("{} (ID {id}) does not answer", managers.address(lost));
+    assert!(
+        !refused.status.success()
+            && error.contains(&named)
+            && error.contains("`barge-server recover`"),
+        "{error}"
+    );
+    let status = managers.try_barge_with(&config, &["cluster", "status"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.contains("nothing can be changed. Start those") && status.contains("recover"),
+        "{status}"
+    );
+    let grown = managers.log(leader).len() - before;
+    assert!(grown < 64 << 10, "it wrote {grown} bytes into its log");
+    managers.start(lost, &[]);
+    let writer = Writer::start(&managers.config_of(&[0, 1]));
+    writer.wait_for(5);
+    let _ = writer.stop();
+}
+
+/// What is under way at a voter that stops cannot be committed without it.
+#[test]
+fn one_of_two_voters_stops_at_once() {
+    for leads in [true, false] {
+        let mut managers = Managers::up(2);
+        let writer = Writer::start(&managers.config_of(&[0, 1]));
+        writer.wait_for(20);
+        let leader = managers.leader();
+        let stopped = if leads { leader } else { 1 - leader };
+        let begun = Instant::now();
+        assert!(managers.stop(stopped), "{}", managers.log(stopped));
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(4), "it took {took:?}");
+        managers.start(stopped, &[]);
+        writer.wait_for(20);
+        let _ = writer.stop();
+    }
 }

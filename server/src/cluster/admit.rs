@@ -218,6 +218,7 @@ fn plan_manager(
         public_key_sha256: key_sha256.to_vec(),
         role: ManagerRole::Joining.into(),
         feature_level: request.feature_level,
+        ..ManagerRecord::default()
     });
     false
 }

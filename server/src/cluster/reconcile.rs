@@ -9,45 +9,55 @@ use barge_proto::v1::ManagerRecord;
 use barge_state::{RecordKind, State};
 use tokio::time::timeout;
 
-use self::plan::{Step, next};
+use self::{
+    pace::Pace,
+    plan::{Step, next},
+};
 use super::roles::check::majority;
 use crate::{
+    backoff::Backoff,
     error::ApiError,
     raft::types::NodeId,
-    store::{MemberChange, MemberError, RaftStatus, Scope, Store, StoreError, Watch},
+    store::{Member, MemberChange, RaftStatus, Scope, Store, Watch},
     transaction::Draft,
 };
 
-mod plan;
+mod pace;
+pub mod plan;
 
 /// Who changes records here.
 const PRINCIPAL: &str = "controller/membership";
-/// How soon to look again at a learner that has to catch up.
-const CATCHING_UP: Duration = Duration::from_millis(50);
+/// How soon to look again at a learner that has to catch up, and at a change that has to be committed.
+const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How soon to try again what did not work.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Takes the steps that are missing, for as long as this manager leads in this term. May be dropped at any time.
 pub async fn run(store: Store, term: u64) {
+    let mut pause = Backoff::new(RETRY);
     loop {
         // What earlier leaders wrote has to be known before anything is concluded from a record that is not there.
-        if let Err(error) = store.read_index().await {
-            tracing::debug!(%error, "the members are not looked after yet");
-            tokio::time::sleep(RETRY).await;
-            continue;
+        match store.read_index().await {
+            Ok(()) => {
+                let revision = store.read(State::revision);
+                if let Ok(records) = store.watch(revision, Scope::kinds([RecordKind::Manager])) {
+                    follow(&store, term, records).await;
+                    pause.reset();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the members are not looked after yet"),
         }
-        let revision = store.read(State::revision);
-        if let Ok(records) = store.watch(revision, Scope::kinds([RecordKind::Manager])) {
-            follow(&store, term, records).await;
-        }
+        tokio::time::sleep(pause.next()).await;
     }
 }
 
-/// Until a change of a record was missed.
+/// Until a change of a record was missed. Each turn takes a step that is not the one before, or waits.
 async fn follow(store: &Store, term: u64, mut records: Watch) {
     let mut members = store.members();
+    let (mut pace, mut look) = (Pace::new(RETRY), Backoff::new(LOOK));
     // Those that cannot leave at the moment, so that they do not hold up the others.
     let mut stay = BTreeSet::new();
+    let mut stays = Backoff::new(RETRY);
     loop {
         members.borrow_and_update();
         let raft = store.status();
@@ -61,22 +71,24 @@ async fn follow(store: &Store, term: u64, mut records: Watch) {
             None if stay.is_empty() => None,
             None => {
                 stay.clear();
-                Some(RETRY)
+                Some(stays.next())
             }
-            Some(Step::CatchUp) => Some(CATCHING_UP),
-            Some(step) => match take(store, term, &step).await {
-                Ok(()) => {
-                    stay.clear();
+            Some(Step::Wait) => Some(look.next()),
+            Some(step) => match pace.wait(&step) {
+                Some(pause) => Some(pause),
+                None => {
+                    match take(store, term, &step).await {
+                        Ok(()) => stay.clear(),
+                        Err(Refused::Unbearable { id, why }) => {
+                            tracing::warn!(id, why, "a manager cannot leave yet");
+                            stay.insert(id);
+                        }
+                        Err(Refused::Failed(error)) => {
+                            tracing::warn!(?step, %error, "the members could not be changed: trying again");
+                        }
+                    }
+                    pace.took(step);
                     continue;
-                }
-                Err(Refused::Unbearable { id, why }) => {
-                    tracing::warn!(id, why, "a manager cannot leave yet");
-                    stay.insert(id);
-                    continue;
-                }
-                Err(Refused::Failed(error)) => {
-                    tracing::warn!(?step, %error, "the members could not be changed: trying again");
-                    Some(RETRY)
                 }
             },
         };
@@ -87,11 +99,16 @@ async fn follow(store: &Store, term: u64, mut records: Watch) {
             }
         };
         let more = match pause {
-            None => changed.await,
-            Some(pause) => timeout(pause, changed).await.unwrap_or(true),
+            None => Some(changed.await),
+            Some(pause) => timeout(pause, changed).await.ok(),
         };
-        if !more {
-            return;
+        match more {
+            None => {}
+            Some(true) => {
+                look.reset();
+                stays.reset();
+            }
+            Some(false) => return,
         }
     }
 }
@@ -121,13 +138,13 @@ async fn take(store: &Store, term: u64, step: &Step) -> Result<(), Refused> {
             .await
             .map_err(|why| Refused::Unbearable { id, why })?;
     }
+    if let Step::Change(MemberChange::Promote(ids)) = step {
+        all_answer(store, ids).await?;
+    }
     tracing::info!(?step, "changing the members");
     match step {
-        Step::Change(change) => match store.change_members(change.clone()).await {
-            // It may have been committed: the next look tells.
-            Err(MemberError::Store(StoreError::Unknown)) => Ok(()),
-            done => Ok(done?),
-        },
+        // One whose outcome is unknown may have been committed: the next look tells.
+        Step::Change(change) => Ok(store.change_members(change.clone()).await?),
         Step::HandOver => {
             // This future is dropped as soon as this manager leads no more, which is before it is done.
             let leaving = store.clone();
@@ -138,7 +155,25 @@ async fn take(store: &Store, term: u64, step: &Step) -> Result<(), Refused> {
             }
         }
         Step::Forget(uid) => Ok(forget(store, term, uid).await?),
-        Step::CatchUp => Ok(()),
+        Step::Wait => Ok(()),
+    }
+}
+
+/// Who is to vote has to answer now: what it acknowledged before it died would let it vote.
+async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiError> {
+    let answering = store.answering().await;
+    let RaftStatus { members, .. } = store.status();
+    let silent: Vec<_> = members
+        .iter()
+        .filter(|member| ids.contains(&member.id) && !answering.contains(&member.id))
+        .map(Member::name)
+        .collect();
+    match silent.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::Precondition(format!(
+            "{} did not answer the question whether it may vote",
+            silent.join(", ")
+        ))),
     }
 }
 

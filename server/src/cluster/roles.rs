@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use barge_proto::v1::{
     ManagerRecord, ManagerRole, Member, SetManagerRoleRequest, SetManagerRoleResponse,
 };
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, LOSS, RecordKind, State};
 use tokio::time::{Instant, timeout_at};
 
 use self::check::check;
-use super::{Parts, status::members};
+use super::{Parts, status::members, waiting};
 use crate::{
     error::ApiError,
-    store::{RaftStatus, Scope, Store},
+    store::{Scope, Store},
     transaction::Draft,
 };
 
@@ -107,13 +107,19 @@ async fn write(parts: &Parts, by: String, uid: &str, role: ManagerRole) -> Resul
                 return Ok(None);
             };
             check(record, role, &records, &raft, &answering).map_err(ApiError::Precondition)?;
-            if record.role() == role {
+            let mut changed = ManagerRecord::clone(record);
+            changed.set_role(role);
+            // Who is asked for by a person does not wait for a third manager. What an older manager would drop is not written.
+            let known = state.feature_level() >= LOSS;
+            changed.promoted = known && role == ManagerRole::Voter;
+            if changed == **record {
                 return Ok(None);
             }
             let mut draft = Draft::new();
             draft.unchanged(*record);
-            let mut changed = ManagerRecord::clone(record);
-            changed.set_role(role);
+            if changed.promoted {
+                draft.needs(LOSS);
+            }
             draft.put(changed);
             Ok::<_, ApiError>(Some(draft))
         })?;
@@ -185,21 +191,30 @@ fn last(record: &ManagerRecord) -> Member {
 
 /// What still keeps a manager from being what it should be; nothing when it is.
 fn what_is_missing(store: &Store, record: &ManagerRecord, role: ManagerRole) -> Option<String> {
-    let RaftStatus { members, .. } = store.status();
-    let member = members.iter().find(|member| member.id == record.raft_id);
-    let known = store.read(|state| state.by_uid::<ManagerRecord>(record.uid()).is_some());
-    match (role, member) {
-        (ManagerRole::Removed, None) if !known => None,
-        (ManagerRole::Removed, _) => Some("the other managers agree to go on without it".into()),
-        (_, None) => Some("it has not begun to learn".into()),
-        (ManagerRole::Voter, Some(member)) if member.voter => None,
-        (ManagerRole::Voter, Some(member)) => Some(match member.lag {
-            Some(lag) => format!("it lacks {lag} entries of the log"),
-            None => "it catches up".into(),
-        }),
-        (_, Some(member)) if member.voter => {
-            Some("the other managers agree to go on without its vote".into())
+    let raft = store.status();
+    let member = raft
+        .members
+        .iter()
+        .find(|member| member.id == record.raft_id);
+    store.read(|state| {
+        let known = state.by_uid::<ManagerRecord>(record.uid());
+        match (role, member) {
+            (ManagerRole::Removed, None) if known.is_none() => None,
+            (ManagerRole::Removed, _) => {
+                Some("the other managers agree to go on without it".into())
+            }
+            (ManagerRole::Voter, _) => match known {
+                Some(known) if known.role() == ManagerRole::Voter => {
+                    let records: Vec<_> = state.list::<ManagerRecord>(None).map(|r| &**r).collect();
+                    waiting::for_its_vote(known, &records, &raft)
+                }
+                _ => Some("somebody else asked for something else meanwhile".into()),
+            },
+            (_, None) => Some("it has not begun to learn".into()),
+            (_, Some(member)) if member.voter => {
+                Some("the other managers agree to go on without its vote".into())
+            }
+            (_, Some(_)) => None,
         }
-        (_, Some(_)) => None,
-    }
+    })
 }

@@ -14,7 +14,7 @@ use barge_state::Kind;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::timeout;
 
-use super::{Parts, rotation};
+use super::{Parts, rotation, waiting};
 use crate::{clock, controllers::nodes::brakes, net::Dialer, store::Store};
 
 /// How long a manager may take to say how it is.
@@ -31,8 +31,9 @@ pub fn members(store: &Store) -> Vec<Member> {
     let leader = raft.leader;
     let by_id: BTreeMap<u64, bool> = raft.members.iter().map(|m| (m.id, m.voter)).collect();
     let members: BTreeMap<u64, Member> = store.read(|state| {
-        state
-            .list::<ManagerRecord>(None)
+        let records: Vec<_> = state.list::<ManagerRecord>(None).map(|r| &**r).collect();
+        records
+            .iter()
             .map(|record| {
                 let member = Member {
                     uid: record.uid().to_owned(),
@@ -40,6 +41,7 @@ pub fn members(store: &Store) -> Vec<Member> {
                     address: record.address.clone(),
                     state: state_of(record.role(), by_id.get(&record.raft_id)).to_owned(),
                     leader: leader == Some(record.raft_id),
+                    waiting: waiting::for_its_vote(record, &records, &raft).unwrap_or_default(),
                 };
                 (record.raft_id, member)
             })
@@ -160,12 +162,18 @@ fn warnings(members: &[MemberStatus], now: i64) -> Vec<String> {
     let voters: Vec<_> = members.iter().filter(|m| is_voter(m)).collect();
     let answering = voters.iter().filter(|m| m.status.is_some()).count();
     let needed = voters.len() / 2 + 1;
+    let silent = voters.iter().filter(|member| member.status.is_none());
+    let silent: Vec<_> = silent
+        .filter_map(|member| Some(member.member.as_ref()?.address.as_str()))
+        .collect();
     if answering < voters.len() {
         let more = answering.saturating_sub(needed);
         warnings.push(match answering.checked_sub(needed) {
             None => format!(
-                "{answering} of {} managers answer, {needed} are needed: nothing can be changed",
-                voters.len()
+                "{answering} of {} managers answer, {needed} are needed: nothing can be changed. Start those that do not answer ({}), \
+                 or, if their data is lost, stop a manager that is left and run `barge-server recover` on it",
+                voters.len(),
+                silent.join(", ")
             ),
             Some(0) => format!(
                 "{answering} of {} managers answer: no further one may fail",
@@ -247,6 +255,10 @@ pub fn warnings_of_members(members: &[Member]) -> Vec<String> {
         1 => {
             warnings.push("there is one voter: when it fails, nothing can be changed".to_owned());
         }
+        2 => warnings.push(
+            "there are 2 voters: when either fails, nothing can be changed until it is back"
+                .to_owned(),
+        ),
         n if n > 0 && n % 2 == 0 => warnings.push(format!(
             "there are {n} voters: {} tolerate as many failures",
             n - 1
@@ -261,6 +273,14 @@ pub fn warnings_of_members(members: &[Member]) -> Vec<String> {
             .push(member.raft_id);
         if member.state == LEAVING {
             warnings.push(format!("{} is being removed", member.address));
+        } else if !member.waiting.is_empty() {
+            let Member {
+                address,
+                state,
+                waiting,
+                ..
+            } = member;
+            warnings.push(format!("{address} ({state}): {waiting}"));
         }
     }
     for (address, ids) in by_address {
@@ -309,9 +329,24 @@ mod tests {
         let one_down = say(&[voter(1, true), voter(2, true), voter(3, false)]);
         assert!(one_down.contains("2 of 3 managers answer: no further one may fail"));
         let two_down = say(&[voter(1, true), voter(2, false), voter(3, false)]);
-        assert!(two_down.contains("nothing can be changed"));
+        assert!(
+            two_down
+                .contains("nothing can be changed. Start those that do not answer (m2:1, m3:1)")
+        );
         assert!(say(&[voter(1, true)]).contains("there is one voter"));
         assert!(say(&[voter(1, true), voter(2, true)]).contains("there are 2 voters"));
+    }
+
+    #[test]
+    fn what_a_learner_waits_for_is_said() {
+        let learner = Member {
+            address: "m2:1".to_owned(),
+            state: "learner".to_owned(),
+            waiting: "it catches up".to_owned(),
+            ..Member::default()
+        };
+        let warnings = warnings_of_members(&[learner]);
+        assert_eq!(warnings, ["m2:1 (learner): it catches up"]);
     }
 
     #[test]

@@ -9,15 +9,16 @@ use barge_state::{Kind, LEVEL, RecordKind, State};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    error::{REVOKED, reason_of},
+    backoff::Backoff,
+    error::{ADVERTISE_UNREACHABLE, REVOKED, reason_of},
     net::Dialer,
     store::{Scope, Store},
 };
 
 /// For one manager to take note.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Between two rounds of asking.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Between two rounds of asking: the first time, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// A manager that has been on its own for this long asks what has become of it.
 const DOUBT: Duration = Duration::from_secs(2);
 
@@ -37,12 +38,26 @@ impl Own {
     /// Keeps this manager's place, and returns when it was removed from the cluster.
     pub async fn until_removed(self) {
         let mut said = None;
+        let mut pause = Backoff::new(PAUSE);
         loop {
-            self.in_doubt().await;
+            if self.in_doubt().await {
+                pause.reset();
+            }
             for address in self.others() {
                 match self.ask(&address).await {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        said = None;
+                        break;
+                    }
                     Err(Refusal::Removed) => return,
+                    // The leader's word: others would ask it again.
+                    Err(Refusal::Unreachable(error)) => {
+                        if said.as_ref() != Some(&error) {
+                            tracing::error!("{error}");
+                            said = Some(error);
+                        }
+                        break;
+                    }
                     // Said once: while a majority is away, this goes on for long.
                     Err(Refusal::Other(error)) if said.as_ref() != Some(&error) => {
                         tracing::info!(manager = address, error, "this manager has no place yet");
@@ -51,12 +66,14 @@ impl Own {
                     Err(Refusal::Other(_)) => {}
                 }
             }
-            sleep(PAUSE).await;
+            sleep(pause.next()).await;
         }
     }
 
-    /// Until there is a reason to ask: this manager is not what it should be, is about to be removed, or is on its own.
-    async fn in_doubt(&self) {
+    /// Until there is a reason to ask: this manager is no member where it serves, is about to be removed, or is on its own. Answers
+    /// whether there was none at first.
+    async fn in_doubt(&self) -> bool {
+        let mut waited = false;
         let mut members = self.store.members();
         loop {
             let revision = self.store.read(State::revision);
@@ -69,8 +86,9 @@ impl Own {
             members.borrow_and_update();
             let silence = self.store.silence();
             if !self.is_settled() || silence >= DOUBT {
-                return;
+                return waited;
             }
+            waited = true;
             tokio::select! {
                 () = sleep(DOUBT - silence) => {}
                 // Whatever ended, ends this manager too.
@@ -80,7 +98,7 @@ impl Own {
         }
     }
 
-    /// Whether this manager is the member that its record says, at its address.
+    /// Whether this manager is a member at its address, as its record says. Whether it votes is for the leader to see to.
     fn is_settled(&self) -> bool {
         let members = self.store.members();
         let members = members.borrow();
@@ -88,7 +106,6 @@ impl Own {
             let Some(record) = state.by_uid::<ManagerRecord>(&self.identity.uid) else {
                 return false;
             };
-            let votes = members.voters.contains(&record.raft_id);
             let there = members
                 .nodes
                 .get(&record.raft_id)
@@ -96,11 +113,7 @@ impl Own {
             record.address == self.advertise
                 && record.feature_level == LEVEL
                 && there
-                && match record.role() {
-                    ManagerRole::Voter => votes,
-                    ManagerRole::Learner => !votes,
-                    _ => false,
-                }
+                && matches!(record.role(), ManagerRole::Voter | ManagerRole::Learner)
         })
     }
 
@@ -140,6 +153,9 @@ impl Own {
             Ok(Err(status)) if reason_of(&status).as_deref() == Some(REVOKED) => {
                 Err(Refusal::Removed)
             }
+            Ok(Err(status)) if reason_of(&status).as_deref() == Some(ADVERTISE_UNREACHABLE) => {
+                Err(Refusal::Unreachable(status.message().to_owned()))
+            }
             Ok(Err(status)) => Err(Refusal::Other(root_cause(&status))),
             Err(_) => Err(Refusal::Other(format!(
                 "no answer within {} s",
@@ -152,6 +168,8 @@ impl Own {
 enum Refusal {
     /// A manager of the cluster knows that this one was removed.
     Removed,
+    /// The leader does not find this manager where it serves.
+    Unreachable(String),
     /// No answer, or not the one that was hoped for.
     Other(String),
 }

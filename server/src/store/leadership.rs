@@ -36,7 +36,10 @@ pub async fn follow(
         let mut now = {
             let metrics = metrics.borrow_watched();
             channels.learn(metrics.membership_config.nodes());
-            let known = Members::of(&metrics.membership_config);
+            let known = Members::of(
+                &metrics.membership_config,
+                &metrics.committed_membership_config,
+            );
             members.send_if_modified(|before| {
                 let changed = *before != known;
                 *before = known;

@@ -10,7 +10,7 @@ use openraft::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{Store, StoreError, batch::not_leader};
@@ -20,7 +20,7 @@ use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, StoredMembers
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Several heartbeats: who lives has acknowledged one by then.
 const ANSWER: Duration = Duration::from_millis(500);
-/// Between two attempts while the change before this one is not committed.
+/// Between two attempts, when another change came first.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// One change of the members.
@@ -28,8 +28,8 @@ const RETRY: Duration = Duration::from_millis(20);
 pub enum MemberChange {
     /// Adds a learner, or says where a member is now.
     Set(NodeId, Node),
-    /// Makes a learner a voter. It counts at once, so it should have caught up.
-    Promote(NodeId),
+    /// Makes learners voters, all in one change. They count at once, so they should have caught up.
+    Promote(BTreeSet<NodeId>),
     /// Makes a voter a learner.
     Demote(NodeId),
     /// Removes a voter or learner, living or dead.
@@ -61,10 +61,12 @@ pub struct Members {
     pub voters: BTreeSet<NodeId>,
     /// Whether a change of voters is under way, or was interrupted.
     pub changing: bool,
+    /// Whether this membership is not known to be committed yet: no other can be proposed until then.
+    pub uncommitted: bool,
 }
 
 impl Members {
-    pub(super) fn of(membership: &StoredMembership) -> Self {
+    pub(super) fn of(membership: &StoredMembership, committed: &StoredMembership) -> Self {
         Self {
             nodes: membership
                 .nodes()
@@ -72,6 +74,7 @@ impl Members {
                 .collect(),
             voters: membership.voter_ids().collect(),
             changing: membership.membership().get_joint_config().len() > 1,
+            uncommitted: membership.log_id() != committed.log_id(),
         }
     }
 }
@@ -85,7 +88,8 @@ impl Store {
     /// Changes the members, and waits until that is committed. Safe to repeat.
     ///
     /// # Errors
-    /// When this manager does not lead, it is about the last voter, or it is not committed within 10 s.
+    /// When this manager does not lead, it is about the last voter, or it is not committed within 10 s:
+    /// [`StoreError::NoQuorum`] when the change before it is not, and nothing was done.
     pub async fn change_members(&self, change: MemberChange) -> Result<(), MemberError> {
         let membership = self.membership();
         let voters: BTreeSet<_> = membership.voter_ids().collect();
@@ -95,7 +99,7 @@ impl Store {
                 return Err(MemberError::LastVoter(id));
             }
             MemberChange::Set(id, node) => (ChangeMembers::SetNodes([(id, node)].into()), true),
-            MemberChange::Promote(id) => (ChangeMembers::AddVoterIds([id].into()), true),
+            MemberChange::Promote(ids) => (ChangeMembers::AddVoterIds(ids), true),
             MemberChange::Demote(id) => (ChangeMembers::RemoveVoters([id].into()), true),
             MemberChange::Remove(id) if voters.contains(&id) => {
                 (ChangeMembers::RemoveVoters([id].into()), false)
@@ -139,15 +143,20 @@ impl Store {
             .clone()
     }
 
-    /// Repeats what is refused because the change before it has not been committed yet.
+    /// Proposes a change once the one before it is committed; until then Raft would refuse it.
     async fn commit(
         &self,
         change: ChangeMembers<NodeId, Node>,
         retain: bool,
     ) -> Result<(), MemberError> {
         let deadline = Instant::now() + DEADLINE;
+        let mut members = self.members();
         loop {
-            let mut metrics = self.0.raft.metrics();
+            match timeout_at(deadline, members.wait_for(|now| !now.uncommitted)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Err(StoreError::Stopped.into()),
+                Err(_) => return Err(StoreError::NoQuorum.into()),
+            }
             let write = self.0.raft.change_membership(change.clone(), retain);
             let error = match timeout_at(deadline, write).await {
                 Ok(Ok(_)) => return Ok(()),
@@ -159,11 +168,11 @@ impl Store {
             match error {
                 WriteError::ForwardToLeader(forward) => return Err(not_leader(&forward).into()),
                 WriteError::LogEntryDiscarded(_) => return Err(StoreError::Unknown.into()),
-                WriteError::ChangeMembershipError(
-                    ChangeMembershipError::InProgress(_)
-                    | ChangeMembershipError::UncommittedLeaderLog(_),
-                ) if Instant::now() < deadline => {
-                    timeout(RETRY, metrics.changed()).await.ok();
+                // Somebody else's change came first. Raft knows of it before its metrics do.
+                WriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))
+                    if Instant::now() < deadline =>
+                {
+                    sleep(RETRY).await;
                 }
                 error => return Err(MemberError::Refused(error.to_string())),
             }

@@ -29,6 +29,8 @@ pub struct RaftStatus {
     pub members: Vec<Member>,
     /// Whether a change of voters is under way, or was interrupted.
     pub changing: bool,
+    /// Whether the newest membership is not known to be committed yet.
+    pub uncommitted: bool,
 }
 
 /// A member of the cluster.
@@ -42,8 +44,19 @@ pub struct Member {
     pub uid: String,
     /// Whether it votes; otherwise it only learns.
     pub voter: bool,
-    /// How many entries it lacks. Known to the leader only.
+    /// How many entries it lacks. Known to the leader only, and only of who has acknowledged an entry to it.
     pub lag: Option<u64>,
+    /// How long ago the leader sent what this member acknowledged last. Known to the leader only; absent when it acknowledged
+    /// nothing to it.
+    pub heard: Option<Duration>,
+}
+
+impl Member {
+    /// As people know it: address and Raft id.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} (ID {})", self.address, self.id)
+    }
 }
 
 impl Store {
@@ -92,7 +105,11 @@ impl Store {
             nodes,
             voters,
             changing,
-        } = Members::of(&metrics.membership_config);
+            uncommitted,
+        } = Members::of(
+            &metrics.membership_config,
+            &metrics.committed_membership_config,
+        );
         let last = metrics.last_log_index.unwrap_or(0);
         let members = nodes
             .iter()
@@ -105,7 +122,13 @@ impl Store {
                     Some(_) if *id == self.0.id => Some(0),
                     Some(replication) => replication
                         .get(id)
-                        .map(|matched| last.saturating_sub(index(matched))),
+                        .and_then(|matched| matched.as_ref())
+                        .map(|matched| last.saturating_sub(matched.index)),
+                    None => None,
+                },
+                heard: match &metrics.heartbeat {
+                    Some(_) if *id == self.0.id => Some(Duration::ZERO),
+                    Some(heard) => heard.get(id).copied().flatten().map(|at| at.elapsed()),
                     None => None,
                 },
             })
@@ -121,6 +144,7 @@ impl Store {
             revision: progress.revision,
             members,
             changing,
+            uncommitted,
         }
     }
 }

@@ -173,7 +173,7 @@ impl Cluster {
                 .then_some(())
         })
         .await;
-        change(MemberChange::Promote(id)).await;
+        change(MemberChange::Promote([id].into())).await;
     }
 
     pub fn node(&self, id: u64) -> Node {

@@ -1,8 +1,18 @@
 //! Connections that break, leadership that moves, members that come and go.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use barge_server::store::{MemberChange, MemberError, Store, StoreError};
+
+use tokio::time::timeout;
+use tracing::{Event, Subscriber, subscriber::set_default};
+use tracing_subscriber::{Layer, Registry, layer::Context, prelude::*};
 
 use crate::harness::{Cluster, create, eventually, has, soon};
 
@@ -177,4 +187,107 @@ async fn a_member_comes_back_with_another_address() {
     let store = cluster.store(moved);
     soon("a read", store.read_index()).await.unwrap();
     assert!(has(&store, "after the move"));
+}
+
+/// Counts what openraft says on this thread: it speaks each time that it is asked for a change of members.
+#[derive(Clone, Default)]
+struct Said(Arc<AtomicUsize>);
+
+impl<S: Subscriber> Layer<S> for Said {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target().starts_with("openraft") {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_waits_quietly_for_the_one_before_it() {
+    let cluster = Cluster::new(2).await.started().await;
+    let leader = cluster.leader().await;
+    let other = 3 - leader;
+    let store = cluster.store(leader);
+    cluster.network.cut(other);
+    // It is in the leader's log, and the other one, whose vote it needs, does not get it.
+    let demoting = store.clone();
+    let demote = async move { demoting.change_members(MemberChange::Demote(other)).await };
+    let demote = tokio::spawn(demote);
+    eventually("it is proposed", async || {
+        store.status().changing.then_some(())
+    })
+    .await;
+    let said = Said::default();
+    let listening = set_default(Registry::default().with(said.clone()));
+    let begun = store.status().last_log_index;
+    let settle = store.change_members(MemberChange::Settle);
+    let waited = timeout(Duration::from_secs(2), settle).await;
+    assert!(waited.is_err(), "{waited:?}");
+    drop(listening);
+    let said = said.0.load(Ordering::Relaxed);
+    assert!(
+        said < 10,
+        "openraft was asked until it had said {said} things"
+    );
+    assert_eq!(store.status().last_log_index, begun);
+    cluster.network.heal(other);
+    // The first attempt may have given up by now.
+    let _ = soon("the change ends", demote).await.unwrap();
+    let settled = store.change_members(MemberChange::Settle);
+    soon("it is settled", settled).await.unwrap();
+    cluster.write("after it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_acknowledged_nothing_is_neither_near_nor_heard() {
+    let mut cluster = Cluster::new(2).await;
+    cluster.start(1).await;
+    let store = cluster.store(1);
+    store.bootstrap().await.unwrap();
+    let set = MemberChange::Set(2, cluster.node(2));
+    soon("a learner", store.change_members(set)).await.unwrap();
+    cluster.write("before it starts").await;
+    let of_learner = || {
+        let members = store.status().members;
+        let learner = members.into_iter().find(|member| member.id == 2).unwrap();
+        (learner.lag, learner.heard)
+    };
+    assert_eq!(of_learner(), (None, None));
+    cluster.start(2).await;
+    eventually("it acknowledges", async || {
+        let (lag, heard) = of_learner();
+        (lag == Some(0) && heard? < Duration::from_secs(1)).then_some(())
+    })
+    .await;
+    cluster.kill(2).await;
+    eventually("it is silent", async || {
+        (of_learner().1? > Duration::from_millis(500)).then_some(())
+    })
+    .await;
+    assert_eq!(of_learner().0, Some(0), "it still counts as near");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_is_found_where_it_is_and_nowhere_else() {
+    let mut cluster = Cluster::new(3).await.started().await;
+    let leader = cluster.store(cluster.leader().await);
+    let (id, other) = match leader.id() {
+        1 => (2, 3),
+        id => (id % 3 + 1, (id + 1) % 3 + 1),
+    };
+    leader.find(id, &cluster.address(id)).await.unwrap();
+    assert!(leader.silent_voters().await.is_empty());
+    assert!(!leader.is_decisive().await);
+    let found = leader.find(id, &cluster.address(other)).await.unwrap_err();
+    assert!(
+        found.contains(&format!("this is manager {other}")),
+        "{found}"
+    );
+    cluster.kill(id).await;
+    leader.find(id, &cluster.address(id)).await.unwrap_err();
+    let silent = leader.silent_voters().await;
+    assert_eq!(
+        silent.iter().map(|member| member.id).collect::<Vec<_>>(),
+        [id]
+    );
+    assert!(leader.is_decisive().await);
 }

@@ -14,7 +14,7 @@ use barge_client::{
     config::{Config, Context},
     files,
     token::Token,
-    v1::{CreateTokenRequest, Kind, Role, object},
+    v1::{CreateTokenRequest, Kind, ManagerRole, Role, object},
 };
 
 use super::{
@@ -78,8 +78,14 @@ impl Starter<'_> {
             )?;
         }
         let admin = self.admin();
+        let second = self.cluster.manager(2);
         self.until(&format!("manager-{count}"), "be a voter", async || {
             let client = client(&admin).map_err(|error| error.to_string())?;
+            if count == 2 {
+                // By itself it would wait for a third one.
+                let promoted = client.set_manager_role(&second, ManagerRole::Voter).await;
+                promoted.map_err(|error| error.to_string())?;
+            }
             let known = client.members().await.map_err(|error| error.to_string())?;
             let voters = known
                 .members

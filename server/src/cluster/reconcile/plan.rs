@@ -1,17 +1,19 @@
 //! The next step from the members as they are to the members as they should be.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use barge_proto::v1::{ManagerRecord, ManagerRole};
 use barge_state::Kind;
 
 use crate::{
     raft::types::{Node, NodeId},
-    store::{MemberChange, RaftStatus},
+    store::{Member, MemberChange, RaftStatus},
 };
 
 /// A learner that lacks no more entries than this may vote: it has the rest before an operator notices.
 pub const CAUGHT_UP: u64 = 1_000;
+/// A learner that has acknowledged nothing that was sent within this time does not vote. It is twenty heartbeats.
+pub const HEARD: Duration = Duration::from_secs(1);
 
 /// One step. Taking it again, or from a state in which it was half done, is harmless.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +24,8 @@ pub enum Step {
     HandOver,
     /// The record of a manager (by uid) that is no member any more goes.
     Forget(String),
-    /// A learner is to vote and lacks too much yet.
-    CatchUp,
+    /// Something is missing that comes without the leader's doing: a change is to be committed, or a learner to catch up.
+    Wait,
 }
 
 /// What to do now; nothing when all is as it should be. `own` is the leader; those in `stay` cannot leave at the moment.
@@ -37,11 +39,15 @@ pub fn next(
     own: NodeId,
     stay: &BTreeSet<NodeId>,
 ) -> Option<Step> {
+    if raft.uncommitted {
+        return Some(Step::Wait);
+    }
     if raft.changing {
         return Some(Step::Change(MemberChange::Settle));
     }
     let member = |id| raft.members.iter().find(|member| member.id == id);
     let mut catching_up = None;
+    let mut ready = BTreeSet::new();
     for record in records {
         let role = record.role();
         if !matches!(role, ManagerRole::Voter | ManagerRole::Learner) {
@@ -57,13 +63,17 @@ pub fn next(
             return Some(Step::Change(MemberChange::Set(id, node)));
         };
         if role == ManagerRole::Voter && !there.voter {
-            if there.lag.is_some_and(|lag| lag <= CAUGHT_UP) {
-                return Some(Step::Change(MemberChange::Promote(id)));
+            if may_vote(there) {
+                ready.insert(id);
+            } else {
+                catching_up = Some(Step::Wait);
             }
-            catching_up = Some(Step::CatchUp);
         }
     }
     let voters = raft.members.iter().filter(|member| member.voter).count();
+    if !ready.is_empty() && !waits_for_third(records, voters, &ready) {
+        return Some(Step::Change(MemberChange::Promote(ready)));
+    }
     let mut hand_over = None;
     for member in &raft.members {
         let role = records
@@ -89,6 +99,25 @@ pub fn next(
         .find(|record| record.role() == ManagerRole::Removed && member(record.raft_id).is_none())
         .map(|record| Step::Forget(record.uid().to_owned()));
     hand_over.or(gone).or(catching_up)
+}
+
+/// Whether a learner has acknowledged, to this leader and a moment ago, nearly all of the log: it lives, where its record says.
+#[must_use]
+pub fn may_vote(learner: &Member) -> bool {
+    learner.lag.is_some_and(|lag| lag <= CAUGHT_UP)
+        && learner.heard.is_some_and(|heard| heard <= HEARD)
+}
+
+/// Whether those that may vote do not yet: beside a single voter one more would only be a second machine whose failure stops all
+/// writes. A person may ask for that; otherwise two of them become voters in one change.
+#[must_use]
+pub fn waits_for_third(
+    records: &[&ManagerRecord],
+    voters: usize,
+    ready: &BTreeSet<NodeId>,
+) -> bool {
+    let asked_for = |record: &&ManagerRecord| record.promoted && ready.contains(&record.raft_id);
+    voters == 1 && ready.len() == 1 && !records.iter().any(asked_for)
 }
 
 #[cfg(test)]

@@ -22,16 +22,26 @@ pub fn check(
     answering: &BTreeSet<NodeId>,
 ) -> Result<(), String> {
     let who = format!("{} (ID {})", record.address, record.raft_id);
-    if record.role() == role {
+    let member = raft.members.iter().find(|m| m.id == record.raft_id);
+    let voter = member.filter(|member| member.voter);
+    if record.role() == role && (role != ManagerRole::Voter || voter.is_some()) {
         return Ok(());
+    }
+    if record.role() == ManagerRole::Joining && role != ManagerRole::Removed {
+        return Err(match &record.unreachable {
+            Some(unreachable) => format!(
+                "{who} is not reached at the address that it advertises: {}",
+                unreachable.found
+            ),
+            None => format!("{who} has not said yet that it serves: start it first"),
+        });
     }
     if record.role() == ManagerRole::Removed {
         return Err(format!(
             "{who} is being removed: its machine joins again with an empty data folder and a new token"
         ));
     }
-    let member = raft.members.iter().find(|m| m.id == record.raft_id);
-    let Some(voter) = member.filter(|member| member.voter) else {
+    let Some(voter) = voter else {
         let silent = member.is_some_and(|learner| !answering.contains(&learner.id));
         return match role == ManagerRole::Voter && silent {
             true => Err(format!(
@@ -68,7 +78,7 @@ pub fn majority(
     let silent: Vec<_> = voters
         .iter()
         .filter(|voter| !answering.contains(&voter.id))
-        .map(|voter| format!("{} (ID {})", voter.address, voter.id))
+        .map(|voter| voter.name())
         .collect();
     let answer = voters.len() - silent.len();
     if answer >= needed {
@@ -147,6 +157,17 @@ mod tests {
         assert!(error.ends_with("remove them first: m3:1 (ID 3)"), "{error}");
         try_it(&[Voter; 3], &[], &[1, 2], 3, Removed).unwrap();
         try_it(&[Voter; 2], &[], &[1, 2], 1, Removed).unwrap();
+    }
+
+    #[test]
+    fn who_does_not_serve_yet_is_not_promoted() {
+        let joining = ManagerRole::Joining;
+        let error = try_it(&[Voter, joining], &[2], &[1, 2], 2, Voter).unwrap_err();
+        assert!(error.contains("m2:1 (ID 2) has not said yet"), "{error}");
+        try_it(&[Voter, joining], &[2], &[1], 2, Removed).unwrap();
+        // It is to vote already, and waits: a person who asks for it now is told that it is silent.
+        let error = try_it(&[Voter, Voter], &[2], &[1], 2, Voter).unwrap_err();
+        assert!(error.contains("does not answer"), "{error}");
     }
 
     #[test]

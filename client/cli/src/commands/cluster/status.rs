@@ -125,6 +125,7 @@ fn member_json(one: &MemberStatus) -> Value {
         "address": member.address,
         "state": member.state,
         "leader": member.leader,
+        "waiting": member.waiting,
         "error": one.error,
         "status": one.status.as_ref().map(|status| json!({
             "version": status.version,

@@ -27,6 +27,7 @@ fn member(id: u64, voter: bool) -> Member {
         uid: format!("u{id}"),
         voter,
         lag: Some(0),
+        heard: Some(Duration::ZERO),
     }
 }
 
@@ -60,22 +61,79 @@ fn nothing_to_do() {
 
 #[test]
 fn who_comes_learns_before_it_votes() {
-    let records = [record(1, ManagerRole::Voter), record(2, ManagerRole::Voter)];
-    let mut now = raft(vec![member(1, true)]);
+    let records = [
+        record(1, ManagerRole::Voter),
+        record(2, ManagerRole::Voter),
+        record(3, ManagerRole::Voter),
+    ];
+    let mut now = raft(vec![member(1, true), member(2, true)]);
     let node = Node {
-        address: "m2:1".to_owned(),
-        uid: "u2".to_owned(),
+        address: "m3:1".to_owned(),
+        uid: "u3".to_owned(),
     };
-    let set = Step::Change(MemberChange::Set(2, node));
+    let set = Step::Change(MemberChange::Set(3, node));
     assert_eq!(plan(&records, &now), Some(set));
+    let mut try_it = |lag, heard| {
+        now.members.truncate(2);
+        now.members.push(Member {
+            lag,
+            heard,
+            ..member(3, false)
+        });
+        plan(&records, &now)
+    };
+    let (just_now, long_ago) = (Some(HEARD), Some(HEARD * 2));
+    assert_eq!(try_it(Some(CAUGHT_UP + 1), just_now), Some(Step::Wait));
+    assert_eq!(try_it(Some(0), long_ago), Some(Step::Wait), "it is silent");
+    assert_eq!(try_it(Some(0), None), Some(Step::Wait), "never heard");
+    // A log of few entries is no reason to believe that somebody has them.
+    assert_eq!(
+        try_it(None, just_now),
+        Some(Step::Wait),
+        "it acknowledged nothing"
+    );
+    assert_eq!(try_it(Some(CAUGHT_UP), just_now), promote([3]));
+}
+
+fn promote<const N: usize>(ids: [NodeId; N]) -> Option<Step> {
+    Some(Step::Change(MemberChange::Promote(ids.into())))
+}
+
+#[test]
+fn a_second_voter_waits_for_a_third_and_both_vote_in_one_change() {
+    let mut records = vec![record(1, ManagerRole::Voter), record(2, ManagerRole::Voter)];
+    let mut now = raft(vec![member(1, true), member(2, false)]);
+    assert_eq!(plan(&records, &now), None);
+    records.push(record(3, ManagerRole::Voter));
     now.members.push(Member {
-        lag: Some(CAUGHT_UP + 1),
-        ..member(2, false)
+        lag: None,
+        ..member(3, false)
     });
-    assert_eq!(plan(&records, &now), Some(Step::CatchUp));
-    now.members[1].lag = Some(CAUGHT_UP);
-    let promote = Step::Change(MemberChange::Promote(2));
-    assert_eq!(plan(&records, &now), Some(promote));
+    assert_eq!(
+        plan(&records, &now),
+        Some(Step::Wait),
+        "the third catches up"
+    );
+    now.members[2].lag = Some(0);
+    assert_eq!(plan(&records, &now), promote([2, 3]));
+}
+
+#[test]
+fn a_person_may_have_two_voters() {
+    let mut records = [record(1, ManagerRole::Voter), record(2, ManagerRole::Voter)];
+    records[1].promoted = true;
+    let mut now = raft(vec![member(1, true), member(2, false)]);
+    assert_eq!(plan(&records, &now), promote([2]));
+    now.members[1].lag = None;
+    assert_eq!(plan(&records, &now), Some(Step::Wait));
+}
+
+#[test]
+fn nothing_is_proposed_before_the_last_change_is_committed() {
+    let records = [record(1, ManagerRole::Voter)];
+    let mut now = raft(vec![member(1, true), member(2, true)]);
+    (now.changing, now.uncommitted) = (true, true);
+    assert_eq!(plan(&records, &now), Some(Step::Wait));
 }
 
 #[test]
@@ -148,9 +206,11 @@ fn take(step: Step, records: &mut Vec<ManagerRecord>, raft: &mut RaftStatus, own
             Some(at) => raft.members[at].address = node.address,
             None => raft.members.push(member(id, false)),
         },
-        Step::Change(MemberChange::Promote(id)) => {
-            let at = find(raft, id).expect("a learner first");
-            raft.members[at].voter = true;
+        Step::Change(MemberChange::Promote(ids)) => {
+            for id in ids {
+                let at = find(raft, id).expect("a learner first");
+                raft.members[at].voter = true;
+            }
         }
         Step::Change(MemberChange::Demote(id)) => {
             let at = find(raft, id).expect("a member");
@@ -163,7 +223,7 @@ fn take(step: Step, records: &mut Vec<ManagerRecord>, raft: &mut RaftStatus, own
             let other = raft.members.iter().find(|m| m.voter && m.id != own);
             return other.expect("another voter").id;
         }
-        Step::CatchUp => panic!("nobody lags here"),
+        Step::Wait => panic!("nobody lags here"),
     }
     own
 }
@@ -200,11 +260,18 @@ proptest! {
             steps += 1;
             prop_assert!(steps < 64, "never done: {records:?} {now:?}");
         }
+        let waiting = |record: &&ManagerRecord| {
+            let is = now.members.iter().find(|m| m.id == record.raft_id);
+            record.role() == ManagerRole::Voter && is.is_some_and(|m| !m.voter)
+        };
+        let waiting = records.iter().filter(waiting).count();
+        let voters = now.members.iter().filter(|m| m.voter).count();
+        prop_assert!(waiting == 0 || (waiting, voters) == (1, 1), "{records:?} {now:?}");
         for record in &records {
             let is = now.members.iter().find(|m| m.id == record.raft_id);
             let last = now.members.iter().filter(|m| m.voter).count() == 1;
             match record.role() {
-                ManagerRole::Voter => prop_assert!(is.is_some_and(|m| m.voter)),
+                ManagerRole::Voter => prop_assert!(is.is_some_and(|m| m.voter || waiting == 1)),
                 ManagerRole::Learner => prop_assert!(is.is_some_and(|m| !m.voter || last)),
                 ManagerRole::Removed => prop_assert!(is.is_some_and(|m| m.voter && last)),
                 _ => {}
