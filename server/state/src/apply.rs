@@ -8,6 +8,7 @@ mod put;
 mod remove;
 mod terminate;
 mod tokens;
+mod walk;
 mod work;
 
 use std::mem;

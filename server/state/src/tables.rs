@@ -94,11 +94,10 @@ macro_rules! define {
             }
 
             /// What an object owns, events about it apart: they outlive it.
-            pub fn owned(&self, uid: &str) -> Vec<Stored> {
-                let mut owned = Vec::new();
-                $(owned.extend(self.$table.owned(uid).cloned().map(Stored::$variant));)*
-                owned.retain(|record| !matches!(record, Stored::Event(_)));
-                owned
+            pub fn owned(&self, uid: &str) -> impl Iterator<Item = Stored> + use<'_> {
+                let owned = std::iter::empty()
+                    $(.chain(self.$table.owned(uid).cloned().map(Stored::$variant)))*;
+                owned.filter(|record| !matches!(record, Stored::Event(_)))
             }
 
             /// All records of a namespace.

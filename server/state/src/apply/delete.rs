@@ -2,7 +2,11 @@
 
 use barge_proto::v1::{DeleteRecord, DeletionPropagation, Refusal};
 
-use super::{remove, work::Work};
+use super::{
+    remove,
+    walk::{Step, walk},
+    work::Work,
+};
 use crate::kind::{Kind as _, RecordKind, Stored};
 
 /// The finalizer of what waits for what it owns.
@@ -25,7 +29,7 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
     let in_one_way = matches!(found, Some(Stored::Namespace(_) | Stored::Node(_)));
     match (asked.propagation(), found) {
         (DeletionPropagation::Foreground, Some(found)) if !in_one_way => {
-            mark(work, found);
+            walk(work, Step::Mark(found));
             return Ok(());
         }
         (DeletionPropagation::Orphan, Some(found)) if !in_one_way => {
@@ -36,29 +40,19 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
     remove::remove(work, &target)
 }
 
-/// Marks a record, and ends what it owns. Whether it can go at once is seen in the end.
-fn mark(work: &mut Work<'_>, record: Stored) {
-    if is_marked(&record) {
-        return;
-    }
-    let uid = record.uid().to_owned();
+/// Marks a record. Whether it can go at once is seen in the end.
+pub fn mark(work: &mut Work<'_>, record: Stored) {
     let now = work.now;
-    work.loose_owners
-        .insert((record.kind().name().to_owned(), uid.clone()));
+    let owner = (record.kind().name().to_owned(), record.uid().to_owned());
+    work.loose_owners.insert(owner);
     work.write_meta(record, |meta| {
         meta.deletion_timestamp.get_or_insert(now);
         meta.finalizers.push(FOREGROUND.to_owned());
     });
-    let (simple, owners): (Vec<_>, Vec<_>) = remove::orphans(work, &uid)
-        .into_iter()
-        .partition(|owned| matches!(owned, Stored::Pod(_) | Stored::Revision(_)));
-    for owner in owners {
-        mark(work, owner);
-    }
-    remove::cascade(work, simple);
 }
 
-fn is_marked(record: &Stored) -> bool {
+/// Whether a record waits for what it owns.
+pub fn is_marked(record: &Stored) -> bool {
     let meta = record.meta();
     meta.finalizers.iter().any(|name| name == FOREGROUND)
 }
@@ -70,19 +64,20 @@ pub fn finish(work: &mut Work<'_>, kind: &str, uid: &str) {
         return;
     };
     let is_blocked = || {
-        work.tables.owned(uid).iter().any(|owned| {
+        work.tables.owned(uid).any(|owned| {
             let mut owners = owned.owners().iter();
             owners.any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
         })
     };
     if is_marked(&record) && !is_blocked() {
         let left = remove::delete(work, record);
-        remove::cascade(work, left);
+        walk(work, Step::Reach(left));
     }
 }
 
 fn disown(work: &mut Work<'_>, uid: &str) {
-    for owned in work.tables.owned(uid) {
+    let owned: Vec<_> = work.tables.owned(uid).collect();
+    for owned in owned {
         let goes = match &owned {
             Stored::Revision(template) => work.tables.pods_by_template.count(template.uid()) == 0,
             Stored::Endpoints(_) => true,
