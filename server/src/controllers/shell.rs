@@ -8,6 +8,7 @@ use super::{
     work::{Looked, WorkSet},
 };
 use barge_proto::v1::{Change, Refusal, RefusalReason, Transaction, change};
+use barge_state::needed_level;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
@@ -248,6 +249,7 @@ pub fn transaction(
         principal: format!("controller/{name}"),
         time: Some(stamp.now),
         term: context.term,
+        feature_level: changes.iter().map(needed_level).max().unwrap_or(0),
         changes,
         ..Transaction::default()
     }

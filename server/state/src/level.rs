@@ -4,7 +4,7 @@
 //! would differ. So each version says up to which level it understands the log; the cluster's level rises when all managers
 //! understand the next one, and what needs it is refused, or left undone, until then.
 
-use barge_proto::v1::{Refusal, RefusalReason, Transaction};
+use barge_proto::v1::{Change, Refusal, RefusalReason, Transaction, change::Change as Action};
 
 use crate::{apply::refusal, kind::RecordKind, state::State};
 
@@ -24,6 +24,14 @@ pub const COMPRESSION: u32 = 3;
 /// The level from which on a pod may be marked as lost, the removal of a bound pod leaves a tombstone, and deletions are marks that
 /// are worked off in slices.
 pub const LOSS: u32 = 4;
+
+/// The level that a change needs, whatever record it is about; see [`RecordKind::level`].
+pub fn needed_level(change: &Change) -> u32 {
+    match change.change {
+        Some(Action::Collect(_)) => LOSS,
+        _ => 0,
+    }
+}
 
 impl RecordKind {
     /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without

@@ -11,6 +11,9 @@ pub const EVENTS: usize = 16_384;
 /// a client 13 seconds to retry.
 pub const REQUESTS: usize = 262_144;
 
+/// Records that one deletion reaches at once. What has more of them is marked, and deleted in slices.
+pub const SLICE: usize = 500;
+
 /// Seconds between TERM and KILL for pods whose template does not say.
 pub const GRACE_PERIOD_SECONDS: i64 = 30;
 
@@ -23,6 +26,8 @@ pub struct Limits {
     pub events: usize,
     /// Default [`REQUESTS`].
     pub requests: usize,
+    /// Default [`SLICE`].
+    pub slice: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +36,7 @@ impl Default for Limits {
             events_per_object: EVENTS_PER_OBJECT,
             events: EVENTS,
             requests: REQUESTS,
+            slice: SLICE,
         }
     }
 }

@@ -3,14 +3,14 @@
 use barge_proto::v1::{DeleteRecord, DeletionPropagation, Refusal};
 
 use super::{
-    remove,
+    remove, slices,
     walk::{Step, walk},
     work::Work,
 };
-use crate::kind::{Kind as _, RecordKind, Stored};
-
-/// The finalizer of what waits for what it owns.
-pub const FOREGROUND: &str = "foregroundDeletion";
+use crate::{
+    deletions::{BACKGROUND, Cascade, FOREGROUND, ORPHAN},
+    kind::{Kind as _, RecordKind, Stored},
+};
 
 /// Deletes a record; nothing when it is gone already.
 ///
@@ -19,7 +19,7 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 /// - orphaned, what it owns stays and belongs to it no longer; but templates without pods and endpoints, which are nothing
 ///   without it
 ///
-/// Namespaces and nodes know one way only.
+/// Namespaces and nodes know one way only. What reaches more than a transaction may do is marked; see [`slices`].
 ///
 /// # Errors
 /// INVALID when the reference names no kind.
@@ -29,10 +29,17 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
     let in_one_way = matches!(found, Some(Stored::Namespace(_) | Stored::Node(_)));
     match (asked.propagation(), found) {
         (DeletionPropagation::Foreground, Some(found)) if !in_one_way => {
-            walk(work, Step::Mark(found));
+            match work.sliced && slices::is_large(work, &found) {
+                true => slices::begin(work, found, Cascade::Foreground),
+                false => walk(work, Step::Mark(found)),
+            }
             return Ok(());
         }
         (DeletionPropagation::Orphan, Some(found)) if !in_one_way => {
+            if work.sliced && work.tables.owned_count(found.uid()) > work.room() {
+                slices::begin(work, found, Cascade::Orphan);
+                return Ok(());
+            }
             disown(work, found.uid());
         }
         _ => {}
@@ -53,8 +60,9 @@ pub fn mark(work: &mut Work<'_>, record: Stored) {
 
 /// Whether a record waits for what it owns.
 pub fn is_marked(record: &Stored) -> bool {
-    let meta = record.meta();
-    meta.finalizers.iter().any(|name| name == FOREGROUND)
+    let ours = [FOREGROUND, BACKGROUND, ORPHAN];
+    let mut finalizers = record.finalizers().iter();
+    finalizers.any(|name| ours.contains(&&**name))
 }
 
 /// Removes a marked record that nothing blocks any more.

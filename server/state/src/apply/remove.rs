@@ -3,11 +3,14 @@
 use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 
 use super::{
-    delete, refusal,
+    delete, refusal, slices,
     walk::{Step, walk},
     work::Work,
 };
-use crate::kind::{Kind, RecordKind, Stored};
+use crate::{
+    deletions::Cascade,
+    kind::{Kind, RecordKind, Stored},
+};
 
 /// Removes a record and all that it owns; nothing when it is gone already. What is owned goes in these ways:
 /// - pods that run are terminated gracefully and stay until their node reports that they are gone; others go
@@ -15,6 +18,8 @@ use crate::kind::{Kind, RecordKind, Stored};
 /// - what has another owner stays
 /// - a namespace loses all that is in it, and stays as long as pods are in it
 /// - a node loses the pods that are bound to it at once: nobody is left to report their end
+///
+/// What reaches more than a transaction may do is marked, and goes in slices; see [`slices`].
 ///
 /// # Errors
 /// INVALID when the reference names no kind.
@@ -29,6 +34,9 @@ pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
         return Ok(());
     };
     match found {
+        found if work.sliced && slices::is_large(work, &found) => {
+            slices::begin(work, found, Cascade::Background);
+        }
         Stored::Namespace(namespace) => {
             let inside = work.tables.in_namespace(&namespace.meta().name);
             walk(work, Step::Reach(inside));
@@ -43,20 +51,32 @@ pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Removes a pod at once.
-pub fn remove_pod(work: &mut Work<'_>, pod: Stored) {
-    let left = delete(work, pod);
+/// Removes a record at once with what belongs to it, or in slices when that is too much.
+pub fn take(work: &mut Work<'_>, record: Stored) {
+    if work.sliced && slices::is_large(work, &record) {
+        slices::begin(work, record, Cascade::Background);
+        return;
+    }
+    let left = delete(work, record);
     walk(work, Step::Reach(left));
 }
 
-/// Removes what only waited for its last pod, or for the last thing that it owned.
+/// Removes what only waited for its last pod, or for the last thing that it owned. Of owners in slices no more than fit into one:
+/// the next slices find the others.
 pub fn collect(work: &mut Work<'_>) {
-    loop {
+    let most = match work.sliced {
+        true => work.limits.slice,
+        false => usize::MAX,
+    };
+    for _ in 0..most {
         collect_templates(work);
         let Some((kind, uid)) = work.loose_owners.pop_first() else {
             break;
         };
-        delete::finish(work, &kind, &uid);
+        match work.sliced {
+            true => slices::finish(work, &uid),
+            false => delete::finish(work, &kind, &uid),
+        }
     }
     collect_namespaces(work);
 }
@@ -68,8 +88,7 @@ fn collect_templates(work: &mut Work<'_>) {
         };
         let unused = work.tables.pods_by_template.count(&uid) == 0;
         if unused && (is_terminating(template.as_ref()) || !has_owner(work, template.as_ref())) {
-            let left = delete(work, Stored::Revision(template));
-            walk(work, Step::Reach(left));
+            take(work, Stored::Revision(template));
         }
     }
 }
@@ -79,6 +98,7 @@ fn collect_namespaces(work: &mut Work<'_>) {
         let namespace = work.tables.namespaces.by_name("", &name).cloned();
         if let Some(namespace) = namespace.filter(|found| is_terminating(found.as_ref()))
             && !has_pods(work, &name)
+            && !(work.sliced && slices::is_large(work, &Stored::Namespace(namespace.clone())))
         {
             let inside = work.tables.in_namespace(&name);
             walk(work, Step::Reach(inside));

@@ -66,7 +66,7 @@ fn reach(work: &mut Work<'_>, mut records: Vec<Stored>, steps: &mut Vec<Step>) {
                 records.extend(remove::orphans(work, revision.uid()));
                 templates.push(revision.uid().to_owned());
             }
-            Stored::Pod(pod) if terminate::is_running(work, &pod) => {
+            Stored::Pod(pod) if terminate::is_running(work.tables, &pod) => {
                 terminate::mark(work, &pod, None, "");
             }
             other => records.extend(remove::delete(work, other)),

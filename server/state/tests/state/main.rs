@@ -14,6 +14,7 @@ mod put;
 mod random;
 mod remove;
 mod requests;
+mod slices;
 mod subjects;
 mod tokens;
 mod view;

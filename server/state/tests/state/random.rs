@@ -19,6 +19,7 @@ const LIMITS: Limits = Limits {
     events_per_object: 2,
     events: 4,
     requests: 3,
+    slice: barge_state::limits::SLICE,
 };
 
 /// One of a few uids, so that changes meet.

@@ -37,7 +37,7 @@ fn recursive_reach(work: &mut Work<'_>, mut queue: Vec<Stored>) {
                 queue.extend(remove::orphans(work, revision.uid()));
                 templates.push(revision);
             }
-            Stored::Pod(pod) if terminate::is_running(work, &pod) => {
+            Stored::Pod(pod) if terminate::is_running(work.tables, &pod) => {
                 terminate::mark(work, &pod, None, "");
             }
             other => queue.extend(remove::delete(work, other)),
