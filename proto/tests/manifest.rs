@@ -176,3 +176,19 @@ fn any_field_can_be_pointed_at() {
         assert_eq!((error.line(), error.column()), (line, column), "{field}");
     }
 }
+
+#[test]
+fn what_is_nested_too_deeply_is_refused() {
+    let deep = 100_000;
+    let (open, close) = ("[".repeat(deep), "]".repeat(deep));
+    let maps = "{a: ".repeat(deep) + "1" + &"}".repeat(deep);
+    let json = "{\"a\":".repeat(deep) + "1" + &"}".repeat(deep);
+    let mut block = String::new();
+    for depth in 0..2_000 {
+        writeln!(block, "{}a:", " ".repeat(depth)).unwrap();
+    }
+    for text in [format!("{open}{close}"), maps, json, block, open] {
+        let error = parse(&text).unwrap_err();
+        assert!(!error.message().is_empty());
+    }
+}

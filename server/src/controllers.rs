@@ -7,6 +7,7 @@
 //! last one stopped.
 
 pub mod conditions;
+pub mod deletions;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
@@ -141,6 +142,11 @@ pub async fn run<R: Replica>(
         context.clone(),
     ));
     loops.spawn(shell::drive(replica.clone(), nodes, context.clone()));
+    loops.spawn(shell::drive(
+        replica.clone(),
+        deletions::Deletions::default(),
+        context.clone(),
+    ));
     loops.spawn(garbage::run(replica.clone(), context.clone()));
     loops.spawn(scheduler::run(replica, context));
     while let Some(ended) = loops.join_next().await {

@@ -7,6 +7,7 @@ pub mod idle_memory;
 pub mod leader_kill;
 pub mod leader_restart;
 pub mod load;
+pub mod long_apply;
 pub mod reads;
 pub mod replicas;
 pub mod report;
@@ -70,6 +71,11 @@ pub const ALL: &[Benchmark] = &[
         name: "snapshot",
         about: "a million pods (or BARGE_BENCH_PODS): bytes a pod, restore, restart, and a manager that joins",
         run: snapshot::run,
+    },
+    Benchmark {
+        name: "long-apply",
+        about: "the longest wait of a write while a namespace with 100,000 pods (or BARGE_BENCH_PODS) is deleted",
+        run: long_apply::run,
     },
     Benchmark {
         name: "idle-memory",

@@ -61,7 +61,6 @@ fn restore_adopts_the_containers_that_run() {
         "-f",
         concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"),
     ]);
-    let pids = cluster.container_pids(&agent);
     let look = || {
         let mut all: Vec<_> = [
             ("deployments", "nginx-deployment"),

@@ -16,21 +16,29 @@ use barge_client::{
     config::Config,
     identity::Identity,
     join::{JoinOptions, join},
-    tls::client_config,
+    tls::{client_config, for_life_signs},
 };
 use barge_proto::v1::{
-    self, AgentMessage, Heartbeat, Hello, ManagerMessage, NodeStatus, Quantity, WatchRequest,
-    agent_message::Message as FromAgent, api_client::ApiClient,
+    self, AgentMessage, Hello, LifeSign, ManagerMessage, NodeStatus, Quantity, WatchRequest,
+    agent_message::Message as FromAgent, api_client::ApiClient, life_client::LifeClient,
     manager_message::Message as ToAgent, session_client::SessionClient,
 };
 use barge_tests::{
     Managers, eventually, said,
     writer::{Writer, runtime},
 };
+use futures::stream;
 use serde_json::Value;
-use tokio::{sync::mpsc, task::JoinHandle, time::interval};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{interval, sleep},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
+
+/// Between life signs.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// What a stream has brought, and why it ended, if it did.
 struct Followed<T> {
@@ -108,9 +116,8 @@ impl Node {
 
     /// A session with one manager, until what is returned is dropped.
     fn connect(&self, manager: &str) -> Followed<String> {
-        let channel = dial(manager, &self.identity);
         let (stream, speaks) = runtime()
-            .block_on(session(channel))
+            .block_on(session(manager, &self.identity))
             .expect("begin a session");
         let mut followed = Followed::new(stream, |message: ManagerMessage| match message.message {
             Some(ToAgent::Assignment(assignment)) => {
@@ -130,7 +137,10 @@ fn dial(address: &str, identity: &Identity) -> Channel {
     channel(address, tls, &ChannelOptions::default()).expect("a good address")
 }
 
-async fn session(channel: Channel) -> Result<(Streaming<ManagerMessage>, JoinHandle<()>), Status> {
+async fn session(
+    manager: &str,
+    identity: &Identity,
+) -> Result<(Streaming<ManagerMessage>, JoinHandle<()>), Status> {
     let (tell, messages) = mpsc::channel(16);
     let amount = |value: &str| Quantity {
         value: value.to_owned(),
@@ -152,18 +162,28 @@ async fn session(channel: Channel) -> Result<(Streaming<ManagerMessage>, JoinHan
     };
     let hello = message(FromAgent::Hello(hello));
     tell.send(hello).await.expect("there is room");
+    let tls = for_life_signs(&client_config(identity).expect("a good identity"));
+    let lane = channel(manager, tls, &ChannelOptions::default()).expect("a good address");
     let speaks = tokio::spawn(async move {
-        let mut beat = interval(Duration::from_secs(1));
-        // Ends with the session.
-        while tell
-            .send(message(FromAgent::Heartbeat(Heartbeat::default())))
-            .await
-            .is_ok()
-        {
-            beat.tick().await;
+        // The session ends when this task is aborted.
+        let _session = tell;
+        loop {
+            let signs = stream::unfold((1, interval(BEAT)), async |(sequence, mut beat)| {
+                beat.tick().await;
+                let sign = LifeSign {
+                    sequence,
+                    ..LifeSign::default()
+                };
+                Some((sign, (sequence + 1, beat)))
+            });
+            if let Ok(answers) = LifeClient::new(lane.clone()).signs(signs).await {
+                let mut answers = answers.into_inner();
+                while let Ok(Some(_)) = answers.message().await {}
+            }
+            sleep(BEAT).await;
         }
     });
-    let stream = SessionClient::new(channel)
+    let stream = SessionClient::new(dial(manager, identity))
         .connect(ReceiverStream::new(messages))
         .await?;
     Ok((stream.into_inner(), speaks))

@@ -17,7 +17,7 @@ mod tests;
 
 use super::{
     Controller, Name,
-    plan::{MAX_BATCH, Plan, object_reference},
+    plan::{MAX_BATCH, Plan, is_going, object_reference},
     pods,
     stamp::Stamp,
 };
@@ -99,7 +99,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let Some(spec) = &deployment.spec else {
         return plan;
     };
-    if metadata.deletion_timestamp.is_some() {
+    if is_going(state, metadata) {
         return plan;
     }
     plan.require_uid(&**deployment);

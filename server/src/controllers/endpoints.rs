@@ -9,7 +9,7 @@ mod tests;
 
 use super::{
     Controller, Name, conditions,
-    plan::{Plan, controller_reference, object_reference, pod_reference},
+    plan::{Plan, controller_reference, is_going, object_reference, pod_reference},
     pods,
     stamp::Stamp,
 };
@@ -132,6 +132,9 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let Some(service) = state.get::<Service>(&key.namespace, &key.name) else {
         return plan;
     };
+    if is_going(state, service.meta()) {
+        return plan;
+    }
     load_balancer(state, service, &mut plan);
     let has_selector = service
         .spec

@@ -2,10 +2,11 @@
 
 use super::stamp::Stamp;
 use barge_proto::v1::{
-    Change, Event, EventSource, ObjectMeta, ObjectReference, OwnerReference, Precondition, Record,
-    RecordRef, TerminatePod, change::Change as What, precondition::Must, record,
+    Change, Event, EventSource, Namespace, ObjectMeta, ObjectReference, OwnerReference,
+    Precondition, Record, RecordRef, TerminatePod, change::Change as What, precondition::Must,
+    record,
 };
-use barge_state::{Kind, PackedPod};
+use barge_state::{Kind, PackedPod, State};
 use std::time::Duration;
 
 /// At most this many pods are created, ended or bound by one transaction, so that a large
@@ -102,6 +103,13 @@ impl Plan {
             change: Some(change),
         });
     }
+}
+
+/// Whether an object is being deleted, by itself or with its namespace: nothing is made for it any more.
+pub fn is_going(state: &State, meta: &ObjectMeta) -> bool {
+    let namespace = state.get::<Namespace>("", &meta.namespace);
+    let ends = |meta: &ObjectMeta| meta.deletion_timestamp.is_some();
+    ends(meta) || namespace.is_some_and(|namespace| ends(namespace.meta()))
 }
 
 /// Names a record.

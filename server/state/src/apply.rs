@@ -8,8 +8,10 @@ mod lost;
 mod preconditions;
 mod put;
 mod remove;
-mod terminate;
+mod slices;
+pub(crate) mod terminate;
 mod tokens;
+mod walk;
 mod work;
 
 use std::mem;
@@ -18,7 +20,7 @@ use barge_proto::v1::{
     Change, Outcome, Refusal, RefusalReason, Transaction, change::Change as Action,
 };
 
-use crate::{changed::Changed, requests::RequestChanges, state::State};
+use crate::{changed::Changed, level::LOSS, requests::RequestChanges, state::State};
 use work::Work;
 
 pub(crate) use work::find;
@@ -109,7 +111,9 @@ impl State {
         for precondition in &tx.preconditions {
             preconditions::check(self, precondition)?;
         }
+        let sliced = self.feature_level() >= LOSS;
         let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
+        work.sliced = sliced;
         match run(&mut work, changes) {
             Ok(()) => Ok(work),
             Err(refusal) => {
@@ -153,6 +157,7 @@ fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
             Some(Action::PutStatus(record)) => put::put_status(work, &record)?,
             Some(Action::Remove(target)) => remove::remove(work, &target)?,
             Some(Action::Delete(asked)) => delete::delete(work, &asked)?,
+            Some(Action::Collect(slice)) => slices::collect(work, &slice)?,
             Some(Action::Bind(bind)) => bind::bind(work, &bind),
             Some(Action::TerminatePod(terminate)) => terminate::terminate(work, &terminate),
             Some(Action::RecordEvent(event)) => events::record(work, &event)?,

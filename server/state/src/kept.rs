@@ -37,6 +37,9 @@ pub trait Kept: Clone + PartialEq + Debug + 'static {
     /// What it belongs to.
     fn owners(&self) -> &[OwnerReference];
 
+    /// What has to be done before it may go.
+    fn finalizers(&self) -> &[String];
+
     /// Uids that it is found by in [`crate::State::owned`].
     fn owner_uids(&self) -> Vec<&str> {
         let owners = self.owners().iter();
@@ -82,6 +85,10 @@ macro_rules! keep_as_it_is {
                 &self.meta().owner_references
             }
 
+            fn finalizers(&self) -> &[String] {
+                &self.meta().finalizers
+            }
+
             $(fn owner_uids(&self) -> Vec<&str> {
                 let owners = self.owners().iter().map(|owner| owner.uid.as_str());
                 let about = self.$about.iter().map(|object| object.uid.as_str());
@@ -125,6 +132,10 @@ impl Kept for PackedPod {
 
     fn owners(&self) -> &[OwnerReference] {
         PackedPod::owners(self)
+    }
+
+    fn finalizers(&self) -> &[String] {
+        PackedPod::finalizers(self)
     }
 
     fn size(&self) -> usize {

@@ -201,6 +201,13 @@ macro_rules! define {
                 }
             }
 
+            /// What has to be done before it may go.
+            pub fn finalizers(&self) -> &[String] {
+                match self {
+                    $(Stored::$variant(record) => Kept::finalizers(record.as_ref()),)*
+                }
+            }
+
             /// All of the metadata.
             pub fn meta(&self) -> Cow<'_, ObjectMeta> {
                 match self {

@@ -31,7 +31,7 @@ pub const LOSS: u32 = 4;
 pub fn needed(change: &Change) -> u32 {
     let record = match change {
         Change::Put(record) => record.record.as_ref(),
-        Change::MarkPod(_) => return LOSS,
+        Change::MarkPod(_) | Change::PodGone(_) | Change::Collect(_) => return LOSS,
         _ => None,
     };
     let newer = match record {

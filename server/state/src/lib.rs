@@ -9,6 +9,7 @@
 //! - `kept`, `packed`: what is kept of a record; of a pod, as little as possible
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
+//! - `deletions`: what is being deleted together with what belongs to it
 //! - `subjects`: bindings by whom they are for
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
@@ -20,6 +21,7 @@ mod apply;
 mod capacity;
 mod changed;
 mod claims;
+mod deletions;
 mod history;
 mod kept;
 mod kind;
@@ -41,6 +43,7 @@ pub use apply::Applied;
 pub use capacity::{Usage, is_finished};
 pub use changed::Changed;
 pub use claims::Claim;
+pub use deletions::{Next, Place};
 pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};

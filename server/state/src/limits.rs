@@ -15,6 +15,9 @@ pub const TOMBSTONES_PER_NODE: usize = 1024;
 /// a client 13 seconds to retry.
 pub const REQUESTS: usize = 262_144;
 
+/// Records that one deletion reaches at once. What has more of them is marked, and deleted in slices.
+pub const SLICE: usize = 500;
+
 /// Seconds between TERM and KILL for pods whose template does not say.
 pub const GRACE_PERIOD_SECONDS: i64 = 30;
 
@@ -29,6 +32,8 @@ pub struct Limits {
     pub tombstones_per_node: usize,
     /// Default [`REQUESTS`].
     pub requests: usize,
+    /// Default [`SLICE`].
+    pub slice: usize,
 }
 
 impl Default for Limits {
@@ -38,6 +43,7 @@ impl Default for Limits {
             events: EVENTS,
             tombstones_per_node: TOMBSTONES_PER_NODE,
             requests: REQUESTS,
+            slice: SLICE,
         }
     }
 }

@@ -103,6 +103,11 @@ impl PackedPod {
         &self.shape.meta().owner_references
     }
 
+    /// What has to be done before it may go.
+    pub fn finalizers(&self) -> &[String] {
+        &self.shape.meta().finalizers
+    }
+
     /// The uid of the Revision that it was made from.
     pub fn template_uid(&self) -> &str {
         &self.shape.template_uid

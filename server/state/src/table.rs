@@ -7,6 +7,7 @@ use std::{
     borrow::Borrow,
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -91,6 +92,13 @@ impl<K: Kept> Index<K> {
         self.0.get(key).into_iter().flatten().map(|entry| &entry.0)
     }
 
+    /// As [`Index::get`], from the record after the one with this uid on; "" for all.
+    pub fn after(&self, key: &str, uid: &str) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+        let rest = (Bound::Excluded(uid), Bound::Unbounded);
+        let group = self.0.get(key).map(|group| group.range::<str, _>(rest));
+        group.into_iter().flatten().map(|entry| &entry.0)
+    }
+
     /// How many records the group of `key` has.
     pub fn count(&self, key: &str) -> usize {
         self.0.get(key).map_or(0, BTreeSet::len)
@@ -163,9 +171,23 @@ impl<K: Kept> Table<K> {
         self.by_owner.get(owner)
     }
 
+    /// As [`Table::owned`], from the record after the one with this uid on; "" for all.
+    pub fn owned_after(
+        &self,
+        owner: &str,
+        uid: &str,
+    ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+        self.by_owner.after(owner, uid)
+    }
+
     /// How many records belong to the object with this uid.
     pub fn owned_count(&self, owner: &str) -> usize {
         self.by_owner.count(owner)
+    }
+
+    /// How many records a namespace has.
+    pub fn count_in(&self, namespace: &str) -> usize {
+        self.by_name.count(namespace)
     }
 
     /// Records by namespace and name: those of one namespace or of all, after a position.

@@ -11,6 +11,7 @@ use barge_proto::v1::{
 use crate::{
     capacity::Capacity,
     claims::Claims,
+    deletions::{Deletions, Place},
     kind::{Kind, Stored, for_each_kind},
     packed::{PackedPod, Pool},
     subjects::Subjects,
@@ -44,6 +45,8 @@ macro_rules! define {
             pub pool: Pool,
             /// Bindings by whom they are for.
             pub subjects: Subjects,
+            /// Records that are deleted together with what belongs to them.
+            pub deletions: Deletions,
         }
 
         impl Tables {
@@ -60,6 +63,7 @@ macro_rules! define {
                     None => {}
                 }
                 self.claims.swap(before, after);
+                self.deletions.swap(before, after);
                 self.swap_indexes(before, after);
             }
 
@@ -100,11 +104,58 @@ macro_rules! define {
             }
 
             /// What an object owns, events about it apart: they outlive it.
-            pub fn owned(&self, uid: &str) -> Vec<Stored> {
-                let mut owned = Vec::new();
-                $(owned.extend(self.$table.owned(uid).cloned().map(Stored::$variant));)*
-                owned.retain(|record| !matches!(record, Stored::Event(_)));
-                owned
+            pub fn owned(&self, uid: &str) -> impl Iterator<Item = Stored> + use<'_> {
+                let owned = std::iter::empty()
+                    $(.chain(self.$table.owned(uid).cloned().map(Stored::$variant)))*;
+                owned.filter(|record| !matches!(record, Stored::Event(_)))
+            }
+
+            /// As [`Tables::owned`], from the record after a place on: by kind and uid.
+            pub fn owned_after(
+                &self,
+                uid: &str,
+                place: &Place,
+            ) -> impl Iterator<Item = Stored> + use<'_> {
+                let owned = std::iter::empty()
+                    $(.chain(
+                        place
+                            .within(crate::kind::RecordKind::$variant)
+                            .map(|last| self.$table.owned_after(uid, last))
+                            .into_iter()
+                            .flatten()
+                            .cloned()
+                            .map(Stored::$variant),
+                    ))*;
+                owned.filter(|record| !matches!(record, Stored::Event(_)))
+            }
+
+            /// How many records [`Tables::owned`] has.
+            pub fn owned_count(&self, uid: &str) -> usize {
+                let all = 0 $(+ self.$table.owned_count(uid))*;
+                all - self.events.owned_count(uid)
+            }
+
+            /// As [`Tables::in_namespace`], from the record after a place on: by kind and name.
+            pub fn in_namespace_after(
+                &self,
+                namespace: &str,
+                place: &Place,
+            ) -> impl Iterator<Item = Stored> + use<'_> {
+                std::iter::empty()
+                    $(.chain(
+                        place
+                            .within(crate::kind::RecordKind::$variant)
+                            .map(|last| self.$table.list(Some(namespace), Some((namespace, last))))
+                            .into_iter()
+                            .flatten()
+                            .cloned()
+                            .map(Stored::$variant),
+                    ))*
+            }
+
+            /// How many records a namespace has.
+            pub fn count_in(&self, namespace: &str) -> usize {
+                0 $(+ self.$table.count_in(namespace))*
             }
 
             /// All records of a namespace.

@@ -2,8 +2,8 @@
 //!
 //! The pods come out of a backup that is made for it, so that there are as many as wanted without as many containers.
 
-mod large;
-mod waits;
+pub(super) mod large;
+pub(super) mod waits;
 
 use std::{
     env, fs,
@@ -30,7 +30,7 @@ use waits::Waits;
 const PODS: usize = 1_000_000;
 const DEPLOYMENTS: usize = 1_000;
 /// Nobody is there to send the heartbeats of 5,000 nodes.
-const FLAGS: &[&str] = &["--node-grace", "1h"];
+pub(super) const FLAGS: &[&str] = &["--node-grace", "1h"];
 /// Caches fill and allocators settle.
 const SETTLE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     let runtime = Runtime::new()?;
     let mut managers = Managers::prepare(2);
     let (small, large) = (managers.dir().join("small"), managers.dir().join("large"));
-    let before = template(&mut managers, &runtime, &small)?;
+    let before = template(&mut managers, &runtime, &small, DEPLOYMENTS, "default")?;
     let key = managers.dir().join("sealing.key");
     fs::copy(managers.data_dir(0).join("sealing.key"), &key)?;
     managers.stop(0);
@@ -93,16 +93,27 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A cluster with the Deployments and their templates, but without pods, as a backup; answers the manager's memory.
-fn template(managers: &mut Managers, runtime: &Runtime, to: &Path) -> anyhow::Result<f64> {
+/// A cluster with so many Deployments and their templates in a namespace, but without pods, as a backup; answers the manager's
+/// memory.
+pub(super) fn template(
+    managers: &mut Managers,
+    runtime: &Runtime,
+    to: &Path,
+    deployments: usize,
+    namespace: &str,
+) -> anyhow::Result<f64> {
     managers.start(0, &["--bootstrap"]);
     first_write(runtime, managers)?;
     let channels =
         runtime.block_on(async { raw::channels(&managers.config(), &managers.address(0), 1) })?;
-    for batch in 0..DEPLOYMENTS / 100 {
-        let yaml: String = (0..100)
-            .map(|number| deployment(batch * 100 + number))
-            .collect();
+    runtime.block_on(raw::apply(
+        channels[0].clone(),
+        vec![raw::namespace(namespace, "")],
+    ))?;
+    let numbers: Vec<_> = (0..deployments).collect();
+    for batch in numbers.chunks(100) {
+        let batch = batch.iter();
+        let yaml: String = batch.map(|number| deployment(*number, namespace)).collect();
         let source = manifest::Source::new("deployments.yaml", yaml);
         let parsed = manifest::parse([source]).map_err(|error| anyhow::anyhow!("{error}"))?;
         let objects = parsed.into_iter().map(|parsed| parsed.object).collect();
@@ -116,7 +127,7 @@ fn template(managers: &mut Managers, runtime: &Runtime, to: &Path) -> anyhow::Re
         fs::File::open(to)
             .map_err(|_| said(&output))
             .and_then(|file| backup::read(file, count, drop).map_err(|error| error.to_string()))?;
-        match templates == DEPLOYMENTS {
+        match templates == deployments {
             true => Ok(()),
             false => Err(format!("{templates} of them")),
         }
@@ -124,12 +135,12 @@ fn template(managers: &mut Managers, runtime: &Runtime, to: &Path) -> anyhow::Re
     pss(managers.pid(0))
 }
 
-fn deployment(number: usize) -> String {
+fn deployment(number: usize, namespace: &str) -> String {
     format!(
         "---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: service-{number:04}}}
+metadata: {{name: service-{number:04}, namespace: {namespace}}}
 spec:
   replicas: 0
   selector: {{matchLabels: {{app: service-{number:04}}}}}
@@ -144,7 +155,8 @@ spec:
     )
 }
 
-fn restore(managers: &Managers, from: &Path, key: &Path) -> anyhow::Result<()> {
+/// Makes the first manager one that begins with a backup.
+pub(super) fn restore(managers: &Managers, from: &Path, key: &Path) -> anyhow::Result<()> {
     let output = Command::new(program("barge-server"))
         .arg("restore")
         .arg(from)

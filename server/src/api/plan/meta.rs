@@ -36,7 +36,7 @@ pub fn check(new: &ObjectMeta, old: Option<&ObjectMeta>) -> Result<(), ApiError>
 /// go with its owner as is wished.
 ///
 /// # Errors
-/// INVALID with every owner that is wrong.
+/// INVALID with every owner that is wrong; CONFLICT with one that is being deleted.
 pub fn check_owners(
     state: &State,
     object: &Object,
@@ -55,6 +55,15 @@ pub fn check_owners(
             })
         });
     let wrong: Vec<_> = wrong.collect();
+    let mut new = object.metadata().owner_references.iter();
+    let ends =
+        |owner: &&OwnerReference| !known.contains(owner) && state.deletion(&owner.uid).is_some();
+    if let Some(owner) = new.find(ends).filter(|_| wrong.is_empty()) {
+        let OwnerReference { kind, name, .. } = owner;
+        return Err(ApiError::Conflict(format!(
+            "{object}: its owner {kind} {name} is being deleted: nothing can belong to it any more"
+        )));
+    }
     match wrong.is_empty() {
         true => Ok(()),
         false => Err(ApiError::Invalid(wrong)),
@@ -130,3 +139,6 @@ pub fn merge(
         ..kept
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::controllers::{
     stamp::{Stamps, SystemStamps},
     testing::TERM,
 };
-use barge_proto::v1::{Condition, PodStatus, Transaction};
+use barge_proto::v1::{Condition, ConfigMap, PodStatus, Transaction};
 use barge_state::LOSS;
 use std::sync::{
     Mutex,
@@ -208,6 +208,47 @@ async fn lost_answers_and_watches_change_nothing_in_the_end() {
         })
         .await;
     assert_eq!(leader.memory.read(|state| state.count::<PodRecord>()), 3);
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn what_owns_much_goes_in_slices() {
+    let mut world = cluster(&["one"]);
+    let meta = |name: &str| barge_proto::v1::ObjectMeta {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: name.to_owned(),
+        ..Default::default()
+    };
+    world.put(Record::Cluster(barge_proto::v1::ClusterRecord {
+        metadata: Some(barge_proto::v1::ObjectMeta {
+            namespace: String::new(),
+            ..meta("cluster")
+        }),
+        feature_level: barge_state::LOSS,
+        ..Default::default()
+    }));
+    let config_map = |metadata| ConfigMap {
+        metadata: Some(metadata),
+        ..ConfigMap::default()
+    };
+    let owner = config_map(meta("owner"));
+    world.put(Record::ConfigMap(owner.clone()));
+    let reference = plan::controller_reference("v1", "ConfigMap", owner.meta());
+    world.apply((0..1200).map(|number| {
+        let mut metadata = meta(&format!("owned-{number}"));
+        metadata.owner_references = vec![reference.clone()];
+        change::Change::Put(config_map(metadata).into_record())
+    }));
+    let leader = start(world);
+    let remove = change::Change::Remove(plan::reference(&owner));
+    let outcome = leader.memory.apply(&transaction([remove]));
+    assert_eq!(outcome.refusal, None);
+    let left = leader.memory.read(|state| state.count::<ConfigMap>());
+    assert!(left > 0, "they do not go at once");
+    leader
+        .until("none is left", |state| state.count::<ConfigMap>() == 0)
+        .await;
     leader.stop().await;
 }
 

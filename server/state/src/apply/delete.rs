@@ -2,11 +2,15 @@
 
 use barge_proto::v1::{DeleteRecord, DeletionPropagation, Refusal};
 
-use super::{remove, work::Work};
-use crate::kind::{Kind as _, RecordKind, Stored};
-
-/// The finalizer of what waits for what it owns.
-pub const FOREGROUND: &str = "foregroundDeletion";
+use super::{
+    remove, slices,
+    walk::{Step, walk},
+    work::Work,
+};
+use crate::{
+    deletions::{BACKGROUND, Cascade, FOREGROUND, ORPHAN},
+    kind::{Kind as _, RecordKind, Stored},
+};
 
 /// Deletes a record; nothing when it is gone already.
 ///
@@ -15,7 +19,7 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 /// - orphaned, what it owns stays and belongs to it no longer; but templates without pods and endpoints, which are nothing
 ///   without it
 ///
-/// Namespaces and nodes know one way only.
+/// Namespaces and nodes know one way only. What reaches more than a transaction may do is marked; see [`slices`].
 ///
 /// # Errors
 /// INVALID when the reference names no kind.
@@ -25,10 +29,17 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
     let in_one_way = matches!(found, Some(Stored::Namespace(_) | Stored::Node(_)));
     match (asked.propagation(), found) {
         (DeletionPropagation::Foreground, Some(found)) if !in_one_way => {
-            mark(work, found);
+            match work.sliced && slices::is_large(work, &found) {
+                true => slices::begin(work, found, Cascade::Foreground),
+                false => walk(work, Step::Mark(found)),
+            }
             return Ok(());
         }
         (DeletionPropagation::Orphan, Some(found)) if !in_one_way => {
+            if work.sliced && work.tables.owned_count(found.uid()) > work.room() {
+                slices::begin(work, found, Cascade::Orphan);
+                return Ok(());
+            }
             disown(work, found.uid());
         }
         _ => {}
@@ -36,31 +47,22 @@ pub fn delete(work: &mut Work<'_>, asked: &DeleteRecord) -> Result<(), Refusal> 
     remove::remove(work, &target)
 }
 
-/// Marks a record, and ends what it owns. Whether it can go at once is seen in the end.
-fn mark(work: &mut Work<'_>, record: Stored) {
-    if is_marked(&record) {
-        return;
-    }
-    let uid = record.uid().to_owned();
+/// Marks a record. Whether it can go at once is seen in the end.
+pub fn mark(work: &mut Work<'_>, record: Stored) {
     let now = work.now;
-    work.loose_owners
-        .insert((record.kind().name().to_owned(), uid.clone()));
+    let owner = (record.kind().name().to_owned(), record.uid().to_owned());
+    work.loose_owners.insert(owner);
     work.write_meta(record, |meta| {
         meta.deletion_timestamp.get_or_insert(now);
         meta.finalizers.push(FOREGROUND.to_owned());
     });
-    let (simple, owners): (Vec<_>, Vec<_>) = remove::orphans(work, &uid)
-        .into_iter()
-        .partition(|owned| matches!(owned, Stored::Pod(_) | Stored::Revision(_)));
-    for owner in owners {
-        mark(work, owner);
-    }
-    remove::cascade(work, simple);
 }
 
-fn is_marked(record: &Stored) -> bool {
-    let meta = record.meta();
-    meta.finalizers.iter().any(|name| name == FOREGROUND)
+/// Whether a record waits for what it owns.
+pub fn is_marked(record: &Stored) -> bool {
+    let ours = [FOREGROUND, BACKGROUND, ORPHAN];
+    let mut finalizers = record.finalizers().iter();
+    finalizers.any(|name| ours.contains(&&**name))
 }
 
 /// Removes a marked record that nothing blocks any more.
@@ -70,19 +72,20 @@ pub fn finish(work: &mut Work<'_>, kind: &str, uid: &str) {
         return;
     };
     let is_blocked = || {
-        work.tables.owned(uid).iter().any(|owned| {
+        work.tables.owned(uid).any(|owned| {
             let mut owners = owned.owners().iter();
             owners.any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
         })
     };
     if is_marked(&record) && !is_blocked() {
         let left = remove::delete(work, record);
-        remove::cascade(work, left);
+        walk(work, Step::Reach(left));
     }
 }
 
 fn disown(work: &mut Work<'_>, uid: &str) {
-    for owned in work.tables.owned(uid) {
+    let owned: Vec<_> = work.tables.owned(uid).collect();
+    for owned in owned {
         let goes = match &owned {
             Stored::Revision(template) => work.tables.pods_by_template.count(template.uid()) == 0,
             Stored::Endpoints(_) => true,

@@ -6,8 +6,13 @@
 
 use barge_proto::v1::{ObjectMeta, PodGone, PodTombstone};
 
-use super::{remove, work::Work};
+use super::{
+    remove, slices,
+    walk::{Step, walk},
+    work::Work,
+};
 use crate::{
+    deletions::Cascade,
     kind::{Kind, Stored},
     packed::PackedPod,
 };
@@ -20,9 +25,15 @@ pub fn gone(work: &mut Work<'_>, gone: &PodGone) {
     }
     let pod = work.tables.pods.by_uid(&gone.uid).cloned();
     if let Some(pod) = pod.filter(|pod| pod.is_bound() && pod.node_uid() == gone.node_uid) {
-        work.delete_confirmed(Stored::Pod(pod));
+        let pod = Stored::Pod(pod);
+        if work.sliced && slices::is_large(work, &pod) {
+            // Its record goes with the last slice, and leaves a tombstone that the node's next session confirms.
+            slices::begin(work, pod, Cascade::Background);
+            return;
+        }
+        work.delete_confirmed(pod);
         let left = remove::orphans(work, &gone.uid);
-        remove::cascade(work, left);
+        walk(work, Step::Reach(left));
     }
 }
 

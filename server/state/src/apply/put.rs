@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    Namespace, ObjectMeta, Record, RecordRef, Refusal, RefusalReason, record::Record as Body,
+    Namespace, ObjectMeta, OwnerReference, Record, RecordRef, Refusal, RefusalReason,
+    record::Record as Body,
 };
 
 use super::{preconditions::describe, refusal, work::Work};
@@ -20,7 +21,7 @@ macro_rules! define {
         ///
         /// # Errors
         /// EXISTS when another record has the name, TAKEN when another has an address or port of it, CONFLICT
-        /// when its namespace is being removed, INVALID when it breaks a rule of its kind.
+        /// when its namespace or an owner is being deleted, INVALID when it breaks a rule of its kind.
         pub fn put(work: &mut Work<'_>, record: Record) -> Result<(), Refusal> {
             match record.record {
                 $(Some(Body::$variant(record)) => put_record(work, record),)*
@@ -70,6 +71,15 @@ fn put_record<K: Rules>(work: &mut Work<'_>, mut new: K) -> Result<(), Refusal> 
             ));
         }
     }
+    let owners = old
+        .as_deref()
+        .map_or(&[][..], |old| &old.meta().owner_references);
+    if work.sliced
+        && let Some(owner) = ending_owner(work, owners, new.owners())
+    {
+        let why = format!("its owner {owner} is being deleted");
+        return Err(refuse(&*new.message(), RefusalReason::Conflict, &why));
+    }
     if old.is_none() {
         work.created.push((K::KIND, new.uid().to_owned()));
     }
@@ -106,10 +116,31 @@ fn existing<K: Rules>(work: &Work<'_>, record: &K) -> Result<Option<Arc<K::Kept>
         return Err(refuse(
             record,
             RefusalReason::Conflict,
-            "its namespace is being removed",
+            &format!("its namespace {} is being deleted", meta.namespace),
         ));
     }
     Ok(None)
+}
+
+/// An owner that is being deleted, among those that a record did not have before. What it owned then goes with it.
+fn ending_owner(
+    work: &Work<'_>,
+    before: &[OwnerReference],
+    after: &[OwnerReference],
+) -> Option<String> {
+    let known = |owner: &OwnerReference| before.iter().any(|known| known.uid == owner.uid);
+    let new = after.iter().filter(|owner| !known(owner));
+    new.filter_map(|owner| {
+        let kind = work.tables.deletions.get(&owner.uid)?;
+        let found = work.tables.find_uid(kind, &owner.uid)?;
+        Some(describe(&RecordRef {
+            kind: kind.number(),
+            namespace: found.namespace().to_owned(),
+            name: found.name().to_owned(),
+            ..RecordRef::default()
+        }))
+    })
+    .next()
 }
 
 /// Sets what only the state decides.

@@ -2,8 +2,15 @@
 
 use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 
-use super::{delete, refusal, terminate, work::Work};
-use crate::kind::{Kind, RecordKind, Stored};
+use super::{
+    delete, refusal, slices,
+    walk::{Step, walk},
+    work::Work,
+};
+use crate::{
+    deletions::Cascade,
+    kind::{Kind, RecordKind, Stored},
+};
 
 /// Removes a record and all that it owns; nothing when it is gone already. What is owned goes in these ways:
 /// - pods that run are terminated gracefully and stay until their node reports that they are gone; others go
@@ -11,6 +18,8 @@ use crate::kind::{Kind, RecordKind, Stored};
 /// - what has another owner stays
 /// - a namespace loses all that is in it, and stays as long as pods are in it
 /// - a node loses the pods that are bound to it at once: nobody is left to report their end
+///
+/// What reaches more than a transaction may do is marked, and goes in slices; see [`slices`].
 ///
 /// # Errors
 /// INVALID when the reference names no kind.
@@ -25,59 +34,49 @@ pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
         return Ok(());
     };
     match found {
+        found if work.sliced && slices::is_large(work, &found) => {
+            slices::begin(work, found, Cascade::Background);
+        }
         Stored::Namespace(namespace) => {
             let inside = work.tables.in_namespace(&namespace.meta().name);
-            cascade(work, inside);
+            walk(work, Step::Reach(inside));
             mark_namespace(work, namespace.uid());
         }
-        Stored::Revision(revision) => cascade(work, vec![Stored::Revision(revision)]),
+        Stored::Revision(revision) => walk(work, Step::Reach(vec![Stored::Revision(revision)])),
         other => {
             let left = delete(work, other);
-            cascade(work, left);
+            walk(work, Step::Reach(left));
         }
     }
     Ok(())
 }
 
-/// Removes records because what they belong to is gone.
-pub fn cascade(work: &mut Work<'_>, mut queue: Vec<Stored>) {
-    // Templates wait until it is known which pods stay.
-    let mut templates = Vec::new();
-    while let Some(next) = queue.pop() {
-        // It may have been reached in another way, or have changed.
-        let Some(current) = work.tables.find_uid(next.kind(), next.uid()) else {
-            continue;
-        };
-        match current {
-            Stored::Revision(revision) => {
-                queue.extend(orphans(work, revision.uid()));
-                templates.push(revision);
-            }
-            Stored::Pod(pod) if terminate::is_running(work, &pod) => {
-                terminate::mark(work, &pod, None, "");
-            }
-            other => queue.extend(delete(work, other)),
-        }
+/// Removes a record at once with what belongs to it, or in slices when that is too much.
+pub fn take(work: &mut Work<'_>, record: Stored) {
+    if work.sliced && slices::is_large(work, &record) {
+        slices::begin(work, record, Cascade::Background);
+        return;
     }
-    for template in templates {
-        mark_template(work, template.uid());
-    }
+    let left = delete(work, record);
+    walk(work, Step::Reach(left));
 }
 
-/// Removes a pod at once.
-pub fn remove_pod(work: &mut Work<'_>, pod: Stored) {
-    let left = delete(work, pod);
-    cascade(work, left);
-}
-
-/// Removes what only waited for its last pod, or for the last thing that it owned.
+/// Removes what only waited for its last pod, or for the last thing that it owned. Of owners in slices no more than fit into one:
+/// the next slices find the others.
 pub fn collect(work: &mut Work<'_>) {
-    loop {
+    let most = match work.sliced {
+        true => work.limits.slice,
+        false => usize::MAX,
+    };
+    for _ in 0..most {
         collect_templates(work);
         let Some((kind, uid)) = work.loose_owners.pop_first() else {
             break;
         };
-        delete::finish(work, &kind, &uid);
+        match work.sliced {
+            true => slices::finish(work, &uid),
+            false => delete::finish(work, &kind, &uid),
+        }
     }
     collect_namespaces(work);
 }
@@ -89,8 +88,7 @@ fn collect_templates(work: &mut Work<'_>) {
         };
         let unused = work.tables.pods_by_template.count(&uid) == 0;
         if unused && (is_terminating(template.as_ref()) || !has_owner(work, template.as_ref())) {
-            let left = delete(work, Stored::Revision(template));
-            cascade(work, left);
+            take(work, Stored::Revision(template));
         }
     }
 }
@@ -100,26 +98,12 @@ fn collect_namespaces(work: &mut Work<'_>) {
         let namespace = work.tables.namespaces.by_name("", &name).cloned();
         if let Some(namespace) = namespace.filter(|found| is_terminating(found.as_ref()))
             && !has_pods(work, &name)
+            && !(work.sliced && slices::is_large(work, &Stored::Namespace(namespace.clone())))
         {
             let inside = work.tables.in_namespace(&name);
-            cascade(work, inside);
+            walk(work, Step::Reach(inside));
             mark_namespace(work, namespace.uid());
         }
-    }
-}
-
-/// Removes a template, or has it removed with its last pod.
-fn mark_template(work: &mut Work<'_>, uid: &str) {
-    let Some(template) = work.tables.revisions.by_uid(uid).cloned() else {
-        return;
-    };
-    if work.tables.pods_by_template.count(uid) == 0 {
-        let left = delete(work, Stored::Revision(template));
-        cascade(work, left);
-    } else if !is_terminating(template.as_ref()) {
-        let mut marked = template.as_ref().clone();
-        marked.meta_mut().deletion_timestamp = Some(work.now);
-        work.write(Some(template), marked);
     }
 }
 
@@ -174,19 +158,19 @@ pub(super) fn delete(work: &mut Work<'_>, record: Stored) -> Vec<Stored> {
     work.delete(record);
     let mut left = orphans(work, &uid);
     for pod in bound {
-        left.extend(delete(work, pod));
+        let uid = pod.uid().to_owned();
+        work.delete(pod);
+        left.extend(orphans(work, &uid));
     }
     left
 }
 
 /// What belongs to this uid and to nothing else that exists.
 pub fn orphans(work: &Work<'_>, uid: &str) -> Vec<Stored> {
-    let mut owned = work.tables.owned(uid);
-    owned.retain(|record| {
-        !record
-            .owners()
-            .iter()
-            .any(|owner| owner.uid != uid && work.tables.exists(&owner.uid))
-    });
-    owned
+    let stays = |record: &Stored| {
+        let mut owners = record.owners().iter();
+        owners.any(|owner| owner.uid != uid && work.tables.exists(&owner.uid))
+    };
+    let owned = work.tables.owned(uid);
+    owned.filter(|record| !stays(record)).collect()
 }

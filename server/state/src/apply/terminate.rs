@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{TerminatePod, Time};
+use barge_proto::v1::{PodRecord, TerminatePod, Time};
 
 use super::{remove, work::Work};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     kind::{Kind, Stored},
     limits::GRACE_PERIOD_SECONDS,
     packed::PackedPod,
+    tables::Tables,
 };
 
 /// Ends a pod: one that is on a node gets a deletion timestamp, and goes when the node reports its end. Others
@@ -26,13 +27,13 @@ pub fn terminate(work: &mut Work<'_>, terminate: &TerminatePod) {
             &terminate.reason,
         );
     } else {
-        remove::remove_pod(work, Stored::Pod(pod));
+        remove::take(work, Stored::Pod(pod));
     }
 }
 
 /// Whether a node has to end this pod before its record may go.
-pub fn is_running(work: &Work<'_>, pod: &PackedPod) -> bool {
-    is_on_node(work, pod) && !is_finished(pod)
+pub fn is_running(tables: &Tables, pod: &PackedPod) -> bool {
+    tables.nodes.by_uid(pod.node_uid()).is_some() && !is_finished(pod)
 }
 
 fn is_on_node(work: &Work<'_>, pod: &PackedPod) -> bool {
@@ -41,13 +42,20 @@ fn is_on_node(work: &Work<'_>, pod: &PackedPod) -> bool {
 
 /// Sets the time by which a pod has to end: now and its grace. Asked again it may become earlier, never later.
 pub fn mark(work: &mut Work<'_>, pod: &Arc<PackedPod>, grace: Option<i64>, reason: &str) {
+    let (old, marked) = (pod.record(), marked(work, pod, grace, reason));
+    if marked != old {
+        work.write(Some(pod.clone()), marked);
+    }
+}
+
+/// A pod as [`mark`] makes it.
+pub fn marked(work: &Work<'_>, pod: &PackedPod, grace: Option<i64>, reason: &str) -> PodRecord {
     let grace = grace.unwrap_or_else(|| own_grace(work, pod)).max(0);
     let deadline = Time {
         seconds: work.now.seconds.saturating_add(grace),
         ..work.now
     };
-    let old = pod.record();
-    let mut marked = old.clone();
+    let mut marked = pod.record();
     let meta = marked.meta_mut();
     let earlier = |old: Time| (deadline.seconds, deadline.nanos) < (old.seconds, old.nanos);
     if meta.deletion_timestamp.is_none_or(earlier) {
@@ -60,9 +68,7 @@ pub fn mark(work: &mut Work<'_>, pod: &Arc<PackedPod>, grace: Option<i64>, reaso
             reason.clone_into(&mut status.reason);
         }
     }
-    if marked != old {
-        work.write(Some(pod.clone()), marked);
-    }
+    marked
 }
 
 /// The grace period of the pod's template, in seconds.

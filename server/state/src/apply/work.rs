@@ -23,6 +23,8 @@ pub struct Work<'a> {
     pub limits: Limits,
     /// Whether removing a bound pod leaves a tombstone: the cluster's feature level is [`LOSS`].
     tombstones: bool,
+    /// Whether what reaches too many records is marked, and done in slices.
+    pub sliced: bool,
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
     /// Records that were created; what they refer to has to exist in the end.
@@ -53,6 +55,7 @@ impl<'a> Work<'a> {
             tombstones,
             now: time.unwrap_or_default(),
             limits,
+            sliced: false,
             binds: Vec::new(),
             created: Vec::new(),
             loose_templates: BTreeSet::new(),
@@ -104,6 +107,12 @@ impl<'a> Work<'a> {
         }
         self.loosen(record.owners());
         self.swap(Some(record), None);
+    }
+
+    /// How many records this transaction may still reach by deleting one.
+    pub fn room(&self) -> usize {
+        // A pod by itself takes its own template along, whatever was before.
+        self.limits.slice.saturating_sub(self.changes.len()).max(1)
     }
 
     /// What owns this may own nothing any more.

@@ -71,6 +71,11 @@ impl<K: Kept> Names<K> {
         self.hashed.get(key, |k| full_name(k) == key)
     }
 
+    /// How many records a namespace has.
+    pub fn count(&self, namespace: &str) -> usize {
+        self.ordered.get(namespace).map_or(0, BTreeSet::len)
+    }
+
     /// Records by namespace and name: those of one namespace or of all, after a position.
     pub fn list(
         &self,

@@ -21,6 +21,20 @@ pub fn check(state: &State) {
     check_pods(state);
     check_tombstones(state);
     check_claims(state);
+    check_deletions(state, &records);
+}
+
+fn check_deletions(state: &State, records: &[Stored]) {
+    let is_deleted = |record: &&Stored| match record {
+        Stored::Namespace(namespace) => namespace.meta().deletion_timestamp.is_some(),
+        other => !other.finalizers().is_empty(),
+    };
+    let deleted = records.iter().filter(is_deleted);
+    let mut expected: Vec<_> = deleted
+        .map(|record| (record.uid(), record.kind()))
+        .collect();
+    expected.sort();
+    assert_eq!(state.deletions().collect::<Vec<_>>(), expected);
 }
 
 fn check_keys<R: barge_state::Kept>(state: &State, record: &Arc<R>, all: &[Stored]) {

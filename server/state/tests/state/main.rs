@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bind;
+mod deep;
 mod delete;
 mod events;
 mod fixtures;
@@ -13,6 +14,7 @@ mod put;
 mod random;
 mod remove;
 mod requests;
+mod slices;
 mod subjects;
 mod tokens;
 mod tombstones;

@@ -131,7 +131,9 @@ impl Model {
                 Action::Remove(target) => {
                     self.remove(RecordKind::from_number(target.kind).unwrap(), &target.uid);
                 }
-                Action::Delete(_) => unreachable!("not among the random changes; see delete.rs"),
+                Action::Delete(_) | Action::Collect(_) => {
+                    unreachable!("not among the random changes; see delete.rs and slices.rs")
+                }
                 Action::Bind(bind) => {
                     let fits = self.fits(&bind.pod_uid, &bind.node_uid);
                     self.binds.push(fits);

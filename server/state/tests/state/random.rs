@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     events: 4,
     tombstones_per_node: 2,
     requests: 3,
+    slice: barge_state::limits::SLICE,
 };
 
 /// One of a few uids, so that changes meet.
