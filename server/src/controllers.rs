@@ -97,6 +97,8 @@ pub trait Controller: Send + Sync + 'static {
     const NAME: &'static str;
     /// The kinds whose changes matter to it.
     const KINDS: &'static [RecordKind];
+    /// Transactions that it has under way at most.
+    const RUNNING: usize = 16;
 
     /// Everything there is to look at.
     fn all(&self, state: &State) -> Vec<Self::Key>;

@@ -147,6 +147,8 @@ impl<'a> Iterator for Parts<'a> {
 const DOCUMENTS: usize = 100_000;
 /// Keys, values and what encloses them, of one text.
 const EVENTS: usize = 4_000_000;
+/// How deep they are nested. Objects need about 15; each level takes its part of a thread's stack.
+const DEPTH: usize = 32;
 
 /// Every document of a text that is not empty.
 pub(super) fn parse(source: &Source) -> Result<Vec<Node>, ManifestError> {
@@ -159,6 +161,7 @@ pub(super) fn parse(source: &Source) -> Result<Vec<Node>, ManifestError> {
         with_snippet: false,
         // A text is bounded by who reads it; what may expand without end is bounded by the defaults.
         budget: serde_saphyr::budget! {
+            max_depth: DEPTH,
             max_documents: DOCUMENTS,
             max_events: EVENTS,
             max_nodes: EVENTS,

@@ -30,6 +30,8 @@ impl Controller for Deletions {
     const NAME: &'static str = "deletion";
     /// Anything may own, and be owned.
     const KINDS: &'static [RecordKind] = RecordKind::ALL;
+    /// Slices that are proposed together would be applied together, and others wait for all of them.
+    const RUNNING: usize = 1;
 
     fn all(&self, state: &State) -> Vec<String> {
         state.deletions().map(|(uid, _)| uid.to_owned()).collect()

@@ -17,8 +17,6 @@ use tokio::{
 
 /// Dirty keys a controller keeps; when there are more it lists everything again.
 const MAX_KEYS: usize = 100_000;
-/// Transactions that one controller has under way.
-const MAX_RUNNING: usize = 16;
 /// Failures in a row after which a lost race is worth telling about too.
 const MANY_FAILURES: u32 = 5;
 /// The wait before everything is listed again after a gap.
@@ -78,7 +76,7 @@ async fn follow<R: Replica, C: Controller>(
             return End::Overflow;
         }
         let now = context.stamps.monotonic();
-        while running.len() < MAX_RUNNING
+        while running.len() < C::RUNNING
             && let Some((key, failures)) = work.take(now)
         {
             let (replica, controller) = (replica.clone(), controller.clone());
@@ -88,7 +86,7 @@ async fn follow<R: Replica, C: Controller>(
                 (key, looked)
             });
         }
-        let room = running.len() < MAX_RUNNING;
+        let room = running.len() < C::RUNNING;
         // Whatever comes before that wakes the loop by itself.
         let wait = work.next_due().map_or(Duration::MAX, |due| due - now);
         let wait = wait.min(Duration::from_secs(3600));
