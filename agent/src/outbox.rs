@@ -145,9 +145,14 @@ impl Outbox {
         let state = &mut *state;
         state.acknowledged = state.acknowledged.max(sequence.min(state.sequence));
         let open = |sent: Option<u64>| sent.is_none_or(|sent| sent > sequence);
-        let closed = state.pods.extract_if(.., |_, entry| !open(entry.sent));
-        let gone = closed.filter(|(_, entry)| entry.value.gone);
-        let gone = gone.map(|(uid, _)| uid).collect();
+        let mut gone = Vec::new();
+        state.pods.retain(|uid, entry| {
+            let keep = open(entry.sent);
+            if !keep && entry.value.gone {
+                gone.push(uid.clone());
+            }
+            keep
+        });
         state.events.retain(|entry| open(entry.sent));
         state.node.take_if(|entry| !open(entry.sent));
         self.ready.notify_one();
