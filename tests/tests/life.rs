@@ -29,6 +29,8 @@ const READERS: usize = 64;
 /// Managers' data, and the first agent's, that lie on disks of their own.
 const DISKS: [&str; 4] = ["managers/1", "managers/2", "managers/3", "agents/1/data"];
 
+type Scenario = (&'static str, fn(&Cluster));
+
 /// One cluster for all of them: each begins when what the one before did is over.
 #[test]
 fn no_container_notices_what_happens_between_agents_and_managers() {
@@ -44,12 +46,15 @@ fn no_container_notices_what_happens_between_agents_and_managers() {
     cluster.apply(&deployment("steady", 4, SERVE));
     cluster.ready_pods(STEADY, 4);
     // The first ones take longer than a leader in a new process waits for agents to find one.
-    let scenarios: &[(&str, fn(&Cluster))] = &[
+    let scenarios: &[Scenario] = &[
         ("a manager with agents is killed", a_manager_is_killed),
         ("an agent stands still for a moment", an_agent_stands_still),
         ("disks hang", disks_hang),
         ("nobody reads 64 log streams", nobody_reads_logs),
-        ("a follower with agents stands still", a_follower_stands_still),
+        (
+            "a follower with agents stands still",
+            a_follower_stands_still,
+        ),
         ("all managers stand still", all_managers_stand_still),
         ("the leader stands still", the_leader_stands_still),
         ("all agents stand still", all_agents_stand_still),
@@ -59,11 +64,16 @@ fn no_container_notices_what_happens_between_agents_and_managers() {
     let failed = scenarios.iter().filter(|(name, scenario)| {
         let begun = Instant::now();
         let passed = catch_unwind(AssertUnwindSafe(|| {
+            // One that failed may have left a process dead.
+            cluster.restart();
             cluster.wait_until_well();
             scenario(&cluster);
         }));
         let outcome = if passed.is_ok() { "passed" } else { "FAILED" };
-        println!("[life] {name}: {outcome}, {:.1} s", begun.elapsed().as_secs_f32());
+        println!(
+            "[life] {name}: {outcome}, {:.1} s",
+            begun.elapsed().as_secs_f32()
+        );
         passed.is_err()
     });
     let failed: Vec<_> = failed.map(|(name, _)| name).collect();
@@ -138,7 +148,11 @@ fn nobody_reads_logs(cluster: &Cluster) {
     let mut unread = Unread::new(cluster, name(&pod), READERS);
     // Longer than the leader waits for a silent node, after the buffers are full.
     thread::sleep(Duration::from_secs(10));
-    assert_eq!(unread.waiting(), READERS, "every client waits for its reader");
+    assert_eq!(
+        unread.waiting(),
+        READERS,
+        "every client waits for its reader"
+    );
     writer.wait_for(10);
     drop(unread);
     let _ = writer.stop();
@@ -172,7 +186,12 @@ fn all_agents_stand_still(cluster: &Cluster) {
     let witness = Witness::of(cluster, STEADY);
     let agents = cluster.layout().agents;
     let refused = cluster.try_barge(&["node", "lost", &agents[0].node(), "--confirm"]);
-    assert_eq!(refused.status.code(), Some(1), "it is heard: {}", said(&refused));
+    assert_eq!(
+        refused.status.code(),
+        Some(1),
+        "it is heard: {}",
+        said(&refused)
+    );
 
     let stopped = Stopped::new(agents.iter().map(|agent| agent.pid));
     eventually("nothing is tainted, and the status says so", || {
@@ -248,9 +267,7 @@ fn a_lost_machine_is_late(cluster: &Cluster) {
     kill(lost.pid);
     eventually("all its pods run elsewhere", || {
         let pods = cluster.list("pods", STEADY);
-        let there = |pod: &&Value| {
-            is_ready(pod) && pod["spec"]["nodeName"] == kept.node().as_str()
-        };
+        let there = |pod: &&Value| is_ready(pod) && pod["spec"]["nodeName"] == kept.node().as_str();
         match (pods.len(), pods.iter().filter(there).count()) {
             (4, 4) => Ok(()),
             _ => Err(cluster.barge(&["get", "pods", "-o", "wide"])),
