@@ -50,9 +50,9 @@ fn longest_gap(cluster: &Cluster, fault: impl FnOnce()) -> anyhow::Result<f64> {
     // It counts anew.
     cluster.change_leader();
     cluster.wait_until_well();
-    let (leader, _) = cluster.leader_and_followers();
     fault();
     cluster.wait_until_well();
+    let (leader, _) = cluster.leader_and_followers();
     // A manager's metrics are 100 ports above its address.
     let (host, port) = leader.address.rsplit_once(':').context("host:port")?;
     let url = format!("http://{host}:{}/metrics", port.parse::<u16>()? + 100);
