@@ -1,6 +1,7 @@
 //! Benchmarks: each measures Barge and, in the same run, a peer where one can run here.
 
 pub mod bare;
+pub mod churn_memory;
 pub mod container_start;
 pub mod etcd;
 pub mod idle_memory;
@@ -8,6 +9,8 @@ pub mod leader_kill;
 pub mod leader_restart;
 pub mod load;
 pub mod long_apply;
+pub mod manager_freeze;
+pub mod node_loss;
 pub mod reads;
 pub mod replicas;
 pub mod report;
@@ -81,5 +84,20 @@ pub const ALL: &[Benchmark] = &[
         name: "idle-memory",
         about: "memory (PSS) of managers and agent with the examples running for a minute",
         run: idle_memory::run,
+    },
+    Benchmark {
+        name: "node-loss",
+        about: "a machine cut off, alone and with the leader, to all replicas Ready elsewhere, 10 times each",
+        run: node_loss::run,
+    },
+    Benchmark {
+        name: "manager-freeze",
+        about: "the longest gap of life signs at the leader while a follower stands still and while logs are unread, and pods replaced when all managers stood still",
+        run: manager_freeze::run,
+    },
+    Benchmark {
+        name: "churn-memory",
+        about: "memory (PSS) of managers after 1,000 (or BARGE_BENCH_ROUNDS) rounds of Deployments and ten minutes (or BARGE_BENCH_QUIET seconds)",
+        run: churn_memory::run,
     },
 ];

@@ -89,25 +89,43 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn up_with(name: &'static str, managers: usize, agents: usize, flags: &[&str]) -> Self {
+        let cluster = Self::prepare(name);
+        cluster.form(managers, agents, flags);
+        cluster
+    }
+
+    /// A folder without processes.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn prepare(name: &'static str) -> Self {
         // Short: sockets below it have at most 108 characters of path.
         let dir = tempfile::Builder::new()
             .prefix("barge-")
             .tempdir()
             .expect("make a folder for the cluster");
         let config = dir.path().join("managers/admin.toml");
-        let cluster = Self {
+        Self {
             dir,
             config,
             born: Instant::now(),
             name,
-        };
-        cluster.dev_up_with(managers, agents, flags);
-        cluster.push_images();
+        }
+    }
+
+    /// Starts the cluster in its folder, with a registry that has the example images.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn form(&self, managers: usize, agents: usize, flags: &[&str]) {
+        self.dev_up_with(managers, agents, flags);
+        self.push_images();
         println!(
-            "[{name}] up after {:.1} s",
-            cluster.born.elapsed().as_secs_f32()
+            "[{}] up after {:.1} s",
+            self.name,
+            self.born.elapsed().as_secs_f32()
         );
-        cluster
     }
 
     /// `barge dev up` in the cluster's folder; answers what it printed.

@@ -6,11 +6,13 @@
 pub mod bench;
 pub mod cluster;
 pub mod disk;
+pub mod faults;
 pub mod machine;
 pub mod managers;
 pub mod raw;
 pub mod s3;
 pub mod wait;
+pub mod witness;
 pub mod writer;
 
 pub use cluster::Cluster;
@@ -18,3 +20,4 @@ pub use disk::Disk;
 pub use machine::Machine;
 pub use managers::{Managers, said};
 pub use wait::{eventually, eventually_within};
+pub use witness::Witness;

@@ -62,6 +62,9 @@ pub struct Up {
     /// How long certificates live ("1m"), to see them renewed; by default as long as in any cluster
     #[arg(long, value_name = "DURATION")]
     certificate_lifetime: Option<Span>,
+    /// Let managers answer GET /metrics, each 100 ports above its address (10.213.0.1:7201, …)
+    #[arg(long)]
+    metrics: bool,
 }
 
 #[derive(Debug, Args)]

@@ -43,6 +43,9 @@ pub struct Cluster {
     /// Of the certificates, when it is not the usual one.
     #[serde(default)]
     pub certificate_lifetime_seconds: Option<u64>,
+    /// Whether managers answer GET /metrics.
+    #[serde(default)]
+    pub metrics: bool,
     /// Shared folders that were not there before.
     pub came: Vec<PathBuf>,
     #[serde(default)]
@@ -138,6 +141,7 @@ impl Cluster {
             mirror: None,
             registry: false,
             certificate_lifetime_seconds: None,
+            metrics: false,
             came,
             processes,
         }
@@ -150,6 +154,10 @@ impl Cluster {
     /// Where a manager (from 1) listens.
     pub fn manager(&self, number: u8) -> String {
         format!("{}:{}", self.gateway(), 7100 + u16::from(number))
+    }
+    /// Where a manager (from 1) answers GET /metrics, if it does.
+    pub fn manager_metrics(&self, number: u8) -> String {
+        format!("{}:{}", self.gateway(), 7200 + u16::from(number))
     }
     /// The address of a node (from 1).
     pub fn node(&self, number: u8) -> String {

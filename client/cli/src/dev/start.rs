@@ -217,6 +217,9 @@ impl Starter<'_> {
         if let Some(seconds) = self.cluster.certificate_lifetime_seconds {
             command.args(["--certificate-lifetime", &format!("{seconds}s")]);
         }
+        if self.cluster.metrics {
+            command.args(["--metrics", &self.cluster.manager_metrics(number)]);
+        }
         self.spawn(&format!("manager-{number}"), command)
     }
 

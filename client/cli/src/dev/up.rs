@@ -74,6 +74,7 @@ fn plan(up: &Up, folder: &Folder) -> Result<Cluster> {
     let mut cluster = Cluster::new(&folder.dir, network, up.managers, up.agents);
     cluster.registry = up.registry;
     cluster.certificate_lifetime_seconds = up.certificate_lifetime.map(|life| life.0.as_secs());
+    cluster.metrics = up.metrics;
     cluster.mirror = match up.registry {
         true => Some(format!("http://{}", cluster.registry_address())),
         false => up.registry_mirror.clone(),
