@@ -94,6 +94,13 @@ impl ServiceRules {
             // Nothing is known yet; what an earlier run left in the kernel is better than nothing.
             return Ok(());
         }
+        let mut host_ports = host_ports::of_machine(desired).await;
+        if let Some(applied) = &self.applied {
+            // Whoever begins to listen on a port that a Service has does not take it away.
+            host_ports.retain(|port, what| {
+                *what != host_ports::LISTENS || !applied.node.contains_key(port)
+            });
+        }
         let (rules, conflicts) = model::rules(&model::Inputs {
             services: desired.services.values().map(AsRef::as_ref).collect(),
             endpoints: desired.endpoints.values().map(AsRef::as_ref).collect(),
@@ -105,7 +112,7 @@ impl ServiceRules {
                 .collect(),
             service_range: desired.service_cidr().parse().ok(),
             bridge_netfilter: self.bridge_netfilter,
-            host_ports: host_ports::of_machine(desired).await,
+            host_ports,
         });
         self.tell_conflicts(desired, conflicts);
         let script = match &self.applied {

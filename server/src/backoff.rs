@@ -21,7 +21,7 @@ impl Backoff {
     }
 
     /// The wait before the next attempt.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let wait = self.next;
         self.next = wait.saturating_mul(2).min(self.ceiling);
         wait
@@ -40,9 +40,9 @@ mod tests {
     #[test]
     fn doubles_up_to_the_ceiling_and_begins_again() {
         let mut backoff = Backoff::new((Duration::from_secs(2), Duration::from_secs(7)));
-        let mut waits = || backoff.next().as_secs();
+        let mut waits = || backoff.wait().as_secs();
         assert_eq!([waits(), waits(), waits(), waits()], [2, 4, 7, 7]);
         backoff.reset();
-        assert_eq!(backoff.next().as_secs(), 2);
+        assert_eq!(backoff.wait().as_secs(), 2);
     }
 }

@@ -15,6 +15,7 @@ use std::{io, time::Duration};
 use barge_client::tls::LIFE_ALPN;
 use barge_proto::v1::life_server::LifeServer;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::{
     auth::Machines,
@@ -83,6 +84,7 @@ pub fn start(parts: Parts, threads: &Threads) -> io::Result<(LaneSender, Runtime
             node_grace,
         };
         let relay = Relay::start(store, Dialer::for_life_signs(&credentials), stop.clone());
+        let admitted = machines.clone();
         let service = LifeService {
             machines,
             leader,
@@ -90,6 +92,10 @@ pub fn start(parts: Parts, threads: &Threads) -> io::Result<(LaneSender, Runtime
             stop: stop.clone(),
         };
         let server = LifeServer::new(service).max_decoding_message_size(MAX_MESSAGE);
+        // Before the first byte of a message is read.
+        let server = InterceptedService::new(server, move |request| {
+            admitted.belongs(&request).map(|()| request)
+        });
         let served = lane::server()
             .add_service(server)
             .serve_with_incoming_shutdown(

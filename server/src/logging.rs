@@ -1,4 +1,5 @@
-//! What this process writes to standard error, and changing that while it runs.
+//! What this process writes to standard error, and changing that while it runs. A thread of its own writes: who logs never waits for
+//! the reader of standard error, which may stand still.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -7,12 +8,16 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Deserialize;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 /// openraft tells at INFO what it does step by step; what matters of it is told by us.
 const DEFAULT: &str = "info,openraft=error";
+
+/// Lines that wait for their reader; beyond, the newest are dropped.
+const WAITING: usize = 4096;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -30,6 +35,8 @@ pub enum LogFormat {
 pub struct Logging {
     handle: reload::Handle<EnvFilter, Registry>,
     now: Arc<Mutex<String>>,
+    /// The last one to go has what waits written.
+    _writer: Arc<WorkerGuard>,
 }
 
 impl Logging {
@@ -41,8 +48,13 @@ impl Logging {
         let asked = std::env::var("BARGE_LOG").unwrap_or_else(|_| DEFAULT.to_owned());
         let filter = EnvFilter::builder().parse_lossy(&asked);
         let (filter, handle) = reload::Layer::new(filter);
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(WAITING)
+            .thread_name("barge-log")
+            .finish(stderr());
         let lines = tracing_subscriber::fmt::layer()
-            .with_writer(stderr)
+            .with_writer(writer)
             .with_ansi(stderr().is_terminal());
         let registry = tracing_subscriber::registry().with(filter);
         match format {
@@ -52,6 +64,7 @@ impl Logging {
         Ok(Self {
             handle,
             now: Arc::new(Mutex::new(asked)),
+            _writer: Arc::new(guard),
         })
     }
 

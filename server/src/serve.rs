@@ -138,7 +138,7 @@ pub async fn serve(
     let heard = Heard::default();
     let stop = serving.stop.clone();
     let address = listener.local_addr()?;
-    let machines = Machines::new(&serving.identity.current().cluster_id);
+    let machines = Machines::of(&serving.identity.current().cluster_id, &serving.store);
     tokio::spawn(machines.clone().follow(serving.store.clone(), stop.clone()));
     // The thread lives as long as this function.
     let (life, _thread) = life::start(

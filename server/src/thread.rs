@@ -7,6 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::storage::Threads;
 
+/// For lookups of names, which may hang, and files: threads that are there only while they are needed.
+const BLOCKING: usize = 64;
+
 /// A thread with a runtime; it ends when it is stopped or dropped, and with it all that was spawned on it.
 #[derive(Debug)]
 pub struct RuntimeThread {
@@ -22,7 +25,7 @@ impl RuntimeThread {
     pub fn start(name: &str, threads: &Threads) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(4)
+            .max_blocking_threads(BLOCKING)
             .build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();

@@ -130,7 +130,7 @@ fn the_state_is_locked_and_every_other_thread_waits_and_life_signs_are_answered(
             });
         })
         .await;
-        let machines = Machines::new("c");
+        let machines = Machines::of("c", &store);
         tokio::spawn(machines.clone().follow(store.clone(), stop.clone()));
         let heard = Heard::default();
         heard.begin(store.leads_in().unwrap(), tokio::time::Instant::now());

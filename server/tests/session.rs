@@ -255,11 +255,14 @@ async fn an_agents_life(threads: &Threads) {
         token_file: dir.path().join("Manager.token"),
     };
     let _follower = start(&dir.path().join("m2"), &second, origin, threads);
-    until("a second voter", async || {
+    // It waits for a third one before it votes.
+    until("a second member", async || {
         let mut cluster = ClusterClient::new(leader.clone());
         let members = cluster.list_members(ListMembersRequest {}).await.ok()?;
         let members = members.into_inner().members;
-        (members.iter().filter(|m| m.state == "voter").count() == 2).then_some(())
+        let mut states = members.iter().map(|member| member.state.as_str());
+        (states.any(|state| state == "voter") && states.any(|state| state == "learner"))
+            .then_some(())
     })
     .await;
 

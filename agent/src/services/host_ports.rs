@@ -22,6 +22,9 @@ const CHOSEN_BY_KERNEL: u16 = 32_768;
 /// SSH, whether its server runs right now or not.
 const SSH: u16 = 22;
 
+/// What uses a port that nothing is known about but that somebody listens there now.
+pub const LISTENS: &str = "a process listens there";
+
 /// Ports of this machine, and what uses each.
 pub type HostPorts = BTreeMap<(Protocol, u16), &'static str>;
 
@@ -32,7 +35,7 @@ pub async fn of_machine(desired: &Desired) -> HostPorts {
     match looked.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(found) => {
             for port in found {
-                ports.entry(port).or_insert("a process listens there");
+                ports.entry(port).or_insert(LISTENS);
             }
         }
         Err(error) => tracing::warn!(%error, "cannot read who listens on this machine"),

@@ -40,12 +40,12 @@ struct Known {
 }
 
 impl Machines {
-    /// None known yet.
+    /// Those that this manager's state knows now; [`Machines::follow`] keeps them up to date.
     #[must_use]
-    pub fn new(cluster_id: &str) -> Self {
+    pub fn of(cluster_id: &str, store: &Store) -> Self {
         Self {
             cluster_id: cluster_id.into(),
-            known: Arc::default(),
+            known: Arc::new(RwLock::new(store.read(Known::of))),
         }
     }
 
@@ -113,6 +113,17 @@ impl Machines {
         match removed {
             false => Ok(uid),
             true => Err(super::layer::revoked(Role::Manager, &uid)),
+        }
+    }
+
+    /// Whether an agent or a manager of the cluster asks.
+    ///
+    /// # Errors
+    /// As [`Machines::agent`] and [`Machines::manager`].
+    pub fn belongs<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        match self.holder(request, Role::Manager) {
+            Ok(_) => self.manager(request).map(drop),
+            Err(_) => self.agent(request).map(drop),
         }
     }
 

@@ -36,7 +36,10 @@ pub async fn activate(
     if let Some(cluster) = &cluster {
         level::check(cluster, feature_level)?;
     }
-    if let Err(found) = parts.store.find(record.raft_id, address).await {
+    // A leader may not reach itself by the address at which the others reach it.
+    if record.raft_id != parts.store.id()
+        && let Err(found) = parts.store.find(record.raft_id, address).await
+    {
         let error = ApiError::AdvertiseUnreachable(format!(
             "the leader does not find manager {} at {address}, the address that it advertises: {found}. Start it with the \
              --advertise HOST:PORT by which the other managers reach it, and let them through to that port; until then it takes \

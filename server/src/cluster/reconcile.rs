@@ -47,7 +47,7 @@ pub async fn run(store: Store, term: u64) {
             }
             Err(error) => tracing::debug!(%error, "the members are not looked after yet"),
         }
-        tokio::time::sleep(pause.next()).await;
+        tokio::time::sleep(pause.wait()).await;
     }
 }
 
@@ -71,9 +71,9 @@ async fn follow(store: &Store, term: u64, mut records: Watch) {
             None if stay.is_empty() => None,
             None => {
                 stay.clear();
-                Some(stays.next())
+                Some(stays.wait())
             }
-            Some(Step::Wait) => Some(look.next()),
+            Some(Step::Wait) => Some(look.wait()),
             Some(step) => match pace.wait(&step) {
                 Some(pause) => Some(pause),
                 None => {

@@ -9,6 +9,7 @@ mod tests;
 
 use super::{
     Controller, Name, conditions,
+    nodes::is_lost,
     plan::{Plan, controller_reference, is_going, object_reference, pod_reference},
     pods,
     stamp::Stamp,
@@ -61,11 +62,16 @@ impl Controller for EndpointsOfServices {
                     }
                 }
             }
-            Some(RecordKind::Node) if node_matters(changed) => {
-                for service in state.list::<Service>(None) {
-                    if is_load_balancer(service) {
-                        dirty(Name::of(service.meta()));
+            Some(RecordKind::Node) => {
+                if node_matters(changed) {
+                    for service in state.list::<Service>(None) {
+                        if is_load_balancer(service) {
+                            dirty(Name::of(service.meta()));
+                        }
                     }
+                }
+                if loss_changed(changed) {
+                    behind(state, changed.uid(), dirty);
                 }
             }
             _ => {}
@@ -99,6 +105,26 @@ fn pod_matters(changed: &Changed) -> bool {
 fn node_matters(changed: &Changed) -> bool {
     let (before, after) = changed.of::<Node>();
     before.and_then(|node| ingress(node)) != after.and_then(|node| ingress(node))
+}
+
+/// Whether the node was lost, or is not any more.
+fn loss_changed(changed: &Changed) -> bool {
+    let (before, after) = changed.of::<Node>();
+    before.is_some_and(|node| is_lost(node)) != after.is_some_and(|node| is_lost(node))
+}
+
+/// The Services with pods on a node.
+fn behind(state: &State, node_uid: &str, dirty: &mut dyn FnMut(Name)) {
+    for pod in state.pods_on(node_uid) {
+        let Some(labels) = state.template(pod).and_then(|template| labels(template)) else {
+            continue;
+        };
+        for service in state.list::<Service>(Some(pod.namespace())) {
+            if selects(service, labels) {
+                dirty(Name::of(service.meta()));
+            }
+        }
+    }
 }
 
 fn labels(revision: &Revision) -> Option<&BTreeMap<String, String>> {
@@ -207,7 +233,8 @@ fn backends(state: &State, service: &Service) -> Vec<Backend> {
             ip,
             node_name: node.map_or_else(String::new, |node| node.meta().name.clone()),
             pod: pod_reference(pod),
-            ready: pods::is_ready(pod),
+            // A pod that tolerates the loss of its node stays, and is not to be reached meanwhile.
+            ready: pods::is_ready(pod) && !node.is_some_and(|node| is_lost(node)),
             template: Arc::clone(revision),
         });
     }

@@ -60,10 +60,14 @@ pub fn lane(protocol: &'static [u8]) -> (LaneSender, Lane) {
     (sender, Lane { protocol, arrivals })
 }
 
+/// Streams on one connection of a lane: its clients need a handful.
+const MAX_STREAMS: u32 = 64;
+
 /// The server of a lane, without services yet.
 #[must_use]
 pub fn server() -> Server {
     Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
@@ -124,7 +128,10 @@ impl Lane {
                         }
                     };
                     let hello = StartHandshake::from_parts(accepted, tcp);
-                    if let Some(connection) = guest.enter(hello, config).await {
+                    // Whoever belongs on a lane has a certificate.
+                    if let Some(connection) = guest.enter(hello, config).await
+                        && connection.is_certified()
+                    {
                         // Fails when the server stops: then the connection just closes.
                         let _ = ready.send(Ok(connection)).await;
                     }

@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,6 +29,9 @@ use super::{
     slow::{Addresses, Beginning, Place},
 };
 use crate::pki::Subject;
+
+/// For the ClientHello, which a client sends at once: whoever says nothing must not hold the turns of those who live.
+const HELLO: Duration = Duration::from_secs(2);
 
 /// How much strangers and friends may ask of this manager.
 #[derive(Debug, Clone)]
@@ -183,7 +186,9 @@ impl Guest {
     async fn greet(self, tcp: TcpStream) -> Option<(StartHandshake<TcpStream>, Self)> {
         let hello = async {
             tcp.set_nodelay(true)?;
-            LazyConfigAcceptor::new(Acceptor::default(), tcp).await
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp);
+            let hello = timeout(HELLO, hello).await;
+            hello.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         };
         let hello = self.in_time(hello).await?;
         Some((hello, self))
@@ -245,6 +250,13 @@ async fn handshake(
         None => None,
     };
     Ok((stream, Peer { address, subject }))
+}
+
+impl Connection {
+    /// Whether the other end showed a certificate.
+    pub(super) fn is_certified(&self) -> bool {
+        self.peer.subject.is_some()
+    }
 }
 
 impl Connected for Connection {

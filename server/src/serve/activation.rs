@@ -66,7 +66,7 @@ impl Own {
                     Err(Refusal::Other(_)) => {}
                 }
             }
-            sleep(pause.next()).await;
+            sleep(pause.wait()).await;
         }
     }
 
@@ -112,6 +112,7 @@ impl Own {
                 .is_some_and(|node| node.address == self.advertise);
             record.address == self.advertise
                 && record.feature_level == LEVEL
+                && record.unreachable.is_none()
                 && there
                 && matches!(record.role(), ManagerRole::Voter | ManagerRole::Learner)
         })

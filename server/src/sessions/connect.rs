@@ -161,9 +161,9 @@ impl Session {
         let mut told = None;
         self.tell_trust(&mut told).await?;
         loop {
-            let changes = tokio::select! {
-                changes = own.next() => changes.map_err(behind)?,
-                changes = common.next() => changes.map_err(behind)?,
+            let (changes, of_node) = tokio::select! {
+                changes = own.next() => (changes.map_err(behind)?, true),
+                changes = common.next() => (changes.map_err(behind)?, false),
                 changed = cluster.next() => {
                     changed.map_err(behind)?;
                     self.tell_trust(&mut told).await?;
@@ -180,11 +180,12 @@ impl Session {
                 }
             };
             let difference = store.read(|state| feed::difference(state, &changes, &self.node_uid));
-            if difference.node_gone {
-                return Err(unknown_node());
-            }
             if let Some(assignment) = difference.assignment {
                 self.send(ToAgent::Assignment(assignment)).await?;
+            }
+            // The deletion of its pods was part of the node's, and the agent has it by now.
+            if difference.node_gone && of_node {
+                return Err(unknown_node());
             }
         }
     }

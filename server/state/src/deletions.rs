@@ -212,7 +212,10 @@ impl Tables {
                     || self.has_other_owner(found, owner.uid())
                     || !self.ends(found)
             }
-            Cascade::Namespace => !self.ends(found),
+            // In the foreground, records that block each other would wait for ever.
+            Cascade::Namespace => {
+                !self.ends(found) || Cascade::of(found) == Some(Cascade::Foreground)
+            }
         }
     }
 

@@ -42,7 +42,7 @@ impl Pace {
         if !self.last.as_ref().is_some_and(again) {
             self.backoff.reset();
         }
-        self.last = Some((step, now + self.backoff.next()));
+        self.last = Some((step, now + self.backoff.wait()));
     }
 }
 

@@ -7,8 +7,8 @@ use barge_proto::v1::{Node, TerminatePod, change::Change};
 use barge_state::{Kind, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 
-/// Removes the pods of a silent node. Nobody is there to end them gracefully; should the machine come back, its agent stops what
-/// it is no longer assigned.
+/// Removes the pods of a silent node. Nobody is there to end them gracefully. At this level no tombstone stays: should the machine come
+/// back with an agent of this version, they run on there as unknown pods.
 pub fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     let name = &node.meta().name;
     let mut lost = 0;

@@ -3,7 +3,7 @@
 use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 
 use super::{
-    delete, refusal, slices,
+    delete, refusal, slices, terminate,
     walk::{Step, walk},
     work::Work,
 };
@@ -51,8 +51,14 @@ pub fn remove(work: &mut Work<'_>, target: &RecordRef) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Removes a record at once with what belongs to it, or in slices when that is too much.
+/// Removes a record at once with what belongs to it, or in slices when that is too much. A pod that runs is terminated gracefully.
 pub fn take(work: &mut Work<'_>, record: Stored) {
+    if let Stored::Pod(pod) = &record
+        && terminate::is_running(work.tables, pod)
+    {
+        terminate::mark(work, pod, None, "");
+        return;
+    }
     if work.sliced && slices::is_large(work, &record) {
         slices::begin(work, record, Cascade::Background);
         return;
@@ -78,6 +84,8 @@ pub fn collect(work: &mut Work<'_>) {
             false => delete::finish(work, &kind, &uid),
         }
     }
+    // Of those that went last.
+    collect_templates(work);
     collect_namespaces(work);
 }
 

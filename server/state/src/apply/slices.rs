@@ -157,6 +157,12 @@ fn step(work: &mut Work<'_>, owner: &Stored, found: Stored, cascade: Cascade, ow
     if cascade == Cascade::Orphan && !is_nothing_without(work, &found) {
         return disown(work, found, uid);
     }
+    if cascade == Cascade::Namespace && Cascade::of(&found) == Some(Cascade::Foreground) {
+        let next = (found.uid().to_owned(), Place::default());
+        begin(work, found, Cascade::Background);
+        owners.push(next);
+        return;
+    }
     if Cascade::of(&found).is_some() {
         if leaves {
             disown(work, found, uid);

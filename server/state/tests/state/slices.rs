@@ -110,8 +110,10 @@ fn pods_end(state: &mut State, limit: usize) {
 
 /// All records, but for their versions and for references to what is gone.
 fn content(state: &State) -> Vec<Stored> {
+    // A tombstone has the uid of a pod that is gone.
     let uids: BTreeSet<_> = state
         .stored()
+        .filter(|record| record.kind() != RecordKind::PodTombstone)
         .map(|record| record.uid().to_owned())
         .collect();
     let records = state.records().map(|mut record| {
