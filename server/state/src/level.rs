@@ -14,7 +14,8 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 ///
 /// - 2: roles, bindings and service accounts, and whose a credential is
 /// - 3: compressed entries of the log
-/// - 4: pods that are lost with their node, tombstones of pods, deletions in slices
+/// - 4: pods that are lost with their node, tombstones of pods, deletions in slices, taints and tolerations, and of managers who was promoted
+///   by hand and who is not reached
 pub const LEVEL: u32 = 4;
 
 /// The level from which on bindings decide what a credential may.
