@@ -27,7 +27,6 @@ use barge_tests::{
     Managers, eventually, said,
     writer::{Writer, runtime},
 };
-use futures::stream;
 use serde_json::Value;
 use tokio::{
     sync::mpsc,
@@ -168,17 +167,22 @@ async fn session(
         // The session ends when this task is aborted.
         let _session = tell;
         loop {
-            let signs = stream::unfold((1, interval(BEAT)), async |(sequence, mut beat)| {
-                beat.tick().await;
-                let sign = LifeSign {
-                    sequence,
-                    ..LifeSign::default()
-                };
-                Some((sign, (sequence + 1, beat)))
-            });
-            if let Ok(answers) = LifeClient::new(lane.clone()).signs(signs).await {
+            let (sign, signs) = mpsc::channel(1);
+            let mut client = LifeClient::new(lane.clone());
+            if let Ok(answers) = client.signs(ReceiverStream::new(signs)).await {
                 let mut answers = answers.into_inner();
-                while let Ok(Some(_)) = answers.message().await {}
+                let mut beat = interval(BEAT);
+                for sequence in 1.. {
+                    beat.tick().await;
+                    let next = LifeSign {
+                        sequence,
+                        ..LifeSign::default()
+                    };
+                    let sent = sign.send(next).await.is_ok();
+                    if !sent || !matches!(answers.message().await, Ok(Some(_))) {
+                        break;
+                    }
+                }
             }
             sleep(BEAT).await;
         }

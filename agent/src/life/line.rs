@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::WatchStream;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::Channel;
 
 use crate::session::{Managers, cause};
@@ -85,7 +85,12 @@ async fn hold(
     let patience = SILENCE.mul_f64(rand::random_range(1.0..=1.5));
     let silent = || "no answer".to_owned();
     let mut client = LifeClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
-    let signs = WatchStream::new(signs).filter_map(std::future::ready);
+    // HTTP/2 goes on to send a request's body when nobody waits for its answer any more: the signs of a stream end with it.
+    let ended = CancellationToken::new();
+    let _at_the_end = ended.clone().drop_guard();
+    let signs = WatchStream::new(signs)
+        .filter_map(std::future::ready)
+        .take_until(ended.cancelled_owned());
     let mut incoming = match timeout(patience, client.signs(signs)).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return cause(&status),
