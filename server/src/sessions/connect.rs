@@ -133,10 +133,16 @@ impl Session {
                     let Some(message) = message? else {
                         return Ok(());
                     };
-                    if let Some(FromAgent::Report(report)) = message.message {
-                        let sequence = report.sequence;
-                        let durable = self.host.relay.report(&self.node_uid, report).await?;
-                        acks.push_back(durable_then(sequence, durable));
+                    match message.message {
+                        Some(FromAgent::Report(report)) => {
+                            let sequence = report.sequence;
+                            let durable = self.host.relay.report(&self.node_uid, report).await?;
+                            acks.push_back(durable_then(sequence, durable));
+                        }
+                        Some(FromAgent::Hello(_)) => {
+                            return Err(Status::invalid_argument("a second Hello"));
+                        }
+                        None => return Err(unknown_message()),
                     }
                 }
                 Some(sequence) = acks.next() => {
@@ -281,6 +287,13 @@ fn not_older(revision: u64, acted: u64) -> Result<(), Status> {
              copy; `barge-server recover` begins anew with it, above what was before"
         ))),
     }
+}
+
+/// An agent of before life signs sends heartbeats here, and its node would count as silent without a word.
+fn unknown_message() -> Status {
+    Status::failed_precondition(
+        "the agent is of a version that this manager does not understand: install the managers' version on the node",
+    )
 }
 
 fn unknown_node() -> Status {
