@@ -172,14 +172,21 @@ async fn session(
             if let Ok(answers) = client.signs(ReceiverStream::new(signs)).await {
                 let mut answers = answers.into_inner();
                 let mut beat = interval(BEAT);
-                for sequence in 1.. {
-                    beat.tick().await;
-                    let next = LifeSign {
-                        sequence,
-                        ..LifeSign::default()
+                let mut sequence = 0;
+                // A sign that is not answered keeps nobody from the next one.
+                loop {
+                    let goes_on = tokio::select! {
+                        _ = beat.tick() => {
+                            sequence += 1;
+                            let next = LifeSign {
+                                sequence,
+                                ..LifeSign::default()
+                            };
+                            sign.send(next).await.is_ok()
+                        }
+                        answer = answers.message() => matches!(answer, Ok(Some(_))),
                     };
-                    let sent = sign.send(next).await.is_ok();
-                    if !sent || !matches!(answers.message().await, Ok(Some(_))) {
+                    if !goes_on {
                         break;
                     }
                 }
