@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,10 @@ const STREAMS: usize = 128;
 const REFUSALS: usize = 16;
 /// For the manager to take a stream that it asked for, and for a refusal to be read.
 const DIAL: Duration = Duration::from_secs(10);
+/// For the log of a container that has just been started to be there, and between two looks.
+const BEGIN: Duration = Duration::from_secs(1);
+/// See [`BEGIN`].
+const LOOK: Duration = Duration::from_millis(20);
 /// Chunks ahead of a slow reader.
 const AHEAD: usize = 4;
 /// Bytes put together in a chunk, at least one line.
@@ -138,7 +142,7 @@ impl LogServer {
                 (path, attempt)
             }
             None => self
-                .newest_log(&options.pod_uid, &container)
+                .begun_log(&options.pod_uid, &container)
                 .await
                 .ok_or_else(|| format!("container \"{container}\" has not been started yet"))?,
         };
@@ -167,6 +171,17 @@ impl LogServer {
             () = self.until_ended(&options.pod_uid, &container, attempt) => finished.cancel(),
         }
         copy.await
+    }
+
+    /// As [`Self::newest_log`], but waits a moment for the first one: the carrier makes it while the container begins to run.
+    async fn begun_log(&self, pod_uid: &str, container: &str) -> Option<(PathBuf, u32)> {
+        let deadline = Instant::now() + BEGIN;
+        loop {
+            match self.newest_log(pod_uid, container).await {
+                None if Instant::now() < deadline => sleep(LOOK).await,
+                found => return found,
+            }
+        }
     }
 
     /// Where the newest attempt's log is, which may be of a container that was removed since.

@@ -136,7 +136,7 @@ fn nobody_reads_logs(cluster: &Cluster) {
     cluster.apply(&deployment("big", 1, &format!("{print}; {SERVE}")));
     let pod = cluster.ready_pods("app=big", 1).remove(0);
     eventually("all of it is in the log", || {
-        let last = cluster.barge(&["logs", "--tail", "1", name(&pod)]);
+        let last = said(&cluster.try_barge(&["logs", "--tail", "1", name(&pod)]));
         match last.contains("the end") {
             true => Ok(()),
             false => Err(last),

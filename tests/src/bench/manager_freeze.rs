@@ -10,6 +10,7 @@ use crate::{
     cluster::name,
     eventually,
     faults::{Stopped, Unread},
+    said,
 };
 
 /// The leader's, in seconds, since it leads.
@@ -98,7 +99,7 @@ fn talkative(cluster: &Cluster) -> String {
     cluster.apply(&manifest);
     let pod = cluster.ready_pods("app=talkative", 1).remove(0);
     eventually("all of it is in the log", || {
-        let last = cluster.barge(&["logs", "--tail", "1", name(&pod)]);
+        let last = said(&cluster.try_barge(&["logs", "--tail", "1", name(&pod)]));
         match last.contains("the end") {
             true => Ok(()),
             false => Err(last),
