@@ -16,7 +16,8 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 /// - 3: compressed entries of the log
 /// - 4: pods that are lost with their node, tombstones of pods, deletions in slices, taints and tolerations, and of managers who was promoted
 ///   by hand and who is not reached
-pub const LEVEL: u32 = 4;
+/// - 5: statuses that say when their agent made them, and creations on the condition of what their plan saw
+pub const LEVEL: u32 = 5;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
@@ -27,6 +28,10 @@ pub const COMPRESSION: u32 = 3;
 /// The level from which on a pod may be marked as lost, the removal of a bound pod leaves a tombstone, and deletions are marks that
 /// are worked off in slices.
 pub const LOSS: u32 = 4;
+
+/// The level from which on a pod's status says in which order its agent made it, and a plan's creations are refused when its owner has got others
+/// meanwhile.
+pub const ORDER: u32 = 5;
 
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {

@@ -47,7 +47,9 @@ pub use deletions::{Next, Place};
 pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
-pub use level::{BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, check_understood, needed};
+pub use level::{
+    BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, needed,
+};
 pub use packed::{PackedPod, Pool};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
