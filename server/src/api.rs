@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use barge_proto::v1::{
     ApplyRequest, ApplyResponse, ApplyStreamRequest, ApplyStreamResponse, DeleteRequest,
-    DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RequestId,
-    RolloutHistoryRequest, RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest,
-    ScaleResponse, WatchRequest, WatchResponse, api_client::ApiClient, api_server,
+    DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RolloutHistoryRequest,
+    RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse,
+    WatchRequest, WatchResponse, api_client::ApiClient, api_server,
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -89,7 +89,7 @@ impl ApiService {
         if request.dry_run {
             caller.concerns.only_asks();
         }
-        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
+        let repeat = Repeat::of(request.request_id.as_ref(), request.dry_run);
         // What is asked is told from what was asked before by the rest of the request.
         let id = request.request_id.take();
         self.to_leader
@@ -118,14 +118,6 @@ impl ApiService {
                 },
             )
             .await
-    }
-}
-
-/// With an id, asking twice is the same as asking once; and nothing changes in a dry run.
-fn repeat(id: Option<&RequestId>, dry_run: bool) -> Repeat {
-    match id.is_some() || dry_run {
-        true => Repeat::Safe,
-        false => Repeat::Unsafe,
     }
 }
 
@@ -216,27 +208,15 @@ impl api_server::Api for ApiService {
         if request.dry_run {
             caller.concerns.only_asks();
         }
-        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
-        let answer = self
-            .to_leader
-            .run(
-                &caller,
-                request,
-                repeat,
-                |request| {
-                    let (store, by) = (self.store.clone(), caller.name());
-                    let access = caller.access.clone();
-                    async move {
-                        let what = (request.kind, "");
-                        let place = (request.namespace.as_str(), request.name.as_str());
-                        gate::check_fresh(&access, &store, "delete", what, place).await?;
-                        delete::delete(&store, by, request).await
-                    }
-                },
-                |channel, request| async move { ApiClient::new(channel).delete(request).await },
-            )
-            .await?;
-        Ok(Response::new(answer))
+        let here = |request: DeleteRequest| {
+            let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
+            async move {
+                let place = (request.namespace.as_str(), request.name.as_str());
+                gate::check_fresh(&access, &store, "delete", (request.kind, ""), place).await?;
+                delete::delete(&store, by, request).await
+            }
+        };
+        self.to_leader.call(&caller, request, here).await
     }
 
     async fn watch(
@@ -265,31 +245,20 @@ impl api_server::Api for ApiService {
         caller
             .concerns
             .note(|| names::of_request(request.kind, &request.namespace, &request.name));
-        let repeat = repeat(request.request_id.as_ref(), false);
-        let answer = self
-            .to_leader
-            .run(
-                &caller,
-                request,
-                repeat,
-                |request| {
-                    let (store, by) = (self.store.clone(), caller.name());
-                    let access = caller.access.clone();
-                    async move {
-                        let what = (request.kind, "scale");
-                        let place = (request.namespace.as_str(), request.name.as_str());
-                        gate::check_fresh(&access, &store, "patch", what, place).await?;
-                        let mut answer = scale::scale(&store, by, request).await?;
-                        let object = answer.object.take();
-                        answer.object =
-                            object.map(|it| store.read(|state| gate::scaled(&access, state, it)));
-                        Ok(answer)
-                    }
-                },
-                |channel, request| async move { ApiClient::new(channel).scale(request).await },
-            )
-            .await?;
-        Ok(Response::new(answer))
+        let here = |request: ScaleRequest| {
+            let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
+            async move {
+                let what = (request.kind, "scale");
+                let place = (request.namespace.as_str(), request.name.as_str());
+                gate::check_fresh(&access, &store, "patch", what, place).await?;
+                let mut answer = scale::scale(&store, by, request).await?;
+                let object = answer.object.take();
+                answer.object =
+                    object.map(|it| store.read(|state| gate::scaled(&access, state, it)));
+                Ok(answer)
+            }
+        };
+        self.to_leader.call(&caller, request, here).await
     }
 
     async fn rollout(
@@ -297,28 +266,17 @@ impl api_server::Api for ApiService {
         request: Request<RolloutRequest>,
     ) -> Result<Response<RolloutResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let repeat = repeat(request.request_id.as_ref(), request.dry_run);
-        let answer = self
-            .to_leader
-            .run(
-                &caller,
-                request,
-                repeat,
-                |request| {
-                    let (store, by) = (self.store.clone(), caller.name());
-                    let access = caller.access.clone();
-                    async move {
-                        let what = (request.kind, "");
-                        let place = (request.namespace.as_str(), request.name.as_str());
-                        gate::check_fresh(&access, &store, "patch", what, place).await?;
-                        rollout::change(&store, by, request).await
-                    }
-                },
-                |channel, request| async move { ApiClient::new(channel).rollout(request).await },
-            )
-            .await?;
-        Ok(Response::new(answer))
+        let here = |request: RolloutRequest| {
+            let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
+            async move {
+                let place = (request.namespace.as_str(), request.name.as_str());
+                gate::check_fresh(&access, &store, "patch", (request.kind, ""), place).await?;
+                rollout::change(&store, by, request).await
+            }
+        };
+        self.to_leader
+            .call(&caller, request.into_inner(), here)
+            .await
     }
 
     async fn rollout_history(

@@ -13,7 +13,7 @@ use barge_proto::v1::{
     RevokeTokenRequest, RevokeTokenResponse, Role, RotateCaRequest, RotateCaResponse,
     SetBackupScheduleRequest, SetBackupScheduleResponse, SetLogLevelRequest, SetLogLevelResponse,
     SetManagerRoleRequest, SetManagerRoleResponse, UnlockRequest, UnlockResponse,
-    cluster_client::ClusterClient, cluster_server::Cluster,
+    cluster_server::Cluster,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -22,7 +22,7 @@ use self::issue::Issuer;
 use crate::{
     auth::{Caller, Principal},
     error::ApiError,
-    leader::{Repeat, ToLeader},
+    leader::{LeaderCall, ToLeader},
     logging::Logging,
     net::Dialer,
     sessions::Sessions,
@@ -81,37 +81,35 @@ impl ClusterService {
         Self(Arc::new(parts))
     }
 
-    fn parts(&self) -> Arc<Parts> {
-        self.0.clone()
+    /// Has a call answered by the leader: by `answer`, in the caller's name, where this manager leads.
+    async fn at_leader<Q: LeaderCall, W>(
+        &self,
+        request: Request<Q>,
+        answer: impl Fn(Arc<Parts>, String, Q) -> W,
+    ) -> Result<Response<Q::Answer>, Status>
+    where
+        W: Future<Output = Result<Q::Answer, ApiError>>,
+    {
+        let caller = Caller::of(&request)?;
+        let here = |request| answer(self.0.clone(), caller.name(), request);
+        let to_leader = &self.0.to_leader;
+        to_leader.call(&caller, request.into_inner(), here).await
     }
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let caller = Caller::of(&request)?;
         let joining = request.get_ref();
-        caller.concerns.note(|| {
+        Caller::of(&request)?.concerns.note(|| {
             format!("{} {}", joining.name, joining.address)
                 .trim()
                 .to_owned()
         });
-        let answer = self
-            .0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                // The same key with the same token gets the same identity.
-                Repeat::Safe,
-                |request| {
-                    let parts = self.parts();
-                    async move { admit::admit(&parts, &request).await }
-                },
-                |channel, request| async move { ClusterClient::new(channel).join(request).await },
-            )
-            .await?;
-        Ok(Response::new(answer))
+        self.at_leader(request, |parts, _, request| async move {
+            admit::admit(&parts, &request).await
+        })
+        .await
     }
 
     async fn activate(
@@ -119,36 +117,20 @@ impl Cluster for ClusterService {
         request: Request<ActivateRequest>,
     ) -> Result<Response<ActivateResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let uid = match &caller.principal {
-            Some(Principal {
-                role: Role::Manager,
-                uid,
-            }) => uid.clone(),
-            _ => return Err(Status::permission_denied("only a manager activates itself")),
+        let Some(Principal {
+            role: Role::Manager,
+            uid,
+        }) = &caller.principal
+        else {
+            return Err(Status::permission_denied("only a manager activates itself"));
         };
         caller.concerns.note(|| request.get_ref().address.clone());
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Safe,
-                |request| {
-                    let (parts, uid) = (self.parts(), uid.clone());
-                    async move {
-                        activate::activate(&parts, &uid, &request.address, request.feature_level)
-                            .await
-                    }
-                },
-                |channel, request| async move {
-                    ClusterClient::new(channel)
-                        .activate(request)
-                        .await
-                        .map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(ActivateResponse {}))
+        self.at_leader(request, |parts, _, request| async move {
+            let (address, level) = (&request.address, request.feature_level);
+            let done = activate::activate(&parts, uid, address, level).await;
+            done.map(|()| ActivateResponse {})
+        })
+        .await
     }
 
     async fn get_status(
@@ -206,26 +188,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<SetBackupScheduleRequest>,
     ) -> Result<Response<SetBackupScheduleResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { schedule::set(&parts, by, &request).await }
-                },
-                |channel, request| async move {
-                    ClusterClient::new(channel)
-                        .set_backup_schedule(request)
-                        .await
-                        .map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(SetBackupScheduleResponse {}))
+        self.at_leader(request, |parts, by, request| async move {
+            schedule::set(&parts, by, &request)
+                .await
+                .map(|()| SetBackupScheduleResponse {})
+        })
+        .await
     }
 
     async fn rotate_ca(
@@ -234,47 +202,21 @@ impl Cluster for ClusterService {
     ) -> Result<Response<RotateCaResponse>, Status> {
         let caller = Caller::of(&request)?;
         caller.concerns.note(|| "the CA".to_owned());
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                // It names the root to be replaced.
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { rotation::begin(&parts, by, &request).await }
-                },
-                |channel, request| async move {
-                    ClusterClient::new(channel)
-                        .rotate_ca(request)
-                        .await
-                        .map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(RotateCaResponse {}))
+        self.at_leader(request, |parts, by, request| async move {
+            rotation::begin(&parts, by, &request)
+                .await
+                .map(|()| RotateCaResponse {})
+        })
+        .await
     }
 
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { lock::lock(&parts, by, request.passphrase).await }
-                },
-                |channel, request| async move {
-                    let done = ClusterClient::new(channel).lock(request).await;
-                    done.map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(LockResponse {}))
+        self.at_leader(request, |parts, by, request| async move {
+            lock::lock(&parts, by, request.passphrase)
+                .await
+                .map(|()| LockResponse {})
+        })
+        .await
     }
 
     async fn unlock(
@@ -289,24 +231,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<ForgetLockRequest>,
     ) -> Result<Response<ForgetLockResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { lock::forget(&parts, by, request.passphrase).await }
-                },
-                |channel, request| async move {
-                    let done = ClusterClient::new(channel).forget_lock(request).await;
-                    done.map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(ForgetLockResponse {}))
+        self.at_leader(request, |parts, by, request| async move {
+            lock::forget(&parts, by, request.passphrase)
+                .await
+                .map(|()| ForgetLockResponse {})
+        })
+        .await
     }
 
     type BackupStream = backup::Chunks;
@@ -323,24 +253,10 @@ impl Cluster for ClusterService {
         &self,
         request: Request<SetManagerRoleRequest>,
     ) -> Result<Response<SetManagerRoleResponse>, Status> {
-        let caller = Caller::of(&request)?;
-        let answer = self
-            .0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { roles::set(&parts, by, &request).await }
-                },
-                |channel, request| async move {
-                    ClusterClient::new(channel).set_manager_role(request).await
-                },
-            )
-            .await?;
-        Ok(Response::new(answer))
+        self.at_leader(request, |parts, by, request| async move {
+            roles::set(&parts, by, &request).await
+        })
+        .await
     }
 
     async fn create_token(
@@ -349,26 +265,14 @@ impl Cluster for ClusterService {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let caller = Caller::of(&request)?;
         let answer = self
-            .0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                // A token that nobody saw is only one that expires unused.
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { tokens::create(&parts, by, &request).await }
-                },
-                |channel, request| async move {
-                    ClusterClient::new(channel).create_token(request).await
-                },
-            )
+            .at_leader(request, |parts, by, request| async move {
+                tokens::create(&parts, by, &request).await
+            })
             .await?;
-        if let Some(info) = &answer.info {
+        if let Some(info) = &answer.get_ref().info {
             caller.concerns.note(|| format!("token {}", info.id));
         }
-        Ok(Response::new(answer))
+        Ok(answer)
     }
 
     async fn list_tokens(
@@ -389,24 +293,11 @@ impl Cluster for ClusterService {
         caller
             .concerns
             .note(|| format!("token {}", request.get_ref().id));
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Safe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { tokens::revoke(&parts, by, &request.id).await }
-                },
-                |channel, request| async move {
-                    ClusterClient::new(channel)
-                        .revoke_token(request)
-                        .await
-                        .map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(RevokeTokenResponse {}))
+        self.at_leader(request, |parts, by, request| async move {
+            tokens::revoke(&parts, by, &request.id)
+                .await
+                .map(|()| RevokeTokenResponse {})
+        })
+        .await
     }
 }

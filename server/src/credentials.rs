@@ -7,8 +7,7 @@ use std::sync::Arc;
 use barge_proto::v1::{
     CreateCredentialRequest, CreateCredentialResponse, CredentialRecord, ListCredentialsRequest,
     ListCredentialsResponse, RenewRequest, RenewResponse, RevokeCredentialRequest,
-    RevokeCredentialResponse, credentials_client::CredentialsClient,
-    credentials_server::Credentials,
+    RevokeCredentialResponse, credentials_server::Credentials,
 };
 use tonic::{Request, Response, Status};
 
@@ -16,7 +15,7 @@ use crate::{
     auth::{Caller, Principal},
     cluster::issue::Issuer,
     error::ApiError,
-    leader::{Repeat, ToLeader},
+    leader::ToLeader,
     pki::{RequestedKey, Subject},
     store::Store,
 };
@@ -45,10 +44,6 @@ impl CredentialsService {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
-    }
-
-    fn parts(&self) -> Arc<Parts> {
-        self.0.clone()
     }
 }
 
@@ -96,27 +91,12 @@ impl Credentials for CredentialsService {
         self.0
             .store
             .read(|state| holder::check_level(state, request.get_ref()))?;
-        let answer = self
-            .0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                // The second would find the name taken, and the secret lost.
-                Repeat::Unsafe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    let access = caller.access.clone();
-                    async move { records::create(&parts, by, &access, &request).await }
-                },
-                |channel, request| async move {
-                    CredentialsClient::new(channel)
-                        .create_credential(request)
-                        .await
-                },
-            )
-            .await?;
-        Ok(Response::new(answer))
+        let here = |request| {
+            let (parts, by, access) = (self.0.clone(), caller.name(), caller.access.clone());
+            async move { records::create(&parts, by, &access, &request).await }
+        };
+        let to_leader = &self.0.to_leader;
+        to_leader.call(&caller, request.into_inner(), here).await
     }
 
     async fn list_credentials(
@@ -137,24 +117,14 @@ impl Credentials for CredentialsService {
         caller
             .concerns
             .note(|| format!("credential {}", request.get_ref().name));
-        self.0
-            .to_leader
-            .run(
-                &caller,
-                request.into_inner(),
-                Repeat::Unsafe,
-                |request| {
-                    let (parts, by) = (self.parts(), caller.name());
-                    async move { records::revoke(&parts, by, &request.name).await }
-                },
-                |channel, request| async move {
-                    CredentialsClient::new(channel)
-                        .revoke_credential(request)
-                        .await
-                        .map(|done| done.map(|_| ()))
-                },
-            )
-            .await?;
-        Ok(Response::new(RevokeCredentialResponse {}))
+        let here = |request: RevokeCredentialRequest| {
+            let (parts, by) = (self.0.clone(), caller.name());
+            async move {
+                let done = records::revoke(&parts, by, &request.name).await;
+                done.map(|()| RevokeCredentialResponse {})
+            }
+        };
+        let to_leader = &self.0.to_leader;
+        to_leader.call(&caller, request.into_inner(), here).await
     }
 }

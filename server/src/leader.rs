@@ -14,6 +14,10 @@ use crate::{
     store::{Member, Store},
 };
 
+mod call;
+
+pub use call::LeaderCall;
+
 /// How long a request waits for a leader.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the leader may take to answer a request that was sent on; afterwards its outcome is unknown.
@@ -42,6 +46,26 @@ impl ToLeader {
     #[must_use]
     pub fn new(store: Store, dialer: Dialer) -> Self {
         Self { store, dialer }
+    }
+
+    /// Has a call answered by the leader: `here` answers it where this manager leads.
+    ///
+    /// # Errors
+    /// As [`ToLeader::run`].
+    pub async fn call<Q, L, LF>(
+        &self,
+        caller: &Caller,
+        request: Q,
+        here: L,
+    ) -> Result<Response<Q::Answer>, Status>
+    where
+        Q: LeaderCall,
+        L: Fn(Q) -> LF,
+        LF: Future<Output = Result<Q::Answer, ApiError>>,
+    {
+        let repeat = request.repeat();
+        let answer = self.run(caller, request, repeat, here, Q::send).await?;
+        Ok(Response::new(answer))
     }
 
     /// Answers a request at the leader: by `local` where this manager leads, by `remote` where another does. Waits up to
