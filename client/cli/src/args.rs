@@ -1,89 +1,10 @@
-//! What may be typed.
+//! Arguments that several commands share.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use crate::{commands, dev, duration::Span};
-
-/// Runs containers on a cluster of machines.
-#[derive(Debug, Parser)]
-#[command(
-    name = "barge",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
-pub struct Cli {
-    #[command(flatten)]
-    pub connection: Connection,
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// Which cluster, and as whom.
-#[derive(Debug, Clone, Args)]
-pub struct Connection {
-    /// The file with the credential; by default $BARGE_CONFIG, then ~/.config/barge/config.toml
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The context of that file; by default its current one
-    #[arg(long, global = true, value_name = "NAME")]
-    pub context: Option<String>,
-    /// The client that was made from them.
-    #[arg(skip)]
-    pub made: crate::context::Made,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Create or change objects from manifests
-    Apply(commands::apply::Apply),
-    /// Show what applying manifests would change; exits with 1 when something would, above 1 on an error
-    Diff(commands::diff::Diff),
-    /// Delete objects
-    Delete(commands::delete::Delete),
-    /// Show objects
-    Get(commands::get::Get),
-    /// Show an object in full, with what happened to it
-    Describe(commands::describe::Describe),
-    /// Explain the fields of a kind
-    Explain(commands::explain::Explain),
-    /// Show what happened
-    Events(commands::events::Events),
-    /// Show a container's output
-    Logs(commands::logs::Logs),
-    /// Set the number of replicas
-    Scale(commands::scale::Scale),
-    /// Follow, hold, repeat and take back rollouts
-    #[command(subcommand)]
-    Rollout(commands::rollout::Rollout),
-    /// Decide about nodes
-    #[command(subcommand)]
-    Node(commands::node::NodeCommand),
-    /// Look at the cluster itself
-    #[command(subcommand)]
-    Cluster(commands::cluster::Cluster),
-    /// Manage the tokens that admit machines
-    #[command(subcommand)]
-    Token(commands::token::Token),
-    /// Manage the credentials of people and programs
-    #[command(subcommand)]
-    Credential(commands::credential::Credential),
-    /// Ask who you are and what you may do
-    #[command(subcommand)]
-    Auth(commands::auth::Auth),
-    /// Manage the contexts of the configuration file
-    #[command(subcommand)]
-    Config(commands::config::Config),
-    /// Run a whole cluster on this machine
-    #[command(subcommand)]
-    Dev(dev::Dev),
-    /// Show the versions of this program and of the managers
-    Version(commands::version::Version),
-    /// Print the completion script of a shell
-    Completion(commands::completion::Completion),
-}
+use crate::duration::Span;
 
 /// The namespace of a command on one namespace.
 #[derive(Debug, Clone, Args)]

@@ -1,13 +1,11 @@
-//! One module per command.
+//! What may be typed, and a module for each command.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use crate::{
-    args::{Cli, Command, Connection},
-    dev,
-};
+use crate::{context::Connection, dev};
 
 pub mod apply;
 pub mod auth;
@@ -27,6 +25,71 @@ pub mod rollout;
 pub mod scale;
 pub mod token;
 pub mod version;
+
+/// Runs containers on a cluster of machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "barge",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create or change objects from manifests
+    Apply(apply::Apply),
+    /// Show what applying manifests would change; exits with 1 when something would, above 1 on an error
+    Diff(diff::Diff),
+    /// Delete objects
+    Delete(delete::Delete),
+    /// Show objects
+    Get(get::Get),
+    /// Show an object in full, with what happened to it
+    Describe(describe::Describe),
+    /// Explain the fields of a kind
+    Explain(explain::Explain),
+    /// Show what happened
+    Events(events::Events),
+    /// Show a container's output
+    Logs(logs::Logs),
+    /// Set the number of replicas
+    Scale(scale::Scale),
+    /// Follow, hold, repeat and take back rollouts
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
+    /// Decide about nodes
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Look at the cluster itself
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    /// Manage the tokens that admit machines
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Manage the credentials of people and programs
+    #[command(subcommand)]
+    Credential(credential::Credential),
+    /// Ask who you are and what you may do
+    #[command(subcommand)]
+    Auth(auth::Auth),
+    /// Manage the contexts of the configuration file
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Run a whole cluster on this machine
+    #[command(subcommand)]
+    Dev(dev::Dev),
+    /// Show the versions of this program and of the managers
+    Version(version::Version),
+    /// Print the completion script of a shell
+    Completion(completion::Completion),
+}
 
 /// Does what was typed, and says how the program should end.
 pub async fn run(cli: Cli) -> Result<ExitCode> {

@@ -14,14 +14,27 @@ use barge_client::{
     config::{self, Config, Context},
     renew, tls,
 };
+use clap::Args;
 use tokio::time::timeout;
-
-use crate::args::Connection;
 
 /// How long a person waits for managers that have no leader; an election takes a second.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a person waits for a certificate to be renewed that is still good.
 const RENEWAL: Duration = Duration::from_secs(3);
+
+/// Which cluster, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// The file with the credential; by default $BARGE_CONFIG, then ~/.config/barge/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The context of that file; by default its current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The client that was made from them.
+    #[arg(skip)]
+    pub made: Made,
+}
 
 /// The client of a command: one for all it asks, and for what was seen beside the answers.
 #[derive(Debug, Clone, Default)]

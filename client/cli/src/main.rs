@@ -20,7 +20,7 @@ mod sources;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     // Exits with 2 when the usage is wrong.
-    let cli = args::Cli::parse();
+    let cli = commands::Cli::parse();
     init_tracing();
     match commands::run(cli).await {
         Ok(code) => code,

@@ -12,7 +12,8 @@ use clap::Args;
 use tokio::time::Instant;
 
 use crate::{
-    args::{Connection, DryRun, Manager, Manifests, Patience, Where},
+    args::{DryRun, Manager, Manifests, Patience, Where},
+    context::Connection,
     explain, rollout, sources,
 };
 

@@ -10,10 +10,7 @@ use barge_client::v1::{AccessReviewRequest, PolicyRule};
 use barge_proto::kinds;
 use clap::{Args, Subcommand};
 
-use crate::{
-    args::{Connection, Namespaces},
-    output::Table,
-};
+use crate::{args::Namespaces, context::Connection, output::Table};
 
 /// The API group of the cluster itself.
 const BARGE: &str = "barge.dev";

@@ -13,7 +13,8 @@ use barge_client::{
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    args::{Connection, Patience},
+    args::Patience,
+    context::Connection,
     duration,
     output::{self, Table},
     progress::Progress,

@@ -16,7 +16,7 @@ pub fn run(command: &Completion) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(
         command.shell,
-        &mut crate::args::Cli::command(),
+        &mut super::Cli::command(),
         "barge",
         &mut script,
     );

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use barge_client::{config, files};
 use clap::Subcommand;
 
-use crate::{args::Connection, output::Table};
+use crate::{context::Connection, output::Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Config {

@@ -10,7 +10,7 @@ use barge_client::{client::NewCredential, config::Config};
 use clap::Subcommand;
 
 use crate::{
-    args::Connection,
+    context::Connection,
     duration::{self, Span},
     output::{self, Table},
 };

@@ -14,7 +14,8 @@ use clap::{ArgAction, Args, ValueEnum};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    args::{Connection, DryRun, Namespace, Patience, Where},
+    args::{DryRun, Namespace, Patience, Where},
+    context::Connection,
     explain,
     names::{self, Named},
     sources,

@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::get::sort;
 use crate::{
-    args::{Connection, Namespace},
+    args::Namespace,
+    context::Connection,
     names,
     output::{self, Columns},
     rollout,

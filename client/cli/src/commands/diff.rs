@@ -17,7 +17,8 @@ use serde_json::Value;
 
 use super::apply::point_at;
 use crate::{
-    args::{Connection, Manager, Manifests},
+    args::{Manager, Manifests},
+    context::Connection,
     diff, explain, sources,
 };
 

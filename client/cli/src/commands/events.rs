@@ -9,7 +9,8 @@ use clap::Args;
 
 use super::get::sort;
 use crate::{
-    args::{Connection, Namespaces},
+    args::Namespaces,
+    context::Connection,
     output::{self, Columns, Table},
 };
 

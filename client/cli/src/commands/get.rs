@@ -8,7 +8,8 @@ use barge_proto::kinds::{self, KindInfo};
 use clap::Args;
 
 use crate::{
-    args::{Connection, Format, Namespaces},
+    args::{Format, Namespaces},
+    context::Connection,
     explain, names,
     names::Named,
     output::{self, Columns},

@@ -10,7 +10,8 @@ use barge_client::{
 use clap::Args;
 
 use crate::{
-    args::{Connection, Namespace},
+    args::Namespace,
+    context::Connection,
     duration::Span,
     names::{self, Named},
     output::{self, pod_status},

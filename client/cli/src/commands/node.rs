@@ -14,7 +14,7 @@ use barge_proto::kinds;
 use clap::{Args, Subcommand};
 
 use crate::{
-    args::Connection,
+    context::Connection,
     names::{self, Named},
     output,
 };

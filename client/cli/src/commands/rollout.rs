@@ -11,7 +11,8 @@ use barge_proto::manifest;
 use clap::{Args, Subcommand};
 
 use crate::{
-    args::{Connection, Manager, Namespace, Patience},
+    args::{Manager, Namespace, Patience},
+    context::Connection,
     names::{self, Named},
     output::{self, Table},
     rollout,

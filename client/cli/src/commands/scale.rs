@@ -7,7 +7,8 @@ use barge_client::UpdateOptions;
 use clap::Args;
 
 use crate::{
-    args::{Connection, Manager, Namespace},
+    args::{Manager, Namespace},
+    context::Connection,
     names,
 };
 

@@ -7,7 +7,7 @@ use barge_client::v1::{CreateTokenRequest, Role};
 use clap::{Subcommand, ValueEnum};
 
 use crate::{
-    args::Connection,
+    context::Connection,
     duration::{self, Span},
     output::{self, Table},
 };

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 
-use crate::args::Connection;
+use crate::context::Connection;
 
 #[derive(Debug, Args)]
 pub struct Version {

@@ -17,7 +17,7 @@ use barge_client::{
 };
 use clap::Args;
 
-use crate::{args::Connection, duration, output};
+use crate::{context::Connection, duration, output};
 
 #[derive(Debug, Args)]
 pub struct Backup {

@@ -15,10 +15,7 @@ use clap::Args;
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::backup::read_passphrase;
-use crate::{
-    args::{Connection, Patience},
-    progress::Progress,
-};
+use crate::{args::Patience, context::Connection, progress::Progress};
 
 /// How often the managers are asked how far they are.
 const AGAIN: Duration = Duration::from_millis(200);

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::status::time;
-use crate::{args::Connection, duration, duration::Span, output, progress::Progress};
+use crate::{context::Connection, duration, duration::Span, output, progress::Progress};
 
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(500);

@@ -10,7 +10,7 @@ use barge_client::v1::{BackupRun, BackupStatus, SetBackupScheduleRequest};
 use clap::Args;
 
 use super::backup::read_passphrase;
-use crate::{args::Connection, duration, duration::Span, output};
+use crate::{context::Connection, duration, duration::Span, output};
 
 /// Without PLACE and --off: shows the schedule.
 #[derive(Debug, Args)]
