@@ -110,7 +110,7 @@ pub async fn join(options: &JoinOptions) -> Result<Joined, JoinError> {
         if strangers > 0 && strangers == clients.len() {
             return Err(JoinError::AnotherCluster { tried });
         }
-        let wait = backoff.next();
+        let wait = backoff.wait();
         if Instant::now() + wait >= deadline {
             return Err(JoinError::Unreachable { tried });
         }

@@ -13,7 +13,7 @@
 
 #![warn(missing_docs)]
 
-mod backoff;
+pub mod backoff;
 pub mod backup;
 pub mod channel;
 pub mod client;

@@ -339,19 +339,23 @@ fn node_grace(asked: Option<Span>) -> Result<Duration, UsageError> {
     }
 }
 
-/// Managers may be nodes: a port on which this one listens is kept on all of them.
+/// Managers may be nodes: a port on which this one listens is kept on all of them, unless it listens on a loopback address, where nodes
+/// never answer for Services.
 fn reserved_ports(
     asked: Option<ReservedPorts>,
     listen: SocketAddr,
     metrics: Option<SocketAddr>,
 ) -> ReservedPorts {
-    let ports = asked
-        .unwrap_or_default()
-        .and(listen.port(), "the leader listens there");
-    match metrics {
-        Some(metrics) => ports.and(metrics.port(), "the leader's --metrics"),
-        None => ports,
-    }
+    let own = [
+        (Some(listen), "the leader listens there"),
+        (metrics, "the leader's --metrics"),
+    ];
+    own.into_iter()
+        .filter_map(|(address, holder)| Some((address?, holder)))
+        .filter(|(address, _)| !address.ip().is_loopback())
+        .fold(asked.unwrap_or_default(), |ports, (address, holder)| {
+            ports.and(address.port(), holder)
+        })
 }
 
 /// Splits `host:port`; IPv6 addresses are in brackets. Absent when it is something else.

@@ -7,7 +7,6 @@ pub mod anew;
 pub mod api;
 pub mod audit;
 pub mod auth;
-pub mod backoff;
 pub mod backup;
 pub mod bootstrap;
 pub mod clock;

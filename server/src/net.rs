@@ -4,6 +4,7 @@
 pub mod dial;
 pub mod lane;
 pub mod listener;
+mod room;
 mod slow;
 pub mod tls;
 

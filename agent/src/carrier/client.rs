@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::protocol::{Attachment, Reply, Request, VERSION};
+use super::protocol::{Attachment, Reply, Request};
 use crate::runtime::Paths;
 
 mod connection;
@@ -111,17 +111,13 @@ impl Carrier {
         let mut child: Option<Child> = None;
         loop {
             match self.look().await {
-                Found::Answers(reply) if is_ours(&reply) || others == OTHER_BUILDS => {
-                    self.supervised.store(reply.supervised, Ordering::Relaxed);
-                    return Ok(reply);
-                }
                 Found::Answers(reply) => {
-                    tracing::info!(
-                        build = reply.build,
-                        pid = reply.pid,
-                        "replacing the carrier"
-                    );
                     self.supervised.store(reply.supervised, Ordering::Relaxed);
+                    let Some(difference) = reply.difference().filter(|_| others < OTHER_BUILDS)
+                    else {
+                        return Ok(reply);
+                    };
+                    tracing::info!(difference, "replacing the carrier");
                     match self.call(Request::Leave).await {
                         // It may have left by itself.
                         Ok(_) | Err(CarrierError::Unreachable { .. }) => {}
@@ -258,8 +254,4 @@ impl Carrier {
             log: self.paths.carrier_log().display().to_string(),
         }
     }
-}
-
-fn is_ours(reply: &Reply) -> bool {
-    reply.build == env!("CARGO_PKG_VERSION") && reply.version == VERSION
 }

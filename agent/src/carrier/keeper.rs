@@ -59,6 +59,14 @@ pub async fn keep(carrier: Carrier, tell: impl Fn(&str, String)) {
             tracing::warn!(reason, message);
             tell(reason, message);
         }
+        if let Some(difference) = reply.difference() {
+            let message = format!(
+                "{difference}, and so are those that follow it: install this agent's program where the carrier is started, and end process {}; containers run on",
+                reply.pid
+            );
+            tracing::warn!(message);
+            tell("CarrierDiffers", message);
+        }
         let since = Instant::now();
         let end = watch(&carrier, &reply).await;
         ended = Some((end, reply.pid, Instant::now()));

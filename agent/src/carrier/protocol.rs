@@ -69,10 +69,50 @@ pub struct Reply {
     pub error: Option<String>,
 }
 
+impl Reply {
+    /// How the carrier's program differs from this one, in a sentence; absent when it does not. A carrier that speaks another
+    /// [`VERSION`] may misunderstand what control asks for.
+    pub fn difference(&self) -> Option<String> {
+        let build = env!("CARGO_PKG_VERSION");
+        if self.version == VERSION && self.build == build {
+            return None;
+        }
+        let what = match self.version == VERSION {
+            true => "of another build",
+            false => "of another build, and speaks another protocol",
+        };
+        Some(format!(
+            "the carrier (process {}: {}, protocol {}) is {what} than its agent ({build}, protocol {VERSION})",
+            self.pid, self.build, self.version
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn another_build_or_protocol_is_told() {
+        let reply = |version: u32, build: &str| Reply {
+            version,
+            build: build.to_owned(),
+            pid: 7,
+            attached: 0,
+            supervised: false,
+            error: None,
+        };
+        let build = env!("CARGO_PKG_VERSION");
+        assert_eq!(reply(VERSION, build).difference(), None);
+        let other = reply(VERSION, "0.0.1").difference().unwrap();
+        assert!(
+            other.contains("process 7: 0.0.1") && !other.contains("speaks"),
+            "{other}"
+        );
+        let other = reply(VERSION + 1, build).difference().unwrap();
+        assert!(other.contains("speaks another protocol"), "{other}");
+    }
 
     /// Carriers outlive upgrades: what is on the wire cannot change silently.
     #[test]

@@ -54,6 +54,8 @@ pub struct Choice {
     left: BTreeMap<String, Duration>,
     /// Managers left in a row since a second choice answered.
     fruitless: usize,
+    /// The session with the first choice ended: the agent moves as soon as the second one has answered.
+    given_up: bool,
     /// When the second choice answered first since the first one has been doubted.
     substitute: Option<Duration>,
     /// Silence after which the first choice is left.
@@ -77,6 +79,7 @@ impl Choice {
             second: None,
             left: BTreeMap::new(),
             fruitless: 0,
+            given_up: false,
             substitute: None,
             patience: GRACE / 2,
             heard: Duration::ZERO,
@@ -116,6 +119,7 @@ impl Choice {
         self.second.take_if(|peer| !known(&peer.address));
         if self.first.take_if(|peer| !known(&peer.address)).is_some() {
             self.first = self.second.take();
+            self.given_up = false;
         }
         (self.members, self.by_hand) = (members, by_hand);
     }
@@ -144,12 +148,22 @@ impl Choice {
         }
     }
 
-    /// The session with a manager ended. If that is the first choice and there is another manager, it is left.
+    /// The session with a manager ended. If that is the first choice it is left for the second one, as soon as that has answered:
+    /// one that never did may be dead. While the first one does not answer either, any other manager is as good.
     pub fn give_up(&mut self, address: &str) {
         if self.first() != Some(address) {
             return;
         }
         self.fruitless = self.fruitless.saturating_add(1);
+        self.given_up = true;
+        self.leave_given_up();
+    }
+
+    fn leave_given_up(&mut self) {
+        let proven = |second: &Peer| second.has_answered;
+        if !self.given_up || self.is_first_heard() && !self.second.as_ref().is_some_and(proven) {
+            return;
+        }
         if let Some(next) = self.second.take().or_else(|| self.choose()) {
             self.move_to(next);
         }
@@ -164,6 +178,7 @@ impl Choice {
         {
             self.move_to(second);
         }
+        self.leave_given_up();
         self.replace_second();
         if self.first.is_none() {
             self.first = self.choose();
@@ -221,6 +236,7 @@ impl Choice {
 
     fn move_to(&mut self, next: Peer) {
         self.substitute = None;
+        self.given_up = false;
         if let Some(before) = self.first.replace(next) {
             self.left.insert(before.address, self.now);
         }

@@ -129,3 +129,21 @@ async fn that_nobody_answers_is_told_with_the_reason_and_ends() {
     let ended = timeout(LONG, silence.wait_for(Option::is_none)).await;
     ended.unwrap().unwrap();
 }
+
+/// A stream whose line was dropped goes on for as long as its request's body is sent, unless the line ends that.
+#[tokio::test]
+async fn lines_that_are_replaced_leave_no_streams() {
+    let managers: [_; 3] = managers().await;
+    let signing = sign(&managers);
+    for _ in 0..100 {
+        let (first, _) = signing.split(&managers).await;
+        signing.lane.give_up(&first.address.to_string());
+        signing.moved_from(first).await;
+    }
+    let begin = Instant::now();
+    let streams = || managers.iter().map(|m| m.life.streams()).sum::<usize>();
+    while streams() > 2 {
+        assert!(begin.elapsed() < LONG, "{} streams", streams());
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -67,6 +67,8 @@ pub struct Life {
     /// Ends streams with an error.
     refuse: AtomicBool,
     signs: Mutex<Vec<(Instant, LifeSign)>>,
+    /// Held by each stream of signs until it ends.
+    streams: Arc<()>,
 }
 
 /// Lets the manager go on when it is dropped.
@@ -139,6 +141,11 @@ impl Life {
     /// Signs that came so far, and when.
     pub fn signs(&self) -> Vec<(Instant, LifeSign)> {
         self.signs.lock().unwrap().clone()
+    }
+
+    /// How many streams of signs are open.
+    pub fn streams(&self) -> usize {
+        Arc::strong_count(&self.streams) - 1
     }
 
     pub async fn until_signed(&self) {
@@ -271,7 +278,9 @@ impl life_server::Life for Service {
         request: Request<Streaming<LifeSign>>,
     ) -> Result<Response<Self::SignsStream>, Status> {
         let life = self.life.clone();
+        let open = life.streams.clone();
         let answers = request.into_inner().filter_map(move |sign| {
+            let _ = &open;
             let refused = life.refuse.load(Relaxed);
             let answer = sign.map(|sign| life.answer(sign)).transpose();
             std::future::ready(match refused {

@@ -108,7 +108,7 @@ impl Client {
             managers.rotate(&manager);
             // One quick round over all managers, then with pauses.
             let wait = match number % managers.len() {
-                0 => backoff.next(),
+                0 => backoff.wait(),
                 _ => Duration::ZERO,
             };
             let patience = match reached {

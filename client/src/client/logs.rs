@@ -72,7 +72,7 @@ impl LogStream {
                 Err(error)
                     if error.reason() == Some("NO_SUCH_SESSION") && begun.elapsed() < AWAY =>
                 {
-                    sleep(backoff.next()).await;
+                    sleep(backoff.wait()).await;
                 }
                 Err(error) => return Err(error),
             }

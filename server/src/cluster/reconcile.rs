@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use barge_client::backoff::Backoff;
 use barge_proto::v1::ManagerRecord;
 use barge_state::{RecordKind, State};
 use tokio::time::timeout;
@@ -15,7 +16,6 @@ use self::{
 };
 use super::roles::check::majority;
 use crate::{
-    backoff::Backoff,
     error::ApiError,
     raft::types::NodeId,
     store::{Member, MemberChange, RaftStatus, Scope, Store, Watch},
@@ -34,7 +34,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// Takes the steps that are missing, for as long as this manager leads in this term. May be dropped at any time.
 pub async fn run(store: Store, term: u64) {
-    let mut pause = Backoff::new(RETRY);
+    let mut pause = Backoff::new(RETRY.0, RETRY.1);
     loop {
         // What earlier leaders wrote has to be known before anything is concluded from a record that is not there.
         match store.read_index().await {
@@ -54,10 +54,10 @@ pub async fn run(store: Store, term: u64) {
 /// Until a change of a record was missed. Each turn takes a step that is not the one before, or waits.
 async fn follow(store: &Store, term: u64, mut records: Watch) {
     let mut members = store.members();
-    let (mut pace, mut look) = (Pace::new(RETRY), Backoff::new(LOOK));
+    let (mut pace, mut look) = (Pace::new(RETRY), Backoff::new(LOOK.0, LOOK.1));
     // Those that cannot leave at the moment, so that they do not hold up the others.
     let mut stay = BTreeSet::new();
-    let mut stays = Backoff::new(RETRY);
+    let mut stays = Backoff::new(RETRY.0, RETRY.1);
     loop {
         members.borrow_and_update();
         let raft = store.status();

@@ -93,3 +93,22 @@ fn flags_win_over_the_file() {
     let joined = flags(&["--config", path, "--join", "a:1,b:2", "--token-file", "t"]).unwrap();
     assert!(matches!(joined.origin, Origin::Join { managers, .. } if managers.len() == 2));
 }
+
+#[test]
+fn ports_on_which_only_the_machine_itself_is_answered_are_free_for_services() {
+    let kept = |metrics: &str| {
+        let config = flags(&[
+            "--data-dir",
+            "/d",
+            "--advertise",
+            "h:1",
+            "--metrics",
+            metrics,
+        ]);
+        let ports = config.unwrap().reserved_ports;
+        ports.holder(9100).is_some()
+    };
+    assert!(kept("0.0.0.0:9100"));
+    assert!(!kept("127.0.0.1:9100"));
+    assert!(!kept("[::1]:9100"));
+}

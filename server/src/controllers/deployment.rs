@@ -25,7 +25,7 @@ use barge_proto::v1::{
     Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision, record::Record,
 };
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
-use budget::Budget;
+use budget::{Budget, is_recreate};
 use groups::Groups;
 use moves::Moves;
 use rollout::Count;
@@ -120,9 +120,12 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
     let room = MAX_BATCH.saturating_sub(plan.changes.len());
     Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
-    let room = MAX_BATCH.saturating_sub(plan.changes.len());
-    let replicas = Budget::of(spec).replicas;
-    lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
+    // With Recreate a later revision waits for all that may still run, so what is lost is remembered until its node is back or off.
+    if !is_recreate(spec) {
+        let room = MAX_BATCH.saturating_sub(plan.changes.len());
+        let replicas = Budget::of(spec).replicas;
+        lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
+    }
 
     if !spec.paused {
         let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid()).collect();

@@ -93,6 +93,11 @@ fn account(state: &State, asked: &str) -> Result<Option<ServiceAccountRef>, ApiE
             "serviceaccount {namespace}/{name} does not exist: create it first"
         ))
     })?;
+    if found.is_being_deleted() {
+        return Err(ApiError::Conflict(format!(
+            "serviceaccount {namespace}/{name} is being deleted: wait until it is gone and create it again"
+        )));
+    }
     Ok(Some(ServiceAccountRef {
         namespace: namespace.to_owned(),
         name: name.to_owned(),

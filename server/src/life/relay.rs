@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use barge_client::channel::root_cause;
 use barge_proto::v1::{
     LifeAnswer, LifeSign, RelayLifeRequest, RelayedSign, life_client::LifeClient,
 };
@@ -16,7 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use self::silence::{News, Silence};
 use crate::{error::ApiError, net::Dialer, store::Store};
+
+mod silence;
 
 /// How long signs are gathered before they go: of thousands of agents each signs every half second.
 const GATHER: Duration = Duration::from_millis(20);
@@ -103,6 +107,7 @@ impl Relay {
 
     async fn run(self, store: Store, dialer: Dialer) {
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+        let silence = Silence::default();
         loop {
             self.0.there.notified().await;
             sleep(GATHER).await;
@@ -114,11 +119,16 @@ impl Relay {
             if batch.is_empty() {
                 continue;
             }
-            let (store, dialer) = (store.clone(), dialer.clone());
+            let (store, dialer, silence) = (store.clone(), dialer.clone(), silence.clone());
             tokio::spawn(async move {
-                match send(&store, &dialer, &batch).await {
-                    Ok(answer) => batch.iter().for_each(|(_, sign)| sign.answer(&answer)),
-                    Err(status) => tracing::debug!(%status, "no leader took the life signs"),
+                let sent = send(&store, &dialer, &batch).await;
+                tell(
+                    silence.note(sent.is_ok(), Instant::now()),
+                    &store,
+                    sent.as_ref().err(),
+                );
+                if let Ok(answer) = sent {
+                    batch.iter().for_each(|(_, sign)| sign.answer(&answer));
                 }
                 drop(permit);
             });
@@ -139,6 +149,23 @@ impl Relay {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Waiting>> {
         self.0.signs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs that the leader takes no signs, once, and that it does again.
+fn tell(news: Option<News>, store: &Store, error: Option<&Status>) {
+    match (news, error) {
+        (Some(News::Silent), Some(error)) => {
+            let leader = store.led_by().map(|(_, address)| address);
+            tracing::warn!(
+                leader,
+                error = root_cause(error),
+                "no leader takes the life signs of this manager's agents, which look for another manager. A leader of a version without life signs \
+                 takes none: upgrade it, or have an upgraded manager lead"
+            );
+        }
+        (Some(News::Answered), _) => tracing::info!("the leader takes life signs again"),
+        _ => {}
     }
 }
 

@@ -9,12 +9,18 @@ use std::{io, net, sync::Arc, time::Duration};
 use barge_client::channel::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 use rustls::server::Accepted;
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, mpsc},
+};
 use tokio_rustls::StartHandshake;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
-use super::{Credentials, listener::Connection, listener::Guest};
+use super::{
+    Credentials, Limits,
+    listener::{Connection, Guest},
+};
 
 /// Connections on their way to the lane. Beyond, they are closed: whoever dialled tries again.
 const ARRIVING: usize = 1024;
@@ -111,9 +117,11 @@ impl Lane {
         credentials: Credentials,
     ) -> ReceiverStream<io::Result<Connection>> {
         let (ready, connections) = mpsc::channel(READY);
+        let all = Arc::new(Semaphore::new(Limits::default().connections));
         tokio::spawn(async move {
             while let Some(arrival) = self.arrivals.recv().await {
                 let (ready, config) = (ready.clone(), credentials.server_for(self.protocol));
+                let all = all.clone();
                 tokio::spawn(async move {
                     let Arrival {
                         accepted,
@@ -129,7 +137,7 @@ impl Lane {
                     };
                     let hello = StartHandshake::from_parts(accepted, tcp);
                     // Whoever belongs on a lane has a certificate.
-                    if let Some(connection) = guest.enter(hello, config).await
+                    if let Some(connection) = guest.enter(hello, config, all).await
                         && connection.is_certified()
                     {
                         // Fails when the server stops: then the connection just closes.

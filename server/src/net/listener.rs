@@ -1,5 +1,8 @@
 //! Accepting connections: TLS handshakes beside each other, each with a deadline, and no more connections than a
 //! manager can serve.
+//!
+//! Accepting waits for nobody. Clients that connect and say nothing fill the room for handshakes, and then the newest pushes out the
+//! oldest, so a client that does its handshake at once gets in however many of the others there are.
 
 use std::{
     future::Future,
@@ -26,7 +29,8 @@ use tonic::transport::server::Connected;
 use super::{
     Credentials,
     lane::Lanes,
-    slow::{Addresses, Beginning, Place},
+    room::{Place, Room},
+    slow::{Address, Addresses, Beginning},
 };
 use crate::pki::Subject;
 
@@ -36,15 +40,16 @@ const HELLO: Duration = Duration::from_secs(2);
 /// How much strangers and friends may ask of this manager.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at a time. Default 20,000: ten thousand agents on one manager, and clients.
+    /// Connections at a time, of each lane and of all others. Default 20,000: ten thousand agents on one manager, and clients.
+    /// Further ones are closed.
     pub connections: usize,
     /// Of these, connections without a certificate (joiners, health probes, programs with bearer tokens). Default
     /// 1,024.
     pub anonymous: usize,
-    /// Handshakes at a time. Default 1,024; further connections wait in the kernel's queue.
+    /// Handshakes at a time. Default 1,024; one more closes the oldest.
     pub handshakes: usize,
-    /// Of the handshakes, and of the connections without a certificate, those from one address. Default 256; further ones are
-    /// closed.
+    /// Of the handshakes, and of the connections without a certificate, those from one address. Default 256; one more closes the
+    /// oldest handshake from there, and is closed itself when it is done and shows no certificate.
     pub from_one_address: usize,
     /// For one handshake, and for what HTTP/2 begins with after it. Default 10 s.
     pub handshake_timeout: Duration,
@@ -77,7 +82,10 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     beginning: Beginning,
-    _permits: (OwnedSemaphorePermit, Option<(OwnedSemaphorePermit, Place)>),
+    _permits: (
+        OwnedSemaphorePermit,
+        Option<(OwnedSemaphorePermit, Address)>,
+    ),
 }
 
 /// Accepts until `stop`, and yields the connections that passed their handshake, but those whose ClientHello asks for the protocol
@@ -103,8 +111,7 @@ async fn accept(
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
     let all = Arc::new(Semaphore::new(limits.connections));
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-    let shaking = Addresses::new(limits.from_one_address);
+    let room = Room::new(limits.handshakes, limits.from_one_address);
     let strangers = Strangers {
         all: Arc::new(Semaphore::new(limits.anonymous)),
         by_address: Addresses::new(limits.from_one_address),
@@ -112,13 +119,6 @@ async fn accept(
     let tasks = TaskTracker::new();
     let work = async {
         loop {
-            // Both are never closed.
-            let (Ok(permit), Ok(turn)) = (
-                all.clone().acquire_owned().await,
-                handshakes.clone().acquire_owned().await,
-            ) else {
-                return;
-            };
             let (tcp, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -129,26 +129,23 @@ async fn accept(
                     continue;
                 }
             };
-            let Some(place) = shaking.enter(address.ip()) else {
-                tracing::debug!(%address, "too many handshakes from one address");
-                continue;
-            };
             let guest = Guest {
                 address,
                 deadline: Instant::now() + limits.handshake_timeout,
                 limit: limits.handshake_timeout,
-                permit,
-                turn: (turn, place),
+                place: room.enter(address.ip()),
                 strangers: strangers.clone(),
             };
             let (ready, lanes, credentials) = (ready.clone(), lanes.clone(), credentials.clone());
+            let all = all.clone();
             tasks.spawn(async move {
                 let Some((hello, guest)) = guest.greet(tcp).await else {
                     return;
                 };
                 if let Some(lane) = lanes.iter().find(|lane| lane.is_asked_for(&hello)) {
                     lane.send(hello, guest);
-                } else if let Some(connection) = guest.enter(hello, credentials.server()).await {
+                } else if let Some(connection) = guest.enter(hello, credentials.server(), all).await
+                {
                     // Fails when the server stops: then the connection just closes.
                     let _ = ready.send(Ok(connection)).await;
                 }
@@ -176,8 +173,7 @@ pub struct Guest {
     /// For the whole handshake.
     deadline: Instant,
     limit: Duration,
-    permit: OwnedSemaphorePermit,
-    turn: (OwnedSemaphorePermit, Place),
+    place: Place,
     strangers: Strangers,
 }
 
@@ -194,15 +190,20 @@ impl Guest {
         Some((hello, self))
     }
 
-    /// Does the rest of the handshake.
+    /// Does the rest of the handshake. `all` are the connections that there is room for.
     pub(super) async fn enter(
         self,
         hello: StartHandshake<TcpStream>,
         config: Arc<ServerConfig>,
+        all: Arc<Semaphore>,
     ) -> Option<Connection> {
         let address = self.address;
         let (stream, peer) = self.in_time(handshake(hello, config, address)).await?;
-        drop(self.turn);
+        drop(self.place);
+        let Ok(permit) = all.try_acquire_owned() else {
+            tracing::warn!(%address, "too many connections");
+            return None;
+        };
         let unknown = match peer.subject {
             Some(_) => None,
             None => {
@@ -220,12 +221,13 @@ impl Guest {
             stream,
             peer,
             beginning: Beginning::new(self.limit),
-            _permits: (self.permit, unknown),
+            _permits: (permit, unknown),
         })
     }
 
+    /// What the step gives, unless this guest has to go before.
     async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> Option<T> {
-        let done = timeout_at(self.deadline, step).await;
+        let done = timeout_at(self.deadline, self.place.unless_pushed_out(step)).await;
         match done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(done) => Some(done),
             Err(error) => {

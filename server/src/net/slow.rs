@@ -23,7 +23,7 @@ pub struct Addresses {
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Address {
     addresses: Addresses,
     address: IpAddr,
 }
@@ -40,14 +40,14 @@ impl Addresses {
 
     /// One more from this address; absent when there are as many as there may be.
     #[must_use]
-    pub fn enter(&self, address: IpAddr) -> Option<Place> {
+    pub fn enter(&self, address: IpAddr) -> Option<Address> {
         let mut counts = self.lock();
         let count = counts.entry(address).or_default();
         if *count >= self.limit {
             return None;
         }
         *count += 1;
-        Some(Place {
+        Some(Address {
             addresses: self.clone(),
             address,
         })
@@ -58,7 +58,7 @@ impl Addresses {
     }
 }
 
-impl Drop for Place {
+impl Drop for Address {
     fn drop(&mut self) {
         let mut counts = self.addresses.lock();
         if let Some(count) = counts.get_mut(&self.address) {

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Credentials, Limits, lane::lane, listener::incoming};
 use crate::pki::{Authority, Subject, authority::LEAF_LIFE};
 
+mod silent;
+
 fn identity(ca: &Authority, cluster: &str, role: Role) -> Identity {
     let subject = Subject {
         cluster_id: cluster.to_owned(),

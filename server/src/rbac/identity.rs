@@ -58,7 +58,8 @@ pub fn is_master(credential: &CredentialRecord) -> bool {
     identity.is_none_or(|identity| identity.groups.iter().any(|group| group == MASTERS))
 }
 
-/// Whether a credential's service account, if it is one's, is still the one that it was made for.
+/// Whether a credential's service account, if it is one's, is still the one that it was made for, and is
+/// not being deleted.
 #[must_use]
 pub fn has_account(state: &State, credential: &CredentialRecord) -> bool {
     let identity = credential.identity.as_ref();
@@ -66,7 +67,7 @@ pub fn has_account(state: &State, credential: &CredentialRecord) -> bool {
         return true;
     };
     let found = state.by_uid::<ServiceAccount>(&account.uid);
-    found.is_some()
+    found.is_some_and(|account| !account.is_being_deleted())
 }
 
 /// What an administrator's credential says of itself in a cluster of this level.

@@ -1,7 +1,7 @@
 //! Whether somebody may.
 
 use barge_proto::v1::{ClusterRole, PolicyRule, RbacRole, RoleRef};
-use barge_state::State;
+use barge_state::{Kind, State};
 
 use super::{
     Asked, Identity,
@@ -74,17 +74,17 @@ impl<'a> Review<'a> {
     }
 }
 
-/// The rules of the role that a binding of a namespace gives; absent when there is no such role.
+/// The rules of the role that a binding of a namespace gives; absent when there is no such role, or it is being deleted.
 #[must_use]
 pub fn rules_of<'a>(state: &'a State, namespace: &str, role: &RoleRef) -> Option<&'a [PolicyRule]> {
     match role.kind.as_str() {
         "ClusterRole" => {
             let role = state.get::<ClusterRole>("", &role.name)?;
-            Some(&role.rules)
+            (!role.is_being_deleted()).then_some(&role.rules)
         }
         "Role" => {
             let role = state.get::<RbacRole>(namespace, &role.name)?;
-            Some(&role.rules)
+            (!role.is_being_deleted()).then_some(&role.rules)
         }
         _ => None,
     }

@@ -10,6 +10,7 @@ use barge_state::{Kind, State};
 use super::{Asked, BARGE, GROUP, Identity, Review, builtin, grants, rule};
 use crate::{error::ApiError, transaction::Draft};
 
+mod ending;
 mod property;
 
 fn words(text: &str) -> Vec<String> {

@@ -3,13 +3,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use barge_client::{channel::root_cause, identity::Identity};
+use barge_client::{backoff::Backoff, channel::root_cause, identity::Identity};
 use barge_proto::v1::{ActivateRequest, ManagerRecord, ManagerRole, cluster_client::ClusterClient};
 use barge_state::{Kind, LEVEL, RecordKind, State};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    backoff::Backoff,
     error::{ADVERTISE_UNREACHABLE, REVOKED, reason_of},
     net::Dialer,
     store::{Scope, Store},
@@ -38,7 +37,7 @@ impl Own {
     /// Keeps this manager's place, and returns when it was removed from the cluster.
     pub async fn until_removed(self) {
         let mut said = None;
-        let mut pause = Backoff::new(PAUSE);
+        let mut pause = Backoff::new(PAUSE.0, PAUSE.1);
         loop {
             if self.in_doubt().await {
                 pause.reset();

@@ -94,6 +94,11 @@ pub trait Kind: Message + Clone + PartialEq + Default + 'static {
         &self.meta().uid
     }
 
+    /// Whether it is marked to be deleted, and stays until what belongs to it is dealt with.
+    fn is_being_deleted(&self) -> bool {
+        self.meta().deletion_timestamp.is_some()
+    }
+
     /// The revision at which this record last changed; 0 for one that is not from the state.
     fn revision(&self) -> u64 {
         self.meta().resource_version.parse().unwrap_or_default()

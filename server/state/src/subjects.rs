@@ -97,8 +97,8 @@ fn within(namespace: &str, key: &str) -> String {
 }
 
 impl State {
-    /// The bindings of a namespace that are for this user or one of these groups. One that is for several of them comes several
-    /// times.
+    /// The bindings of a namespace that are for this user or one of these groups, but those that are being deleted. One that is for
+    /// several of them comes several times.
     pub fn role_bindings_for(
         &self,
         namespace: &str,
@@ -108,6 +108,7 @@ impl State {
         let index = &self.tables.subjects.in_namespace;
         let keys = std::iter::once(user_key(user)).chain(groups.iter().map(|g| group_key(g)));
         keys.flat_map(|key| index.get(&within(namespace, &key)))
+            .filter(|binding| !binding.is_being_deleted())
             .collect()
     }
 
@@ -119,6 +120,8 @@ impl State {
     ) -> Vec<&Arc<ClusterRoleBinding>> {
         let index = &self.tables.subjects.everywhere;
         let keys = std::iter::once(user_key(user)).chain(groups.iter().map(|g| group_key(g)));
-        keys.flat_map(|key| index.get(&key)).collect()
+        keys.flat_map(|key| index.get(&key))
+            .filter(|binding| !binding.is_being_deleted())
+            .collect()
     }
 }

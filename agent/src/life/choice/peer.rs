@@ -14,6 +14,8 @@ pub struct Peer {
     pub address: String,
     /// When it answered last, or was chosen if it has not answered yet.
     pub heard: Duration,
+    /// Whether it answered since it was chosen.
+    pub has_answered: bool,
     /// How long a sign to it may stay unanswered while it is the second choice.
     pub patience: Duration,
     /// When the last sign went to it.
@@ -28,6 +30,7 @@ impl Peer {
             address,
             heard: now,
             patience,
+            has_answered: false,
             signed: None,
             asked: None,
         }
@@ -40,6 +43,7 @@ impl Peer {
 
     pub fn answered(&mut self, now: Duration) {
         self.heard = now;
+        self.has_answered = true;
         self.asked = None;
     }
 

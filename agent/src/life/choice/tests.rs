@@ -291,6 +291,30 @@ fn any_outages(managers: usize) -> impl Strategy<Value = Vec<Outage>> {
 }
 
 proptest! {
+    /// Whenever its sessions end, an agent whose first choice answers leaves it for a manager that has answered only.
+    #[test]
+    fn sessions_that_end_do_not_lead_to_a_manager_that_never_answered(
+        seed: u64,
+        up in 0usize..5,
+        given_up in prop::collection::vec(1u64..5_000, 1..40),
+    ) {
+        let is_up = |manager: &str| manager == names(5)[up] || manager == names(5)[(up + 1) % 5];
+        let outages = names(5).into_iter().filter(|manager| !is_up(manager));
+        let outages = outages.map(|manager| Outage { manager, from: Duration::ZERO, until: 1000 * SECOND });
+        let mut world = World::new(seed, 5, outages.collect());
+        for after in given_up {
+            world.run(world.now + ms(after));
+            let before = world.first();
+            world.choice.give_up(&before);
+            if is_up(&before) && world.choice.is_first_heard() {
+                prop_assert!(is_up(&world.first()), "{before} was left for {}", world.first());
+            }
+        }
+        // It gets away from those that are down.
+        world.run(world.now + 100 * SECOND);
+        prop_assert!(is_up(&world.first()));
+    }
+
     /// Whichever manager is silent, the leader hears of the node through another one within two seconds.
     #[test]
     fn one_silent_manager_leaves_no_gap_of_two_seconds(

@@ -38,6 +38,13 @@ impl Merge for Node {
         let spec = merged.spec.get_or_insert_default();
         spec.unschedulable = wanted.unschedulable;
         spec.taints = wanted.taints;
+        // Its deletion has cordoned it: nothing may be placed there while its pods go.
+        if old.is_being_deleted() && merged != *old {
+            return Err(ApiError::Conflict(format!(
+                "node {} is being deleted and cannot be changed: to keep the machine, let it join again when the node is gone",
+                old.meta().name
+            )));
+        }
         Ok(merged)
     }
 }

@@ -30,10 +30,10 @@ impl Merge for Service {
         let mut spec = new.spec.unwrap_or_default();
         let before = old.and_then(|old| old.spec.as_ref());
         let uid = old.map(Kind::uid).unwrap_or_default();
-        check_reserved(planning, name, &spec)?;
         spec.cluster_ip = cluster_ip(planning, name, uid, &spec, before)?;
         spec.cluster_ips = vec![spec.cluster_ip.clone()];
         node_ports(planning, name, uid, &mut spec, before)?;
+        check_reserved(planning, name, &spec)?;
         Ok(Self {
             api_version: String::new(),
             kind: String::new(),
@@ -170,6 +170,7 @@ fn node_ports(
         let protocol = port.protocol.clone();
         port.node_port = free_port(from, |candidate| {
             planning.port_is_free(candidate, &protocol, uid)
+                && planning.holder_of_reserved(candidate).is_none()
         })
         .ok_or_else(|| ApiError::Exhausted("all node ports are given to Services".to_owned()))?;
         planning.taken.insert(key(port.node_port, &protocol));
@@ -200,7 +201,6 @@ impl Planning<'_> {
         let holder = self.state.service_with_node_port(port, protocol);
         holder.is_none_or(|service| service.uid() == uid)
             && !self.taken.contains(&key(port, protocol))
-            && self.holder_of_reserved(port).is_none()
     }
 
     /// What uses a port of the nodes that no Service may take: a manager, or what this manager was told.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use barge_client::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::plan::Step;
-use crate::backoff::Backoff;
 
 /// Keeps a step from following itself without a wait, whether it failed or only had no effect. Another step is progress.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Pace {
     pub fn new(waits: (Duration, Duration)) -> Self {
         Self {
             last: None,
-            backoff: Backoff::new(waits),
+            backoff: Backoff::new(waits.0, waits.1),
             ceiling: waits.1,
         }
     }
@@ -48,6 +48,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::store::MemberChange;
 
@@ -66,7 +67,7 @@ mod tests {
             pace.took(settle.clone());
             taken += 1;
         }
-        assert!((20..=26).contains(&taken), "{taken} times in ten minutes");
+        assert!((20..=50).contains(&taken), "{taken} times in ten minutes");
     }
 
     #[tokio::test(start_paused = true)]
@@ -76,10 +77,14 @@ mod tests {
         for _ in 0..4 {
             pace.took(settle.clone());
         }
-        assert_eq!(pace.wait(&settle), Some(4 * SECOND));
+        let wait = pace.wait(&settle).unwrap();
+        assert!(wait >= 2 * SECOND && wait <= 4 * SECOND, "{wait:?}");
         assert_eq!(pace.wait(&Step::HandOver), None);
         pace.took(Step::HandOver);
         assert_eq!(pace.wait(&settle), None);
-        assert_eq!(pace.wait(&Step::HandOver), Some(SECOND / 2));
+        assert!(
+            pace.wait(&Step::HandOver)
+                .is_some_and(|wait| wait <= SECOND / 2)
+        );
     }
 }

@@ -132,10 +132,10 @@ impl<'a> Groups<'a> {
         let mut steps = if spec.paused {
             rollout::paused(budget, self.new.count, &old)
         } else if is_recreate(spec) {
-            // A pod that is terminating may still run; one that has finished does not, and nobody can wait for one that is lost.
-            let old_remain = owned.iter().any(|pod| {
-                pod.template_uid() != newest && !pods::is_finished(pod) && !pod.is_lost()
-            });
+            // A pod that is terminating may still run, and so may one that is lost: its node may be cut off only.
+            let old_remain = owned
+                .iter()
+                .any(|pod| pod.template_uid() != newest && !pods::is_finished(pod));
             rollout::recreate(budget, self.new.count, &old, old_remain)
         } else {
             rollout::rolling(budget, self.new.count, &old)

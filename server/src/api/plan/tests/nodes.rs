@@ -132,3 +132,50 @@ fn what_older_managers_do_not_know_waits_for_them() {
     let refusal = outcome.refusal.unwrap().message;
     assert!(refusal.contains("upgrade all managers first"), "{refusal}");
 }
+
+#[test]
+fn a_node_that_is_being_deleted_stays_as_its_deletion_made_it() {
+    let mut state = state();
+    let mut draft = Draft::new();
+    draft.put(ClusterRecord {
+        feature_level: barge_state::LOSS,
+        ..ClusterRecord::clone(state.cluster().unwrap())
+    });
+    commit(&mut state, draft);
+    // It owns so much that this goes in slices.
+    let in_default = |name: &str| {
+        Some(ObjectMeta {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            ..ObjectMeta::default()
+        })
+    };
+    let mut draft = Draft::new();
+    for number in 0..501 {
+        let mut owned = ConfigMap {
+            metadata: in_default(&format!("owned-{number}")),
+            ..ConfigMap::default()
+        };
+        owned.meta_mut().owner_references = vec![OwnerReference {
+            kind: "Node".to_owned(),
+            name: "n1".to_owned(),
+            uid: "n1".to_owned(),
+            ..OwnerReference::default()
+        }];
+        draft.put(owned);
+    }
+    commit(&mut state, draft);
+    let manifest = tainted("n1", &[]);
+    assert_eq!(
+        one(&mut state, manifest.clone()).unwrap(),
+        ApplyOutcome::Unchanged
+    );
+    let mut draft = Draft::new();
+    draft.remove::<Node>("n1");
+    commit(&mut state, draft);
+    let node: Node = get(&state, Kind::Node, "", "n1");
+    assert!(node.spec.unwrap().unschedulable, "cordoned");
+    let refused = one(&mut state, manifest).unwrap_err().to_string();
+    assert!(refused.contains("n1 is being deleted"), "{refused}");
+}

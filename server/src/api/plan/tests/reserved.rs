@@ -54,3 +54,41 @@ fn ports_that_the_nodes_need_are_refused() {
     let changed = refused(&state, service("LoadBalancer", &[22]));
     assert!(changed.contains("spec.ports[0].port: 22"), "{changed}");
 }
+
+#[test]
+fn a_node_port_that_is_drawn_is_not_reserved() {
+    let state = state();
+    let reserved: ReservedPorts = "30000-32000,32002-32767".parse().unwrap();
+    for seed in 0..50 {
+        let stamp = Stamp {
+            reserved: &reserved,
+            seed,
+            ..STAMP
+        };
+        let objects = [service("NodePort", &[80])];
+        let wanted = prepare(&objects, "", false).unwrap();
+        let merged = merge(&wanted, &there(&state, &wanted), &vault(), &stamp).unwrap();
+        let (_, planned) = plan(&state, merged, &stamp, true).unwrap().unwrap();
+        let object = planned.into_iter().next().unwrap().object.unwrap();
+        let service = Service::try_from(object).unwrap();
+        assert_eq!(service.spec.unwrap().ports[0].node_port, 32001);
+    }
+}
+
+#[test]
+fn a_node_port_of_before_that_is_reserved_now_is_named_as_such() {
+    let mut state = state();
+    one(&mut state, service("NodePort", &[80])).unwrap();
+    let port = get::<Service>(&state, Kind::Service, "default", "web");
+    let port = port.spec.unwrap().ports[0].node_port;
+    let reserved: ReservedPorts = port.to_string().parse().unwrap();
+    let stamp = Stamp {
+        reserved: &reserved,
+        ..STAMP
+    };
+    let objects = [service("NodePort", &[80, 81])];
+    let wanted = prepare(&objects, "", false).unwrap();
+    let merged = merge(&wanted, &there(&state, &wanted), &vault(), &stamp).unwrap();
+    let refused = plan(&state, merged, &stamp, true).unwrap_err().to_string();
+    assert!(refused.contains("--reserved-ports"), "{refused}");
+}

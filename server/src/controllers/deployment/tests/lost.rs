@@ -72,16 +72,26 @@ fn those_that_come_back_stay_and_the_surplus_that_is_not_ready_goes() {
 }
 
 #[test]
-fn recreate_does_not_wait_for_them() {
-    let mut world = with_lost(2, 2);
+fn recreate_replaces_them_and_starts_no_other_revision_beside_them() {
+    let mut world = with_lost(2, 1);
     world.edit(NAME, |spec| {
         spec.strategy = Some(DeploymentStrategy {
             r#type: "Recreate".into(),
             rolling_update: None,
         });
-        set_image(spec, "nginx:2");
     });
     converge(&mut world);
+    assert_eq!(
+        (world.live().len(), lost(&world)),
+        (2, 1),
+        "it may still run, also when it is replaced"
+    );
+    world.edit(NAME, |spec| set_image(spec, "nginx:2"));
+    converge(&mut world);
+    assert_eq!((world.live().len(), lost(&world)), (0, 1));
+    let pods = world.pods();
+    let back = pods.iter().find(|pod| pod.is_lost()).unwrap();
+    mark(&mut world, back, false);
+    converge(&mut world);
     assert_eq!(images(&world), ["nginx:2", "nginx:2"]);
-    assert_eq!(lost(&world), 0);
 }

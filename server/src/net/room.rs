@@ -1,0 +1,141 @@
+//! The room for handshakes. Nobody waits for a place in it: when it is full, whoever has been in it for longest has to go.
+//!
+//! A handshake takes two round trips. Who connects and says nothing stays until others need the place, so a room of 1,024 lets an
+//! honest client of 10 ms in beside 100,000 silent ones a second.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// A room with places for so many, and for so many from one address. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Room {
+    all: usize,
+    from_one_address: usize,
+    guests: Arc<Mutex<Guests>>,
+}
+
+/// By their numbers, which are given in the order in which they come.
+#[derive(Debug, Default)]
+struct Guests {
+    next: u64,
+    all: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    by_address: HashMap<IpAddr, BTreeSet<u64>>,
+}
+
+/// A place in the room, until it is dropped or another guest needs it.
+#[derive(Debug)]
+pub struct Place {
+    room: Room,
+    number: u64,
+    pushed_out: CancellationToken,
+}
+
+impl Room {
+    /// An empty room.
+    #[must_use]
+    pub fn new(all: usize, from_one_address: usize) -> Self {
+        Self {
+            all,
+            from_one_address,
+            guests: Arc::default(),
+        }
+    }
+
+    /// Takes a place. The oldest guest from this address is pushed out when there are as many from there as there may be, the
+    /// oldest of all when the room is full.
+    #[must_use]
+    pub fn enter(&self, address: IpAddr) -> Place {
+        let mut guests = self.lock();
+        let from_there = guests.by_address.get(&address);
+        let oldest = from_there
+            .filter(|numbers| numbers.len() >= self.from_one_address)
+            .and_then(|numbers| numbers.first().copied());
+        let full = guests.all.len() >= self.all;
+        let oldest = oldest.or_else(|| guests.all.keys().next().copied().filter(|_| full));
+        if let Some(pushed_out) = oldest.and_then(|number| guests.remove(number)) {
+            pushed_out.cancel();
+        }
+        let number = guests.next;
+        guests.next += 1;
+        let pushed_out = CancellationToken::new();
+        guests.all.insert(number, (address, pushed_out.clone()));
+        guests.by_address.entry(address).or_default().insert(number);
+        Place {
+            room: self.clone(),
+            number,
+            pushed_out,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Guests {
+    fn remove(&mut self, number: u64) -> Option<CancellationToken> {
+        let (address, pushed_out) = self.all.remove(&number)?;
+        if let Some(numbers) = self.by_address.get_mut(&address) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+        Some(pushed_out)
+    }
+}
+
+impl Place {
+    /// What a step of the guest's gives.
+    ///
+    /// # Errors
+    /// Those of the step; and that the guest is pushed out before it is done.
+    pub async fn unless_pushed_out<T>(
+        &self,
+        step: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let done = self.pushed_out.run_until_cancelled(step).await;
+        done.unwrap_or_else(|| Err(io::Error::other("there are too many handshakes")))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.lock().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_of_the_same_address_goes_first_and_then_the_oldest_of_all() {
+        let room = Room::new(3, 2);
+        let (one, other, third) = (
+            [192, 0, 2, 1].into(),
+            [192, 0, 2, 2].into(),
+            [192, 0, 2, 3].into(),
+        );
+        let mut places: Vec<_> = [other, one, one, one, third]
+            .map(|address| room.enter(address))
+            .into();
+        let gone = |places: &[Place]| -> Vec<bool> {
+            let gone = |place: &Place| place.pushed_out.is_cancelled();
+            places.iter().map(gone).collect()
+        };
+        assert_eq!(gone(&places), [true, true, false, false, false]);
+        places.remove(2);
+        places.push(room.enter(other));
+        assert_eq!(gone(&places), [true, true, false, false, false]);
+        drop(places);
+        let guests = room.lock();
+        assert!(guests.all.is_empty() && guests.by_address.is_empty());
+    }
+}
