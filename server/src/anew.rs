@@ -8,7 +8,7 @@
 use barge_proto::v1::{
     ClusterRecord, CredentialRecord, ManagerRecord, ManagerRole, ObjectMeta, Role, TokenRecord,
 };
-use barge_state::{Kind, State};
+use barge_state::{Kind, ORDER, State};
 
 use crate::{clock, error::ApiError, rbac::identity::master, transaction::Draft};
 
@@ -48,6 +48,11 @@ pub fn prepare(
     }
     draft.put(ClusterRecord {
         next_raft_id: next_raft_id(&cluster).max(manager.raft_id) + 1,
+        // An older manager would drop it.
+        life: match cluster.feature_level >= ORDER {
+            true => clock::new_uid(),
+            false => String::new(),
+        },
         ..ClusterRecord::clone(&cluster)
     });
     let by = format!("manager/{}", manager.uid());
