@@ -332,6 +332,7 @@ async fn an_agents_life(threads: &Threads) {
                 ..PodStatus::default()
             }),
             gone: false,
+            version: None,
         }],
         ..Report::default()
     };
