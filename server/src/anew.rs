@@ -106,10 +106,15 @@ mod tests {
     }
 
     fn state() -> State {
+        at_level(LEVEL)
+    }
+
+    fn at_level(feature_level: u32) -> State {
         let mut draft = Draft::new();
         draft.put(ClusterRecord {
             metadata: meta("c"),
             next_raft_id: 4,
+            feature_level,
             ..ClusterRecord::default()
         });
         for id in 1..=3 {
@@ -153,5 +158,17 @@ mod tests {
         assert_eq!(managers.len(), 1);
         assert_eq!(managers[0].raft_id, 2);
         assert!(state.cluster().unwrap().next_raft_id > 1000);
+    }
+
+    #[test]
+    fn each_new_beginning_is_another_life() {
+        let life = |level| {
+            let mut state = at_level(level);
+            prepare(&mut state, manager(2), None).unwrap();
+            state.cluster().unwrap().life.clone()
+        };
+        let (one, other) = (life(ORDER), life(ORDER));
+        assert!(!one.is_empty() && one != other, "{one} {other}");
+        assert_eq!(life(ORDER - 1), "", "a manager might not know it");
     }
 }
