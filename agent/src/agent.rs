@@ -72,7 +72,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     let living = CancellationToken::new();
     let _until_drained = living.clone().drop_guard();
     let lane = life::start(&options.life, options.managers.clone(), living);
-    let outbox = Arc::new(Outbox::default());
+    let (path, now) = (options.data_dir.join("incarnation"), options.clock.now_ms());
+    let raised = tokio::task::spawn_blocking(move || session::raise_incarnation(&path, now)).await;
+    let outbox = Arc::new(Outbox::new(raised.map_err(SavedError::other)??));
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
     let (unknown_sender, unknown) = watch::channel(Default::default());

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use barge_proto::v1::{Assignment, DeletedPod, Endpoints, Node, Peer, Pod, Service, Welcome};
+use barge_proto::v1::{Assignment, DeletedPod, Endpoints, Held, Node, Peer, Pod, Service, Welcome};
 
 /// The whole assignment of this node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub struct Desired {
     pub revision: u64,
     /// Counts the full sets accepted since the process started; 0 means that this comes from the disk.
     pub epoch: u64,
+    /// The life of the cluster that the last full set accepted was of; `None` when this comes from the disk.
+    pub life: Option<String>,
     /// What runs here, by uid. A pod leaves only on a recorded deletion.
     pub pods: BTreeMap<String, Arc<Pod>>,
     /// Those of `pods` that the last full set lacked, without a tombstone: the managers' state may be older than the pod.
@@ -44,6 +46,15 @@ pub enum Refused {
     /// A difference without anything to differ from.
     #[error("a difference came before the full assignment")]
     NoFullSet,
+    /// Something that is no further part of the full set which was begun.
+    #[error("a part of another assignment came before a full set was complete")]
+    Torn,
+    /// A full set without an end.
+    #[error("a full set is larger than {most} bytes")]
+    TooLarge {
+        /// What this node takes, in bytes.
+        most: usize,
+    },
 }
 
 /// Which parts an assignment changed.
@@ -56,11 +67,19 @@ pub struct Touched {
 }
 
 impl Desired {
-    /// This with an assignment acted on. `in_session` says whether this session has had its full set.
+    /// What this node can go on from with differences, if it has all that was assigned to it up to its revision. After a start it asks
+    /// for a full set once, also to be told which statuses the managers have; and when the managers lacked one of its pods.
+    pub fn held(&self) -> Option<Held> {
+        let life = self.life.clone().filter(|_| self.unknown.is_empty())?;
+        Some(Held { life })
+    }
+
+    /// This with an assignment acted on. `has_base` says whether the session's differences are to what this is: it has had its full
+    /// set, or goes on from what is held.
     pub fn apply(
         &self,
         assignment: Assignment,
-        in_session: bool,
+        has_base: bool,
     ) -> Result<(Self, Touched), Refused> {
         if assignment.revision < self.revision {
             return Err(Refused::Older {
@@ -68,7 +87,7 @@ impl Desired {
                 acted: self.revision,
             });
         }
-        if !assignment.full && !in_session {
+        if !assignment.full && !has_base {
             return Err(Refused::NoFullSet);
         }
         let mut next = self.clone();
@@ -81,11 +100,14 @@ impl Desired {
         let full = assignment.full;
         if full {
             self.epoch += 1;
+            let welcome = self.welcome.as_ref();
+            self.life = Some(welcome.map_or(String::new(), |welcome| welcome.life.clone()));
         }
         let pods = if full {
             self.replace_pods(assignment.pods, &assignment.tombstones)
         } else {
-            self.change_pods(assignment.pods, &assignment.removed_pod_uids)
+            let buried = self.bury(&assignment.tombstones);
+            self.change_pods(assignment.pods, &assignment.removed_pod_uids) || buried
         };
         let services = update(
             &mut self.services,
@@ -128,6 +150,17 @@ impl Desired {
         let unlisted = self.pods.keys().filter(|uid| !listed.contains(*uid));
         self.unknown = unlisted.cloned().collect();
         changed || before != (self.unknown.clone(), self.deleted.clone())
+    }
+
+    /// Pods whose deletion was recorded: to be ended, and confirmed in any case.
+    fn bury(&mut self, tombstones: &[DeletedPod]) -> bool {
+        let mut changed = false;
+        for tombstone in tombstones {
+            changed |= self.pods.remove(&tombstone.uid).is_some();
+            changed |= self.deleted.insert(tombstone.uid.clone());
+            self.unknown.remove(&tombstone.uid);
+        }
+        changed
     }
 
     /// Acts on a difference: removals in it are recorded deletions.
@@ -311,6 +344,45 @@ mod tests {
         };
         let (desired, touched) = desired.apply(removal, true).unwrap();
         assert!(desired.deleted.is_empty() && !touched.pods);
+    }
+
+    #[test]
+    fn a_tombstone_in_a_difference_is_confirmed_even_of_a_pod_that_was_never_here() {
+        let (desired, _) = Desired::default()
+            .apply(full(5, &["a", "b"]), false)
+            .unwrap();
+        let difference = Assignment {
+            revision: 6,
+            removed_pod_uids: vec!["a".into(), "never here".into()],
+            tombstones: ["a", "never here"].map(tombstone).to_vec(),
+            ..Default::default()
+        };
+        let (desired, touched) = desired.apply(difference, true).unwrap();
+        assert!(touched.pods);
+        assert_eq!(Vec::from_iter(desired.pods.keys()), ["b"]);
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a", "never here"]);
+    }
+
+    #[test]
+    fn differences_will_do_for_a_node_that_has_all_of_a_full_set() {
+        let from_disk = Desired {
+            revision: 4,
+            ..Desired::default()
+        };
+        assert_eq!(from_disk.held(), None);
+        let (desired, _) = from_disk.apply(full(5, &["a"]), false).unwrap();
+        assert_eq!(desired.held(), Some(Held::default()));
+        let (unsure, _) = desired.apply(full(6, &[]), false).unwrap();
+        assert_eq!(unsure.held(), None, "the managers lack a pod");
+        // Welcomed in another life, it has nothing of that before the full set.
+        let mut next = desired;
+        next.welcome = Some(Arc::new(Welcome {
+            life: "2".into(),
+            ..Welcome::default()
+        }));
+        assert_eq!(next.held(), Some(Held::default()));
+        let (next, _) = next.apply(full(7, &["a"]), false).unwrap();
+        assert_eq!(next.held(), Some(Held { life: "2".into() }));
     }
 
     #[test]

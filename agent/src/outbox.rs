@@ -6,13 +6,18 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use barge_proto::v1::{EventReport, NodeStatus, PodReport, PodStatus, Report};
+use barge_proto::v1::{EventReport, NodeStatus, PodReport, PodStatus, Report, StatusVersion};
+use prost::Message;
 use tokio::sync::Notify;
+
+mod shorten;
 
 /// Events kept while no manager takes them; beyond that the oldest go.
 const EVENTS: usize = 1000;
 /// Pods in one report.
 const PODS_PER_REPORT: usize = 200;
+/// About the bytes of one report.
+const REPORT_BYTES: usize = 256 << 10;
 /// Events in one report.
 const EVENTS_PER_REPORT: usize = 200;
 /// Reports sent and not yet acknowledged.
@@ -21,6 +26,8 @@ const IN_FLIGHT: usize = 4;
 /// Collects reports from the pods and hands them to the session. Shared by reference.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Of this process; higher than that of any process before.
+    incarnation: u64,
     state: Mutex<State>,
     ready: Notify,
 }
@@ -28,6 +35,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     sequence: u64,
+    /// Statuses of pods that were put here.
+    statuses: u64,
     acknowledged: u64,
     pods: BTreeMap<String, Entry<PodReport>>,
     events: VecDeque<Entry<EventReport>>,
@@ -40,21 +49,47 @@ struct Entry<T> {
     value: T,
     /// The report it went out with; `None` while it waits.
     sent: Option<u64>,
+    /// To be sent by itself, because it was in a report that was refused; or sent so.
+    alone: bool,
+}
+
+/// What will not be said, because the managers will never take it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The status of the pod with this uid.
+    Pod(String),
+    /// An event.
+    Event,
+    /// The status of the node.
+    Node,
 }
 
 impl<T> Entry<T> {
     fn waiting(value: T) -> Self {
-        Self { value, sent: None }
+        Self {
+            value,
+            sent: None,
+            alone: false,
+        }
     }
 }
 
 impl Outbox {
+    /// What the process of this incarnation has to say.
+    pub fn new(incarnation: u64) -> Self {
+        Self {
+            incarnation,
+            ..Self::default()
+        }
+    }
+
     /// The newest status of a pod replaces an older one that was not acknowledged.
     pub fn pod_status(&self, uid: &str, status: PodStatus) {
         self.put_pod(PodReport {
             uid: uid.to_owned(),
             status: Some(status),
             gone: false,
+            version: None,
         });
     }
 
@@ -64,6 +99,7 @@ impl Outbox {
             uid: uid.to_owned(),
             status,
             gone: true,
+            version: None,
         });
     }
 
@@ -74,7 +110,8 @@ impl Outbox {
     }
 
     /// Something happened. An equal event that still waits is brought up to date instead.
-    pub fn event(&self, event: EventReport) {
+    pub fn event(&self, mut event: EventReport) {
+        shorten::event(&mut event);
         let mut state = self.lock();
         let same = state.events.iter_mut().find(|entry| {
             entry.sent.is_none()
@@ -117,11 +154,16 @@ impl Outbox {
         }
         let state = &mut *state;
         let sequence = state.sequence + 1;
-        let pods = send(state.pods.values_mut(), PODS_PER_REPORT, sequence);
-        let events = send(state.events.iter_mut(), EVENTS_PER_REPORT, sequence);
-        let node = send(state.node.iter_mut(), 1, sequence).pop();
-        if pods.is_empty() && events.is_empty() && node.is_none() {
-            return None;
+        let mut room = Room::new(sequence, state.has_alone());
+        let pods = room.fill(state.pods.values_mut(), PODS_PER_REPORT);
+        let events = room.fill(state.events.iter_mut(), EVENTS_PER_REPORT);
+        let node = room.fill(state.node.iter_mut(), 1).pop();
+        match pods.len() + events.len() + usize::from(node.is_some()) {
+            0 => return None,
+            1 => state
+                .sent_with(sequence)
+                .for_each(|(_, alone)| *alone = true),
+            _ => {}
         }
         if state.dropped_events > 0 {
             tracing::warn!(
@@ -159,6 +201,21 @@ impl Outbox {
         gone
     }
 
+    /// The managers will never take the report of this number, or a part of it. What was in it goes out again, each by itself; what was
+    /// by itself is dropped, and answered. That nothing of a pod is left is said without its last status then.
+    pub fn refused(&self, sequence: u64) -> Option<Dropped> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        self.ready.notify_one();
+        if state.sent_with(sequence).any(|(_, alone)| *alone) {
+            return state.drop_sent(sequence);
+        }
+        for (sent, alone) in state.sent_with(sequence) {
+            (*sent, *alone) = (None, true);
+        }
+        None
+    }
+
     /// Whether anything is not acknowledged yet.
     pub fn is_waiting(&self) -> bool {
         let state = self.lock();
@@ -175,10 +232,19 @@ impl Outbox {
         self.ready.notified().await;
     }
 
-    fn put_pod(&self, report: PodReport) {
-        self.lock()
-            .pods
-            .insert(report.uid.clone(), Entry::waiting(report));
+    fn put_pod(&self, mut report: PodReport) {
+        let mut state = self.lock();
+        state.statuses += 1;
+        if let Some(status) = &mut report.status {
+            shorten::status(status);
+            report.version = Some(StatusVersion {
+                incarnation: self.incarnation,
+                counter: state.statuses,
+            });
+        }
+        let uid = report.uid.clone();
+        state.pods.insert(uid, Entry::waiting(report));
+        drop(state);
         self.ready.notify_one();
     }
 
@@ -187,94 +253,89 @@ impl Outbox {
     }
 }
 
-fn send<'a, T: Clone + 'a>(
-    entries: impl Iterator<Item = &'a mut Entry<T>>,
-    limit: usize,
+impl State {
+    /// What went out with a report: the report's number, and whether it was by itself.
+    fn sent_with(&mut self, sequence: u64) -> impl Iterator<Item = (&mut Option<u64>, &mut bool)> {
+        let pods = self.pods.values_mut().map(|e| (&mut e.sent, &mut e.alone));
+        let events = self.events.iter_mut().map(|e| (&mut e.sent, &mut e.alone));
+        let node = self.node.iter_mut().map(|e| (&mut e.sent, &mut e.alone));
+        let all = pods.chain(events).chain(node);
+        all.filter(move |(sent, _)| **sent == Some(sequence))
+    }
+
+    /// Whether something waits to be sent by itself.
+    fn has_alone(&self) -> bool {
+        let pods = self.pods.values().map(|e| (e.sent, e.alone));
+        let events = self.events.iter().map(|e| (e.sent, e.alone));
+        let node = self.node.iter().map(|e| (e.sent, e.alone));
+        let mut all = pods.chain(events).chain(node);
+        all.any(|(sent, alone)| alone && sent.is_none())
+    }
+
+    /// Drops the only thing that a report had.
+    fn drop_sent(&mut self, sequence: u64) -> Option<Dropped> {
+        let mut pods = self.pods.iter_mut();
+        if let Some((uid, entry)) = pods.find(|(_, entry)| entry.sent == Some(sequence)) {
+            let uid = uid.clone();
+            match entry.value.gone && entry.value.status.take().is_some() {
+                true => (entry.value.version, entry.sent) = (None, None),
+                false => drop(self.pods.remove(&uid)),
+            }
+            return Some(Dropped::Pod(uid));
+        }
+        let events = self.events.len();
+        self.events.retain(|entry| entry.sent != Some(sequence));
+        match self.events.len() < events {
+            true => Some(Dropped::Event),
+            false => self.node.take().map(|_| Dropped::Node),
+        }
+    }
+}
+
+/// What a report has room for.
+struct Room {
     sequence: u64,
-) -> Vec<T> {
-    entries
-        .filter(|entry| entry.sent.is_none())
-        .take(limit)
-        .map(|entry| {
-            entry.sent = Some(sequence);
-            entry.value.clone()
-        })
-        .collect()
+    bytes: usize,
+    /// One thing, of those that are to be sent by themselves.
+    alone: bool,
+}
+
+impl Room {
+    fn new(sequence: u64, alone: bool) -> Self {
+        Self {
+            sequence,
+            bytes: REPORT_BYTES,
+            alone,
+        }
+    }
+
+    /// Takes what waits, as long as there is room; what is larger than that goes with nothing else.
+    fn fill<'a, T: Message + Clone + 'a>(
+        &mut self,
+        entries: impl Iterator<Item = &'a mut Entry<T>>,
+        limit: usize,
+    ) -> Vec<T> {
+        let mut taken = Vec::new();
+        for entry in entries.filter(|entry| entry.sent.is_none()) {
+            let bytes = entry.value.encoded_len();
+            let fits = bytes <= self.bytes || self.bytes == REPORT_BYTES;
+            if !fits || taken.len() >= limit {
+                break;
+            }
+            if entry.alone != self.alone {
+                continue;
+            }
+            // One by itself takes all.
+            self.bytes = match self.alone {
+                true => 0,
+                false => self.bytes.saturating_sub(bytes),
+            };
+            entry.sent = Some(self.sequence);
+            taken.push(entry.value.clone());
+        }
+        taken
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn phase(phase: &str) -> PodStatus {
-        PodStatus {
-            phase: phase.into(),
-            ..Default::default()
-        }
-    }
-
-    fn phases(report: &Report) -> Vec<&str> {
-        report
-            .pods
-            .iter()
-            .map(|pod| pod.status.as_ref().map_or("", |s| s.phase.as_str()))
-            .collect()
-    }
-
-    #[test]
-    fn only_the_newest_status_is_kept_and_an_old_ack_does_not_drop_a_newer_one() {
-        let outbox = Outbox::default();
-        outbox.pod_status("a", phase("Pending"));
-        outbox.pod_status("a", phase("Running"));
-        let first = outbox.take().unwrap();
-        assert_eq!(phases(&first), ["Running"]);
-        assert!(outbox.take().is_none());
-        outbox.pod_status("a", phase("Failed"));
-        outbox.acknowledge(first.sequence);
-        let second = outbox.take().unwrap();
-        assert_eq!(phases(&second), ["Failed"]);
-        assert!(second.sequence > first.sequence);
-        outbox.acknowledge(second.sequence);
-        outbox.restart();
-        assert!(outbox.take().is_none());
-    }
-
-    #[test]
-    fn what_was_not_acknowledged_is_sent_again() {
-        let outbox = Outbox::default();
-        outbox.pod_gone("a", None);
-        outbox.node_status(NodeStatus::default());
-        let first = outbox.take().unwrap();
-        outbox.restart();
-        let again = outbox.take().unwrap();
-        assert_eq!(again.pods, first.pods);
-        assert!(again.node.is_some());
-        assert_eq!(outbox.acknowledge(again.sequence), ["a"]);
-        outbox.restart();
-        assert!(outbox.take().is_none());
-    }
-
-    #[test]
-    fn events_are_bounded_and_reports_in_flight_too() {
-        let outbox = Outbox::default();
-        for number in 0..EVENTS + 10 {
-            outbox.event(EventReport {
-                message: number.to_string(),
-                ..Default::default()
-            });
-        }
-        let mut last = 0;
-        for _ in 0..IN_FLIGHT {
-            last = outbox.take().unwrap().sequence;
-        }
-        assert!(outbox.take().is_none());
-        outbox.acknowledge(last);
-        let rest = outbox.take().unwrap();
-        assert_eq!(
-            rest.events.last().unwrap().message,
-            (EVENTS + 9).to_string()
-        );
-        assert_eq!(rest.events.len(), EVENTS - IN_FLIGHT * EVENTS_PER_REPORT);
-    }
-}
+mod tests;

@@ -12,10 +12,13 @@ use tonic::{Code, transport::Channel};
 
 use crate::{desired::Desired, life::Lane, outbox::Outbox};
 
+mod incarnation;
 mod keeper;
+mod parts;
 mod saved;
 mod stream;
 
+pub use incarnation::raise as raise_incarnation;
 use keeper::Keeper;
 pub use saved::{AssignmentFiles, SavedError};
 use stream::Ended;

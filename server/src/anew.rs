@@ -8,7 +8,7 @@
 use barge_proto::v1::{
     ClusterRecord, CredentialRecord, ManagerRecord, ManagerRole, ObjectMeta, Role, TokenRecord,
 };
-use barge_state::{Kind, State};
+use barge_state::{Kind, ORDER, State};
 
 use crate::{clock, error::ApiError, rbac::identity::master, transaction::Draft};
 
@@ -48,6 +48,11 @@ pub fn prepare(
     }
     draft.put(ClusterRecord {
         next_raft_id: next_raft_id(&cluster).max(manager.raft_id) + 1,
+        // An older manager would drop it.
+        life: match cluster.feature_level >= ORDER {
+            true => clock::new_uid(),
+            false => String::new(),
+        },
         ..ClusterRecord::clone(&cluster)
     });
     let by = format!("manager/{}", manager.uid());
@@ -101,10 +106,15 @@ mod tests {
     }
 
     fn state() -> State {
+        at_level(LEVEL)
+    }
+
+    fn at_level(feature_level: u32) -> State {
         let mut draft = Draft::new();
         draft.put(ClusterRecord {
             metadata: meta("c"),
             next_raft_id: 4,
+            feature_level,
             ..ClusterRecord::default()
         });
         for id in 1..=3 {
@@ -148,5 +158,17 @@ mod tests {
         assert_eq!(managers.len(), 1);
         assert_eq!(managers[0].raft_id, 2);
         assert!(state.cluster().unwrap().next_raft_id > 1000);
+    }
+
+    #[test]
+    fn each_new_beginning_is_another_life() {
+        let life = |level| {
+            let mut state = at_level(level);
+            prepare(&mut state, manager(2), None).unwrap();
+            state.cluster().unwrap().life.clone()
+        };
+        let (one, other) = (life(ORDER), life(ORDER));
+        assert!(!one.is_empty() && one != other, "{one} {other}");
+        assert_eq!(life(ORDER - 1), "", "a manager might not know it");
     }
 }

@@ -126,6 +126,31 @@ impl Metrics {
             Unit::Seconds,
             sources.gaps.longest.clone(),
         );
+        let sessions = sources.sessions.counters();
+        for (name, help, counter) in [
+            (
+                "session_full_sets",
+                "Sessions of agents that began with everything",
+                &sessions.full_sets,
+            ),
+            (
+                "session_differences",
+                "Assignments that told agents what changed",
+                &sessions.differences,
+            ),
+            (
+                "session_assigned_bytes",
+                "What agents were told",
+                &sessions.assigned_bytes,
+            ),
+            (
+                "session_refused_reports",
+                "Reports of agents that will never be taken",
+                &sessions.refused_reports,
+            ),
+        ] {
+            barge.register(name, help, counter.clone());
+        }
         barge.register_with_unit(
             "api_request_duration",
             "Calls, until the answer began",

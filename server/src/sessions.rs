@@ -1,5 +1,5 @@
-//! What agents talk to: their sessions ([`connect`]), what they are told ([`feed`]), the way of what they report
-//! ([`relay`], then [`reports`] at the leader), and streams that are opened to them ([`tunnels`], [`logs`]). Whether an agent lives is
+//! What agents talk to: their sessions ([`connect`]), what they are told ([`tell`], [`feed`]), the way of what they report
+//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams that are opened to them ([`tunnels`], [`logs`]). Whether an agent lives is
 //! found out elsewhere ([`crate::life`]).
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
 };
 
 use barge_proto::v1::{ManagerMessage, OpenStream, manager_message::Message};
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +21,12 @@ use crate::error::ApiError;
 pub mod connect;
 pub mod feed;
 pub mod logs;
+pub mod outbox;
+pub mod receive;
 pub mod relay;
 pub mod reports;
 pub mod service;
+pub mod tell;
 pub mod tunnels;
 
 pub use logs::LogsService;
@@ -38,6 +42,20 @@ pub struct Sessions(Arc<Registry>);
 struct Registry {
     by_node: Mutex<HashMap<String, Entry>>,
     next: AtomicU64,
+    counters: Counters,
+}
+
+/// What sessions did since this manager started.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    /// Sessions that began with everything.
+    pub full_sets: Counter,
+    /// Assignments of what changed.
+    pub differences: Counter,
+    /// Bytes of both.
+    pub assigned_bytes: Counter,
+    /// Reports that will never be taken, or parts of them.
+    pub refused_reports: Counter,
 }
 
 #[derive(Debug)]
@@ -83,6 +101,12 @@ impl Sessions {
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.lock().len()
+    }
+
+    /// What the sessions did.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
     }
 
     /// Asks the agent of a node to dial back with a stream.

@@ -27,7 +27,7 @@ pub use self::{
     members::{MemberChange, MemberError, Members},
     open::{OpenError, Options},
     status::{Member, RaftStatus},
-    watch::{Lagged, Scope, Watch},
+    watch::{Lagged, Scope, Scopes, Watch},
 };
 use self::{room::ClientRoom, watch::Hub};
 use crate::{
@@ -134,8 +134,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Expired`] when the changes after that revision are not kept any more: list again.
-    pub fn watch(&self, after: u64, scope: Scope) -> Result<Watch, Expired> {
-        self.0.hub.watch(after, scope)
+    pub fn watch(&self, after: u64, scopes: impl Into<Scopes>) -> Result<Watch, Expired> {
+        self.0.hub.watch(after, scopes)
     }
 
     /// Calls `look` with what changed after a revision and up to another, in order.

@@ -2,7 +2,12 @@
 //! An agent's life on a manager that does not lead: it joins, is told what to run, reports, shows logs, and is revoked. Two
 //! managers in this process, and a scripted agent, over real connections.
 
-use std::{collections::BTreeMap, path::Path, sync::OnceLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use barge_client::{
     channel::{ChannelOptions, channel},
@@ -13,11 +18,12 @@ use barge_client::{
 };
 use barge_proto::v1::{
     AgentMessage, ApplyOutcome, ApplyRequest, Container, CreateTokenRequest, DeleteRequest,
-    GetRequest, Hello, Kind, LifeAnswer, LifeSign, ListMembersRequest, LogsRequest, ManagerMessage,
-    NodeStatus, Object, ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Quantity, Report, Role,
-    TunnelChunk, agent_message::Message as FromAgent, api_client::ApiClient,
-    cluster_client::ClusterClient, life_client::LifeClient, logs_client::LogsClient,
-    manager_message::Message as ToAgent, object, session_client::SessionClient,
+    GetRequest, Held, Hello, Kind, LifeAnswer, LifeSign, ListMembersRequest, LogsRequest,
+    ManagerMessage, NodeStatus, Object, ObjectMeta, Pod, PodReport, PodSpec, PodStatus, Quantity,
+    Report, Role, Service, ServicePort, ServiceSpec, StatusVersion, TunnelChunk,
+    agent_message::Message as FromAgent, api_client::ApiClient, cluster_client::ClusterClient,
+    life_client::LifeClient, logs_client::LogsClient, manager_message::Message as ToAgent, object,
+    session_client::SessionClient,
 };
 use barge_server::{
     config::{Config, Origin},
@@ -28,6 +34,7 @@ use barge_server::{
     spans::Spans,
     storage::Threads,
 };
+use prost::Message as _;
 use tokio::{
     runtime::Runtime,
     sync::mpsc,
@@ -177,6 +184,26 @@ impl Agent {
         Ok(Self { tell, told })
     }
 
+    /// Reports, and waits for the answer: why it is refused, if it is.
+    async fn report(&mut self, report: Report) -> Option<String> {
+        let sequence = report.sequence;
+        let mut refused = None;
+        self.tell
+            .send(message(FromAgent::Report(report)))
+            .await
+            .unwrap();
+        loop {
+            match self.next().await.unwrap() {
+                ToAgent::Refused(why) => refused = Some(why.reason),
+                ToAgent::Ack(ack) => {
+                    assert_eq!(ack.sequence, sequence);
+                    return refused;
+                }
+                _ => {}
+            }
+        }
+    }
+
     async fn next(&mut self) -> Result<ToAgent, Status> {
         let next = timeout(PATIENCE, self.told.message())
             .await
@@ -191,12 +218,44 @@ fn message(message: FromAgent) -> AgentMessage {
     }
 }
 
-fn pod() -> Object {
-    Pod {
-        metadata: Some(ObjectMeta {
-            name: "one".to_owned(),
-            ..ObjectMeta::default()
+fn named(name: &str) -> Option<ObjectMeta> {
+    Some(ObjectMeta {
+        name: name.to_owned(),
+        ..ObjectMeta::default()
+    })
+}
+
+fn service(name: &str) -> Object {
+    Service {
+        metadata: named(name),
+        spec: Some(ServiceSpec {
+            selector: [("app".to_owned(), name.to_owned())].into(),
+            ports: vec![ServicePort {
+                port: 80,
+                ..ServicePort::default()
+            }],
+            ..ServiceSpec::default()
         }),
+        ..Service::default()
+    }
+    .into()
+}
+
+async fn apply(leader: &Channel, objects: Vec<Object>) {
+    let request = ApplyRequest {
+        objects,
+        omit_objects: true,
+        ..ApplyRequest::default()
+    };
+    let applied = ApiClient::new(leader.clone()).apply(request).await.unwrap();
+    for result in applied.into_inner().results {
+        assert_eq!(result.outcome(), ApplyOutcome::Created);
+    }
+}
+
+fn pod(name: &str) -> Object {
+    Pod {
+        metadata: named(name),
         spec: Some(PodSpec {
             containers: vec![Container {
                 name: "main".to_owned(),
@@ -211,6 +270,10 @@ fn pod() -> Object {
 }
 
 async fn phase(leader: &Channel) -> String {
+    status(leader).await.phase
+}
+
+async fn status(leader: &Channel) -> PodStatus {
     let request = GetRequest {
         kind: Kind::Pod.into(),
         name: "one".to_owned(),
@@ -218,7 +281,7 @@ async fn phase(leader: &Channel) -> String {
     };
     let answer = ApiClient::new(leader.clone()).get(request).await.unwrap();
     match answer.into_inner().object.unwrap().kind {
-        Some(object::Kind::Pod(pod)) => pod.status.unwrap_or_default().phase,
+        Some(object::Kind::Pod(pod)) => pod.status.unwrap_or_default(),
         other => panic!("{other:?}"),
     }
 }
@@ -307,7 +370,7 @@ async fn an_agents_life(threads: &Threads) {
 
     // Its life signs make the node ready, so a pod is bound to it.
     let request = ApplyRequest {
-        objects: vec![pod()],
+        objects: vec![pod("one")],
         omit_objects: true,
         ..ApplyRequest::default()
     };
@@ -332,6 +395,7 @@ async fn an_agents_life(threads: &Threads) {
                 ..PodStatus::default()
             }),
             gone: false,
+            version: None,
         }],
         ..Report::default()
     };
@@ -388,6 +452,10 @@ async fn an_agents_life(threads: &Threads) {
         .await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 
+    a_session_goes_on(&leader, &follower, &mut agent).await;
+    let direct = dial(&first, &identity);
+    reports_in_any_order(&leader, &direct, &mut agent, &pod_uid).await;
+
     // Its node deleted, the session ends, and the certificate is worth nothing.
     let request = DeleteRequest {
         kind: Kind::Node.into(),
@@ -413,6 +481,119 @@ async fn an_agents_life(threads: &Threads) {
         panic!("a revoked agent got in");
     };
     assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+/// What comes in a session comes in order, however fast things change, and the next session goes on from there.
+async fn a_session_goes_on(leader: &Channel, manager: &Channel, agent: &mut Agent) {
+    const ROUNDS: usize = 40;
+    let churn = async {
+        for round in 0..ROUNDS {
+            let objects = vec![service(&format!("s{round}")), pod(&format!("p{round}"))];
+            apply(leader, objects).await;
+        }
+    };
+    let follow = async {
+        let (mut acted, mut seen) = (0, BTreeSet::new());
+        while seen.len() < 2 * ROUNDS {
+            let ToAgent::Assignment(assignment) = agent.next().await.unwrap() else {
+                continue;
+            };
+            let revision = assignment.revision;
+            assert!(revision >= acted, "{revision} after {acted}");
+            acted = revision;
+            let pods = assignment.pods.into_iter().map(|pod| pod.metadata);
+            let services = assignment.services.into_iter().map(|s| s.metadata);
+            seen.extend(pods.chain(services).map(|meta| meta.unwrap().name));
+        }
+        acted
+    };
+    let ((), acted) = tokio::join!(churn, follow);
+    apply(leader, vec![service("late")]).await;
+    let is_late = |s: &Service| s.metadata.as_ref().unwrap().name == "late";
+    let parts = |held| Hello {
+        acted_revision: acted,
+        takes_parts: true,
+        held,
+        ..Hello::default()
+    };
+    // Below its feature level a cluster gives full sets only.
+    let (resumed, difference) = until("a session that goes on", async || {
+        let hello = parts(Some(Held::default()));
+        let mut agent = Agent::connect_as(manager, hello).await.unwrap();
+        let mut bytes = 0;
+        loop {
+            if let ToAgent::Assignment(assignment) = agent.next().await.unwrap() {
+                bytes += assignment.encoded_len();
+                assert!(assignment.revision >= acted);
+                if assignment.full {
+                    return None;
+                }
+                if assignment.services.iter().any(is_late) {
+                    assert!(assignment.pods.is_empty(), "nothing is told twice");
+                    return Some((agent, bytes));
+                }
+            }
+        }
+    })
+    .await;
+    let mut anew = Agent::connect_as(manager, parts(None)).await.unwrap();
+    let full = loop {
+        if let ToAgent::Assignment(assignment) = anew.next().await.unwrap() {
+            break assignment;
+        }
+    };
+    assert!(full.full && !full.more && full.services.iter().any(is_late));
+    assert!(full.encoded_len() > 5 * difference, "{difference} bytes");
+    // In another life of the cluster revisions mean something else.
+    let held = Held {
+        life: "another".to_owned(),
+    };
+    let mut other = Agent::connect_as(manager, parts(Some(held))).await.unwrap();
+    loop {
+        if let ToAgent::Assignment(assignment) = other.next().await.unwrap() {
+            assert!(assignment.full);
+            break;
+        }
+    }
+    drop(resumed);
+    *agent = other;
+}
+
+/// Reports that travel through two managers, the later one faster; and one that no manager takes.
+async fn reports_in_any_order(leader: &Channel, direct: &Channel, agent: &mut Agent, uid: &str) {
+    let report = |sequence, counter, message: String| Report {
+        sequence,
+        pods: vec![PodReport {
+            uid: uid.to_owned(),
+            status: Some(PodStatus {
+                phase: "Running".to_owned(),
+                message,
+                ..PodStatus::default()
+            }),
+            gone: false,
+            version: Some(StatusVersion {
+                incarnation: 5,
+                counter,
+            }),
+        }],
+        ..Report::default()
+    };
+    let newer = report(1, 2, "newer".to_owned());
+    assert_eq!(agent.report(newer).await, None);
+    let mut other = Agent::connect(direct).await.unwrap();
+    let older = report(1, 1, "older".to_owned());
+    assert_eq!(
+        other.report(older).await,
+        None,
+        "there is nothing wrong with it"
+    );
+    assert_eq!(status(leader).await.message, "newer");
+    let large = report(2, 3, "x".repeat(100 << 10));
+    let why = agent.report(large).await.unwrap();
+    assert!(why.contains("pods[0].status"), "{why}");
+    let next = report(3, 4, "the session goes on".to_owned());
+    assert_eq!(agent.report(next).await, None);
+    assert_eq!(status(leader).await.message, "the session goes on");
 }
 
 /// Neither another cluster nor an older copy of this one tells an agent what to run.

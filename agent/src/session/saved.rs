@@ -54,6 +54,20 @@ struct Network {
     welcome: Option<Welcome>,
 }
 
+impl SavedError {
+    /// The write did not come to an end.
+    pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::new(Path::new("data folder"), io::Error::other(error))
+    }
+
+    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
 impl AssignmentFiles {
     /// Files in this folder, which is made when it is missing.
     ///
@@ -94,6 +108,7 @@ impl AssignmentFiles {
             pods: table(pods.pods, |pod| uid(&pod.metadata)),
             unknown: pods.unknown.into_iter().collect(),
             deleted: pods.deleted.into_iter().collect(),
+            life: None,
             services: table(known.services, |service| uid(&service.metadata)),
             endpoints: table(known.endpoints, |endpoints| uid(&endpoints.metadata)),
             peers: table(known.peers, |peer| peer.node_uid.clone()),
@@ -169,12 +184,8 @@ impl AssignmentFiles {
     }
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> SavedError {
-    let path = path.to_owned();
-    move |source| SavedError {
-        path: path.clone(),
-        source,
-    }
+fn failed(path: &Path) -> impl Fn(io::Error) -> SavedError + '_ {
+    move |source| SavedError::new(path, source)
 }
 
 fn table<T>(

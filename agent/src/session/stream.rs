@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use barge_proto::v1::{
-    AgentMessage, Assignment, Hello, ManagerMessage, Welcome, agent_message::Message,
-    manager_message, session_client::SessionClient,
+    AgentMessage, Assignment, EventReport, Held, Hello, ManagerMessage, Welcome,
+    agent_message::Message, manager_message, session_client::SessionClient,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -13,15 +13,22 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
-use super::Session;
-use crate::desired::{Desired, Refused};
+use super::{
+    Session,
+    parts::{LARGEST_SET, Parts},
+};
+use crate::{
+    desired::{Desired, Refused},
+    events::{node_reference, pod_reference},
+    outbox::Dropped,
+};
 
 /// For the manager's first word.
 const GREETING: Duration = Duration::from_secs(10);
 /// Messages on their way to the manager; a report that finds it full waits.
 const OUTGOING: usize = 16;
-/// An assignment of a large node, with all Services.
-const LARGEST_MESSAGE: usize = 64 << 20;
+/// An assignment of a large node, with all Services, from a manager that does not send it in parts.
+const LARGEST_MESSAGE: usize = LARGEST_SET;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -77,11 +84,16 @@ pub fn cause(status: &Status) -> String {
 /// Holds a session until it ends.
 pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
     let (outgoing, messages) = mpsc::channel(OUTGOING);
+    let present = session.desired.borrow().clone();
+    let held = present.held();
     let hello = Message::Hello(Hello {
         cluster_id: session.options.cluster_id.clone(),
-        acted_revision: session.desired.borrow().revision,
+        acted_revision: present.revision,
         status: Some(session.options.node.borrow().clone()),
+        takes_parts: true,
+        held: held.clone(),
     });
+    drop(present);
     if send(&outgoing, hello).await.is_err() {
         return Ended::Closed;
     }
@@ -105,7 +117,9 @@ pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
         session,
         address,
         began,
-        has_full_set: false,
+        held,
+        has_base: false,
+        parts: Parts::default(),
         welcome: false,
     };
     tokio::select! {
@@ -150,7 +164,10 @@ struct Listener<'a> {
     session: &'a Session,
     address: &'a str,
     began: watch::Sender<bool>,
-    has_full_set: bool,
+    /// What Hello said.
+    held: Option<Held>,
+    has_base: bool,
+    parts: Parts,
     welcome: bool,
 }
 
@@ -190,6 +207,10 @@ impl Listener<'_> {
                 let gone = self.session.options.outbox.acknowledge(ack.sequence);
                 self.confirmed(&gone).await
             }
+            Some(Message::Refused(refused)) => {
+                self.refused(refused.sequence, &refused.reason);
+                Ok(())
+            }
             Some(Message::OpenStream(request)) => {
                 let options = &self.session.options;
                 // A stream that its reader leaves standing fills its connection, and nobody else's.
@@ -216,6 +237,8 @@ impl Listener<'_> {
 
     async fn welcomed(&mut self, welcome: Welcome) -> Result<(), Ended> {
         self.welcome = true;
+        let same_life = |held: &Held| held.life == welcome.life;
+        self.has_base = self.held.as_ref().is_some_and(same_life);
         tracing::info!(manager = self.address, "connected");
         self.began.send_replace(true);
         if !welcome.manager_addresses.is_empty() {
@@ -235,7 +258,10 @@ impl Listener<'_> {
         self.publish(next, false, true).await
     }
 
-    async fn assigned(&mut self, assignment: Assignment) -> Result<(), Ended> {
+    async fn assigned(&mut self, part: Assignment) -> Result<(), Ended> {
+        let Some(assignment) = self.parts.add(part).map_err(Ended::Refused)? else {
+            return Ok(());
+        };
         let full = assignment.full;
         let revision = assignment.revision;
         for pod in &assignment.tombstones {
@@ -249,12 +275,42 @@ impl Listener<'_> {
         let (next, touched) = {
             let present = self.session.desired.borrow().clone();
             present
-                .apply(assignment, self.has_full_set)
+                .apply(assignment, self.has_base)
                 .map_err(Ended::Refused)?
         };
-        self.has_full_set |= full;
+        self.has_base |= full;
         tracing::debug!(revision, full, ?touched, "assignment");
         self.publish(next, touched.pods, touched.network).await
+    }
+
+    /// The managers will never take a report, or a part of it.
+    fn refused(&self, sequence: u64, reason: &str) {
+        let outbox = &self.session.options.outbox;
+        let Some(dropped) = outbox.refused(sequence) else {
+            return;
+        };
+        tracing::warn!(
+            manager = self.address,
+            ?dropped,
+            reason,
+            "the managers refuse a report"
+        );
+        let desired = self.session.desired.borrow().clone();
+        let about = match &dropped {
+            Dropped::Pod(uid) => desired.pods.get(uid).map(|pod| pod_reference(pod)),
+            Dropped::Node => desired.node().map(node_reference),
+            Dropped::Event => None,
+        };
+        if let Some(about) = about {
+            outbox.event(EventReport {
+                involved_object: Some(about),
+                r#type: "Warning".to_owned(),
+                reason: "StatusRefused".to_owned(),
+                message: format!("The managers do not take the status: {reason}"),
+                // The leader's.
+                time: None,
+            });
+        }
     }
 
     /// The managers know that nothing of these pods is left.

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
+    collections::BTreeSet,
     io::Read,
     path::{Path, PathBuf},
 };
 
-use barge_proto::v1::{Ack, Assignment, DeletedPod, PodStatus, manager_message};
+use barge_proto::v1::{Ack, Assignment, DeletedPod, Held, PodStatus, manager_message};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use tokio::time::{Instant, timeout};
 
@@ -117,7 +118,7 @@ async fn what_lags_behind_is_not_acted_on_and_another_manager_is_asked() {
     let mut session = manager.accept().await;
     assert_eq!(session.hello().await, 9);
     assert_eq!(agent.desired.borrow().pods.len(), 1);
-    session.welcome().await;
+    session.welcome_in("another life").await;
     session.assign(10, false, &["b"]).await;
     let mut session = manager.accept().await;
     assert_eq!(session.hello().await, 9, "a difference without a base");
@@ -127,6 +128,119 @@ async fn what_lags_behind_is_not_acted_on_and_another_manager_is_asked() {
     let desired = agent.desired.borrow();
     assert_eq!(Vec::from_iter(&desired.unknown), ["a"], "it runs on");
     assert_eq!(desired.pods.len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_goes_on_from_what_it_has_but_not_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    let hello = session.whole_hello().await;
+    assert!(hello.takes_parts);
+    assert_eq!(hello.held, None);
+    session.welcome_in("first").await;
+    session.assign(7, true, &["a", "b"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+    drop(session);
+    let mut session = manager.accept().await;
+    let hello = session.whole_hello().await;
+    let life = "first".to_owned();
+    assert_eq!((hello.acted_revision, hello.held), (7, Some(Held { life })));
+    session.welcome_in("first").await;
+    session.assign(9, false, &["c"]).await;
+    agent.until(|desired| desired.revision == 9).await;
+    assert_eq!(agent.desired.borrow().pods.len(), 3);
+    drop((agent, session));
+    let agent = Agent::start(folder.path(), &[&manager]);
+    assert_eq!(agent.desired.borrow().pods.len(), 3);
+    let hello = manager.accept().await.whole_hello().await;
+    assert_eq!((hello.acted_revision, hello.held), (9, None));
+}
+
+#[tokio::test]
+async fn a_full_set_that_is_cut_in_the_middle_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    session.assign(7, true, &["a", "b"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+    drop((agent, session));
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    session.part(9, &["c"], true).await;
+    session.part(9, &["b"], true).await;
+    // The agent took all of that, for it answers what came after.
+    agent.outbox.pod_status("b", PodStatus::default());
+    let sequence = session.report().await.sequence;
+    session
+        .say(manager_message::Message::Ack(Ack { sequence }))
+        .await;
+    let begin = Instant::now();
+    while agent.outbox.is_waiting() {
+        assert!(begin.elapsed() < LONG, "never acknowledged");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(session);
+    let mut session = manager.accept().await;
+    assert_eq!(session.hello().await, 7);
+    {
+        let desired = agent.desired.borrow();
+        assert_eq!(Vec::from_iter(desired.pods.keys()), ["a", "b"]);
+        assert!(desired.unknown.is_empty() && desired.deleted.is_empty());
+    }
+    session.welcome().await;
+    session.part(9, &["a"], true).await;
+    session.part(9, &["b", "c"], false).await;
+    agent.until(|desired| desired.revision == 9).await;
+    assert_eq!(agent.desired.borrow().pods.len(), 3);
+}
+
+#[tokio::test]
+async fn a_refused_report_ends_no_session_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    session.assign(7, true, &["a", "b"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+    agent.outbox.pod_status("a", PodStatus::default());
+    agent.outbox.pod_status("b", PodStatus::default());
+    let mut taken = BTreeSet::new();
+    let told = loop {
+        let report = session.report().await;
+        let sequence = report.sequence;
+        if report.pods.iter().any(|pod| pod.uid == "a") {
+            let reason = "pods[0].status is too large".to_owned();
+            let refused = barge_proto::v1::Refused { sequence, reason };
+            let refused = manager_message::Message::Refused(refused);
+            session.say(refused).await;
+        } else {
+            taken.extend(report.pods.into_iter().map(|pod| pod.uid));
+        }
+        session
+            .say(manager_message::Message::Ack(Ack { sequence }))
+            .await;
+        if let Some(event) = report.events.into_iter().next() {
+            break event;
+        }
+    };
+    assert_eq!(told.reason, "StatusRefused");
+    assert_eq!(told.involved_object.unwrap().uid, "a");
+    assert!(told.message.contains("too large"), "{}", told.message);
+    let begin = Instant::now();
+    while agent.outbox.is_waiting() {
+        assert!(begin.elapsed() < LONG, "it is said again and again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(Vec::from_iter(&taken), ["b"]);
 }
 
 #[tokio::test]

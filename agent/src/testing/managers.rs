@@ -13,7 +13,7 @@ use std::{
 };
 
 use barge_proto::v1::{
-    AgentMessage, Assignment, LifeAnswer, LifeSign, ManagerMessage, ObjectMeta, Pod,
+    AgentMessage, Assignment, Hello, LifeAnswer, LifeSign, ManagerMessage, ObjectMeta, Pod,
     RelayLifeRequest, RelayLifeResponse, RelayRequest, RelayResponse, Report, TunnelChunk, Welcome,
     agent_message, life_server, manager_message, session_server,
 };
@@ -178,10 +178,14 @@ impl Accepted {
 
     /// The revision that the agent acted on.
     pub async fn hello(&mut self) -> u64 {
+        self.whole_hello().await.acted_revision
+    }
+
+    pub async fn whole_hello(&mut self) -> Hello {
         match self.next().await {
             agent_message::Message::Hello(hello) => {
                 assert_eq!(hello.cluster_id, "c1");
-                hello.acted_revision
+                hello
             }
             other => panic!("{other:?} instead of a hello"),
         }
@@ -202,11 +206,28 @@ impl Accepted {
     }
 
     pub async fn welcome(&self) {
-        let welcome = manager_message::Message::Welcome(Welcome::default());
-        self.say(welcome).await;
+        self.welcome_in("").await;
+    }
+
+    /// In this life of the cluster.
+    pub async fn welcome_in(&self, life: &str) {
+        let welcome = Welcome {
+            life: life.to_owned(),
+            ..Welcome::default()
+        };
+        self.say(manager_message::Message::Welcome(welcome)).await;
     }
 
     pub async fn assign(&self, revision: u64, full: bool, uids: &[&str]) {
+        self.say_assignment(revision, full, uids, false).await;
+    }
+
+    /// A part of a full set.
+    pub async fn part(&self, revision: u64, uids: &[&str], more: bool) {
+        self.say_assignment(revision, true, uids, more).await;
+    }
+
+    async fn say_assignment(&self, revision: u64, full: bool, uids: &[&str], more: bool) {
         let pods = uids.iter().map(|uid| Pod {
             metadata: Some(ObjectMeta {
                 uid: (*uid).into(),
@@ -218,6 +239,7 @@ impl Accepted {
             revision,
             full,
             pods: pods.collect(),
+            more,
             ..Default::default()
         };
         self.say(manager_message::Message::Assignment(assignment))

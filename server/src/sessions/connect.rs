@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use barge_client::identity::roots_sha256;
 use barge_proto::v1::{
-    Ack, AgentMessage, Assignment, Hello, ManagerMessage, Node, Report, Trust, Welcome,
-    agent_message::Message as FromAgent, manager_message::Message as ToAgent,
+    Ack, AgentMessage, Hello, Refused, Report, agent_message::Message as FromAgent,
+    manager_message::Message as ToAgent,
 };
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, State};
 use futures::{StreamExt, stream::FuturesOrdered};
+use prost::Message;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -16,25 +16,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{Relay, Sessions, feed};
-use crate::{
-    cluster::status::members,
-    error::ApiError,
-    store::{Scope, Store},
+use super::{
+    Relay, Sessions,
+    outbox::{OUTBOX, Outbox},
+    relay::Verdict,
+    reports::unacceptable,
+    tell::Teller,
 };
+use crate::{error::ApiError, store::Store};
 
-/// Messages on their way to an agent.
-pub const OUTBOX: usize = 64;
 /// For the first message, and for this manager to know as much as the agent.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// An agent that does not take a message for this long is cut off, and begins again with a full set.
-const SLOW: Duration = Duration::from_secs(10);
-/// When agents renew because of other roots: a hundred a second, within a time that is not too short for chance to spread
-/// them, nor too long for who waits.
-const RENEWAL: Duration = Duration::from_millis(10);
-const RENEW_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// Reports of one agent that are not durable yet; beyond, it is not read from.
+/// Reports of one agent that are not durable yet, and their bytes; beyond, it is not read from.
 const UNACKNOWLEDGED: usize = 32;
+const UNACKNOWLEDGED_BYTES: usize = 2 << 20;
 
 /// What a session works with.
 #[derive(Clone)]
@@ -49,8 +44,6 @@ pub struct Host {
     pub stop: CancellationToken,
 }
 
-type Outbox = mpsc::Sender<Result<ManagerMessage, Status>>;
-
 /// Runs a session to its end and tells the agent why it ended.
 pub async fn run(host: Host, node_uid: String, inbound: Streaming<AgentMessage>, outbox: Outbox) {
     let session = Session {
@@ -63,8 +56,7 @@ pub async fn run(host: Host, node_uid: String, inbound: Streaming<AgentMessage>,
         Ok(()) => tracing::debug!(node_uid, "the agent ended its session"),
         Err(status) => {
             tracing::info!(node_uid, %status, "a session ended");
-            // An agent that is gone or too slow does not get it; it notices otherwise.
-            let _ = outbox.try_send(Err(status));
+            outbox.end(status);
         }
     }
 }
@@ -92,18 +84,22 @@ impl Session {
         }
         let (orders, inbox) = mpsc::channel(OUTBOX);
         let place = self.host.sessions.enter(&self.node_uid, orders);
-        if let Some(status) = hello.status {
-            // Not acknowledged: the agent says it with every Hello.
+        // Not acknowledged: the agent says it with every Hello. It is on its way as long as somebody could wait for it.
+        let mut _on_its_way = None;
+        if let Some(status) = &hello.status {
             let report = Report {
-                node: Some(status),
+                node: Some(status.clone()),
                 ..Report::default()
             };
-            self.host.relay.report(&self.node_uid, report).await?;
+            match unacceptable(&report) {
+                None => _on_its_way = Some(self.host.relay.report(&self.node_uid, report).await?),
+                Some(reason) => self.refused(&reason),
+            }
         }
         let cut = place.cut.clone();
         tokio::select! {
             end = self.listen(inbound) => end,
-            end = self.tell(inbox) => end,
+            end = Teller::run(&self.host, &self.node_uid, &self.outbox, &hello, inbox) => end,
             () = cut.cancelled() => Err(Status::aborted("the agent began another session")),
             () = stop.cancelled() => Err(ApiError::Stopping.into()),
         }
@@ -124,20 +120,23 @@ impl Session {
         not_older(store.read(State::revision), hello.acted_revision)
     }
 
-    /// What the agent says.
+    /// What the agent says. A report that cannot be taken is answered, and ends nothing.
     async fn listen(&self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
-        let mut acks = FuturesOrdered::new();
+        let mut verdicts = FuturesOrdered::new();
+        let mut waiting = 0;
         loop {
+            let has_room = verdicts.len() < UNACKNOWLEDGED && waiting < UNACKNOWLEDGED_BYTES;
             tokio::select! {
-                message = inbound.message(), if acks.len() < UNACKNOWLEDGED => {
+                message = inbound.message(), if has_room => {
                     let Some(message) = message? else {
                         return Ok(());
                     };
                     match message.message {
                         Some(FromAgent::Report(report)) => {
-                            let sequence = report.sequence;
-                            let durable = self.host.relay.report(&self.node_uid, report).await?;
-                            acks.push_back(durable_then(sequence, durable));
+                            let (sequence, bytes) = (report.sequence, report.encoded_len());
+                            let verdict = self.hand_over(report).await?;
+                            waiting += bytes;
+                            verdicts.push_back(async move { (sequence, bytes, verdict.await) });
                         }
                         Some(FromAgent::Hello(_)) => {
                             return Err(Status::invalid_argument("a second Hello"));
@@ -145,135 +144,39 @@ impl Session {
                         None => return Err(unknown_message()),
                     }
                 }
-                Some(sequence) = acks.next() => {
-                    self.send(ToAgent::Ack(Ack { sequence: sequence? })).await?;
-                }
-            }
-        }
-    }
-
-    /// What the agent is told.
-    async fn tell(&self, mut inbox: mpsc::Receiver<ManagerMessage>) -> Result<(), Status> {
-        let store = &self.host.store;
-        let (welcome, full) = self.beginning()?;
-        let mut own = store
-            .watch(full.revision, own_scope(&self.node_uid))
-            .map_err(behind)?;
-        let mut common = store.watch(full.revision, common_scope()).map_err(behind)?;
-        let cluster_scope = Scope::kinds([RecordKind::Cluster]);
-        let mut cluster = store.watch(full.revision, cluster_scope).map_err(behind)?;
-        self.send(ToAgent::Welcome(welcome)).await?;
-        self.send(ToAgent::Assignment(full)).await?;
-        let mut told = None;
-        self.tell_trust(&mut told).await?;
-        loop {
-            let (changes, of_node) = tokio::select! {
-                changes = own.next() => (changes.map_err(behind)?, true),
-                changes = common.next() => (changes.map_err(behind)?, false),
-                changed = cluster.next() => {
-                    changed.map_err(behind)?;
-                    self.tell_trust(&mut told).await?;
-                    continue;
-                }
-                order = inbox.recv() => {
-                    // The registry forgets a session when another one takes its place.
-                    let order = order
-                        .ok_or_else(|| Status::aborted("the agent began another session"))?;
-                    if let Some(message) = order.message {
-                        self.send(message).await?;
+                Some((sequence, bytes, verdict)) = verdicts.next() => {
+                    waiting -= bytes;
+                    if let Err(reason) = verdict.map_err(|_| ApiError::Stopping)? {
+                        self.refused(&reason);
+                        self.outbox.send(ToAgent::Refused(Refused { sequence, reason })).await?;
                     }
-                    continue;
+                    self.outbox.send(ToAgent::Ack(Ack { sequence })).await?;
                 }
-            };
-            let difference = store.read(|state| feed::difference(state, &changes, &self.node_uid));
-            if let Some(assignment) = difference.assignment {
-                self.send(ToAgent::Assignment(assignment)).await?;
-            }
-            // The deletion of its pods was part of the node's, and the agent has it by now.
-            if difference.node_gone && of_node {
-                return Err(unknown_node());
             }
         }
     }
 
-    /// What the agent should trust, when that is something else than it was told last.
-    async fn tell_trust(&self, told: &mut Option<[u8; 32]>) -> Result<(), Status> {
-        let (roots, nodes) = self.host.store.read(|state| {
-            let roots = state.cluster().map(|cluster| roots_sha256(&cluster.roots));
-            (roots, state.count::<Node>())
-        });
-        let Some(roots) = roots.filter(|roots| *told != Some(*roots)) else {
-            return Ok(());
+    /// Sends a report on its way to the leader. One that can never be taken does not get there.
+    async fn hand_over(&self, report: Report) -> Result<oneshot::Receiver<Verdict>, Status> {
+        let Some(reason) = unacceptable(&report) else {
+            return Ok(self.host.relay.report(&self.node_uid, report).await?);
         };
-        *told = Some(roots);
-        let within = RENEWAL.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX));
-        let within = within.clamp(RENEW_WITHIN.0, RENEW_WITHIN.1);
-        self.send(ToAgent::Trust(Trust {
-            roots_sha256: roots.to_vec(),
-            within_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
-        }))
-        .await
+        let (verdict, answer) = oneshot::channel();
+        // It is received below.
+        let _ = verdict.send(Err(reason));
+        Ok(answer)
     }
 
-    fn beginning(&self) -> Result<(Welcome, Assignment), Status> {
-        let manager_addresses = members(&self.host.store)
-            .into_iter()
-            .map(|member| member.address)
-            .collect();
-        self.host
-            .store
-            .read(|state| {
-                let node = state.by_uid::<Node>(&self.node_uid)?;
-                let service_cidr = state.cluster().map(|c| c.service_cidr.clone());
-                let welcome = Welcome {
-                    manager_addresses,
-                    node: Some(Node::clone(node)),
-                    service_cidr: service_cidr.unwrap_or_default(),
-                };
-                Some((welcome, feed::full(state, &self.node_uid)))
-            })
-            .ok_or_else(unknown_node)
+    fn refused(&self, reason: &str) {
+        self.host.sessions.counters().refused_reports.inc();
+        tracing::warn!(node_uid = self.node_uid, reason, "a report was refused");
     }
-
-    async fn send(&self, message: ToAgent) -> Result<(), Status> {
-        let message = ManagerMessage {
-            message: Some(message),
-        };
-        match timeout(SLOW, self.outbox.send(Ok(message))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Status::cancelled("the agent is gone")),
-            Err(_) => Err(Status::resource_exhausted(
-                "the agent does not keep up with what it is sent",
-            )),
-        }
-    }
-}
-
-/// The node's own pods, and itself: of ten thousand nodes, each change of a pod costs one session.
-fn own_scope(node_uid: &str) -> Scope {
-    Scope {
-        node: Some(node_uid.to_owned()),
-        ..Scope::kinds([RecordKind::Pod, RecordKind::Node])
-    }
-}
-
-/// What every node has to know.
-fn common_scope() -> Scope {
-    Scope::kinds([RecordKind::Service, RecordKind::Endpoints, RecordKind::Node])
 }
 
 async fn first(inbound: &mut Streaming<AgentMessage>) -> Result<Hello, Status> {
     match inbound.message().await?.and_then(|first| first.message) {
         Some(FromAgent::Hello(hello)) => Ok(hello),
         _ => Err(Status::invalid_argument("a session begins with Hello")),
-    }
-}
-
-/// The report's number once it is durable.
-async fn durable_then(sequence: u64, durable: oneshot::Receiver<()>) -> Result<u64, Status> {
-    match durable.await {
-        Ok(()) => Ok(sequence),
-        Err(_) => Err(ApiError::Stopping.into()),
     }
 }
 
@@ -294,14 +197,6 @@ fn unknown_message() -> Status {
     Status::failed_precondition(
         "the agent is of a version that this manager does not understand: install the managers' version on the node",
     )
-}
-
-fn unknown_node() -> Status {
-    Status::failed_precondition("the node does not belong to this cluster (any more)")
-}
-
-fn behind<E: std::fmt::Display>(error: E) -> Status {
-    Status::unavailable(format!("the session fell behind: {error}"))
 }
 
 #[cfg(test)]

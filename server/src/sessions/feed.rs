@@ -1,144 +1,203 @@
 //! What an agent is told: everything at first, then what changed.
+//!
+//! What is told is collected as references to what the state holds, and only put into messages, part by part, when it is sent. So nothing
+//! is copied while the state's lock is held, and an agent that reads slowly costs one part of memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use barge_proto::v1::{
-    Assignment, DeletedPod, Endpoints, Node, Peer, Pod, PodRecord, PodTombstone, Service,
+    Assignment, DeletedPod, Endpoints, Node, Peer, PodRecord, PodTombstone, Revision, Service,
 };
-use barge_state::{Changed, Kind, PackedPod, State, Stored};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored, whole_pod};
+use prost::Message;
 
-/// The full set of what a node should run and know.
-#[must_use]
-pub fn full(state: &State, node_uid: &str) -> Assignment {
-    Assignment {
-        revision: state.revision(),
-        full: true,
-        pods: state.pods_on(node_uid).map(|pod| state.pod(pod)).collect(),
-        services: state
-            .list::<Service>(None)
-            .map(|s| Service::clone(s))
-            .collect(),
-        endpoints: state
-            .list::<Endpoints>(None)
-            .map(|e| Endpoints::clone(e))
-            .collect(),
-        peers: state
-            .list::<Node>(None)
-            .filter(|node| node.uid() != node_uid)
-            .map(|node| peer(node))
-            .collect(),
-        tombstones: state.tombstones_on(node_uid).map(|t| deleted(t)).collect(),
-        ..Assignment::default()
-    }
-}
-
-/// What changed for a node. Pods are sent as they are in `state`, which may be newer than the change: then they are sent
-/// again with the later one, and nothing is lost.
+/// The last word on each object that concerns a node, by kind and uid.
 #[derive(Debug, Default)]
-pub struct Difference {
-    /// What to send; absent when nothing concerns the node.
-    pub assignment: Option<Assignment>,
-    /// The node itself was deleted: the session ends.
-    pub node_gone: bool,
+pub struct News {
+    items: BTreeMap<(RecordKind, String), Item>,
 }
 
-/// Puts together what some changes mean to a node.
-#[must_use]
-pub fn difference(state: &State, changes: &[Changed], node_uid: &str) -> Difference {
-    let mut sets = Sets::default();
-    let mut node_gone = false;
-    let mut revision = 0;
-    for change in changes {
-        revision = revision.max(change.revision);
-        match change.record() {
-            Some(Stored::Pod(_)) => pod(state, change, node_uid, &mut sets),
-            Some(Stored::Service(_)) => service(change, &mut sets),
-            Some(Stored::Endpoints(_)) => endpoints(change, &mut sets),
-            Some(Stored::Node(node)) if node.uid() == node_uid => {
-                node_gone |= change.after.is_none();
+#[derive(Debug)]
+enum Item {
+    Pod(Arc<PackedPod>, Option<Arc<Revision>>),
+    Service(Arc<Service>),
+    Endpoints(Arc<Endpoints>),
+    Peer(Arc<Node>),
+    Tombstone(Arc<PodTombstone>),
+    /// It is not there (any more).
+    Gone,
+}
+
+impl News {
+    /// Everything that a node should run and know.
+    #[must_use]
+    pub fn full(state: &State, node_uid: &str) -> Self {
+        let mut news = Self::default();
+        for pod in state.pods_on(node_uid) {
+            let template = state.template(pod).cloned();
+            news.put::<PodRecord>(pod.uid(), Item::Pod(pod.clone(), template));
+        }
+        for service in state.list::<Service>(None) {
+            news.put::<Service>(service.uid(), Item::Service(service.clone()));
+        }
+        for endpoints in state.list::<Endpoints>(None) {
+            news.put::<Endpoints>(endpoints.uid(), Item::Endpoints(endpoints.clone()));
+        }
+        for node in state.list::<Node>(None) {
+            if node.uid() != node_uid {
+                news.put::<Node>(node.uid(), Item::Peer(node.clone()));
             }
-            Some(Stored::Node(_)) => other_node(change, &mut sets),
+        }
+        for tombstone in state.tombstones_on(node_uid) {
+            news.put::<PodTombstone>(tombstone.uid(), Item::Tombstone(tombstone.clone()));
+        }
+        news
+    }
+
+    /// Adds what a change means to a node.
+    pub fn add(&mut self, change: &Changed, node_uid: &str) {
+        match change.record() {
+            Some(Stored::Pod(_)) => self.pod(change, node_uid),
+            Some(Stored::PodTombstone(_)) => self.tombstone(change, node_uid),
+            Some(Stored::Service(_)) => self.service(change),
+            Some(Stored::Endpoints(_)) => {
+                let (_, after) = change.of::<Endpoints>();
+                let item = after.cloned().map_or(Item::Gone, Item::Endpoints);
+                self.put::<Endpoints>(change.uid(), item);
+            }
+            Some(Stored::Node(node)) if node.uid() != node_uid => self.peer(change),
             _ => {}
         }
     }
-    Difference {
-        assignment: sets.into_assignment(revision),
-        node_gone,
+
+    /// Whether nothing concerns the node.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
-}
 
-/// The last word on each object, by uid; absent when it is not (any more) for the node.
-#[derive(Default)]
-struct Sets {
-    pods: BTreeMap<String, Option<Pod>>,
-    services: BTreeMap<String, Option<Service>>,
-    endpoints: BTreeMap<String, Option<Endpoints>>,
-    peers: BTreeMap<String, Option<Peer>>,
-}
-
-impl Sets {
-    fn into_assignment(self, revision: u64) -> Option<Assignment> {
-        let empty = self.pods.is_empty()
-            && self.services.is_empty()
-            && self.endpoints.is_empty()
-            && self.peers.is_empty();
-        if empty {
-            return None;
+    /// Puts it into messages of about `bytes` bytes, for the node that `node` is.
+    pub fn parts(self, node: Arc<Node>, bytes: usize) -> Parts {
+        Parts {
+            items: self.items,
+            node,
+            bytes,
         }
-        let (pods, removed_pod_uids) = split(self.pods);
-        let (services, removed_service_uids) = split(self.services);
-        let (endpoints, removed_endpoints_uids) = split(self.endpoints);
-        let (peers, removed_peer_uids) = split(self.peers);
-        Some(Assignment {
-            revision,
-            full: false,
-            pods,
-            removed_pod_uids,
-            services,
-            removed_service_uids,
-            endpoints,
-            removed_endpoints_uids,
-            peers,
-            removed_peer_uids,
-            // A pod that is removed here was removed from the state: a difference has its deletions in `removed_pod_uids`.
-            tombstones: Vec::new(),
-        })
     }
-}
 
-fn split<T>(all: BTreeMap<String, Option<T>>) -> (Vec<T>, Vec<String>) {
-    let mut there = Vec::new();
-    let mut gone = BTreeSet::new();
-    for (uid, value) in all {
-        match value {
-            Some(value) => there.push(value),
+    fn put<K: Kind>(&mut self, uid: &str, item: Item) {
+        self.items.insert((K::KIND, uid.to_owned()), item);
+    }
+
+    fn pod(&mut self, change: &Changed, node_uid: &str) {
+        let (before, after) = change.of::<PodRecord>();
+        let here = |pod: &&Arc<PackedPod>| pod.node_uid() == node_uid;
+        let (before, after) = (before.filter(here), after.filter(here));
+        // What the agent itself reported is no news to it.
+        let told =
+            matches!((before, after), (Some(before), Some(after)) if same_orders(before, after));
+        let item = match after {
+            Some(pod) => Item::Pod(pod.clone(), change.template.clone()),
+            None if before.is_some() => Item::Gone,
+            None => return,
+        };
+        match self.items.entry((RecordKind::Pod, change.uid().to_owned())) {
+            Entry::Occupied(mut entry) => drop(entry.insert(item)),
+            Entry::Vacant(entry) if !told => drop(entry.insert(item)),
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    /// The node confirms a tombstone, so that it went is no news.
+    fn tombstone(&mut self, change: &Changed, node_uid: &str) {
+        let (_, after) = change.of::<PodTombstone>();
+        match after.filter(|tombstone| tombstone.node_uid == node_uid) {
+            Some(tombstone) => {
+                self.put::<PodTombstone>(tombstone.uid(), Item::Tombstone(tombstone.clone()));
+            }
             None => {
-                gone.insert(uid);
+                let key = (RecordKind::PodTombstone, change.uid().to_owned());
+                self.items.remove(&key);
             }
         }
     }
-    (there, gone.into_iter().collect())
+
+    fn service(&mut self, change: &Changed) {
+        let (before, after) = change.of::<Service>();
+        let key = (RecordKind::Service, change.uid().to_owned());
+        if let (Some(before), Some(after)) = (before, after)
+            && before.spec == after.spec
+            && before.status == after.status
+            && !self.items.contains_key(&key)
+        {
+            return;
+        }
+        let item = after.cloned().map_or(Item::Gone, Item::Service);
+        self.items.insert(key, item);
+    }
+
+    fn peer(&mut self, change: &Changed) {
+        let (before, after) = change.of::<Node>();
+        if before.map(|node| peer(node)) != after.map(|node| peer(node)) {
+            let item = after.cloned().map_or(Item::Gone, Item::Peer);
+            self.put::<Node>(change.uid(), item);
+        }
+    }
 }
 
-fn pod(state: &State, change: &Changed, node_uid: &str, sets: &mut Sets) {
-    let (before, after) = change.of::<PodRecord>();
-    let here = |pod: &PackedPod| pod.node_uid() == node_uid;
-    let before = before.filter(|pod| here(pod));
-    let after = after.filter(|pod| here(pod));
-    if before.is_none() && after.is_none() {
-        return;
+/// What is left to be put into messages.
+pub struct Parts {
+    items: BTreeMap<(RecordKind, String), Item>,
+    node: Arc<Node>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// The next part, its revision still to be set, and whether there are more. The first one may be empty.
+    pub fn next_part(&mut self) -> (Assignment, bool) {
+        let mut part = Assignment::default();
+        let mut bytes = 0;
+        while bytes < self.bytes
+            && let Some(((kind, uid), item)) = self.items.pop_first()
+        {
+            bytes += self.render(kind, uid, item, &mut part);
+        }
+        (part, !self.items.is_empty())
     }
-    // What the agent itself reported is no news to it.
-    if let (Some(before), Some(after)) = (before, after)
-        && same_orders(before, after)
-    {
-        return;
+
+    /// Adds an object to a message, and tells its size in bytes.
+    fn render(&self, kind: RecordKind, uid: String, item: Item, to: &mut Assignment) -> usize {
+        match item {
+            Item::Pod(pod, template) => {
+                let whole = whole_pod(pod.record(), template.as_deref(), Some(&self.node));
+                push(&mut to.pods, whole)
+            }
+            Item::Service(service) => push(&mut to.services, Arc::unwrap_or_clone(service)),
+            Item::Endpoints(endpoints) => push(&mut to.endpoints, Arc::unwrap_or_clone(endpoints)),
+            Item::Peer(node) => push(&mut to.peers, peer(&node)),
+            Item::Tombstone(tombstone) => push(&mut to.tombstones, deleted(&tombstone)),
+            Item::Gone => {
+                let removed = match kind {
+                    RecordKind::Pod => &mut to.removed_pod_uids,
+                    RecordKind::Service => &mut to.removed_service_uids,
+                    RecordKind::Endpoints => &mut to.removed_endpoints_uids,
+                    RecordKind::Node => &mut to.removed_peer_uids,
+                    _ => return 0,
+                };
+                removed.push(uid);
+                removed.last().map_or(0, String::len)
+            }
+        }
     }
-    let now = after
-        .and_then(|pod| state.by_uid::<PodRecord>(pod.uid()))
-        .filter(|pod| here(pod))
-        .map(|pod| state.pod(pod));
-    sets.pods.insert(change.uid().to_owned(), now);
+}
+
+fn push<T: Message>(to: &mut Vec<T>, message: T) -> usize {
+    let bytes = message.encoded_len();
+    to.push(message);
+    bytes
 }
 
 fn deleted(tombstone: &PodTombstone) -> DeletedPod {
@@ -152,36 +211,6 @@ fn deleted(tombstone: &PodTombstone) -> DeletedPod {
 
 fn same_orders(before: &PackedPod, after: &PackedPod) -> bool {
     before.template_uid() == after.template_uid() && before.deletion() == after.deletion()
-}
-
-fn service(change: &Changed, sets: &mut Sets) {
-    let (before, after) = change.of::<Service>();
-    if let (Some(before), Some(after)) = (before, after)
-        && before.spec == after.spec
-        && before.status == after.status
-    {
-        return;
-    }
-    sets.services.insert(
-        change.uid().to_owned(),
-        after.map(|service| Service::clone(service)),
-    );
-}
-
-fn endpoints(change: &Changed, sets: &mut Sets) {
-    let (_, after) = change.of::<Endpoints>();
-    sets.endpoints.insert(
-        change.uid().to_owned(),
-        after.map(|endpoints| Endpoints::clone(endpoints)),
-    );
-}
-
-fn other_node(change: &Changed, sets: &mut Sets) {
-    let (before, after) = change.of::<Node>();
-    let (before, after) = (before.map(|n| peer(n)), after.map(|n| peer(n)));
-    if before != after {
-        sets.peers.insert(change.uid().to_owned(), after);
-    }
 }
 
 fn peer(node: &Node) -> Peer {

@@ -1,22 +1,24 @@
 //! From the sessions of this manager to the leader: what was reported, in batches.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use barge_proto::v1::{
     NodeRelay, RelayRequest, RelayResponse, Report, session_client::SessionClient,
 };
 use prost::Message;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
-use super::reports;
-use crate::{auth::Principal, error::ApiError, net::Dialer, store::Store, transaction::Draft};
+use super::receive::receive;
+use crate::{auth::Principal, error::ApiError, net::Dialer, store::Store};
 
 /// Reports that wait for their turn; beyond, sessions wait, and so do their agents.
 const WAITING: usize = 1024;
+const WAITING_BYTES: usize = 32 << 20;
 /// Reports in one batch, and their size: one entry of the log.
 const MAX_BATCH: usize = 512;
 const MAX_BATCH_BYTES: usize = 512 * 1024;
@@ -25,17 +27,23 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Before the next try when there was no leader to take it.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// What became of a report: it is durable, or why it never will be.
+pub type Verdict = Result<(), String>;
+
 /// The way of reports to the leader. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Relay {
     reports: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Item {
     node_uid: String,
     report: Report,
-    durable: oneshot::Sender<()>,
+    verdict: oneshot::Sender<Verdict>,
+    /// Its share of [`WAITING_BYTES`].
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// What the relay works with.
@@ -57,7 +65,8 @@ impl Relay {
         tokio::spawn(async move {
             stop.run_until_cancelled(run(leading, inbox)).await;
         });
-        Self { reports }
+        let room = Arc::new(Semaphore::new(WAITING_BYTES));
+        Self { reports, room }
     }
 
     /// Hands over a report; what is returned resolves once it is durable, or refused for good. Waits when many are ahead.
@@ -68,18 +77,23 @@ impl Relay {
         &self,
         node_uid: &str,
         report: Report,
-    ) -> Result<oneshot::Receiver<()>, ApiError> {
-        let (durable, done) = oneshot::channel();
+    ) -> Result<oneshot::Receiver<Verdict>, ApiError> {
+        let bytes = report.encoded_len().min(WAITING_BYTES);
+        let room = self.room.clone();
+        let room = room.acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let room = room.await.map_err(|_| ApiError::Stopping)?;
+        let (verdict, answer) = oneshot::channel();
         let item = Item {
             node_uid: node_uid.to_owned(),
             report,
-            durable,
+            verdict,
+            _room: Some(room),
         };
         self.reports
             .send(item)
             .await
             .map_err(|_| ApiError::Stopping)?;
-        Ok(done)
+        Ok(answer)
     }
 }
 
@@ -87,8 +101,29 @@ async fn run(leading: Leading, mut inbox: mpsc::Receiver<Item>) {
     let mut items = Vec::new();
     while inbox.recv_many(&mut items, MAX_BATCH).await > 0 {
         while let Some(batch) = next_batch(&mut items) {
-            deliver(&leading, batch).await;
+            // In order; a batch that the leader cannot even read is halved, until the report to blame is alone.
+            let mut open = vec![batch];
+            while let Some(mut batch) = open.pop() {
+                match deliver(&leading, &mut batch).await {
+                    Ok(()) => {}
+                    Err(reason) if batch.len() <= 1 => {
+                        answer(batch, |_| Err(reason.clone()));
+                    }
+                    Err(_) => {
+                        let second = batch.split_off(batch.len() / 2);
+                        open.extend([second, batch]);
+                    }
+                }
+            }
         }
+    }
+}
+
+/// Says what became of reports, by their place.
+fn answer(batch: impl IntoIterator<Item = Item>, verdict: impl Fn(usize) -> Verdict) {
+    for (index, item) in batch.into_iter().enumerate() {
+        // The session may have ended; its agent reports again to the next one.
+        let _ = item.verdict.send(verdict(index));
     }
 }
 
@@ -109,45 +144,56 @@ fn next_batch(items: &mut Vec<Item>) -> Option<Vec<Item>> {
     Some(items.drain(..count).collect())
 }
 
-/// Brings a batch to the leader, whoever that is, for as long as somebody waits for it.
-async fn deliver(leading: &Leading, batch: Vec<Item>) {
-    let (mut waiting, reports): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .map(|item| (item.durable, (item.node_uid, item.report)))
-        .unzip();
+/// Brings a batch to the leader, whoever that is, for as long as somebody waits for it, and takes it when there is an answer.
+///
+/// # Errors
+/// Why no leader will ever take this batch as it is.
+async fn deliver(leading: &Leading, batch: &mut Vec<Item>) -> Result<(), String> {
     loop {
-        let nodes = reports.iter().map(|(node_uid, report)| NodeRelay {
-            node_uid: node_uid.clone(),
-            report: Some(report.clone()),
+        let nodes = batch.iter().map(|item| NodeRelay {
+            node_uid: item.node_uid.clone(),
+            report: Some(item.report.clone()),
         });
-        let nodes = nodes.collect();
-        match send(leading, RelayRequest { nodes }).await {
-            Ok(()) => break,
+        let request = RelayRequest {
+            nodes: nodes.collect(),
+            revision: leading.store.read(barge_state::State::revision),
+        };
+        match send(leading, request).await {
+            Ok(response) => {
+                let refused = response.refused.into_iter();
+                let refused: HashMap<_, _> =
+                    refused.map(|r| (r.index as usize, r.reason)).collect();
+                answer(batch.drain(..), |index| match refused.get(&index) {
+                    Some(reason) => Err(reason.clone()),
+                    None => Ok(()),
+                });
+                return Ok(());
+            }
+            // It is larger than a message may be, or no message at all.
+            Err(status) if matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) => {
+                return Err(status.message().to_owned());
+            }
             Err(error) => tracing::debug!(%error, "no leader took the reports"),
         }
-        waiting.retain(|durable| !durable.is_closed());
-        if waiting.is_empty() {
-            return;
+        batch.retain(|item| !item.verdict.is_closed());
+        if batch.is_empty() {
+            return Ok(());
         }
         let mut leadership = leading.store.leadership();
         leadership.mark_unchanged();
         if let Ok(Err(_)) = timeout(AGAIN, leadership.changed()).await {
-            return;
+            batch.clear();
+            return Ok(());
         }
-    }
-    for durable in waiting {
-        // The session may have ended; its agent reports again to the next one.
-        let _ = durable.send(());
     }
 }
 
-async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Status> {
+async fn send(leading: &Leading, request: RelayRequest) -> Result<RelayResponse, tonic::Status> {
     let mut following = leading.store.leadership();
     let leadership = following.borrow_and_update().clone();
     if leadership.is_leader {
         let by = leading.principal.to_string();
-        receive(&leading.store, by, &request).await?;
-        return Ok(());
+        return Ok(receive(&leading.store, by, &request).await?);
     }
     let Some((_, address)) = leadership.leader else {
         return Err(ApiError::NoQuorum("no manager leads".to_owned()).into());
@@ -159,7 +205,7 @@ async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Sta
     let mut client = SessionClient::new(channel);
     tokio::select! {
         answer = timeout(ANSWER, client.relay(request)) => match answer {
-            Ok(answer) => answer.map(|_| ()),
+            Ok(answer) => answer.map(tonic::Response::into_inner),
             Err(_) => Err(tonic::Status::deadline_exceeded(
                 "the leader did not answer in time",
             )),
@@ -168,73 +214,6 @@ async fn send(leading: &Leading, request: RelayRequest) -> Result<(), tonic::Sta
         _ = following.wait_for(|now| now.leader.is_some() && now.term != leadership.term) => {
             Err(tonic::Status::aborted("another manager leads now"))
         }
-    }
-}
-
-/// The leader's end: makes the reports durable.
-///
-/// # Errors
-/// NOT_LEADER when this manager does not lead; NO_QUORUM and the like when the reports did not become durable.
-pub async fn receive(
-    store: &Store,
-    by: String,
-    request: &RelayRequest,
-) -> Result<RelayResponse, ApiError> {
-    let leadership = store.leadership().borrow().clone();
-    if !leadership.is_leader {
-        return Err(ApiError::NotLeader {
-            leader: leadership.leader.map(|(_, address)| address),
-        });
-    }
-    let reports: Vec<_> = request
-        .nodes
-        .iter()
-        .filter(|n| n.report.is_some())
-        .collect();
-    if let Err(refused) = propose(store, &by, leadership.term, &reports).await? {
-        // One report that breaks a rule must not hold back the others.
-        tracing::debug!(
-            message = refused,
-            "a batch of reports was refused, going one by one"
-        );
-        for one in reports {
-            if let Err(refused) = propose(store, &by, leadership.term, &[one]).await? {
-                tracing::warn!(
-                    node = one.node_uid,
-                    message = refused,
-                    "a report was refused"
-                );
-            }
-        }
-    }
-    Ok(RelayResponse {
-        term: leadership.term,
-    })
-}
-
-/// Makes reports durable; the inner error is a refusal by the rules of the state.
-async fn propose(
-    store: &Store,
-    by: &str,
-    term: u64,
-    relays: &[&NodeRelay],
-) -> Result<Result<(), String>, ApiError> {
-    let mut draft = Draft::new();
-    store.read(|state| {
-        for relay in relays {
-            reports::plan(state, relay, &mut draft);
-        }
-    });
-    if draft.is_empty() {
-        return Ok(Ok(()));
-    }
-    let mut transaction = draft.build(by.to_owned(), None);
-    transaction.term = term;
-    let outcome = store.propose(transaction).await?;
-    match ApiError::check(outcome) {
-        Ok(_) => Ok(Ok(())),
-        Err(error @ ApiError::NotLeader { .. }) => Err(error),
-        Err(refused) => Ok(Err(refused.to_string())),
     }
 }
 
@@ -253,7 +232,8 @@ mod tests {
                 }],
                 ..Report::default()
             },
-            durable: oneshot::channel().0,
+            verdict: oneshot::channel().0,
+            _room: None,
         }
     }
 

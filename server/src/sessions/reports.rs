@@ -1,10 +1,13 @@
 //! The leader's side of reports: what an agent may change, and how that becomes a transaction.
 
+use std::sync::Arc;
+
 use barge_proto::v1::{
     Event, EventReport, EventSource, Node, NodeRelay, NodeStatus, ObjectMeta, ObjectReference,
-    PodGone, PodRecord, PodTombstone, Report, change::Change as Body,
+    PodGone, PodRecord, PodTombstone, Report, ReportPod, change::Change as Body,
 };
-use barge_state::{Kind as _, LOSS, State};
+use barge_state::{Kind as _, LOSS, ORDER, PackedPod, State};
+use prost::Message;
 
 use crate::{clock, transaction::Draft};
 
@@ -12,10 +15,39 @@ use crate::{clock, transaction::Draft};
 const READY: &str = "Ready";
 /// A sentence for people, not a log.
 const MAX_MESSAGE: usize = 1024;
+/// Of a uid that is quoted.
+const MAX_UID: usize = 64;
 /// In one report; a busy node has some tens.
 const MAX_EVENTS: usize = 256;
+/// Bytes of one report: the transaction that it becomes fits into an entry of the log with room to spare.
+const MAX_REPORT: usize = 1 << 20;
+/// Bytes of the status of one pod or node, and of one event. Agents shorten what is for people long before.
+const MAX_POD_STATUS: usize = 64 << 10;
+const MAX_NODE_STATUS: usize = 128 << 10;
+const MAX_EVENT: usize = 32 << 10;
 /// Events of nodes have no namespace of their own.
 const DEFAULT_NAMESPACE: &str = "default";
+
+/// Why a report can never be taken, as a sentence that names the field; absent when it can.
+#[must_use]
+pub fn unacceptable(report: &Report) -> Option<String> {
+    let too_large = |field: String, bytes: usize, most: usize| {
+        (bytes > most).then(|| format!("{field} has {bytes} bytes, at most {most} are taken"))
+    };
+    let node = report.node.as_ref().map_or(0, Message::encoded_len);
+    let mut pods = report.pods.iter().enumerate().filter_map(|(at, pod)| {
+        let bytes = pod.status.as_ref().map_or(0, Message::encoded_len);
+        let field = format!("pods[{at}].status of pod {}", cut(&pod.uid, MAX_UID));
+        too_large(field, bytes, MAX_POD_STATUS)
+    });
+    let mut events = report.events.iter().enumerate().filter_map(|(at, event)| {
+        too_large(format!("events[{at}]"), event.encoded_len(), MAX_EVENT)
+    });
+    pods.next()
+        .or_else(|| events.next())
+        .or_else(|| too_large("node".to_owned(), node, MAX_NODE_STATUS))
+        .or_else(|| too_large("the report".to_owned(), report.encoded_len(), MAX_REPORT))
+}
 
 /// Adds what a node reported to a transaction, as far as it is the node's to say: its own status, the status of pods
 /// that are bound to it, and events about these. Anything else is left out, because a report may also be late.
@@ -43,32 +75,42 @@ pub fn plan(state: &State, relay: &NodeRelay, draft: &mut Draft) {
 }
 
 fn pods(state: &State, node: &Node, report: &Report, draft: &mut Draft) {
+    let ordered = state.feature_level() >= ORDER;
     for pod in &report.pods {
-        let record = state
-            .by_uid::<PodRecord>(&pod.uid)
-            .filter(|record| record.node_uid() == node.uid());
-        match (record, &pod.status) {
-            (Some(record), Some(status)) => draft.put_status(PodRecord {
-                metadata: identity(&**record),
+        match &pod.status {
+            // `apply` decides whether the pod is the node's, and which status is newer.
+            Some(status) if ordered => draft.change(Body::ReportPod(ReportPod {
+                uid: pod.uid.clone(),
+                node_uid: node.uid().to_owned(),
                 status: Some(status.clone()),
-                ..PodRecord::default()
-            }),
-            (Some(_), None) => {}
-            (None, _) => tracing::debug!(
-                node = node.meta().name,
-                pod = pod.uid,
-                gone = pod.gone,
-                "report of a pod that is not bound to the node"
-            ),
+                version: pod.version,
+            })),
+            Some(status) => {
+                if let Some(record) = bound(state, node, &pod.uid) {
+                    draft.put_status(PodRecord {
+                        metadata: identity(record),
+                        status: Some(status.clone()),
+                        ..PodRecord::default()
+                    });
+                }
+            }
+            None => {}
         }
         if pod.gone {
-            gone(state, node, &pod.uid, record.is_some(), draft);
+            gone(state, node, &pod.uid, draft);
         }
     }
 }
 
+/// A pod, if it is bound to a node.
+fn bound<'a>(state: &'a State, node: &Node, uid: &str) -> Option<&'a PackedPod> {
+    let record = state.by_uid::<PodRecord>(uid).map(Arc::as_ref);
+    record.filter(|record| record.node_uid() == node.uid())
+}
+
 /// The agent confirms that nothing of a pod is left: its record goes, or the tombstone that was waiting for this.
-fn gone(state: &State, node: &Node, uid: &str, is_bound: bool, draft: &mut Draft) {
+fn gone(state: &State, node: &Node, uid: &str, draft: &mut Draft) {
+    let is_bound = bound(state, node, uid).is_some();
     if state.feature_level() < LOSS {
         // Some manager may not know the change; there are no tombstones either.
         if is_bound {
@@ -80,7 +122,6 @@ fn gone(state: &State, node: &Node, uid: &str, is_bound: bool, draft: &mut Draft
         .by_uid::<PodTombstone>(uid)
         .is_some_and(|tombstone| tombstone.node_uid == node.uid());
     if is_bound || has_tombstone {
-        draft.needs(LOSS);
         draft.change(Body::PodGone(PodGone {
             uid: uid.to_owned(),
             node_uid: node.uid().to_owned(),
@@ -107,11 +148,8 @@ fn merge(node: &Node, reported: &NodeStatus) -> NodeStatus {
 
 fn allowed(state: &State, node: &Node, report: &EventReport) -> Option<Event> {
     let about = report.involved_object.as_ref()?;
-    let pod = state
-        .by_uid::<PodRecord>(&about.uid)
-        .filter(|pod| pod.node_uid() == node.uid());
-    let (kind, meta) = match pod {
-        Some(pod) => ("Pod", identity(&**pod)?),
+    let (kind, meta) = match bound(state, node, &about.uid) {
+        Some(pod) => ("Pod", identity(pod)?),
         None if about.uid == node.uid() => ("Node", identity(node)?),
         None => return None,
     };
@@ -136,7 +174,7 @@ fn allowed(state: &State, node: &Node, report: &EventReport) -> Option<Event> {
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             uid: meta.uid.clone(),
-            field_path: about.field_path.clone(),
+            field_path: cut(&about.field_path, MAX_MESSAGE),
             ..ObjectReference::default()
         }),
         reason: cut(&report.reason, 128),

@@ -1,16 +1,15 @@
 //! The Session service: agents connect, dial back, and managers relay.
 
-use barge_proto::v1::{
-    AgentMessage, ManagerMessage, RelayRequest, RelayResponse, TunnelChunk, session_server,
-};
+use barge_proto::v1::{AgentMessage, RelayRequest, RelayResponse, TunnelChunk, session_server};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Tunnels,
-    connect::{self, Host, OUTBOX},
-    relay,
+    connect::{self, Host},
+    outbox::{self, Outbox},
+    receive::receive,
     tunnels::Tunnel,
 };
 use crate::{auth::Caller, clock::PATIENCE};
@@ -32,7 +31,7 @@ impl SessionService {
 
 #[tonic::async_trait]
 impl session_server::Session for SessionService {
-    type ConnectStream = ReceiverStream<Result<ManagerMessage, Status>>;
+    type ConnectStream = outbox::Messages;
     type TunnelStream = ReceiverStream<Result<TunnelChunk, Status>>;
 
     async fn connect(
@@ -41,14 +40,14 @@ impl session_server::Session for SessionService {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let caller = Caller::of(&request)?;
         let node_uid = caller.node_uid()?.to_owned();
-        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (outbox, messages) = Outbox::new();
         tokio::spawn(connect::run(
             self.host.clone(),
             node_uid,
             request.into_inner(),
             outbox,
         ));
-        Ok(Response::new(ReceiverStream::new(messages)))
+        Ok(Response::new(messages))
     }
 
     async fn tunnel(
@@ -73,7 +72,7 @@ impl session_server::Session for SessionService {
         request: Request<RelayRequest>,
     ) -> Result<Response<RelayResponse>, Status> {
         let by = Caller::of(&request)?.name();
-        let answer = relay::receive(&self.host.store, by, &request.into_inner()).await?;
+        let answer = receive(&self.host.store, by, &request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 }

@@ -80,7 +80,34 @@ impl Scope {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What a watch is about, when that is several things: changes that are in any of the scopes, in the order of their revisions.
+#[derive(Debug, Clone)]
+pub struct Scopes(Arc<[Scope]>);
+
+impl From<Scope> for Scopes {
+    fn from(scope: Scope) -> Self {
+        Self(Arc::new([scope]))
+    }
+}
+
+impl<const N: usize> From<[Scope; N]> for Scopes {
+    fn from(scopes: [Scope; N]) -> Self {
+        Self(Arc::new(scopes))
+    }
+}
+
+impl Scopes {
+    fn matches(&self, change: &Changed) -> bool {
+        self.0.iter().any(|scope| scope.matches(change))
+    }
+
+    /// Where a change looks for this watch; each once.
+    fn keys(&self) -> BTreeSet<Key> {
+        self.0.iter().flat_map(Scope::keys).collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     kind: RecordKind,
     namespace: Option<String>,
@@ -110,7 +137,7 @@ struct Inner {
 }
 
 struct Watcher {
-    scope: Scope,
+    scopes: Scopes,
     /// Everything up to here has been taken or does not concern it.
     cursor: u64,
     queue: VecDeque<Changed>,
@@ -139,7 +166,12 @@ impl Hub {
     }
 
     /// Watches what changes after a revision.
-    pub fn watch(self: &Arc<Self>, after: u64, scope: Scope) -> Result<Watch, Expired> {
+    pub fn watch(
+        self: &Arc<Self>,
+        after: u64,
+        scopes: impl Into<Scopes>,
+    ) -> Result<Watch, Expired> {
+        let scopes = scopes.into();
         let mut inner = self.lock();
         if after < inner.history.floor() {
             return Err(Expired {
@@ -148,14 +180,13 @@ impl Hub {
         }
         let id = inner.next_id;
         inner.next_id += 1;
-        let shown = scope.clone();
-        for key in scope.keys() {
+        for key in scopes.keys() {
             inner.index.entry(key).or_default().insert(id);
         }
         let wake = Arc::new(Notify::new());
         let watcher = Watcher {
             behind: after < inner.head,
-            scope,
+            scopes: scopes.clone(),
             cursor: after,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -166,7 +197,7 @@ impl Hub {
         Ok(Watch {
             hub: self.clone(),
             id,
-            scope: shown,
+            scopes,
             wake,
         })
     }
@@ -268,7 +299,7 @@ impl Inner {
 
 impl Watcher {
     fn offer(&mut self, change: &Changed) {
-        if change.revision <= self.cursor || !self.scope.matches(change) {
+        if change.revision <= self.cursor || !self.scopes.matches(change) {
             return;
         }
         let size = change.size();
@@ -328,7 +359,7 @@ enum Taken {
 pub struct Watch {
     hub: Arc<Hub>,
     id: u64,
-    scope: Scope,
+    scopes: Scopes,
     wake: Arc<Notify>,
 }
 
@@ -341,16 +372,7 @@ impl Watch {
         loop {
             // Registered before looking, so that nothing comes in between.
             let woken = self.wake.notified();
-            let (taken, behind) = {
-                let mut inner = self.hub.lock();
-                let inner = &mut *inner;
-                let watcher = inner.watchers.get_mut(&self.id).ok_or(Lagged)?;
-                (watcher.take(&inner.history, inner.head)?, watcher.behind)
-            };
-            let taken = match taken {
-                Taken::Changes(changes) => changes,
-                Taken::Blocks { blocks, after } => self.filtered(&blocks, after),
-            };
+            let (taken, behind) = self.take()?;
             if !taken.is_empty() {
                 return Ok(taken);
             }
@@ -363,9 +385,46 @@ impl Watch {
         }
     }
 
+    /// Adds what there is at the moment to changes that were taken, as long as these are fewer than `enough`. So who was busy with
+    /// something else goes on with all that came meanwhile.
+    ///
+    /// # Errors
+    /// [`Lagged`] when changes were lost; it stays so.
+    pub async fn gather(
+        &mut self,
+        changes: &mut Vec<Changed>,
+        enough: usize,
+    ) -> Result<(), Lagged> {
+        while changes.len() < enough {
+            let (taken, behind) = self.take()?;
+            if taken.is_empty() && !behind {
+                break;
+            }
+            changes.extend(taken);
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Some of what there is, and whether there is more in the history.
+    fn take(&self) -> Result<(Vec<Changed>, bool), Lagged> {
+        let (taken, behind) = {
+            let mut inner = self.hub.lock();
+            let inner = &mut *inner;
+            let watcher = inner.watchers.get_mut(&self.id).ok_or(Lagged)?;
+            (watcher.take(&inner.history, inner.head)?, watcher.behind)
+        };
+        let taken = match taken {
+            Taken::Changes(changes) => changes,
+            Taken::Blocks { blocks, after } => self.filtered(&blocks, after),
+        };
+        Ok((taken, behind))
+    }
+
     fn filtered(&self, blocks: &[Arc<[Changed]>], after: u64) -> Vec<Changed> {
         let changes = blocks.iter().flat_map(|block| block.iter());
-        let wanted = changes.filter(|change| change.revision > after && self.scope.matches(change));
+        let wanted =
+            changes.filter(|change| change.revision > after && self.scopes.matches(change));
         wanted.cloned().collect()
     }
 
@@ -388,7 +447,7 @@ impl Drop for Watch {
         let Some(watcher) = inner.watchers.remove(&self.id) else {
             return;
         };
-        for key in watcher.scope.keys() {
+        for key in watcher.scopes.keys() {
             if let Some(ids) = inner.index.get_mut(&key) {
                 ids.remove(&self.id);
                 if ids.is_empty() {

@@ -10,8 +10,8 @@ use std::{env, fs, time::Instant};
 
 use barge_proto::v1::{
     Bind, Change, Condition, ContainerStatus, Node, NodeSpec, NodeStatus, ObjectMeta,
-    OwnerReference, PodRecord, PodStatus, Quantity, Record, Revision, Time, Transaction,
-    change::Change as Action, record::Record as Body,
+    OwnerReference, PodRecord, PodStatus, Quantity, Record, ReportPod, Revision, StatusVersion,
+    Time, Transaction, change::Change as Action, record::Record as Body,
 };
 use barge_state::State;
 
@@ -45,7 +45,7 @@ fn main() {
         );
     });
     measure("reported running", pods, || {
-        run(&mut state, (0..pods).map(running))
+        run(&mut state, (0..pods).map(|pod| running(pod, nodes)))
     });
     println!("{} bytes a pod", (resident() - empty) / pods.max(1));
 }
@@ -167,7 +167,7 @@ fn condition(name: &str) -> Condition {
     }
 }
 
-fn running(number: usize) -> Action {
+fn running(number: usize, nodes: usize) -> Action {
     let container = ContainerStatus {
         name: "web".to_owned(),
         ready: true,
@@ -185,12 +185,14 @@ fn running(number: usize) -> Action {
         container_statuses: vec![container],
         ..PodStatus::default()
     };
-    let pod = PodRecord {
+    Action::ReportPod(ReportPod {
+        uid: uid("p", number),
+        node_uid: uid("n", number % nodes),
         status: Some(status),
-        ..record(number)
-    };
-    Action::PutStatus(Record {
-        record: Some(Body::Pod(pod)),
+        version: Some(StatusVersion {
+            incarnation: 1_790_000_000_000 + (number % nodes) as u64,
+            counter: (number / nodes) as u64,
+        }),
     })
 }
 

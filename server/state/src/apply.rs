@@ -8,6 +8,7 @@ mod lost;
 mod preconditions;
 mod put;
 mod remove;
+mod report;
 mod slices;
 pub(crate) mod terminate;
 mod tokens;
@@ -163,6 +164,7 @@ fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
             Some(Action::RecordEvent(event)) => events::record(work, &event)?,
             Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, time),
             Some(Action::PodGone(gone)) => gone::gone(work, &gone),
+            Some(Action::ReportPod(reported)) => report::report(work, reported),
             Some(Action::MarkPod(mark)) => lost::mark(work, &mark),
             Some(Action::UseToken(token)) => tokens::use_token(work, &token)?,
             None => return Err(refusal(RefusalReason::Invalid, "a change without content")),

@@ -55,7 +55,8 @@ impl Changed {
         self.record().map_or("", Stored::name)
     }
 
-    /// The nodes a pod was bound to before and is bound to after the change; for nodes, the node itself.
+    /// The nodes a pod was bound to before and is bound to after the change; for nodes, the node itself; for tombstones, the node that
+    /// the pod was bound to.
     pub fn node_uids(&self) -> impl Iterator<Item = &str> {
         let before = self.before.as_ref().and_then(Stored::node_uid);
         let after = self.after.as_ref().and_then(Stored::node_uid);
@@ -91,11 +92,12 @@ impl Stored {
         key
     }
 
-    /// The node that a pod is bound to, or the uid of a node.
+    /// The node that a pod is bound to, or a tombstone waits for, or the uid of a node.
     pub fn node_uid(&self) -> Option<&str> {
         match self {
             Stored::Pod(pod) => Some(pod.node_uid()).filter(|uid| !uid.is_empty()),
             Stored::Node(node) => Some(node.uid()),
+            Stored::PodTombstone(tombstone) => Some(&tombstone.node_uid),
             _ => None,
         }
     }

@@ -37,6 +37,7 @@ pub const ORDER: u32 = 5;
 pub fn needed(change: &Change) -> u32 {
     let record = match change {
         Change::Put(record) => record.record.as_ref(),
+        Change::ReportPod(_) => return ORDER,
         Change::MarkPod(_) | Change::PodGone(_) | Change::Collect(_) => return LOSS,
         _ => None,
     };

@@ -55,3 +55,4 @@ pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
 pub use state::State;
 pub use subjects::service_account_user;
+pub use view::whole_pod;

@@ -167,12 +167,14 @@ impl Rules for PodRecord {
             self.node_uid.clone_from(&old.node_uid);
             self.bound = old.bound;
             self.lost = old.lost;
+            self.reported = old.reported;
             self.status.clone_from(&old.status);
         } else if !self.node_uid.is_empty() {
             return Err("a pod is bound to a node by Bind only".to_owned());
         } else {
             self.bound = None;
             self.lost = None;
+            self.reported = None;
             self.status = self
                 .status
                 .take()

@@ -26,36 +26,9 @@ impl State {
     }
 
     /// As [`State::pod`] with a template that need not be in the state any more.
-    pub fn pod_from(&self, mut record: PodRecord, template: Option<&Revision>) -> Pod {
+    pub fn pod_from(&self, record: PodRecord, template: Option<&Revision>) -> Pod {
         let node = self.by_uid::<Node>(&record.node_uid);
-        let template = template.and_then(|revision| revision.template.as_ref());
-        let mut metadata = record.metadata.take().unwrap_or_default();
-        if let Some(common) = template.and_then(|template| template.metadata.as_ref()) {
-            for (own, common) in [
-                (&mut metadata.labels, &common.labels),
-                (&mut metadata.annotations, &common.annotations),
-            ] {
-                for (key, value) in common {
-                    own.entry(key.clone()).or_insert_with(|| value.clone());
-                }
-            }
-        }
-        let mut spec = template
-            .and_then(|template| template.spec.clone())
-            .unwrap_or_default();
-        spec.node_name = node
-            .map(|node| node.meta().name.clone())
-            .unwrap_or_default();
-        let info = v1::Kind::Pod.info();
-        Pod {
-            api_version: info
-                .map(|info| info.api_version.to_owned())
-                .unwrap_or_default(),
-            kind: info.map(|info| info.name.to_owned()).unwrap_or_default(),
-            metadata: Some(metadata),
-            spec: Some(spec),
-            status: Some(pod_status(record, node.map(Arc::as_ref))),
-        }
+        whole_pod(record, template, node.map(Arc::as_ref))
     }
 
     /// The object of this name, with its type filled in.
@@ -156,6 +129,38 @@ impl State {
     ) -> Box<dyn Iterator<Item = Object> + 'a> {
         let records = self.list_after::<K>(namespace, after);
         Box::new(records.filter_map(|record| self.view(&K::stored(record.clone()), None)))
+    }
+}
+
+/// The whole pod, put together from its record, its template and its node, as far as they are there.
+pub fn whole_pod(mut record: PodRecord, template: Option<&Revision>, node: Option<&Node>) -> Pod {
+    let template = template.and_then(|revision| revision.template.as_ref());
+    let mut metadata = record.metadata.take().unwrap_or_default();
+    if let Some(common) = template.and_then(|template| template.metadata.as_ref()) {
+        for (own, common) in [
+            (&mut metadata.labels, &common.labels),
+            (&mut metadata.annotations, &common.annotations),
+        ] {
+            for (key, value) in common {
+                own.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    let mut spec = template
+        .and_then(|template| template.spec.clone())
+        .unwrap_or_default();
+    spec.node_name = node
+        .map(|node| node.meta().name.clone())
+        .unwrap_or_default();
+    let info = v1::Kind::Pod.info();
+    Pod {
+        api_version: info
+            .map(|info| info.api_version.to_owned())
+            .unwrap_or_default(),
+        kind: info.map(|info| info.name.to_owned()).unwrap_or_default(),
+        metadata: Some(metadata),
+        spec: Some(spec),
+        status: Some(pod_status(record, node)),
     }
 }
 

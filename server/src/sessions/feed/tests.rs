@@ -94,16 +94,27 @@ fn beginning() -> State {
     state
 }
 
+fn render(state: &State, news: News, node: &str) -> Assignment {
+    let node = state.by_uid::<Node>(node).unwrap().clone();
+    let (assignment, more) = news.parts(node, usize::MAX).next_part();
+    assert!(!more);
+    assignment
+}
+
 fn told(state: &State, changes: &[Changed], node: &str) -> Option<Assignment> {
-    difference(state, changes, node).assignment
+    let mut news = News::default();
+    changes.iter().for_each(|change| news.add(change, node));
+    (!news.is_empty()).then(|| render(state, news, node))
+}
+
+fn full(state: &State, node: &str) -> Assignment {
+    render(state, News::full(state, node), node)
 }
 
 #[test]
 fn the_first_set_is_the_nodes_own_pods_and_the_other_nodes() {
     let state = beginning();
     let first = full(&state, "n1");
-    assert!(first.full);
-    assert_eq!(first.revision, state.revision());
     assert_eq!(first.pods.len(), 1);
     assert_eq!(first.peers.len(), 1);
     assert_eq!(first.peers[0].node_uid, "n2");
@@ -119,8 +130,11 @@ fn a_pod_concerns_the_node_that_it_is_bound_to() {
     });
     assert_eq!(told(&state, &changes, "n1"), None);
     let assignment = told(&state, &changes, "n2").unwrap();
-    assert_eq!(assignment.pods.len(), 1);
-    assert_eq!(assignment.revision, state.revision());
+    let [pod] = assignment.pods.as_slice() else {
+        panic!("{assignment:?}");
+    };
+    let of_state = state.by_uid::<PodRecord>("p2").unwrap();
+    assert_eq!(*pod, state.pod(of_state), "whole");
 }
 
 #[test]
@@ -172,17 +186,20 @@ fn a_removed_pod_is_told_even_when_its_end_is_seen_with_its_beginning() {
 fn a_full_set_names_the_deletions_that_the_node_has_not_confirmed() {
     let mut state = beginning();
     let changes = apply(&mut state, |draft| draft.remove::<PodRecord>("p1"));
-    let removed = told(&state, &changes, "n1").unwrap().removed_pod_uids;
-    assert_eq!(removed, ["p1"]);
+    let difference = told(&state, &changes, "n1").unwrap();
+    assert_eq!(difference.removed_pod_uids, ["p1"]);
+    // An agent that never heard of the pod has to confirm all the same.
+    assert_eq!(difference.tombstones[0].uid, "p1");
+    assert_eq!(told(&state, &changes, "n2"), None);
     let first = full(&state, "n1");
     assert!(first.pods.is_empty());
-    assert_eq!(first.tombstones.len(), 1);
+    assert_eq!(first.tombstones, difference.tombstones);
     let tombstone = &first.tombstones[0];
     assert_eq!(
         (tombstone.uid.as_str(), tombstone.namespace.as_str()),
         ("p1", "default")
     );
-    assert!(tombstone.revision > 0 && tombstone.revision <= first.revision);
+    assert!(tombstone.revision > 0 && tombstone.revision <= state.revision());
     assert!(full(&state, "n2").tombstones.is_empty());
 }
 
@@ -199,5 +216,63 @@ fn services_and_peers_concern_every_node() {
     let assignment = told(&state, &changes, "n1").unwrap();
     assert_eq!(assignment.services.len(), 1);
     assert_eq!(assignment.removed_peer_uids, ["n2"]);
-    assert!(difference(&state, &changes, "n2").node_gone);
+}
+
+#[test]
+fn what_came_since_is_told_as_it_is_last() {
+    let mut state = beginning();
+    let mut changes = apply(&mut state, |draft| {
+        put_pod(draft, "p4");
+        bind(draft, "p4", "n1");
+        draft.put(Service {
+            metadata: meta("default", "s"),
+            ..Service::default()
+        });
+    });
+    changes.extend(apply(&mut state, |draft| {
+        draft.put_status(PodRecord {
+            metadata: meta("default", "p4"),
+            status: Some(PodStatus {
+                phase: "Running".to_owned(),
+                ..PodStatus::default()
+            }),
+            ..PodRecord::default()
+        });
+        draft.remove::<Service>("s");
+    }));
+    let assignment = told(&state, &changes, "n1").unwrap();
+    assert_eq!(assignment.pods[0].status.as_ref().unwrap().phase, "Running");
+    assert_eq!(assignment.removed_service_uids, ["s"]);
+    assert!(assignment.services.is_empty());
+}
+
+#[test]
+fn a_large_set_is_told_in_parts_that_are_bounded_and_complete() {
+    let mut state = beginning();
+    for number in 0..40 {
+        let name = format!("s{number:02}");
+        apply(&mut state, |draft| {
+            draft.put(Service {
+                metadata: Some(ObjectMeta {
+                    annotations: [("a".to_owned(), "x".repeat(1000))].into(),
+                    ..meta("default", &name).unwrap()
+                }),
+                ..Service::default()
+            });
+        });
+    }
+    let whole = full(&state, "n1");
+    let node = state.by_uid::<Node>("n1").unwrap().clone();
+    let mut parts = News::full(&state, "n1").parts(node, 4096);
+    let mut together = Assignment::default();
+    for count in 1.. {
+        let (part, more) = parts.next_part();
+        assert!(part.encoded_len() < 4096 + 1200);
+        together.merge(part.encode_to_vec().as_slice()).unwrap();
+        if !more {
+            assert!(count >= 10, "{count} parts");
+            break;
+        }
+    }
+    assert_eq!(together, whole);
 }

@@ -3,7 +3,7 @@
 
 use barge_proto::v1::{
     Bind, ClusterRecord, Condition, EventReport, Namespace, NodeSpec, PodReport, PodStatus,
-    PodTemplateSpec, Quantity, Revision, Transaction, change::Change as Action,
+    PodTemplateSpec, Quantity, Revision, StatusVersion, Transaction, change::Change as Action,
 };
 
 use super::*;
@@ -44,7 +44,7 @@ fn node(uid: &str, range: &str) -> Node {
 
 /// Two nodes with a pod each.
 fn state() -> State {
-    at_level(LOSS)
+    at_level(ORDER)
 }
 
 fn at_level(feature_level: u32) -> State {
@@ -108,6 +108,7 @@ fn about(pod: &str, phase: &str, gone: bool) -> Report {
                 ..PodStatus::default()
             }),
             gone,
+            version: None,
         }],
         ..Report::default()
     }
@@ -120,11 +121,57 @@ fn phase(state: &State, pod: &str) -> Option<String> {
 
 #[test]
 fn an_agent_reports_its_own_pods() {
+    for level in [LOSS - 1, LOSS, ORDER] {
+        let mut state = at_level(level);
+        report(&mut state, "n1", about("p1", "Running", false));
+        assert_eq!(phase(&state, "p1").as_deref(), Some("Running"));
+        report(&mut state, "n1", about("p1", "Running", true));
+        assert_eq!(phase(&state, "p1"), None);
+    }
+}
+
+#[test]
+fn two_reports_that_were_swapped_on_the_way_leave_the_newer() {
     let mut state = state();
-    report(&mut state, "n1", about("p1", "Running", false));
-    assert_eq!(phase(&state, "p1").as_deref(), Some("Running"));
-    report(&mut state, "n1", about("p1", "Running", true));
-    assert_eq!(phase(&state, "p1"), None);
+    let numbered = |counter, message: &str| {
+        let mut report = about("p1", "Running", false);
+        report.pods[0].version = Some(StatusVersion {
+            incarnation: 1,
+            counter,
+        });
+        report.pods[0].status.as_mut().unwrap().message = message.to_owned();
+        report
+    };
+    report(&mut state, "n1", numbered(2, "newer"));
+    report(&mut state, "n1", numbered(1, "older"));
+    let message = state.by_uid::<PodRecord>("p1").unwrap().status().message;
+    assert_eq!(message, "newer");
+}
+
+#[test]
+fn what_is_too_large_is_named() {
+    let mut report = about("p1", "Running", false);
+    assert_eq!(unacceptable(&report), None);
+    report.pods[0].status.as_mut().unwrap().message = "x".repeat(MAX_POD_STATUS);
+    let why = unacceptable(&report).unwrap();
+    assert!(why.starts_with("pods[0].status of pod p1 has 65"), "{why}");
+    let event = EventReport {
+        message: "x".repeat(MAX_EVENT),
+        ..EventReport::default()
+    };
+    let report = Report {
+        events: vec![EventReport::default(), event],
+        ..Report::default()
+    };
+    let why = unacceptable(&report).unwrap();
+    assert!(why.starts_with("events[1] has"), "{why}");
+    let large = &about("p1", "Running", false).pods[0];
+    let report = Report {
+        pods: vec![large.clone(); MAX_REPORT / large.encoded_len()],
+        ..Report::default()
+    };
+    let why = unacceptable(&report).unwrap();
+    assert!(why.starts_with("the report has"), "{why}");
 }
 
 #[test]

@@ -98,6 +98,48 @@ fn a_change_reaches_those_it_concerns() {
 }
 
 #[test]
+fn what_several_scopes_are_about_comes_in_order_and_once() {
+    let hub = hub();
+    let on_1 = Scope {
+        node: Some("1".to_owned()),
+        ..Scope::kinds([RecordKind::Pod])
+    };
+    let both = || {
+        let common = Scope::kinds([RecordKind::Namespace, RecordKind::Service]);
+        [on_1.clone(), common, on_1.clone()]
+    };
+    let mut waiting = hub.watch(0, both()).unwrap();
+    for revision in (1..=300).step_by(3) {
+        hub.applied(vec![
+            pod(revision, "a", None, "1"),
+            pod(revision + 1, "a", None, "2"),
+            namespace(revision + 2),
+        ]);
+    }
+    let mut late = hub.watch(0, both()).unwrap();
+    let concerned: Vec<_> = (1..=300).filter(|revision| revision % 3 != 2).collect();
+    assert_eq!(drain(&mut waiting).unwrap(), concerned);
+    assert_eq!(drain(&mut late).unwrap(), concerned);
+    drop((waiting, late));
+    assert!(hub.lock().index.is_empty());
+}
+
+#[tokio::test]
+async fn what_came_meanwhile_is_gathered() {
+    let hub = hub();
+    let mut watch = hub.watch(0, Scope::all()).unwrap();
+    let count = 4 * QUEUE as u64;
+    (1..=count).for_each(|revision| hub.applied(vec![namespace(revision)]));
+    let mut changes = watch.next().await.unwrap();
+    watch.gather(&mut changes, usize::MAX).await.unwrap();
+    assert_eq!(changes.len() as u64, count);
+    assert_eq!(watch.progress(), count);
+    // Of nothing there is nothing more.
+    watch.gather(&mut changes, usize::MAX).await.unwrap();
+    assert_eq!(changes.len() as u64, count);
+}
+
+#[test]
 fn a_burst_is_caught_up_from_the_history() {
     let hub = hub();
     let mut watch = hub.watch(0, Scope::all()).unwrap();

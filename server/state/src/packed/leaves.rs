@@ -16,6 +16,7 @@ use bytes::{Packer, Unpacker};
 trait Leaves {
     fn text(&mut self, text: &mut String);
     fn time(&mut self, time: &mut Time);
+    fn number(&mut self, number: &mut u64);
 }
 
 /// What is asked of pods all the time comes first: see [`first`].
@@ -35,6 +36,10 @@ fn walk(record: &mut PodRecord, leaves: &mut impl Leaves) {
         }
     }
     times([&mut record.bound, &mut record.lost], leaves);
+    if let Some(version) = &mut record.reported {
+        leaves.number(&mut version.incarnation);
+        leaves.number(&mut version.counter);
+    }
     let Some(status) = &mut record.status else {
         return;
     };
@@ -108,6 +113,10 @@ impl Leaves for Take<'_> {
     fn time(&mut self, time: &mut Time) {
         self.0.time(mem::take(time));
     }
+
+    fn number(&mut self, number: &mut u64) {
+        self.0.number(mem::take(number));
+    }
 }
 
 struct Give<'a>(Unpacker<'a>);
@@ -119,6 +128,10 @@ impl Leaves for Give<'_> {
 
     fn time(&mut self, time: &mut Time) {
         *time = self.0.time();
+    }
+
+    fn number(&mut self, number: &mut u64) {
+        *number = self.0.number();
     }
 }
 

@@ -205,6 +205,24 @@ pub fn report(uid: &str, status: PodStatus) -> change::Change {
     })
 }
 
+/// The same, as the node numbers it.
+pub fn report_as(
+    uid: &str,
+    node_uid: &str,
+    version: Option<(u64, u64)>,
+    status: PodStatus,
+) -> change::Change {
+    change::Change::ReportPod(barge_proto::v1::ReportPod {
+        uid: uid.to_owned(),
+        node_uid: node_uid.to_owned(),
+        status: Some(status),
+        version: version.map(|(incarnation, counter)| barge_proto::v1::StatusVersion {
+            incarnation,
+            counter,
+        }),
+    })
+}
+
 pub fn remove(kind: RecordKind, uid: &str) -> change::Change {
     let uid = uid.to_owned();
     change::Change::Remove(RecordRef {

@@ -6,8 +6,8 @@ mod removal;
 mod tombstones;
 
 use barge_proto::v1::{
-    ClusterRecord, PodRecord, RefusalReason, RequestRecord, Time, TokenUse, Transaction,
-    change::Change as Action, precondition::Must, record::Record as Body,
+    ClusterRecord, PodRecord, PodStatus, RefusalReason, ReportPod, RequestRecord, Time, TokenUse,
+    Transaction, change::Change as Action, precondition::Must, record::Record as Body,
 };
 use barge_state::{
     Kept as _, Kind, LOSS, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
@@ -168,6 +168,7 @@ impl Model {
                         self.delete(&event);
                     }
                 }
+                Action::ReportPod(report) => self.report(report),
                 Action::PodGone(gone) => self.gone(gone),
                 Action::UseToken(used) => {
                     let tokens = self
@@ -342,19 +343,7 @@ impl Model {
         };
         let new = match (&stored, &old) {
             (Stored::Pod(report), Stored::Pod(pod)) => {
-                let had = pod.status();
-                let mut status = report.status();
-                let order = ["", "Pending", "Running", "Succeeded"];
-                let progress =
-                    |phase: &str| order.iter().position(|known| *known == phase).unwrap_or(3);
-                if progress(&status.phase) < progress(&had.phase) {
-                    status.phase.clone_from(&had.phase);
-                }
-                if terminating(&old) && status.reason.is_empty() {
-                    status.reason.clone_from(&had.reason);
-                }
-                let refused = is_finished(pod) && report.phase() != had.phase;
-                let status = if refused { had } else { status };
+                let status = believed(&old, pod, report.status());
                 edit(&old, |pod: &mut PodRecord| pod.status = Some(status))
             }
             (Stored::Node(report), _) => edit(&old, |node: &mut barge_proto::v1::Node| {
@@ -367,6 +356,33 @@ impl Model {
             }
             _ => unreachable!("not generated"),
         };
+        if new != old {
+            self.set(new);
+        }
+    }
+
+    fn report(&mut self, report: &ReportPod) {
+        let Some(old) = self.get(RecordKind::Pod, &report.uid) else {
+            return;
+        };
+        let Stored::Pod(pod) = &old else {
+            return;
+        };
+        let late = pod
+            .record()
+            .reported
+            .zip(report.version)
+            .is_some_and(|(known, version)| {
+                (version.incarnation, version.counter) <= (known.incarnation, known.counter)
+            });
+        if old.node_uid() != Some(report.node_uid.as_str()) || late {
+            return;
+        }
+        let status = believed(&old, pod, report.status.clone().unwrap_or_default());
+        let new = edit(&old, |pod: &mut PodRecord| {
+            pod.status = Some(status);
+            pod.reported = report.version.or(pod.reported);
+        });
         if new != old {
             self.set(new);
         }
@@ -472,6 +488,23 @@ fn claims(record: &Stored) -> Vec<String> {
 }
 
 /// The metadata of any record.
+/// A pod's status after its node reported this one.
+fn believed(old: &Stored, pod: &PackedPod, mut status: PodStatus) -> PodStatus {
+    let had = pod.status();
+    if is_finished(pod) && status.phase != had.phase {
+        return had;
+    }
+    let order = ["", "Pending", "Running", "Succeeded"];
+    let progress = |phase: &str| order.iter().position(|known| *known == phase).unwrap_or(3);
+    if progress(&status.phase) < progress(&had.phase) {
+        status.phase.clone_from(&had.phase);
+    }
+    if terminating(old) && status.reason.is_empty() {
+        status.reason.clone_from(&had.reason);
+    }
+    status
+}
+
 pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::ObjectMeta {
     let metadata = match record.record.as_mut().unwrap() {
         Body::Namespace(record) => &mut record.metadata,

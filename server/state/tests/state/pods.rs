@@ -48,6 +48,46 @@ fn the_phase_never_moves_back() {
 }
 
 #[test]
+fn a_report_that_comes_late_never_overwrites_a_newer_one() {
+    let said = |message: &str| PodStatus {
+        message: message.to_owned(),
+        ..phase("Running")
+    };
+    let mut state = bound_pod();
+    let mut message_after = |version, message| {
+        accept(&mut state, [report_as("p1", "n1", version, said(message))]);
+        status(&state).message
+    };
+    assert_eq!(message_after(Some((7, 4)), "four"), "four");
+    assert_eq!(message_after(Some((7, 3)), "three"), "four");
+    assert_eq!(message_after(Some((7, 4)), "four again"), "four");
+    assert_eq!(message_after(Some((6, 9)), "an earlier process"), "four");
+    assert_eq!(message_after(Some((7, 6)), "four"), "four");
+    assert_eq!(message_after(Some((7, 5)), "five"), "four", "six says four");
+    assert_eq!(
+        message_after(Some((8, 1)), "the next process"),
+        "the next process"
+    );
+    assert_eq!(
+        message_after(None, "it does not count"),
+        "it does not count"
+    );
+    assert_eq!(message_after(Some((8, 1)), "late"), "it does not count");
+    assert_eq!(message_after(Some((8, 2)), "it counts"), "it counts");
+}
+
+#[test]
+fn a_report_is_believed_of_pods_of_the_node_only_and_brings_none_back() {
+    let mut state = bound_pod();
+    let applied = accept(&mut state, [report_as("p1", "n2", None, phase("Running"))]);
+    assert_eq!(applied.changes, []);
+    accept(&mut state, [gone("p1", "n1")]);
+    let late = report_as("p1", "n1", Some((1, 1)), phase("Running"));
+    assert_eq!(accept(&mut state, [late]).changes, []);
+    assert!(state.by_uid::<PodRecord>("p1").is_none());
+}
+
+#[test]
 fn what_is_known_otherwise_is_not_kept() {
     let mut state = bound_pod();
     let condition = |name: &str| Condition {

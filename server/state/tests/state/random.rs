@@ -138,6 +138,8 @@ fn others() -> impl Strategy<Value = Change> {
         "Succeeded",
         "Failed",
     ]);
+    let numbered = phases.clone();
+    let versions = prop::option::weighted(0.9, (0..3u64, 0..4u64));
     let node_status = (uid("n"), any::<bool>()).prop_map(|(uid, ready)| {
         let node = node(&uid);
         put_status(if ready {
@@ -170,6 +172,7 @@ fn others() -> impl Strategy<Value = Change> {
     prop_oneof![
         8 => (uid("p"), uid("n")).prop_map(|(pod, node)| bind(&pod, &node)),
         5 => (uid("p"), phases).prop_map(|(uid, of)| report(&uid, phase(of))),
+        5 => (uid("p"), uid("n"), versions, numbered).prop_map(|(uid, node, version, of)| report_as(&uid, &node, version, phase(of))),
         2 => node_status,
         4 => removals,
         3 => (uid("p"), uid("n"), any::<bool>()).prop_map(|(pod, node, lost)| mark(&pod, &node, lost)),

@@ -1,4 +1,4 @@
-//! Texts and times in few bytes. What [`Packer`] writes [`Unpacker`] reads, in the same order.
+//! Texts, times and numbers in few bytes. What [`Packer`] writes [`Unpacker`] reads, in the same order.
 
 use std::net::Ipv4Addr;
 
@@ -65,7 +65,8 @@ impl<'a> Packer<'a> {
         self.number(((number << 1) ^ (number >> 63)) as u64);
     }
 
-    fn number(&mut self, mut number: u64) {
+    /// Small numbers are short.
+    pub fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.bytes.push(number as u8 | 0x80);
             number >>= 7;
@@ -129,7 +130,7 @@ impl<'a> Unpacker<'a> {
         (number >> 1) as i64 ^ -((number & 1) as i64)
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte();

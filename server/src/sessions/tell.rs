@@ -1,0 +1,282 @@
+//! What an agent is told in a session: the manager's side of the stream of assignments.
+//!
+//! One watch covers all that concerns a node, so its changes come in the order of their revisions, and each assignment says up to which
+//! revision everything is told. While the outbox is full the watch falls behind onto the history that all watches share; what gathered
+//! there is told as one difference.
+
+use std::{sync::Arc, time::Duration};
+
+use barge_client::identity::roots_sha256;
+use barge_proto::v1::{
+    Assignment, Hello, ManagerMessage, Node, Trust, Welcome, manager_message::Message as ToAgent,
+};
+use barge_state::{Changed, Kind, ORDER, RecordKind, State, Stored};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+use tonic::Status;
+
+use super::{connect::Host, feed::News, outbox::Outbox};
+use crate::{
+    cluster::status::members,
+    store::{Scope, Watch},
+};
+
+/// About the bytes of one assignment.
+const PART: usize = 256 << 10;
+/// Changes that are told together.
+const GATHER: usize = 4096;
+/// How often an agent is told of a revision at which nothing concerned it, and by how much that has to be newer than what it was told
+/// last. It goes on from there in its next session.
+const BOOKMARK: (Duration, u64) = (Duration::from_secs(10), 1000);
+/// When agents renew because of other roots: a hundred a second, within a time that is not too short for chance to spread
+/// them, nor too long for who waits.
+const RENEWAL: Duration = Duration::from_millis(10);
+const RENEW_WITHIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Tells one agent.
+pub struct Teller<'a> {
+    host: &'a Host,
+    node_uid: &'a str,
+    outbox: &'a Outbox,
+    node: Arc<Node>,
+    /// Everything up to here was told.
+    told: u64,
+    roots: Option<[u8; 32]>,
+}
+
+/// What a session begins with.
+struct Beginning {
+    welcome: Welcome,
+    node: Arc<Node>,
+    /// At this revision.
+    revision: u64,
+    full: Option<News>,
+}
+
+impl<'a> Teller<'a> {
+    /// Tells the agent of the node with this uid, until the session ends.
+    ///
+    /// # Errors
+    /// Why it ends: FAILED_PRECONDITION when the node is not there (any more), UNAVAILABLE when the session fell behind, and as
+    /// [`Outbox::send`].
+    pub async fn run(
+        host: &'a Host,
+        node_uid: &'a str,
+        outbox: &'a Outbox,
+        hello: &Hello,
+        inbox: mpsc::Receiver<ManagerMessage>,
+    ) -> Result<(), Status> {
+        let resumed = match resumable(host, hello) {
+            true => host
+                .store
+                .watch(hello.acted_revision, scopes(node_uid))
+                .ok(),
+            false => None,
+        };
+        let full = resumed.is_none();
+        let beginning = host
+            .store
+            .read(|state| beginning(state, node_uid, full))
+            .ok_or_else(unknown_node)?;
+        let mut welcome = beginning.welcome;
+        welcome.manager_addresses = addresses(host);
+        outbox.send(ToAgent::Welcome(welcome)).await?;
+        let mut teller = Self {
+            host,
+            node_uid,
+            outbox,
+            node: beginning.node,
+            told: hello.acted_revision,
+            roots: None,
+        };
+        let watch = match (resumed, beginning.full) {
+            (Some(watch), _) => watch,
+            (None, full) => {
+                let watch = host.store.watch(beginning.revision, scopes(node_uid));
+                let bytes = if hello.takes_parts { PART } else { usize::MAX };
+                let full = full.unwrap_or_default();
+                teller.full(full, beginning.revision, bytes).await?;
+                watch.map_err(behind)?
+            }
+        };
+        teller.trust().await?;
+        teller.follow(watch, inbox).await
+    }
+
+    async fn full(&mut self, full: News, revision: u64, bytes: usize) -> Result<(), Status> {
+        let counters = self.host.sessions.counters();
+        counters.full_sets.inc();
+        let mut parts = full.parts(self.node.clone(), bytes);
+        loop {
+            let (part, more) = parts.next_part();
+            self.assign(Assignment {
+                revision,
+                full: true,
+                more,
+                ..part
+            })
+            .await?;
+            if !more {
+                break;
+            }
+        }
+        self.told = revision;
+        Ok(())
+    }
+
+    async fn follow(
+        mut self,
+        mut watch: Watch,
+        mut inbox: mpsc::Receiver<ManagerMessage>,
+    ) -> Result<(), Status> {
+        let mut bookmarks = interval(BOOKMARK.0);
+        bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changes = watch.next() => {
+                    let mut changes = changes.map_err(behind)?;
+                    watch.gather(&mut changes, GATHER).await.map_err(behind)?;
+                    self.difference(&changes, watch.progress()).await?;
+                }
+                order = inbox.recv() => {
+                    // The registry forgets a session when another one takes its place.
+                    let order = order
+                        .ok_or_else(|| Status::aborted("the agent began another session"))?;
+                    if let Some(message) = order.message {
+                        self.outbox.send(message).await?;
+                    }
+                }
+                _ = bookmarks.tick() => {
+                    let revision = watch.progress();
+                    if revision >= self.told.saturating_add(BOOKMARK.1) {
+                        self.assign(Assignment { revision, ..Assignment::default() }).await?;
+                        self.told = revision;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells what changed up to a revision.
+    async fn difference(&mut self, changes: &[Changed], revision: u64) -> Result<(), Status> {
+        let mut news = News::default();
+        let (mut gone, mut trust) = (false, false);
+        for change in changes {
+            news.add(change, self.node_uid);
+            match change.record() {
+                Some(Stored::Node(node)) if node.uid() == self.node_uid => {
+                    gone |= change.after.is_none();
+                    self.node = node.clone();
+                }
+                Some(Stored::Cluster(_)) => trust = true,
+                _ => {}
+            }
+        }
+        if !news.is_empty() {
+            self.host.sessions.counters().differences.inc();
+            let mut parts = news.parts(self.node.clone(), PART);
+            loop {
+                let (part, more) = parts.next_part();
+                // Only with the last part everything up to there is told.
+                let revision = if more { self.told } else { revision };
+                self.assign(Assignment { revision, ..part }).await?;
+                if !more {
+                    break;
+                }
+            }
+            self.told = revision;
+        }
+        if trust {
+            self.trust().await?;
+        }
+        // The deletion of its pods was part of the node's, and the agent has it by now.
+        match gone {
+            true => Err(unknown_node()),
+            false => Ok(()),
+        }
+    }
+
+    async fn assign(&self, assignment: Assignment) -> Result<(), Status> {
+        let bytes = self.outbox.send(ToAgent::Assignment(assignment)).await?;
+        let counters = self.host.sessions.counters();
+        counters.assigned_bytes.inc_by(bytes as u64);
+        Ok(())
+    }
+
+    /// What the agent should trust, when that is something else than it was told last.
+    async fn trust(&mut self) -> Result<(), Status> {
+        let (roots, nodes) = self.host.store.read(|state| {
+            let roots = state.cluster().map(|cluster| roots_sha256(&cluster.roots));
+            (roots, state.count::<Node>())
+        });
+        let Some(roots) = roots.filter(|roots| self.roots != Some(*roots)) else {
+            return Ok(());
+        };
+        self.roots = Some(roots);
+        let within = RENEWAL.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX));
+        let within = within.clamp(RENEW_WITHIN.0, RENEW_WITHIN.1);
+        let trust = Trust {
+            roots_sha256: roots.to_vec(),
+            within_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+        };
+        self.outbox.send(ToAgent::Trust(trust)).await.map(drop)
+    }
+}
+
+/// Whether differences since what the agent acted on will do: it has all of that, and revisions mean the same to it. Below [`ORDER`] the
+/// lives of a cluster have no names.
+fn resumable(host: &Host, hello: &Hello) -> bool {
+    let Some(held) = &hello.held else {
+        return false;
+    };
+    host.store.read(|state| {
+        state.feature_level() >= ORDER
+            && state
+                .cluster()
+                .is_some_and(|cluster| cluster.life == held.life)
+    })
+}
+
+/// Only references are taken while the lock of the state is held.
+fn beginning(state: &State, node_uid: &str, full: bool) -> Option<Beginning> {
+    let node = state.by_uid::<Node>(node_uid)?.clone();
+    let cluster = state.cluster();
+    let welcome = Welcome {
+        node: Some(Node::clone(&node)),
+        service_cidr: cluster.map(|c| c.service_cidr.clone()).unwrap_or_default(),
+        life: cluster.map(|c| c.life.clone()).unwrap_or_default(),
+        ..Welcome::default()
+    };
+    Some(Beginning {
+        welcome,
+        node,
+        revision: state.revision(),
+        full: full.then(|| News::full(state, node_uid)),
+    })
+}
+
+fn addresses(host: &Host) -> Vec<String> {
+    let members = members(&host.store).into_iter();
+    members.map(|member| member.address).collect()
+}
+
+/// The node's own pods and their tombstones, and itself: of ten thousand nodes, each change of a pod costs one session. What every node has
+/// to know. And the roots to trust.
+fn scopes(node_uid: &str) -> [Scope; 3] {
+    let own = Scope {
+        node: Some(node_uid.to_owned()),
+        ..Scope::kinds([RecordKind::Pod, RecordKind::PodTombstone])
+    };
+    let common = Scope::kinds([RecordKind::Service, RecordKind::Endpoints, RecordKind::Node]);
+    [own, common, Scope::kinds([RecordKind::Cluster])]
+}
+
+fn unknown_node() -> Status {
+    Status::failed_precondition("the node does not belong to this cluster (any more)")
+}
+
+fn behind<E: std::fmt::Display>(error: E) -> Status {
+    Status::unavailable(format!("the session fell behind: {error}"))
+}
