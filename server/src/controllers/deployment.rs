@@ -21,9 +21,8 @@ use super::{
     pods,
     stamp::Stamp,
 };
-use barge_proto::v1::{
-    Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision, record::Record,
-};
+use crate::transaction::Draft;
+use barge_proto::v1::{Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision};
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 use budget::Budget;
 use groups::Groups;
@@ -102,8 +101,8 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     if is_going(state, metadata) {
         return plan;
     }
-    plan.require_uid(&**deployment);
-    plan.require_generation(&**deployment);
+    plan.draft.same(&**deployment);
+    plan.draft.same_generation(&**deployment);
     let mut revisions: Vec<_> = state.owned::<Revision>(&metadata.uid).collect();
     revisions.sort_by_key(|revision| (revision.number, revision.uid().to_owned()));
     let owned: Vec<_> = state.owned::<PodRecord>(&metadata.uid).collect();
@@ -118,9 +117,9 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let revision = &newest.revision;
     let groups = Groups::new(&owned, &revisions, revision.uid(), spec, &stamp.now);
     let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
-    let room = MAX_BATCH.saturating_sub(plan.changes.len());
+    let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
     Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
-    let room = MAX_BATCH.saturating_sub(plan.changes.len());
+    let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
     let replicas = Budget::of(spec).replicas;
     lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
 
@@ -187,8 +186,8 @@ fn replace_finished(owned: &[&Arc<PackedPod>], stamp: &Stamp, plan: &mut Plan) {
         }
         match groups::held_for(pod, &stamp.now) {
             Some(wait) => plan.look_again(wait),
-            None if plan.changes.len() < MAX_BATCH => {
-                plan.terminate(pod.uid(), "Replaced");
+            None if plan.draft.changes().len() < MAX_BATCH => {
+                plan.draft.terminate(pod.uid(), "Replaced");
             }
             None => plan.look_again(Duration::ZERO),
         }
@@ -216,11 +215,11 @@ fn finish(
     };
     let (status, deadline) = status::status(deployment, &Budget::of(spec), &observed, stamp.now);
     if deployment.status.as_ref() != Some(&status) {
-        plan.put_status(Record::Deployment(Deployment {
+        plan.draft.put_status(Deployment {
             metadata: deployment.metadata.clone(),
             status: Some(status),
             ..Deployment::default()
-        }));
+        });
     }
     let available = groups
         .pods()
@@ -230,8 +229,8 @@ fn finish(
     for wait in [deadline, available].into_iter().flatten() {
         plan.look_again(wait);
     }
-    if plan.changes.is_empty() {
-        plan.preconditions.clear();
+    if plan.draft.is_empty() {
+        plan.draft = Draft::new();
     }
     plan
 }

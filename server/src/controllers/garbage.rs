@@ -106,18 +106,18 @@ pub fn page(
         Part::Revisions => each::<Revision>(state, after, |revision| {
             let unused = state.pods_of(revision.uid()).next().is_none();
             if unused && is_orphan(state, &revision.meta().owner_references) {
-                plan.remove(&**revision);
+                plan.draft.remove::<Revision>(revision.uid());
             }
         }),
         Part::Endpoints => each::<Endpoints>(state, after, |endpoints| {
             if is_orphan(state, &endpoints.meta().owner_references) {
-                plan.remove(&**endpoints);
+                plan.draft.remove::<Endpoints>(endpoints.uid());
             }
         }),
         Part::Tokens => each::<TokenRecord>(state, after, |token| {
             let now = stamp::nanos(&stamp.now);
             if token.expires.is_some_and(|at| stamp::nanos(&at) <= now) {
-                plan.remove(&**token);
+                plan.draft.remove::<TokenRecord>(token.uid());
             }
         }),
         Part::Events => {
@@ -128,7 +128,7 @@ pub fn page(
                 old |= last.is_some_and(|last| last < stamp::nanos(&limit));
             });
             if old {
-                plan.push(Change::ForgetEventsBefore(limit));
+                plan.draft.change(Change::ForgetEventsBefore(limit));
                 // That was all of them, not only this page's.
                 return (plan, None);
             }
@@ -160,7 +160,7 @@ fn stray(state: &State, pod: &Arc<PackedPod>, plan: &mut Plan) {
         // Nobody will report that it ended.
         remove_lost(pod, "NodeGone", plan);
     } else if is_orphan(state, pod.owners()) && !pods::is_terminating(pod) {
-        plan.terminate(pod.uid(), "OwnerGone");
+        plan.draft.terminate(pod.uid(), "OwnerGone");
     }
 }
 

@@ -7,8 +7,8 @@ use super::{
     stamp::Stamp,
     work::{Looked, WorkSet},
 };
-use barge_proto::v1::{Change, Refusal, RefusalReason, Transaction, change};
-use barge_state::needed;
+use crate::transaction::Draft;
+use barge_proto::v1::{Refusal, RefusalReason, Transaction};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
@@ -179,7 +179,7 @@ async fn tell<R: Replica, C: Controller>(
         message,
     );
     let mut plan = Plan::default();
-    plan.event(event);
+    plan.draft.event(event);
     match submit(replica, context, C::NAME, plan, stamp).await {
         Submitted::Applied | Submitted::Deposed => {}
         Submitted::Refused(refusal) => {
@@ -218,13 +218,10 @@ pub async fn submit<R: Replica>(
     plan: Plan,
     stamp: &mut Stamp,
 ) -> Submitted {
-    if plan.changes.is_empty() {
+    if plan.draft.is_empty() {
         return Submitted::Applied;
     }
-    let transaction = Transaction {
-        preconditions: plan.preconditions,
-        ..transaction(context, name, plan.changes, stamp)
-    };
+    let transaction = transaction(context, name, plan.draft, stamp);
     match replica.propose(transaction).await {
         Err(NoOutcome(error)) => Submitted::Failed(error),
         Ok(outcome) => match outcome.refusal {
@@ -236,27 +233,7 @@ pub async fn submit<R: Replica>(
 }
 
 /// A transaction of a loop of this leader.
-pub fn transaction(
-    context: &Context,
-    name: &str,
-    changes: Vec<Change>,
-    stamp: &mut Stamp,
-) -> Transaction {
-    let actions = changes.iter().filter_map(|change| change.change.as_ref());
-    Transaction {
-        feature_level: actions.map(needed).max().unwrap_or(0),
-        id: stamp.uid().into_bytes(),
-        principal: format!("controller/{name}"),
-        time: Some(stamp.now),
-        term: context.term,
-        changes,
-        ..Transaction::default()
-    }
-}
-
-/// A change, wrapped.
-pub fn change(change: change::Change) -> Change {
-    Change {
-        change: Some(change),
-    }
+pub fn transaction(context: &Context, name: &str, draft: Draft, stamp: &mut Stamp) -> Transaction {
+    let id = stamp.uid().into_bytes();
+    draft.build_at(format!("controller/{name}"), id, stamp.now, context.term)
 }

@@ -46,7 +46,7 @@ fn lead(world: &mut World, silent: &BTreeSet<&str>) -> bool {
             node_uid: placement.node_uid,
         })),
     });
-    let outcome = world.submit(Vec::new(), binds.collect());
+    let outcome = world.submit(binds.collect());
     assert!(outcome.binds.iter().all(String::is_empty));
     for key in endpoints::EndpointsOfServices.all(&world.state) {
         let mut stamp = world.stamp();

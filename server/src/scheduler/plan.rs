@@ -1,12 +1,15 @@
 //! What goes where: the oldest pod that can be placed goes to its best node, again and again.
 
 use super::cluster::{Cluster, Placement};
-use crate::controllers::{
-    conditions,
-    plan::{self, Severity, pod_reference},
-    stamp::Stamp,
+use crate::{
+    controllers::{
+        conditions,
+        plan::{self, Severity, pod_reference},
+        stamp::Stamp,
+    },
+    transaction::Draft,
 };
-use barge_proto::v1::{Change, PodRecord, Record, change, record};
+use barge_proto::v1::PodRecord;
 use barge_state::State;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -37,11 +40,10 @@ pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement
     placements
 }
 
-/// Changes that tell why a pod waits: its condition, and an event. None when it says so already, or
-/// no longer waits.
-pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> Vec<Change> {
+/// Tells why a pod waits: its condition, and an event. Nothing when it says so already, or no longer waits.
+pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp, draft: &mut Draft) {
     let Some(pod) = state.by_uid::<PodRecord>(pod_uid) else {
-        return Vec::new();
+        return;
     };
     let PodRecord {
         metadata, status, ..
@@ -57,31 +59,19 @@ pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> 
             stamp.now,
         );
     if !news {
-        return Vec::new();
+        return;
     }
-    let record = PodRecord {
+    draft.put_status(PodRecord {
         metadata,
         status: Some(status),
         ..PodRecord::default()
-    };
-    let event = plan::event(
+    });
+    draft.event(plan::event(
         stamp,
         "scheduler",
         pod_reference(pod),
         Severity::Warning,
         "FailedScheduling",
         why.to_string(),
-    );
-    let record = Record {
-        record: Some(record::Record::Pod(record)),
-    };
-    [
-        change::Change::PutStatus(record),
-        change::Change::RecordEvent(event),
-    ]
-    .into_iter()
-    .map(|change| Change {
-        change: Some(change),
-    })
-    .collect()
+    ));
 }

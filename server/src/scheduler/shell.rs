@@ -5,12 +5,15 @@ use super::{
     cluster::{Cluster, Placement, Snapshot},
     plan,
 };
-use crate::controllers::{
-    Context,
-    plan::MAX_BATCH,
-    replica::{Changes, Gap, NoOutcome, Replica},
-    shell::{change, transaction},
-    stamp::Stamp,
+use crate::{
+    controllers::{
+        Context,
+        plan::MAX_BATCH,
+        replica::{Changes, Gap, NoOutcome, Replica},
+        shell::transaction,
+        stamp::Stamp,
+    },
+    transaction::Draft,
 };
 use barge_proto::v1::{Bind, RefusalReason, change::Change};
 use barge_state::RecordKind;
@@ -109,13 +112,14 @@ async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::Control
 /// Proposes bindings; those that hold are seen as changes.
 async fn bind<R: Replica>(replica: R, context: Context, batch: Vec<Placement>) -> Done {
     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
-    let changes = batch.iter().map(|placement| {
-        change(Change::Bind(Bind {
+    let mut draft = Draft::new();
+    for placement in &batch {
+        draft.change(Change::Bind(Bind {
             pod_uid: placement.pod_uid.clone(),
             node_uid: placement.node_uid.clone(),
-        }))
-    });
-    let transaction = transaction(&context, NAME, changes.collect(), &mut stamp);
+        }));
+    }
+    let transaction = transaction(&context, NAME, draft, &mut stamp);
     let pods = batch.into_iter().map(|placement| placement.pod_uid);
     match replica.propose(transaction).await {
         Err(NoOutcome(error)) => {
@@ -144,14 +148,16 @@ async fn bind<R: Replica>(replica: R, context: Context, batch: Vec<Placement>) -
 /// Tells pods why they wait.
 async fn tell<R: Replica>(replica: R, context: Context, untold: Vec<(String, Arc<str>)>) -> Done {
     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
-    let changes: Vec<_> = replica.read(|state| {
-        let tell = |(pod, why): &(String, Arc<str>)| plan::tell(state, pod, why, &mut stamp);
-        untold.iter().flat_map(tell).collect()
+    let mut draft = Draft::new();
+    replica.read(|state| {
+        for (pod, why) in &untold {
+            plan::tell(state, pod, why, &mut stamp, &mut draft);
+        }
     });
-    if changes.is_empty() {
+    if draft.is_empty() {
         return Done::Told;
     }
-    let transaction = transaction(&context, NAME, changes, &mut stamp);
+    let transaction = transaction(&context, NAME, draft, &mut stamp);
     match replica.propose(transaction).await {
         Err(NoOutcome(error)) => {
             tracing::warn!(error, "tell pods why they wait");

@@ -56,7 +56,7 @@ impl Scheduled {
                 node_uid: placement.node_uid.clone(),
             })),
         });
-        let outcome = self.world.submit(Vec::new(), changes.collect());
+        let outcome = self.world.submit(changes.collect());
         assert_eq!(outcome.refusal, None);
         outcome.binds
     }

@@ -10,7 +10,7 @@ use crate::controllers::{
     pods,
     stamp::Stamp,
 };
-use barge_proto::v1::{Deployment, ObjectMeta, PodRecord, PodStatus, Revision, record::Record};
+use barge_proto::v1::{Deployment, ObjectMeta, PodRecord, PodStatus, Revision};
 use barge_state::{Kind, State};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -93,7 +93,7 @@ impl<'a> Moves<'a> {
         let going = going.chain(available.into_iter().take(step.end_available));
         let mut ended = 0;
         for pod in going.take(self.room) {
-            plan.terminate(pod.uid(), "");
+            plan.draft.terminate(pod.uid(), "");
             ended += 1;
         }
         self.room -= ended;
@@ -124,7 +124,7 @@ impl<'a> Moves<'a> {
         let number = step.create.min(self.room);
         for _ in 0..number {
             let pod = self.pod(revision, stamp);
-            plan.put(Record::Pod(pod));
+            plan.draft.put(pod);
         }
         self.room -= number;
         if number > 0 {
@@ -183,7 +183,7 @@ impl<'a> Moves<'a> {
             "ScalingReplicaSet",
             message,
         );
-        plan.event(event);
+        plan.draft.event(event);
     }
 
     fn min_ready_seconds(&self) -> i32 {

@@ -4,7 +4,7 @@ use crate::controllers::{
     plan::{Plan, controller_reference},
     stamp::{NAME_ALPHABET, Stamp},
 };
-use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision, record::Record};
+use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision};
 use barge_state::{Kind, State};
 use prost::Message;
 use std::{collections::BTreeSet, sync::Arc};
@@ -51,7 +51,7 @@ pub fn make_newest(
         },
         None => new(state, deployment, number, stamp),
     };
-    plan.put(Record::Revision(revision.clone()));
+    plan.draft.put(revision.clone());
     revision
 }
 
@@ -132,7 +132,7 @@ pub fn forget_old(
         .collect();
     let excess = history.len().saturating_sub(super::budget::count(limit));
     for revision in history.into_iter().take(excess) {
-        plan.remove(&***revision);
+        plan.draft.remove::<Revision>(revision.uid());
     }
 }
 
