@@ -29,7 +29,7 @@ use groups::Groups;
 use moves::Moves;
 use rollout::Count;
 use status::{Begun, Observed};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 pub use revisions::{HASH_LABEL, without_hash};
 
@@ -124,9 +124,8 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
 
     if !spec.paused {
-        let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid()).collect();
-        used.insert(revision.uid());
-        revisions::forget_old(deployment, &revisions, &used, &mut plan);
+        let used = |uid: &str| uid == revision.uid() || state.pods_of(uid).next().is_some();
+        revisions::forget_old(deployment, &revisions, used, &mut plan);
     }
     finish(deployment, spec, &groups, &newest, stamp, plan)
 }
@@ -221,12 +220,7 @@ fn finish(
             ..Deployment::default()
         });
     }
-    let available = groups
-        .pods()
-        .filter_map(|pod| pods::available_in(pod, spec.min_ready_seconds, &stamp.now))
-        .filter(|wait| !wait.is_zero())
-        .min();
-    for wait in [deadline, available].into_iter().flatten() {
+    for wait in [deadline, groups.next_available()].into_iter().flatten() {
         plan.look_again(wait);
     }
     if plan.draft.is_empty() {

@@ -1,6 +1,9 @@
 //! What goes where: the oldest pod that can be placed goes to its best node, again and again.
 
-use super::cluster::{Cluster, Placement};
+use super::{
+    aside::Aside,
+    cluster::{Cluster, Placement},
+};
 use crate::{
     controllers::{
         conditions,
@@ -15,7 +18,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound.
 /// Classes that no node can take are noted with the reason, and hold up nobody else.
-pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement> {
+///
+/// Classes that are set aside wait.
+pub fn place(
+    cluster: &mut Cluster,
+    aside: &mut Aside,
+    limit: usize,
+    now: Instant,
+) -> Vec<Placement> {
     let mut heads: BTreeSet<_> = cluster
         .queue
         .classes()
@@ -25,7 +35,13 @@ pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement
     while placements.len() < limit
         && let Some(((_, pod), class)) = heads.pop_first()
     {
-        let Some(node) = cluster.best(class) else {
+        if let Some(why) = aside.why(cluster.template_of(class), now) {
+            cluster.queue.explain(class, &why, now);
+            continue;
+        }
+        let best = cluster.best(class);
+        aside.forget(cluster.template_of(class));
+        let Some(node) = best else {
             if let Some(message) = cluster.explain(class) {
                 cluster.queue.explain(class, &message, now);
             }
