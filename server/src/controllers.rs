@@ -3,7 +3,7 @@
 //!
 //! A plan is a function of the state, the time and a seed. What it says is proposed with
 //! preconditions and the leader's term, so work that was decided on an old state or by a deposed
-//! leader is refused. Nothing is remembered outside of the state: a new leader goes on where the
+//! leader is refused. A plan that panics costs its key a back-off and an event, a loop that does is begun anew (`docs/design/controllers.md`). Nothing is remembered outside of the state: a new leader goes on where the
 //! last one stopped.
 
 pub mod conditions;
@@ -11,12 +11,16 @@ pub mod deletions;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
+pub mod guard;
+pub mod meters;
 pub mod nodes;
 pub mod plan;
 pub mod pods;
+pub mod propose;
 pub mod replica;
 pub mod shell;
 pub mod stamp;
+pub mod supervise;
 pub mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,8 +31,11 @@ pub mod work;
 use crate::scheduler;
 use barge_proto::v1::{ObjectMeta, ObjectReference};
 use barge_state::{Changed, RecordKind, State};
+use futures::FutureExt;
+use meters::Meters;
 use nodes::NodeTimes;
 use plan::Plan;
+use propose::catch_up;
 use replica::Replica;
 use stamp::{Stamp, Stamps};
 use std::{
@@ -36,7 +43,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
+use supervise::supervise;
 use tokio_util::sync::CancellationToken;
 
 /// How long a node may be silent before it counts as lost, unless a manager is told otherwise.
@@ -68,6 +75,8 @@ pub struct Context {
     pub stamps: Arc<dyn Stamps>,
     /// Ends the loops.
     pub cancel: CancellationToken,
+    /// What they measure.
+    pub meters: Meters,
 }
 
 /// Namespace and name of an object.
@@ -113,49 +122,46 @@ pub trait Controller: Send + Sync + 'static {
     fn concerned(&self, state: &State, key: &Self::Key) -> Option<ObjectReference>;
 }
 
-/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over.
+/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. None of them plans before this manager has
+/// applied all that earlier leaders left in the log.
 /// The future may be dropped at any time: what it had proposed either is applied or is not.
 pub async fn run<R: Replica>(
     replica: R,
     heartbeats: Arc<dyn NodeHeartbeats>,
-    stamps: Arc<dyn Stamps>,
-    cancel: CancellationToken,
-    term: u64,
+    context: Context,
     times: NodeTimes,
 ) {
     // Ends the scheduler's thread when this future is dropped.
-    let cancel = cancel.child_token();
+    let cancel = context.cancel.child_token();
     let _ended = cancel.clone().drop_guard();
-    let context = Context {
-        term,
-        stamps,
-        cancel,
-    };
+    let context = Context { cancel, ..context };
     let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), times);
-    let mut loops = JoinSet::new();
-    loops.spawn(shell::drive(
-        replica.clone(),
-        deployment::Deployments,
-        context.clone(),
-    ));
-    loops.spawn(shell::drive(
-        replica.clone(),
-        endpoints::EndpointsOfServices,
-        context.clone(),
-    ));
-    loops.spawn(shell::drive(replica.clone(), nodes, context.clone()));
-    loops.spawn(shell::drive(
-        replica.clone(),
-        deletions::Deletions::default(),
-        context.clone(),
-    ));
-    loops.spawn(garbage::run(replica.clone(), context.clone()));
-    loops.spawn(scheduler::run(replica, context));
-    while let Some(ended) = loops.join_next().await {
-        if let Err(error) = ended
-            && !error.is_cancelled()
-        {
-            tracing::error!(%error, "a loop of the leader failed");
-        }
+    let begun = catch_up(&replica, &context);
+    if !matches!(
+        context.cancel.run_until_cancelled(begun).await,
+        Some(Ok(()))
+    ) {
+        return;
     }
+    tokio::join!(
+        keep(&replica, deployment::Deployments, &context),
+        keep(&replica, endpoints::EndpointsOfServices, &context),
+        keep(&replica, nodes, &context),
+        keep(&replica, deletions::Deletions::default(), &context),
+        supervise(garbage::NAME, &replica, &context, || {
+            garbage::run(replica.clone(), context.clone()).map(Ok)
+        }),
+        supervise(scheduler::NAME, &replica, &context, || {
+            scheduler::run(replica.clone(), context.clone())
+        }),
+    );
+}
+
+/// Drives a controller in a task of its own, and anew when it fails.
+async fn keep<R: Replica, C: Controller>(replica: &R, controller: C, context: &Context) {
+    let controller = Arc::new(controller);
+    supervise(C::NAME, replica, context, || {
+        shell::drive(replica.clone(), controller.clone(), context.clone())
+    })
+    .await;
 }

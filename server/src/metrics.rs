@@ -22,7 +22,10 @@ use prometheus_client::{
 };
 use requests::Requests;
 
-use crate::{life::heard::Gaps, sessions::Sessions, shares::Shares, spans::Spans, store::Store};
+use crate::{
+    controllers::meters::Meters, life::heard::Gaps, sessions::Sessions, shares::Shares,
+    spans::Spans, store::Store,
+};
 
 /// Where the numbers come from.
 pub struct Sources {
@@ -36,6 +39,8 @@ pub struct Sources {
     pub shares: Shares,
     /// Between the life signs of nodes, while this manager leads.
     pub gaps: Gaps,
+    /// The leader's loops, while this manager leads.
+    pub controllers: Meters,
     /// Who this manager is, for its certificate's end.
     pub identity: KeptIdentity,
     /// What became of spans.
@@ -157,6 +162,7 @@ impl Metrics {
             Unit::Seconds,
             sources.requests.durations(),
         );
+        sources.controllers.register(barge);
         if let Some(counts) = sources.spans.counts() {
             barge.register(
                 "otlp_spans_exported",
@@ -224,6 +230,7 @@ impl Metrics {
         let validity = self.sources.identity.current().validity().ok();
         let ends = validity.and_then(|validity| validity.until.duration_since(UNIX_EPOCH).ok());
         all.certificate.set(ends.map_or(0, |ends| ends.as_secs()));
+        self.sources.controllers.look_up();
         all.memory.set(process::resident_bytes());
         all.files.set(process::open_files());
     }

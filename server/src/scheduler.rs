@@ -8,6 +8,7 @@
 //! refused waits a little and is placed again; one that no node can take is told why and waits for
 //! a change.
 
+pub mod aside;
 pub mod class;
 pub mod cluster;
 pub mod filter;
@@ -19,30 +20,35 @@ mod shell;
 #[cfg(test)]
 mod tests;
 
-use crate::controllers::{Context, replica::Replica};
+use crate::controllers::{
+    Context,
+    guard::{Panicked, catch},
+    replica::Replica,
+};
 use tokio::sync::oneshot;
 
+/// For principals and metrics.
+pub const NAME: &str = "scheduler";
+
 /// Runs the scheduler on its own thread until cancelled or deposed.
-pub async fn run<R: Replica>(replica: R, context: Context) {
-    let (done, ended) = oneshot::channel::<()>();
+///
+/// # Errors
+/// [`Panicked`] when the thread did, or could not be started.
+pub async fn run<R: Replica>(replica: R, context: Context) -> Result<(), Panicked> {
+    let (done, ended) = oneshot::channel();
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| Panicked(error.to_string()))?;
+        catch(|| runtime.block_on(shell::schedule(replica, context)))?
+    };
+    // Whoever does not wait any more needs no answer.
+    let thread = move || drop(done.send(work()));
     let spawned = std::thread::Builder::new()
-        .name("scheduler".to_owned())
-        .spawn(move || {
-            // Dropped when the thread ends, however it does.
-            let _done = done;
-            match tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-            {
-                Ok(runtime) => runtime.block_on(shell::schedule(replica, context)),
-                Err(error) => tracing::error!(%error, "start the scheduler's runtime"),
-            }
-        });
-    match spawned {
-        // Never sent: it ends by being dropped.
-        Ok(_) => {
-            let _dropped = ended.await;
-        }
-        Err(error) => tracing::error!(%error, "start the scheduler's thread"),
-    }
+        .name(NAME.to_owned())
+        .spawn(thread);
+    spawned.map_err(|error| Panicked(format!("start the scheduler's thread: {error}")))?;
+    let lost = |_| Panicked("the scheduler's thread ended".to_owned());
+    ended.await.map_err(lost)?
 }

@@ -30,6 +30,7 @@ use crate::{
     auth::{AuthLayer, Machines, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
     cluster::{self, ClusterService, issue::Issuer, lock, rotation},
+    controllers::meters::Meters,
     credentials::{self, CredentialsService},
     in_flight::InFlight,
     leader::ToLeader,
@@ -169,6 +170,7 @@ pub async fn serve(
     let sessions = Sessions::default();
     let requests = Requests::new(rules.clone());
     let shares = Shares::new(shares::Limits::default());
+    let meters = Meters::default();
     if let Some(listener) = metrics {
         let metrics = Metrics::new(Sources {
             store: serving.store.clone(),
@@ -176,6 +178,7 @@ pub async fn serve(
             requests: requests.clone(),
             shares: shares.clone(),
             gaps: heard.gaps(),
+            controllers: meters.clone(),
             identity: serving.identity.clone(),
             spans: serving.spans.clone(),
         });
@@ -204,6 +207,7 @@ pub async fn serve(
         stop.clone(),
         serving.node_grace,
         serving.node_loss_interval,
+        meters,
     ));
     tokio::spawn(lock::follow(
         serving.store.clone(),

@@ -1,15 +1,16 @@
 //! Putting transactions together.
 
 use barge_proto::v1::{
-    Change, ObjectMeta, Precondition, RecordRef, RequestRecord, Transaction,
-    change::Change as Body, precondition::Must,
+    Change, Event, Made, ObjectMeta, Precondition, RecordRef, RequestRecord, TerminatePod, Time,
+    Transaction, change::Change as Body, precondition::Must,
 };
-use barge_state::{Kind, RecordKind};
+use barge_state::{Kind, ORDER, RecordKind, State};
 
 use crate::clock;
 
-/// A transaction in the making, stamped with time and id when it is built.
-#[derive(Debug, Clone, Default)]
+/// A transaction in the making, of a client's request or of a loop of the leader. It knows which feature level it needs; time and id are
+/// stamped when it is built.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Draft {
     preconditions: Vec<Precondition>,
     changes: Vec<Change>,
@@ -29,6 +30,18 @@ impl Draft {
         self.changes.is_empty()
     }
 
+    /// What it changes.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Whether it is applied whatever the state is.
+    #[must_use]
+    pub fn is_unconditional(&self) -> bool {
+        self.preconditions.is_empty()
+    }
+
     /// Demands that there is no record of this name.
     pub fn absent<K: Kind>(&mut self, namespace: &str, name: &str) {
         self.must(named::<K>(namespace, name), Must::Absent(true));
@@ -44,13 +57,38 @@ impl Draft {
         self.must(by_uid::<K>(record.uid()), Must::Revision(record.revision()));
     }
 
+    /// Demands that the record of this name is still this one, however it changed.
+    pub fn same<K: Kind>(&mut self, record: &K) {
+        self.must(by_name(record), Must::Uid(record.uid().to_owned()));
+    }
+
+    /// Demands that the record of this name still has this generation: nobody changed what it should be.
+    pub fn same_generation<K: Kind>(&mut self, record: &K) {
+        self.must(by_name(record), Must::Generation(record.meta().generation));
+    }
+
     /// Demands that the record of that reference is as its metadata says.
     pub fn unchanged_since(&mut self, target: RecordRef, meta: &ObjectMeta) {
         let revision = meta.resource_version.parse().unwrap_or_default();
         self.must(target, Must::Revision(revision));
     }
 
+    /// Demands that no plan made records of kind `K` for this owner after the latest one of which there is a record in `state`. Returns
+    /// the number of the plan after it, which [`barge_state::made::made_uid`] puts into the uids of what it makes. While not all managers
+    /// understand that, it demands nothing and returns None.
+    #[must_use]
+    pub fn made<K: Kind, O: Kind>(&mut self, state: &State, owner: &O) -> Option<u64> {
+        if state.feature_level() < ORDER {
+            return None;
+        }
+        let plan = state.latest_plan::<K>(owner.uid());
+        let kind = number(K::KIND);
+        self.must(by_uid::<O>(owner.uid()), Must::Made(Made { kind, plan }));
+        Some(plan + 1)
+    }
+
     fn must(&mut self, target: RecordRef, must: Must) {
+        self.needs(barge_state::demanded(&must));
         self.preconditions.push(Precondition {
             target: Some(target),
             must: Some(must),
@@ -78,6 +116,20 @@ impl Draft {
         self.change(Body::Remove(by_uid::<K>(uid)));
     }
 
+    /// Ends a pod with its own grace period.
+    pub fn terminate(&mut self, uid: &str, reason: &str) {
+        self.change(Body::TerminatePod(TerminatePod {
+            uid: uid.to_owned(),
+            grace_period_seconds: None,
+            reason: reason.to_owned(),
+        }));
+    }
+
+    /// Records an event.
+    pub fn event(&mut self, event: Event) {
+        self.change(Body::RecordEvent(event));
+    }
+
     /// Adds any other change.
     pub fn change(&mut self, change: Body) {
         self.needs(barge_state::needed(&change));
@@ -86,17 +138,27 @@ impl Draft {
         });
     }
 
-    /// Stamps it.
+    /// Stamps it, for a client's request.
     #[must_use]
     pub fn build(self, principal: String, request: Option<RequestRecord>) -> Transaction {
+        let id = clock::new_id().as_bytes().to_vec();
         Transaction {
-            id: clock::new_id().as_bytes().to_vec(),
+            request,
+            ..self.build_at(principal, id, clock::now(), 0)
+        }
+    }
+
+    /// Stamps it, for a leader's loop: it is refused in any other term, unless that is 0.
+    #[must_use]
+    pub fn build_at(self, principal: String, id: Vec<u8>, time: Time, term: u64) -> Transaction {
+        Transaction {
+            id,
             principal,
-            time: Some(clock::now()),
-            term: 0,
+            time: Some(time),
+            term,
             preconditions: self.preconditions,
             changes: self.changes,
-            request,
+            request: None,
             feature_level: self.level,
         }
     }
@@ -109,6 +171,11 @@ fn named<K: Kind>(namespace: &str, name: &str) -> RecordRef {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     }
+}
+
+fn by_name<K: Kind>(record: &K) -> RecordRef {
+    let meta = record.meta();
+    named::<K>(&meta.namespace, &meta.name)
 }
 
 fn by_uid<K: Kind>(uid: &str) -> RecordRef {

@@ -112,7 +112,7 @@ fn plan(state: &State, uid: &str, place: Place) -> (Plan, Place) {
         Next::Further(place) => place,
         Next::Slice(place) if state.feature_level() < LOSS => return (plan, place),
         Next::Slice(place) => {
-            plan.push(Change::Collect(Collect {
+            plan.draft.change(Change::Collect(Collect {
                 uid: uid.to_owned(),
                 limit: SLICE,
                 after_kind: place.kind,

@@ -21,16 +21,15 @@ use super::{
     pods,
     stamp::Stamp,
 };
-use barge_proto::v1::{
-    Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision, record::Record,
-};
+use crate::transaction::Draft;
+use barge_proto::v1::{Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision};
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 use budget::{Budget, is_recreate};
 use groups::Groups;
 use moves::Moves;
 use rollout::Count;
 use status::{Begun, Observed};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 pub use revisions::{HASH_LABEL, without_hash};
 
@@ -102,8 +101,8 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     if is_going(state, metadata) {
         return plan;
     }
-    plan.require_uid(&**deployment);
-    plan.require_generation(&**deployment);
+    plan.draft.same(&**deployment);
+    plan.draft.same_generation(&**deployment);
     let mut revisions: Vec<_> = state.owned::<Revision>(&metadata.uid).collect();
     revisions.sort_by_key(|revision| (revision.number, revision.uid().to_owned()));
     let owned: Vec<_> = state.owned::<PodRecord>(&metadata.uid).collect();
@@ -118,19 +117,18 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let revision = &newest.revision;
     let groups = Groups::new(&owned, &revisions, revision.uid(), spec, &stamp.now);
     let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
-    let room = MAX_BATCH.saturating_sub(plan.changes.len());
+    let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
     Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
     // With Recreate a later revision waits for all that may still run, so what is lost is remembered until its node is back or off.
     if !is_recreate(spec) {
-        let room = MAX_BATCH.saturating_sub(plan.changes.len());
+        let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
         let replicas = Budget::of(spec).replicas;
         lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
     }
 
     if !spec.paused {
-        let mut used: BTreeSet<&str> = owned.iter().map(|pod| pod.template_uid()).collect();
-        used.insert(revision.uid());
-        revisions::forget_old(deployment, &revisions, &used, &mut plan);
+        let used = |uid: &str| uid == revision.uid() || state.pods_of(uid).next().is_some();
+        revisions::forget_old(deployment, &revisions, used, &mut plan);
     }
     finish(deployment, spec, &groups, &newest, stamp, plan)
 }
@@ -190,8 +188,8 @@ fn replace_finished(owned: &[&Arc<PackedPod>], stamp: &Stamp, plan: &mut Plan) {
         }
         match groups::held_for(pod, &stamp.now) {
             Some(wait) => plan.look_again(wait),
-            None if plan.changes.len() < MAX_BATCH => {
-                plan.terminate(pod.uid(), "Replaced");
+            None if plan.draft.changes().len() < MAX_BATCH => {
+                plan.draft.terminate(pod.uid(), "Replaced");
             }
             None => plan.look_again(Duration::ZERO),
         }
@@ -219,22 +217,17 @@ fn finish(
     };
     let (status, deadline) = status::status(deployment, &Budget::of(spec), &observed, stamp.now);
     if deployment.status.as_ref() != Some(&status) {
-        plan.put_status(Record::Deployment(Deployment {
+        plan.draft.put_status(Deployment {
             metadata: deployment.metadata.clone(),
             status: Some(status),
             ..Deployment::default()
-        }));
+        });
     }
-    let available = groups
-        .pods()
-        .filter_map(|pod| pods::available_in(pod, spec.min_ready_seconds, &stamp.now))
-        .filter(|wait| !wait.is_zero())
-        .min();
-    for wait in [deadline, available].into_iter().flatten() {
+    for wait in [deadline, groups.next_available()].into_iter().flatten() {
         plan.look_again(wait);
     }
-    if plan.changes.is_empty() {
-        plan.preconditions.clear();
+    if plan.draft.is_empty() {
+        plan.draft = Draft::new();
     }
     plan
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use barge_proto::v1::{
     Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, ObjectMeta, ObjectReference,
-    PodRecord, Revision, Service, ServiceStatus, record::Record,
+    PodRecord, Revision, Service, ServiceStatus,
 };
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
 use std::{
@@ -169,9 +169,9 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     if has_selector {
         endpoints(state, service, stamp, &mut plan);
     }
-    if !plan.changes.is_empty() {
-        plan.require_uid(&**service);
-        plan.require_generation(&**service);
+    if !plan.draft.is_empty() {
+        plan.draft.same(&**service);
+        plan.draft.same_generation(&**service);
     }
     plan
 }
@@ -196,10 +196,13 @@ fn endpoints(state: &State, service: &Service, stamp: &mut Stamp, plan: &mut Pla
     };
     match old {
         Some(old) if same(old, &wanted) => return,
-        Some(old) => plan.require_unchanged(&**old),
-        None => plan.require_absent(&wanted),
+        Some(old) => plan.draft.unchanged(&**old),
+        None => {
+            let Name { namespace, name } = Name::of(wanted.meta());
+            plan.draft.absent::<Endpoints>(&namespace, &name);
+        }
     }
-    plan.put(Record::Endpoints(wanted));
+    plan.draft.put(wanted);
 }
 
 /// Equal but for what `apply` fills in.
@@ -261,7 +264,7 @@ fn load_balancer(state: &State, service: &Service, plan: &mut Plan) {
         return;
     }
     let ingress = ips.into_iter().map(|ip| LoadBalancerIngress { ip });
-    plan.put_status(Record::Service(Service {
+    plan.draft.put_status(Service {
         metadata: service.metadata.clone(),
         status: Some(ServiceStatus {
             load_balancer: Some(LoadBalancerStatus {
@@ -269,7 +272,7 @@ fn load_balancer(state: &State, service: &Service, plan: &mut Plan) {
             }),
         }),
         ..Service::default()
-    }));
+    });
 }
 
 /// The address at which a node answers for Services; none when it isn't ready.

@@ -9,11 +9,12 @@ mod tests;
 
 use super::{
     Context,
+    guard::catch,
     nodes::remove_lost,
     plan::Plan,
     pods,
+    propose::{Proposed, propose},
     replica::Replica,
-    shell::{Submitted, submit},
     stamp::{self, Stamp},
 };
 use barge_proto::v1::{
@@ -24,6 +25,8 @@ use barge_state::{Kind, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
+/// For principals and metrics.
+pub const NAME: &str = "garbage";
 /// The pause between sweeps.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Records looked at in one go.
@@ -66,16 +69,25 @@ pub async fn run<R: Replica>(replica: R, context: Context) {
                 loop {
                     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
                     let after = position.take();
-                    let (plan, next) =
-                        replica.read(|state| page(state, part, after.as_ref(), &stamp));
-                    match submit(&replica, &context, "garbage", plan, &mut stamp).await {
-                        Submitted::Applied => {}
-                        Submitted::Deposed => return,
+                    let look = |state: &State| catch(|| page(state, part, after.as_ref(), &stamp));
+                    let (plan, next) = match replica.read(look) {
+                        Ok(page) => page,
+                        // The other parts are swept all the same.
+                        Err(panicked) => {
+                            tracing::error!(?part, %panicked, "a sweep failed");
+                            context.meters.panicked(NAME);
+                            break;
+                        }
+                    };
+                    let draft = plan.draft;
+                    match propose(&replica, &context, NAME, draft, &mut stamp).await {
+                        Proposed::Applied(_) => {}
+                        Proposed::Deposed => return,
                         // The next sweep finds it again.
-                        Submitted::Refused(refusal) => {
+                        Proposed::Refused(refusal) => {
                             tracing::warn!(refusal = refusal.message, "a sweep was refused");
                         }
-                        Submitted::Failed(error) => tracing::warn!(error, "propose a sweep"),
+                        Proposed::Failed(error) => tracing::warn!(error, "propose a sweep"),
                     }
                     if next.is_none() {
                         break;
@@ -106,18 +118,18 @@ pub fn page(
         Part::Revisions => each::<Revision>(state, after, |revision| {
             let unused = state.pods_of(revision.uid()).next().is_none();
             if unused && is_orphan(state, &revision.meta().owner_references) {
-                plan.remove(&**revision);
+                plan.draft.remove::<Revision>(revision.uid());
             }
         }),
         Part::Endpoints => each::<Endpoints>(state, after, |endpoints| {
             if is_orphan(state, &endpoints.meta().owner_references) {
-                plan.remove(&**endpoints);
+                plan.draft.remove::<Endpoints>(endpoints.uid());
             }
         }),
         Part::Tokens => each::<TokenRecord>(state, after, |token| {
             let now = stamp::nanos(&stamp.now);
             if token.expires.is_some_and(|at| stamp::nanos(&at) <= now) {
-                plan.remove(&**token);
+                plan.draft.remove::<TokenRecord>(token.uid());
             }
         }),
         Part::Events => {
@@ -128,7 +140,7 @@ pub fn page(
                 old |= last.is_some_and(|last| last < stamp::nanos(&limit));
             });
             if old {
-                plan.push(Change::ForgetEventsBefore(limit));
+                plan.draft.change(Change::ForgetEventsBefore(limit));
                 // That was all of them, not only this page's.
                 return (plan, None);
             }
@@ -160,7 +172,7 @@ fn stray(state: &State, pod: &Arc<PackedPod>, plan: &mut Plan) {
         // Nobody will report that it ended.
         remove_lost(pod, "NodeGone", plan);
     } else if is_orphan(state, pod.owners()) && !pods::is_terminating(pod) {
-        plan.terminate(pod.uid(), "OwnerGone");
+        plan.draft.terminate(pod.uid(), "OwnerGone");
     }
 }
 

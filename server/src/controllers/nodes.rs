@@ -17,7 +17,7 @@ use super::{
     stamp::{Stamp, Stamps},
     taints,
 };
-use barge_proto::v1::{Node, NodeSpec, ObjectReference, PodRecord, record::Record};
+use barge_proto::v1::{Node, NodeSpec, ObjectReference, PodRecord};
 use barge_state::{Changed, Kind, LOSS, RecordKind, State};
 use pace::Pace;
 use std::{
@@ -243,7 +243,7 @@ pub fn plan(state: &State, node: &Arc<Node>, heard: Heard, lives: bool, stamp: &
         if heard == Heard::Silent {
             evict::evict(state, node, stamp, &mut plan);
         }
-    } else if plan.changes.is_empty() {
+    } else if plan.draft.is_empty() {
         // Otherwise when these changes are seen.
         pods::settle(state, node, stamp, &mut plan);
     }
@@ -275,11 +275,11 @@ fn lose(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
 }
 
 fn put_spec(node: &Arc<Node>, spec: NodeSpec, plan: &mut Plan) {
-    plan.require_unchanged(&**node);
-    plan.put(Record::Node(Node {
+    plan.draft.unchanged(&**node);
+    plan.draft.put(Node {
         spec: Some(spec),
         ..Node::clone(node)
-    }));
+    });
 }
 
 fn report(
@@ -292,5 +292,5 @@ fn report(
 ) {
     let about = object_reference("v1", "Node", node.meta());
     let event = plan::event(stamp, "node-controller", about, severity, reason, message);
-    plan.event(event);
+    plan.draft.event(event);
 }

@@ -1,10 +1,9 @@
 //! What a controller's plan is made of.
 
 use super::stamp::Stamp;
+use crate::transaction::Draft;
 use barge_proto::v1::{
-    Change, Event, EventSource, Namespace, ObjectMeta, ObjectReference, OwnerReference,
-    Precondition, Record, RecordRef, TerminatePod, change::Change as What, precondition::Must,
-    record,
+    Event, EventSource, Namespace, ObjectMeta, ObjectReference, OwnerReference, RecordRef,
 };
 use barge_state::{Kind, PackedPod, State};
 use std::time::Duration;
@@ -16,10 +15,8 @@ pub const MAX_BATCH: usize = 500;
 /// What one look at the state says should be done. The default is nothing.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Plan {
-    /// What must still hold when the changes are applied.
-    pub preconditions: Vec<Precondition>,
-    /// The changes, applied all or none.
-    pub changes: Vec<Change>,
+    /// The changes, applied all or none, and what must still hold then.
+    pub draft: Draft,
     /// When to look again even though nothing has changed: a deadline, or (zero) the next batch.
     pub again: Option<Duration>,
 }
@@ -28,80 +25,6 @@ impl Plan {
     /// Asks for another look after that time, or earlier.
     pub fn look_again(&mut self, after: Duration) {
         self.again = Some(self.again.map_or(after, |other| other.min(after)));
-    }
-
-    /// Requires that the record with this name still is this incarnation.
-    pub fn require_uid<K: Kind>(&mut self, record: &K) {
-        self.require(record, Must::Uid(record.uid().to_owned()));
-    }
-
-    /// Requires that the record still has this generation.
-    pub fn require_generation<K: Kind>(&mut self, record: &K) {
-        self.require(record, Must::Generation(record.meta().generation));
-    }
-
-    /// Requires that there is no record of this name.
-    pub fn require_absent<K: Kind>(&mut self, record: &K) {
-        self.require(record, Must::Absent(true));
-    }
-
-    /// Requires that nobody wrote the record since.
-    pub fn require_unchanged<K: Kind>(&mut self, record: &K) {
-        self.require(record, Must::Revision(record.revision()));
-    }
-
-    fn require<K: Kind>(&mut self, record: &K, must: Must) {
-        let meta = record.meta();
-        self.preconditions.push(Precondition {
-            // By name alone: what is asked is whether the name still means the same.
-            target: Some(RecordRef {
-                kind: K::KIND.number(),
-                namespace: meta.namespace.clone(),
-                name: meta.name.clone(),
-                ..RecordRef::default()
-            }),
-            must: Some(must),
-        });
-    }
-
-    /// Creates or replaces a record but for its status.
-    pub fn put(&mut self, record: record::Record) {
-        self.push(What::Put(Record {
-            record: Some(record),
-        }));
-    }
-
-    /// Replaces the status of a record.
-    pub fn put_status(&mut self, record: record::Record) {
-        self.push(What::PutStatus(Record {
-            record: Some(record),
-        }));
-    }
-
-    /// Removes the record with that uid and all that it owns.
-    pub fn remove(&mut self, record: &impl barge_state::Kept) {
-        self.push(What::Remove(reference(record)));
-    }
-
-    /// Ends a pod with its own grace period.
-    pub fn terminate(&mut self, uid: &str, reason: &str) {
-        self.push(What::TerminatePod(TerminatePod {
-            uid: uid.to_owned(),
-            grace_period_seconds: None,
-            reason: reason.to_owned(),
-        }));
-    }
-
-    /// Records an event.
-    pub fn event(&mut self, event: Event) {
-        self.push(What::RecordEvent(event));
-    }
-
-    /// Adds a change.
-    pub fn push(&mut self, change: What) {
-        self.changes.push(Change {
-            change: Some(change),
-        });
     }
 }
 

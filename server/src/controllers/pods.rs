@@ -45,6 +45,10 @@ pub fn ready_since(pod: &PackedPod) -> Option<Time> {
 /// How long until a ready pod has been ready for that many seconds: zero when it is available, None
 /// when it isn't ready.
 pub fn available_in(pod: &PackedPod, min_ready_seconds: i32, now: &Time) -> Option<Duration> {
+    if min_ready_seconds <= 0 {
+        // Nothing has to be unpacked.
+        return is_ready(pod).then_some(Duration::ZERO);
+    }
     let since = ready_since(pod)?;
     let needed = Duration::from_secs(u64::try_from(min_ready_seconds).unwrap_or(0));
     Some(needed.saturating_sub(stamp::age(now, &since)))

@@ -1,6 +1,6 @@
 //! What the loops need of the replicated state; the store gives it, tests have one in memory.
 
-use crate::store::{Scope, Store, Watch};
+use crate::store::{Scope, Store, StoreError, Watch};
 use barge_proto::v1::{Outcome, Transaction};
 use barge_state::{Changed, RecordKind, State};
 use std::future::Future;
@@ -10,12 +10,16 @@ use std::future::Future;
 #[error("changes were missed")]
 pub struct Gap;
 
-/// A transaction has no outcome: it may have been applied or not, now or later; looking at the
-/// state again tells. Also what comes when this manager doesn't lead any more, in which case the
-/// loops are about to be cancelled.
+/// A transaction has no outcome. Also what comes when this manager doesn't lead any more, in which case the loops are about to be cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NoOutcome(pub String);
+pub enum NoOutcome {
+    /// It was not proposed, and never will be.
+    #[error("{0}")]
+    NotProposed(String),
+    /// It may have been applied, or be applied later.
+    #[error("{0}")]
+    Unknown(String),
+}
 
 /// This manager's copy of the state, and the way to change it.
 pub trait Replica: Clone + Send + Sync + 'static {
@@ -50,7 +54,10 @@ impl Replica for Store {
 
     async fn propose(&self, transaction: Transaction) -> Result<Outcome, NoOutcome> {
         let outcome = Store::propose(self, transaction).await;
-        outcome.map_err(|error| NoOutcome(error.to_string()))
+        outcome.map_err(|error| match error {
+            StoreError::Unknown => NoOutcome::Unknown(error.to_string()),
+            _ => NoOutcome::NotProposed(error.to_string()),
+        })
     }
 
     fn watch(&self, after: u64, kinds: &[RecordKind]) -> Result<Watch, Gap> {

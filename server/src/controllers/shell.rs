@@ -2,45 +2,60 @@
 
 use super::{
     Context, Controller,
-    plan::{self, Plan, Severity},
-    replica::{Changes, Gap, NoOutcome, Replica},
+    guard::{Panicked, catch},
+    plan::{self, Severity},
+    propose::{Deposed, Proposed, propose},
+    replica::{Changes, Gap, Replica},
     stamp::Stamp,
-    work::{Looked, WorkSet},
+    work::{Cause, Looked, WorkSet},
 };
-use barge_proto::v1::{Change, Refusal, RefusalReason, Transaction, change};
-use barge_state::needed;
-use std::{sync::Arc, time::Duration};
+use crate::transaction::Draft;
+use barge_proto::v1::{Refusal, RefusalReason};
+use barge_state::{Changed, RecordKind};
+use futures::FutureExt;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// Dirty keys a controller keeps; when there are more it lists everything again.
 const MAX_KEYS: usize = 100_000;
-/// Failures in a row after which a lost race is worth telling about too.
+/// Failures in a row after which a lost race counts as any other failure.
 const MANY_FAILURES: u32 = 5;
 /// The wait before everything is listed again after a gap.
 const RELIST_DELAY: Duration = Duration::from_millis(100);
+/// A key rests so many times as long as its plan looked at the state, which nobody can change meanwhile.
+const REST: u32 = 20;
+/// The longest rest.
+const MAX_REST: Duration = Duration::from_millis(500);
+/// How often keys that wait are counted.
+const COUNT: Duration = Duration::from_secs(1);
 
 /// Runs a controller until it is cancelled or the term is over.
-pub async fn drive<R: Replica, C: Controller>(replica: R, controller: C, context: Context) {
-    let controller = Arc::new(controller);
+///
+/// # Errors
+/// [`Panicked`] when the controller cannot say what it has to look at. Begun anew it lists everything, so no change is missed.
+pub async fn drive<R: Replica, C: Controller>(
+    replica: R,
+    controller: Arc<C>,
+    context: Context,
+) -> Result<(), Panicked> {
     let mut work = WorkSet::new(MAX_KEYS);
     let mut running = JoinSet::new();
-    loop {
-        let ended = follow(&replica, &controller, &context, &mut work, &mut running);
-        let pause = tokio::select! {
-            () = context.cancel.cancelled() => return,
-            ended = ended => match ended {
-                End::Deposed => return,
-                End::Gap => Instant::now() + RELIST_DELAY,
-                End::Overflow => Instant::now(),
-            },
-        };
-        tokio::select! {
-            () = context.cancel.cancelled() => return,
-            () = sleep_until(pause) => {}
+    let work = async {
+        loop {
+            match follow(&replica, &controller, &context, &mut work, &mut running).await {
+                End::Deposed => return Ok(()),
+                End::Panicked(panicked) => return Err(panicked),
+                End::Gap => sleep(RELIST_DELAY).await,
+                End::Overflow => {}
+            }
         }
+    };
+    tokio::select! {
+        () = context.cancel.cancelled() => Ok(()),
+        ended = work => ended,
     }
 }
 
@@ -49,11 +64,12 @@ enum End {
     Gap,
     Overflow,
     Deposed,
+    Panicked(Panicked),
 }
 
-type Running<K> = JoinSet<(K, Result<Looked, Deposed>)>;
-
-struct Deposed;
+/// What became of a look, and how long its plan looked at the state.
+type Ended = (Result<Looked, Deposed>, Duration);
+type Running<K> = JoinSet<(K, Ended)>;
 
 async fn follow<R: Replica, C: Controller>(
     replica: &R,
@@ -62,29 +78,45 @@ async fn follow<R: Replica, C: Controller>(
     work: &mut WorkSet<C::Key>,
     running: &mut Running<C::Key>,
 ) -> End {
-    let (revision, keys) = replica.read(|state| (state.revision(), controller.all(state)));
+    let listed = replica.read(|state| (state.revision(), catch(|| controller.all(state))));
+    let (revision, keys) = match listed {
+        (revision, Ok(keys)) => (revision, keys),
+        (_, Err(panicked)) => return End::Panicked(panicked),
+    };
     let now = context.stamps.monotonic();
     for key in keys {
-        work.add(key, now);
+        if work.add(key, Cause::Observed, now) {
+            context.meters.added(C::NAME);
+        }
     }
     let mut changes = match replica.watch(revision, C::KINDS) {
         Ok(changes) => changes,
         Err(Gap) => return End::Gap,
     };
+    let mut counted = None;
     loop {
         if work.overflowed() {
             return End::Overflow;
         }
         let now = context.stamps.monotonic();
         while running.len() < C::RUNNING
-            && let Some((key, failures)) = work.take(now)
+            && let Some((key, failures, due)) = work.take(now)
         {
             let (replica, controller) = (replica.clone(), controller.clone());
             let context = context.clone();
+            let under_way = context.meters.begin(C::NAME, now - due);
             running.spawn(async move {
-                let looked = look(&replica, &*controller, &context, &key, failures).await;
-                (key, looked)
+                let look = look(&replica, &*controller, &context, &key, failures);
+                let ended = AssertUnwindSafe(look).catch_unwind().await;
+                drop(under_way);
+                (key, ended.unwrap_or((Ok(Looked::Failed), Duration::ZERO)))
             });
+        }
+        if work.next_due().is_none_or(|due| due > now) {
+            context.meters.depth(C::NAME, 0);
+        } else if counted.is_none_or(|at| now - at >= COUNT) {
+            context.meters.depth(C::NAME, work.waiting(now));
+            counted = Some(now);
         }
         let room = running.len() < C::RUNNING;
         // Whatever comes before that wakes the loop by itself.
@@ -92,27 +124,47 @@ async fn follow<R: Replica, C: Controller>(
         let wait = wait.min(Duration::from_secs(3600));
         tokio::select! {
             changed = changes.next() => match changed {
-                Ok(changed) => replica.read(|state| {
-                    for change in &*changed {
-                        controller.dirtied(state, change, &mut |key| work.add(key, now));
+                Ok(changed) => {
+                    let mut added = |key, cause| {
+                        if work.add(key, cause, now) {
+                            context.meters.added(C::NAME);
+                        }
+                    };
+                    let followed = replica.read(|state| catch(|| {
+                        for change in &*changed {
+                            let cause = cause(change);
+                            controller.dirtied(state, change, &mut |key| added(key, cause));
+                        }
+                    }));
+                    if let Err(panicked) = followed {
+                        return End::Panicked(panicked);
                     }
-                }),
+                }
                 Err(Gap) => return End::Gap,
             },
             Some(done) = running.join_next() => match done {
-                Ok((key, Ok(looked))) => work.looked(key, looked, context.stamps.monotonic()),
-                Ok((_, Err(Deposed))) => return End::Deposed,
-                // A plan that panicked is lost with its key: list again, which finds it. Without
-                // that no other would ever look at the key.
-                Err(error) => {
-                    tracing::error!(controller = C::NAME, %error, "a plan failed");
-                    *work = WorkSet::new(MAX_KEYS);
-                    running.abort_all();
-                    return End::Gap;
+                Ok((key, (Ok(looked), planned))) => {
+                    let rest = (planned * REST).min(MAX_REST);
+                    work.looked(key, looked, rest, context.stamps.monotonic());
                 }
+                Ok((_, (Err(Deposed), _))) => return End::Deposed,
+                Err(error) => return End::Panicked(Panicked(error.to_string())),
             },
             () = sleep_until(Instant::now() + wait), if room => {}
         }
+    }
+}
+
+/// Whether a change is an edit: something that is asked for came, went or became another. Pods and events come and go by themselves.
+fn cause(change: &Changed) -> Cause {
+    if let Some(RecordKind::Pod | RecordKind::Event) = change.kind() {
+        return Cause::Observed;
+    }
+    let generation = |record: &barge_state::Stored| record.meta().generation;
+    let (before, after) = (&change.before, &change.after);
+    match before.as_ref().map(generation) == after.as_ref().map(generation) {
+        true => Cause::Observed,
+        false => Cause::Edited,
     }
 }
 
@@ -123,53 +175,66 @@ async fn look<R: Replica, C: Controller>(
     context: &Context,
     key: &C::Key,
     failures: u32,
-) -> Result<Looked, Deposed> {
+) -> Ended {
     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
-    let plan = replica.read(|state| controller.plan(state, key, &mut stamp));
-    let again = plan.again;
-    match submit(replica, context, C::NAME, plan, &mut stamp).await {
-        Submitted::Applied => Ok(Looked::Done(again)),
-        Submitted::Deposed => Err(Deposed),
-        Submitted::Refused(refusal) => {
-            tracing::debug!(
-                controller = C::NAME,
-                ?key,
-                refusal = refusal.message,
-                "refused"
+    let (planned, took) = replica.read(|state| {
+        let began = Instant::now();
+        let plan = catch(|| controller.plan(state, key, &mut stamp));
+        (plan, began.elapsed())
+    });
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(panicked) => {
+            tracing::error!(controller = C::NAME, ?key, %panicked, "a plan failed");
+            context.meters.panicked(C::NAME);
+            context.meters.failed(C::NAME);
+            let message = format!(
+                "The {} controller failed on this object, which is a fault of Barge; it tries again later. {panicked}",
+                C::NAME
             );
-            if !is_race(&refusal) || failures >= MANY_FAILURES {
-                tell(replica, controller, context, key, &refusal, &mut stamp).await;
-            }
+            tell(replica, controller, context, key, message, &mut stamp).await;
+            return (Ok(Looked::Failed), took);
+        }
+    };
+    let again = plan.again;
+    let looked = match propose(replica, context, C::NAME, plan.draft, &mut stamp).await {
+        Proposed::Applied(_) => Ok(Looked::Done(again)),
+        Proposed::Deposed => Err(Deposed),
+        Proposed::Refused(refusal) if is_race(&refusal) && failures < MANY_FAILURES => {
+            let why = refusal.message;
+            tracing::debug!(controller = C::NAME, ?key, why, "a plan came too late");
+            context.meters.retried(C::NAME);
+            Ok(Looked::Raced)
+        }
+        Proposed::Refused(refusal) => {
+            let why = refusal.message;
+            tracing::warn!(controller = C::NAME, ?key, why, "a plan was refused");
+            context.meters.failed(C::NAME);
+            tell(replica, controller, context, key, why, &mut stamp).await;
             Ok(Looked::Failed)
         }
-        Submitted::Failed(error) => {
+        Proposed::Failed(error) => {
             tracing::warn!(controller = C::NAME, ?key, error, "propose a plan");
+            context.meters.failed(C::NAME);
             Ok(Looked::Failed)
         }
-    }
+    };
+    (looked, took)
 }
 
-/// Records a failure on the object that it concerns. Best effort: the failure is retried anyway,
-/// and told again.
+/// Records a failure on the object that it concerns. Best effort: the failure is retried anyway, and told again.
 async fn tell<R: Replica, C: Controller>(
     replica: &R,
     controller: &C,
     context: &Context,
     key: &C::Key,
-    refusal: &Refusal,
+    message: String,
     stamp: &mut Stamp,
 ) {
-    tracing::warn!(
-        controller = C::NAME,
-        ?key,
-        refusal = refusal.message,
-        "a plan was refused"
-    );
-    let Some(about) = replica.read(|state| controller.concerned(state, key)) else {
+    let Ok(Some(about)) = replica.read(|state| catch(|| controller.concerned(state, key))) else {
         return;
     };
     let component = format!("{}-controller", C::NAME);
-    let message = refusal.message.clone();
     let event = plan::event(
         stamp,
         &component,
@@ -178,14 +243,14 @@ async fn tell<R: Replica, C: Controller>(
         "FailedSync",
         message,
     );
-    let mut plan = Plan::default();
-    plan.event(event);
-    match submit(replica, context, C::NAME, plan, stamp).await {
-        Submitted::Applied | Submitted::Deposed => {}
-        Submitted::Refused(refusal) => {
+    let mut draft = Draft::new();
+    draft.event(event);
+    match propose(replica, context, C::NAME, draft, stamp).await {
+        Proposed::Applied(_) | Proposed::Deposed => {}
+        Proposed::Refused(refusal) => {
             tracing::warn!(refusal = refusal.message, "record the event of a failure");
         }
-        Submitted::Failed(error) => tracing::warn!(error, "record the event of a failure"),
+        Proposed::Failed(error) => tracing::warn!(error, "record the event of a failure"),
     }
 }
 
@@ -195,68 +260,4 @@ fn is_race(refusal: &Refusal) -> bool {
         refusal.reason(),
         RefusalReason::Exists | RefusalReason::NotFound | RefusalReason::Conflict
     )
-}
-
-/// What became of a plan.
-#[derive(Debug)]
-pub enum Submitted {
-    /// Applied, or there was nothing to do.
-    Applied,
-    /// Refused whole.
-    Refused(Refusal),
-    /// No answer.
-    Failed(String),
-    /// The term is over.
-    Deposed,
-}
-
-/// Proposes a plan in the name of a controller, in the term that it was made in.
-pub async fn submit<R: Replica>(
-    replica: &R,
-    context: &Context,
-    name: &str,
-    plan: Plan,
-    stamp: &mut Stamp,
-) -> Submitted {
-    if plan.changes.is_empty() {
-        return Submitted::Applied;
-    }
-    let transaction = Transaction {
-        preconditions: plan.preconditions,
-        ..transaction(context, name, plan.changes, stamp)
-    };
-    match replica.propose(transaction).await {
-        Err(NoOutcome(error)) => Submitted::Failed(error),
-        Ok(outcome) => match outcome.refusal {
-            None => Submitted::Applied,
-            Some(refusal) if refusal.reason() == RefusalReason::WrongTerm => Submitted::Deposed,
-            Some(refusal) => Submitted::Refused(refusal),
-        },
-    }
-}
-
-/// A transaction of a loop of this leader.
-pub fn transaction(
-    context: &Context,
-    name: &str,
-    changes: Vec<Change>,
-    stamp: &mut Stamp,
-) -> Transaction {
-    let actions = changes.iter().filter_map(|change| change.change.as_ref());
-    Transaction {
-        feature_level: actions.map(needed).max().unwrap_or(0),
-        id: stamp.uid().into_bytes(),
-        principal: format!("controller/{name}"),
-        time: Some(stamp.now),
-        term: context.term,
-        changes,
-        ..Transaction::default()
-    }
-}
-
-/// A change, wrapped.
-pub fn change(change: change::Change) -> Change {
-    Change {
-        change: Some(change),
-    }
 }

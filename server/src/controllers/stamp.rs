@@ -1,6 +1,7 @@
 //! What a plan may not make up itself: the time, and randomness for names and uids.
 
 use barge_proto::v1::Time;
+use barge_state::made::made_uid;
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -69,6 +70,16 @@ impl Stamp {
         uuid::Builder::from_random_bytes(bytes)
             .into_uuid()
             .to_string()
+    }
+
+    /// A new uid of a record that this plan of its owner makes; a random one when plans are not counted.
+    pub fn made_uid(&mut self, plan: Option<u64>) -> String {
+        let Some(plan) = plan else {
+            return self.uid();
+        };
+        let mut random = [0; 16];
+        self.random.fill_bytes(&mut random);
+        made_uid(plan, random)
     }
 
     /// Five random characters for the end of a generated name.

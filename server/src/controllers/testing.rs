@@ -8,12 +8,12 @@ use super::{
     pods,
     stamp::Stamp,
 };
+use crate::transaction::Draft;
 use barge_proto::v1::{
     Bind, Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec,
     IntOrString, LabelSelector, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Outcome,
-    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Precondition, Quantity, Record, Service,
-    ServicePort, ServiceSpec, Time, Transaction, change::Change as What, int_or_string::Value,
-    record,
+    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, Service, ServicePort,
+    ServiceSpec, Time, Transaction, change::Change as What, int_or_string::Value, record,
 };
 use barge_state::{Changed, Kind, PackedPod, State};
 use std::sync::Arc;
@@ -79,14 +79,13 @@ impl World {
         self.stamp().uid()
     }
 
-    /// Applies a transaction, whatever comes of it.
-    pub fn submit(&mut self, preconditions: Vec<Precondition>, changes: Vec<Change>) -> Outcome {
+    /// Applies changes, whatever comes of it.
+    pub fn submit(&mut self, changes: Vec<Change>) -> Outcome {
         let applied = self.state.apply(
             TERM,
             Transaction {
                 term: TERM,
                 time: Some(self.now),
-                preconditions,
                 changes,
                 ..Transaction::default()
             },
@@ -100,13 +99,22 @@ impl World {
         let changes = changes.into_iter().map(|change| Change {
             change: Some(change),
         });
-        let outcome = self.submit(Vec::new(), changes.collect());
+        let outcome = self.submit(changes.collect());
         assert_eq!(outcome.refusal, None);
+    }
+
+    /// Applies what a loop of the leader says, whatever comes of it.
+    pub fn propose(&mut self, draft: Draft) -> Outcome {
+        let id = self.uid().into_bytes();
+        let transaction = draft.build_at("controller/test".to_owned(), id, self.now, TERM);
+        let applied = self.state.apply(TERM, transaction);
+        self.changes.extend(applied.changes);
+        applied.outcome
     }
 
     /// Applies a plan, which has to be accepted.
     pub fn follow(&mut self, plan: Plan) {
-        let outcome = self.submit(plan.preconditions, plan.changes);
+        let outcome = self.propose(plan.draft);
         assert_eq!(outcome.refusal, None);
     }
 

@@ -3,6 +3,7 @@
 //! All loops together: once as plans in a row without any I/O, once in their shells over a state in
 //! memory.
 
+mod failing;
 mod memory;
 mod shells;
 
@@ -13,6 +14,7 @@ use super::{
     *,
 };
 use crate::scheduler::{
+    aside::Aside,
     cluster::{Cluster, Snapshot},
     plan::place,
 };
@@ -39,14 +41,14 @@ fn lead(world: &mut World, silent: &BTreeSet<&str>) -> bool {
         world.follow(plan);
     }
     let mut cluster = Cluster::new(&Snapshot::of(&world.state));
-    let binds = place(&mut cluster, 100, Instant::now()).into_iter();
+    let binds = place(&mut cluster, &mut Aside::default(), 100, Instant::now()).into_iter();
     let binds = binds.map(|placement| Change {
         change: Some(change::Change::Bind(barge_proto::v1::Bind {
             pod_uid: placement.pod_uid,
             node_uid: placement.node_uid,
         })),
     });
-    let outcome = world.submit(Vec::new(), binds.collect());
+    let outcome = world.submit(binds.collect());
     assert!(outcome.binds.iter().all(String::is_empty));
     for key in endpoints::EndpointsOfServices.all(&world.state) {
         let mut stamp = world.stamp();

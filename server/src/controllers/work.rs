@@ -1,21 +1,49 @@
-//! Keys that somebody should look at: each at most once, none twice at a time, with back-off after
-//! failures.
+//! Keys that somebody should look at: each at most once, none twice at a time, with back-off after failures.
+//!
+//! ```text
+//!            add                take                 looked
+//! (nothing) ─────► due at once ──────► being looked at ─────► Done:   due after its timer, or forgotten
+//!                      ▲                                      Raced:  due at once, then soon
+//!                      └── an edit, or a change that          Failed: due after a back-off that doubles
+//!                          still has credit: due now
+//! ```
 
+mod credit;
+#[cfg(test)]
+mod tests;
+
+use credit::Credit;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-/// The wait after the first failure; it doubles with each one that follows.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+/// The wait after the first failure; it doubles with each one that follows. Also the shortest time between a failure and a look that a
+/// change brought forward.
+pub const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 /// The longest wait after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The longest wait after a race.
+const MAX_RACE_BACKOFF: Duration = Duration::from_millis(200);
+/// A shorter rest is none.
+const MIN_REST: Duration = Duration::from_millis(1);
+
+/// Why a key has to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Something that it depends on changed: a pod's status, a node's condition. There may be thousands of these a second.
+    Observed,
+    /// What somebody asks for changed.
+    Edited,
+}
 
 /// How a look at a key ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looked {
     /// All is done; look again after that time even if nothing changes.
     Done(Option<Duration>),
+    /// Somebody else was faster: look again, soon.
+    Raced,
     /// It didn't work; look again later.
     Failed,
 }
@@ -32,10 +60,31 @@ pub struct WorkSet<K> {
 #[derive(Debug, Default)]
 struct Entry {
     due: Option<Instant>,
+    /// Nothing is to be done: the entry only keeps `rests_until`, and goes when it is due.
+    idle: bool,
     failures: u32,
     running: bool,
     /// Became dirty while somebody looked at it.
-    again: bool,
+    again: Option<Cause>,
+    /// When the last look ended.
+    looked: Option<Instant>,
+    /// Observed changes wait until then, however many there are.
+    rests_until: Option<Instant>,
+    credit: Credit,
+}
+
+impl Entry {
+    /// When the key should be looked at because of a change; None when its time stays what it is.
+    fn wanted(&mut self, cause: Cause, now: Instant) -> Option<Instant> {
+        if self.failures == 0 {
+            let rested = self.rests_until.filter(|_| cause == Cause::Observed);
+            return Some(rested.map_or(now, |rested| rested.max(now)));
+        }
+        let soon = self.looked.map_or(now, |at| now.max(at + FIRST_BACKOFF));
+        let sooner = self.due.is_none_or(|due| soon < due);
+        let allowed = cause == Cause::Edited || sooner && self.credit.spend(now);
+        (sooner && allowed).then_some(soon)
+    }
 }
 
 impl<K: Ord + Clone> WorkSet<K> {
@@ -49,27 +98,32 @@ impl<K: Ord + Clone> WorkSet<K> {
         }
     }
 
-    /// Marks a key as dirty. One that has failed waits for its time all the same, and one that is
-    /// being looked at is looked at once more. Beyond the limit the key is dropped, and
-    /// [`Self::overflowed`] says so.
-    pub fn add(&mut self, key: K, now: Instant) {
+    /// Marks a key as dirty; true when that makes it due earlier than it was. One that is being looked at is looked at once more. One that
+    /// has failed is looked at soon when it was edited, or when its credit for other changes lasts; otherwise it waits for its time. Beyond
+    /// the limit the key is dropped, and [`Self::overflowed`] says so.
+    pub fn add(&mut self, key: K, cause: Cause, now: Instant) -> bool {
         if !self.keys.contains_key(&key) && self.keys.len() >= self.limit {
             self.overflowed = true;
-            return;
+            return false;
         }
         let entry = self.keys.entry(key.clone()).or_default();
         if entry.running {
-            entry.again = true;
-        } else if entry.failures == 0 || entry.due.is_none() {
-            if let Some(due) = entry.due {
-                if due <= now {
-                    return;
-                }
-                self.queue.remove(&(due, key.clone()));
-            }
-            entry.due = Some(now);
-            self.queue.insert((now, key));
+            entry.again = entry.again.max(Some(cause));
+            return false;
         }
+        let Some(wanted) = entry.wanted(cause, now) else {
+            return false;
+        };
+        let was_idle = std::mem::take(&mut entry.idle);
+        if let Some(due) = entry.due {
+            if due <= wanted {
+                return was_idle;
+            }
+            self.queue.remove(&(due, key.clone()));
+        }
+        entry.due = Some(wanted);
+        self.queue.insert((wanted, key));
+        true
     }
 
     /// Whether keys were dropped since this was last asked: then all have to be listed again.
@@ -82,47 +136,67 @@ impl<K: Ord + Clone> WorkSet<K> {
         relist
     }
 
-    /// Takes the key that is due longest, with the number of failures so far. [`Self::looked`] has
-    /// to be called for it.
-    pub fn take(&mut self, now: Instant) -> Option<(K, u32)> {
-        let (due, _) = self.queue.first()?;
-        if *due > now {
-            return None;
+    /// Takes the key that is due longest, with the number of failures so far and since when it is due. [`Self::looked`] has to be called
+    /// for it.
+    pub fn take(&mut self, now: Instant) -> Option<(K, u32, Instant)> {
+        while self.queue.first().is_some_and(|(due, _)| *due <= now) {
+            let (due, key) = self.queue.pop_first()?;
+            let entry = self.keys.get_mut(&key)?;
+            entry.due = None;
+            if entry.idle {
+                self.keys.remove(&key);
+                continue;
+            }
+            entry.running = true;
+            return Some((key, entry.failures, due));
         }
-        let (_, key) = self.queue.pop_first()?;
-        let entry = self.keys.get_mut(&key)?;
-        entry.due = None;
-        entry.running = true;
-        Some((key, entry.failures))
+        None
     }
 
-    /// Says how the look at a key ended.
-    pub fn looked(&mut self, key: K, result: Looked, now: Instant) {
+    /// Says how the look at a key ended. For the time `rest` changes that are only observed do not have it looked at again: they are
+    /// looked at together.
+    pub fn looked(&mut self, key: K, result: Looked, rest: Duration, now: Instant) {
         let Some(entry) = self.keys.get_mut(&key) else {
             return;
         };
         entry.running = false;
+        entry.looked = Some(now);
+        entry.rests_until = (rest >= MIN_REST).then(|| now + rest);
         let again = std::mem::take(&mut entry.again);
-        let wait = match result {
-            Looked::Failed => {
+        let due = match result {
+            Looked::Failed | Looked::Raced => {
                 entry.failures = entry.failures.saturating_add(1);
-                Some(backoff(entry.failures))
+                let wait = match result {
+                    Looked::Raced if entry.failures == 1 => Duration::ZERO,
+                    Looked::Raced => backoff(entry.failures - 1).min(MAX_RACE_BACKOFF),
+                    _ => backoff(entry.failures),
+                };
+                Some(now + wait)
             }
             Looked::Done(wait) => {
                 entry.failures = 0;
-                if again { Some(Duration::ZERO) } else { wait }
+                wait.map(|wait| now + wait)
             }
         };
-        match wait {
-            Some(wait) => {
-                let due = now + wait;
+        entry.idle = due.is_none();
+        match due.or(entry.rests_until) {
+            Some(due) => {
                 entry.due = Some(due);
-                self.queue.insert((due, key));
+                self.queue.insert((due, key.clone()));
             }
             None => {
                 self.keys.remove(&key);
             }
         }
+        if let Some(cause) = again {
+            self.add(key, cause, now);
+        }
+    }
+
+    /// How many keys are due.
+    pub fn waiting(&self, now: Instant) -> usize {
+        let due = self.queue.iter().take_while(|(due, _)| *due <= now);
+        due.count()
     }
 
     /// When the next key is due.
@@ -136,91 +210,4 @@ fn backoff(failures: u32) -> Duration {
         .checked_shl(failures.saturating_sub(1).min(16))
         .unwrap_or(u32::MAX);
     FIRST_BACKOFF.saturating_mul(doubled).min(MAX_BACKOFF)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_key_is_there_once() {
-        let now = Instant::now();
-        let mut work = WorkSet::new(10);
-        work.add("a", now);
-        work.add("a", now);
-        assert_eq!(work.take(now), Some(("a", 0)));
-        assert_eq!(work.take(now), None);
-        work.looked("a", Looked::Done(None), now);
-        assert_eq!(work.take(now), None);
-        assert_eq!(work.next_due(), None);
-    }
-
-    #[test]
-    fn a_key_that_becomes_dirty_meanwhile_is_looked_at_again() {
-        let now = Instant::now();
-        let mut work = WorkSet::new(10);
-        work.add("a", now);
-        work.take(now).unwrap();
-        work.add("a", now);
-        assert_eq!(work.take(now), None, "never two at a time");
-        work.looked("a", Looked::Done(Some(SECOND)), now);
-        assert_eq!(work.take(now), Some(("a", 0)));
-    }
-
-    #[test]
-    fn failures_wait_longer_each_time_and_changes_do_not_shorten_it() {
-        let mut now = Instant::now();
-        let mut work = WorkSet::new(10);
-        work.add("a", now);
-        let mut waits = Vec::new();
-        for failures in 0..20 {
-            assert_eq!(work.take(now), Some(("a", failures)));
-            work.looked("a", Looked::Failed, now);
-            work.add("a", now);
-            assert_eq!(work.take(now), None);
-            let due = work.next_due().unwrap();
-            waits.push(due - now);
-            now = due;
-        }
-        assert!(waits.is_sorted());
-        assert_eq!(waits[0], FIRST_BACKOFF);
-        assert_eq!(*waits.last().unwrap(), MAX_BACKOFF);
-        work.take(now).unwrap();
-        work.looked("a", Looked::Done(Some(SECOND)), now);
-        work.add("a", now);
-        assert_eq!(work.take(now), Some(("a", 0)), "success forgets failures");
-    }
-
-    #[test]
-    fn a_timer_is_brought_forward_by_a_change() {
-        let now = Instant::now();
-        let mut work = WorkSet::new(10);
-        work.add("a", now);
-        work.take(now).unwrap();
-        work.looked("a", Looked::Done(Some(SECOND)), now);
-        assert_eq!(work.take(now), None);
-        work.add("a", now);
-        assert_eq!(work.take(now), Some(("a", 0)));
-        work.looked("a", Looked::Done(None), now);
-        assert_eq!(work.take(now + SECOND), None);
-    }
-
-    #[test]
-    fn it_is_bounded_and_says_when_keys_were_dropped() {
-        let now = Instant::now();
-        let mut work = WorkSet::new(4);
-        for key in 0..9 {
-            work.add(key, now);
-        }
-        assert!(!work.overflowed(), "there is no room yet");
-        for key in 0..4 {
-            assert_eq!(work.take(now), Some((key, 0)));
-            work.looked(key, Looked::Done(None), now);
-        }
-        assert!(work.overflowed());
-        assert!(!work.overflowed());
-    }
 }

@@ -98,6 +98,8 @@ impl View {
     }
 
     fn refresh(&mut self, id: ClassId, class: &Class, nodes: &Nodes) {
+        #[cfg(test)]
+        assert!(!class.node_selector.contains_key(super::tests::POISON));
         match self.seen.and_then(|seen| nodes.changed_since(seen)) {
             Some(changed) => {
                 for node in changed {

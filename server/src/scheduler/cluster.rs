@@ -102,6 +102,8 @@ pub struct Cluster {
     /// What is to be placed.
     pub(super) queue: Queue,
     views: HashMap<ClassId, View>,
+    /// The class that [`Self::best`] is asked about.
+    placing: Option<ClassId>,
 }
 
 impl Cluster {
@@ -284,8 +286,21 @@ impl Cluster {
     /// The best node for a pod of the class.
     pub(super) fn best(&mut self, class: ClassId) -> Option<NodeId> {
         let entry = self.classes.get(&class).filter(|entry| entry.known)?;
+        self.placing = Some(class);
         let view = self.views.entry(class).or_default();
-        view.best(class, &entry.class, &self.nodes)
+        let best = view.best(class, &entry.class, &self.nodes);
+        self.placing = None;
+        best
+    }
+
+    /// The template of the class for whose pods a panic left [`Self::best`] without an answer.
+    pub fn being_placed(&self) -> Option<&str> {
+        self.placing.map(|class| self.template_of(class))
+    }
+
+    /// The uid of the template that a class stands for.
+    pub(super) fn template_of(&self, class: ClassId) -> &str {
+        self.classes.get(&class).map_or("", |entry| &entry.uid)
     }
 
     /// Why no node can take a pod of the class, as of the last [`Self::best`].

@@ -106,7 +106,8 @@ impl Nodes {
         };
         let meta = record.meta();
         let ready = is_ready(record);
-        let unschedulable = record.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+        let cordoned = record.spec.as_ref().is_some_and(|spec| spec.unschedulable);
+        let unschedulable = cordoned || record.meta().deletion_timestamp.is_some();
         let taints = taints::of(record);
         let allocatable = Usage::allocatable(record);
         let same = node.known

@@ -1,18 +1,31 @@
 //! What goes where: the oldest pod that can be placed goes to its best node, again and again.
 
-use super::cluster::{Cluster, Placement};
-use crate::controllers::{
-    conditions,
-    plan::{self, Severity, pod_reference},
-    stamp::Stamp,
+use super::{
+    aside::Aside,
+    cluster::{Cluster, Placement},
 };
-use barge_proto::v1::{Change, PodRecord, Record, change, record};
+use crate::{
+    controllers::{
+        conditions,
+        plan::{self, Severity, pod_reference},
+        stamp::Stamp,
+    },
+    transaction::Draft,
+};
+use barge_proto::v1::PodRecord;
 use barge_state::State;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound.
 /// Classes that no node can take are noted with the reason, and hold up nobody else.
-pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement> {
+///
+/// Classes that are set aside wait.
+pub fn place(
+    cluster: &mut Cluster,
+    aside: &mut Aside,
+    limit: usize,
+    now: Instant,
+) -> Vec<Placement> {
     let mut heads: BTreeSet<_> = cluster
         .queue
         .classes()
@@ -22,7 +35,13 @@ pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement
     while placements.len() < limit
         && let Some(((_, pod), class)) = heads.pop_first()
     {
-        let Some(node) = cluster.best(class) else {
+        if let Some(why) = aside.why(cluster.template_of(class), now) {
+            cluster.queue.explain(class, &why, now);
+            continue;
+        }
+        let best = cluster.best(class);
+        aside.forget(cluster.template_of(class));
+        let Some(node) = best else {
             if let Some(message) = cluster.explain(class) {
                 cluster.queue.explain(class, &message, now);
             }
@@ -37,11 +56,10 @@ pub fn place(cluster: &mut Cluster, limit: usize, now: Instant) -> Vec<Placement
     placements
 }
 
-/// Changes that tell why a pod waits: its condition, and an event. None when it says so already, or
-/// no longer waits.
-pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> Vec<Change> {
+/// Tells why a pod waits: its condition, and an event. Nothing when it says so already, or no longer waits.
+pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp, draft: &mut Draft) {
     let Some(pod) = state.by_uid::<PodRecord>(pod_uid) else {
-        return Vec::new();
+        return;
     };
     let PodRecord {
         metadata, status, ..
@@ -57,31 +75,19 @@ pub fn tell(state: &State, pod_uid: &str, why: &Arc<str>, stamp: &mut Stamp) -> 
             stamp.now,
         );
     if !news {
-        return Vec::new();
+        return;
     }
-    let record = PodRecord {
+    draft.put_status(PodRecord {
         metadata,
         status: Some(status),
         ..PodRecord::default()
-    };
-    let event = plan::event(
+    });
+    draft.event(plan::event(
         stamp,
         "scheduler",
         pod_reference(pod),
         Severity::Warning,
         "FailedScheduling",
         why.to_string(),
-    );
-    let record = Record {
-        record: Some(record::Record::Pod(record)),
-    };
-    [
-        change::Change::PutStatus(record),
-        change::Change::RecordEvent(event),
-    ]
-    .into_iter()
-    .map(|change| Change {
-        change: Some(change),
-    })
-    .collect()
+    ));
 }

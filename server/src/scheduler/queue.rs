@@ -53,6 +53,14 @@ impl Queue {
         self.classes.keys().copied()
     }
 
+    /// How many pods wait.
+    pub fn len(&self) -> usize {
+        self.classes
+            .values()
+            .map(|of_class| of_class.pods.len())
+            .sum()
+    }
+
     /// Whether pods of that class wait.
     pub fn has(&self, class: ClassId) -> bool {
         self.classes.contains_key(&class)

@@ -2,17 +2,24 @@
 //! refused.
 
 use super::{
+    NAME,
+    aside::Aside,
     cluster::{Cluster, Placement, Snapshot},
     plan,
 };
-use crate::controllers::{
-    Context,
-    plan::MAX_BATCH,
-    replica::{Changes, Gap, NoOutcome, Replica},
-    shell::{change, transaction},
-    stamp::Stamp,
+use crate::{
+    controllers::{
+        Context,
+        guard::{Panicked, catch},
+        meters::Look,
+        plan::MAX_BATCH,
+        propose::{Proposed, propose},
+        replica::{Changes, Gap, Replica},
+        stamp::Stamp,
+    },
+    transaction::Draft,
 };
-use barge_proto::v1::{Bind, RefusalReason, change::Change};
+use barge_proto::v1::{Bind, change::Change};
 use barge_state::RecordKind;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -20,7 +27,6 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-const NAME: &str = "scheduler";
 /// Batches under way at a time.
 const MAX_RUNNING: usize = 4;
 /// How often pods that wait are looked at even when nothing has changed.
@@ -29,15 +35,20 @@ const RETRY: Duration = Duration::from_secs(5);
 const RELOAD_DELAY: Duration = Duration::from_millis(100);
 
 /// Schedules until cancelled or deposed.
-pub async fn schedule<R: Replica>(replica: R, context: Context) {
+///
+/// # Errors
+/// [`Panicked`] when something other than placing the pods of a class failed.
+pub async fn schedule<R: Replica>(replica: R, context: Context) -> Result<(), Panicked> {
+    let mut aside = Aside::default();
     let work = async {
-        while follow(&replica, &context).await.is_continue() {
+        while follow(&replica, &context, &mut aside).await?.is_continue() {
             sleep(RELOAD_DELAY).await;
         }
+        Ok(())
     };
     tokio::select! {
-        () = context.cancel.cancelled() => {}
-        () = work => {}
+        () = context.cancel.cancelled() => Ok(()),
+        ended = work => ended,
     }
 }
 
@@ -50,14 +61,17 @@ enum Done {
     Deposed,
 }
 
-/// Runs until changes are missed (continue, with the cluster read again) or the term is over
-/// (break).
-async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::ControlFlow<()> {
+/// Runs until changes are missed or a class had to be set aside (continue, with the cluster read again), or the term is over (break).
+async fn follow<R: Replica>(
+    replica: &R,
+    context: &Context,
+    aside: &mut Aside,
+) -> Result<std::ops::ControlFlow<()>, Panicked> {
     use std::ops::ControlFlow::{Break, Continue};
     let snapshot = replica.read(Snapshot::of);
     let kinds = [RecordKind::Node, RecordKind::Revision, RecordKind::Pod];
     let Ok(mut changes) = replica.watch(snapshot.revision, &kinds) else {
-        return Continue(());
+        return Ok(Continue(()));
     };
     let mut cluster = Cluster::new(&snapshot);
     drop(snapshot);
@@ -69,12 +83,20 @@ async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::Control
         let now = context.stamps.monotonic();
         cluster.release(now);
         while running.len() < MAX_RUNNING {
-            let batch = plan::place(&mut cluster, MAX_BATCH, now);
-            if batch.is_empty() {
-                break;
-            }
-            running.spawn(bind(replica.clone(), context.clone(), batch));
+            let look = context.meters.begin(NAME, Duration::ZERO);
+            match catch(|| plan::place(&mut cluster, aside, MAX_BATCH, now)) {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => running.spawn(bind(replica.clone(), context.clone(), batch, look)),
+                Err(panicked) => {
+                    tracing::error!(%panicked, "placing pods failed");
+                    context.meters.panicked(NAME);
+                    let class = cluster.being_placed().ok_or_else(|| panicked.clone())?;
+                    aside.put(class, &panicked, now);
+                    return Ok(Continue(()));
+                }
+            };
         }
+        context.meters.depth(NAME, cluster.queue.len());
         if !telling {
             let untold = cluster.queue.untold(MAX_BATCH);
             telling = !untold.is_empty();
@@ -87,7 +109,7 @@ async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::Control
         tokio::select! {
             changed = changes.next() => match changed {
                 Ok(changed) => changed.iter().for_each(|change| cluster.apply(change)),
-                Err(Gap) => return Continue(()),
+                Err(Gap) => return Ok(Continue(())),
             },
             Some(done) = running.join_next() => match done {
                 Ok(Done::Bound(refused)) => {
@@ -95,11 +117,8 @@ async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::Control
                     refused.iter().for_each(|pod| cluster.refused(pod, now));
                 }
                 Ok(Done::Told) => telling = false,
-                Ok(Done::Deposed) => return Break(()),
-                Err(error) => {
-                    tracing::error!(%error, "a batch failed");
-                    return Continue(());
-                }
+                Ok(Done::Deposed) => return Ok(Break(())),
+                Err(error) => return Err(Panicked(error.to_string())),
             },
             () = sleep_until(Instant::now() + wait) => {}
         }
@@ -107,61 +126,69 @@ async fn follow<R: Replica>(replica: &R, context: &Context) -> std::ops::Control
 }
 
 /// Proposes bindings; those that hold are seen as changes.
-async fn bind<R: Replica>(replica: R, context: Context, batch: Vec<Placement>) -> Done {
+async fn bind<R: Replica>(
+    replica: R,
+    context: Context,
+    batch: Vec<Placement>,
+    _look: Look,
+) -> Done {
     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
-    let changes = batch.iter().map(|placement| {
-        change(Change::Bind(Bind {
+    let mut draft = Draft::new();
+    for placement in &batch {
+        draft.change(Change::Bind(Bind {
             pod_uid: placement.pod_uid.clone(),
             node_uid: placement.node_uid.clone(),
-        }))
-    });
-    let transaction = transaction(&context, NAME, changes.collect(), &mut stamp);
+        }));
+    }
     let pods = batch.into_iter().map(|placement| placement.pod_uid);
-    match replica.propose(transaction).await {
-        Err(NoOutcome(error)) => {
+    match propose(&replica, &context, NAME, draft, &mut stamp).await {
+        Proposed::Deposed => Done::Deposed,
+        Proposed::Failed(error) => {
             tracing::warn!(error, "propose bindings");
+            context.meters.failed(NAME);
             Done::Bound(pods.collect())
         }
-        Ok(outcome) => match outcome.refusal {
-            Some(refusal) if refusal.reason() == RefusalReason::WrongTerm => Done::Deposed,
-            Some(refusal) => {
-                tracing::warn!(refusal = refusal.message, "bindings were refused");
-                Done::Bound(pods.collect())
-            }
-            None => {
-                let answers = outcome.binds.iter().zip(pods);
-                let refused = answers.filter(|(answer, _)| !answer.is_empty());
-                let refused = refused.map(|(answer, pod)| {
-                    tracing::debug!(pod, answer, "a binding was refused");
-                    pod
-                });
-                Done::Bound(refused.collect())
-            }
-        },
+        Proposed::Refused(refusal) => {
+            tracing::warn!(refusal = refusal.message, "bindings were refused");
+            context.meters.failed(NAME);
+            Done::Bound(pods.collect())
+        }
+        Proposed::Applied(outcome) => {
+            let answers = outcome.binds.iter().zip(pods);
+            let refused = answers.filter(|(answer, _)| !answer.is_empty());
+            let refused = refused.map(|(answer, pod)| {
+                tracing::debug!(pod, answer, "a binding was refused");
+                context.meters.retried(NAME);
+                pod
+            });
+            Done::Bound(refused.collect())
+        }
     }
 }
 
 /// Tells pods why they wait.
 async fn tell<R: Replica>(replica: R, context: Context, untold: Vec<(String, Arc<str>)>) -> Done {
     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
-    let changes: Vec<_> = replica.read(|state| {
-        let tell = |(pod, why): &(String, Arc<str>)| plan::tell(state, pod, why, &mut stamp);
-        untold.iter().flat_map(tell).collect()
+    let mut draft = Draft::new();
+    let told = replica.read(|state| {
+        catch(|| {
+            for (pod, why) in &untold {
+                plan::tell(state, pod, why, &mut stamp, &mut draft);
+            }
+        })
     });
-    if changes.is_empty() {
+    if let Err(panicked) = told {
+        tracing::error!(%panicked, "telling pods why they wait failed");
+        context.meters.panicked(NAME);
         return Done::Told;
     }
-    let transaction = transaction(&context, NAME, changes, &mut stamp);
-    match replica.propose(transaction).await {
-        Err(NoOutcome(error)) => {
-            tracing::warn!(error, "tell pods why they wait");
-            Done::Told
-        }
-        Ok(outcome) => {
-            if let Some(refusal) = outcome.refusal {
-                tracing::warn!(refusal = refusal.message, "tell pods why they wait");
-            }
-            Done::Told
+    match propose(&replica, &context, NAME, draft, &mut stamp).await {
+        Proposed::Applied(_) => {}
+        Proposed::Deposed => return Done::Deposed,
+        Proposed::Failed(error) => tracing::warn!(error, "tell pods why they wait"),
+        Proposed::Refused(refusal) => {
+            tracing::warn!(refusal = refusal.message, "tell pods why they wait");
         }
     }
+    Done::Told
 }

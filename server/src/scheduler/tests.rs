@@ -8,6 +8,7 @@ mod naive;
 mod property;
 
 use super::{
+    aside::Aside,
     cluster::{Cluster, Placement, Snapshot},
     plan::{place, tell},
 };
@@ -19,10 +20,14 @@ use barge_proto::v1::{
 use barge_state::Kind;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+/// A label; placing pods of a class that asks for it panics.
+pub(super) const POISON: &str = "test/poison";
+
 /// A world, and a scheduler that follows it.
 struct Scheduled {
     world: World,
     cluster: Cluster,
+    aside: Aside,
     now: Instant,
 }
 
@@ -32,6 +37,7 @@ impl Scheduled {
         Self {
             world,
             cluster,
+            aside: Aside::default(),
             now: Instant::now(),
         }
     }
@@ -45,7 +51,7 @@ impl Scheduled {
 
     fn place(&mut self, limit: usize) -> Vec<Placement> {
         self.follow();
-        place(&mut self.cluster, limit, self.now)
+        place(&mut self.cluster, &mut self.aside, limit, self.now)
     }
 
     /// Proposes a batch; returns the answers.
@@ -56,7 +62,7 @@ impl Scheduled {
                 node_uid: placement.node_uid.clone(),
             })),
         });
-        let outcome = self.world.submit(Vec::new(), changes.collect());
+        let outcome = self.world.submit(changes.collect());
         assert_eq!(outcome.refusal, None);
         outcome.binds
     }

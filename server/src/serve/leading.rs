@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backup::schedule::Scheduler,
     cluster::{level, reconcile, rotation::Rotator},
-    controllers::{self, NodeHeartbeats, nodes::NodeTimes, stamp::SystemStamps},
+    controllers::{
+        self, Context, NodeHeartbeats, meters::Meters, nodes::NodeTimes, stamp::SystemStamps,
+    },
     life::Heard,
     rbac::keeper,
     store::Store,
@@ -43,6 +45,7 @@ pub async fn run(
     stop: CancellationToken,
     node_grace: Duration,
     node_loss_interval: Duration,
+    meters: Meters,
 ) {
     let began = Instant::now();
     let mut leadership = store.leadership();
@@ -62,9 +65,12 @@ pub async fn run(
         let loops = controllers::run(
             store.clone(),
             Arc::new(heard.clone()),
-            Arc::new(SystemStamps),
-            term.clone(),
-            now.term,
+            Context {
+                term: now.term,
+                stamps: Arc::new(SystemStamps),
+                cancel: term.clone(),
+                meters: meters.clone(),
+            },
             NodeTimes {
                 patience: RECONNECT.saturating_sub(began.elapsed()),
                 grace: node_grace,

@@ -21,7 +21,12 @@ use barge_proto::v1::{
     Change, Outcome, Refusal, RefusalReason, Transaction, change::Change as Action,
 };
 
-use crate::{changed::Changed, level::LOSS, requests::RequestChanges, state::State};
+use crate::{
+    changed::Changed,
+    level::{LOSS, ORDER},
+    requests::RequestChanges,
+    state::State,
+};
 use work::Work;
 
 pub(crate) use work::find;
@@ -112,9 +117,10 @@ impl State {
         for precondition in &tx.preconditions {
             preconditions::check(self, precondition)?;
         }
-        let sliced = self.feature_level() >= LOSS;
+        let level = self.feature_level();
         let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
-        work.sliced = sliced;
+        work.sliced = level >= LOSS;
+        work.ordered = level >= ORDER;
         match run(&mut work, changes) {
             Ok(()) => Ok(work),
             Err(refusal) => {

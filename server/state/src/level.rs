@@ -5,7 +5,8 @@
 //! understand the next one, and what needs it is refused, or left undone, until then.
 
 use barge_proto::v1::{
-    PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, record::Record as Body,
+    PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, precondition::Must,
+    record::Record as Body,
 };
 
 use crate::{apply::refusal, kind::RecordKind, state::State};
@@ -54,6 +55,14 @@ pub fn needed(change: &Change) -> u32 {
         _ => false,
     };
     if newer { LOSS } else { 0 }
+}
+
+/// The level that a precondition needs: an older manager would find no demand in it, and refuse.
+pub fn demanded(must: &Must) -> u32 {
+    match must {
+        Must::Made(_) => ORDER,
+        _ => 0,
+    }
 }
 
 fn tolerates(template: Option<&PodTemplateSpec>) -> bool {

@@ -11,6 +11,7 @@
 //! - `apply`: the rules of transactions
 //! - `deletions`: what is being deleted together with what belongs to it
 //! - `subjects`: bindings by whom they are for
+//! - `made`: which plan made what
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
 //! - `read`, `view`: looking things up, and objects as the API shows them
@@ -27,6 +28,7 @@ mod kept;
 mod kind;
 mod level;
 pub mod limits;
+pub mod made;
 mod packed;
 mod pods;
 mod read;
@@ -48,7 +50,7 @@ pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{
-    BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, needed,
+    BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
 pub use requests::RequestChanges;

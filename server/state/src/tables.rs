@@ -13,6 +13,7 @@ use crate::{
     claims::Claims,
     deletions::{Deletions, Place},
     kind::{Kind, Stored, for_each_kind},
+    made,
     packed::{PackedPod, Pool},
     subjects::Subjects,
     table::{Index, Table},
@@ -93,6 +94,13 @@ macro_rules! define {
                     $(crate::kind::RecordKind::$variant => {
                         self.$table.by_name(namespace, name).cloned().map(Stored::$variant)
                     })*
+                }
+            }
+
+            /// The latest plan that made a record of this kind of those that an owner has; 0 for none.
+            pub fn latest_plan(&self, kind: crate::kind::RecordKind, owner: &str) -> u64 {
+                match kind {
+                    $(crate::kind::RecordKind::$variant => made::latest(&self.$table, owner),)*
                 }
             }
 

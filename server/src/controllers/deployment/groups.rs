@@ -7,7 +7,7 @@ use super::{
 use crate::controllers::{pods, stamp};
 use barge_proto::v1::{DeploymentSpec, Revision, Time};
 use barge_state::{Kind, PackedPod};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long a finished pod keeps its place before it is replaced, counted from its creation: pods
 /// that fail at once are not made anew without end.
@@ -32,8 +32,35 @@ pub struct Group<'a> {
     pub pods: Vec<&'a Arc<PackedPod>>,
     /// How many there are.
     pub count: Count,
+    /// Of these, how many are ready.
+    ready: usize,
+    /// How long until the next of those that are ready is available.
+    next_available: Option<Duration>,
     /// Finished pods that are too young to be replaced yet.
     held: usize,
+}
+
+impl<'a> Group<'a> {
+    fn count(&mut self, pod: &'a Arc<PackedPod>, min_ready_seconds: i32, now: &Time) {
+        if !pods::is_live(pod) {
+            self.held += usize::from(held_for(pod, now).is_some());
+            return;
+        }
+        self.count.total += 1;
+        match pods::available_in(pod, min_ready_seconds, now) {
+            None => {}
+            Some(Duration::ZERO) => {
+                self.ready += 1;
+                self.count.available += 1;
+            }
+            Some(wait) => {
+                self.ready += 1;
+                let next = self.next_available.map_or(wait, |next| next.min(wait));
+                self.next_available = Some(next);
+            }
+        }
+        self.pods.push(pod);
+    }
 }
 
 /// The live pods of a Deployment.
@@ -46,8 +73,8 @@ pub struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    /// Groups the pods that a Deployment owns. `revisions` are ordered oldest first. Pods of a
-    /// revision that is unknown can't be: it is kept as long as they are.
+    /// Groups the pods that a Deployment owns, in one pass. `revisions` are ordered oldest first. Pods of a revision that is unknown can't be:
+    /// it is kept as long as they are.
     pub fn new(
         owned: &[&'a Arc<PackedPod>],
         revisions: &[&'a Arc<Revision>],
@@ -55,61 +82,42 @@ impl<'a> Groups<'a> {
         spec: &DeploymentSpec,
         now: &Time,
     ) -> Self {
-        let live: Vec<_> = owned
-            .iter()
-            .copied()
-            .filter(|pod| pods::is_live(pod))
-            .collect();
-        let group = |revision: Option<&'a Arc<Revision>>, uid: &str| {
-            let pods: Vec<_> = live
-                .iter()
-                .copied()
-                .filter(|pod| pod.template_uid() == uid)
-                .collect();
-            let available = pods
-                .iter()
-                .filter_map(|pod| pods::available_in(pod, spec.min_ready_seconds, now))
-                .filter(|wait| wait.is_zero())
-                .count();
-            let held = owned
-                .iter()
-                .filter(|pod| pod.template_uid() == uid && held_for(pod, now).is_some())
-                .count();
-            Group {
-                revision,
-                held,
-                count: Count {
-                    total: pods.len(),
-                    available,
-                },
-                pods,
-            }
+        let group = |revision: &&'a Arc<Revision>| Group {
+            revision: Some(*revision),
+            ..Group::default()
         };
-        let is_newest = |revision: &&'a Arc<Revision>| revision.uid() == newest;
-        Self {
-            new: group(revisions.iter().copied().find(is_newest), newest),
-            old: revisions
-                .iter()
-                .copied()
-                .filter(|revision| !is_newest(revision))
-                .map(|revision| group(Some(revision), revision.uid()))
-                .filter(|group| group.count.total > 0)
-                .collect(),
+        let mut groups: Vec<_> = revisions.iter().map(group).collect();
+        let uids = revisions.iter().map(|revision| revision.uid());
+        let places: BTreeMap<_, _> = uids.zip(0..).collect();
+        // Pods next to each other are mostly of one revision.
+        let mut last = ("", None);
+        for pod in owned.iter().copied() {
+            let uid = pod.template_uid();
+            if last.0 != uid {
+                last = (uid, places.get(uid).copied());
+            }
+            if let Some(group) = last.1.and_then(|place: usize| groups.get_mut(place)) {
+                group.count(pod, spec.min_ready_seconds, now);
+            }
         }
+        let place = places.get(newest).copied();
+        let new = place.map_or_else(Group::default, |place| groups.remove(place));
+        groups.retain(|group| group.count.total > 0);
+        Self { new, old: groups }
     }
 
-    /// All live pods.
-    pub fn pods(&self) -> impl Iterator<Item = &'a Arc<PackedPod>> {
-        self.new
-            .pods
-            .iter()
-            .chain(self.old.iter().flat_map(|group| &group.pods))
-            .copied()
+    fn all(&self) -> impl Iterator<Item = &Group<'a>> {
+        std::iter::once(&self.new).chain(&self.old)
     }
 
     /// How many live pods are ready.
     pub fn ready(&self) -> usize {
-        self.pods().filter(|pod| pods::is_ready(pod)).count()
+        self.all().map(|group| group.ready).sum()
+    }
+
+    /// How long until the next of the ready pods is available.
+    pub fn next_available(&self) -> Option<Duration> {
+        self.all().filter_map(|group| group.next_available).min()
     }
 
     /// How many live pods there are.

@@ -26,7 +26,7 @@ pub fn remove_replaced(
     });
     for pod in lost.into_iter().take(replaced.min(room)) {
         // Its node may be back by now.
-        plan.require_unchanged(&pod.record());
+        plan.draft.unchanged(&pod.record());
         remove_lost(pod, "NodeLost", plan);
     }
     if replaced > room {

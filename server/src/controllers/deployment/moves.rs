@@ -2,15 +2,14 @@
 
 use super::{
     groups::{Group, Groups},
-    order,
+    order::{self, Number},
     rollout::{Step, Steps},
 };
 use crate::controllers::{
     plan::{self, Plan, Severity, controller_reference, object_reference},
-    pods,
     stamp::Stamp,
 };
-use barge_proto::v1::{Deployment, ObjectMeta, PodRecord, PodStatus, Revision, record::Record};
+use barge_proto::v1::{Deployment, ObjectMeta, PodRecord, PodStatus, Revision};
 use barge_state::{Kind, State};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -28,6 +27,8 @@ pub struct Moves<'a> {
     pub room: usize,
     /// Names given out by this plan.
     taken: BTreeSet<String>,
+    /// Which of the Deployment's plans that make pods this is, once it makes some.
+    number: Option<u64>,
 }
 
 impl<'a> Moves<'a> {
@@ -38,6 +39,7 @@ impl<'a> Moves<'a> {
             state,
             room,
             taken: BTreeSet::new(),
+            number: None,
         }
     }
 
@@ -84,16 +86,14 @@ impl<'a> Moves<'a> {
             return true;
         }
         let min_ready = self.min_ready_seconds();
-        let mut pods = group.pods.clone();
-        order::least_missed_first(&mut pods, min_ready, &stamp.now);
-        let (available, unavailable): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| {
-            pods::available_in(pod, min_ready, &stamp.now).is_some_and(|wait| wait.is_zero())
-        });
-        let going = unavailable.into_iter().take(step.end_unavailable);
-        let going = going.chain(available.into_iter().take(step.end_available));
+        let unavailable = step.end_unavailable.min(self.room);
+        let number = Number {
+            unavailable,
+            available: step.end_available.min(self.room - unavailable),
+        };
         let mut ended = 0;
-        for pod in going.take(self.room) {
-            plan.terminate(pod.uid(), "");
+        for pod in order::least_missed(&group.pods, number, min_ready, &stamp.now) {
+            plan.draft.terminate(pod.uid(), "");
             ended += 1;
         }
         self.room -= ended;
@@ -122,9 +122,12 @@ impl<'a> Moves<'a> {
             return true;
         }
         let number = step.create.min(self.room);
+        if number > 0 && self.number.is_none() {
+            self.number = plan.draft.made::<PodRecord, _>(self.state, self.deployment);
+        }
         for _ in 0..number {
             let pod = self.pod(revision, stamp);
-            plan.put(Record::Pod(pod));
+            plan.draft.put(pod);
         }
         self.room -= number;
         if number > 0 {
@@ -149,7 +152,7 @@ impl<'a> Moves<'a> {
             metadata: Some(ObjectMeta {
                 name,
                 namespace: owner.namespace.clone(),
-                uid: stamp.uid(),
+                uid: stamp.made_uid(self.number),
                 owner_references: vec![controller_reference("apps/v1", "Deployment", owner)],
                 ..ObjectMeta::default()
             }),
@@ -183,7 +186,7 @@ impl<'a> Moves<'a> {
             "ScalingReplicaSet",
             message,
         );
-        plan.event(event);
+        plan.draft.event(event);
     }
 
     fn min_ready_seconds(&self) -> i32 {

@@ -4,10 +4,10 @@ use crate::controllers::{
     plan::{Plan, controller_reference},
     stamp::{NAME_ALPHABET, Stamp},
 };
-use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision, record::Record};
+use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision};
 use barge_state::{Kind, State};
 use prost::Message;
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 /// The label that tells the pods of one revision from those of another.
 pub const HASH_LABEL: &str = "pod-template-hash";
@@ -51,7 +51,7 @@ pub fn make_newest(
         },
         None => new(state, deployment, number, stamp),
     };
-    plan.put(Record::Revision(revision.clone()));
+    plan.draft.put(revision.clone());
     revision
 }
 
@@ -113,12 +113,12 @@ fn hash(encoded: &[u8], attempt: u64) -> String {
         .collect()
 }
 
-/// Forgets the oldest revisions without pods beyond the limit; `used` are the uids of revisions
-/// that have pods or are the newest.
+/// Forgets the oldest revisions without pods beyond the limit; `used` says of a uid
+/// whether the revision has pods or is the newest.
 pub fn forget_old(
     deployment: &Deployment,
     revisions: &[&Arc<Revision>],
-    used: &BTreeSet<&str>,
+    used: impl Fn(&str) -> bool,
     plan: &mut Plan,
 ) {
     let limit = deployment
@@ -128,11 +128,11 @@ pub fn forget_old(
         .unwrap_or(DEFAULT_HISTORY);
     let history: Vec<_> = revisions
         .iter()
-        .filter(|revision| !used.contains(revision.uid()))
+        .filter(|revision| !used(revision.uid()))
         .collect();
     let excess = history.len().saturating_sub(super::budget::count(limit));
     for revision in history.into_iter().take(excess) {
-        plan.remove(&***revision);
+        plan.draft.remove::<Revision>(revision.uid());
     }
 }
 
@@ -162,6 +162,7 @@ pub fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn hashes_differ_by_template_and_attempt() {

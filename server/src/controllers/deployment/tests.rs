@@ -3,6 +3,7 @@
 //! The plan of a Deployment, step by step and against everything that can happen to its pods.
 
 mod lost;
+mod once;
 mod rollouts;
 mod statuses;
 
@@ -37,7 +38,7 @@ fn step(world: &mut World) -> Plan {
 /// Looks until there is nothing to do.
 fn settle(world: &mut World) {
     for _ in 0..100 {
-        if step(world).changes.is_empty() {
+        if step(world).draft.changes().is_empty() {
             return;
         }
     }
@@ -62,7 +63,11 @@ fn converge(world: &mut World) {
         obey(world);
         world.advance(1);
         let mut stamp = world.stamp();
-        if plan(&world.state, &key(), &mut stamp).changes.is_empty() {
+        if plan(&world.state, &key(), &mut stamp)
+            .draft
+            .changes()
+            .is_empty()
+        {
             return;
         }
     }
@@ -134,7 +139,7 @@ fn a_plan_is_a_function_of_the_state() {
     let mut stamp = world.stamp();
     let here = plan(&world.state, &key(), &mut stamp);
     let there = plan(&other, &key(), &mut Stamp::new(world.now, [9; 32]));
-    assert_eq!(here.changes.len(), there.changes.len());
+    assert_eq!(here.draft.changes().len(), there.draft.changes().len());
     let mut same = Stamp::new(world.now, [9; 32]);
     assert_eq!(plan(&world.state, &key(), &mut same), there);
 }
@@ -258,7 +263,7 @@ fn a_deleted_deployment_is_left_alone() {
     world.remove(&*deployment);
     assert_eq!(step(&mut world), Plan::default());
     // A plan that was made before is refused after.
-    let outcome = world.submit(late.preconditions, late.changes);
+    let outcome = world.propose(late.draft);
     assert!(outcome.refusal.is_some());
     assert_eq!(world.live().len(), 0);
 }

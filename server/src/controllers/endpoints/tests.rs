@@ -5,6 +5,7 @@ use crate::controllers::{
     deployment,
     testing::{World, nginx, nginx_service, set_image},
 };
+use barge_proto::v1::record::Record;
 use barge_proto::v1::{
     ContainerPort, DeploymentSpec, EndpointSubset, IntOrString, ServicePort, int_or_string::Value,
 };
@@ -97,7 +98,7 @@ fn pods_that_end_leave_at_once() {
     assert_eq!(subsets(&world)[0].addresses.len(), 2);
     let pods = world.live();
     let mut plan = Plan::default();
-    plan.terminate(pods[0].uid(), "");
+    plan.draft.terminate(pods[0].uid(), "");
     world.follow(plan);
     look(&mut world);
     assert_eq!(subsets(&world)[0].addresses.len(), 1);

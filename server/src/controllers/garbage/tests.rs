@@ -14,7 +14,7 @@ fn sweep(world: &mut World) -> usize {
         loop {
             let stamp = world.stamp();
             let (plan, next) = page(&world.state, part, position.as_ref(), &stamp);
-            changes += plan.changes.len();
+            changes += plan.draft.changes().len();
             world.follow(plan);
             if next.is_none() {
                 break;

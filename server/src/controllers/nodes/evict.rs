@@ -3,7 +3,7 @@
 use super::report;
 use crate::controllers::plan::{self, MAX_BATCH, Plan, Severity, pod_reference};
 use crate::controllers::stamp::Stamp;
-use barge_proto::v1::{Node, TerminatePod, change::Change};
+use barge_proto::v1::{Node, PodRecord, TerminatePod, change::Change};
 use barge_state::{Kind, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 
@@ -23,8 +23,8 @@ pub fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan
     }
     if lost > 0 {
         // It may have been heard, and pods bound to it again, since the plan was made.
-        if plan.preconditions.is_empty() {
-            plan.require_unchanged(&**node);
+        if plan.draft.is_unconditional() {
+            plan.draft.unchanged(&**node);
         }
         let message = format!("{lost} pods were removed from the lost node {name}");
         report(node, Severity::Warning, "NodeLost", message, stamp, plan);
@@ -36,7 +36,7 @@ pub fn tell_lost(pod: &PackedPod, node: &str, stamp: &mut Stamp, plan: &mut Plan
     let message = format!("Node {node} was lost; nobody knows whether the pod still runs there");
     let about = pod_reference(pod);
     let severity = Severity::Warning;
-    plan.event(plan::event(
+    plan.draft.event(plan::event(
         stamp,
         "node-controller",
         about,
@@ -49,10 +49,10 @@ pub fn tell_lost(pod: &PackedPod, node: &str, stamp: &mut Stamp, plan: &mut Plan
 /// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason
 /// before it goes.
 pub fn remove_lost(pod: &Arc<PackedPod>, reason: &str, plan: &mut Plan) {
-    plan.push(Change::TerminatePod(TerminatePod {
+    plan.draft.change(Change::TerminatePod(TerminatePod {
         uid: pod.uid().to_owned(),
         grace_period_seconds: Some(0),
         reason: reason.to_owned(),
     }));
-    plan.remove(&**pod);
+    plan.draft.remove::<PodRecord>(pod.uid());
 }

@@ -29,9 +29,9 @@ pub fn settle(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Pla
         slice.forgive();
         slice.expel();
     }
-    if !plan.changes.is_empty() {
+    if !plan.draft.is_empty() {
         // The taints are the same; what the agent reports meanwhile does not matter.
-        plan.require_generation(&**node);
+        plan.draft.same_generation(&**node);
     }
 }
 
@@ -111,8 +111,8 @@ impl Slice<'_> {
                 "TaintManagerEviction",
                 message,
             );
-            self.plan.event(event);
-            self.plan.terminate(pod.uid(), "TaintManagerEviction");
+            self.plan.draft.event(event);
+            self.plan.draft.terminate(pod.uid(), "TaintManagerEviction");
         }
     }
 
@@ -144,7 +144,7 @@ impl Slice<'_> {
     }
 
     fn mark(&mut self, pod: &PackedPod, lost: bool) {
-        self.plan.push(Change::MarkPod(MarkPod {
+        self.plan.draft.change(Change::MarkPod(MarkPod {
             uid: pod.uid().to_owned(),
             lost,
             node_uid: self.node.uid().to_owned(),

@@ -7,7 +7,7 @@ use crate::controllers::{
     stamp::Stamp,
     taints,
 };
-use barge_proto::v1::{Node, record::Record};
+use barge_proto::v1::Node;
 use barge_state::Kind;
 use std::sync::Arc;
 
@@ -100,13 +100,13 @@ fn condition(
         return false;
     }
     // The rest of the status is the agent's: a report of its that comes in between must not be undone.
-    if plan.preconditions.is_empty() {
-        plan.require_unchanged(&**node);
+    if plan.draft.is_unconditional() {
+        plan.draft.unchanged(&**node);
     }
-    plan.put_status(Record::Node(Node {
+    plan.draft.put_status(Node {
         metadata: node.metadata.clone(),
         status: Some(status),
         ..Node::default()
-    }));
+    });
     true
 }

@@ -6,6 +6,7 @@ mod property;
 use super::{plan, *};
 use crate::controllers::testing::{World, allocatable, nginx};
 use crate::controllers::{Name, deployment};
+use barge_proto::v1::record::Record;
 use barge_proto::v1::{Condition, NodeStatus, ObjectMeta, Time};
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -78,7 +79,7 @@ fn a_new_leader_does_nothing_before_it_knows() {
     assert_eq!(look(&mut world, "a", Heard::Unknown), Plan::default());
     look(&mut world, "a", Heard::Lately);
     assert_eq!(
-        look(&mut world, "a", Heard::Lately).changes,
+        look(&mut world, "a", Heard::Lately).draft.changes(),
         [],
         "it is said once"
     );
@@ -102,7 +103,7 @@ fn the_pods_of_a_silent_node_are_removed_and_replaced() {
     roll(&mut world);
     assert_eq!(world.live().len(), 4);
     assert_eq!(
-        look(&mut world, "a", Heard::Silent).changes,
+        look(&mut world, "a", Heard::Silent).draft.changes(),
         [],
         "it is said once"
     );
@@ -165,7 +166,7 @@ fn a_report_of_the_agent_in_between_is_not_undone() {
         }),
         ..Node::default()
     }));
-    let outcome = world.submit(late.preconditions, late.changes);
+    let outcome = world.propose(late.draft);
     assert!(outcome.refusal.is_some());
     assert_eq!(world.live().len(), 4);
 }
@@ -184,7 +185,7 @@ fn a_node_with_many_pods_is_emptied_in_batches() {
         look(&mut world, "a", Heard::Silent);
         assert_eq!(world.live().len(), left);
     }
-    assert_eq!(look(&mut world, "a", Heard::Silent).changes, []);
+    assert_eq!(look(&mut world, "a", Heard::Silent).draft.changes(), []);
 }
 
 /// A leader's clock and ears.
@@ -280,7 +281,7 @@ fn a_new_leader_waits_one_grace_period_and_not_more() {
         let mut stamp = world.stamp();
         let plan = controller.plan(&world.state, &Key::Node(uid.clone()), &mut stamp);
         let led = leading.monotonic() - begun;
-        if !plan.changes.is_empty() {
+        if !plan.draft.is_empty() {
             assert!(led > GRACE, "{led:?} is too early");
             assert!(led <= GRACE + POLL, "{led:?} is too late");
             world.follow(plan);
@@ -300,6 +301,6 @@ fn a_new_leader_waits_one_grace_period_and_not_more() {
         leading.hear(&uid, true);
         let mut stamp = world.stamp();
         let plan = controller.plan(&world.state, &Key::Node(uid.clone()), &mut stamp);
-        assert_eq!(plan.changes, []);
+        assert_eq!(plan.draft.changes(), []);
     }
 }

@@ -9,7 +9,7 @@ use barge_proto::v1::{Outcome, Transaction};
 use barge_state::{Changed, History, RecordKind, State};
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use tokio::sync::watch;
 
@@ -26,6 +26,10 @@ pub struct Memory {
     pub refused: Arc<AtomicUsize>,
     /// The term in which transactions are applied.
     pub term: Arc<AtomicUsize>,
+    /// Whether nothing that is proposed is decided.
+    pub stalled: Arc<AtomicBool>,
+    /// Proposals so far.
+    pub proposed: Arc<AtomicUsize>,
 }
 
 impl Memory {
@@ -40,6 +44,8 @@ impl Memory {
             unanswered: Arc::default(),
             gaps: Arc::default(),
             refused: Arc::default(),
+            stalled: Arc::default(),
+            proposed: Arc::default(),
             term: Arc::new(AtomicUsize::new(usize::try_from(TERM).unwrap())),
         }
     }
@@ -73,12 +79,16 @@ impl Replica for Memory {
 
     async fn propose(&self, transaction: Transaction) -> Result<Outcome, NoOutcome> {
         tokio::task::yield_now().await;
+        self.proposed.fetch_add(1, Ordering::SeqCst);
+        if self.stalled.load(Ordering::SeqCst) {
+            return Err(NoOutcome::Unknown("no quorum".to_owned()));
+        }
         let outcome = self.apply(&transaction);
         if outcome.refusal.is_some() {
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
         if take(&self.unanswered) {
-            return Err(NoOutcome("lost".to_owned()));
+            return Err(NoOutcome::Unknown("lost".to_owned()));
         }
         Ok(outcome)
     }

@@ -58,9 +58,12 @@ fn start(world: World) -> Leader {
     let loops = tokio::spawn(run(
         memory.clone(),
         heartbeats.clone(),
-        Arc::new(SystemStamps),
-        cancel.clone(),
-        TERM,
+        Context {
+            term: TERM,
+            stamps: Arc::new(SystemStamps),
+            cancel: cancel.clone(),
+            meters: Meters::default(),
+        },
         NodeTimes {
             patience: Duration::ZERO,
             grace: NODE_GRACE,
@@ -365,9 +368,12 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
     let loops = tokio::spawn(run(
         memory.clone(),
         heartbeats,
-        stamps,
-        CancellationToken::new(),
-        TERM,
+        Context {
+            term: TERM,
+            stamps,
+            cancel: CancellationToken::new(),
+            meters: Meters::default(),
+        },
         NodeTimes {
             patience: Duration::ZERO,
             grace: NODE_GRACE,
@@ -393,4 +399,30 @@ async fn dropping_the_loops_ends_the_schedulers_thread() {
         }
     };
     assert!(tokio::time::timeout(deadline, ended).await.is_ok());
+}
+
+#[tokio::test]
+async fn pods_whose_placing_panics_hold_up_no_others() {
+    let mut world = cluster(&["one"]);
+    let uid = world.uid();
+    let Record::Deployment(mut poisonous) = nginx(&uid, 2) else {
+        panic!("a Deployment");
+    };
+    poisonous.metadata.as_mut().unwrap().name = "poisonous".to_owned();
+    let template = poisonous.spec.as_mut().unwrap().template.as_mut().unwrap();
+    let selector = &mut template.spec.as_mut().unwrap().node_selector;
+    selector.insert("test/poison".to_owned(), String::new());
+    world.put(Record::Deployment(poisonous));
+    let leader = start(world);
+    leader
+        .until("3 ready pods", |state| ready(state) == 3)
+        .await;
+    let told = |state: &barge_state::State| {
+        let mut events = state.list::<barge_proto::v1::Event>(None);
+        events.any(|event| {
+            event.reason == "FailedScheduling" && event.message.contains("a fault of Barge")
+        })
+    };
+    leader.until("the others are told why", told).await;
+    leader.stop().await;
 }

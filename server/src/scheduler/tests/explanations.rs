@@ -1,7 +1,7 @@
 //! What pods are told that no node can take.
 
 use super::*;
-use crate::controllers::conditions;
+use crate::{controllers::conditions, transaction::Draft};
 use std::time::Duration;
 
 /// Two small nodes and one without the label.
@@ -25,8 +25,9 @@ fn tell_all(scheduled: &mut Scheduled) -> usize {
     let untold = scheduled.cluster.queue.untold(100);
     for (pod, why) in &untold {
         let mut stamp = scheduled.world.stamp();
-        let changes = tell(&scheduled.world.state, pod, why, &mut stamp);
-        scheduled.world.submit(Vec::new(), changes);
+        let mut draft = Draft::new();
+        tell(&scheduled.world.state, pod, why, &mut stamp, &mut draft);
+        scheduled.world.propose(draft);
     }
     untold.len()
 }
@@ -160,5 +161,7 @@ fn nobody_is_told_who_has_a_place() {
     assert_eq!(scheduled.run().len(), 1);
     let mut stamp = scheduled.world.stamp();
     let (pod, why) = &untold[0];
-    assert_eq!(tell(&scheduled.world.state, pod, why, &mut stamp), []);
+    let mut draft = Draft::new();
+    tell(&scheduled.world.state, pod, why, &mut stamp, &mut draft);
+    assert_eq!(draft, Draft::new());
 }

@@ -46,6 +46,9 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
     if node.spec.as_ref().is_some_and(|spec| spec.unschedulable) {
         return Err("the node is unschedulable".to_owned());
     }
+    if work.ordered && node.meta().deletion_timestamp.is_some() {
+        return Err("the node is being deleted".to_owned());
+    }
     if !is_ready(node) {
         return Err("the node is not ready".to_owned());
     }

@@ -28,7 +28,7 @@ pub fn check(state: &State, precondition: &Precondition) -> Result<(), Refusal> 
         }
         Some(must) => match found {
             None => Some((RefusalReason::NotFound, "does not exist".to_owned())),
-            Some(found) => unmet(&found, must).map(|why| (RefusalReason::Conflict, why)),
+            Some(found) => unmet(state, &found, must).map(|why| (RefusalReason::Conflict, why)),
         },
     };
     match problem {
@@ -43,7 +43,7 @@ pub fn check(state: &State, precondition: &Precondition) -> Result<(), Refusal> 
     }
 }
 
-fn unmet(found: &Stored, must: &Must) -> Option<String> {
+fn unmet(state: &State, found: &Stored, must: &Must) -> Option<String> {
     let meta = found.meta();
     match must {
         Must::Uid(uid) if *uid != meta.uid => Some(format!(
@@ -58,6 +58,19 @@ fn unmet(found: &Stored, must: &Must) -> Option<String> {
             "has changed: its resource version is {}, not {revision}",
             meta.resource_version
         )),
+        Must::Made(made) => {
+            let Some(kind) = RecordKind::from_number(made.kind) else {
+                return Some("is named in a demand about no kind".to_owned());
+            };
+            let latest = state.tables.latest_plan(kind, found.uid());
+            (latest > made.plan).then(|| {
+                format!(
+                    "has got others of kind {} meanwhile: plan {latest} made some, and only plan {} was known",
+                    kind.name(),
+                    made.plan
+                )
+            })
+        }
         _ => None,
     }
 }

@@ -25,6 +25,8 @@ pub struct Work<'a> {
     tombstones: bool,
     /// Whether what reaches too many records is marked, and done in slices.
     pub sliced: bool,
+    /// Whether nothing is bound to a node that is being deleted: the cluster's feature level is [`crate::level::ORDER`].
+    pub ordered: bool,
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
     /// Records that were created; what they refer to has to exist in the end.
@@ -56,6 +58,7 @@ impl<'a> Work<'a> {
             now: time.unwrap_or_default(),
             limits,
             sliced: false,
+            ordered: false,
             binds: Vec::new(),
             created: Vec::new(),
             loose_templates: BTreeSet::new(),

@@ -1,7 +1,7 @@
 //! Binding pods.
 
 use barge_proto::v1::{Node, NodeSpec, PodRecord, PodStatus};
-use barge_state::{RecordKind, State, Usage};
+use barge_state::{LOSS, ORDER, RecordKind, State, Usage, limits::Limits};
 
 use crate::fixtures::*;
 
@@ -143,4 +143,35 @@ fn a_finished_pod_is_not_bound() {
         accept(&mut state, [bind("s1", "n1")]).outcome.binds,
         ["the pod has ended"]
     );
+}
+
+#[test]
+fn nothing_is_bound_to_a_node_that_is_being_deleted() {
+    for (level, expected) in [(LOSS, ""), (ORDER, "the node is being deleted")] {
+        let mut state = State::with_limits(Limits {
+            slice: 2,
+            ..Limits::default()
+        });
+        let pods = (0..5).map(|number| put(pod(&format!("p{number}"), "small")));
+        let around = [
+            put(cluster_at(level)),
+            put(namespace("default")),
+            put(node("n1")),
+            put(revision("small", "100m", "64Mi")),
+        ];
+        accept(&mut state, around.into_iter().chain(pods));
+        accept(
+            &mut state,
+            (0..4).map(|number| bind(&format!("p{number}"), "n1")),
+        );
+        accept(&mut state, [remove(RecordKind::Node, "n1")]);
+        let node = state.by_uid::<Node>("n1").unwrap();
+        assert!(node.metadata.as_ref().unwrap().deletion_timestamp.is_some());
+        let applied = accept(&mut state, [bind("p4", "n1")]);
+        assert_eq!(applied.outcome.binds, [expected], "at level {level}");
+    }
+}
+
+fn cluster_at(level: u32) -> barge_proto::v1::ClusterRecord {
+    crate::fixtures::cluster(level)
 }

@@ -1,10 +1,10 @@
 //! Creating and changing records.
 
 use barge_proto::v1::{
-    Deployment, DeploymentStatus, ManagerRecord, Node, NodeSpec, ObjectMeta, Precondition,
-    RecordRef, RefusalReason, Secret, Service, Transaction, precondition::Must,
+    Deployment, DeploymentStatus, Made, ManagerRecord, Node, NodeSpec, ObjectMeta, PodRecord,
+    Precondition, RecordRef, RefusalReason, Secret, Service, Transaction, precondition::Must,
 };
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, ORDER, RecordKind, State, made::made_uid};
 
 use crate::fixtures::*;
 
@@ -193,6 +193,61 @@ fn addresses_ports_ranges_and_raft_ids_are_given_once() {
     crate::indexes::check(&state);
 }
 
+fn made(kind: RecordKind, plan: u64) -> Made {
+    let kind = kind.number();
+    Made { kind, plan }
+}
+
+#[test]
+fn of_two_plans_that_saw_the_same_the_second_makes_nothing() {
+    let mut state = state([
+        put(cluster(ORDER)),
+        put(deployment("d1", 1)),
+        put(revision("r1", "1", "1Gi")),
+    ]);
+    let owner = RecordRef {
+        kind: RecordKind::Deployment.number(),
+        uid: "d1".to_owned(),
+        ..RecordRef::default()
+    };
+    let makes = |seen: u64, random: u8| {
+        let mut pod = owned_by(pod(&made_uid(seen + 1, [random; 16]), "r1"), "d1");
+        pod.metadata.as_mut().unwrap().name = format!("pod-{random}");
+        Transaction {
+            feature_level: ORDER,
+            changes: tx([put(pod)]).changes,
+            ..demanding(Must::Made(made(RecordKind::Pod, seen)), owner.clone())
+        }
+    };
+    assert_eq!(state.latest_plan::<PodRecord>("d1"), 0);
+    assert_eq!(state.apply(TERM, makes(0, 1)).outcome.refusal, None);
+    assert_eq!(state.latest_plan::<PodRecord>("d1"), 1);
+    let refused = refuse_tx(&mut state, &makes(0, 2));
+    assert_eq!(refused.reason(), RefusalReason::Conflict);
+    assert_eq!(state.apply(TERM, makes(1, 3)).outcome.refusal, None);
+    // What somebody else gave it, with any uid, and what went, refuses nothing.
+    let foreign = owned_by(pod("ff-foreign", "r1"), "d1");
+    accept(
+        &mut state,
+        [put(foreign), remove(RecordKind::Pod, &made_uid(1, [1; 16]))],
+    );
+    assert_eq!(state.apply(TERM, makes(2, 4)).outcome.refusal, None);
+    for random in [3, 4] {
+        accept(
+            &mut state,
+            [remove(
+                RecordKind::Pod,
+                &made_uid(u64::from(random) - 1, [random; 16]),
+            )],
+        );
+    }
+    assert_eq!(state.apply(TERM, makes(2, 5)).outcome.refusal, None);
+    // Managers that do not know it are not asked.
+    let mut old = crate::fixtures::state([put(cluster(ORDER - 1)), put(deployment("d1", 1))]);
+    let refused = refuse_tx(&mut old, &makes(0, 6));
+    assert_eq!(refused.reason(), RefusalReason::FeatureLevel);
+}
+
 fn demanding(must: Must, target: RecordRef) -> Transaction {
     let precondition = Precondition {
         target: Some(target),
@@ -237,6 +292,12 @@ fn preconditions_hold_or_refuse() {
         (Must::Revision(1), by_uid("d2"), Some(NotFound)),
         (Must::Exists(true), by_uid("d1"), None),
         (Must::Exists(true), by_uid("d2"), Some(NotFound)),
+        (Must::Made(made(RecordKind::Pod, 0)), by_uid("d1"), None),
+        (
+            Must::Made(made(RecordKind::Pod, 0)),
+            by_uid("d2"),
+            Some(NotFound),
+        ),
         (Must::Absent(true), RecordRef::default(), Some(Invalid)),
     ] {
         let mut state = copy(&state);

@@ -2,6 +2,7 @@
 
 use super::*;
 use barge_proto::v1::{DeploymentStrategy, MarkPod, change::Change};
+use std::collections::BTreeSet;
 
 /// A Deployment of so many ready pods on a node, some of which are lost.
 fn with_lost(replicas: i32, lost: usize) -> World {

@@ -341,7 +341,7 @@ proptest! {
         }
         let mut stamp = world.stamp();
         let last = plan(&world.state, &key(), &mut stamp);
-        prop_assert_eq!(last.changes, vec![]);
+        prop_assert_eq!(last.draft.changes(), vec![]);
         let deployment = world.deployment(NAME);
         let spec = deployment.spec.as_ref().unwrap();
         let image = &spec.template.as_ref().unwrap().spec.as_ref().unwrap().containers[0].image;

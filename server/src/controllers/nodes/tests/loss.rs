@@ -114,7 +114,7 @@ fn a_node_that_is_back_in_time_keeps_its_pods_and_the_surplus_goes() {
     let lost = node(&world, "a");
     let mut stamp = world.stamp();
     let stale = plan(&world.state, &lost, Heard::Lately, false, &mut stamp);
-    assert_eq!(stale.changes, []);
+    assert_eq!(stale.draft.changes(), []);
     look(&mut world, "a", Heard::Lately);
     assert!(taints::of(&node(&world, "a")).is_empty());
     assert_eq!(ready(&world, "a").status, "True");
@@ -135,7 +135,7 @@ fn a_pod_that_is_ending_on_a_lost_node_goes_at_once() {
     let mut world = world();
     let ending = pods_on(&world, "a").remove(0);
     let mut plan = Plan::default();
-    plan.terminate(ending.uid(), "");
+    plan.draft.terminate(ending.uid(), "");
     world.follow(plan);
     silent(&mut world, "a");
     assert_eq!(pods_on(&world, "a").len(), 2, "the node may be heard again");
@@ -194,7 +194,7 @@ fn a_taint_of_a_person_ends_pods_that_do_not_tolerate_it() {
     let ending = pods_on(&world, "a");
     assert!(ending.len() == 2 && ending.iter().all(|pod| asked::is_terminating(pod)));
     assert!(taints::has(&node(&world, "a"), "gpu"), "it is theirs");
-    assert_eq!(look(&mut world, "a", Heard::Lately).changes, []);
+    assert_eq!(look(&mut world, "a", Heard::Lately).draft.changes(), []);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_node_with_many_pods_loses_them_in_slices() {
         look(&mut world, "a", Heard::Silent);
         assert_eq!(world.live().len(), left);
     }
-    assert_eq!(look(&mut world, "a", Heard::Silent).changes, []);
+    assert_eq!(look(&mut world, "a", Heard::Silent).draft.changes(), []);
     look(&mut world, "a", Heard::Lately);
     for back in [500, 1000, 1100] {
         look(&mut world, "a", Heard::Lately);
@@ -278,7 +278,7 @@ fn a_pod_without_a_controller_stays_until_it_is_deleted() {
     let condition = (condition.status.as_str(), condition.reason.as_str());
     assert_eq!(condition, ("False", "NodeLost"));
     let mut plan = Plan::default();
-    plan.terminate(&uid, "");
+    plan.draft.terminate(&uid, "");
     world.follow(plan);
     silent(&mut world, "a");
     assert!(world.state.by_uid::<PodRecord>(&uid).is_none());
