@@ -13,7 +13,7 @@
 //! - `subjects`: bindings by whom they are for
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
-//! - `read`, `view`: looking things up, and objects as the API shows them
+//! - `read`, `view`, `parts`: looking things up, and objects as the API shows them
 //! - `history`: recent changes, for watches
 //! - `restore`: the state as a series of records, and back
 
@@ -28,6 +28,7 @@ mod kind;
 mod level;
 pub mod limits;
 mod packed;
+mod parts;
 mod pods;
 mod read;
 mod requests;
@@ -51,6 +52,7 @@ pub use level::{
     BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, needed,
 };
 pub use packed::{PackedPod, Pool};
+pub use parts::Parts;
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
 pub use state::State;
