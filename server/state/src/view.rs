@@ -26,6 +26,11 @@ impl State {
 
     /// The object of this name, with its type filled in.
     pub fn object(&self, kind: v1::Kind, namespace: &str, name: &str) -> Option<Object> {
+        self.object_parts(kind, namespace, name)?.object()
+    }
+
+    /// What [`State::object`] puts together, to be put together later.
+    pub fn object_parts(&self, kind: v1::Kind, namespace: &str, name: &str) -> Option<Parts> {
         match kind {
             v1::Kind::Unspecified => None,
             v1::Kind::Namespace => self.named::<v1::Namespace>(namespace, name),
@@ -98,8 +103,9 @@ impl State {
         Some(change.shown(object))
     }
 
-    fn named<K: Kind>(&self, namespace: &str, name: &str) -> Option<Object> {
-        self.view(&K::stored(self.get::<K>(namespace, name)?.clone()), None)
+    fn named<K: Kind>(&self, namespace: &str, name: &str) -> Option<Parts> {
+        let record = self.get::<K>(namespace, name)?.clone();
+        Some(self.parts(K::stored(record), None))
     }
 
     fn listed<'a, K: Kind>(
