@@ -90,6 +90,8 @@ pub struct Refusal {
     pub message: String,
     /// The fields that break a rule, for `INVALID`.
     pub violations: Vec<Violation>,
+    /// For an `EXPIRED` list, goes on with what there is now (see [`crate::Client::list_page`]); empty when it cannot be gone on with.
+    pub r#continue: String,
 }
 
 /// A field that breaks a rule.
@@ -121,6 +123,16 @@ impl ClientError {
         }
     }
 
+    /// For a list whose pages ran out, where to go on with what there is now.
+    pub(crate) fn resume(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) if refusal.reason == "EXPIRED" => {
+                Some(refusal.r#continue.as_str()).filter(|token| !token.is_empty())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the object that was asked for does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -143,6 +155,9 @@ impl From<Status> for ClientError {
             .filter(|info| info.domain == DOMAIN)
             .map(|info| info.reason.clone())
             .unwrap_or_default();
+        let token = details
+            .error_info()
+            .and_then(|info| info.metadata.get("continue").cloned());
         let violations = details.bad_request().map_or_else(Vec::new, |bad| {
             bad.field_violations
                 .iter()
@@ -157,6 +172,7 @@ impl From<Status> for ClientError {
             reason,
             message: cause(&status),
             violations,
+            r#continue: token.unwrap_or_default(),
         }))
     }
 }

@@ -90,7 +90,9 @@ impl Watcher {
     /// One step: list, connect, or read a message.
     async fn advance(&mut self) -> Result<(), ClientError> {
         let Some(revision) = self.revision else {
-            let Listing { objects, revision } = self.list().await?;
+            let Listing {
+                objects, revision, ..
+            } = self.list().await?;
             self.ready.extend(self.known.replace(objects));
             self.ready.push_back(WatchEvent::Synced { revision });
             self.revision = Some(revision);
@@ -117,7 +119,7 @@ impl Watcher {
     }
 
     async fn list(&self) -> Result<Listing, ClientError> {
-        let mut listing = self.client.list(&self.selection).await?;
+        let mut listing = self.client.list_consistent(&self.selection).await?;
         if !self.selection.name.is_empty() {
             let name = &self.selection.name;
             listing.objects.retain(|object| object.name() == name);

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{pipeline::Layers, vault::Vault};
+use self::{pipeline::Layers, read::Pins, vault::Vault};
 use crate::{
     auth::Caller,
     error::ApiError,
@@ -51,11 +51,12 @@ pub struct ApiService {
     vault: Vault,
     reserved: Arc<ReservedPorts>,
     layers: Layers,
+    pins: Pins,
     stop: CancellationToken,
 }
 
 impl ApiService {
-    /// Puts the service together; `stop` ends its watches.
+    /// Puts the service together; `stop` ends its watches. Run [`ApiService::sweep`] beside it.
     #[must_use]
     pub fn new(
         store: Store,
@@ -73,8 +74,16 @@ impl ApiService {
             vault,
             reserved: Arc::new(reserved),
             layers,
+            pins: Pins::default(),
             stop,
         }
+    }
+
+    /// Gives back what lists kept that nobody goes on with, until the service is stopped.
+    pub fn sweep(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.pins
+            .clone()
+            .sweep(self.store.clone(), self.stop.clone())
     }
 
     /// Applies here or at the leader.
@@ -178,7 +187,8 @@ impl api_server::Api for ApiService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let access = Caller::of(&request)?.access;
+        let caller = Caller::of(&request)?;
+        let access = &caller.access;
         let request = request.into_inner();
         if !access.is_everything() {
             if !request.stale {
@@ -187,11 +197,12 @@ impl api_server::Api for ApiService {
             let name = gate::name_selected(request.kind, &request.field_selector);
             let place = (request.namespace.as_str(), name.as_str());
             self.store
-                .read(|state| gate::check(&access, state, "list", (request.kind, ""), place))?;
+                .read(|state| gate::check(access, state, "list", (request.kind, ""), place))?;
         }
-        let mut answer = read::list(&self.store, &request).await?;
+        let by = caller.name();
+        let mut answer = read::list(&self.store, &self.pins, &by, &request).await?;
         let shown = answer.objects.into_iter();
-        let shown = shown.map(|it| gate::shown(&access, &self.store, it));
+        let shown = shown.map(|it| gate::shown(access, &self.store, it));
         answer.objects = self.vault.open_all(shown.collect())?;
         Ok(Response::new(answer))
     }

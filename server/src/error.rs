@@ -65,6 +65,17 @@ pub enum ApiError {
         /// What was asked for.
         revision: u64,
     },
+    /// A list whose first pages nobody can go on with any more.
+    #[error(
+        "the list of revision {revision} cannot be gone on with: begin it again, or go on with what there is now (`continue` in \
+         this error's details)"
+    )]
+    ListExpired {
+        /// What the pages before show.
+        revision: u64,
+        /// Goes on behind them with what there is now.
+        resume: String,
+    },
     /// A watch that was slower than the history that is kept.
     #[error("{0}")]
     Lagged(String),
@@ -155,6 +166,7 @@ impl ApiError {
             Self::RequestReused => ("REQUEST_REUSED", Code::InvalidArgument),
             Self::RevisionRequired { .. } => (REVISION_REQUIRED, Code::FailedPrecondition),
             Self::Expired { .. } => ("EXPIRED", Code::OutOfRange),
+            Self::ListExpired { .. } => ("EXPIRED", Code::OutOfRange),
             Self::Lagged(_) => ("EXPIRED", Code::OutOfRange),
             Self::NotLeader { .. } => (NOT_LEADER, Code::FailedPrecondition),
             Self::NoQuorum(_) => (NO_QUORUM, Code::Unavailable),
@@ -273,6 +285,9 @@ impl From<ApiError> for Status {
                 leader: Some(address),
             } => {
                 metadata.insert("leader".to_owned(), address.clone());
+            }
+            ApiError::ListExpired { resume, .. } => {
+                metadata.insert("continue".to_owned(), resume.clone());
             }
             _ => {}
         }

@@ -120,6 +120,18 @@ impl Metrics {
             instruments.rejected,
         );
         barge.register_with_unit(
+            "state_lock_hold",
+            "Holding the lock of the state in memory, by what it is held for",
+            Unit::Seconds,
+            instruments.lock.holds,
+        );
+        barge.register_with_unit(
+            "state_lock_wait",
+            "Waiting for the lock of the state in memory, by what it is for",
+            Unit::Seconds,
+            instruments.lock.waits,
+        );
+        barge.register_with_unit(
             "life_sign_gap",
             "Between two life signs of a node, as the leader sees them",
             Unit::Seconds,

@@ -334,6 +334,7 @@ fn router(
         },
         stop.clone(),
     );
+    tokio::spawn(api.sweep());
     let session = SessionService::new(host, tunnels);
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(health::run(store.clone(), reporter, stop.clone()));

@@ -8,6 +8,7 @@ pub mod codec;
 #[cfg(test)]
 mod conformance;
 pub mod failure;
+pub mod lock;
 pub mod log;
 pub mod offline;
 pub mod points;

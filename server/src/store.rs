@@ -36,7 +36,7 @@ use crate::{
         service::RaftService,
         types::{Node, NodeId, Raft},
     },
-    storage::{Failure, LogStore, Pinned, StateStore, space::Space},
+    storage::{Failure, LogStore, Pinned, StateStore, lock::By, space::Space},
     thread::RuntimeThread,
 };
 
@@ -122,12 +122,18 @@ struct Inner {
 impl Store {
     /// Calls `f` with what this manager has applied. Keep it short and without blocking: while it runs nothing is applied.
     pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
-        self.0.state.read(f)
+        self.read_by(By::Lookup, f)
     }
 
-    /// What applying a transaction to this manager's state would answer and change; nothing is changed.
-    pub fn rehearse(&self, transaction: &Transaction) -> Applied {
-        self.0.state.rehearse(transaction)
+    /// As [`Store::read`], measured by what it is for.
+    pub fn read_by<T>(&self, by: By, f: impl FnOnce(&State) -> T) -> T {
+        self.0.state.read(by, f)
+    }
+
+    /// What applying a transaction to this manager's state would answer and change; nothing is changed. Those that are asked for at the
+    /// same time wait for each other.
+    pub async fn rehearse(&self, transaction: Transaction) -> Applied {
+        self.0.state.rehearse(transaction).await
     }
 
     /// Watches what changes after a revision, from what this manager applies.

@@ -28,3 +28,6 @@ mod snapshot;
 
 #[path = "store/crash.rs"]
 mod crash;
+
+#[path = "store/lists.rs"]
+mod lists;

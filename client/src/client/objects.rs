@@ -51,8 +51,11 @@ impl Selection {
 pub struct Listing {
     /// The objects, by namespace and name.
     pub objects: Vec<Object>,
-    /// Where a watch should begin.
+    /// The revision, and where a watch should begin; that of the first objects when not all are of one.
     pub revision: u64,
+    /// Whether all objects are of the revision. A list that lasts longer than managers keep it for goes on with what there is then, so
+    /// later objects may be newer.
+    pub consistent: bool,
 }
 
 /// What to heed when deleting.
@@ -98,7 +101,7 @@ pub struct UpdateOptions {
 /// What a request id adds to a request, at most.
 const REQUEST_ID_BYTES: usize = 64;
 
-/// How often a list is begun again because its pages ran out of history.
+/// How often a list is begun again that cannot be gone on with.
 const LIST_TRIES: usize = 3;
 
 pub(super) fn api(channel: ApiChannel) -> ApiClient<ApiChannel> {
@@ -197,22 +200,42 @@ impl Client {
         }
     }
 
-    /// All objects of a selection, page by page.
+    /// All objects of a selection, page by page. They are of one revision unless managers cannot keep it for as long as the list lasts
+    /// (see [`Listing::consistent`]); each object is listed once, and the list ends however much is written meanwhile.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn list(&self, selection: &Selection) -> Result<Listing, ClientError> {
+        self.list_tried(selection, true).await
+    }
+
+    /// As [`Client::list`], all of one revision: what a watch goes on from.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the reason `EXPIRED` when managers cannot keep the list for as long as it lasts.
+    pub async fn list_consistent(&self, selection: &Selection) -> Result<Listing, ClientError> {
+        self.list_tried(selection, false).await
+    }
+
+    async fn list_tried(
+        &self,
+        selection: &Selection,
+        may_resume: bool,
+    ) -> Result<Listing, ClientError> {
         let mut tries = 1;
         loop {
-            match self.list_pages(selection).await {
-                // Pages that took longer than the history is kept: begin again.
+            match self.list_pages(selection, may_resume).await {
                 Err(error) if error.reason() == Some("EXPIRED") && tries < LIST_TRIES => tries += 1,
                 listed => return listed,
             }
         }
     }
 
-    async fn list_pages(&self, selection: &Selection) -> Result<Listing, ClientError> {
+    async fn list_pages(
+        &self,
+        selection: &Selection,
+        may_resume: bool,
+    ) -> Result<Listing, ClientError> {
         let mut request = ListRequest {
             kind: selection.kind.into(),
             namespace: selection.namespace.clone(),
@@ -224,12 +247,28 @@ impl Client {
         let mut listing = Listing {
             objects: Vec::new(),
             revision: 0,
+            consistent: true,
         };
+        // Where the list was gone on with anew last: a manager that cannot go on from there either has the last word.
+        let mut resumed = String::new();
         loop {
-            let page = self.list_page(request.clone()).await?;
+            let page = match self.list_page(request.clone()).await {
+                Ok(page) => page,
+                Err(error) => match error.resume() {
+                    Some(token) if may_resume && token != resumed => {
+                        listing.consistent = false;
+                        token.clone_into(&mut resumed);
+                        token.clone_into(&mut request.r#continue);
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
+            };
             listing.objects.extend(page.objects);
-            // That of all pages.
-            listing.revision = page.revision;
+            if listing.revision == 0 {
+                listing.revision = page.revision;
+            }
+            // A page may be empty and not the last: managers look at a bounded number of objects for each.
             if page.r#continue.is_empty() {
                 return Ok(listing);
             }
@@ -237,10 +276,11 @@ impl Client {
         }
     }
 
-    /// One page of a list.
+    /// One page of a list, which may be empty and not the last one.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// See [`ClientError`]; the reason `EXPIRED` when the pages before are not kept any more, with a token that goes on behind them
+    /// with what there is now ([`crate::error::Refusal`]).
     pub async fn list_page(&self, request: ListRequest) -> Result<ListResponse, ClientError> {
         let page = self
             .call(Repeat::Safe, |channel| {

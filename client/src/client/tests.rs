@@ -10,7 +10,7 @@ use crate::{WatchEvent, v1::Kind};
 mod flaky;
 mod scripted;
 
-use scripted::{Fake, Step, refusal, watch_event};
+use scripted::{Fake, Step, list_expired, refusal, watch_event};
 
 fn client(fakes: &[&Fake]) -> Client {
     let managers: Vec<_> = fakes.iter().map(|fake| fake.address.clone()).collect();
@@ -238,6 +238,60 @@ async fn a_watch_resumes_and_lists_again_when_history_is_gone() {
     }
     assert_eq!(told, ["+a", "=5", "+b", "-a", "+c", "=9", "+d"]);
     assert_eq!(fake.watched(), [5, 6, 9]);
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_kept_goes_on_with_what_there_is() {
+    let ca = scripted::ca();
+    let steps = || {
+        vec![
+            Step::Page(vec![("a", 1)], 5, "after-a"),
+            // A selector that matched nothing so far.
+            Step::Page(vec![], 5, "after-b"),
+            Step::Fail(list_expired("now-after-b")),
+            Step::Page(vec![("c", 9)], 9, "after-c"),
+            Step::Fail(list_expired("now-after-c")),
+            Step::Names(vec![("d", 12)], 12),
+        ]
+    };
+    let fake = Fake::start(&ca, steps()).await;
+    let selection = Selection::of(Kind::Namespace, "");
+    let listing = client(&[&fake]).list(&selection).await.unwrap();
+    let names: Vec<_> = listing.objects.iter().map(|it| it.name()).collect();
+    assert_eq!(names, ["a", "c", "d"]);
+    assert_eq!((listing.revision, listing.consistent), (5, false));
+    let went_on = [
+        "",
+        "after-a",
+        "after-b",
+        "now-after-b",
+        "after-c",
+        "now-after-c",
+    ];
+    assert_eq!(fake.continued(), went_on);
+
+    // What a watch goes on from is of one revision: it begins anew.
+    let mut steps = steps();
+    steps.truncate(3);
+    steps.push(Step::Names(vec![("c", 9), ("d", 12)], 12));
+    let fake = Fake::start(&ca, steps).await;
+    let listing = client(&[&fake]).list_consistent(&selection).await.unwrap();
+    assert_eq!((listing.objects.len(), listing.revision), (2, 12));
+    assert!(listing.consistent);
+
+    // One that cannot go on from where it said itself has the last word.
+    let expired = || Step::Fail(list_expired("now-after-a"));
+    let pages = || {
+        [
+            Step::Page(vec![("a", 1)], 5, "after-a"),
+            expired(),
+            expired(),
+        ]
+    };
+    let fake = Fake::start(&ca, [pages(), pages(), pages()].concat()).await;
+    let error = client(&[&fake]).list(&selection).await.unwrap_err();
+    assert_eq!(error.reason(), Some("EXPIRED"), "{error}");
+    assert_eq!(fake.calls(), 9);
 }
 
 fn pipelined() -> ApplyOptions {

@@ -4,7 +4,7 @@ use barge_proto::{
     limits::OBJECTS as MAX_OBJECTS,
     v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Kind, Object, RequestId},
 };
-use barge_state::State;
+use barge_state::{Parts, State};
 
 use super::{
     commit::{Committed, after, commit, rehearse, request_record},
@@ -12,7 +12,9 @@ use super::{
     plan::{self, Planned, Stamp},
     vault::{Vault, without_values},
 };
-use crate::{auth::Access, error::ApiError, reserved::ReservedPorts, store::Store};
+use crate::{
+    auth::Access, error::ApiError, reserved::ReservedPorts, storage::lock::By, store::Store,
+};
 
 /// Applies at the leader. `id` was taken out of the request.
 ///
@@ -75,11 +77,17 @@ pub async fn apply(
             revision: outcome.revision,
         });
     }
-    let (mut results, revision) = store.read(|state| match committed {
-        Committed::Applied(planned, outcome) => (results(state, planned), outcome.revision),
-        Committed::Nothing(planned) => (results(state, planned), state.revision()),
-        Committed::Repeated(outcome) => (repeated(state, wanted.objects()), outcome.revision),
-    });
+    let (mut results, revision) = match committed {
+        Committed::Applied(planned, outcome) => (results(store, planned), outcome.revision),
+        Committed::Nothing(planned) => {
+            let revision = store.read(State::revision);
+            (results(store, planned), revision)
+        }
+        Committed::Repeated(outcome) => {
+            let objects: Vec<_> = wanted.objects().collect();
+            (repeated(store, &objects), outcome.revision)
+        }
+    };
     if omit_objects {
         results.iter_mut().for_each(|result| result.object = None);
     }
@@ -98,37 +106,53 @@ fn opened(
     Ok(ApplyResponse { results, revision })
 }
 
-fn results(state: &State, planned: Vec<Planned>) -> Vec<ApplyResult> {
-    planned
-        .into_iter()
-        .map(|planned| {
-            let stored = state.object(planned.kind, &planned.namespace, &planned.name);
-            ApplyResult {
-                // Somebody may have deleted it already.
-                object: stored.or(planned.object),
-                outcome: planned.outcome.into(),
-            }
-        })
-        .collect()
+/// The objects of these kinds and names as they are now, put together outside of the state's lock.
+fn stored<'a>(
+    store: &Store,
+    objects: impl Iterator<Item = (Kind, &'a str, &'a str)>,
+) -> Vec<Option<Object>> {
+    let parts: Vec<_> = store.read_by(By::Plan, |state| {
+        let find = |(kind, namespace, name)| state.object_parts(kind, namespace, name);
+        objects.map(find).collect()
+    });
+    let object = |parts: Option<Parts>| parts.as_ref().and_then(Parts::object);
+    parts.into_iter().map(object).collect()
+}
+
+fn results(store: &Store, planned: Vec<Planned>) -> Vec<ApplyResult> {
+    let named = planned.iter();
+    let stored = stored(
+        store,
+        named.map(|it| (it.kind, it.namespace.as_str(), it.name.as_str())),
+    );
+    let result = |(planned, stored): (Planned, Option<Object>)| ApplyResult {
+        // Somebody may have deleted it already.
+        object: stored.or(planned.object),
+        outcome: planned.outcome.into(),
+    };
+    planned.into_iter().zip(stored).map(result).collect()
 }
 
 /// The answer to a request that was applied before: which objects it created is told by their generation.
-fn repeated<'a>(state: &State, objects: impl Iterator<Item = &'a Object>) -> Vec<ApplyResult> {
-    objects
-        .map(|object| {
-            let stored = state.object(object.kind(), object.namespace(), object.name());
-            let created = stored
-                .as_ref()
-                .is_some_and(|stored| stored.metadata().generation <= 1);
-            let outcome = match created && object.kind() != Kind::Node {
-                true => ApplyOutcome::Created,
-                false => ApplyOutcome::Configured,
-            };
-            ApplyResult {
-                // What was sent is open, unlike what is kept.
-                object: Some(stored.unwrap_or_else(|| without_values(object.clone()))),
-                outcome: outcome.into(),
-            }
-        })
-        .collect()
+fn repeated(store: &Store, objects: &[&Object]) -> Vec<ApplyResult> {
+    let named = objects.iter();
+    let stored = stored(
+        store,
+        named.map(|it| (it.kind(), it.namespace(), it.name())),
+    );
+    let result = |(object, stored): (&&Object, Option<Object>)| {
+        let created = stored
+            .as_ref()
+            .is_some_and(|stored| stored.metadata().generation <= 1);
+        let outcome = match created && object.kind() != Kind::Node {
+            true => ApplyOutcome::Created,
+            false => ApplyOutcome::Configured,
+        };
+        ApplyResult {
+            // What was sent is open, unlike what is kept.
+            object: Some(stored.unwrap_or_else(|| without_values((*object).clone()))),
+            outcome: outcome.into(),
+        }
+    };
+    objects.iter().zip(stored).map(result).collect()
 }

@@ -11,7 +11,7 @@ use super::{
     names,
     vault::without_values,
 };
-use crate::{error::ApiError, store::Store, transaction::Draft};
+use crate::{error::ApiError, storage::lock::By, store::Store, transaction::Draft};
 
 /// The namespace that is always there.
 const PERMANENT: &str = names::DEFAULT_NAMESPACE;
@@ -42,7 +42,8 @@ pub async fn delete(
         return Err(ApiError::invalid("propagation", rule));
     }
     let namespace = names::namespace(info, &request.namespace).to_owned();
-    let plan = |store: &Store| store.read(|state| plan(state, kind, &namespace, &request));
+    let plan =
+        |store: &Store| store.read_by(By::Plan, |state| plan(state, kind, &namespace, &request));
     if request.dry_run {
         let (before, changes) = rehearse(store, by, plan).await?;
         return Ok(DeleteResponse {

@@ -15,7 +15,10 @@ use barge_proto::{
 use barge_state::{Kind as Recorded, State};
 
 use super::{names, vault::Vault};
-use crate::{clock, error::ApiError, reserved::ReservedPorts, store::Store, transaction::Draft};
+use crate::{
+    clock, error::ApiError, reserved::ReservedPorts, storage::lock::By, store::Store,
+    transaction::Draft,
+};
 
 mod addresses;
 mod data;
@@ -135,9 +138,10 @@ pub fn by_store(
     shown: bool,
 ) -> Result<(Draft, Vec<Planned>), ApiError> {
     for _ in 0..TRIES {
-        let there = store.read(|state| there(state, wanted));
+        let there = store.read_by(By::Plan, |state| there(state, wanted));
         let merged = merge(wanted, &there, vault, stamp)?;
-        if let Some(planned) = store.read(|state| plan(state, merged, stamp, shown))? {
+        let planned = store.read_by(By::Plan, |state| plan(state, merged, stamp, shown))?;
+        if let Some(planned) = planned {
             return Ok(planned);
         }
     }

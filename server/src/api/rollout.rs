@@ -13,7 +13,8 @@ use super::{
     names, ownership,
 };
 use crate::{
-    clock, controllers::deployment::without_hash, error::ApiError, store::Store, transaction::Draft,
+    clock, controllers::deployment::without_hash, error::ApiError, storage::lock::By, store::Store,
+    transaction::Draft,
 };
 
 /// kubectl's: a template with another time makes other pods.
@@ -37,7 +38,11 @@ pub async fn change(
     let namespace = namespace(request.kind, &request.namespace)?.to_owned();
     let manager = ownership::manager(&request.field_manager)?;
     let now = clock::now();
-    let plan = |store: &Store| store.read(|state| plan(state, &namespace, &request, manager, now));
+    let plan = |store: &Store| {
+        store.read_by(By::Plan, |state| {
+            plan(state, &namespace, &request, manager, now)
+        })
+    };
     if request.dry_run {
         let (before, changes) = rehearse(store, by, plan).await?;
         return Ok(RolloutResponse {

@@ -7,7 +7,7 @@ use super::{
     commit::{Committed, commit, digest, request_record},
     names, ownership,
 };
-use crate::{clock, error::ApiError, store::Store, transaction::Draft};
+use crate::{clock, error::ApiError, storage::lock::By, store::Store, transaction::Draft};
 
 /// Scales at the leader.
 ///
@@ -37,7 +37,9 @@ pub async fn scale(
     let manager = ownership::manager(&request.field_manager)?;
     let now = clock::now();
     let committed = commit(store, by, record, |store| {
-        let draft = store.read(|state| plan(state, &namespace, &request, manager, now))?;
+        let draft = store.read_by(By::Plan, |state| {
+            plan(state, &namespace, &request, manager, now)
+        })?;
         Ok((draft, ()))
     })
     .await?;

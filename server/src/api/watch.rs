@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use barge_proto::v1::{ChangeType, Object, WatchRequest, WatchResponse};
-use barge_state::{Changed, State, Stored};
+use barge_state::{Changed, Parts, RecordKind, State, Stored};
 use futures::{Stream, stream};
 use tokio::time::timeout;
 use tonic::Status;
@@ -17,6 +17,7 @@ use crate::{
         still::{Shown, still},
     },
     error::ApiError,
+    storage::lock::By,
     store::{Scope, Store, Watch},
 };
 
@@ -144,11 +145,10 @@ impl Watcher {
                     bytes <= AT_ONCE_BYTES
                 });
                 let few = fit.count().max(1);
-                let (few, filter) = (self.changes.drain(..few), &self.filter);
-                self.ready = self.store.read(|state| {
-                    few.filter_map(|change| event(state, &change, filter))
-                        .collect()
-                });
+                let few: Vec<_> = self.changes.drain(..few).collect();
+                let few = with_parts(&self.store, few);
+                let events = few.iter().filter_map(|seen| seen.event(&self.filter));
+                self.ready = events.collect();
                 continue;
             }
             match timeout(BOOKMARK, self.watch.next()).await {
@@ -171,28 +171,61 @@ fn bookmark(revision: u64) -> WatchResponse {
     }
 }
 
-/// A change as the filter sees it: an object that begins to match was added, one that ceases to was deleted.
-fn event(state: &State, change: &Changed, filter: &Filter) -> Option<WatchResponse> {
-    let view = |record: &Stored| state.view(record, change.template.as_ref());
-    let matches = |object: &Object| filter.matches(object);
-    let before = change
-        .before
-        .as_ref()
-        .and_then(view)
-        .is_some_and(|object| matches(&object));
-    let object = state.changed_object(change)?;
-    let after = change.after.is_some() && matches(&object);
-    let r#type = match (before, after) {
-        (false, true) => ChangeType::Added,
-        (true, true) => ChangeType::Modified,
-        (true, false) => ChangeType::Deleted,
-        (false, false) => return None,
+/// A change, and what its record is shown with before and after it.
+struct Seen {
+    change: Changed,
+    before: Option<Parts>,
+    after: Option<Parts>,
+}
+
+/// Only pods are shown with something that is in the state; nobody waits for the objects that are made of it.
+fn with_parts(store: &Store, changes: Vec<Changed>) -> Vec<Seen> {
+    let seen = |change: Changed, parts: &dyn Fn(&Stored) -> Parts| Seen {
+        before: change.before.as_ref().map(parts),
+        after: change.after.as_ref().map(parts),
+        change,
     };
-    Some(WatchResponse {
-        r#type: r#type.into(),
-        object: Some(object),
-        revision: change.revision,
+    let alone = |record: &Stored| Parts::alone(record.clone());
+    let is_pod = |change: &Changed| change.kind() == Some(RecordKind::Pod);
+    if !changes.iter().any(is_pod) {
+        let changes = changes.into_iter();
+        return changes.map(|change| seen(change, &alone)).collect();
+    }
+    store.read_by(By::Watch, |state| {
+        let whole = |change: Changed| {
+            let template = change.template.clone();
+            seen(change, &|record| {
+                state.parts(record.clone(), template.clone())
+            })
+        };
+        changes.into_iter().map(whole).collect()
     })
+}
+
+impl Seen {
+    /// As the filter sees it: an object that begins to match was added, one that ceases to was deleted.
+    fn event(&self, filter: &Filter) -> Option<WatchResponse> {
+        let before = self.before.as_ref().and_then(Parts::object);
+        let matched = before.as_ref().is_some_and(|object| filter.matches(object));
+        let (after, matches) = match self.after.as_ref().and_then(Parts::object) {
+            Some(after) => {
+                let matches = filter.matches(&after);
+                (Some(after), matches)
+            }
+            None => (None, false),
+        };
+        let r#type = match (matched, matches) {
+            (false, true) => ChangeType::Added,
+            (true, true) => ChangeType::Modified,
+            (true, false) => ChangeType::Deleted,
+            (false, false) => return None,
+        };
+        Some(WatchResponse {
+            r#type: r#type.into(),
+            object: after.or(before).map(|object| self.change.shown(object)),
+            revision: self.change.revision,
+        })
+    }
 }
 
 impl Filter {

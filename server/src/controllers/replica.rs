@@ -1,6 +1,9 @@
 //! What the loops need of the replicated state; the store gives it, tests have one in memory.
 
-use crate::store::{Scope, Store, StoreError, Watch};
+use crate::{
+    storage::lock::By,
+    store::{Scope, Store, StoreError, Watch},
+};
 use barge_proto::v1::{Outcome, Transaction};
 use barge_state::{Changed, RecordKind, State};
 use std::future::Future;
@@ -49,7 +52,7 @@ impl Replica for Store {
     type Changes = Watch;
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        Store::read(self, look)
+        self.read_by(By::Controller, look)
     }
 
     async fn propose(&self, transaction: Transaction) -> Result<Outcome, NoOutcome> {

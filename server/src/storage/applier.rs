@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Context, Point, StorageError,
     codec::entry_size,
+    lock::By,
     snapshot::{self, SnapshotFiles},
     state::{Progress, Shared},
     state_db::{StateDb, Writes},
@@ -136,8 +137,7 @@ fn apply_portion(shared: &Shared, portion: Portion) -> Result<(), StorageError> 
     let mut position = shared.position();
     // What is put is most of it, and is written as it came.
     let mut writes = Writes::with_capacity(portion.bytes);
-    let feature_level = {
-        let mut state = shared.write();
+    let (revision, feature_level) = shared.state.write(By::Apply, |state| {
         for ((entry, responder), transactions) in portion.entries {
             position.last_log_id = Some(entry.log_id);
             if let EntryPayload::Membership(membership) = entry.payload {
@@ -146,21 +146,20 @@ fn apply_portion(shared: &Shared, portion: Portion) -> Result<(), StorageError> 
             let mut outcomes = Vec::with_capacity(transactions.len());
             for transaction in transactions {
                 let applied = state.apply(entry.log_id.leader_id.term, transaction);
-                understand(&state)?;
+                understand(state)?;
                 writes.applied(&applied);
                 changes.extend(applied.changes);
                 outcomes.push(applied.outcome);
             }
             answers.push((responder, outcomes));
         }
-        writes.position(&state, &position);
-        state.feature_level()
-    };
+        writes.position(state, &position);
+        Ok::<_, StorageError>((state.revision(), state.feature_level()))
+    })?;
     let points = &shared.process.points;
     points.pass(Point::ApplyBeforeWrite);
     shared.db().write(writes)?;
     points.pass(Point::ApplyBeforeFlush);
-    let revision = shared.read().revision();
     let applied = position.last_log_id.map(|id| id.index);
     shared.set_position(position);
     shared.observer.applied(changes);
@@ -213,7 +212,9 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
     let state = db.load()?;
     understand(&state)?;
     let (revision, feature_level) = (state.revision(), state.feature_level());
-    let old = mem::replace(&mut *shared.write(), state);
+    let old = shared
+        .state
+        .write(By::Apply, |old| mem::replace(old, state));
     // Giving back a large one takes a while; readers do not wait for it.
     drop(old);
     let replaced = shared.replace_db(db, path);

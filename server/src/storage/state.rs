@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
 
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Point, Process, StorageError,
     applier::{self, Observer, Work},
+    lock::{By, LockTimes, StateLock},
     rocks::Identity,
     snapshot::{self, SnapshotFiles, StateFolder},
     state_db::StateDb,
@@ -57,6 +58,8 @@ pub struct Pinned {
 pub struct StateStore {
     shared: Arc<Shared>,
     work: mpsc::Sender<Work>,
+    /// Whose turn it is to rehearse.
+    rehearsing: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(super) struct Shared {
@@ -65,23 +68,13 @@ pub(super) struct Shared {
     pub(super) process: Process,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) progress: watch::Sender<Progress>,
-    state: RwLock<State>,
+    pub(super) state: StateLock,
     position: Mutex<SnapshotMeta>,
     db: Mutex<(Arc<StateDb>, PathBuf)>,
     snapshot: Mutex<Option<(SnapshotMeta, SnapshotFiles)>>,
 }
 
 impl Shared {
-    // A panic while applying ends the thread that applies, and with it Raft and the process; nothing is served from a
-    // half-applied state for longer than that takes.
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn position(&self) -> SnapshotMeta {
         lock(&self.position).clone()
     }
@@ -169,25 +162,42 @@ impl StateStore {
                 feature_level,
                 bytes_since_snapshot: 0,
             }),
-            state: RwLock::new(state),
+            state: StateLock::new(state),
             position: Mutex::new(position),
             db: Mutex::new((Arc::new(db), live)),
             snapshot: Mutex::new(snapshot),
         });
         let (work, queue) = mpsc::channel(QUEUE);
         applier::start(shared.clone(), queue)?;
-        Ok(Self { shared, work })
+        Ok(Self {
+            shared,
+            work,
+            rehearsing: Arc::default(),
+        })
     }
 
-    /// Calls `f` with the state. Keep it short: while it runs nothing is applied.
-    pub fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
-        f(&self.shared.read())
+    /// Calls `look` with the state. Keep it short: while it runs nothing is applied.
+    pub fn read<T>(&self, by: By, look: impl FnOnce(&State) -> T) -> T {
+        self.shared.state.read(by, look)
     }
 
-    /// What applying a transaction now would answer and change; nothing is changed.
-    pub fn rehearse(&self, transaction: &Transaction) -> Applied {
+    /// What applying a transaction now would answer and change; nothing is changed. One goes on at a time, and as much time as it takes
+    /// is left to others before the next one: many of them delay a write by one, and leave it half of the time.
+    pub async fn rehearse(&self, transaction: Transaction) -> Applied {
+        let _turn = self.rehearsing.lock().await;
+        let begun = Instant::now();
         // Taken back before anybody else can look.
-        self.shared.write().rehearse(transaction)
+        let applied = self
+            .shared
+            .state
+            .write(By::DryRun, |state| state.rehearse(transaction));
+        tokio::time::sleep(begun.elapsed()).await;
+        applied
+    }
+
+    /// How long the state's lock is held and waited for.
+    pub fn lock_times(&self) -> LockTimes {
+        self.shared.state.times()
     }
 
     /// How far this manager has come, and what comes next.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use super::{Store, propose};
+use crate::storage::lock::LockTimes;
 
 /// The store's own instruments; clones share them.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Instruments {
     pub leader_changes: Counter,
     /// Writes that were refused because too many were in progress.
     pub rejected: Counter,
+    /// How long the state's lock is held and waited for.
+    pub lock: LockTimes,
 }
 
 impl Store {

@@ -145,6 +145,7 @@ impl Store {
             log_syncs: log.syncs(),
             leader_changes: Counter::default(),
             rejected: Counter::default(),
+            lock: state.lock_times(),
         };
         let thread = RuntimeThread::start("barge-raft", &process.threads)?;
         let channels = Channels::new(

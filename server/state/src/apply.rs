@@ -96,8 +96,9 @@ impl State {
 
     /// What [`State::apply`] would answer and change, without a memory of requests and in whatever term. Afterwards the state
     /// is as it was before.
-    pub fn rehearse(&mut self, tx: &Transaction) -> Applied {
-        match self.attempt(tx, tx.changes.clone()) {
+    pub fn rehearse(&mut self, mut tx: Transaction) -> Applied {
+        let changes = mem::take(&mut tx.changes);
+        match self.attempt(&tx, changes) {
             Ok(mut work) => Applied {
                 outcome: Outcome {
                     revision: work.revision(),

@@ -14,7 +14,7 @@
 //! - `made`: which plan made what
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
-//! - `read`, `view`: looking things up, and objects as the API shows them
+//! - `read`, `view`, `parts`: looking things up, and objects as the API shows them
 //! - `history`: recent changes, for watches
 //! - `restore`: the state as a series of records, and back
 
@@ -30,6 +30,7 @@ mod level;
 pub mod limits;
 pub mod made;
 mod packed;
+mod parts;
 mod pods;
 mod read;
 mod requests;
@@ -53,8 +54,8 @@ pub use level::{
     BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
+pub use parts::{Parts, whole_pod};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
 pub use state::State;
 pub use subjects::service_account_user;
-pub use view::whole_pod;

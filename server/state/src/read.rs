@@ -58,6 +58,15 @@ impl State {
         K::table(&self.tables).owned(owner_uid)
     }
 
+    /// As [`State::owned`], from the record after the one with this uid on; "" for all.
+    pub fn owned_after<K: Kind>(
+        &self,
+        owner_uid: &str,
+        uid: &str,
+    ) -> impl Iterator<Item = &Arc<K::Kept>> + use<'_, K> {
+        K::table(&self.tables).owned_after(owner_uid, uid)
+    }
+
     /// How many records [`State::owned`] has.
     pub fn owned_count<K: Kind>(&self, owner_uid: &str) -> usize {
         K::table(&self.tables).owned_count(owner_uid)

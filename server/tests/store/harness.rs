@@ -87,6 +87,7 @@ pub struct Cluster {
     pub managers: HashMap<u64, Manager>,
     snapshot_log_bytes: u64,
     snapshot_rate: Option<u64>,
+    history_changes: Option<usize>,
     /// Of managers that were killed.
     earlier: HashMap<u64, Threads>,
 }
@@ -117,6 +118,7 @@ impl Cluster {
             managers: HashMap::new(),
             snapshot_log_bytes: 64 << 20,
             snapshot_rate: None,
+            history_changes: None,
             earlier: HashMap::new(),
             points: HashMap::new(),
         }
@@ -134,6 +136,12 @@ impl Cluster {
 
     pub fn snapshot_rate(mut self, bytes: u64) -> Self {
         self.snapshot_rate = Some(bytes);
+        self
+    }
+
+    /// Watches and lists can go back so many changes.
+    pub fn history_changes(mut self, changes: usize) -> Self {
+        self.history_changes = Some(changes);
         self
     }
 
@@ -214,6 +222,7 @@ impl Cluster {
         );
         options.snapshot_log_bytes = self.snapshot_log_bytes;
         options.snapshot_rate = self.snapshot_rate.unwrap_or(options.snapshot_rate);
+        options.history_changes = self.history_changes.unwrap_or(options.history_changes);
         options.process.points = self.points.get(&id).cloned().unwrap_or_default();
         options
     }

@@ -174,6 +174,7 @@ mod tests {
                 field: field.into(),
                 description: "-1 must be at least 0".into(),
             }],
+            r#continue: String::new(),
         }))
     }
 

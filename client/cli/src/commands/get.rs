@@ -106,7 +106,14 @@ fn columns(get: &Get, kind: &KindInfo) -> Columns {
 async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> {
     let mut all = Vec::new();
     for kind in kinds {
-        let mut objects = client.list(&selection(get, kind)).await?.objects;
+        let listing = client.list(&selection(get, kind)).await?;
+        if !listing.consistent {
+            let plural = kind.plural;
+            eprintln!(
+                "{plural} changed faster than they were listed: not all are shown as of one moment"
+            );
+        }
+        let mut objects = listing.objects;
         sort(&mut objects);
         all.push((*kind, objects));
     }

@@ -30,6 +30,8 @@ pub enum Step {
     List(u64),
     /// A list of names with the revisions of their objects.
     Names(Vec<(&'static str, u64)>, u64),
+    /// A page of such a list, and where it goes on.
+    Page(Vec<(&'static str, u64)>, u64, &'static str),
     Watch(Vec<Result<WatchResponse, Status>>),
 }
 
@@ -40,6 +42,7 @@ struct Script {
     ids: Vec<RequestId>,
     streams: usize,
     watched: Vec<u64>,
+    continued: Vec<String>,
     /// The managers that its answers to `get` name.
     managers: String,
 }
@@ -74,6 +77,13 @@ pub fn overloaded(retry_after: Duration) -> Status {
 pub fn refusal(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "barge", HashMap::new());
     Status::with_error_details(code, reason, details)
+}
+
+/// The pages before are not kept any more; this goes on with what there is.
+pub fn list_expired(token: &str) -> Status {
+    let metadata = HashMap::from([("continue".to_owned(), token.to_owned())]);
+    let details = ErrorDetails::with_error_info("EXPIRED", "barge", metadata);
+    Status::with_error_details(Code::OutOfRange, "expired", details)
 }
 
 pub fn revision_required(revision: u64) -> Status {
@@ -142,6 +152,11 @@ impl Fake {
     /// Names these managers with every answer to `get` from now on.
     pub fn announce(&self, managers: &[&str]) {
         self.script.lock().unwrap().managers = managers.join(",");
+    }
+
+    /// The tokens that lists went on with.
+    pub fn continued(&self) -> Vec<String> {
+        self.script.lock().unwrap().continued.clone()
     }
 
     pub fn watched(&self) -> Vec<u64> {
@@ -265,10 +280,13 @@ impl Api for Scripted {
         Ok(response)
     }
 
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        let (names, revision) = match self.next(None) {
-            Step::List(revision) => (vec![], revision),
-            Step::Names(names, revision) => (names, revision),
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let token = request.into_inner().r#continue;
+        self.0.lock().unwrap().continued.push(token);
+        let (names, revision, token) = match self.next(None) {
+            Step::List(revision) => (vec![], revision, ""),
+            Step::Names(names, revision) => (names, revision, ""),
+            Step::Page(names, revision, token) => (names, revision, token),
             Step::Fail(status) => return Err(status),
             other => return Err(Status::internal(format!("not {other:?}"))),
         };
@@ -278,7 +296,7 @@ impl Api for Scripted {
                 .map(|(name, at)| object(name, at))
                 .collect(),
             revision,
-            r#continue: String::new(),
+            r#continue: token.to_owned(),
         }))
     }
 

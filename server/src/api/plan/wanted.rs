@@ -7,7 +7,7 @@ use barge_proto::{
     v1::{Kind, Object, object},
     validate,
 };
-use barge_state::State;
+use barge_state::{Parts, State};
 
 use super::{Stamp, meta};
 use crate::{
@@ -115,10 +115,10 @@ fn meant<'a>(sent: &'a Object, info: &KindInfo) -> Cow<'a, Object> {
     Cow::Owned(object)
 }
 
-/// What there is of the objects that are wanted.
+/// What there is of the objects that are wanted; they are put together by [`merge`].
 #[must_use]
-pub fn there(state: &State, wanted: &Wanted<'_>) -> Vec<Option<Object>> {
-    let find = |o: &Object| state.object(o.kind(), o.namespace(), o.name());
+pub fn there(state: &State, wanted: &Wanted<'_>) -> Vec<Option<Parts>> {
+    let find = |o: &Object| state.object_parts(o.kind(), o.namespace(), o.name());
     wanted.objects().map(find).collect()
 }
 
@@ -129,7 +129,7 @@ pub fn there(state: &State, wanted: &Wanted<'_>) -> Vec<Option<Object>> {
 /// with every field that others set to other values.
 pub fn merge(
     wanted: &Wanted<'_>,
-    there: &[Option<Object>],
+    there: &[Option<Parts>],
     vault: &Vault,
     stamp: &Stamp<'_>,
 ) -> Result<Vec<Merged>, ApiError> {
@@ -141,6 +141,7 @@ pub fn merge(
     let (mut broken, mut conflicts) = (Vec::new(), Vec::new());
     let mut merged = Vec::with_capacity(wanted.objects.len());
     for (config, kept) in wanted.objects().zip(there) {
+        let kept = kept.as_ref().and_then(Parts::object);
         let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();
         meta::check(config.metadata(), live.map(Object::metadata))?;

@@ -1,5 +1,7 @@
 //! What a list asks for, and where it goes on.
 
+use std::sync::Arc;
+
 use barge_proto::{
     selector::{FieldSelector, Selector},
     v1::{
@@ -8,15 +10,14 @@ use barge_proto::{
         ServiceAccount,
     },
 };
-use barge_state::{Kind as Recorded, RecordKind, State, Stored};
+use barge_state::{Kind as Recorded, Parts, RecordKind, State, Stored};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::page::{Row, Rows};
 use crate::{api::names, error::ApiError};
 
 /// Objects in one page.
 pub const PAGE: usize = 500;
-/// Records looked at for one page: a selector that matches little must not hold up the state.
+/// Records looked at for one page with a selector. What is selected may be few of them, or none.
 const LOOKED_AT: usize = 20_000;
 
 /// Namespace and name: the order of a list.
@@ -25,14 +26,17 @@ pub type Position = (String, String);
 /// A list that is asked for, understood.
 #[derive(Debug)]
 pub struct Query {
-    kind: Kind,
-    namespace: Option<String>,
+    /// The kind of its objects.
+    pub kind: Kind,
+    /// The only namespace that it is about.
+    pub namespace: Option<String>,
     selector: Selector,
     fields: FieldSelector,
     /// Objects in one page.
     pub limit: usize,
     after: Option<(u64, Position)>,
-    owner_uid: String,
+    /// The only owner that it is about; empty for all.
+    pub owner_uid: String,
 }
 
 impl Query {
@@ -55,71 +59,84 @@ impl Query {
         })
     }
 
-    /// The revision that is shown; none for the first page, which shows the present one.
+    /// The revision that the pages before show; none when this one shows the present, as the first one does.
     #[must_use]
     pub fn revision(&self) -> Option<u64> {
-        self.after.as_ref().map(|(revision, _)| *revision)
+        let revision = self.after.as_ref().map(|(revision, _)| *revision);
+        revision.filter(|revision| *revision != PRESENT)
     }
 
-    /// The records there are, selected or not, from where the last page ended; not all if they are many.
+    /// Where the page before ended; none for the first one.
     #[must_use]
-    pub fn rows(&self, state: &State) -> Rows {
-        let mut rows = match self.kind {
-            Kind::Namespace => self.records::<Namespace>(state),
-            Kind::Node => self.records::<Node>(state),
-            Kind::Deployment => self.records::<Deployment>(state),
-            Kind::Pod => self.records::<PodRecord>(state),
-            Kind::Service => self.records::<Service>(state),
-            Kind::Endpoints => self.records::<Endpoints>(state),
-            Kind::Event => self.records::<Event>(state),
-            Kind::Secret => self.records::<Secret>(state),
-            Kind::ConfigMap => self.records::<ConfigMap>(state),
-            Kind::Role => self.records::<RbacRole>(state),
-            Kind::ClusterRole => self.records::<ClusterRole>(state),
-            Kind::RoleBinding => self.records::<RoleBinding>(state),
-            Kind::ClusterRoleBinding => self.records::<ClusterRoleBinding>(state),
-            Kind::ServiceAccount => self.records::<ServiceAccount>(state),
-            Kind::Unspecified => Vec::new(),
-        };
-        let all = rows.len() <= self.most();
-        rows.truncate(self.most());
-        Rows::new(rows, all)
+    pub fn after(&self) -> Option<&Position> {
+        self.after.as_ref().map(|(_, position)| position)
+    }
+
+    /// Whether not everything that it looks at is shown.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        !(self.selector.is_empty() && self.fields.is_empty())
     }
 
     /// Records that one page looks at.
-    fn most(&self) -> usize {
-        match self.selector.is_empty() && self.fields.is_empty() {
-            true => self.limit,
-            false => LOOKED_AT,
+    #[must_use]
+    pub fn most(&self) -> usize {
+        match self.is_filtered() {
+            true => LOOKED_AT,
+            false => self.limit,
         }
     }
 
-    fn records<K: Recorded>(&self, state: &State) -> Vec<Row> {
-        let row = |record: &std::sync::Arc<K::Kept>| Row::of(state, K::stored(record.clone()));
-        let namespace = self.namespace.as_deref();
-        if self.owner_uid.is_empty() {
-            let after = self.after.as_ref();
-            let after = after.map(|(_, (namespace, name))| (namespace.as_str(), name.as_str()));
-            let records = state.list_after::<K>(namespace, after);
-            return records.take(self.most() + 1).map(row).collect();
+    /// At most so many records of those that the list looks at, behind `last` or where the page before ended. By namespace and
+    /// name; of an owner, by uid.
+    #[must_use]
+    pub fn slice(&self, state: &State, last: Option<&Stored>, most: usize) -> Vec<Parts> {
+        match self.kind {
+            Kind::Namespace => self.records::<Namespace>(state, last, most),
+            Kind::Node => self.records::<Node>(state, last, most),
+            Kind::Deployment => self.records::<Deployment>(state, last, most),
+            Kind::Pod => self.records::<PodRecord>(state, last, most),
+            Kind::Service => self.records::<Service>(state, last, most),
+            Kind::Endpoints => self.records::<Endpoints>(state, last, most),
+            Kind::Event => self.records::<Event>(state, last, most),
+            Kind::Secret => self.records::<Secret>(state, last, most),
+            Kind::ConfigMap => self.records::<ConfigMap>(state, last, most),
+            Kind::Role => self.records::<RbacRole>(state, last, most),
+            Kind::ClusterRole => self.records::<ClusterRole>(state, last, most),
+            Kind::RoleBinding => self.records::<RoleBinding>(state, last, most),
+            Kind::ClusterRoleBinding => self.records::<ClusterRoleBinding>(state, last, most),
+            Kind::ServiceAccount => self.records::<ServiceAccount>(state, last, most),
+            Kind::Unspecified => Vec::new(),
         }
-        let mut rows: Vec<_> = state
-            .owned::<K>(&self.owner_uid)
-            .map(row)
-            .filter(|row| self.covers(&row.record))
-            .collect();
-        rows.sort_by_key(Row::position);
-        rows
+    }
+
+    fn records<K: Recorded>(
+        &self,
+        state: &State,
+        last: Option<&Stored>,
+        most: usize,
+    ) -> Vec<Parts> {
+        let parts = |record: &Arc<K::Kept>| state.parts(K::stored(record.clone()), None);
+        if !self.owner_uid.is_empty() {
+            let owned = state.owned_after::<K>(&self.owner_uid, last.map_or("", Stored::uid));
+            return owned.take(most).map(parts).collect();
+        }
+        let before = self
+            .after()
+            .map(|(namespace, name)| (&**namespace, &**name));
+        let after = last.map(|last| (last.namespace(), last.name()));
+        let records = state.list_after::<K>(self.namespace.as_deref(), after.or(before));
+        records.take(most).map(parts).collect()
     }
 
     /// Whether a record is one that the list looks at, selected or not.
     #[must_use]
     pub fn covers(&self, record: &Stored) -> bool {
         let namespace = self.namespace.as_deref();
-        let after = self.after.as_ref();
+        let after = self.after();
         self.record_kind() == Some(record.kind())
             && namespace.is_none_or(|asked| asked == record.namespace())
-            && after.is_none_or(|(_, (namespace, name))| {
+            && after.is_none_or(|(namespace, name)| {
                 (record.namespace(), record.name()) > (namespace, name)
             })
             && (self.owner_uid.is_empty() || owners(record).any(|uid| uid == self.owner_uid))
@@ -146,6 +163,9 @@ fn owners(record: &Stored) -> impl Iterator<Item = &str> {
         .map(|owner| owner.uid.as_str())
         .chain(about.map(|about| about.uid.as_str()))
 }
+
+/// Stands in a token for the revision of the page that it asks for.
+pub const PRESENT: u64 = 0;
 
 /// Where the next page goes on.
 pub fn token(revision: u64, (namespace, name): &Position) -> String {

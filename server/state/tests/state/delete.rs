@@ -136,10 +136,10 @@ fn a_rehearsal_answers_as_if_and_changes_nothing() {
     let mut state = deployed();
     let before = copy(&state);
     let transaction = tx([delete("d1", DeletionPropagation::Background)]);
-    let rehearsed = state.rehearse(&transaction);
+    let rehearsed = state.rehearse(transaction.clone());
     assert!(state == before);
     crate::indexes::check(&state);
-    let refused = state.rehearse(&tx([put(deployment("d2", 1)), put(pod("p9", "missing"))]));
+    let refused = state.rehearse(tx([put(deployment("d2", 1)), put(pod("p9", "missing"))]));
     assert!(refused.outcome.refusal.is_some() && refused.changes.is_empty());
     assert!(state == before);
     let applied = state.apply(TERM, transaction);
@@ -244,7 +244,7 @@ proptest! {
                 }
             };
             let before = copy(&state);
-            let rehearsed = state.rehearse(&tx([change.clone()]));
+            let rehearsed = state.rehearse(tx([change.clone()]));
             prop_assert!(state == before, "a rehearsal changed something");
             let applied = accept(&mut state, [change]);
             prop_assert_eq!(rehearsed.outcome, applied.outcome);

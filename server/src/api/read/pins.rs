@@ -1,0 +1,217 @@
+//! What the following pages of lists need, kept between two requests. The state drops records that are replaced or removed, and the
+//! history keeps few of them; a pin keeps those of its list, for as long as somebody asks for pages and for as much memory as
+//! there is for pins.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use barge_proto::v1::Kind;
+use barge_state::{Parts, State};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    query::Query,
+    rows::{Rows, apart},
+};
+use crate::{error::ApiError, store::Store};
+
+#[cfg(test)]
+mod tests;
+
+/// What pins may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Since a page was asked for. Default 60 s.
+    pub idle: Duration,
+    /// All pins, in bytes. Default 256 MiB.
+    pub bytes: usize,
+    /// All pins. Default 1,024.
+    pub count: usize,
+    /// Those of one caller, in bytes. Default 128 MiB.
+    pub caller_bytes: usize,
+    /// Those of one caller. Default 64.
+    pub caller_count: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            bytes: 256 << 20,
+            count: 1024,
+            caller_bytes: 128 << 20,
+            caller_count: 64,
+        }
+    }
+}
+
+/// Between two looks for pins that nobody asks for any more.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Pieces of work on lists that go on at a time, beside small pages.
+const AT_ONCE: usize = 2;
+
+/// Which list: no other caller has its pin, nor has a list of something else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    caller: String,
+    kind: Kind,
+    namespace: Option<String>,
+    owner_uid: String,
+    revision: u64,
+}
+
+impl Key {
+    /// Of the pages of a list that show this revision.
+    #[must_use]
+    pub fn new(caller: &str, query: &Query, revision: u64) -> Self {
+        Self {
+            caller: caller.to_owned(),
+            kind: query.kind,
+            namespace: query.namespace.clone(),
+            owner_uid: query.owner_uid.clone(),
+            revision,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pin {
+    rows: Arc<Rows>,
+    used: Instant,
+}
+
+/// The pins of this manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pins(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    pins: Mutex<HashMap<Key, Pin>>,
+    work: Arc<Semaphore>,
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Pins {
+    /// No pins yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self(Arc::new(Inner {
+            limits,
+            pins: Mutex::default(),
+            work: Arc::new(Semaphore::new(AT_ONCE)),
+        }))
+    }
+
+    /// Records that one pin can hold, when the state still has all of them.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.0.limits.caller_bytes / 2 / size_of::<Parts>()
+    }
+
+    /// What is kept for the page behind where the one before ended.
+    #[must_use]
+    pub fn get(&self, key: &Key, query: &Query) -> Option<Arc<Rows>> {
+        let mut pins = self.lock();
+        let pin = pins.get_mut(key)?;
+        pin.used = Instant::now();
+        Some(pin.rows.clone()).filter(|rows| rows.covers(query.after()))
+    }
+
+    /// Keeps rows for the pages that follow. `now` is the revision of the state.
+    pub fn keep(&self, key: Key, rows: Arc<Rows>, now: u64) {
+        let used = Instant::now();
+        self.lock().insert(key, Pin { rows, used });
+        self.trim(now);
+    }
+
+    /// A list is at its end.
+    pub fn remove(&self, key: &Key) {
+        let removed = self.lock().remove(key);
+        // Freed here, and not while others wait.
+        drop(removed);
+    }
+
+    /// How many there are, and the bytes they take at most at this revision of the state.
+    #[must_use]
+    pub fn size(&self, now: u64) -> (usize, usize) {
+        let pins = self.lock();
+        let bytes = pins.values().map(|pin| pin.rows.bytes(now)).sum();
+        (pins.len(), bytes)
+    }
+
+    /// Drops what nobody asked for in time, and what was used least recently while there is too much.
+    pub fn trim(&self, now: u64) {
+        let limits = self.0.limits;
+        let mut pins = self.lock();
+        let mut recent: Vec<_> = pins.drain().collect();
+        recent.sort_by_key(|(_, pin)| std::cmp::Reverse(pin.used));
+        let (mut all, mut callers) = ((0, 0), HashMap::<String, (usize, usize)>::new());
+        let mut dropped = Vec::new();
+        for (key, pin) in recent {
+            let bytes = pin.rows.bytes(now);
+            let own = callers.entry(key.caller.clone()).or_default();
+            let fits = pin.used.elapsed() < limits.idle
+                && all.0 < limits.count
+                && own.0 < limits.caller_count
+                && all.1 + bytes <= limits.bytes
+                && own.1 + bytes <= limits.caller_bytes;
+            if fits {
+                all = (all.0 + 1, all.1 + bytes);
+                *own = (own.0 + 1, own.1 + bytes);
+                pins.insert(key, pin);
+            } else {
+                dropped.push(pin);
+            }
+        }
+        // Giving back a large one takes a while; nobody waits for it.
+        drop(pins);
+        drop(dropped);
+    }
+
+    /// Trims now and then, until `stop`.
+    pub async fn sweep(self, store: Store, stop: CancellationToken) {
+        let sweep = async {
+            let mut ticks = interval(SWEEP);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.trim(store.read(State::revision));
+            }
+        };
+        stop.run_until_cancelled(sweep).await;
+    }
+
+    /// Does what takes a while apart from the calls of others, few at a time.
+    ///
+    /// # Errors
+    /// INTERNAL when it panics.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permit = self.0.work.clone().acquire_owned().await;
+        apart(move || {
+            let result = work();
+            drop(permit);
+            result
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pin>> {
+        self.0.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
