@@ -25,6 +25,10 @@ pub struct Work<'a> {
     tombstones: bool,
     /// Whether what reaches too many records is marked, and done in slices.
     pub sliced: bool,
+    /// Whether the cluster's feature level is [`crate::ORDER`].
+    pub ordered: bool,
+    /// Answers to requests that are older than this revision are to be forgotten; 0 for none.
+    pub forget_requests: u64,
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
     /// Records that were created; what they refer to has to exist in the end.
@@ -56,6 +60,8 @@ impl<'a> Work<'a> {
             now: time.unwrap_or_default(),
             limits,
             sliced: false,
+            ordered: false,
+            forget_requests: 0,
             binds: Vec::new(),
             created: Vec::new(),
             loose_templates: BTreeSet::new(),
