@@ -28,3 +28,6 @@ mod snapshot;
 
 #[path = "store/crash.rs"]
 mod crash;
+
+#[path = "store/memory.rs"]
+mod memory;

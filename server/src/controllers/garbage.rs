@@ -1,4 +1,4 @@
-//! Garbage: what ownership leaves over, pods of nodes that are gone, old events, expired tokens.
+//! Garbage: what ownership leaves over, pods of nodes that are gone, old events and answers to requests, expired tokens.
 //!
 //! Removing a record takes along what it owns, and a node the pods on it, so there should be next
 //! to nothing to find; the sweep is there for what was written at the same moment. It goes through
@@ -16,11 +16,12 @@ use super::{
     shell::{Submitted, submit},
     stamp::{self, Stamp},
 };
+use crate::store::heads::Heads;
 use barge_proto::v1::{
-    Deployment, Endpoints, Event, Node, OwnerReference, PodRecord, Revision, Service, TokenRecord,
+    Deployment, Endpoints, Node, OwnerReference, PodRecord, Revision, Service, TokenRecord,
     change::Change,
 };
-use barge_state::{Kind, PackedPod, State};
+use barge_state::{Kind, ORDER, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
@@ -30,6 +31,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
 /// How long events are kept.
 const EVENT_AGE: Duration = Duration::from_secs(3600);
+/// How long answers to requests are kept: nobody repeats one for so long.
+const REQUEST_AGE: Duration = Duration::from_secs(300);
 
 /// What a page of a sweep is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,15 @@ pub enum Part {
     Tokens,
     /// Events that nobody needs any more.
     Events,
+    /// Answers to requests that are older than a revision.
+    Requests(u64),
+}
+
+impl Part {
+    /// Whether there may be more where a page was, because a transaction takes a bounded number.
+    fn repeats(self) -> bool {
+        matches!(self, Self::Events | Self::Requests(_))
+    }
 }
 
 const PARTS: [Part; 5] = [
@@ -60,15 +72,20 @@ pub type Position = (String, String);
 /// Sweeps from time to time, until cancelled or deposed.
 pub async fn run<R: Replica>(replica: R, context: Context) {
     let work = async {
+        let mut heads = Heads::new(REQUEST_AGE);
         loop {
-            for part in PARTS {
+            let revision = replica.read(State::revision);
+            let old = heads.note(context.stamps.monotonic(), revision);
+            for part in PARTS.into_iter().chain([Part::Requests(old)]) {
                 let mut position = None;
                 loop {
                     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
                     let after = position.take();
                     let (plan, next) =
                         replica.read(|state| page(state, part, after.as_ref(), &stamp));
-                    match submit(&replica, &context, "garbage", plan, &mut stamp).await {
+                    let submitted = submit(&replica, &context, "garbage", plan, &mut stamp).await;
+                    let applied = matches!(submitted, Submitted::Applied);
+                    match submitted {
                         Submitted::Applied => {}
                         Submitted::Deposed => return,
                         // The next sweep finds it again.
@@ -77,7 +94,7 @@ pub async fn run<R: Replica>(replica: R, context: Context) {
                         }
                         Submitted::Failed(error) => tracing::warn!(error, "propose a sweep"),
                     }
-                    if next.is_none() {
+                    if next.is_none() || (part.repeats() && !applied) {
                         break;
                     }
                     position = next;
@@ -122,17 +139,17 @@ pub fn page(
         }),
         Part::Events => {
             let limit = stamp::before(&stamp.now, EVENT_AGE);
-            let mut old = false;
-            let next = each::<Event>(state, after, |event| {
-                let last = event.last_timestamp.as_ref().map(stamp::nanos);
-                old |= last.is_some_and(|last| last < stamp::nanos(&limit));
-            });
-            if old {
+            state.has_events_before(limit).then(|| {
                 plan.push(Change::ForgetEventsBefore(limit));
-                // That was all of them, not only this page's.
-                return (plan, None);
-            }
-            next
+                Position::default()
+            })
+        }
+        Part::Requests(before) => {
+            let is_old = state.oldest_request().is_some_and(|oldest| oldest < before);
+            (is_old && state.feature_level() >= ORDER).then(|| {
+                plan.push(Change::ForgetRequestsBefore(before));
+                Position::default()
+            })
         }
     };
     (plan, next)
