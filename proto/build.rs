@@ -4,7 +4,10 @@
 //! for it are derived here from the descriptors: the JSON name of each field, what counts as absent, and
 //! refusal of unknown fields. Types whose JSON is not a mapping of their fields are written by hand in `src/json`.
 
-use std::{collections::HashSet, env, io, path::PathBuf};
+#[path = "build/heap.rs"]
+mod heap;
+
+use std::{collections::HashSet, env, fs, io, path::PathBuf};
 
 use prost_types::{DescriptorProto, FieldDescriptorProto, field_descriptor_proto as field};
 use tonic_prost_build::Config;
@@ -94,6 +97,7 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(
         env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?,
     );
+    println!("cargo::rerun-if-changed=build");
     let mut config = Config::new();
     // The file is written by protoc itself and keeps the options that prost does not know.
     config
@@ -120,6 +124,8 @@ fn main() -> io::Result<()> {
     if let Some(unknown) = always.iter().next() {
         return Err(io::Error::other(format!("{unknown} is not a field")));
     }
+    let heap = heap::impls(&descriptors).map_err(io::Error::other)?;
+    fs::write(out.join("heap.rs"), heap)?;
     // The generated `connect` helper would collide with the RPC Session.Connect; channels are made in barge-client.
     tonic_prost_build::configure()
         .build_transport(false)

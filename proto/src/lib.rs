@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+mod heap;
 mod json;
 pub mod kinds;
 pub mod limits;
@@ -15,6 +16,8 @@ pub mod schema;
 mod secret;
 pub mod selector;
 pub mod validate;
+
+pub use heap::Heap;
 
 /// The messages and services of `barge.v1`, generated from `proto/barge/v1`.
 #[allow(

@@ -3,6 +3,7 @@
 //! what they serve ([`api`], [`sessions`], [`cluster`]).
 
 pub mod access;
+pub mod allocators;
 pub mod anew;
 pub mod api;
 pub mod audit;

@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use barge_server::{
+    allocators,
     config::{Cli, Command, Config},
     logging::Logging,
     manager, mint, recover,
@@ -56,6 +57,7 @@ fn missing_of_processor() -> Option<&'static str> {
 }
 
 fn run(config: Config) -> ExitCode {
+    allocators::bound();
     let logging = match Logging::start(config.log_format) {
         Ok(logging) => logging,
         Err(error) => return fail(1, &error),
@@ -64,7 +66,11 @@ fn run(config: Config) -> ExitCode {
         Ok(spans) => spans,
         Err(error) => return fail(error.exit_code(), &error),
     };
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(allocators::follow)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };

@@ -87,6 +87,15 @@ struct LookedUp {
     certificate: Number,
     memory: Number,
     files: Number,
+    history: Number,
+    history_changes: Number,
+    requests_remembered: Number,
+    requests_bytes: Number,
+    events: Number,
+    log_tail: Number,
+    write_buffers: Number,
+    block_cache: Number,
+    table_readers: Number,
 }
 
 impl Metrics {
@@ -245,6 +254,16 @@ impl Metrics {
         self.sources.controllers.look_up();
         all.memory.set(process::resident_bytes());
         all.files.set(process::open_files());
+        let memory = store.memory();
+        all.history.set(memory.history as u64);
+        all.history_changes.set(memory.changes as u64);
+        all.requests_remembered.set(memory.answers as u64);
+        all.requests_bytes.set(memory.requests as u64);
+        all.events.set(memory.events as u64);
+        all.log_tail.set(memory.tail as u64);
+        all.write_buffers.set(memory.databases.write_buffers);
+        all.block_cache.set(memory.databases.block_cache);
+        all.table_readers.set(memory.databases.table_readers);
     }
 }
 
@@ -326,6 +345,47 @@ impl LookedUp {
                 "barge_certificate_expiry_timestamp_seconds",
                 "When this manager's certificate ends",
                 &self.certificate,
+            ),
+            (
+                "barge_history_bytes",
+                "Memory for changes that watches go on from",
+                &self.history,
+            ),
+            (
+                "barge_history_changes",
+                "Changes that watches can go on from",
+                &self.history_changes,
+            ),
+            (
+                "barge_requests_remembered",
+                "Answers that are kept for requests that are repeated",
+                &self.requests_remembered,
+            ),
+            (
+                "barge_requests_remembered_bytes",
+                "Memory for these answers",
+                &self.requests_bytes,
+            ),
+            ("barge_events", "Events that are kept", &self.events),
+            (
+                "barge_storage_log_memory_bytes",
+                "Memory for the newest entries of the log",
+                &self.log_tail,
+            ),
+            (
+                "barge_rocksdb_write_buffer_bytes",
+                "Memory for what is not in a database's file yet",
+                &self.write_buffers,
+            ),
+            (
+                "barge_rocksdb_block_cache_bytes",
+                "Memory for blocks and indexes of the databases' files",
+                &self.block_cache,
+            ),
+            (
+                "barge_rocksdb_table_reader_bytes",
+                "Memory for open files of the databases besides",
+                &self.table_readers,
             ),
             (
                 "process_resident_memory_bytes",

@@ -1,6 +1,8 @@
 //! The handle that everything in a manager uses to read, to write and to watch.
 
 mod batch;
+pub mod heads;
+mod housekeeping;
 mod instruments;
 mod leadership;
 mod members;
@@ -22,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch as tokio_watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    housekeeping::Memory,
     instruments::Instruments,
     leadership::Leadership,
     members::{MemberChange, MemberError, Members},

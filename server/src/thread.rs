@@ -5,7 +5,7 @@ use std::{future::Future, io};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::storage::Threads;
+use crate::{allocators, storage::Threads};
 
 /// For lookups of names, which may hang, and files: threads that are there only while they are needed.
 const BLOCKING: usize = 64;
@@ -26,6 +26,7 @@ impl RuntimeThread {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING)
+            .on_thread_park(allocators::follow)
             .build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();

@@ -31,3 +31,6 @@ mod crash;
 
 #[path = "store/lists.rs"]
 mod lists;
+
+#[path = "store/memory.rs"]
+mod memory;

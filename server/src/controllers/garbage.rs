@@ -1,4 +1,4 @@
-//! Garbage: what ownership leaves over, pods of nodes that are gone, old events, expired tokens.
+//! Garbage: what ownership leaves over, pods of nodes that are gone, old events and answers to requests, expired tokens.
 //!
 //! Removing a record takes along what it owns, and a node the pods on it, so there should be next
 //! to nothing to find; the sweep is there for what was written at the same moment. It goes through
@@ -17,11 +17,12 @@ use super::{
     replica::Replica,
     stamp::{self, Stamp},
 };
+use crate::store::heads::Heads;
 use barge_proto::v1::{
-    Deployment, Endpoints, Event, Node, OwnerReference, PodRecord, Revision, Service, TokenRecord,
+    Deployment, Endpoints, Node, OwnerReference, PodRecord, Revision, Service, TokenRecord,
     change::Change,
 };
-use barge_state::{Kind, PackedPod, State};
+use barge_state::{Kind, ORDER, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
@@ -33,6 +34,8 @@ const PAUSE: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
 /// How long events are kept.
 const EVENT_AGE: Duration = Duration::from_secs(3600);
+/// How long answers to requests are kept: nobody repeats one for so long.
+const REQUEST_AGE: Duration = Duration::from_secs(300);
 
 /// What a page of a sweep is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,15 @@ pub enum Part {
     Tokens,
     /// Events that nobody needs any more.
     Events,
+    /// Answers to requests that are older than a revision.
+    Requests(u64),
+}
+
+impl Part {
+    /// Whether there may be more where a page was, because a transaction takes a bounded number.
+    fn repeats(self) -> bool {
+        matches!(self, Self::Events | Self::Requests(_))
+    }
 }
 
 const PARTS: [Part; 5] = [
@@ -63,8 +75,11 @@ pub type Position = (String, String);
 /// Sweeps from time to time, until cancelled or deposed.
 pub async fn run<R: Replica>(replica: R, context: Context) {
     let work = async {
+        let mut heads = Heads::new(REQUEST_AGE);
         loop {
-            for part in PARTS {
+            let revision = replica.read(State::revision);
+            let old = heads.note(context.stamps.monotonic(), revision);
+            for part in PARTS.into_iter().chain([Part::Requests(old)]) {
                 let mut position = None;
                 loop {
                     let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
@@ -80,7 +95,9 @@ pub async fn run<R: Replica>(replica: R, context: Context) {
                         }
                     };
                     let draft = plan.draft;
-                    match propose(&replica, &context, NAME, draft, &mut stamp).await {
+                    let proposed = propose(&replica, &context, NAME, draft, &mut stamp).await;
+                    let applied = matches!(proposed, Proposed::Applied(_));
+                    match proposed {
                         Proposed::Applied(_) => {}
                         Proposed::Deposed => return,
                         // The next sweep finds it again.
@@ -89,7 +106,7 @@ pub async fn run<R: Replica>(replica: R, context: Context) {
                         }
                         Proposed::Failed(error) => tracing::warn!(error, "propose a sweep"),
                     }
-                    if next.is_none() {
+                    if next.is_none() || (part.repeats() && !applied) {
                         break;
                     }
                     position = next;
@@ -134,17 +151,17 @@ pub fn page(
         }),
         Part::Events => {
             let limit = stamp::before(&stamp.now, EVENT_AGE);
-            let mut old = false;
-            let next = each::<Event>(state, after, |event| {
-                let last = event.last_timestamp.as_ref().map(stamp::nanos);
-                old |= last.is_some_and(|last| last < stamp::nanos(&limit));
-            });
-            if old {
+            state.has_events_before(limit).then(|| {
                 plan.draft.change(Change::ForgetEventsBefore(limit));
-                // That was all of them, not only this page's.
-                return (plan, None);
-            }
-            next
+                Position::default()
+            })
+        }
+        Part::Requests(before) => {
+            let is_old = state.oldest_request().is_some_and(|oldest| oldest < before);
+            (is_old && state.feature_level() >= ORDER).then(|| {
+                plan.draft.change(Change::ForgetRequestsBefore(before));
+                Position::default()
+            })
         }
     };
     (plan, next)

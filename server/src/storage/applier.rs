@@ -15,7 +15,10 @@ use super::{
     state::{Progress, Shared},
     state_db::{StateDb, Writes},
 };
-use crate::raft::types::{Decoder, EntryResponder, SnapshotMeta, StoredMembership};
+use crate::{
+    allocators,
+    raft::types::{Decoder, EntryResponder, SnapshotMeta, StoredMembership},
+};
 
 /// About so many bytes of transactions are decoded, applied and written at a time: entries that are compressed take much more memory
 /// than they have in the log.
@@ -73,6 +76,7 @@ pub(super) fn start(
                     // Whoever waits for anything that follows sees its channel close.
                     while work.blocking_recv().is_some() {}
                 }
+                allocators::follow();
             }
         })
         .context("start the thread that applies the log")

@@ -24,7 +24,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{disk::Disk, tail::Tail, writer::Command};
-use super::{Context, Process, StorageError, codec, rocks::Identity};
+use super::{
+    Context, Process, StorageError, codec,
+    rocks::{Identity, Usage},
+};
 use crate::raft::types::{Entry, IoFlushed, LogId, LogState, TypeConfig, Vote};
 
 /// Memory for entries that followers and `apply` read, in bytes.
@@ -116,6 +119,32 @@ impl LogStore {
     /// About how many bytes of log there are on disk.
     pub fn size(&self) -> u64 {
         self.shared.disk.size()
+    }
+
+    /// What the database takes in memory.
+    pub fn usage(&self) -> Usage {
+        self.shared.disk.usage()
+    }
+
+    /// What the entries in memory take, in bytes.
+    pub fn tail_bytes(&self) -> usize {
+        self.shared.tail().bytes()
+    }
+
+    /// Forgets the oldest entries in memory, which are on disk, until the rest fits into so many bytes.
+    pub fn forget_tail(&self, bytes: usize) {
+        self.shared.tail().shrink(bytes);
+    }
+
+    /// Moves what the database holds in memory to files; appends go on meanwhile.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn flush(&self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let flushed = tokio::task::spawn_blocking(move || shared.disk.flush()).await;
+        flushed.map_err(io::Error::other)??;
+        self.send(Command::Testify).await
     }
 
     async fn send(&self, command: Command) -> io::Result<()> {

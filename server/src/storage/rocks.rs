@@ -2,12 +2,13 @@
 
 use std::{
     fs, io, iter,
+    ops::Add,
     path::{Path, PathBuf},
 };
 
 use barge_proto::v1;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DEFAULT_COLUMN_FAMILY_NAME, Options,
 };
 
@@ -19,9 +20,12 @@ use super::{
 /// The key of the identity in every database; sorts before all others.
 pub const IDENTITY: &[u8] = b"\0identity";
 
-/// Memory for blocks read from disk, per database. Reads of the state never touch the disk and the log's recent
+/// Memory for blocks read from disk, indexes of files among them, per database. Reads of the state never touch the disk and the log's recent
 /// entries are in memory, so this hardly matters.
 const BLOCK_CACHE: usize = 4 << 20;
+
+/// Write buffers of a column family: one that is written to, and one that is on its way to its file.
+const WRITE_BUFFERS: i32 = 2;
 
 /// What is read, and in the state compressed, together, in bytes: records resemble each other more than themselves, and hardly any is read alone.
 const BLOCK: usize = 32 << 10;
@@ -35,14 +39,58 @@ pub struct Identity {
     pub raft_id: u64,
 }
 
+/// What a database takes in memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What was written and is not in a file yet.
+    pub write_buffers: u64,
+    /// Blocks that were read, and the indexes of files.
+    pub block_cache: u64,
+    /// What open files take besides.
+    pub table_readers: u64,
+}
+
+impl Usage {
+    /// What a database takes with these column families besides the default one. What RocksDB does not tell counts as nothing.
+    pub fn of(db: &DB, families: &[&str]) -> Self {
+        let value = |family: &ColumnFamily, name: &str| {
+            let value = db.property_int_value_cf(family, name);
+            value.ok().flatten().unwrap_or_default()
+        };
+        let mut usage = Self::default();
+        let families = iter::once(&DEFAULT_COLUMN_FAMILY_NAME).chain(families);
+        for family in families.filter_map(|name| db.cf_handle(name)) {
+            usage.write_buffers += value(family, "rocksdb.size-all-mem-tables");
+            usage.table_readers += value(family, "rocksdb.estimate-table-readers-mem");
+            // They share it.
+            usage.block_cache = value(family, "rocksdb.block-cache-usage");
+        }
+        usage
+    }
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            write_buffers: self.write_buffers + other.write_buffers,
+            block_cache: self.block_cache + other.block_cache,
+            table_readers: self.table_readers + other.table_readers,
+        }
+    }
+}
+
 /// Options that both databases share. `write_buffer` is in bytes.
 pub fn options(write_buffer: usize) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE));
     table.set_block_size(BLOCK);
+    table.set_cache_index_and_filter_blocks(true);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(write_buffer);
+    options.set_max_write_buffer_number(WRITE_BUFFERS);
     // Merging fewer files less often costs reads, which are rare here, and spares writes, which are not.
     options.set_level_zero_file_num_compaction_trigger(8);
     options.set_compression_type(DBCompressionType::Lz4);

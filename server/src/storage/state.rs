@@ -20,7 +20,7 @@ use super::{
     Point, Process, StorageError,
     applier::{self, Observer, Work},
     lock::{By, LockTimes, StateLock},
-    rocks::Identity,
+    rocks::{Identity, Usage},
     snapshot::{self, SnapshotFiles, StateFolder},
     state_db::StateDb,
 };
@@ -217,6 +217,11 @@ impl StateStore {
         let db = self.shared.db();
         let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
         Ok(flushed.map_err(io::Error::other)??)
+    }
+
+    /// What the database takes in memory.
+    pub fn usage(&self) -> Usage {
+        self.shared.db().usage()
     }
 
     /// The state as it is now, to be read at leisure while this manager goes on.

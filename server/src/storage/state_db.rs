@@ -16,7 +16,7 @@ use crate::{
     raft::types::SnapshotMeta,
     storage::{
         Context, StorageError, codec,
-        rocks::{self, Identity},
+        rocks::{self, Identity, Usage},
     },
 };
 
@@ -164,6 +164,11 @@ impl StateDb {
     /// Makes everything written so far durable.
     pub fn flush(&self) -> Result<(), StorageError> {
         self.db.flush().context("flush the state")
+    }
+
+    /// What it takes in memory.
+    pub fn usage(&self) -> Usage {
+        Usage::of(&self.db, &[])
     }
 
     /// Copies the state into a new folder, mostly by hard links, while it is being written to.

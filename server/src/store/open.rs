@@ -11,8 +11,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, Instruments, Leadership, Members, Store, StoreError, batch, leadership, propose, reads,
-    room::ClientRoom, space, watch::Hub,
+    Inner, Instruments, Leadership, Members, Store, StoreError, batch, housekeeping, leadership,
+    propose, reads, room::ClientRoom, space, watch::Hub,
 };
 use crate::{
     raft::{
@@ -234,6 +234,7 @@ impl Store {
             stop: stop.clone(),
             _thread: thread,
         }));
+        tasks.spawn(housekeeping::run(store.clone(), stop.clone()));
         tasks.spawn(space::keep(store.clone(), disk, measured, refuse, stop));
         Ok(store)
     }

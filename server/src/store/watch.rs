@@ -10,17 +10,21 @@ mod tests;
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use barge_state::{Changed, Expired, History, RecordKind};
 use tokio::sync::Notify;
 
+use super::heads::Heads;
 use crate::storage::applier::Observer;
 
 /// Changes that are kept for one watch before it has to read the history.
 const QUEUE: usize = 256;
 /// Bytes of such changes.
 const QUEUE_BYTES: usize = 256 * 1024;
+/// Changes stay in the history for so long, if there is room; who comes back after a shorter absence goes on where they stopped.
+const AGE: Duration = Duration::from_secs(300);
 /// Blocks of the history that a watch which catches up takes at once; it looks through them without holding the lock.
 const CATCH_UP: usize = 4;
 
@@ -131,6 +135,7 @@ struct Inner {
     history: History,
     /// The newest revision that was published.
     head: u64,
+    heads: Heads,
     next_id: u64,
     watchers: HashMap<u64, Watcher>,
     index: HashMap<Key, BTreeSet<u64>>,
@@ -156,6 +161,7 @@ impl Hub {
             inner: Mutex::new(Inner {
                 history: History::new(0, history_bytes, history_changes),
                 head: 0,
+                heads: Heads::new(AGE),
                 next_id: 0,
                 watchers: HashMap::new(),
                 index: HashMap::new(),
@@ -228,6 +234,25 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Drops changes from the history that are older than five minutes, and answers how many bytes they had. Called every few seconds.
+    pub fn forget_old(&self, now: Instant) -> usize {
+        let mut inner = self.lock();
+        let head = inner.head;
+        let old = inner.heads.note(now, head);
+        let (_, before) = inner.history.size();
+        let dropped = inner.history.drop_through(old);
+        let (_, after) = inner.history.size();
+        drop(inner);
+        // Nobody waits for that.
+        drop(dropped);
+        before - after
+    }
+
+    /// How many changes the history has, and what they take in memory, in bytes.
+    pub fn size(&self) -> (usize, usize) {
+        self.lock().history.size()
     }
 
     /// How many watches there are.

@@ -29,6 +29,7 @@ use crate::{
 };
 use work::Work;
 
+pub(crate) use events::is_before;
 pub(crate) use work::find;
 
 /// What a transaction did.
@@ -76,6 +77,7 @@ impl State {
         let changes = mem::take(&mut tx.changes);
         match self.attempt(&tx, changes) {
             Ok(work) => {
+                let forget_before = work.forget_requests;
                 let (revision, changes, binds) = work.finish();
                 self.revision = revision;
                 let outcome = Outcome {
@@ -83,7 +85,7 @@ impl State {
                     binds,
                     ..Outcome::default()
                 };
-                let requests = self.remember(&tx, &outcome);
+                let requests = self.remember(&tx, &outcome, forget_before);
                 Applied {
                     outcome,
                     changes,
@@ -120,8 +122,7 @@ impl State {
         }
         let level = self.feature_level();
         let mut work = Work::new(&mut self.tables, self.revision, tx.time, self.limits);
-        work.sliced = level >= LOSS;
-        work.ordered = level >= ORDER;
+        (work.sliced, work.ordered) = (level >= LOSS, level >= ORDER);
         match run(&mut work, changes) {
             Ok(()) => Ok(work),
             Err(refusal) => {
@@ -143,19 +144,40 @@ impl State {
         }
     }
 
-    fn remember(&mut self, tx: &Transaction, outcome: &Outcome) -> RequestChanges {
-        let Some(request) = &tx.request else {
-            return RequestChanges::default();
-        };
-        let limit = self.limits.requests;
-        let changes = self
-            .requests
-            .remember(request, &tx.principal, outcome, limit);
+    /// Forgets answers that are older than a revision, and remembers this one.
+    fn remember(
+        &mut self,
+        tx: &Transaction,
+        outcome: &Outcome,
+        forget_before: u64,
+    ) -> RequestChanges {
+        let mut changes = RequestChanges::default();
+        if forget_before > 0 {
+            // A revision that is still to come would shut out everybody.
+            let before = forget_before.min(self.revision);
+            changes.forgotten = self.requests.forget_before(before, self.limits.slice);
+        }
+        if let Some(request) = &tx.request {
+            let limit = self.limits.requests;
+            let (principal, requests) = (&tx.principal, &mut self.requests);
+            let (remembered, forgotten) = requests.remember(request, principal, outcome, limit);
+            changes.remembered = Some(remembered);
+            changes.forgotten.extend(forgotten);
+        }
         // Requests that change nothing share a revision. When the floor rises above it, the revision has to
         // follow, or no client could ever have seen enough.
         self.revision = self.revision.max(self.requests.floor());
         changes
     }
+}
+
+fn forget_requests(work: &mut Work<'_>, before: u64) -> Result<(), Refusal> {
+    if !work.ordered {
+        let why = "answers to requests are not forgotten by age yet";
+        return Err(refusal(RefusalReason::FeatureLevel, why));
+    }
+    work.forget_requests = before;
+    Ok(())
 }
 
 fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
@@ -170,6 +192,7 @@ fn run(work: &mut Work<'_>, changes: Vec<Change>) -> Result<(), Refusal> {
             Some(Action::TerminatePod(terminate)) => terminate::terminate(work, &terminate),
             Some(Action::RecordEvent(event)) => events::record(work, &event)?,
             Some(Action::ForgetEventsBefore(time)) => events::forget_before(work, time),
+            Some(Action::ForgetRequestsBefore(revision)) => forget_requests(work, revision)?,
             Some(Action::PodGone(gone)) => gone::gone(work, &gone),
             Some(Action::ReportPod(reported)) => report::report(work, reported),
             Some(Action::MarkPod(mark)) => lost::mark(work, &mark),

@@ -6,8 +6,8 @@ use barge_proto::v1::Revision;
 
 use crate::kind::{Kind, RecordKind, Stored};
 
-/// What a change costs besides its records, in bytes.
-const OVERHEAD: usize = 128;
+/// What a change takes besides its records, in bytes: itself, its size, and its share of a block.
+const OVERHEAD: usize = size_of::<Changed>() + 16;
 
 /// A record before and after it changed. At least one of the two is present, and both are of one kind,
 /// uid and name.
@@ -65,9 +65,19 @@ impl Changed {
             .chain(after.filter(move |after| before != Some(*after)))
     }
 
-    /// What keeping it costs, in bytes; nearly.
+    /// Nearly what keeping it takes in memory, in bytes.
+    ///
+    /// A version of a record is kept by the change that made it and by the one that replaced it, and each counts half of it. The state has the newest
+    /// one anyway, but then nobody may have counted the one before the first of these changes. A removed record counts whole: the change
+    /// that made its last version may be long gone.
     pub fn size(&self) -> usize {
-        OVERHEAD + self.record().map_or(0, Stored::size)
+        let size = |record: &Option<Stored>| record.as_ref().map_or(0, Stored::size);
+        let (before, after) = (size(&self.before), size(&self.after));
+        OVERHEAD
+            + match self.after {
+                Some(_) => before.midpoint(after),
+                None => before,
+            }
     }
 
     /// The record as a type, before and after; both absent when it is of another kind.

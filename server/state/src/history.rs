@@ -15,7 +15,7 @@ pub struct Expired {
     pub floor: u64,
 }
 
-/// The newest changes, removals included, bounded by their number and their encoded size.
+/// The newest changes, removals included, bounded by their number and by what they take in memory.
 ///
 /// They are kept in blocks that never change, so that whoever reads many of them takes the blocks and looks through them
 /// while the history goes on. A block stays until the last of its changes is dropped.
@@ -75,6 +75,28 @@ impl History {
                 }
             }
         }
+    }
+
+    /// Drops blocks whose changes are all at or below `revision`. They are returned, so that whoever holds a lock around the history lets go
+    /// of it before their memory is given back.
+    pub fn drop_through(&mut self, revision: u64) -> Vec<Arc<[Changed]>> {
+        let blocks = self
+            .blocks
+            .partition_point(|block| block.last() <= revision);
+        let mut dropped = Vec::with_capacity(blocks);
+        for block in self.blocks.drain(..blocks) {
+            // Of the first one, some may have been dropped before.
+            let sizes = block.sizes.get(self.dropped..).unwrap_or_default();
+            self.bytes -= sizes.iter().sum::<usize>();
+            self.changes -= sizes.len();
+            self.dropped = 0;
+            self.floor = block.last();
+            dropped.push(block.changes);
+        }
+        if self.blocks.is_empty() {
+            self.blocks.shrink_to_fit();
+        }
+        dropped
     }
 
     fn drop_first(&mut self) -> bool {

@@ -50,6 +50,9 @@ pub trait Kept: Clone + PartialEq + Debug + 'static {
     fn size(&self) -> usize;
 }
 
+/// The counts beside a record that is shared.
+pub(crate) const ARC: usize = 2 * size_of::<usize>();
+
 macro_rules! keep_as_it_is {
     (PodRecord) => {};
     ($message:ident $(, $about:ident)?) => {
@@ -96,7 +99,7 @@ macro_rules! keep_as_it_is {
             })?
 
             fn size(&self) -> usize {
-                self.encoded_len()
+                $crate::kept::ARC + size_of::<$message>() + barge_proto::Heap::heap(self)
             }
         }
     };
@@ -139,6 +142,6 @@ impl Kept for PackedPod {
     }
 
     fn size(&self) -> usize {
-        PackedPod::size(self) + self.unshared_size()
+        ARC + PackedPod::size(self) + self.unshared_size()
     }
 }

@@ -270,7 +270,7 @@ macro_rules! define {
             /// Nearly what it takes in memory, in bytes.
             pub fn size(&self) -> usize {
                 match self {
-                    $(Stored::$variant(record) => record.size(),)*
+                    $(Stored::$variant(record) => Kept::size(record.as_ref()),)*
                 }
             }
 

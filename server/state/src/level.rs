@@ -17,7 +17,8 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 /// - 3: compressed entries of the log
 /// - 4: pods that are lost with their node, tombstones of pods, deletions in slices, taints and tolerations, and of managers who was promoted
 ///   by hand and who is not reached
-/// - 5: statuses that say when their agent made them, and creations on the condition of what their plan saw
+/// - 5: statuses that say when their agent made them, creations on the condition of what their plan saw, and events and remembered requests
+///   that are bounded by namespace and by age
 pub const LEVEL: u32 = 5;
 
 /// The level from which on bindings decide what a credential may.
@@ -40,6 +41,7 @@ pub fn needed(change: &Change) -> u32 {
         Change::Put(record) => record.record.as_ref(),
         Change::ReportPod(_) => return ORDER,
         Change::MarkPod(_) | Change::PodGone(_) | Change::Collect(_) => return LOSS,
+        Change::ForgetRequestsBefore(_) => return ORDER,
         _ => None,
     };
     let newer = match record {

@@ -7,6 +7,7 @@
 //!
 //! - `kind`, `rules`: the kinds of records, their identity, what each demands
 //! - `kept`, `packed`: what is kept of a record; of a pod, as little as possible
+//! - `ages`: events in the order of their eviction
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
 //! - `deletions`: what is being deleted together with what belongs to it
@@ -18,6 +19,7 @@
 //! - `history`: recent changes, for watches
 //! - `restore`: the state as a series of records, and back
 
+mod ages;
 mod apply;
 mod capacity;
 mod changed;

@@ -3,8 +3,16 @@
 /// Events kept about one object; a new one evicts the one that was seen least recently.
 pub const EVENTS_PER_OBJECT: usize = 32;
 
-/// Events kept in all; a new one evicts the one that was seen least recently.
+/// Events kept in one namespace from feature level 5 on; a new one evicts the one that was seen least recently.
+pub const EVENTS_PER_NAMESPACE: usize = 2048;
+
+/// Events kept in all; a new one evicts the one that was seen least recently: of all up to feature level 4, later of the namespace that has the
+/// most events, so that those of one namespace never push out another's.
 pub const EVENTS: usize = 16_384;
+
+/// Events that one new event evicts at most from feature level 5 on, for each bound: more than one where there are more than the bound,
+/// which the rise to that level may leave behind.
+pub const EVICTED: usize = 8;
 
 /// Tombstones kept for one node; a new one evicts the oldest. An agent that never heard of the evicted deletion leaves that pod
 /// running, and tells so. A healthy node confirms each within seconds.
@@ -26,6 +34,8 @@ pub const GRACE_PERIOD_SECONDS: i64 = 30;
 pub struct Limits {
     /// Default [`EVENTS_PER_OBJECT`].
     pub events_per_object: usize,
+    /// Default [`EVENTS_PER_NAMESPACE`].
+    pub events_per_namespace: usize,
     /// Default [`EVENTS`].
     pub events: usize,
     /// Default [`TOMBSTONES_PER_NODE`].
@@ -40,6 +50,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             events_per_object: EVENTS_PER_OBJECT,
+            events_per_namespace: EVENTS_PER_NAMESPACE,
             events: EVENTS,
             tombstones_per_node: TOMBSTONES_PER_NODE,
             requests: REQUESTS,

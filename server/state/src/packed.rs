@@ -10,8 +10,8 @@ mod pool;
 
 use std::{mem, sync::Arc};
 
+use barge_proto::Heap as _;
 use barge_proto::v1::{ObjectMeta, OwnerReference, PodRecord, PodStatus, Time};
-use prost::Message as _;
 
 pub use pool::Pool;
 
@@ -191,7 +191,7 @@ impl PackedPod {
     pub(crate) fn unshared_size(&self) -> usize {
         // Its own, and the pool's.
         match Arc::strong_count(&self.shape) {
-            0..=2 => self.shape.encoded_len(),
+            0..=2 => size_of::<PodRecord>() + self.shape.heap(),
             _ => 0,
         }
     }

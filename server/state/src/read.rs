@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use barge_proto::v1::{
     ClusterRecord, ManagerRecord, Node, Outcome, PodTombstone, RecordRef, Refusal, RequestRecord,
-    Revision, Service,
+    Revision, Service, Time,
 };
 
 use crate::{
-    apply::find,
+    apply::{find, is_before},
     capacity::Usage,
     claims::Claim,
     kind::{Kind, Stored},
@@ -173,6 +173,22 @@ impl State {
         principal: &str,
     ) -> Result<Option<Outcome>, Refusal> {
         self.requests.check(request, principal, self.revision)
+    }
+
+    /// Whether there are events that were last seen before `time`.
+    pub fn has_events_before(&self, time: Time) -> bool {
+        let oldest = self.tables.event_ages.oldest();
+        oldest.is_some_and(|event| is_before(event, time))
+    }
+
+    /// The revision of the oldest answer to a request that is remembered; absent when there is none.
+    pub fn oldest_request(&self) -> Option<u64> {
+        self.requests.oldest()
+    }
+
+    /// How many answers to requests are remembered, and about how many bytes they take in memory.
+    pub fn requests_size(&self) -> (usize, usize) {
+        self.requests.size()
     }
 
     /// All values that must be unique and are given away, with the uids that have them: what an allocator

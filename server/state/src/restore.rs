@@ -31,7 +31,7 @@ impl State {
         Meta {
             revision: self.revision,
             request_floor: self.requests.floor(),
-            requests: self.requests.iter().cloned().collect(),
+            requests: self.requests.iter().collect(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! All tables, and the indexes that go with them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use barge_proto::v1::{
     ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
@@ -9,6 +9,7 @@ use barge_proto::v1::{
 };
 
 use crate::{
+    ages::Ages,
     capacity::Capacity,
     claims::Claims,
     deletions::{Deletions, Place},
@@ -18,9 +19,6 @@ use crate::{
     subjects::Subjects,
     table::{Index, Table},
 };
-
-/// When an event was last seen, and its uid: the order in which events are evicted.
-pub type EventAge = (i64, i32, String);
 
 macro_rules! define {
     ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
@@ -36,8 +34,8 @@ macro_rules! define {
             pub pods_by_template: Index<PackedPod>,
             /// Tombstones by the node that has to confirm them.
             pub tombstones_by_node: Index<PodTombstone>,
-            /// Events, the one that was seen least recently first.
-            pub events_by_age: BTreeSet<EventAge>,
+            /// Events by when they were last seen.
+            pub event_ages: Ages,
             /// Values that must be unique.
             pub claims: Claims,
             /// What pods take of nodes.
@@ -195,12 +193,10 @@ impl Tables {
                 );
             }
             (Some(Stored::Event(_)), _) | (_, Some(Stored::Event(_))) => {
-                if let Some(event) = before.and_then(Event::from_stored) {
-                    self.events_by_age.remove(&age(event));
-                }
-                if let Some(event) = after.and_then(Event::from_stored) {
-                    self.events_by_age.insert(age(event));
-                }
+                self.event_ages.swap(
+                    before.and_then(Event::from_stored),
+                    after.and_then(Event::from_stored),
+                );
             }
             (Some(Stored::PodTombstone(_)), _) | (_, Some(Stored::PodTombstone(_))) => {
                 let before = before.and_then(PodTombstone::from_stored);
@@ -230,10 +226,4 @@ impl Tables {
         );
         self.capacity.swap_pod(before, after);
     }
-}
-
-/// The place of an event in the order of eviction.
-pub fn age(event: &Event) -> EventAge {
-    let time = event.last_timestamp.unwrap_or_default();
-    (time.seconds, time.nanos, event.uid().to_owned())
 }

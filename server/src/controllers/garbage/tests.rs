@@ -3,9 +3,12 @@
 use super::*;
 use crate::controllers::{
     plan::{Severity, controller_reference, event, object_reference},
-    testing::World,
+    testing::{TERM, World},
 };
-use barge_proto::v1::{Namespace, ObjectMeta, PodTemplateSpec, Role, Time, record::Record};
+use barge_proto::v1::{
+    Event, Namespace, ObjectMeta, PodTemplateSpec, RequestRecord, Role, Time, Transaction,
+    record::Record,
+};
 
 fn sweep(world: &mut World) -> usize {
     let mut changes = 0;
@@ -175,4 +178,57 @@ fn events_are_forgotten_after_an_hour() {
     world.advance(1);
     sweep(&mut world);
     assert_eq!(world.events("Tested"), ["second"]);
+}
+
+#[test]
+fn many_old_events_are_forgotten_in_slices() {
+    let mut world = World::default();
+    world.raise(ORDER);
+    for number in 0..30 {
+        let mut stamp = world.stamp();
+        let meta = meta(&mut world, &format!("pod-{number}"), "");
+        let about = object_reference("v1", "Pod", &meta);
+        let events = (0..30).map(|message| {
+            let (about, message) = (about.clone(), format!("{message}"));
+            let severity = Severity::Normal;
+            Change::RecordEvent(event(
+                &mut stamp, "test", about, severity, "Tested", message,
+            ))
+        });
+        world.apply(events);
+    }
+    assert_eq!(world.state.count::<Event>(), 900);
+    world.advance(3601);
+    assert_eq!(sweep(&mut world), 2, "two slices of 500 at most");
+    assert_eq!(world.state.count::<Event>(), 0);
+}
+
+#[test]
+fn old_answers_to_requests_are_forgotten_when_all_managers_can() {
+    let mut world = World::default();
+    for number in 0..3u8 {
+        let request = RequestRecord {
+            nonce: vec![number; 16],
+            seen_revision: 0,
+            body_sha256: vec![],
+        };
+        let transaction = Transaction {
+            request: Some(request),
+            ..Transaction::default()
+        };
+        world.state.apply(TERM, transaction);
+    }
+    world.node("a", 8000, 8000, 100);
+    let old = world.state.revision();
+    let plan = |world: &mut World| {
+        let stamp = world.stamp();
+        page(&world.state, Part::Requests(old), None, &stamp)
+    };
+    assert_eq!(plan(&mut world).0, Plan::default());
+    world.raise(ORDER);
+    let (forget, next) = plan(&mut world);
+    world.follow(forget);
+    assert_eq!(world.state.requests_size().0, 0);
+    assert!(next.is_some(), "there may be more");
+    assert_eq!(plan(&mut world), (Plan::default(), None));
 }

@@ -9,8 +9,8 @@ use std::{
 use barge_proto::v1;
 use bytes::Bytes;
 use rocksdb::{
-    ColumnFamily, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    ColumnFamily, DB, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions,
+    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::wal;
@@ -19,7 +19,7 @@ use crate::{
     storage::{
         Context, StorageError,
         codec::{self, CodecError},
-        rocks::{self, Identity},
+        rocks::{self, Identity, Usage},
     },
 };
 
@@ -280,6 +280,21 @@ impl Disk {
         };
         let size = self.entries().ok().and_then(|family| size(family).ok());
         size.flatten().unwrap_or(0)
+    }
+
+    /// What it takes in memory.
+    pub fn usage(&self) -> Usage {
+        Usage::of(&self.db, &[ENTRIES])
+    }
+
+    /// Moves what is in the write buffers to files, and begins another write-ahead log. Writes go on meanwhile; the next one should follow
+    /// soon, so that the new write-ahead log says up to where everything is on disk.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        let default = self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME);
+        let families: Vec<_> = default.into_iter().chain([self.entries()?]).collect();
+        self.db
+            .flush_cfs_opt(&families, &FlushOptions::default())
+            .context("flush the log")
     }
 
     fn entries(&self) -> Result<&ColumnFamily, StorageError> {

@@ -119,7 +119,22 @@ impl Tail {
         if epoch == self.epoch {
             self.written = self.written.max(Some(index));
         }
-        while self.bytes > self.budget
+        self.keep(self.budget);
+    }
+
+    /// What the entries in memory take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets the oldest entries that are on disk until the rest fits into so many bytes.
+    pub fn shrink(&mut self, bytes: usize) {
+        self.keep(bytes);
+        self.entries.shrink_to_fit();
+    }
+
+    fn keep(&mut self, bytes: usize) {
+        while self.bytes > bytes
             && self
                 .entries
                 .front()
@@ -186,6 +201,7 @@ mod tests {
         Truncate(u64),
         Purge(u64),
         Write,
+        Shrink(usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -194,6 +210,7 @@ mod tests {
             1 => (0u64..6).prop_map(Op::Truncate),
             1 => (0u64..6).prop_map(Op::Purge),
             3 => Just(Op::Write),
+            1 => (0usize..300).prop_map(Op::Shrink),
         ]
     }
 
@@ -244,6 +261,7 @@ mod tests {
                             _ => {}
                         }
                     }
+                    Op::Shrink(bytes) => tail.shrink(bytes),
                     Op::Write => {}
                 }
                 let (from, to) = (tail.first_index(), next(tail.last()));

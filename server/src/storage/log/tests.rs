@@ -109,6 +109,34 @@ async fn everything_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_was_flushed_survives_a_power_cut_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(&dir.path().join("log"));
+    let check = async |copy: &str, count| {
+        let copy = dir.path().join(copy);
+        copy_folder(&dir.path().join("log"), &copy);
+        let mut copied = Log::open(&copy);
+        let found = copied.store.try_get_log_entries(0..100).await.unwrap();
+        assert_eq!(found, entries(1, 0..count), "{}", copy.display());
+        copied.close();
+    };
+    log.store.blocking_append(entries(1, 0..10)).await.unwrap();
+    log.store.forget_tail(0);
+    assert_eq!(log.store.tail_bytes(), 0);
+    let held = log.store.usage().write_buffers;
+    // Nothing was written to the new write-ahead log yet.
+    log.store.shared.disk.flush().unwrap();
+    check("bare", 10).await;
+    log.store.blocking_append(entries(1, 10..20)).await.unwrap();
+    log.store.flush().await.unwrap();
+    check("flushed", 20).await;
+    assert!(log.store.usage().write_buffers < held.max(1 << 20));
+    log.store.blocking_append(entries(1, 20..30)).await.unwrap();
+    check("written on", 30).await;
+    log.close();
+}
+
+#[tokio::test]
 async fn a_copy_taken_while_writing_has_all_that_was_reported() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = Log::open(&dir.path().join("log"));

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Shared, disk::Disk};
 use crate::{
+    allocators,
     raft::types::{Entry, IoFlushed, LogId, Vote},
     storage::{Point, Points, StorageError, codec::entry_size},
 };
@@ -35,6 +36,8 @@ pub enum Command {
     TruncateFrom(u64),
     /// Removes everything up to this entry.
     Purge(LogId),
+    /// Writes up to where everything is on disk: a write-ahead log that was just begun says nothing of that yet.
+    Testify,
 }
 
 /// Writes until a write fails. Returns when all senders are gone, also then: who waits for the thread's end opens the database
@@ -63,6 +66,7 @@ pub fn run(mut commands: mpsc::Receiver<Command>, shared: &Arc<Shared>) {
                 command.fail(&error);
             }
         }
+        allocators::follow();
     }
 }
 
@@ -100,6 +104,7 @@ impl Batch {
                 Command::Committed(id) => writes.committed(*id),
                 Command::TruncateFrom(first) => writes.truncate_from(*first),
                 Command::Purge(upto) => writes.purge(upto),
+                Command::Testify => writes.sync = true,
             }
         }
         let (synced, begun) = (writes.sync, Instant::now());
@@ -150,7 +155,7 @@ impl Batch {
                         tracing::warn!(%error, "purged entries still take space");
                     }
                 }
-                Command::Committed(_) | Command::TruncateFrom(_) => {}
+                Command::Committed(_) | Command::TruncateFrom(_) | Command::Testify => {}
             }
         }
         Ok(())
@@ -167,7 +172,7 @@ fn pass(points: &Points, commands: &[Command], synced: bool) {
             (Command::Vote { .. }, true) => points.pass(Point::VoteAfterSync),
             (Command::Purge(_), false) => points.pass(Point::PurgeBeforeSync),
             (Command::Purge(_), true) => points.pass(Point::PurgeBeforeReclaim),
-            (Command::Committed(_) | Command::TruncateFrom(_), _) => {}
+            (Command::Committed(_) | Command::TruncateFrom(_) | Command::Testify, _) => {}
         }
     }
 }

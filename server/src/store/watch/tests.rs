@@ -180,6 +180,32 @@ fn slower_than_the_history_means_lost() {
 }
 
 #[test]
+fn old_changes_go_and_take_no_watch_along() {
+    let hub = hub();
+    let begin = Instant::now();
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    let mut reads = hub.watch(0, Scope::all()).unwrap();
+    let mut stands_still = hub.watch(0, Scope::all()).unwrap();
+    // More than what is kept for one watch.
+    hub.applied((1..=600).map(namespace).collect());
+    assert_eq!(hub.forget_old(after(0)), 0);
+    assert_eq!(drain(&mut reads).unwrap().len(), 600);
+    assert_eq!(hub.forget_old(after(299)), 0);
+    let (changes, bytes) = hub.size();
+    assert_eq!((changes, hub.forget_old(after(300))), (600, bytes));
+    assert_eq!(hub.size(), (0, 0));
+    // Who has seen all of it goes on; who has not has to list again.
+    hub.applied(vec![namespace(601)]);
+    assert_eq!(drain(&mut reads), Ok(vec![601]));
+    assert_eq!(drain(&mut stands_still), Err(Lagged));
+    assert_eq!(
+        drain(&mut hub.watch(600, Scope::all()).unwrap()),
+        Ok(vec![601])
+    );
+    assert!(hub.watch(599, Scope::all()).is_err());
+}
+
+#[test]
 fn a_replaced_state_ends_watches_that_missed_it() {
     let hub = hub();
     hub.applied(vec![namespace(1)]);

@@ -1,13 +1,14 @@
 //! Events: repetitions are counted, and there are never too many.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::cmp::Ordering;
 
 use barge_proto::v1::{Event, ObjectMeta, Refusal, RefusalReason, Time};
 
 use super::{refusal, work::Work};
 use crate::{
+    ages::age,
     kind::{Kind, Stored},
-    tables::age,
+    limits::EVICTED,
 };
 
 /// Counts a repetition of an event, or records a new one and evicts what is too much. An event is known by the
@@ -48,12 +49,12 @@ pub fn record(work: &mut Work<'_>, event: &Event) -> Result<(), Refusal> {
     if work.tables.events.by_uid(event.uid()).is_some() {
         return Ok(());
     }
-    make_room(work, &object.uid);
     let namespace = if object.namespace.is_empty() {
         "default"
     } else {
         &object.namespace
     };
+    make_room(work, &object.uid, namespace);
     let metadata = ObjectMeta {
         name: format!("{}.{}", object.name, event.uid()),
         namespace: namespace.to_owned(),
@@ -74,18 +75,30 @@ pub fn record(work: &mut Work<'_>, event: &Event) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Forgets events that were last seen before `time`.
+/// Forgets events that were last seen before `time`, the oldest first; from feature level 5 on at most [`crate::limits::SLICE`] of them.
 pub fn forget_before(work: &mut Work<'_>, time: Time) {
-    while let Some(oldest) = oldest(work)
-        && oldest
-            .last_timestamp
-            .is_none_or(|last| order(last, time).is_lt())
-    {
+    let most = if work.ordered {
+        work.limits.slice
+    } else {
+        usize::MAX
+    };
+    for _ in 0..most {
+        let oldest = work.tables.event_ages.oldest();
+        let Some(oldest) = oldest.filter(|event| is_before(event, time)).cloned() else {
+            break;
+        };
         work.delete(Stored::Event(oldest));
     }
 }
 
-fn make_room(work: &mut Work<'_>, object_uid: &str) {
+/// Whether an event was last seen before `time`.
+pub fn is_before(event: &Event, time: Time) -> bool {
+    let last = event.last_timestamp;
+    last.is_none_or(|last| order(last, time).is_lt())
+}
+
+/// Makes room for one more event about an object.
+fn make_room(work: &mut Work<'_>, object_uid: &str, namespace: &str) {
     while work.tables.events.owned_count(object_uid) >= work.limits.events_per_object.max(1) {
         let events = work.tables.events.owned(object_uid);
         let Some(oldest) = events.min_by_key(|event| age(event)).cloned() else {
@@ -93,17 +106,39 @@ fn make_room(work: &mut Work<'_>, object_uid: &str) {
         };
         work.delete(Stored::Event(oldest));
     }
+    if work.ordered {
+        share_room(work, namespace);
+        return;
+    }
     while work.tables.events.len() >= work.limits.events.max(1) {
-        let Some(oldest) = oldest(work) else {
+        let Some(oldest) = work.tables.event_ages.oldest().cloned() else {
             break;
         };
         work.delete(Stored::Event(oldest));
     }
 }
 
-fn oldest(work: &Work<'_>) -> Option<Arc<Event>> {
-    let (_, _, uid) = work.tables.events_by_age.first()?;
-    work.tables.events.by_uid(uid).cloned()
+/// As [`make_room`], from feature level 5 on: a namespace gives up its own events, and when there are too many in all, the fullest does.
+fn share_room(work: &mut Work<'_>, namespace: &str) {
+    for _ in 0..EVICTED {
+        let ages = &work.tables.event_ages;
+        if ages.count(namespace) < work.limits.events_per_namespace.max(1) {
+            break;
+        }
+        let Some(oldest) = ages.oldest_in(namespace).cloned() else {
+            break;
+        };
+        work.delete(Stored::Event(oldest));
+    }
+    for _ in 0..EVICTED {
+        if work.tables.events.len() < work.limits.events.max(1) {
+            break;
+        }
+        let Some(oldest) = work.tables.event_ages.oldest_of_fullest().cloned() else {
+            break;
+        };
+        work.delete(Stored::Event(oldest));
+    }
 }
 
 fn same(known: &Event, event: &Event) -> bool {

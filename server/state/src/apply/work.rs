@@ -25,8 +25,10 @@ pub struct Work<'a> {
     tombstones: bool,
     /// Whether what reaches too many records is marked, and done in slices.
     pub sliced: bool,
-    /// Whether nothing is bound to a node that is being deleted: the cluster's feature level is [`crate::level::ORDER`].
+    /// Whether the cluster's feature level is [`crate::ORDER`].
     pub ordered: bool,
+    /// Answers to requests that are older than this revision are to be forgotten; 0 for none.
+    pub forget_requests: u64,
     /// Why Binds were refused, in order.
     pub binds: Vec<String>,
     /// Records that were created; what they refer to has to exist in the end.
@@ -59,6 +61,7 @@ impl<'a> Work<'a> {
             limits,
             sliced: false,
             ordered: false,
+            forget_requests: 0,
             binds: Vec::new(),
             created: Vec::new(),
             loose_templates: BTreeSet::new(),

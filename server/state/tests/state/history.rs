@@ -41,6 +41,25 @@ fn what_was_dropped_has_expired() {
 }
 
 #[test]
+fn what_is_old_is_dropped_in_blocks() {
+    let mut history = History::new(0, usize::MAX, 95);
+    history.push(&changes(100));
+    assert_eq!(
+        history.drop_through(5).len(),
+        0,
+        "the first block goes on to 64"
+    );
+    let dropped = history.drop_through(64);
+    assert_eq!(dropped.iter().map(|block| block.len()).sum::<usize>(), 64);
+    assert_eq!((history.floor(), history.size().0), (64, 36));
+    assert_eq!(revisions(&history, 63), Err(Expired { floor: 64 }));
+    assert_eq!(revisions(&history, 98), Ok(vec![99, 100]));
+    history.drop_through(u64::MAX);
+    assert_eq!((history.floor(), history.size()), (100, (0, 0)));
+    assert_eq!(revisions(&history, 100), Ok(vec![]));
+}
+
+#[test]
 fn its_size_is_bounded() {
     let all = changes(100);
     let mut history = History::new(0, 4096, usize::MAX);

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use barge_proto::v1::{Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service};
+use barge_proto::v1::{
+    Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service, Time,
+};
 use barge_state::{Kind, PackedPod, State, Stored, Usage, is_finished};
 
 /// Compares every index of a state with its records.
@@ -170,6 +172,15 @@ fn check_claims(state: &State) {
     assert_eq!(state.claims().count(), count);
     let limits = state.limits();
     assert!(state.count::<Event>() <= limits.events);
+    let oldest = state.list::<Event>(None).map(|event| event.last_timestamp);
+    let oldest = oldest.min_by_key(|time| time.map(|time| (time.seconds, time.nanos)));
+    if let Some(Some(oldest)) = oldest {
+        let after = Time {
+            nanos: oldest.nanos + 1,
+            ..oldest
+        };
+        assert!(!state.has_events_before(oldest) && state.has_events_before(after));
+    }
     for event in state.list::<Event>(None) {
         let object = &event.involved_object.as_ref().unwrap().uid;
         assert!(state.owned_count::<Event>(object) <= limits.events_per_object);

@@ -10,7 +10,7 @@ use barge_proto::v1::{
     Transaction, change::Change as Action, precondition::Must, record::Record as Body,
 };
 use barge_state::{
-    Kept as _, Kind, LOSS, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
+    Kept as _, Kind, LOSS, ORDER, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,10 @@ pub struct Model {
     buried: Vec<String>,
     /// Whether the cluster's level has tombstones; from the beginning of the transaction.
     tombstones: bool,
+    /// Whether the cluster's level bounds events by namespace; from the beginning of the transaction.
+    ordered: bool,
+    /// Answers that are older than this revision are to be forgotten.
+    forget_requests: u64,
 }
 
 type Refusable = Result<(), RefusalReason>;
@@ -90,11 +94,24 @@ impl Model {
         let before = self.clone();
         self.now = tx.time.unwrap();
         (self.binds, self.created, self.lost_pods) = Default::default();
-        let mut clusters = self.records.iter().filter_map(ClusterRecord::from_stored);
-        self.tombstones = clusters.any(|cluster| cluster.feature_level >= LOSS);
+        let clusters = self.records.iter().filter_map(ClusterRecord::from_stored);
+        let level = clusters.map(|cluster| cluster.feature_level).max();
+        self.tombstones = level >= Some(LOSS);
+        self.ordered = level >= Some(ORDER);
+        self.forget_requests = 0;
         if let Err(reason) = self.run(tx) {
             *self = before;
             return Answer::Refused(reason);
+        }
+        self.requests
+            .sort_by_key(|(request, _, revision)| (*revision, request.nonce.clone()));
+        let before = self.forget_requests.min(self.revision);
+        while self
+            .requests
+            .first()
+            .is_some_and(|oldest| oldest.2 < before)
+        {
+            self.floor = self.requests.remove(0).2 + 1;
         }
         if let Some(request) = &tx.request {
             self.requests
@@ -164,11 +181,21 @@ impl Model {
                 }
                 Action::RecordEvent(event) => self.record_event(event),
                 Action::ForgetEventsBefore(time) => {
-                    for event in self.events(|event| at(event.last_timestamp) < at(Some(*time))) {
+                    let old = self.events(|event| at(event.last_timestamp) < at(Some(*time)));
+                    let most = if self.ordered {
+                        self.limits.slice
+                    } else {
+                        usize::MAX
+                    };
+                    for event in old.into_iter().take(most) {
                         self.delete(&event);
                     }
                 }
                 Action::ReportPod(report) => self.report(report),
+                Action::ForgetRequestsBefore(_) if !self.ordered => {
+                    return Err(RefusalReason::FeatureLevel);
+                }
+                Action::ForgetRequestsBefore(revision) => self.forget_requests = *revision,
                 Action::PodGone(gone) => self.gone(gone),
                 Action::UseToken(used) => {
                     let tokens = self

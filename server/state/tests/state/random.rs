@@ -6,7 +6,7 @@ use barge_proto::v1::{
     ManagerRecord, Node, NodeSpec, Precondition, RecordRef, RequestRecord, Time, TokenRecord,
     Transaction, UseToken, change::Change, precondition::Must,
 };
-use barge_state::{Applied, History, Kind, LOSS, RecordKind, State, Stored, limits::Limits};
+use barge_state::{Applied, History, Kind, LOSS, ORDER, RecordKind, State, Stored, limits::Limits};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
 
 const LIMITS: Limits = Limits {
     events_per_object: 2,
+    events_per_namespace: 3,
     events: 4,
     tombstones_per_node: 2,
     requests: 3,
@@ -124,7 +125,7 @@ fn puts() -> impl Strategy<Value = Change> {
         7 => named(pods),
         2 => named(services),
         1 => named(managers),
-        1 => select(vec![LOSS - 1, LOSS, LOSS]).prop_map(|level| put(cluster(level))),
+        1 => select(vec![LOSS - 1, LOSS, ORDER]).prop_map(|level| put(cluster(level))),
         1 => named(tokens),
     ]
 }
@@ -180,6 +181,7 @@ fn others() -> impl Strategy<Value = Change> {
         4 => events.prop_map(|(uid, about, message, at)| Change::RecordEvent(event(&uid, &about, &message, at))),
         2 => (uid("p"), uid("n")).prop_map(|(pod, node)| gone(&pod, &node)),
         1 => (0..50i64).prop_map(|at| Change::ForgetEventsBefore(time(at))),
+        1 => (0..60u64).prop_map(Change::ForgetRequestsBefore),
         1 => tokens,
     ]
 }
@@ -320,7 +322,8 @@ proptest! {
             let applied = state.apply(TERM, tx.clone());
             replay(&mut disk, &applied.changes);
             for nonce in &applied.requests.forgotten {
-                prop_assert!(*nonce == tx.request.clone().unwrap().nonce || requests.remove(nonce).is_some());
+                let own = tx.request.as_ref().map(|request| &request.nonce);
+                prop_assert!(own == Some(nonce) || requests.remove(nonce).is_some());
             }
             if let Some(remembered) = applied.requests.remembered {
                 requests.insert(remembered.nonce.clone(), remembered);

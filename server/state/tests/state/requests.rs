@@ -1,7 +1,7 @@
 //! Requests apply at most once.
 
-use barge_proto::v1::{RefusalReason, RequestRecord, Transaction};
-use barge_state::{State, limits::Limits};
+use barge_proto::v1::{RefusalReason, RequestRecord, Transaction, change::Change};
+use barge_state::{ORDER, State, limits::Limits};
 
 use crate::fixtures::*;
 
@@ -98,6 +98,44 @@ fn an_id_that_may_be_forgotten_is_refused() {
         refuse_tx(&mut state, &future).reason(),
         RefusalReason::Invalid
     );
+}
+
+#[test]
+fn old_answers_are_forgotten_in_slices() {
+    let mut state = State::with_limits(Limits {
+        slice: 2,
+        ..Limits::default()
+    });
+    accept(&mut state, [put(cluster(ORDER))]);
+    for (number, nonce) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        state.apply(TERM, request(nonce, 1, "x", number as i32 + 1));
+    }
+    // The deployment was written at 2, 3, 4 and 5.
+    assert_eq!(state.oldest_request(), Some(2));
+    let forget = |state: &mut State, before| {
+        let applied = accept(state, [Change::ForgetRequestsBefore(before)]);
+        (applied.requests.forgotten, state.request_floor())
+    };
+    let nonces = |all: &[&str]| {
+        all.iter()
+            .map(|nonce| nonce.as_bytes().to_vec())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(forget(&mut state, 2), (nonces(&[]), 0));
+    assert_eq!(forget(&mut state, 3), (nonces(&["a"]), 3));
+    assert_eq!(forget(&mut state, u64::MAX), (nonces(&["b", "c"]), 5));
+    assert_eq!(
+        state.requests_size().0,
+        1,
+        "what was answered just now stays"
+    );
+    assert_eq!(forget(&mut state, u64::MAX), (nonces(&[]), 5));
+    assert_eq!(
+        refuse_tx(&mut state, &request("a", 1, "x", 1)).reason(),
+        RefusalReason::RequestExpired
+    );
+    let new = state.apply(TERM, request("new", 5, "x", 9));
+    assert_eq!(new.outcome.refusal, None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Events, as simply as possible.
 
 use barge_proto::v1::Event;
-use barge_state::{Kind, RecordKind, Stored};
+use barge_state::{Kind, RecordKind, Stored, limits::EVICTED};
 
 use super::{Model, at, edit};
 
@@ -35,7 +35,18 @@ impl Model {
             let oldest = self.events(about).remove(0);
             self.delete(&oldest);
         }
-        while self.events(|_| true).len() >= self.limits.events {
+        if self.ordered {
+            // All are of one namespace, which is the fullest.
+            for bound in [self.limits.events_per_namespace, self.limits.events] {
+                for _ in 0..EVICTED {
+                    if self.events(|_| true).len() >= bound {
+                        let oldest = self.events(|_| true).remove(0);
+                        self.delete(&oldest);
+                    }
+                }
+            }
+        }
+        while !self.ordered && self.events(|_| true).len() >= self.limits.events {
             let oldest = self.events(|_| true).remove(0);
             self.delete(&oldest);
         }
