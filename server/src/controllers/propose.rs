@@ -5,7 +5,8 @@ use super::{
     replica::{NoOutcome, Replica},
     stamp::Stamp,
 };
-use crate::{backoff::Backoff, transaction::Draft};
+use crate::transaction::Draft;
+use barge_client::backoff::Backoff;
 use barge_proto::v1::{Outcome, Refusal, RefusalReason};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -76,7 +77,7 @@ pub async fn propose<R: Replica>(
 /// # Errors
 /// [`Deposed`] when the term is over.
 pub async fn catch_up<R: Replica>(replica: &R, context: &Context) -> Result<(), Deposed> {
-    let mut pauses = Backoff::new(PAUSES);
+    let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
         let mut stamp = Stamp::new(context.stamps.now(), context.stamps.seed());
         let id = stamp.uid().into_bytes();

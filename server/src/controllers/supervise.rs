@@ -6,7 +6,7 @@ use super::{
     propose::{Deposed, catch_up},
     replica::Replica,
 };
-use crate::backoff::Backoff;
+use barge_client::backoff::Backoff;
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -29,7 +29,7 @@ struct Pauses {
 impl Default for Pauses {
     fn default() -> Self {
         Self {
-            pauses: Backoff::new(PAUSES),
+            pauses: Backoff::new(PAUSES.0, PAUSES.1),
             began: Instant::now(),
         }
     }

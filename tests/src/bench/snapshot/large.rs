@@ -13,7 +13,7 @@ use barge_client::{
     v1::{
         Condition, ContainerState, ContainerStateRunning, ContainerStatus, Deployment,
         DeploymentStatus, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, OwnerReference,
-        PodRecord, PodStatus, Quantity, Record, Revision, Time, record,
+        PodRecord, PodStatus, Quantity, Record, Revision, StatusVersion, Time, record,
     },
 };
 use prost::Message;
@@ -208,6 +208,10 @@ fn running(number: usize, owner: &ObjectMeta, revision: &Revision, first: u64) -
         node_uid: uid(1, node),
         bound: at(begun + 1),
         lost: None,
+        reported: Some(StatusVersion {
+            incarnation: 1_790_000_000_123,
+            counter: number as u64,
+        }),
         status: Some(PodStatus {
             phase: "Running".to_owned(),
             pod_ip: format!(
