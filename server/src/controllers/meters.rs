@@ -142,7 +142,7 @@ impl Meters {
         );
         registry.register(
             "evictions",
-            "Pods that lost their node",
+            "Pods taken from their nodes",
             self.evictions.clone(),
         );
     }
@@ -204,7 +204,7 @@ impl Meters {
         self.restarts.get_or_create(&Loop { name }).inc();
     }
 
-    /// These changes are going to be applied: counts the pods that they take from their nodes.
+    /// A pod was taken from its node; see [`eviction`].
     pub fn evicted(&self, reason: &'static str) {
         self.evictions.get_or_create(&Reason { reason }).inc();
     }

@@ -54,7 +54,7 @@ impl Queue {
     }
 
     /// How many pods wait.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.classes
             .values()
             .map(|of_class| of_class.pods.len())

@@ -96,7 +96,7 @@ async fn follow<R: Replica>(
                 }
             };
         }
-        context.meters.depth(NAME, cluster.queue.len());
+        context.meters.depth(NAME, cluster.queue.count());
         if !telling {
             let untold = cluster.queue.untold(MAX_BATCH);
             telling = !untold.is_empty();

@@ -17,8 +17,8 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 /// - 3: compressed entries of the log
 /// - 4: pods that are lost with their node, tombstones of pods, deletions in slices, taints and tolerations, and of managers who was promoted
 ///   by hand and who is not reached
-/// - 5: statuses that say when their agent made them, creations on the condition of what their plan saw, and events and remembered requests
-///   that are bounded by namespace and by age
+/// - 5: statuses that say when their agent made them, creations on the condition of what their plan saw, nothing is bound to a node that is being
+///   deleted, and events and remembered requests are bounded by namespace and by age
 pub const LEVEL: u32 = 5;
 
 /// The level from which on bindings decide what a credential may.

@@ -122,11 +122,7 @@ proptest! {
 fn a_large_plan() {
     let mut world = world(100_000);
     while world.pods().len() < 100_000 {
-        let began = std::time::Instant::now();
         let plan = planned(&mut world);
-        if world.state.count::<PodRecord>() % 20_000 == 0 {
-            println!("{} pods: {:?}", world.pods().len(), began.elapsed());
-        }
         world.follow(plan);
     }
     for pod in world.pods() {
