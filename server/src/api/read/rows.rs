@@ -181,7 +181,10 @@ fn sort(rows: &mut [Parts]) {
     rows.sort_by(|a, b| position(&a.record).cmp(&position(&b.record)));
 }
 
-fn parts(state: &State, records: &[(Stored, Option<Arc<Revision>>)]) -> Vec<Parts> {
+/// A record of the history; for pods, with their template.
+type Shown = (Stored, Option<Arc<Revision>>);
+
+fn parts(state: &State, records: &[Shown]) -> Vec<Parts> {
     let records = records.iter().cloned();
     let parts = records.map(|(record, template)| state.parts(record, template));
     parts.collect()
@@ -189,7 +192,7 @@ fn parts(state: &State, records: &[(Stored, Option<Arc<Revision>>)]) -> Vec<Part
 
 /// How records were that changed since, by uid; none for those that were not there.
 #[derive(Debug, Default)]
-pub(super) struct Before(HashMap<String, Option<(Stored, Option<Arc<Revision>>)>>);
+pub(super) struct Before(HashMap<String, Option<Shown>>);
 
 impl Before {
     /// Takes a change back. Changes come oldest first, so the first one of a record tells how it was.
@@ -212,7 +215,7 @@ impl Before {
     pub(super) fn rewind(
         self,
         rows: &mut Vec<Parts>,
-        mut parts: impl FnMut(&[(Stored, Option<Arc<Revision>>)]) -> Vec<Parts>,
+        mut parts: impl FnMut(&[Shown]) -> Vec<Parts>,
     ) {
         if self.0.is_empty() {
             return;
