@@ -30,7 +30,7 @@ use crate::{
     auth::{AuthLayer, Machines, Principal, Rules, StateDirectory},
     backup::schedule::Scheduler,
     cluster::{self, ClusterService, issue::Issuer, lock, rotation},
-    controllers::meters::Meters,
+    controllers::{meters::Meters, nodes::NodeTimes},
     credentials::{self, CredentialsService},
     in_flight::InFlight,
     leader::ToLeader,
@@ -205,8 +205,11 @@ pub async fn serve(
         },
         rotator,
         stop.clone(),
-        serving.node_grace,
-        serving.node_loss_interval,
+        NodeTimes {
+            patience: leading::RECONNECT,
+            grace: serving.node_grace,
+            loss_interval: serving.node_loss_interval,
+        },
         meters,
     ));
     tokio::spawn(lock::follow(

@@ -34,17 +34,16 @@ impl NodeHeartbeats for Heard {
 /// After the start of a process, agents that had lost all managers get this long to find it: they may try the addresses of two
 /// machines that are gone before. Otherwise a cluster that was away as a whole
 /// would begin with replacing all that runs.
-const RECONNECT: Duration = Duration::from_secs(15);
+pub const RECONNECT: Duration = Duration::from_secs(15);
 
-/// Follows leadership until `stop`. To be called when the process begins.
+/// Follows leadership until `stop`. To be called when the process begins: the patience counts from then.
 pub async fn run(
     store: Store,
     heard: Heard,
     backups: Scheduler,
     rotator: Rotator,
     stop: CancellationToken,
-    node_grace: Duration,
-    node_loss_interval: Duration,
+    times: NodeTimes,
     meters: Meters,
 ) {
     let began = Instant::now();
@@ -72,9 +71,8 @@ pub async fn run(
                 meters: meters.clone(),
             },
             NodeTimes {
-                patience: RECONNECT.saturating_sub(began.elapsed()),
-                grace: node_grace,
-                loss_interval: node_loss_interval,
+                patience: times.patience.saturating_sub(began.elapsed()),
+                ..times
             },
         );
         let members = reconcile::run(store.clone(), now.term);

@@ -48,11 +48,11 @@ pub fn least_missed<'a>(
 }
 
 /// The first `number` by `coarse`, and among equals by what has to be unpacked to be known.
-fn pick<'a, K: Ord + Copy>(
-    pods: Vec<&'a Arc<PackedPod>>,
+fn pick<K: Ord + Copy>(
+    pods: Vec<&Arc<PackedPod>>,
     number: usize,
     coarse: impl Fn(&Arc<PackedPod>) -> K,
-) -> Vec<&'a Arc<PackedPod>> {
+) -> Vec<&Arc<PackedPod>> {
     let Some(last) = number.checked_sub(1) else {
         return Vec::new();
     };

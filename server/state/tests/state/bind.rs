@@ -3,7 +3,7 @@
 use barge_proto::v1::{Node, NodeSpec, PodRecord, PodStatus};
 use barge_state::{LOSS, ORDER, RecordKind, State, Usage, limits::Limits};
 
-use crate::fixtures::*;
+use crate::fixtures::{self, *};
 
 fn cluster() -> State {
     state([
@@ -154,7 +154,7 @@ fn nothing_is_bound_to_a_node_that_is_being_deleted() {
         });
         let pods = (0..5).map(|number| put(pod(&format!("p{number}"), "small")));
         let around = [
-            put(cluster_at(level)),
+            put(fixtures::cluster(level)),
             put(namespace("default")),
             put(node("n1")),
             put(revision("small", "100m", "64Mi")),
@@ -167,11 +167,9 @@ fn nothing_is_bound_to_a_node_that_is_being_deleted() {
         accept(&mut state, [remove(RecordKind::Node, "n1")]);
         let node = state.by_uid::<Node>("n1").unwrap();
         assert!(node.metadata.as_ref().unwrap().deletion_timestamp.is_some());
+        // It was cordoned with that; somebody opens it again.
+        accept(&mut state, [put(fixtures::node("n1"))]);
         let applied = accept(&mut state, [bind("p4", "n1")]);
         assert_eq!(applied.outcome.binds, [expected], "at level {level}");
     }
-}
-
-fn cluster_at(level: u32) -> barge_proto::v1::ClusterRecord {
-    crate::fixtures::cluster(level)
 }
