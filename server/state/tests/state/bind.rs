@@ -149,10 +149,10 @@ fn a_finished_pod_is_not_bound() {
 fn nothing_is_bound_to_a_node_that_is_being_deleted() {
     for (level, expected) in [(LOSS, ""), (ORDER, "the node is being deleted")] {
         let mut state = State::with_limits(Limits {
-            slice: 2,
+            slice: 1,
             ..Limits::default()
         });
-        let pods = (0..5).map(|number| put(pod(&format!("p{number}"), "small")));
+        let pods = (0..3).map(|number| put(pod(&format!("p{number}"), "small")));
         let around = [
             put(fixtures::cluster(level)),
             put(namespace("default")),
@@ -162,14 +162,14 @@ fn nothing_is_bound_to_a_node_that_is_being_deleted() {
         accept(&mut state, around.into_iter().chain(pods));
         accept(
             &mut state,
-            (0..4).map(|number| bind(&format!("p{number}"), "n1")),
+            (0..2).map(|number| bind(&format!("p{number}"), "n1")),
         );
         accept(&mut state, [remove(RecordKind::Node, "n1")]);
         let node = state.by_uid::<Node>("n1").unwrap();
         assert!(node.metadata.as_ref().unwrap().deletion_timestamp.is_some());
         // It was cordoned with that; somebody opens it again.
         accept(&mut state, [put(fixtures::node("n1"))]);
-        let applied = accept(&mut state, [bind("p4", "n1")]);
+        let applied = accept(&mut state, [bind("p2", "n1")]);
         assert_eq!(applied.outcome.binds, [expected], "at level {level}");
     }
 }
