@@ -56,14 +56,18 @@ fn written(message: &DescriptorProto) -> Result<String, String> {
     if message.field.iter().any(|field| in_oneof(&field)) {
         return Err(format!("{} has a oneof", message.name()));
     }
-    let mut sum = String::from("0");
-    for field in &message.field {
+    let held = message.field.iter().map(|field| {
         let name = match field.name() {
             "type" => "r#type",
             name => name,
         };
-        sum.push_str(&format!(" + self.{name}.heap()"));
-    }
+        format!("self.{name}.heap()")
+    });
+    let held: Vec<_> = held.collect();
+    let sum = match held.is_empty() {
+        true => "0".to_owned(),
+        false => held.join(" + "),
+    };
     let name = camel(message.name());
     Ok(format!(
         "impl Heap for {name} {{ fn heap(&self) -> usize {{ {sum} }} }}\n"
