@@ -208,6 +208,7 @@ fn running(number: usize, owner: &ObjectMeta, revision: &Revision, first: u64) -
         node_uid: uid(1, node),
         bound: at(begun + 1),
         lost: None,
+        reported: None,
         status: Some(PodStatus {
             phase: "Running".to_owned(),
             pod_ip: format!(
