@@ -130,7 +130,7 @@ impl Agent {
         self.name.replace("agent", "node")
     }
 
-    fn inside(&self, words: &[&str]) {
+    pub(crate) fn inside(&self, words: &[&str]) {
         let netns = format!("--net={}", self.netns.display());
         run(&[&["nsenter", &netns], words].concat());
     }

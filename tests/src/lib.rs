@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cluster;
 pub mod disk;
 pub mod faults;
+pub mod links;
 pub mod machine;
 pub mod managers;
 pub mod raw;

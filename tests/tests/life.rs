@@ -19,6 +19,9 @@ use barge_tests::{
 };
 use serde_json::Value;
 
+#[path = "life/cuts.rs"]
+mod cuts;
+
 /// Several times as long as the leader waits for a silent node.
 const LONG: Duration = Duration::from_secs(15);
 /// So long that every session and connection has ended.
@@ -57,6 +60,18 @@ fn no_container_notices_what_happens_between_agents_and_managers() {
         ),
         ("all managers stand still", all_managers_stand_still),
         ("the leader stands still", the_leader_stands_still),
+        (
+            "agents are cut off from managers",
+            cuts::agents_are_cut_off_from_managers,
+        ),
+        (
+            "a manager is cut off from the others",
+            cuts::a_manager_is_cut_off_from_the_others,
+        ),
+        ("a relay loses packets", cuts::a_relay_loses_packets),
+        ("an agent does not read", cuts::an_agent_does_not_read),
+        ("an agent's disk is full", cuts::an_agents_disk_is_full),
+        ("all managers lose power", cuts::all_managers_lose_power),
         ("all agents stand still", all_agents_stand_still),
         ("a lost machine is back in time", a_lost_machine_is_back),
         ("a lost machine is back too late", a_lost_machine_is_late),

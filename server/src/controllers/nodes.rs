@@ -136,7 +136,7 @@ impl Lifecycle {
             .collect();
         let verdict = brakes::decide(&seen, self.times.grace);
         let mut pace = self.pace();
-        if pace.begins_pause(verdict.held.is_some())
+        if pace.begins_pause(verdict.held.is_some(), now)
             && let Some(held) = verdict.held
             && let Some(node) = state.by_uid::<Node>(held.longest)
         {
@@ -150,9 +150,13 @@ impl Lifecycle {
                 &mut plan,
             );
         }
+        let may_go = |uid: &str| {
+            pace.is_settled(now, self.times.grace)
+                && pace.is_due(uid, now, self.times.loss_interval)
+        };
         let next = verdict
             .next
-            .filter(|next| next.confirmed || pace.is_due(next.uid, now, self.times.loss_interval));
+            .filter(|next| next.confirmed || may_go(next.uid));
         if let Some(next) = next
             && let Some(node) = state.by_uid::<Node>(next.uid)
         {

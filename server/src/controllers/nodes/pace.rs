@@ -9,6 +9,8 @@ use std::{
 #[derive(Debug, Default)]
 pub struct Pace {
     paused: bool,
+    /// When the brakes held last.
+    held: Option<Instant>,
     last: Option<(String, Instant)>,
     lost: BTreeMap<String, Instant>,
 }
@@ -34,11 +36,21 @@ impl Pace {
         confirmed.is_some_and(|at| self.lost.get(uid).is_none_or(|lost| at > *lost))
     }
 
-    /// Notes whether the brakes hold; true when they begin to.
-    pub fn begins_pause(&mut self, held: bool) -> bool {
+    /// Notes whether the brakes hold at `now`; true when they begin to.
+    pub fn begins_pause(&mut self, held: bool, now: Instant) -> bool {
         let begins = held && !self.paused;
         self.paused = held;
+        if held {
+            self.held = Some(now);
+        }
         begins
+    }
+
+    /// Whether the brakes have not held for a whole grace period: nodes that were cut off together return one after the other, and
+    /// the first ones to be heard say nothing against the others.
+    pub fn is_settled(&self, now: Instant, grace: Duration) -> bool {
+        self.held
+            .is_none_or(|held| now.saturating_duration_since(held) >= grace)
     }
 
     /// Forgets nodes that are gone.

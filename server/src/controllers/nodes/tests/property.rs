@@ -265,3 +265,19 @@ fn a_cut_through_most_nodes_is_told_once_and_a_machine_that_is_off_is_lost_all_t
     assert_eq!(held(&run), None);
     assert!((0..5).all(|number| !run.is_lost(number)));
 }
+
+#[test]
+fn nodes_that_were_cut_off_together_return_one_after_the_other_and_none_is_lost() {
+    let mut run = Run::new(2);
+    run.perform(&Step::Wait(8));
+    run.cut = vec![true; 2];
+    run.perform(&Step::Wait(40));
+    run.cut[0] = false;
+    run.perform(&Step::Wait(12));
+    run.cut[1] = false;
+    run.perform(&Step::Wait(12));
+    assert_eq!(run.losses, []);
+    run.cut[1] = true;
+    run.perform(&Step::Wait(24));
+    assert!(run.is_lost(1), "its silence counts again");
+}
