@@ -13,7 +13,7 @@ use std::{
 
 use barge_proto::v1::{ManagerMessage, OpenStream, manager_message::Message};
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
@@ -38,11 +38,26 @@ pub use tunnels::Tunnels;
 #[derive(Debug, Clone, Default)]
 pub struct Sessions(Arc<Registry>);
 
-#[derive(Debug, Default)]
+/// Agents that get a full set at the same time.
+const FULL_SETS: usize = 64;
+
+#[derive(Debug)]
 struct Registry {
     by_node: Mutex<HashMap<String, Entry>>,
     next: AtomicU64,
     counters: Counters,
+    full_sets: Arc<Semaphore>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            by_node: Mutex::default(),
+            next: AtomicU64::default(),
+            counters: Counters::default(),
+            full_sets: Arc::new(Semaphore::new(FULL_SETS)),
+        }
+    }
 }
 
 /// What sessions did since this manager started.
@@ -101,6 +116,12 @@ impl Sessions {
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.lock().len()
+    }
+
+    /// Waits for a turn to send an agent a full set. It ends when it is dropped.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.0.full_sets.clone().acquire_owned().await.ok()
     }
 
     /// What the sessions did.

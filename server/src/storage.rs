@@ -78,6 +78,9 @@ pub enum StorageError {
     /// Managers of a newer version have made use of what this one does not know. What follows would be misunderstood.
     #[error(transparent)]
     FeatureLevel(#[from] NotUnderstood),
+    /// The state in memory cannot be gone on with.
+    #[error(transparent)]
+    Broken(#[from] lock::Broken),
     /// What is on disk does not make sense.
     #[error("{what} is corrupted: {detail}")]
     Corrupted {

@@ -135,8 +135,12 @@ impl Store {
 
     /// What applying a transaction to this manager's state would answer and change; nothing is changed. Those that are asked for at the
     /// same time wait for each other.
-    pub async fn rehearse(&self, transaction: Transaction) -> Applied {
-        self.0.state.rehearse(transaction).await
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] when this manager cannot go on.
+    pub async fn rehearse(&self, transaction: Transaction) -> Result<Applied, StoreError> {
+        let rehearsed = self.0.state.rehearse(transaction).await;
+        rehearsed.map_err(|_| StoreError::Stopped)
     }
 
     /// Watches what changes after a revision, from what this manager applies.

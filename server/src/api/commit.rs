@@ -136,7 +136,7 @@ pub async fn rehearse<A>(
     let mut tries = 1;
     loop {
         let (draft, answer) = plan(store)?;
-        let rehearsed = store.rehearse(draft.build(by.clone(), None)).await;
+        let rehearsed = store.rehearse(draft.build(by.clone(), None)).await?;
         match ApiError::check(rehearsed.outcome) {
             Ok(_) => return Ok((answer, rehearsed.changes)),
             // The state changed between the two looks.

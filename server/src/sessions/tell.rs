@@ -13,23 +13,28 @@ use barge_proto::v1::{
 use barge_state::{Changed, Kind, ORDER, RecordKind, State, Stored};
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tonic::Status;
 
 use super::{connect::Host, feed::News, outbox::Outbox};
 use crate::{
     cluster::status::members,
+    storage::lock::By,
     store::{Scope, Watch},
 };
 
 /// About the bytes of one assignment.
 const PART: usize = 256 << 10;
+/// For a full set to be taken.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Changes that are told together.
 const GATHER: usize = 4096;
 /// How often an agent is told of a revision at which nothing concerned it, and by how much that has to be newer than what it was told
 /// last. It goes on from there in its next session.
 const BOOKMARK: (Duration, u64) = (Duration::from_secs(10), 1000);
+/// Every so many bookmarks one may be newer by less: the history forgets what is older than five minutes, also when little changes.
+const EVERY: u32 = 6;
 /// When agents renew because of other roots: a hundred a second, within a time that is not too short for chance to spread
 /// them, nor too long for who waits.
 const RENEWAL: Duration = Duration::from_millis(10);
@@ -44,15 +49,6 @@ pub struct Teller<'a> {
     /// Everything up to here was told.
     told: u64,
     roots: Option<[u8; 32]>,
-}
-
-/// What a session begins with.
-struct Beginning {
-    welcome: Welcome,
-    node: Arc<Node>,
-    /// At this revision.
-    revision: u64,
-    full: Option<News>,
 }
 
 impl<'a> Teller<'a> {
@@ -75,40 +71,47 @@ impl<'a> Teller<'a> {
                 .ok(),
             false => None,
         };
-        let full = resumed.is_none();
-        let beginning = host
+        let (mut welcome, node) = host
             .store
-            .read(|state| beginning(state, node_uid, full))
+            .read_by(By::Session, |state| welcome(state, node_uid))
             .ok_or_else(unknown_node)?;
-        let mut welcome = beginning.welcome;
         welcome.manager_addresses = addresses(host);
         outbox.send(ToAgent::Welcome(welcome)).await?;
         let mut teller = Self {
             host,
             node_uid,
             outbox,
-            node: beginning.node,
+            node,
             told: hello.acted_revision,
             roots: None,
         };
-        let watch = match (resumed, beginning.full) {
-            (Some(watch), _) => watch,
-            (None, full) => {
-                let watch = host.store.watch(beginning.revision, scopes(node_uid));
+        let watch = match resumed {
+            Some(watch) => watch,
+            None => {
+                // Each takes some megabytes until it is sent, and all agents of another manager may come at once.
+                let _turn = host.sessions.turn().await;
                 let bytes = if hello.takes_parts { PART } else { usize::MAX };
-                let full = full.unwrap_or_default();
-                teller.full(full, beginning.revision, bytes).await?;
-                watch.map_err(behind)?
+                let full = timeout(PATIENCE, teller.full(bytes)).await;
+                full.map_err(|_| {
+                    Status::resource_exhausted("the agent takes too long for a full set")
+                })??
             }
         };
         teller.trust().await?;
         teller.follow(watch, inbox).await
     }
 
-    async fn full(&mut self, full: News, revision: u64, bytes: usize) -> Result<(), Status> {
+    /// Tells everything, and follows what changes from there.
+    async fn full(&mut self, bytes: usize) -> Result<Watch, Status> {
         let counters = self.host.sessions.counters();
         counters.full_sets.inc();
-        let mut parts = full.parts(self.node.clone(), bytes);
+        // Only references are taken while the lock of the state is held.
+        let (revision, news) = self.host.store.read_by(By::Session, |state| {
+            (state.revision(), News::full(state, self.node_uid))
+        });
+        let watch = self.host.store.watch(revision, scopes(self.node_uid));
+        let watch = watch.map_err(behind)?;
+        let mut parts = news.parts(self.node.clone(), bytes);
         loop {
             let (part, more) = parts.next_part();
             self.assign(Assignment {
@@ -123,7 +126,7 @@ impl<'a> Teller<'a> {
             }
         }
         self.told = revision;
-        Ok(())
+        Ok(watch)
     }
 
     async fn follow(
@@ -133,6 +136,7 @@ impl<'a> Teller<'a> {
     ) -> Result<(), Status> {
         let mut bookmarks = interval(BOOKMARK.0);
         bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = 0_u32;
         loop {
             tokio::select! {
                 changes = watch.next() => {
@@ -150,7 +154,9 @@ impl<'a> Teller<'a> {
                 }
                 _ = bookmarks.tick() => {
                     let revision = watch.progress();
-                    if revision >= self.told.saturating_add(BOOKMARK.1) {
+                    ticks = ticks.wrapping_add(1);
+                    let enough = if ticks.is_multiple_of(EVERY) { 1 } else { BOOKMARK.1 };
+                    if revision >= self.told.saturating_add(enough) {
                         self.assign(Assignment { revision, ..Assignment::default() }).await?;
                         self.told = revision;
                     }
@@ -239,8 +245,7 @@ fn resumable(host: &Host, hello: &Hello) -> bool {
     })
 }
 
-/// Only references are taken while the lock of the state is held.
-fn beginning(state: &State, node_uid: &str, full: bool) -> Option<Beginning> {
+fn welcome(state: &State, node_uid: &str) -> Option<(Welcome, Arc<Node>)> {
     let node = state.by_uid::<Node>(node_uid)?.clone();
     let cluster = state.cluster();
     let welcome = Welcome {
@@ -249,12 +254,7 @@ fn beginning(state: &State, node_uid: &str, full: bool) -> Option<Beginning> {
         life: cluster.map(|c| c.life.clone()).unwrap_or_default(),
         ..Welcome::default()
     };
-    Some(Beginning {
-        welcome,
-        node,
-        revision: state.revision(),
-        full: full.then(|| News::full(state, node_uid)),
-    })
+    Some((welcome, node))
 }
 
 fn addresses(host: &Host) -> Vec<String> {

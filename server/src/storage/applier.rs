@@ -159,7 +159,7 @@ fn apply_portion(shared: &Shared, portion: Portion) -> Result<(), StorageError> 
         }
         writes.position(state, &position);
         Ok::<_, StorageError>((state.revision(), state.feature_level()))
-    })?;
+    })??;
     let points = &shared.process.points;
     points.pass(Point::ApplyBeforeWrite);
     shared.db().write(writes)?;
@@ -218,7 +218,7 @@ fn install(shared: &Shared, meta: &SnapshotMeta, files: SnapshotFiles) -> Result
     let (revision, feature_level) = (state.revision(), state.feature_level());
     let old = shared
         .state
-        .write(By::Apply, |old| mem::replace(old, state));
+        .write(By::Apply, |old| mem::replace(old, state))?;
     // Giving back a large one takes a while; readers do not wait for it.
     drop(old);
     let replaced = shared.replace_db(db, path);

@@ -87,6 +87,11 @@ pub struct LockTimes {
     pub waits: Durations,
 }
 
+/// A change of the state in memory panicked, and may be half done. What is on disk is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a change of the state in memory was left half done: start this manager again")]
+pub struct Broken;
+
 /// The state behind its lock.
 #[derive(Debug)]
 pub struct StateLock {
@@ -134,9 +139,6 @@ impl StateLock {
         self.times.clone()
     }
 
-    // A panic while applying ends the thread that applies, and with it Raft and the process; nothing is served from a
-    // half-applied state for longer than that takes.
-
     /// Calls `look` with the state. Others read meanwhile, and nothing is applied.
     pub fn read<T>(&self, by: By, look: impl FnOnce(&State) -> T) -> T {
         let asked = Instant::now();
@@ -149,14 +151,17 @@ impl StateLock {
     }
 
     /// Calls `change` with the state. Nobody reads meanwhile.
-    pub fn write<T>(&self, by: By, change: impl FnOnce(&mut State) -> T) -> T {
+    ///
+    /// # Errors
+    /// [`Broken`] when an earlier change panicked: nothing may be built on what it left. Reads go on until the process ends.
+    pub fn write<T>(&self, by: By, change: impl FnOnce(&mut State) -> T) -> Result<T, Broken> {
         let asked = Instant::now();
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write().map_err(|_| Broken)?;
         let got = Instant::now();
         let result = change(&mut state);
         drop(state);
         self.observe(by, asked, got);
-        result
+        Ok(result)
     }
 
     fn observe(&self, by: By, asked: Instant, got: Instant) {
@@ -186,7 +191,7 @@ impl StateLock {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use prometheus_client::{encoding::text::encode, registry::Registry};
 
     use super::*;
@@ -196,7 +201,8 @@ mod tests {
         let lock = StateLock::new(State::default());
         let revision = lock.read(By::List, State::revision);
         lock.read(By::List, State::revision);
-        lock.write(By::Apply, |state| assert_eq!(state.revision(), revision));
+        lock.write(By::Apply, |state| assert_eq!(state.revision(), revision))
+            .unwrap();
         let mut registry = Registry::default();
         registry.register("hold", "help", lock.times().holds);
         let mut text = String::new();
@@ -208,6 +214,14 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_built_on_what_a_panic_left() {
+        let lock = StateLock::new(State::default());
+        let panics = || lock.write(By::DryRun, |_| panic!("half done"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).unwrap_err();
+        assert_eq!(lock.write(By::Apply, |_| ()), Err(Broken));
     }
 
     #[test]

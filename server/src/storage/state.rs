@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Point, Process, StorageError,
     applier::{self, Observer, Work},
-    lock::{By, LockTimes, StateLock},
+    lock::{Broken, By, LockTimes, StateLock},
     rocks::{Identity, Usage},
     snapshot::{self, SnapshotFiles, StateFolder},
     state_db::StateDb,
@@ -183,15 +184,27 @@ impl StateStore {
 
     /// What applying a transaction now would answer and change; nothing is changed. One goes on at a time, and as much time as it takes
     /// is left to others before the next one: many of them delay a write by one, and leave it half of the time.
-    pub async fn rehearse(&self, transaction: Transaction) -> Applied {
-        let _turn = self.rehearsing.lock().await;
+    ///
+    /// # Errors
+    /// [`Broken`] when the state cannot be gone on with; the process is told.
+    pub async fn rehearse(&self, transaction: Transaction) -> Result<Applied, Broken> {
+        let turn = self.rehearsing.clone().lock_owned().await;
         let begun = Instant::now();
-        // Taken back before anybody else can look.
-        let applied = self
-            .shared
-            .state
-            .write(By::DryRun, |state| state.rehearse(transaction));
-        tokio::time::sleep(begun.elapsed()).await;
+        // Taken back before anybody else can look. After a panic it is not taken back.
+        let rehearsal = || {
+            let state = &self.shared.state;
+            state.write(By::DryRun, |state| state.rehearse(transaction))
+        };
+        let applied = catch_unwind(AssertUnwindSafe(rehearsal)).unwrap_or(Err(Broken));
+        if let Err(broken) = &applied {
+            self.shared.process.failure.report(&broken.to_string());
+        }
+        let pause = begun.elapsed();
+        // Also when nobody waits for the answer any more.
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            drop(turn);
+        });
         applied
     }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use barge_proto::v1::Node;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,7 @@ pub(super) async fn run(store: Store, stop: CancellationToken) {
             ticks.tick().await;
             let now = Instant::now();
             dropped += store.0.hub.forget_old(now);
+            store.0.hub.fit(store.read(|state| state.count::<Node>()));
             let applied = store.0.state.progress().borrow().applied;
             let due = quiet.look(now, applied.unwrap_or_default());
             if due {
@@ -127,17 +129,21 @@ impl Store {
         }
     }
 
-    /// Writes what the databases hold in memory to their files, and forgets entries of the log that are on disk.
+    /// Forgets entries of the log that are on disk, and writes what the databases hold in memory to their files; not while the disk is low.
     ///
     /// # Errors
     /// What a database says.
     pub async fn give_back(&self) -> io::Result<()> {
-        if self.0.state.usage().write_buffers >= WORTH {
-            self.0.state.flush().await?;
-        }
         self.0.log.forget_tail(TAIL);
+        // RocksDB takes no more writes after a flush for which there was no room.
+        if self.0.space.borrow().low {
+            return Ok(());
+        }
         if self.0.log.usage().write_buffers >= WORTH {
             self.0.log.flush().await?;
+        }
+        if self.0.state.usage().write_buffers >= WORTH {
+            self.0.state.flush().await?;
         }
         Ok(())
     }

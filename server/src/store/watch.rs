@@ -25,6 +25,8 @@ const QUEUE: usize = 256;
 const QUEUE_BYTES: usize = 256 * 1024;
 /// Changes stay in the history for so long, if there is room; who comes back after a shorter absence goes on where they stopped.
 const AGE: Duration = Duration::from_secs(300);
+/// What a node's record takes in memory, about, in bytes.
+const NODE: usize = 4096;
 /// Blocks of the history that a watch which catches up takes at once; it looks through them without holding the lock.
 const CATCH_UP: usize = 4;
 
@@ -250,6 +252,13 @@ impl Hub {
         before - after
     }
 
+    /// Makes room in the history for four changes of each of so many nodes, if that is more than it was made with: when all of them change at once, nobody who
+    /// watches has lost anything.
+    pub fn fit(&self, nodes: usize) {
+        let bytes = self.history_bytes.max(nodes.saturating_mul(NODE * 4));
+        self.lock().history.set_max_bytes(bytes);
+    }
+
     /// How many changes the history has, and what they take in memory, in bytes.
     pub fn size(&self) -> (usize, usize) {
         self.lock().history.size()
@@ -311,25 +320,28 @@ impl Inner {
             keys.push(key(Some(change.namespace()), None));
         }
         keys.extend(change.node_uids().map(|node| key(None, Some(node))));
-        let mut told = BTreeSet::new();
+        let (size, mut told) = (change.size(), BTreeSet::new());
         for id in keys.iter().filter_map(|key| self.index.get(key)).flatten() {
             if told.insert(*id)
                 && let Some(watcher) = self.watchers.get_mut(id)
             {
-                watcher.offer(change);
+                watcher.offer(change, size);
             }
         }
     }
 }
 
 impl Watcher {
-    fn offer(&mut self, change: &Changed) {
-        if change.revision <= self.cursor || !self.scopes.matches(change) {
+    fn offer(&mut self, change: &Changed, size: usize) {
+        if self.behind || change.revision <= self.cursor || !self.scopes.matches(change) {
             return;
         }
-        let size = change.size();
+        if self.queue.is_empty() {
+            // What came before did not concern it. The history may have forgotten that by now.
+            self.cursor = change.revision - 1;
+        }
         let fits = self.queue.len() < QUEUE && self.queued_bytes + size <= QUEUE_BYTES;
-        if !self.behind && (fits || self.queue.is_empty()) {
+        if fits || self.queue.is_empty() {
             self.queue.push_back(change.clone());
             self.queued_bytes += size;
         } else {

@@ -58,6 +58,11 @@ impl History {
         }
     }
 
+    /// Bounds the bytes from the next change on.
+    pub fn set_max_bytes(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+    }
+
     /// Adds what a transaction changed, in order, and drops the oldest changes above the bounds. A single
     /// change that is larger than the bound is dropped too.
     pub fn push(&mut self, changes: &[Changed]) {

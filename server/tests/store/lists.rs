@@ -242,7 +242,7 @@ async fn many_dry_runs_do_not_hold_up_writes() {
             tokio::spawn(async move {
                 let mut done = 0;
                 while !stop.is_cancelled() {
-                    let applied = store.rehearse(put(0..500, 2)).await;
+                    let applied = store.rehearse(put(0..500, 2)).await.unwrap();
                     assert_eq!(applied.changes.len(), 500);
                     done += 1;
                 }

@@ -206,6 +206,21 @@ fn old_changes_go_and_take_no_watch_along() {
 }
 
 #[test]
+fn a_watch_that_nothing_concerned_for_long_takes_a_burst() {
+    let hub = hub();
+    let begin = Instant::now();
+    let mut idle = hub.watch(0, Scope::kinds([RecordKind::Pod])).unwrap();
+    hub.applied((1..=10).map(namespace).collect());
+    hub.forget_old(begin);
+    hub.forget_old(begin + Duration::from_secs(300));
+    assert_eq!(hub.size(), (0, 0));
+    // More than what is kept for one watch.
+    let burst = (11..=610).map(|revision| pod(revision, "a", None, "n"));
+    hub.applied(burst.collect());
+    assert_eq!(drain(&mut idle).unwrap().len(), 600);
+}
+
+#[test]
 fn a_replaced_state_ends_watches_that_missed_it() {
     let hub = hub();
     hub.applied(vec![namespace(1)]);
