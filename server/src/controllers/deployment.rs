@@ -112,7 +112,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let Some(newest) = newest else {
         // Paused before it ever had a template that counts.
         let none = Newest::default();
-        return finish(deployment, spec, &Groups::default(), &none, stamp, plan);
+        return finish(deployment, spec, &Groups::default(), &none, 0, stamp, plan);
     };
     let revision = &newest.revision;
     let groups = Groups::new(&owned, &revisions, revision.uid(), spec, &stamp.now);
@@ -120,7 +120,12 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
     Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
     // With Recreate a later revision waits for all that may still run, so what is lost is remembered until its node is back or off.
-    if !is_recreate(spec) {
+    let mut waits_for = 0;
+    if is_recreate(spec) {
+        let earlier =
+            |pod: &&&Arc<PackedPod>| pod.is_lost() && pod.template_uid() != revision.uid();
+        waits_for = owned.iter().filter(earlier).count();
+    } else {
         let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
         let replicas = Budget::of(spec).replicas;
         lost::remove_replaced(&owned, replicas, groups.ready(), room, &mut plan);
@@ -130,7 +135,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
         let used = |uid: &str| uid == revision.uid() || state.pods_of(uid).next().is_some();
         revisions::forget_old(deployment, &revisions, used, &mut plan);
     }
-    finish(deployment, spec, &groups, &newest, stamp, plan)
+    finish(deployment, spec, &groups, &newest, waits_for, stamp, plan)
 }
 
 /// The revision that pods are made from.
@@ -202,6 +207,7 @@ fn finish(
     spec: &DeploymentSpec,
     groups: &Groups<'_>,
     newest: &Newest,
+    waits_for: usize,
     stamp: &Stamp,
     mut plan: Plan,
 ) -> Plan {
@@ -214,6 +220,7 @@ fn finish(
         ready: groups.ready(),
         revision: &newest.revision.meta().name,
         begun: newest.begun,
+        waits_for,
     };
     let (status, deadline) = status::status(deployment, &Budget::of(spec), &observed, stamp.now);
     if deployment.status.as_ref() != Some(&status) {

@@ -13,6 +13,7 @@ const AVAILABLE: &str = "Available";
 /// The reason of Progressing once a rollout is through.
 const COMPLETE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+const WAITING: &str = "WaitingForLostPods";
 const PAUSED: &str = "DeploymentPaused";
 /// Seconds without progress until a rollout counts as failed, when the Deployment doesn't say.
 const DEFAULT_DEADLINE: i32 = 600;
@@ -30,6 +31,8 @@ pub struct Observed<'a> {
     pub revision: &'a str,
     /// When this plan made the template the newest revision: the reason for Progressing.
     pub begun: Option<Begun>,
+    /// Lost pods of earlier revisions that have to end before any of the newest one begins.
+    pub waits_for: usize,
 }
 
 /// How a rollout began.
@@ -160,6 +163,15 @@ fn progress(
     if reason == TIMED_OUT || reason == COMPLETE {
         return None;
     }
+    if observed.waits_for > 0 {
+        let message = format!(
+            "Revision \"{revision}\" waits for {} pods of earlier ones that may still run on lost nodes. Once such a machine is off, \
+             `barge node lost NODE --confirm` goes on without them.",
+            observed.waits_for
+        );
+        conditions::set(conditions, PROGRESSING, "True", WAITING, &message, now);
+    }
+    let current = conditions::find(conditions, PROGRESSING);
     let since = current.and_then(|condition| condition.last_update_time)?;
     let left = deadline(spec).saturating_sub(stamp::age(&now, &since));
     if left.is_zero() {

@@ -90,6 +90,10 @@ fn recreate_replaces_them_and_starts_no_other_revision_beside_them() {
     world.edit(NAME, |spec| set_image(spec, "nginx:2"));
     converge(&mut world);
     assert_eq!((world.live().len(), lost(&world)), (0, 1));
+    let deployment = world.deployment(NAME);
+    let conditions = &deployment.status.as_ref().unwrap().conditions;
+    let reasons: Vec<_> = conditions.iter().map(|it| &*it.reason).collect();
+    assert!(reasons.contains(&"WaitingForLostPods"), "{reasons:?}");
     let pods = world.pods();
     let back = pods.iter().find(|pod| pod.is_lost()).unwrap();
     mark(&mut world, back, false);
