@@ -182,8 +182,8 @@ impl StateStore {
         self.shared.state.read(by, look)
     }
 
-    /// What applying a transaction now would answer and change; nothing is changed. One goes on at a time, and as much time as it takes
-    /// is left to others before the next one: many of them delay a write by one, and leave it half of the time.
+    /// What applying a transaction now would answer and change; nothing is changed. One goes on at a time, and a pause as long as
+    /// it took comes after it, however many wait.
     ///
     /// # Errors
     /// [`Broken`] when the state cannot be gone on with; the process is told.

@@ -1,6 +1,9 @@
 //! Lists in pages while others write: of one revision, or gone on with what there is; and never for long under the state's lock.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, mpsc::channel},
+};
 
 use barge_proto::v1::{Change, Kind, ListRequest, ListResponse, Object, RecordRef, Transaction};
 use barge_proto::v1::{Record, change::Change as Action, record::Record as Body};
@@ -82,6 +85,17 @@ fn names(objects: &[Object]) -> Vec<String> {
     objects.iter().map(|it| it.name().to_owned()).collect()
 }
 
+/// How often lists held the state's lock.
+fn holds(store: &Store) -> u64 {
+    let mut registry = Registry::default();
+    registry.register("held", "Holds", store.instruments().lock.holds);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let series = "held_count{by=\"list\"} ";
+    let count = text.lines().find_map(|line| line.strip_prefix(series));
+    count.unwrap().parse().unwrap()
+}
+
 fn resume(error: ApiError) -> String {
     match error {
         ApiError::ListExpired { resume, .. } => resume,
@@ -123,8 +137,88 @@ async fn a_list_that_was_begun_is_kept_when_the_history_is_long_gone() {
     }
     let expected: Vec<_> = (0..1500).map(|number| format!("n{number:06}")).collect();
     assert_eq!(names(&listed), expected);
-    let (count, _) = pins.size(store.read(barge_state::State::revision));
-    assert_eq!(count, 0, "nothing is kept of a list that is at its end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_list_does_not_end_another_of_the_same_caller() {
+    let (_cluster, store) = filled(300).await;
+    let pins = Pins::default();
+    let mut asked = request(100, "");
+    let first = page(&store, &pins, &asked).await.unwrap();
+    asked.r#continue = first.r#continue;
+    let other = asked.clone();
+    while !asked.r#continue.is_empty() {
+        let answer = page(&store, &pins, &asked).await.unwrap();
+        asked.r#continue = answer.r#continue;
+    }
+    write_all(&store, 300, 2).await;
+    write_all(&store, 300, 3).await;
+    let answer = page(&store, &pins, &other).await.unwrap();
+    assert_eq!(
+        (answer.objects.len(), answer.revision),
+        (100, first.revision)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_room_is_not_collected_for_each_page() {
+    const COUNT: usize = 4500;
+    let (_cluster, store) = filled(COUNT).await;
+    let pins = Pins::new(Limits {
+        bytes: 0,
+        ..Limits::default()
+    });
+    let mut asked = request(500, "");
+    let mut listed = Vec::new();
+    for pages in 1.. {
+        let before = holds(&store);
+        let answer = page(&store, &pins, &asked).await.unwrap();
+        let holds = holds(&store) - before;
+        assert!(pages == 2 || holds == 1, "page {pages}: {holds}");
+        listed.extend(names(&answer.objects));
+        if answer.r#continue.is_empty() {
+            break;
+        }
+        asked.r#continue = answer.r#continue;
+    }
+    let expected: Vec<_> = (0..COUNT).map(|number| format!("n{number:06}")).collect();
+    assert_eq!(listed, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_list_waits_for_no_long_ones() {
+    let (_cluster, store) = filled(900).await;
+    let pins = Pins::default();
+    let (release, wait) = channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    // More than the workers that go on at a time.
+    for _ in 0..8 {
+        let (pins, wait) = (pins.clone(), wait.clone());
+        tokio::spawn(async move {
+            let long = move || wait.lock().map(|wait| wait.recv().is_ok()).is_ok();
+            pins.workers().run(long).await
+        });
+    }
+    let mut asked = request(100, "v=1");
+    loop {
+        let answer = page(&store, &pins, &asked).await.unwrap();
+        if answer.r#continue.is_empty() {
+            break;
+        }
+        asked.r#continue = answer.r#continue;
+    }
+    let owned = ListRequest {
+        owner_uid: "nobody".to_owned(),
+        ..request(100, "")
+    };
+    assert!(
+        page(&store, &pins, &owned)
+            .await
+            .unwrap()
+            .objects
+            .is_empty()
+    );
+    drop(release);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,22 +305,13 @@ async fn a_list_ends_however_fast_others_write() {
 async fn a_list_gives_the_lock_back_between_slices() {
     const COUNT: usize = 4500;
     let (_cluster, store) = filled(COUNT).await;
-    let held = |by: &str| {
-        let mut registry = Registry::default();
-        registry.register("held", "Holds", store.instruments().lock.holds);
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        let series = format!("held_count{{by=\"{by}\"}} ");
-        let count = text.lines().find_map(|line| line.strip_prefix(&series));
-        count.unwrap().parse::<u64>().unwrap()
-    };
-    let before = held("list");
+    let before = holds(&store);
     let pins = Pins::default();
     let answer = page(&store, &pins, &request(500, "nobody=has-it"))
         .await
         .unwrap();
     assert_eq!((answer.objects.len(), answer.r#continue.as_str()), (0, ""));
-    let holds = held("list") - before;
+    let holds = holds(&store) - before;
     assert!((5..=6).contains(&holds), "{holds} looks at {COUNT} records");
 }
 

@@ -11,16 +11,13 @@ use std::{
 use barge_proto::v1::Kind;
 use barge_state::{Parts, State};
 use tokio::{
-    sync::Semaphore,
+    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    query::Query,
-    rows::{Rows, apart},
-};
-use crate::{error::ApiError, store::Store};
+use super::{query::Query, rows::Rows, workers::Workers};
+use crate::store::Store;
 
 #[cfg(test)]
 mod tests;
@@ -54,8 +51,6 @@ impl Default for Limits {
 
 /// Between two looks for pins that nobody asks for any more.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Pieces of work on lists that go on at a time, beside small pages.
-const AT_ONCE: usize = 2;
 
 /// Which list: no other caller has its pin, nor has a list of something else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -83,7 +78,8 @@ impl Key {
 
 #[derive(Debug)]
 struct Pin {
-    rows: Arc<Rows>,
+    /// None when there is no room for them.
+    rows: Option<Arc<Rows>>,
     used: Instant,
 }
 
@@ -95,7 +91,7 @@ pub struct Pins(Arc<Inner>);
 struct Inner {
     limits: Limits,
     pins: Mutex<HashMap<Key, Pin>>,
-    work: Arc<Semaphore>,
+    workers: Workers,
 }
 
 impl Default for Pins {
@@ -111,7 +107,7 @@ impl Pins {
         Self(Arc::new(Inner {
             limits,
             pins: Mutex::default(),
-            work: Arc::new(Semaphore::new(AT_ONCE)),
+            workers: Workers::default(),
         }))
     }
 
@@ -127,29 +123,40 @@ impl Pins {
         let mut pins = self.lock();
         let pin = pins.get_mut(key)?;
         pin.used = Instant::now();
-        Some(pin.rows.clone()).filter(|rows| rows.covers(query.after()))
+        pin.rows.clone().filter(|rows| rows.covers(query.after()))
     }
 
-    /// Keeps rows for the pages that follow. `now` is the revision of the state.
+    /// Whether the rows of a list are worth collecting for more than one page: not while it is known that there is no room for them.
+    #[must_use]
+    pub fn has_room(&self, key: &Key) -> bool {
+        self.lock().get(key).is_none_or(|pin| pin.rows.is_some())
+    }
+
+    /// Keeps rows for the pages that follow, or remembers that there is no room. `now` is the revision of the state.
     pub fn keep(&self, key: Key, rows: Arc<Rows>, now: u64) {
-        let used = Instant::now();
-        self.lock().insert(key, Pin { rows, used });
+        let pin = Pin {
+            rows: Some(rows),
+            used: Instant::now(),
+        };
+        let replaced = self.lock().insert(key, pin);
+        free(replaced.and_then(|pin| pin.rows));
         self.trim(now);
     }
 
-    /// A list is at its end.
-    pub fn remove(&self, key: &Key) {
-        let removed = self.lock().remove(key);
-        // Freed here, and not while others wait.
-        drop(removed);
+    /// Where pages are made that take a while.
+    #[must_use]
+    pub fn workers(&self) -> &Workers {
+        &self.0.workers
     }
 
     /// How many there are, and the bytes they take at most at this revision of the state.
     #[must_use]
     pub fn size(&self, now: u64) -> (usize, usize) {
         let pins = self.lock();
-        let bytes = pins.values().map(|pin| pin.rows.bytes(now)).sum();
-        (pins.len(), bytes)
+        let kept = pins.values().filter_map(|pin| pin.rows.as_ref());
+        kept.fold((0, 0), |(count, bytes), rows| {
+            (count + 1, bytes + rows.bytes(now))
+        })
     }
 
     /// Drops what nobody asked for in time, and what was used least recently while there is too much.
@@ -160,25 +167,25 @@ impl Pins {
         recent.sort_by_key(|(_, pin)| std::cmp::Reverse(pin.used));
         let (mut all, mut callers) = ((0, 0), HashMap::<String, (usize, usize)>::new());
         let mut dropped = Vec::new();
-        for (key, pin) in recent {
-            let bytes = pin.rows.bytes(now);
+        for (key, mut pin) in recent {
             let own = callers.entry(key.caller.clone()).or_default();
-            let fits = pin.used.elapsed() < limits.idle
+            let bytes = pin.rows.as_ref().map_or(0, |rows| rows.bytes(now));
+            let is_counted = pin.used.elapsed() < limits.idle
                 && all.0 < limits.count
-                && own.0 < limits.caller_count
-                && all.1 + bytes <= limits.bytes
-                && own.1 + bytes <= limits.caller_bytes;
-            if fits {
+                && own.0 < limits.caller_count;
+            let fits = all.1 + bytes <= limits.bytes && own.1 + bytes <= limits.caller_bytes;
+            if !(is_counted && fits) {
+                dropped.extend(pin.rows.take());
+            }
+            if is_counted {
+                let bytes = if fits { bytes } else { 0 };
                 all = (all.0 + 1, all.1 + bytes);
                 *own = (own.0 + 1, own.1 + bytes);
                 pins.insert(key, pin);
-            } else {
-                dropped.push(pin);
             }
         }
-        // Giving back a large one takes a while; nobody waits for it.
         drop(pins);
-        drop(dropped);
+        free(dropped);
     }
 
     /// Trims now and then, until `stop`.
@@ -194,24 +201,15 @@ impl Pins {
         stop.run_until_cancelled(sweep).await;
     }
 
-    /// Does what takes a while apart from the calls of others, few at a time.
-    ///
-    /// # Errors
-    /// INTERNAL when it panics.
-    pub async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let permit = self.0.work.clone().acquire_owned().await;
-        apart(move || {
-            let result = work();
-            drop(permit);
-            result
-        })
-        .await
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pin>> {
         self.0.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives back rows that nobody else has. Millions take a while: a thread does it on which nobody waits.
+pub fn free(rows: impl IntoIterator<Item = Arc<Rows>>) {
+    let last: Vec<_> = rows.into_iter().filter_map(Arc::into_inner).collect();
+    if !last.is_empty() {
+        drop(spawn_blocking(move || drop(last)));
     }
 }

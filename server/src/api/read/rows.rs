@@ -7,10 +7,7 @@ use barge_proto::v1::Revision;
 use barge_state::{Changed, Parts, State, Stored};
 use tokio::runtime::Handle;
 
-use super::{
-    pins::Pins,
-    query::{PRESENT, Position, Query, token},
-};
+use super::query::{PRESENT, Position, Query, token};
 use crate::{
     error::ApiError,
     storage::lock::By,
@@ -18,7 +15,7 @@ use crate::{
 };
 
 /// Records that are taken while nothing is applied: about a millisecond of work.
-const SLICE: usize = 1_000;
+pub const SLICE: usize = 1_000;
 
 /// A stretch of a list: the records that it looks at, selected or not, by namespace and name, as they were at a revision.
 #[derive(Debug)]
@@ -67,6 +64,7 @@ impl Rows {
 }
 
 /// Records as they were taken: those of a later slice are of a later revision.
+#[derive(Default)]
 struct Taken {
     rows: Vec<Parts>,
     end: Option<Position>,
@@ -84,47 +82,40 @@ pub(super) fn place(row: &Parts) -> Position {
     (namespace.to_owned(), name.to_owned())
 }
 
-/// Takes at most so many records; all of an owner's, which have no order by name.
-fn take(store: &Store, query: &Query, most: usize) -> Taken {
-    let owned = !query.owner_uid.is_empty();
-    let mut taken = Taken {
-        rows: Vec::new(),
-        end: None,
-        first: 0,
-        revisions: (0, 0),
-    };
-    loop {
+impl Taken {
+    /// Takes one more slice of at most so many records; of all that an owner has, which have no order by name. Answers whether that
+    /// was the last slice.
+    fn slice(&mut self, store: &Store, query: &Query, most: usize) -> bool {
+        let owned = !query.owner_uid.is_empty();
         // One more tells whether there are more.
         let wanted = match owned {
             true => SLICE,
-            false => SLICE.min(most + 1 - taken.rows.len()),
+            false => SLICE.min(most + 1 - self.rows.len()),
         };
-        let last = taken.rows.last().map(|row| &row.record);
+        let last = self.rows.last().map(|row| &row.record);
         let (rows, revision) = store.read_by(By::List, |state| {
             (query.slice(state, last, wanted), state.revision())
         });
         let all = rows.len() < wanted;
-        taken.rows.extend(rows);
-        if taken.revisions.0 == 0 {
-            (taken.revisions.0, taken.first) = (revision, taken.rows.len());
+        self.rows.extend(rows);
+        if self.revisions.0 == 0 {
+            (self.revisions.0, self.first) = (revision, self.rows.len());
         }
-        taken.revisions.1 = revision;
-        if all || (!owned && taken.rows.len() > most) {
-            break;
-        }
-        // Who waits for the lock to apply gets it before the next slice.
-        std::thread::yield_now();
+        self.revisions.1 = revision;
+        all || (!owned && self.rows.len() > most)
     }
-    if owned {
-        taken.rows.retain(|row| query.covers(&row.record));
-        sort(&mut taken.rows);
-    } else {
-        taken.cut(most);
-    }
-    taken
-}
 
-impl Taken {
+    /// By namespace and name, and no more than so many; of an owner, all.
+    fn sorted(mut self, query: &Query, most: usize) -> Self {
+        if query.owner_uid.is_empty() {
+            self.cut(most);
+        } else {
+            self.rows.retain(|row| query.covers(&row.record));
+            sort(&mut self.rows);
+        }
+        self
+    }
+
     /// All of them as they were at the revision that the list shows, the first one here when this is its first page.
     async fn at_one_revision(mut self, store: &Store, query: &Query) -> Result<Rows, ApiError> {
         let (begun, ended) = self.revisions;
@@ -229,34 +220,40 @@ impl Before {
     }
 }
 
-/// Collects at most so many records behind where the page before ended, as they were at the revision that it shows. What is more
-/// than one slice is done apart.
+/// Collects at most so many records behind where the page before ended, as they were at the revision that it shows; none when that
+/// is more than a slice, or much has changed since: [`collect`] them then.
+///
+/// # Errors
+/// As [`collect`].
+pub async fn collect_few(
+    store: &Store,
+    query: &Query,
+    most: usize,
+) -> Result<Option<Rows>, ApiError> {
+    let mut taken = Taken::default();
+    let is_all = taken.slice(store, query, most);
+    let now = taken.revisions.1;
+    let changes = now.saturating_sub(query.revision().unwrap_or(now));
+    if !is_all || changes > SLICE as u64 {
+        return Ok(None);
+    }
+    let taken = taken.sorted(query, most);
+    taken.at_one_revision(store, query).await.map(Some)
+}
+
+/// Collects at most so many records behind where the page before ended, as they were at the revision that it shows. It takes a
+/// while: call it on a thread for that.
 ///
 /// # Errors
 /// EXPIRED when the history does not go back to that revision any more, with a token that goes on at the present.
-pub async fn collect(
-    store: &Store,
-    pins: &Pins,
-    query: &Arc<Query>,
-    most: usize,
-) -> Result<Rows, ApiError> {
-    if most < SLICE && query.owner_uid.is_empty() && query.revision().is_none() {
-        return take(store, query, most).at_one_revision(store, query).await;
+pub fn collect(store: &Store, query: &Query, most: usize) -> Result<Rows, ApiError> {
+    let mut taken = Taken::default();
+    while !taken.slice(store, query, most) {
+        // Who waits for the lock to apply gets it before the next slice.
+        std::thread::yield_now();
     }
-    let (store, query, runtime) = (store.clone(), query.clone(), Handle::current());
-    let work = move || {
-        let taken = take(&store, &query, most);
-        runtime.block_on(taken.at_one_revision(&store, &query))
-    };
-    pins.work(work).await?
-}
-
-/// Does what takes a while on a thread of its own, where nobody else's calls wait for it.
-pub async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| ApiError::Internal(format!("make a list: {error}")))
+    let taken = taken.sorted(query, most);
+    Handle::current().block_on(taken.at_one_revision(store, query))
 }
 
 #[cfg(test)]

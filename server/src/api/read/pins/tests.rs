@@ -21,7 +21,7 @@ fn key(caller: &str, revision: u64) -> Key {
     Key::new(caller, &query(), revision)
 }
 
-/// So many records of about a kilobyte.
+/// So many records of the same size.
 fn rows(count: usize) -> Arc<Rows> {
     let record = |number: usize| {
         let metadata = ObjectMeta {
@@ -69,17 +69,20 @@ async fn nobody_goes_on_with_the_list_of_another() {
 async fn what_only_a_pin_holds_counts() {
     let shared = rows(1000).bytes(REVISION);
     assert!(shared < 100_000, "the state has the records: {shared}");
+    let record = rows(1).rows[0].record.size();
+    assert!(record > 1000, "{record}");
     let replaced = rows(1000).bytes(REVISION + 100) - shared;
-    assert!((100_000..120_000).contains(&replaced), "{replaced}");
+    assert_eq!(replaced, 100 * record);
     let all = rows(1000).bytes(REVISION + 1_000_000) - shared;
-    assert!((1_000_000..1_200_000).contains(&all), "{all}");
+    assert_eq!(all, 1000 * record);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_least_recently_used_go_when_there_is_too_much() {
+    let pin = rows(1000).bytes(REVISION + 900);
     let pins = Pins::new(Limits {
-        bytes: 3_500_000,
-        caller_bytes: 2_500_000,
+        bytes: pin * 7 / 2,
+        caller_bytes: pin * 5 / 2,
         ..Limits::default()
     });
     let callers = ["admin/a", "admin/a", "admin/b"];
@@ -89,11 +92,13 @@ async fn the_least_recently_used_go_when_there_is_too_much() {
     }
     let kept = || {
         let all = (0..).zip(callers);
-        let kept = all.filter(|(number, caller)| pins.lock().contains_key(&key(caller, *number)));
+        let pins = pins.lock();
+        let has_rows = |key| pins.get(&key).is_some_and(|pin| pin.rows.is_some());
+        let kept = all.filter(|(number, caller)| has_rows(key(caller, *number)));
         kept.map(|(number, _)| number).collect::<Vec<u64>>()
     };
     assert_eq!(kept(), [0, 1, 2], "the state has all records");
-    // It replaced most of them: each pin holds about a megabyte by itself.
+    // It replaced most of them: each pin holds those by itself.
     pins.get(&key("admin/a", 0), &query()).unwrap();
     advance(Duration::from_secs(1)).await;
     pins.trim(REVISION + 900);
@@ -101,7 +106,7 @@ async fn the_least_recently_used_go_when_there_is_too_much() {
     pins.keep(key("admin/b", 3), rows(1000), REVISION + 900);
     assert_eq!(kept(), [0, 2], "1 was used least recently");
     let (count, bytes) = pins.size(REVISION + 900);
-    assert!(count == 3 && bytes <= 3_500_000, "{count}: {bytes}");
+    assert!(count == 3 && bytes == 3 * pin, "{count}: {bytes}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,4 +124,30 @@ async fn a_caller_has_its_own_bound() {
     for (caller, number) in [("admin/a", 1), ("admin/a", 2), ("admin/b", 9)] {
         assert!(pins.get(&key(caller, number), &query()).is_some());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_room_is_not_collected_again_and_takes_nothing() {
+    let pins = Pins::new(Limits {
+        caller_bytes: rows(1000).bytes(REVISION + 1000) - 1,
+        caller_count: 2,
+        ..Limits::default()
+    });
+    let list = key("admin/a", REVISION);
+    assert!(pins.has_room(&list), "nothing is known of it");
+    pins.keep(list.clone(), rows(1000), REVISION + 1000);
+    assert!(pins.get(&list, &query()).is_none());
+    assert!(!pins.has_room(&list));
+    assert_eq!(pins.size(REVISION + 1000), (0, 0));
+    // Others have all the room.
+    pins.keep(key("admin/a", 1), rows(400), REVISION + 1000);
+    assert!(pins.has_room(&key("admin/a", 1)));
+    // What is remembered ends as what is kept does, and counts as much.
+    advance(Duration::from_secs(60)).await;
+    pins.trim(REVISION + 1000);
+    assert!(pins.lock().is_empty());
+    for number in 0..5 {
+        pins.keep(key("admin/a", number), rows(1000), REVISION + 1000);
+    }
+    assert_eq!(pins.lock().len(), 2);
 }
