@@ -104,7 +104,9 @@ pub async fn run<R: Replica>(replica: R, context: Context) {
                         Proposed::Refused(refusal) => {
                             tracing::warn!(refusal = refusal.message, "a sweep was refused");
                         }
-                        Proposed::Failed(error) => tracing::warn!(error, "propose a sweep"),
+                        Proposed::Failed(error) | Proposed::Unanswered(error) => {
+                            tracing::warn!(error, "propose a sweep");
+                        }
                     }
                     if next.is_none() || (part.repeats() && !applied) {
                         break;

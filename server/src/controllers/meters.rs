@@ -77,10 +77,29 @@ struct Running {
     since: BTreeMap<u64, (&'static str, Instant)>,
 }
 
+/// A loop that runs; none of its keys waits any more when this is dropped.
+pub struct Ended {
+    meters: Meters,
+    name: &'static str,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.meters.depth(self.name, 0);
+    }
+}
+
 /// A look that is under way; it ends when this is dropped.
 pub struct Look {
     meters: Meters,
     id: u64,
+}
+
+impl Look {
+    /// There was nothing to look at: it does not count.
+    pub fn discard(self) {
+        self.meters.running().since.remove(&self.id);
+    }
 }
 
 impl Drop for Look {
@@ -167,11 +186,20 @@ impl Meters {
         self.adds.get_or_create(&Loop { name }).inc();
     }
 
-    /// A look begins at a key that was due for that long.
-    pub fn begin(&self, name: &'static str, waited: Duration) -> Look {
-        self.waits
-            .get_or_create(&Loop { name })
-            .observe(waited.as_secs_f64());
+    /// Has the depth of a loop be 0 when it ends, however it does.
+    pub fn until_ended(&self, name: &'static str) -> Ended {
+        Ended {
+            meters: self.clone(),
+            name,
+        }
+    }
+
+    /// A look begins at a key that was due for that long; None for a loop without keys.
+    pub fn begin(&self, name: &'static str, waited: Option<Duration>) -> Look {
+        if let Some(waited) = waited {
+            let waits = self.waits.get_or_create(&Loop { name });
+            waits.observe(waited.as_secs_f64());
+        }
         let mut running = self.running();
         let id = running.next;
         running.next += 1;

@@ -21,8 +21,11 @@ pub enum Proposed {
     Applied(Outcome),
     /// Refused whole.
     Refused(Refusal),
-    /// Nobody knows, or it was not proposed. Whatever was proposed before is decided and applied here by now, so that the next plan sees it.
+    /// It cannot be proposed.
     Failed(String),
+    /// Nobody knows, or it was not proposed, and the draft is not to blame. Whatever was proposed before is decided and applied here by now, so
+    /// that the next plan sees it.
+    Unanswered(String),
     /// The term is over.
     Deposed,
 }
@@ -52,9 +55,10 @@ pub async fn propose<R: Replica>(
     let principal = format!("controller/{name}");
     let transaction = draft.build_at(principal, id, stamp.now, context.term);
     match replica.propose(transaction).await {
-        Err(NoOutcome::NotProposed(error)) => Proposed::Failed(error),
+        Err(NoOutcome::Impossible(error)) => Proposed::Failed(error),
+        Err(NoOutcome::NotProposed(error)) => Proposed::Unanswered(error),
         Err(NoOutcome::Unknown(error)) => match catch_up(replica, context).await {
-            Ok(()) => Proposed::Failed(error),
+            Ok(()) => Proposed::Unanswered(error),
             Err(Deposed) => Proposed::Deposed,
         },
         Ok(outcome) => match outcome.refusal {

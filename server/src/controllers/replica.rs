@@ -16,9 +16,12 @@ pub struct Gap;
 /// A transaction has no outcome. Also what comes when this manager doesn't lead any more, in which case the loops are about to be cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoOutcome {
-    /// It was not proposed, and never will be.
+    /// It was not proposed, and never will be: the cluster takes no writes now. The same may be proposed later.
     #[error("{0}")]
     NotProposed(String),
+    /// It was not proposed, and cannot be: it is too large.
+    #[error("{0}")]
+    Impossible(String),
     /// It may have been applied, or be applied later.
     #[error("{0}")]
     Unknown(String),
@@ -59,7 +62,12 @@ impl Replica for Store {
         let outcome = Store::propose(self, transaction).await;
         outcome.map_err(|error| match error {
             StoreError::Unknown => NoOutcome::Unknown(error.to_string()),
-            _ => NoOutcome::NotProposed(error.to_string()),
+            StoreError::TooLarge { .. } => NoOutcome::Impossible(error.to_string()),
+            StoreError::NotLeader { .. }
+            | StoreError::NoQuorum
+            | StoreError::Full
+            | StoreError::DiskFull(_)
+            | StoreError::Stopped => NoOutcome::NotProposed(error.to_string()),
         })
     }
 

@@ -43,6 +43,7 @@ pub async fn drive<R: Replica, C: Controller>(
 ) -> Result<(), Panicked> {
     let mut work = WorkSet::new(MAX_KEYS);
     let mut running = JoinSet::new();
+    let _ended = context.meters.until_ended(C::NAME);
     let work = async {
         loop {
             match follow(&replica, &controller, &context, &mut work, &mut running).await {
@@ -104,7 +105,7 @@ async fn follow<R: Replica, C: Controller>(
         {
             let (replica, controller) = (replica.clone(), controller.clone());
             let context = context.clone();
-            let under_way = context.meters.begin(C::NAME, now - due);
+            let under_way = context.meters.begin(C::NAME, Some(now - due));
             running.spawn(async move {
                 let look = look(&replica, &*controller, &context, &key, failures);
                 let ended = AssertUnwindSafe(look).catch_unwind().await;
@@ -112,7 +113,7 @@ async fn follow<R: Replica, C: Controller>(
                 (key, ended.unwrap_or((Ok(Looked::Failed), Duration::ZERO)))
             });
         }
-        if work.next_due().is_none_or(|due| due > now) {
+        if !work.is_due(now) {
             context.meters.depth(C::NAME, 0);
         } else if counted.is_none_or(|at| now - at >= COUNT) {
             context.meters.depth(C::NAME, work.waiting(now));
@@ -125,6 +126,8 @@ async fn follow<R: Replica, C: Controller>(
         tokio::select! {
             changed = changes.next() => match changed {
                 Ok(changed) => {
+                    // This loop may have waited for long.
+                    let now = context.stamps.monotonic();
                     let mut added = |key, cause| {
                         if work.add(key, cause, now) {
                             context.meters.added(C::NAME);
@@ -197,6 +200,9 @@ async fn look<R: Replica, C: Controller>(
         }
     };
     let again = plan.again;
+    if plan.draft.is_empty() {
+        return (Ok(Looked::Idle(again)), took);
+    }
     let looked = match propose(replica, context, C::NAME, plan.draft, &mut stamp).await {
         Proposed::Applied(_) => Ok(Looked::Done(again)),
         Proposed::Deposed => Err(Deposed),
@@ -217,6 +223,11 @@ async fn look<R: Replica, C: Controller>(
             tracing::warn!(controller = C::NAME, ?key, error, "propose a plan");
             context.meters.failed(C::NAME);
             Ok(Looked::Failed)
+        }
+        Proposed::Unanswered(error) => {
+            tracing::warn!(controller = C::NAME, ?key, error, "propose a plan");
+            context.meters.retried(C::NAME);
+            Ok(Looked::Unanswered)
         }
     };
     (looked, took)
@@ -250,7 +261,9 @@ async fn tell<R: Replica, C: Controller>(
         Proposed::Refused(refusal) => {
             tracing::warn!(refusal = refusal.message, "record the event of a failure");
         }
-        Proposed::Failed(error) => tracing::warn!(error, "record the event of a failure"),
+        Proposed::Failed(error) | Proposed::Unanswered(error) => {
+            tracing::warn!(error, "record the event of a failure");
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! (nothing) ─────► due at once ──────► being looked at ─────► Done:   due after its timer, or forgotten
 //!                      ▲                                      Raced:  due at once, then soon
 //!                      └── an edit, or a change that          Failed: due after a back-off that doubles
-//!                          still has credit: due now
+//!                          still has credit: due now          Unanswered: due at once, and no key is taken for a while
 //! ```
 
 mod credit;
@@ -25,6 +25,8 @@ pub const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The longest wait after a race.
 const MAX_RACE_BACKOFF: Duration = Duration::from_millis(200);
+/// The longest pause after a look that the cluster gave no answer to.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// A shorter rest is none.
 const MIN_REST: Duration = Duration::from_millis(1);
 
@@ -42,10 +44,14 @@ pub enum Cause {
 pub enum Looked {
     /// All is done; look again after that time even if nothing changes.
     Done(Option<Duration>),
+    /// As [`Self::Done`], but there was nothing to propose, so that the cluster was not asked.
+    Idle(Option<Duration>),
     /// Somebody else was faster: look again, soon.
     Raced,
     /// It didn't work; look again later.
     Failed,
+    /// The cluster gave no answer, which says nothing about the key: no quorum, a full disk, too many writes.
+    Unanswered,
 }
 
 /// A bounded set of dirty keys, by when they are due. Time is passed in.
@@ -55,6 +61,10 @@ pub struct WorkSet<K> {
     queue: BTreeSet<(Instant, K)>,
     limit: usize,
     overflowed: bool,
+    /// Looks in a row that had no answer; those that end during a pause count once.
+    unanswered: u32,
+    /// No key is taken before.
+    paused_until: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +105,8 @@ impl<K: Ord + Clone> WorkSet<K> {
             queue: BTreeSet::new(),
             limit,
             overflowed: false,
+            unanswered: 0,
+            paused_until: None,
         }
     }
 
@@ -137,8 +149,11 @@ impl<K: Ord + Clone> WorkSet<K> {
     }
 
     /// Takes the key that is due longest, with the number of failures so far and since when it is due. [`Self::looked`] has to be called
-    /// for it.
+    /// for it. None during a pause.
     pub fn take(&mut self, now: Instant) -> Option<(K, u32, Instant)> {
+        if self.is_paused(now) {
+            return None;
+        }
         while self.queue.first().is_some_and(|(due, _)| *due <= now) {
             let (due, key) = self.queue.pop_first()?;
             let entry = self.keys.get_mut(&key)?;
@@ -156,6 +171,11 @@ impl<K: Ord + Clone> WorkSet<K> {
     /// Says how the look at a key ended. For the time `rest` changes that are only observed do not have it looked at again: they are
     /// looked at together.
     pub fn looked(&mut self, key: K, result: Looked, rest: Duration, now: Instant) {
+        match result {
+            Looked::Unanswered => self.pause(now),
+            Looked::Idle(_) => {}
+            Looked::Done(_) | Looked::Raced | Looked::Failed => self.unanswered = 0,
+        }
         let Some(entry) = self.keys.get_mut(&key) else {
             return;
         };
@@ -173,7 +193,8 @@ impl<K: Ord + Clone> WorkSet<K> {
                 };
                 Some(now + wait)
             }
-            Looked::Done(wait) => {
+            Looked::Unanswered => Some(now),
+            Looked::Done(wait) | Looked::Idle(wait) => {
                 entry.failures = 0;
                 wait.map(|wait| now + wait)
             }
@@ -199,9 +220,27 @@ impl<K: Ord + Clone> WorkSet<K> {
         due.count()
     }
 
-    /// When the next key is due.
+    /// Whether a key is due.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.queue.first().is_some_and(|(due, _)| *due <= now)
+    }
+
+    /// When the next key can be taken.
     pub fn next_due(&self) -> Option<Instant> {
-        self.queue.first().map(|(due, _)| *due)
+        let (due, _) = self.queue.first()?;
+        Some(self.paused_until.map_or(*due, |until| until.max(*due)))
+    }
+
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+
+    /// Begins a pause, longer each time. Looks that were under way when it began do not make it longer.
+    fn pause(&mut self, now: Instant) {
+        if !self.is_paused(now) {
+            self.unanswered = self.unanswered.saturating_add(1);
+            self.paused_until = Some(now + backoff(self.unanswered).min(MAX_PAUSE));
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct ClassId(u64);
 /// The first wait of a pod whose binding was refused; it doubles each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// The wait of a pod whose binding had no answer, however often.
+const UNANSWERED: Duration = Duration::from_secs(1);
 /// Views kept of classes that have no pods to place.
 const MAX_IDLE_VIEWS: usize = 64;
 
@@ -102,7 +104,7 @@ pub struct Cluster {
     /// What is to be placed.
     pub(super) queue: Queue,
     views: HashMap<ClassId, View>,
-    /// The class that [`Self::best`] is asked about.
+    /// The class whose pods are being placed; see [`Self::being_placed`].
     placing: Option<ClassId>,
 }
 
@@ -286,14 +288,16 @@ impl Cluster {
     /// The best node for a pod of the class.
     pub(super) fn best(&mut self, class: ClassId) -> Option<NodeId> {
         let entry = self.classes.get(&class).filter(|entry| entry.known)?;
-        self.placing = Some(class);
         let view = self.views.entry(class).or_default();
-        let best = view.best(class, &entry.class, &self.nodes);
-        self.placing = None;
-        best
+        view.best(class, &entry.class, &self.nodes)
     }
 
-    /// The template of the class for whose pods a panic left [`Self::best`] without an answer.
+    /// A panic from now on is charged to this class; with None to nobody.
+    pub(super) fn set_placing(&mut self, class: Option<ClassId>) {
+        self.placing = class;
+    }
+
+    /// The template of the class whose pods were being placed when a panic came.
     pub fn being_placed(&self) -> Option<&str> {
         self.placing.map(|class| self.template_of(class))
     }
@@ -305,6 +309,13 @@ impl Cluster {
 
     /// Why no node can take a pod of the class, as of the last [`Self::best`].
     pub(super) fn explain(&self, class: ClassId) -> Option<String> {
+        #[cfg(test)]
+        assert!(
+            !self.classes[&class]
+                .class
+                .node_selector
+                .contains_key(super::tests::POISONS_EXPLAIN)
+        );
         Some(self.views.get(&class)?.explain())
     }
 
@@ -318,8 +329,8 @@ impl Cluster {
         })
     }
 
-    /// A binding was refused, or nobody knows what became of it: the node no longer counts the pod,
-    /// and its turn comes again later. Should it be bound after all, a change will say so.
+    /// A binding was refused: the node no longer counts the pod, and its turn comes again later,
+    /// with waits that double.
     pub fn refused(&mut self, pod_uid: &str, now: Instant) {
         let Some(pod) = self.pods.get_mut(pod_uid) else {
             return;
@@ -331,6 +342,15 @@ impl Cluster {
         pod.refusals = pod.refusals.saturating_add(1);
         let wait = FIRST_BACKOFF.saturating_mul(doubled).min(MAX_BACKOFF);
         self.move_to(pod_uid, Place::Deferred(now + wait));
+    }
+
+    /// A binding was not proposed, or nobody knows what became of it, which says nothing about the
+    /// pod: its turn comes again soon. Should it be bound after all, a change will say so.
+    pub fn unanswered(&mut self, pod_uid: &str, now: Instant) {
+        let pod = self.pods.get(pod_uid);
+        if pod.is_some_and(|pod| matches!(pod.place, Place::Assumed(_))) {
+            self.move_to(pod_uid, Place::Deferred(now + UNANSWERED));
+        }
     }
 
     /// Lets pods back in the queue whose time has come.

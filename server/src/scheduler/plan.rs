@@ -19,7 +19,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 /// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound.
 /// Classes that no node can take are noted with the reason, and hold up nobody else.
 ///
-/// Classes that are set aside wait.
+/// Classes that are set aside wait. When this panics, [`Cluster::being_placed`] says whose pods were to blame.
 pub fn place(
     cluster: &mut Cluster,
     aside: &mut Aside,
@@ -35,23 +35,22 @@ pub fn place(
     while placements.len() < limit
         && let Some(((_, pod), class)) = heads.pop_first()
     {
+        cluster.set_placing(Some(class));
         if let Some(why) = aside.why(cluster.template_of(class), now) {
             cluster.queue.explain(class, &why, now);
             continue;
         }
-        let best = cluster.best(class);
-        aside.forget(cluster.template_of(class));
-        let Some(node) = best else {
-            if let Some(message) = cluster.explain(class) {
-                cluster.queue.explain(class, &message, now);
+        if let Some(node) = cluster.best(class) {
+            placements.extend(cluster.assume(&pod, node));
+            if let Some(next) = cluster.queue.first(class) {
+                heads.insert((next.clone(), class));
             }
-            continue;
-        };
-        placements.extend(cluster.assume(&pod, node));
-        if let Some(next) = cluster.queue.first(class) {
-            heads.insert((next.clone(), class));
+        } else if let Some(message) = cluster.explain(class) {
+            cluster.queue.explain(class, &message, now);
         }
+        aside.forget(cluster.template_of(class));
     }
+    cluster.set_placing(None);
     cluster.trim_views();
     placements
 }

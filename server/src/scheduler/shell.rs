@@ -40,6 +40,7 @@ const RELOAD_DELAY: Duration = Duration::from_millis(100);
 /// [`Panicked`] when something other than placing the pods of a class failed.
 pub async fn schedule<R: Replica>(replica: R, context: Context) -> Result<(), Panicked> {
     let mut aside = Aside::default();
+    let _ended = context.meters.until_ended(NAME);
     let work = async {
         while follow(&replica, &context, &mut aside).await?.is_continue() {
             sleep(RELOAD_DELAY).await;
@@ -54,8 +55,10 @@ pub async fn schedule<R: Replica>(replica: R, context: Context) -> Result<(), Pa
 
 /// What a batch came to.
 enum Done {
-    /// Pods whose binding was refused, or is unknown.
+    /// Pods whose binding was refused.
     Bound(Vec<String>),
+    /// The cluster gave no answer for these pods.
+    Unanswered(Vec<String>),
     /// Pods were told why they wait.
     Told,
     Deposed,
@@ -68,6 +71,7 @@ async fn follow<R: Replica>(
     aside: &mut Aside,
 ) -> Result<std::ops::ControlFlow<()>, Panicked> {
     use std::ops::ControlFlow::{Break, Continue};
+    let began = Instant::now();
     let snapshot = replica.read(Snapshot::of);
     let kinds = [RecordKind::Node, RecordKind::Revision, RecordKind::Pod];
     let Ok(mut changes) = replica.watch(snapshot.revision, &kinds) else {
@@ -75,6 +79,7 @@ async fn follow<R: Replica>(
     };
     let mut cluster = Cluster::new(&snapshot);
     drop(snapshot);
+    let reload = began.elapsed();
     // Dropped with this function: bindings that are under way then are seen by the next one as
     // changes.
     let mut running = JoinSet::new();
@@ -83,15 +88,18 @@ async fn follow<R: Replica>(
         let now = context.stamps.monotonic();
         cluster.release(now);
         while running.len() < MAX_RUNNING {
-            let look = context.meters.begin(NAME, Duration::ZERO);
+            let look = context.meters.begin(NAME, None);
             match catch(|| plan::place(&mut cluster, aside, MAX_BATCH, now)) {
-                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) if batch.is_empty() => {
+                    look.discard();
+                    break;
+                }
                 Ok(batch) => running.spawn(bind(replica.clone(), context.clone(), batch, look)),
                 Err(panicked) => {
                     tracing::error!(%panicked, "placing pods failed");
                     context.meters.panicked(NAME);
                     let class = cluster.being_placed().ok_or_else(|| panicked.clone())?;
-                    aside.put(class, &panicked, now);
+                    aside.put(class, &panicked, reload, now);
                     return Ok(Continue(()));
                 }
             };
@@ -115,6 +123,10 @@ async fn follow<R: Replica>(
                 Ok(Done::Bound(refused)) => {
                     let now = context.stamps.monotonic();
                     refused.iter().for_each(|pod| cluster.refused(pod, now));
+                }
+                Ok(Done::Unanswered(pods)) => {
+                    let now = context.stamps.monotonic();
+                    pods.iter().for_each(|pod| cluster.unanswered(pod, now));
                 }
                 Ok(Done::Told) => telling = false,
                 Ok(Done::Deposed) => return Ok(Break(())),
@@ -147,6 +159,11 @@ async fn bind<R: Replica>(
             tracing::warn!(error, "propose bindings");
             context.meters.failed(NAME);
             Done::Bound(pods.collect())
+        }
+        Proposed::Unanswered(error) => {
+            tracing::warn!(error, "propose bindings");
+            context.meters.retried(NAME);
+            Done::Unanswered(pods.collect())
         }
         Proposed::Refused(refusal) => {
             tracing::warn!(refusal = refusal.message, "bindings were refused");
@@ -185,7 +202,9 @@ async fn tell<R: Replica>(replica: R, context: Context, untold: Vec<(String, Arc
     match propose(&replica, &context, NAME, draft, &mut stamp).await {
         Proposed::Applied(_) => {}
         Proposed::Deposed => return Done::Deposed,
-        Proposed::Failed(error) => tracing::warn!(error, "tell pods why they wait"),
+        Proposed::Failed(error) | Proposed::Unanswered(error) => {
+            tracing::warn!(error, "tell pods why they wait");
+        }
         Proposed::Refused(refusal) => {
             tracing::warn!(refusal = refusal.message, "tell pods why they wait");
         }

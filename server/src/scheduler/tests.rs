@@ -12,16 +12,22 @@ use super::{
     cluster::{Cluster, Placement, Snapshot},
     plan::{place, tell},
 };
-use crate::controllers::{plan::controller_reference, testing::World};
+use crate::controllers::{guard::catch, plan::controller_reference, testing::World};
 use barge_proto::v1::{
     Bind, Container, Namespace, Node, ObjectMeta, PodRecord, PodSpec, PodTemplateSpec, Quantity,
     ResourceRequirements, Revision, Taint, Toleration, change::Change, record::Record,
 };
 use barge_state::Kind;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A label; placing pods of a class that asks for it panics.
 pub(super) const POISON: &str = "test/poison";
+/// A label; saying why pods of a class that asks for it fit nowhere panics.
+pub(super) const POISONS_EXPLAIN: &str = "test/poisons-explain";
 
 /// A world, and a scheduler that follows it.
 struct Scheduled {
@@ -298,4 +304,42 @@ fn a_binding_of_unknown_outcome_that_was_applied_counts_once() {
     pod(&mut scheduled.world, "other-1", &other);
     pod(&mut scheduled.world, "other-2", &other);
     assert_eq!(scheduled.run().len(), 2);
+}
+
+#[test]
+fn a_binding_without_an_answer_is_tried_again_within_a_second_however_often() {
+    let mut world = World::default();
+    world.node("a", 1000, 1000, 100);
+    let web = revision(&mut world, "web", (600, 1), &[]);
+    pod(&mut world, "web-1", &web);
+    let mut scheduled = Scheduled::new(world);
+    for _ in 0..20 {
+        let batch = scheduled.place(10);
+        assert_eq!(batch.len(), 1);
+        scheduled
+            .cluster
+            .unanswered(&batch[0].pod_uid, scheduled.now);
+        assert_eq!(scheduled.place(10), []);
+        let release = scheduled.cluster.next_release().unwrap();
+        assert!(release - scheduled.now <= Duration::from_secs(1));
+        scheduled.now = release;
+        scheduled.cluster.release(release);
+    }
+}
+
+#[test]
+fn a_panic_is_charged_to_the_class_that_is_being_placed() {
+    for poison in [POISON, POISONS_EXPLAIN] {
+        let mut world = World::default();
+        world.node("a", 1000, 1000, 100);
+        let web = revision(&mut world, "web", (1, 1), &[]);
+        pod(&mut world, "web-1", &web);
+        let bad = revision(&mut world, "bad", (1, 1), &[(poison, "")]);
+        let mut scheduled = Scheduled::new(world);
+        assert_eq!(scheduled.place(10).len(), 1);
+        assert_eq!(scheduled.cluster.being_placed(), None);
+        pod(&mut scheduled.world, "bad-1", &bad);
+        assert!(catch(|| scheduled.place(10)).is_err());
+        assert_eq!(scheduled.cluster.being_placed(), Some(&*bad), "{poison}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +11,7 @@ use crate::{
     cluster::{level, reconcile, rotation::Rotator},
     controllers::{
         self, Context, NodeHeartbeats, meters::Meters, nodes::NodeTimes, stamp::SystemStamps,
+        supervise::supervise,
     },
     life::Heard,
     rbac::keeper,
@@ -61,26 +63,25 @@ pub async fn run(
         // A leader that is elected again begins again: its work carries the term.
         let lost = leadership.wait_for(|l| !l.is_leader || l.term != now.term);
         let term = stop.child_token();
-        let loops = controllers::run(
+        let context = Context {
+            term: now.term,
+            stamps: Arc::new(SystemStamps),
+            cancel: term.clone(),
+            meters: meters.clone(),
+        };
+        let times = NodeTimes {
+            patience: times.patience.saturating_sub(began.elapsed()),
+            ..times
+        };
+        let work = lead(
             store.clone(),
-            Arc::new(heard.clone()),
-            Context {
-                term: now.term,
-                stamps: Arc::new(SystemStamps),
-                cancel: term.clone(),
-                meters: meters.clone(),
-            },
-            NodeTimes {
-                patience: times.patience.saturating_sub(began.elapsed()),
-                ..times
-            },
+            heard.clone(),
+            backups.clone(),
+            rotator.clone(),
+            context,
+            times,
         );
-        let members = reconcile::run(store.clone(), now.term);
-        let levels = level::keep(store.clone(), now.term);
-        let roles = keeper::keep(store.clone(), now.term);
-        let rotation = rotator.clone().run(now.term);
-        let loops = tokio::spawn(async { tokio::join!(loops, members, levels, roles, rotation) });
-        let backups = tokio::spawn(backups.clone().run(now.term, term.clone()));
+        let loops = tokio::spawn(work);
         let ended = tokio::select! {
             lost = lost => lost.is_err(),
             () = stop.cancelled() => true,
@@ -88,11 +89,41 @@ pub async fn run(
         // What they still propose is refused for its term: nothing waits for them.
         term.cancel();
         loops.abort();
-        backups.abort();
         heard.end();
         rotator.missing.clear();
         if ended {
             return;
         }
     }
+}
+
+/// Runs all loops of one term. Each has a task of its own: one that panics begins anew after a pause, and the others go on.
+async fn lead(
+    store: Store,
+    heard: Heard,
+    backups: Scheduler,
+    rotator: Rotator,
+    context: Context,
+    times: NodeTimes,
+) {
+    let term = context.term;
+    let loops = controllers::run(store.clone(), Arc::new(heard), context.clone(), times);
+    tokio::join!(
+        loops,
+        supervise("membership", &store, &context, || {
+            reconcile::run(store.clone(), term).map(Ok)
+        }),
+        supervise("feature-level", &store, &context, || {
+            level::keep(store.clone(), term).map(Ok)
+        }),
+        supervise("rbac-defaults", &store, &context, || {
+            keeper::keep(store.clone(), term).map(Ok)
+        }),
+        supervise("ca-rotation", &store, &context, || {
+            rotator.clone().run(term).map(Ok)
+        }),
+        supervise("backups", &store, &context, || {
+            backups.clone().run(term, context.cancel.clone()).map(Ok)
+        }),
+    );
 }

@@ -28,6 +28,8 @@ pub struct Memory {
     pub term: Arc<AtomicUsize>,
     /// Whether nothing that is proposed is decided.
     pub stalled: Arc<AtomicBool>,
+    /// Whether nothing is taken to be proposed.
+    pub closed: Arc<AtomicBool>,
     /// Proposals so far.
     pub proposed: Arc<AtomicUsize>,
 }
@@ -45,6 +47,7 @@ impl Memory {
             gaps: Arc::default(),
             refused: Arc::default(),
             stalled: Arc::default(),
+            closed: Arc::default(),
             proposed: Arc::default(),
             term: Arc::new(AtomicUsize::new(usize::try_from(TERM).unwrap())),
         }
@@ -80,6 +83,9 @@ impl Replica for Memory {
     async fn propose(&self, transaction: Transaction) -> Result<Outcome, NoOutcome> {
         tokio::task::yield_now().await;
         self.proposed.fetch_add(1, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(NoOutcome::NotProposed("the disk is full".to_owned()));
+        }
         if self.stalled.load(Ordering::SeqCst) {
             return Err(NoOutcome::Unknown("no quorum".to_owned()));
         }

@@ -190,3 +190,44 @@ fn it_is_bounded_and_says_when_keys_were_dropped() {
     assert!(work.overflowed());
     assert!(!work.overflowed());
 }
+
+#[test]
+fn a_cluster_without_answers_is_no_failure_of_a_key() {
+    let mut now = Instant::now();
+    let mut work = WorkSet::new(10);
+    for key in ["a", "b", "idle"] {
+        work.add(key, Observed, now);
+    }
+    let mut pauses = Vec::new();
+    for _ in 0..20 {
+        for key in ["a", "b"] {
+            assert_eq!(take(&mut work, now), Some((key, 0)));
+        }
+        // What has nothing to propose does not tell whether there would be an answer.
+        if take(&mut work, now).is_some() {
+            work.looked("idle", Looked::Idle(Some(MS)), Duration::ZERO, now);
+        }
+        for key in ["a", "b"] {
+            work.looked(key, Looked::Unanswered, Duration::ZERO, now);
+        }
+        assert!(work.is_due(now), "it waits");
+        let until = work.next_due().unwrap();
+        // Nothing is taken meanwhile, whatever becomes dirty.
+        work.add("b", Edited, now);
+        assert_eq!(take(&mut work, until - MS), None);
+        pauses.push(until - now);
+        now = until;
+    }
+    assert_eq!(pauses[..3], [50 * MS, 100 * MS, 200 * MS]);
+    assert_eq!(*pauses.last().unwrap(), MAX_PAUSE);
+    // With the first answer all is as it was.
+    for key in ["a", "b", "idle"] {
+        assert_eq!(take(&mut work, now), Some((key, 0)));
+        work.looked(key, Looked::Done(None), Duration::ZERO, now);
+    }
+    assert_eq!(work.next_due(), None);
+    work.add("a", Observed, now);
+    assert_eq!(take(&mut work, now), Some(("a", 0)));
+    work.looked("a", Looked::Unanswered, Duration::ZERO, now);
+    assert_eq!(work.next_due(), Some(now + 50 * MS));
+}
