@@ -187,3 +187,6 @@ async fn prepare_network(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
