@@ -23,7 +23,7 @@ use crate::{
     routes,
     runtime::Runtime,
     services::{ServiceRules, nft::Nft},
-    session::{self, AssignmentFiles, Managers, SavedError, Session},
+    session::{self, AssignmentFiles, Incarnation, Managers, SavedError, Session},
 };
 
 /// For steps under way when the agent is told to stop.
@@ -73,8 +73,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     let _until_drained = living.clone().drop_guard();
     let lane = life::start(&options.life, options.managers.clone(), living);
     let (path, now) = (options.data_dir.join("incarnation"), options.clock.now_ms());
-    let raised = tokio::task::spawn_blocking(move || session::raise_incarnation(&path, now)).await;
-    let outbox = Arc::new(Outbox::new(raised.map_err(SavedError::other)??));
+    let incarnation = Incarnation::raise(path, now).await;
+    let outbox = Arc::new(Outbox::new(incarnation.number()));
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
     let (unknown_sender, unknown) = watch::channel(Default::default());
@@ -119,6 +119,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(session.run(stop.clone()));
+    let until = stop.clone();
+    tasks.spawn(async move {
+        until.run_until_cancelled(incarnation.keep()).await;
+    });
     let until = stop.clone();
     tasks.spawn(async move {
         until.run_until_cancelled(lane.log()).await;
@@ -183,3 +187,6 @@ async fn prepare_network(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,19 @@ pub struct Lane {
     chosen: watch::Receiver<Option<String>>,
     /// Why no manager answers, while none does.
     silence: watch::Receiver<Option<String>>,
-    given_up: watch::Sender<String>,
+    session: watch::Sender<SessionState>,
+}
+
+/// How the session is. Only the last word counts.
+#[derive(Debug, Default)]
+enum SessionState {
+    /// There was none yet.
+    #[default]
+    None,
+    /// The manager at this address welcomed this node.
+    Began(String),
+    /// The session with this one ended or did not come about.
+    Ended(String),
 }
 
 impl Lane {
@@ -37,7 +49,14 @@ impl Lane {
     /// The session with this manager ended or did not come about. Another one becomes the first choice if there is any, one that
     /// answers life signs before others; told so again and again, all managers become it in turn.
     pub fn give_up(&self, address: &str) {
-        self.given_up.send_replace(address.to_owned());
+        self.session
+            .send_replace(SessionState::Ended(address.to_owned()));
+    }
+
+    /// The session with this manager has begun: it stays the first choice for as long as it answers life signs.
+    pub fn settled(&self, address: &str) {
+        self.session
+            .send_replace(SessionState::Began(address.to_owned()));
     }
 
     /// Logs when managers stop answering and when they do so again. The lane itself logs nothing, because a write to the log can

@@ -58,6 +58,8 @@ struct Entry<T> {
 pub enum Dropped {
     /// The status of the pod with this uid.
     Pod(String),
+    /// The messages in the status of the pod with this uid. The rest of it goes out again.
+    Messages(String),
     /// An event.
     Event,
     /// The status of the node.
@@ -202,7 +204,8 @@ impl Outbox {
     }
 
     /// The managers will never take the report of this number, or a part of it. What was in it goes out again, each by itself; what was
-    /// by itself is dropped, and answered. That nothing of a pod is left is said without its last status then.
+    /// by itself is dropped, and answered. The status of a pod is said once more without its messages before; and that nothing of a pod is left
+    /// is said without its last status then.
     pub fn refused(&self, sequence: u64) -> Option<Dropped> {
         let mut state = self.lock();
         let state = &mut *state;
@@ -277,6 +280,10 @@ impl State {
         let mut pods = self.pods.iter_mut();
         if let Some((uid, entry)) = pods.find(|(_, entry)| entry.sent == Some(sequence)) {
             let uid = uid.clone();
+            if entry.value.status.as_mut().is_some_and(shorten::empty) {
+                entry.sent = None;
+                return Some(Dropped::Messages(uid));
+            }
             match entry.value.gone && entry.value.status.take().is_some() {
                 true => (entry.value.version, entry.sent) = (None, None),
                 false => drop(self.pods.remove(&uid)),

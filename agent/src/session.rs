@@ -10,7 +10,11 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, transport::Channel};
 
-use crate::{desired::Desired, life::Lane, outbox::Outbox};
+use crate::{
+    desired::{Desired, Refused},
+    life::Lane,
+    outbox::Outbox,
+};
 
 mod incarnation;
 mod keeper;
@@ -18,7 +22,7 @@ mod parts;
 mod saved;
 mod stream;
 
-pub use incarnation::raise as raise_incarnation;
+pub use incarnation::Incarnation;
 use keeper::Keeper;
 pub use saved::{AssignmentFiles, SavedError};
 use stream::Ended;
@@ -28,7 +32,7 @@ pub(crate) use stream::cause;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// The wait when the managers refuse this node, which only a person can change.
+/// The wait when the managers refuse this node, or assign more than it takes, which only a person can change.
 const REFUSED_WAIT: Duration = Duration::from_secs(15);
 
 /// The way to the managers.
@@ -119,6 +123,9 @@ impl Session {
                 }
             };
             self.log(&address, &ended);
+            if ended.may_be_older() {
+                self.hold_nothing();
+            }
             self.options.lane.give_up(&address);
             let pause = round.pause(&ended, self.count());
             // Spread, so that the next manager does not meet all agents of the lost one at once.
@@ -147,6 +154,16 @@ impl Session {
         }
     }
 
+    /// The next session begins with a full set. For nobody else this is news.
+    fn hold_nothing(&self) {
+        self.desired.send_if_modified(|desired| {
+            if desired.life.is_some() {
+                Arc::make_mut(desired).life = None;
+            }
+            false
+        });
+    }
+
     fn log(&self, address: &str, ended: &Ended) {
         use std::sync::atomic::Ordering::Relaxed;
         if ended.was_welcome() {
@@ -154,6 +171,8 @@ impl Session {
             tracing::info!(manager = address, reason = %ended, "the session ended; looking for a manager");
         } else if ended.is_refusal() {
             tracing::error!(manager = address, reason = %ended, "the manager refuses this node; its containers go on running");
+        } else if ended.is_too_large() {
+            tracing::error!(manager = address, reason = %ended, "cannot take what the manager assigns; containers go on running");
         } else if !self.away.swap(true, Relaxed) {
             tracing::warn!(manager = address, reason = %ended, "cannot reach the manager; containers go on running");
         } else {
@@ -163,6 +182,21 @@ impl Session {
 }
 
 impl Ended {
+    /// Whether the managers' state may be older than what this node acted on. In the same life of the cluster, too: when the disks of all
+    /// managers were put back. Once it has passed the node's revision, differences would lack what was written before.
+    fn may_be_older(&self) -> bool {
+        match self {
+            Self::Refused(refused) => matches!(refused, Refused::Older { .. }),
+            Self::Status { status, .. } => status.code() == Code::FailedPrecondition,
+            _ => false,
+        }
+    }
+
+    /// Whether every manager would send as much again.
+    fn is_too_large(&self) -> bool {
+        matches!(self, Self::Refused(Refused::TooLarge { .. }))
+    }
+
     fn is_refusal(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(
@@ -200,8 +234,8 @@ impl Round {
             return None;
         }
         self.attempts += 1;
-        self.refused |= ended.is_refusal();
-        if self.attempts < managers {
+        self.refused |= ended.is_refusal() || ended.is_too_large();
+        if self.attempts < managers && !ended.is_too_large() {
             return None;
         }
         let pause = if self.refused {

@@ -54,7 +54,7 @@ pub struct Choice {
     left: BTreeMap<String, Duration>,
     /// Managers left in a row since a second choice answered.
     fruitless: usize,
-    /// The session with the first choice ended: the agent moves as soon as the second one has answered.
+    /// The session with the first choice ended, and none has begun since: the agent moves as soon as the second one has answered.
     given_up: bool,
     /// When the second choice answered first since the first one has been doubted.
     substitute: Option<Duration>,
@@ -157,6 +157,13 @@ impl Choice {
         self.fruitless = self.fruitless.saturating_add(1);
         self.given_up = true;
         self.leave_given_up();
+    }
+
+    /// A session with a manager began: if that is the first choice it is not left for having lost one before.
+    pub fn settled(&mut self, address: &str) {
+        if self.first() == Some(address) {
+            self.given_up = false;
+        }
     }
 
     fn leave_given_up(&mut self) {

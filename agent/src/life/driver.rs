@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    Lane,
+    Lane, SessionState,
     choice::Choice,
     line::{Heard, Line},
 };
@@ -29,7 +29,7 @@ pub struct Driver {
     trouble: String,
     chosen: watch::Sender<Option<String>>,
     silence: watch::Sender<Option<String>>,
-    given_up: watch::Receiver<String>,
+    session: watch::Receiver<SessionState>,
 }
 
 impl Driver {
@@ -37,7 +37,7 @@ impl Driver {
     pub fn new(managers: Arc<dyn Managers>) -> (Self, Lane) {
         let (chosen, see_chosen) = watch::channel(None);
         let (silence, see_silence) = watch::channel(None);
-        let (give_up, given_up) = watch::channel(String::new());
+        let (say_session, session) = watch::channel(SessionState::default());
         let driver = Self {
             managers,
             choice: Choice::new(rand::random()),
@@ -47,12 +47,12 @@ impl Driver {
             trouble: "no answer".to_owned(),
             chosen,
             silence,
-            given_up,
+            session,
         };
         let lane = Lane {
             chosen: see_chosen,
             silence: see_silence,
-            given_up: give_up,
+            session: say_session,
         };
         (driver, lane)
     }
@@ -72,10 +72,11 @@ impl Driver {
                     Ok(answer) => self.choice.answered(begin.elapsed(), &address, &answer),
                     Err(reason) => self.trouble = format!("{address}: {reason}"),
                 },
-                Ok(()) = self.given_up.changed() => {
-                    let address = self.given_up.borrow_and_update().clone();
-                    self.choice.give_up(&address);
-                }
+                Ok(()) = self.session.changed() => match &*self.session.borrow_and_update() {
+                    SessionState::None => {}
+                    SessionState::Began(address) => self.choice.settled(address),
+                    SessionState::Ended(address) => self.choice.give_up(address),
+                },
                 () = sleep(step.wait) => {}
             }
         }

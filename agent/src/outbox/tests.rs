@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use barge_proto::v1::{ContainerState, ContainerStateWaiting, ContainerStatus};
+
 use super::*;
 
 fn phase(phase: &str) -> PodStatus {
@@ -132,6 +134,47 @@ fn of_a_refused_report_only_what_is_refused_by_itself_is_dropped() {
         outbox.acknowledge(report.sequence);
     }
     assert_eq!(said, ["a", "b", "c", "d"]);
+    assert!(!outbox.is_waiting());
+}
+
+#[test]
+fn a_status_that_is_refused_is_said_once_more_without_its_messages() {
+    let outbox = Outbox::new(9);
+    let waiting = ContainerStateWaiting {
+        reason: "ErrImagePull".into(),
+        message: "no such image".into(),
+    };
+    let state = ContainerState {
+        waiting: Some(waiting),
+        ..Default::default()
+    };
+    let container = ContainerStatus {
+        name: "web".into(),
+        state: Some(state),
+        ..Default::default()
+    };
+    let status = PodStatus {
+        message: "long".into(),
+        container_statuses: vec![container],
+        ..phase("Running")
+    };
+    outbox.pod_status("a", status);
+    let first = outbox.take().unwrap();
+    let dropped = outbox.refused(first.sequence);
+    assert_eq!(dropped, Some(Dropped::Messages("a".into())));
+    assert!(outbox.acknowledge(first.sequence).is_empty());
+    let again = outbox.take().unwrap();
+    assert_eq!(phases(&again), ["Running"]);
+    assert_eq!(again.pods[0].version, first.pods[0].version);
+    let status = again.pods[0].status.as_ref().unwrap();
+    let state = status.container_statuses[0].state.as_ref().unwrap();
+    let waiting = state.waiting.as_ref().unwrap();
+    assert_eq!(
+        (&*status.message, &*waiting.message, &*waiting.reason),
+        ("", "", "ErrImagePull")
+    );
+    let dropped = outbox.refused(again.sequence);
+    assert_eq!(dropped, Some(Dropped::Pod("a".into())));
     assert!(!outbox.is_waiting());
 }
 

@@ -153,6 +153,7 @@ impl PodManager {
         let desired = self.desired.borrow_and_update().clone();
         self.hand_out(&desired);
         self.unknown.tell(&desired);
+        self.forget_gone(&desired);
         let idle = |uid: &String| !self.workers.contains_key(uid) && !self.gone.contains(uid);
         let mut assigned = desired.pods.keys().chain(&desired.deleted);
         let compare = desired.epoch != self.epoch || assigned.any(idle);
@@ -171,8 +172,7 @@ impl PodManager {
             self.gone.clear();
             self.epoch = desired.epoch;
         }
-        self.gone
-            .retain(|uid| desired.pods.contains_key(uid) || desired.deleted.contains(uid));
+        self.forget_gone(&desired);
         self.unknown.listed(&desired, &inventory);
         let assigned = desired.pods.keys().chain(&desired.deleted);
         let mut uids: BTreeSet<&str> = assigned.map(String::as_str).collect();
@@ -189,6 +189,12 @@ impl PodManager {
         for uid in missing {
             self.start(uid, &desired, inventory.clone(), stop);
         }
+    }
+
+    /// Pods that the managers no longer have: should they tell of one again, with a tombstone, its end is said again.
+    fn forget_gone(&mut self, desired: &Desired) {
+        self.gone
+            .retain(|uid| desired.pods.contains_key(uid) || desired.deleted.contains(uid));
     }
 
     fn start(

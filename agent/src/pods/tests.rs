@@ -397,6 +397,24 @@ async fn a_deletion_is_confirmed_also_when_nothing_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tombstone_that_comes_after_the_end_was_acknowledged_is_confirmed() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned(1, [pod("u1", "Always")]));
+    agent.until_phase("u1", "Running").await;
+    agent.assign(assigned(1, [ending(pod("u1", "Always"), 1)]));
+    agent.until_gone("u1").await;
+    // The session goes on, with differences only.
+    agent.assign(assigned(1, []));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    agent.reports.clear();
+    let mut buried = assigned(1, []);
+    buried.deleted.insert("u1".into());
+    agent.assign(buried);
+    agent.until_gone("u1").await;
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_recorded_deletion_is_acted_on_without_managers() {
     let machine = Machine::new();
     let mut agent = machine.agent(assigned(1, [pod("u1", "Always")]));

@@ -6,7 +6,7 @@ use prost::Message;
 use crate::desired::Refused;
 
 /// Bytes of one full set, in however many parts.
-pub const LARGEST_SET: usize = 64 << 20;
+pub const LARGEST_SET: usize = 512 << 20;
 
 /// The parts of a full set that have come so far. A session that ends in between leaves the node with what it had.
 #[derive(Debug, Default)]
@@ -108,8 +108,11 @@ mod tests {
 
     #[test]
     fn a_set_without_an_end_is_refused() {
-        let mut parts = Parts::default();
-        let refused = (0..1000).find_map(|_| parts.add(part(7, &"x".repeat(1 << 20), true)).err());
+        let mut parts = Parts {
+            bytes: LARGEST_SET - (3 << 20),
+            ..Parts::default()
+        };
+        let refused = (0..4).find_map(|_| parts.add(part(7, &"x".repeat(1 << 20), true)).err());
         assert_eq!(refused, Some(Refused::TooLarge { most: LARGEST_SET }));
     }
 }

@@ -55,12 +55,7 @@ struct Network {
 }
 
 impl SavedError {
-    /// The write did not come to an end.
-    pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::new(Path::new("data folder"), io::Error::other(error))
-    }
-
-    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+    fn new(path: &Path, source: io::Error) -> Self {
         Self {
             path: path.to_owned(),
             source,

@@ -240,6 +240,7 @@ impl Listener<'_> {
         let same_life = |held: &Held| held.life == welcome.life;
         self.has_base = self.held.as_ref().is_some_and(same_life);
         tracing::info!(manager = self.address, "connected");
+        self.session.options.lane.settled(self.address);
         self.began.send_replace(true);
         if !welcome.manager_addresses.is_empty() {
             let managers = self.session.options.managers.clone();
@@ -297,16 +298,22 @@ impl Listener<'_> {
         );
         let desired = self.session.desired.borrow().clone();
         let about = match &dropped {
-            Dropped::Pod(uid) => desired.pods.get(uid).map(|pod| pod_reference(pod)),
+            Dropped::Pod(uid) | Dropped::Messages(uid) => {
+                desired.pods.get(uid).map(|pod| pod_reference(pod))
+            }
             Dropped::Node => desired.node().map(node_reference),
             Dropped::Event => None,
+        };
+        let what = match &dropped {
+            Dropped::Messages(_) => "status, and get it without its messages",
+            _ => "status",
         };
         if let Some(about) = about {
             outbox.event(EventReport {
                 involved_object: Some(about),
                 r#type: "Warning".to_owned(),
                 reason: "StatusRefused".to_owned(),
-                message: format!("The managers do not take the status: {reason}"),
+                message: format!("The managers do not take the {what}: {reason}"),
                 // The leader's.
                 time: None,
             });

@@ -130,6 +130,87 @@ async fn what_lags_behind_is_not_acted_on_and_another_manager_is_asked() {
     assert_eq!(desired.pods.len(), 1);
 }
 
+/// All disks were put back: the same life of the cluster, at lower revisions. What is written before it passes the agent's again is in no
+/// difference since that.
+#[tokio::test]
+async fn an_agent_that_saw_an_older_state_asks_for_a_full_set() {
+    let folder = tempfile::tempdir().unwrap();
+    // So that the agent does not wait after a refusal.
+    let mut managers = [Manager::start().await, Manager::start().await];
+    let mut agent = {
+        let [first, second] = &managers;
+        Agent::start(folder.path(), &[first, second])
+    };
+    for revision in [7, 17] {
+        let session = any(&mut managers).await;
+        session.welcome_in("life").await;
+        session.assign(revision, true, &["a"]).await;
+        agent.until(|desired| desired.revision == revision).await;
+        drop(session);
+        let mut session = any(&mut managers).await;
+        let hello = session.whole_hello().await;
+        assert_eq!(hello.acted_revision, revision);
+        assert!(hello.held.is_some());
+        if revision == 7 {
+            session.refuse("the state is older").await;
+        } else {
+            session.welcome_in("life").await;
+            session.assign(revision - 1, true, &["a"]).await;
+        }
+        drop(session);
+        let mut session = any(&mut managers).await;
+        let hello = session.whole_hello().await;
+        assert_eq!((hello.acted_revision, hello.held), (revision, None));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_came_back_stays_when_the_other_manager_answers_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut managers = [Manager::start().await, Manager::start().await];
+    let agent = {
+        managers[1].life.mute(true);
+        let [first, second] = &managers;
+        Agent::start(folder.path(), &[first, second])
+    };
+    // Away from the silent one, should it be the first choice.
+    let mut session = loop {
+        let session = any(&mut managers).await;
+        if session.with == managers[0].address {
+            break session;
+        }
+    };
+    for _ in 0..2 {
+        session.hello().await;
+        session.welcome().await;
+        session.assign(7, true, &[]).await;
+        drop(session);
+        session = managers[0].accept().await;
+    }
+    session.hello().await;
+    session.welcome().await;
+    agent.outbox.pod_status("a", PodStatus::default());
+    session.report().await;
+    let before = managers[1].life.signs().len();
+    managers[1].life.mute(false);
+    let begin = Instant::now();
+    while managers[1].life.signs().len() < before + 3 {
+        assert!(begin.elapsed() < LONG, "never signed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    agent.outbox.pod_status("b", PodStatus::default());
+    assert_eq!(session.report().await.pods[0].uid, "b");
+    assert!(managers[1].sessions.try_recv().is_err());
+}
+
+#[test]
+fn a_set_that_is_too_large_is_not_asked_for_again_at_once() {
+    let ended = Ended::Refused(Refused::TooLarge { most: 1 });
+    assert_eq!(Round::default().pause(&ended, 3), Some(REFUSED_WAIT));
+    let ended = Ended::Refused(Refused::Torn);
+    assert_eq!(Round::default().pause(&ended, 3), None);
+}
+
 #[tokio::test]
 async fn an_agent_goes_on_from_what_it_has_but_not_after_a_start() {
     let folder = tempfile::tempdir().unwrap();

@@ -205,6 +205,12 @@ impl Accepted {
         self.to_agent.send(Ok(message)).await.unwrap();
     }
 
+    /// Ends the session because of the state that the node or the cluster is in.
+    pub async fn refuse(&self, reason: &str) {
+        let status = Status::failed_precondition(reason);
+        self.to_agent.send(Err(status)).await.unwrap();
+    }
+
     pub async fn welcome(&self) {
         self.welcome_in("").await;
     }

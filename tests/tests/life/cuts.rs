@@ -151,7 +151,7 @@ pub fn an_agent_does_not_read(cluster: &Cluster) {
     cluster.barge(&["delete", "service", "served"]);
 }
 
-/// A machine's disk is full: what runs there runs on, and what is new there waits.
+/// A machine's disk is full: what runs there runs on, and what is new there waits. Its agent can start.
 pub fn an_agents_disk_is_full(cluster: &Cluster) {
     let witness = Witness::of(cluster, STEADY);
     let ballast = cluster.dir().join(DISKS[3]).join("ballast");
@@ -162,6 +162,9 @@ pub fn an_agents_disk_is_full(cluster: &Cluster) {
         .status();
     let file = cluster.write("nudge.yaml", &deployment("nudge", 2, SERVE));
     cluster.barge(&["apply", "-f", path(&file)]);
+    thread::sleep(LONG / 4);
+    kill(cluster.layout().agents[0].pid);
+    cluster.restart();
     thread::sleep(LONG / 2);
     std::fs::remove_file(&ballast).expect("it is there");
     cluster.ready_pods("app=nudge", 2);

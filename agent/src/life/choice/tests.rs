@@ -210,6 +210,27 @@ fn whoever_is_given_up_makes_room_for_each_of_the_others_and_last_for_those_give
 }
 
 #[test]
+fn a_first_choice_whose_session_is_back_is_not_left_when_the_second_one_answers() {
+    let mut world = World::new(1, 2, Vec::new());
+    world.run(SECOND);
+    let (first, second) = (world.first(), world.second());
+    world.choice.give_up(&first);
+    assert_eq!(world.first(), second, "it had answered");
+    // The other one dies; the session with this one ends, and another begins.
+    world.stop(first.clone(), 60 * SECOND);
+    world.run(2 * SECOND);
+    world.choice.give_up(&second);
+    world.choice.settled(&first);
+    world.choice.settled(&second);
+    world.run(70 * SECOND);
+    assert!(world.is_up(&first));
+    assert_eq!(world.first(), second);
+    world.stop(second, 60 * SECOND);
+    world.run(80 * SECOND);
+    assert_eq!(world.first(), first);
+}
+
+#[test]
 fn a_pause_of_this_process_is_nobodys_silence() {
     let mut world = World::new(5, 3, Vec::new());
     world.run(5 * SECOND);

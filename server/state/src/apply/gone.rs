@@ -27,7 +27,7 @@ pub fn gone(work: &mut Work<'_>, gone: &PodGone) {
     if let Some(pod) = pod.filter(|pod| pod.is_bound() && pod.node_uid() == gone.node_uid) {
         let pod = Stored::Pod(pod);
         if work.sliced && slices::is_large(work, &pod) {
-            // Its record goes with the last slice, and leaves a tombstone that the node's next session confirms.
+            // Its record goes with the last slice, and leaves a tombstone: the node confirms that, too, when it hears of it.
             slices::begin(work, pod, Cascade::Background);
             return;
         }
