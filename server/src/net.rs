@@ -7,6 +7,7 @@ pub mod listener;
 mod room;
 mod slow;
 pub mod tls;
+mod turns;
 
 pub use dial::Dialer;
 pub use listener::{Limits, Peer};

@@ -9,21 +9,18 @@ use std::{io, net, sync::Arc, time::Duration};
 use barge_client::channel::{CONNECTION_WINDOW, STREAM_WINDOW};
 
 use rustls::server::Accepted;
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, mpsc},
-};
+use tokio::{net::TcpStream, sync::mpsc};
 use tokio_rustls::StartHandshake;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use super::{
     Credentials, Limits,
-    listener::{Connection, Guest},
+    listener::{Connection, Guest, Inside},
 };
 
 /// Connections on their way to the lane. Beyond, they are closed: whoever dialled tries again.
-const ARRIVING: usize = 1024;
+const ARRIVING: usize = 8192;
 /// Connections whose handshake is done, on their way to the server.
 const READY: usize = 16;
 
@@ -45,6 +42,7 @@ pub struct LaneSender {
 pub struct Lane {
     protocol: &'static [u8],
     arrivals: mpsc::Receiver<Arrival>,
+    pub(super) limits: Limits,
 }
 
 /// A connection that belongs to no runtime.
@@ -63,7 +61,12 @@ pub fn lane(protocol: &'static [u8]) -> (LaneSender, Lane) {
         protocol,
         arrivals: sender,
     };
-    (sender, Lane { protocol, arrivals })
+    let lane = Lane {
+        protocol,
+        arrivals,
+        limits: Limits::default(),
+    };
+    (sender, lane)
 }
 
 /// Streams on one connection of a lane: its clients need a handful.
@@ -117,11 +120,11 @@ impl Lane {
         credentials: Credentials,
     ) -> ReceiverStream<io::Result<Connection>> {
         let (ready, connections) = mpsc::channel(READY);
-        let all = Arc::new(Semaphore::new(Limits::default().connections));
+        let inside = Inside::new(&self.limits);
         tokio::spawn(async move {
             while let Some(arrival) = self.arrivals.recv().await {
                 let (ready, config) = (ready.clone(), credentials.server_for(self.protocol));
-                let all = all.clone();
+                let inside = inside.clone();
                 tokio::spawn(async move {
                     let Arrival {
                         accepted,
@@ -137,7 +140,7 @@ impl Lane {
                     };
                     let hello = StartHandshake::from_parts(accepted, tcp);
                     // Whoever belongs on a lane has a certificate.
-                    if let Some(connection) = guest.enter(hello, config, all).await
+                    if let Some(connection) = guest.enter(hello, config, &inside).await
                         && connection.is_certified()
                     {
                         // Fails when the server stops: then the connection just closes.

@@ -1,14 +1,15 @@
 //! Accepting connections: TLS handshakes beside each other, each with a deadline, and no more connections than a
 //! manager can serve.
 //!
-//! Accepting waits for nobody. Clients that connect and say nothing fill the room for handshakes, and then the newest pushes out the
-//! oldest, so a client that does its handshake at once gets in however many of the others there are.
+//! Accepting waits for nobody. Clients that connect and say nothing fill a room, and then the newest pushes out the oldest (`room`). A client
+//! whose ClientHello has come waits in line for a turn and then does its handshake (`turns`). One that stalls in its turn loses the turn
+//! and goes back to the room.
 
 use std::{
     future::Future,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -31,11 +32,14 @@ use super::{
     lane::Lanes,
     room::{Place, Room},
     slow::{Address, Addresses, Beginning},
+    turns::Turns,
 };
 use crate::pki::Subject;
 
 /// For the ClientHello, which a client sends at once: whoever says nothing must not hold the turns of those who live.
 const HELLO: Duration = Duration::from_secs(2);
+/// For a client to answer the ServerHello in its turn. After it the client goes on without a turn, until others need its place.
+const TURN: Duration = Duration::from_secs(1);
 
 /// How much strangers and friends may ask of this manager.
 #[derive(Debug, Clone)]
@@ -46,10 +50,11 @@ pub struct Limits {
     /// Of these, connections without a certificate (joiners, health probes, programs with bearer tokens). Default
     /// 1,024.
     pub anonymous: usize,
-    /// Handshakes at a time. Default 1,024; one more closes the oldest.
+    /// Handshakes at a time, of each lane and of all others; further ones wait. As many clients may keep this manager waiting in a
+    /// handshake; one more closes the oldest of these. Default 1,024.
     pub handshakes: usize,
-    /// Of the handshakes, and of the connections without a certificate, those from one address. Default 256; one more closes the
-    /// oldest handshake from there, and is closed itself when it is done and shows no certificate.
+    /// Of the handshakes, of the clients that keep this manager waiting, and of the connections without a certificate, those from one
+    /// address. Default 256; a further connection without a certificate is closed.
     pub from_one_address: usize,
     /// For one handshake, and for what HTTP/2 begins with after it. Default 10 s.
     pub handshake_timeout: Duration,
@@ -110,7 +115,7 @@ async fn accept(
     stop: CancellationToken,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let all = Arc::new(Semaphore::new(limits.connections));
+    let inside = Inside::new(&limits);
     let room = Room::new(limits.handshakes, limits.from_one_address);
     let strangers = Strangers {
         all: Arc::new(Semaphore::new(limits.anonymous)),
@@ -133,18 +138,20 @@ async fn accept(
                 address,
                 deadline: Instant::now() + limits.handshake_timeout,
                 limit: limits.handshake_timeout,
-                place: room.enter(address.ip()),
+                room: room.clone(),
                 strangers: strangers.clone(),
             };
+            let place = room.enter(address.ip());
             let (ready, lanes, credentials) = (ready.clone(), lanes.clone(), credentials.clone());
-            let all = all.clone();
+            let inside = inside.clone();
             tasks.spawn(async move {
-                let Some((hello, guest)) = guest.greet(tcp).await else {
+                let Some(hello) = guest.greet(tcp, place).await else {
                     return;
                 };
                 if let Some(lane) = lanes.iter().find(|lane| lane.is_asked_for(&hello)) {
                     lane.send(hello, guest);
-                } else if let Some(connection) = guest.enter(hello, credentials.server(), all).await
+                } else if let Some(connection) =
+                    guest.enter(hello, credentials.server(), &inside).await
                 {
                     // Fails when the server stops: then the connection just closes.
                     let _ = ready.send(Ok(connection)).await;
@@ -156,6 +163,22 @@ async fn accept(
         () = work => {}
         () = stop.cancelled() => {}
         () = ready.closed() => {}
+    }
+}
+
+/// What the listener, or a lane, has of its own: turns to do a handshake, and connections.
+#[derive(Debug, Clone)]
+pub(super) struct Inside {
+    turns: Turns,
+    connections: Arc<Semaphore>,
+}
+
+impl Inside {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            turns: Turns::new(limits),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+        }
     }
 }
 
@@ -173,34 +196,34 @@ pub struct Guest {
     /// For the whole handshake.
     deadline: Instant,
     limit: Duration,
-    place: Place,
+    room: Room,
     strangers: Strangers,
 }
 
 impl Guest {
-    /// Reads the ClientHello.
-    async fn greet(self, tcp: TcpStream) -> Option<(StartHandshake<TcpStream>, Self)> {
+    /// Reads the ClientHello, and leaves the room.
+    async fn greet(&self, tcp: TcpStream, place: Place) -> Option<StartHandshake<TcpStream>> {
         let hello = async {
             tcp.set_nodelay(true)?;
             let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp);
             let hello = timeout(HELLO, hello).await;
             hello.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         };
-        let hello = self.in_time(hello).await?;
-        Some((hello, self))
+        self.in_time(place.unless_pushed_out(hello)).await
     }
 
-    /// Does the rest of the handshake. `all` are the connections that there is room for.
+    /// Does the rest of the handshake.
     pub(super) async fn enter(
         self,
         hello: StartHandshake<TcpStream>,
         config: Arc<ServerConfig>,
-        all: Arc<Semaphore>,
+        inside: &Inside,
     ) -> Option<Connection> {
         let address = self.address;
-        let (stream, peer) = self.in_time(handshake(hello, config, address)).await?;
-        drop(self.place);
-        let Ok(permit) = all.try_acquire_owned() else {
+        let (stream, peer) = self
+            .in_time(self.in_turn(hello, config, &inside.turns))
+            .await?;
+        let Ok(permit) = inside.connections.clone().try_acquire_owned() else {
             tracing::warn!(%address, "too many connections");
             return None;
         };
@@ -225,9 +248,28 @@ impl Guest {
         })
     }
 
-    /// What the step gives, unless this guest has to go before.
+    /// Waits for a turn and does the handshake in it. A handshake that takes longer than its turn goes on in the room: it hinders
+    /// nobody there, and is pushed out like a client that says nothing.
+    async fn in_turn(
+        &self,
+        hello: StartHandshake<TcpStream>,
+        config: Arc<ServerConfig>,
+        turns: &Turns,
+    ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+        let turn = turns.wait(self.address.ip(), &hello.io).await?;
+        let mut shake = pin!(handshake(hello, config, self.address));
+        // `timeout` polls the handshake before it looks at the time. So an answer that has arrived is read, however busy the manager was.
+        if let Ok(done) = timeout(TURN, &mut shake).await {
+            return done;
+        }
+        drop(turn);
+        let place = self.room.enter(self.address.ip());
+        place.unless_pushed_out(shake).await
+    }
+
+    /// What the step gives, unless it takes longer than this guest may.
     async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> Option<T> {
-        let done = timeout_at(self.deadline, self.place.unless_pushed_out(step)).await;
+        let done = timeout_at(self.deadline, step).await;
         match done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(done) => Some(done),
             Err(error) => {

@@ -1,16 +1,23 @@
-//! The room for handshakes. Nobody waits for a place in it: when it is full, whoever has been in it for longest has to go.
+//! The room for clients that the manager waits for: their ClientHello has not come, or they stalled later in the handshake. Nobody waits
+//! for a place in it: when it is full, the client that has been in it for longest has to go.
 //!
-//! A handshake takes two round trips. Who connects and says nothing stays until others need the place, so a room of 1,024 lets an
-//! honest client of 10 ms in beside 100,000 silent ones a second.
+//! A client that connects and says nothing stays until others need the place. One whose ClientHello has come leaves the room, and nobody
+//! pushes it out any more (`turns`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+/// Nobody is pushed out sooner after coming in: what an honest client sent may have arrived and not be read yet. So a flood of silent
+/// clients holds, beside the room, those that came in the last 100 ms.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// A room with places for so many, and for so many from one address. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,6 +40,7 @@ struct Guests {
 pub struct Place {
     room: Room,
     number: u64,
+    since: Instant,
     pushed_out: CancellationToken,
 }
 
@@ -69,6 +77,7 @@ impl Room {
         Place {
             room: self.clone(),
             number,
+            since: Instant::now(),
             pushed_out,
         }
     }
@@ -100,8 +109,15 @@ impl Place {
         &self,
         step: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
-        let done = self.pushed_out.run_until_cancelled(step).await;
-        done.unwrap_or_else(|| Err(io::Error::other("there are too many handshakes")))
+        let pushed_out = async {
+            self.pushed_out.cancelled().await;
+            sleep_until(self.since + PROMPT).await;
+        };
+        tokio::select! {
+            biased;
+            done = step => done,
+            () = pushed_out => Err(io::Error::other("it says nothing, and others need its place")),
+        }
     }
 }
 

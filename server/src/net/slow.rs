@@ -1,4 +1,4 @@
-//! Against those who keep a connection busy with nothing: few at a time from one address, and a beginning with a deadline.
+//! Against clients that keep a connection busy with nothing: few at a time from one address, and a beginning with a deadline.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Sleep, sleep},
+};
 
 /// What a client of HTTP/2 says first. From then on pings find out whether it lives.
 const PREFACE: usize = 24;
@@ -18,7 +21,15 @@ const PREFACE: usize = 24;
 #[derive(Debug, Clone)]
 pub struct Addresses {
     limit: usize,
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    turns: usize,
+    counts: Arc<Mutex<HashMap<IpAddr, Count>>>,
+}
+
+/// How many there are from one address, and the turns that they share.
+#[derive(Debug)]
+struct Count {
+    count: usize,
+    turns: Arc<Semaphore>,
 }
 
 /// One of them, until it is dropped.
@@ -26,14 +37,22 @@ pub struct Addresses {
 pub struct Address {
     addresses: Addresses,
     address: IpAddr,
+    turns: Arc<Semaphore>,
 }
 
 impl Addresses {
-    /// None yet.
+    /// None yet; each may have its turn at once.
     #[must_use]
     pub fn new(limit: usize) -> Self {
+        Self::with_turns(limit, limit)
+    }
+
+    /// None yet; those from one address share so many turns.
+    #[must_use]
+    pub fn with_turns(limit: usize, turns: usize) -> Self {
         Self {
             limit,
+            turns,
             counts: Arc::default(),
         }
     }
@@ -42,28 +61,40 @@ impl Addresses {
     #[must_use]
     pub fn enter(&self, address: IpAddr) -> Option<Address> {
         let mut counts = self.lock();
-        let count = counts.entry(address).or_default();
-        if *count >= self.limit {
+        let there = counts.entry(address).or_insert_with(|| Count {
+            count: 0,
+            turns: Arc::new(Semaphore::new(self.turns)),
+        });
+        if there.count >= self.limit {
             return None;
         }
-        *count += 1;
+        there.count += 1;
         Some(Address {
             addresses: self.clone(),
             address,
+            turns: there.turns.clone(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Count>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Address {
+    /// The turns of all from this address.
+    #[must_use]
+    pub fn turns(&self) -> &Arc<Semaphore> {
+        &self.turns
     }
 }
 
 impl Drop for Address {
     fn drop(&mut self) {
         let mut counts = self.addresses.lock();
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(there) = counts.get_mut(&self.address) {
+            there.count -= 1;
+            if there.count == 0 {
                 counts.remove(&self.address);
             }
         }
