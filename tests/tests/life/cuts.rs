@@ -155,11 +155,14 @@ pub fn an_agent_does_not_read(cluster: &Cluster) {
 pub fn an_agents_disk_is_full(cluster: &Cluster) {
     let witness = Witness::of(cluster, STEADY);
     let ballast = cluster.dir().join(DISKS[3]).join("ballast");
-    // It stops where there is no space left.
-    let _ = Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "status=none"])
-        .arg(format!("of={}", ballast.display()))
-        .status();
+    // It stops where there is no space left. The last blocks are free again when the file system has written the others.
+    for block in ["bs=1M", "bs=4K"] {
+        let _ = Command::new("dd")
+            .args(["if=/dev/zero", block, "status=none", "conv=notrunc,fsync"])
+            .arg("oflag=append")
+            .arg(format!("of={}", ballast.display()))
+            .status();
+    }
     let file = cluster.write("nudge.yaml", &deployment("nudge", 2, SERVE));
     cluster.barge(&["apply", "-f", path(&file)]);
     thread::sleep(LONG / 4);
