@@ -4,7 +4,7 @@ use barge_proto::v1::{
     Change, Event, Made, ObjectMeta, Precondition, RecordRef, RequestRecord, TerminatePod, Time,
     Transaction, change::Change as Body, precondition::Must,
 };
-use barge_state::{Kind, ORDER, RecordKind, State};
+use barge_state::{Kind, ORDER, RecordKind, State, made::next_plan};
 
 use crate::clock;
 
@@ -73,18 +73,18 @@ impl Draft {
         self.must(target, Must::Revision(revision));
     }
 
-    /// Demands that no plan made records of kind `K` for this owner after the latest one of which there is a record in `state`. Returns
-    /// the number of the plan after it, which [`barge_state::made::made_uid`] puts into the uids of what it makes. While not all managers
+    /// Demands that the latest records of kind `K` that a plan made for this owner are those in `state`, or that none are left. Returns
+    /// the plan after that, with a random `salt`; [`barge_state::made::made_uid`] puts it into the uids of what it makes. While not all managers
     /// understand that, it demands nothing and returns None.
     #[must_use]
-    pub fn made<K: Kind, O: Kind>(&mut self, state: &State, owner: &O) -> Option<u64> {
+    pub fn made<K: Kind, O: Kind>(&mut self, state: &State, owner: &O, salt: u16) -> Option<u64> {
         if state.feature_level() < ORDER {
             return None;
         }
         let plan = state.latest_plan::<K>(owner.uid());
         let kind = number(K::KIND);
         self.must(by_uid::<O>(owner.uid()), Must::Made(Made { kind, plan }));
-        Some(plan + 1)
+        Some(next_plan(plan, salt))
     }
 
     fn must(&mut self, target: RecordRef, must: Must) {

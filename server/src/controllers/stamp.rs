@@ -72,6 +72,11 @@ impl Stamp {
             .to_string()
     }
 
+    /// What tells a plan from others with its number.
+    pub fn salt(&mut self) -> u16 {
+        self.random.random()
+    }
+
     /// A new uid of a record that this plan of its owner makes; a random one when plans are not counted.
     pub fn made_uid(&mut self, plan: Option<u64>) -> String {
         let Some(plan) = plan else {

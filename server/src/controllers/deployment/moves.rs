@@ -123,7 +123,10 @@ impl<'a> Moves<'a> {
         }
         let number = step.create.min(self.room);
         if number > 0 && self.number.is_none() {
-            self.number = plan.draft.made::<PodRecord, _>(self.state, self.deployment);
+            let salt = stamp.salt();
+            self.number = plan
+                .draft
+                .made::<PodRecord, _>(self.state, self.deployment, salt);
         }
         for _ in 0..number {
             let pod = self.pod(revision, stamp);

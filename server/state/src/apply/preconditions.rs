@@ -63,9 +63,10 @@ fn unmet(state: &State, found: &Stored, must: &Must) -> Option<String> {
                 return Some("is named in a demand about no kind".to_owned());
             };
             let latest = state.tables.latest_plan(kind, found.uid());
-            (latest > made.plan).then(|| {
+            // Nothing is left of what any plan made: what comes now is not beside anything.
+            (latest != made.plan && latest != 0).then(|| {
                 format!(
-                    "has got others of kind {} meanwhile: plan {latest} made some, and only plan {} was known",
+                    "has got others of kind {} meanwhile: the latest are of plan {latest:x}, and plan {:x} was known",
                     kind.name(),
                     made.plan
                 )

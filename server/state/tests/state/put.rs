@@ -4,7 +4,10 @@ use barge_proto::v1::{
     Deployment, DeploymentStatus, Made, ManagerRecord, Node, NodeSpec, ObjectMeta, PodRecord,
     Precondition, RecordRef, RefusalReason, Secret, Service, Transaction, precondition::Must,
 };
-use barge_state::{Kind, ORDER, RecordKind, State, made::made_uid};
+use barge_state::{
+    Kind, ORDER, RecordKind, State,
+    made::{made_uid, next_plan},
+};
 
 use crate::fixtures::*;
 
@@ -211,7 +214,8 @@ fn of_two_plans_that_saw_the_same_the_second_makes_nothing() {
         ..RecordRef::default()
     };
     let makes = |seen: u64, random: u8| {
-        let mut pod = owned_by(pod(&made_uid(seen + 1, [random; 16]), "r1"), "d1");
+        let plan = next_plan(seen, u16::from(random));
+        let mut pod = owned_by(pod(&made_uid(plan, [random; 16]), "r1"), "d1");
         pod.metadata.as_mut().unwrap().name = format!("pod-{random}");
         Transaction {
             feature_level: ORDER,
@@ -221,27 +225,33 @@ fn of_two_plans_that_saw_the_same_the_second_makes_nothing() {
     };
     assert_eq!(state.latest_plan::<PodRecord>("d1"), 0);
     assert_eq!(state.apply(TERM, makes(0, 1)).outcome.refusal, None);
-    assert_eq!(state.latest_plan::<PodRecord>("d1"), 1);
+    let first = state.latest_plan::<PodRecord>("d1");
+    assert_eq!(first, next_plan(0, 1));
     let refused = refuse_tx(&mut state, &makes(0, 2));
     assert_eq!(refused.reason(), RefusalReason::Conflict);
-    assert_eq!(state.apply(TERM, makes(1, 3)).outcome.refusal, None);
+    assert_eq!(state.apply(TERM, makes(first, 3)).outcome.refusal, None);
+    let second = state.latest_plan::<PodRecord>("d1");
     // What somebody else gave it, with any uid, and what went, refuses nothing.
     let foreign = owned_by(pod("ff-foreign", "r1"), "d1");
     accept(
         &mut state,
-        [put(foreign), remove(RecordKind::Pod, &made_uid(1, [1; 16]))],
+        [
+            put(foreign),
+            remove(RecordKind::Pod, &made_uid(first, [1; 16])),
+        ],
     );
-    assert_eq!(state.apply(TERM, makes(2, 4)).outcome.refusal, None);
-    for random in [3, 4] {
+    assert_eq!(state.apply(TERM, makes(second, 4)).outcome.refusal, None);
+    let third = state.latest_plan::<PodRecord>("d1");
+    for (plan, random) in [(second, 3), (third, 4)] {
         accept(
             &mut state,
-            [remove(
-                RecordKind::Pod,
-                &made_uid(u64::from(random) - 1, [random; 16]),
-            )],
+            [remove(RecordKind::Pod, &made_uid(plan, [random; 16]))],
         );
     }
-    assert_eq!(state.apply(TERM, makes(2, 5)).outcome.refusal, None);
+    assert_eq!(state.apply(TERM, makes(second, 5)).outcome.refusal, None);
+    // What it saw went, and others came with the same count.
+    let refused = refuse_tx(&mut state, &makes(third, 7));
+    assert_eq!(refused.reason(), RefusalReason::Conflict);
     // Managers that do not know it are not asked.
     let mut old = crate::fixtures::state([put(cluster(ORDER - 1)), put(deployment("d1", 1))]);
     let refused = refuse_tx(&mut old, &makes(0, 6));
