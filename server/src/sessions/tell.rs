@@ -106,9 +106,13 @@ impl<'a> Teller<'a> {
         let counters = self.host.sessions.counters();
         counters.full_sets.inc();
         // Only references are taken while the lock of the state is held.
-        let (revision, news) = self.host.store.read_by(By::Session, |state| {
-            (state.revision(), News::full(state, self.node_uid))
+        let read = self.host.store.read_by(By::Session, |state| {
+            let node = state.by_uid::<Node>(self.node_uid)?.clone();
+            Some((node, state.revision(), News::full(state, self.node_uid)))
         });
+        // It may have been deleted while the session waited for its turn, and no change from here on would say so.
+        let (node, revision, news) = read.ok_or_else(unknown_node)?;
+        self.node = node;
         let watch = self.host.store.watch(revision, scopes(self.node_uid));
         let watch = watch.map_err(behind)?;
         let mut parts = news.parts(self.node.clone(), bytes);
