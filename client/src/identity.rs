@@ -1,4 +1,4 @@
-//! Who this process is: a key, a certificate of the cluster's CA, and whom to trust.
+//! The identity of this process: a private key, a certificate of the cluster's CA, and the roots that it trusts.
 
 use std::{
     fmt, fs, io,

@@ -1,5 +1,5 @@
-//! Many applies over one stream to one manager: what waits to be sent goes together, and so do the answers. For programs that
-//! write a lot; a call of its own costs both sides several times as much.
+//! Many applies over one stream to one manager. Requests that wait to be sent go in one message, and so do the answers. For programs that
+//! write a lot: a call for each request costs both sides several times as much.
 
 use std::{collections::HashMap, mem};
 

@@ -1,4 +1,4 @@
-//! Keeping a certificate valid: asking for the next one in the second half of its life, for as long as the process runs.
+//! Keeping a certificate valid: while the process runs, a task asks a manager for the next certificate in the second half of the current one's life.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Errors for people: what went wrong, and the way out.
+//! Turns errors into text for people: the fault and the way out.
 
 use std::io::{self, Write};
 

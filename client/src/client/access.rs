@@ -1,4 +1,4 @@
-//! Who one is, and what one may.
+//! The caller's own user and rights.
 
 use super::{Client, attempt::Repeat};
 use crate::{

@@ -1,5 +1,5 @@
-//! A TLS configuration that lives as long as the process, over a certificate and roots that are replaced: channels keep
-//! it, and show what is current whenever they connect again.
+//! A TLS configuration for the whole life of the process. Its certificate and roots can be replaced: a channel keeps
+//! the configuration and uses the current ones whenever it connects again.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

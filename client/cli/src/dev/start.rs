@@ -1,4 +1,4 @@
-//! Starting the processes of a cluster, each when the one before it is ready.
+//! Starts the processes of a cluster in order; each waits until the one before it is ready.
 
 use std::{
     fs,

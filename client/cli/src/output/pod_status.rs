@@ -1,4 +1,4 @@
-//! The one word that says how a pod is, chosen as kubectl chooses it.
+//! The STATUS column of a pod: one word, chosen as kubectl chooses it.
 
 use barge_client::v1::{ContainerState, Pod};
 
