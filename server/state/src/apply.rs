@@ -1,4 +1,4 @@
-//! The rules of transactions.
+//! How a transaction changes the state: the same on every manager.
 
 mod bind;
 mod delete;

@@ -1,4 +1,4 @@
-//! Records that are being deleted together with what belongs to them: which, how, and what of it is next.
+//! The index of records that are deleted in slices: the kind of each deletion, and the next records that belong to it.
 
 use std::collections::BTreeMap;
 

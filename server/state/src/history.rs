@@ -1,4 +1,4 @@
-//! Recent changes, so that watches can go on where they stopped, and lists where a page ended.
+//! The history of recent changes: watches resume from it, and further pages of a list are taken back to their revision with it.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -82,7 +82,7 @@ impl History {
         }
     }
 
-    /// Drops blocks whose changes are all at or below `revision`. They are returned, so that whoever holds a lock around the history lets go
+    /// Drops blocks whose changes are all at or below `revision`. They are returned, so that a caller that holds a lock around the history lets go
     /// of it before their memory is given back.
     pub fn drop_through(&mut self, revision: u64) -> Vec<Arc<[Changed]>> {
         let blocks = self

@@ -1,9 +1,9 @@
-//! Pods as the state keeps them: of everything else there are thousands, of pods a million.
+//! Pods as the state keeps them in memory: packed, because there may be a million of them.
 //!
 //! Nearly all of a pod's record is the same in many pods: the owner, the template, the image, the phase, which conditions
 //! there are and what they say. So a record is taken apart into its *shape*, which pods share, and its *leaves*, in
-//! which they differ: names, addresses, times. A shape is a `PodRecord` whose leaves are blank. Whatever is not
-//! known to be a leaf is part of the shape, so nothing is ever lost; something unusual only costs its pod a shape of its own.
+//! which they differ: names, addresses, times. A shape is a `PodRecord` whose leaves are blank. A field that is not
+//! known as a leaf is part of the shape, so no field is lost; an unusual value only costs its pod a shape of its own.
 
 mod leaves;
 mod pool;

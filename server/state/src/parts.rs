@@ -1,5 +1,5 @@
-//! What an object is put together from. The parts are shared with the state, so taking them is cheap, and the object is made
-//! while the state goes on.
+//! The parts of an object, as references into the state. Taking them under the lock is cheap; the object is built
+//! after the lock was released.
 
 use std::sync::Arc;
 

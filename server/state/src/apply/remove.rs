@@ -1,4 +1,4 @@
-//! Removing records with what belongs to them.
+//! Removing records together with the records that belong to them.
 
 use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 

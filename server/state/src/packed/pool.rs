@@ -1,4 +1,4 @@
-//! What pods share.
+//! The pool of shapes, which pods share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

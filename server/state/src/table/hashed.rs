@@ -1,4 +1,4 @@
-//! Records by a key that each has of its own, for lookups only: what is never iterated has no order that could differ between
+//! Records by a unique key, hashed. The table offers lookups only: iteration in hash order could differ between
 //! managers.
 
 use std::{
