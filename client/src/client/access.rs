@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Client {
-    /// Who the managers take this client for.
+    /// The user and groups that the managers see in this client's credential.
     ///
     /// # Errors
     /// See [`ClientError`].

@@ -16,7 +16,7 @@ use rustls::{
 use super::{ALPN, ShownRoots, TlsError, builder, provider, verifier::ClusterVerifier, webpki};
 use crate::identity::Identity;
 
-/// The TLS of those who dial managers. Cheap to clone.
+/// The TLS configuration for connections to managers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LiveTls {
     current: Arc<Current>,
@@ -71,7 +71,7 @@ impl LiveTls {
 #[derive(Debug)]
 struct Current(RwLock<Arc<Material>>);
 
-/// What is shown, and who is believed.
+/// The certificate to show, and the roots to trust.
 #[derive(Debug)]
 struct Material {
     shown: Arc<CertifiedKey>,

@@ -33,7 +33,7 @@ pub fn pod_status(pod: &Pod) -> String {
     match (deleting, status.reason.as_str()) {
         (true, "NodeLost") => "Unknown".to_owned(),
         (true, _) => "Terminating".to_owned(),
-        // Whatever its containers said last: nobody hears from them.
+        // Whatever its containers' last status is: the leader does not hear the agent.
         (false, "NodeLost") => "NodeLost".to_owned(),
         (false, _) => word,
     }
