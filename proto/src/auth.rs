@@ -15,7 +15,7 @@ pub enum AuthError {
     /// The bytes are no descriptor set.
     #[error("decode the descriptor set")]
     Decode(#[from] prost::DecodeError),
-    /// An RPC does not say who may call it.
+    /// An RPC has no rule.
     #[error("{0} has no `option (auth)`")]
     Missing(String),
     /// An RPC says it in part.
