@@ -7,7 +7,7 @@ use crate::changed::Changed;
 /// Changes that are handed out together.
 const BLOCK: usize = 64;
 
-/// The revision is older than the history that is kept: whoever asked has to list again.
+/// The revision is older than the history that is kept: the caller has to list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("changes are kept after revision {floor} only")]
 pub struct Expired {

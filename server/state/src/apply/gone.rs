@@ -69,7 +69,7 @@ pub fn bury(work: &mut Work<'_>, pod: &PackedPod) {
     work.write(before, tombstone);
 }
 
-/// Removes the tombstones of a node that was just removed: nobody is left to confirm them.
+/// Removes the tombstones of a node that was just removed: no agent is left to confirm them.
 pub fn forget(work: &mut Work<'_>, node_uid: &str) {
     let tombstones = work.tables.tombstones_by_node.get(node_uid);
     let tombstones: Vec<_> = tombstones.cloned().collect();

@@ -235,7 +235,7 @@ fn disown(work: &mut Work<'_>, record: Stored, owner: &str) {
     });
 }
 
-/// Removes a pod whose node goes: nobody is left to report its end. One to which much belongs leaves the node first.
+/// Removes a pod whose node is removed: no agent is left to report its end. A pod to which many records belong leaves the node first.
 fn lose(work: &mut Work<'_>, record: Stored) {
     let Stored::Pod(pod) = &record else { return };
     if is_light(work, &record) {

@@ -14,7 +14,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 #[derive(Debug)]
 pub struct Hashed<K> {
     records: HashTable<(u64, Arc<K>)>,
-    /// Seeded anew in each process, so that nobody can choose keys that collide.
+    /// Seeded anew in each process, so that no client can choose keys that collide.
     hasher: RandomState,
 }
 
