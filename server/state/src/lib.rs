@@ -44,7 +44,7 @@ mod table;
 mod tables;
 mod view;
 
-pub use apply::Applied;
+pub use apply::{Applied, node_is_ready};
 pub use capacity::{Usage, is_finished};
 pub use changed::Changed;
 pub use claims::Claim;

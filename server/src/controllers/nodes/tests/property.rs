@@ -132,7 +132,7 @@ impl Run {
 
     /// As the API lets a person do it.
     fn confirm(&mut self, number: usize) {
-        if is_ready(&self.node(number)) || self.is_off(number) {
+        if node_is_ready(&self.node(number)) || self.is_off(number) {
             return;
         }
         let mut node = Node::clone(&self.node(number));
