@@ -12,7 +12,7 @@ mod readiness;
 mod tests;
 
 use super::{
-    Controller, NodeHeartbeats, conditions,
+    Controller, NodeHeartbeats,
     plan::{self, Plan, Severity, object_reference},
     stamp::{Stamp, Stamps},
     taints,

@@ -5,10 +5,7 @@ use barge_state::Kind;
 
 use super::{Merge, Planning, merged_meta};
 use crate::{
-    controllers::{
-        nodes,
-        taints::{self, NO_EXECUTE, OUT_OF_SERVICE, UNREACHABLE},
-    },
+    controllers::taints::{self, NO_EXECUTE, OUT_OF_SERVICE, UNREACHABLE},
     error::ApiError,
 };
 

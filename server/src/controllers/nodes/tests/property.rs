@@ -3,6 +3,7 @@
 
 use super::*;
 use barge_proto::v1::Taint;
+use barge_state::node_is_ready;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 const TICK: u64 = 250;
