@@ -10,7 +10,9 @@ use ipnet::Ipv4Net;
 
 use super::model::{Chain, Protocol, Rules};
 
-/// The table; nothing outside it is touched.
+/// The table's name.
+pub const NAME: &str = "barge";
+/// The table, with its family; nothing outside it is touched.
 pub const TABLE: &str = "inet barge";
 
 /// Replaces the table by these rules, whatever was in it. Connections go on: what was decided for them is kept by
