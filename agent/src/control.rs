@@ -3,14 +3,15 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use barge_client::supervisor::Supervisor;
+use barge_proto::v1::Node;
 use tokio::{
-    net::UdpSocket,
     signal::unix::{SignalKind, signal},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address::{AddressError, own_address},
     agent::{self, Network},
     clock::SystemClock,
     config::Config,
@@ -19,7 +20,7 @@ use crate::{
     node::Sources,
     runtime::{Options, Registry, Runtime, RuntimeError, containerd::Containerd},
     services::{nft::Nft, sysctl},
-    session::SavedError,
+    session::{AssignmentFiles, SavedError},
 };
 
 /// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
@@ -36,6 +37,9 @@ pub enum ControlError {
     /// Folder, token, managers.
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// This machine has no address that could be the node's.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// containerd is missing, or a setting of it cannot work.
     #[error("{0}; is containerd running? Its socket is given with --containerd")]
     Runtime(#[from] RuntimeError),
@@ -64,7 +68,11 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     if known.is_none() && config.join.is_empty() {
         return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
     }
-    let address = own_address(&config, known).await?;
+    let managers = known.iter().flatten().chain(&config.join);
+    let address = match own_address(config.node_ip, managers).await {
+        Ok(address) => address.to_string(),
+        Err(error) => last_address(&folder, error)?,
+    };
     let identity = folder.join(&config, &address).await?;
     runtime.recover().await?;
     tracing::info!(node = identity.uid, address, version, "control runs");
@@ -158,17 +166,25 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
     Ok(options)
 }
 
-/// The address given by hand, or the one from which this machine reaches a manager. Nothing is sent for that: a datagram
-/// socket that is connected has its local address from the routes.
-async fn own_address(config: &Config, known: Option<Vec<String>>) -> Result<String, ControlError> {
-    if let Some(address) = config.advertise {
-        return Ok(address.to_string());
-    }
-    for manager in known.iter().flatten().chain(&config.join) {
-        let socket = UdpSocket::bind("0.0.0.0:0").await?;
-        if socket.connect(manager).await.is_ok() {
-            return Ok(socket.local_addr()?.ip().to_string());
+/// The address that the node had in the cluster: without a network it runs what it ran. `error`: why there is no other one.
+fn last_address(folder: &DataFolder, error: AddressError) -> Result<String, ControlError> {
+    let last = match (&error, folder.load()?) {
+        (AddressError::Unclear(_), Some(identity)) => {
+            let files = AssignmentFiles::open(folder.path().join("assigned"))?;
+            let assigned = files.load(&identity.cluster_id);
+            assigned.node().and_then(internal_ip).map(str::to_owned)
         }
-    }
-    Err(MembershipError::NoAddress.into())
+        _ => None,
+    };
+    let Some(last) = last else {
+        return Err(error.into());
+    };
+    tracing::warn!(%error, address = last, "going on with the address that this node had");
+    Ok(last)
+}
+
+fn internal_ip(node: &Node) -> Option<&str> {
+    let mut all = node.status.iter().flat_map(|status| &status.addresses);
+    let found = all.find(|address| address.r#type == "InternalIP")?;
+    Some(&found.address)
 }
