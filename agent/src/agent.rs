@@ -185,15 +185,24 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     Ok(end)
 }
 
-/// Returns when nothing is left of any pod whose deletion was recorded.
+/// Returns when the node's pods are marked as deleted and nothing is left of them.
 async fn all_ended(
     mut gone: watch::Receiver<BTreeSet<String>>,
-    desired: watch::Receiver<Arc<Desired>>,
+    mut desired: watch::Receiver<Arc<Desired>>,
 ) {
-    let ended = gone.wait_for(|gone| desired.borrow().deleted.is_subset(gone));
-    if ended.await.is_err() {
-        // The agent stops.
-        std::future::pending().await
+    loop {
+        let now = desired.borrow_and_update().clone();
+        if now.has_left() && now.deleted.is_subset(&gone.borrow_and_update()) {
+            return;
+        }
+        let changed = tokio::select! {
+            changed = gone.changed() => changed,
+            changed = desired.changed() => changed,
+        };
+        if changed.is_err() {
+            // The agent stops.
+            return std::future::pending().await;
+        }
     }
 }
 

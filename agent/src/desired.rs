@@ -193,6 +193,11 @@ impl Desired {
         self.deleted.extend(bound.map(|(uid, _)| uid));
     }
 
+    /// Whether all that was bound to this node is marked as deleted.
+    pub fn has_left(&self) -> bool {
+        self.pods.keys().all(|uid| self.unknown.contains(uid))
+    }
+
     /// The node as the cluster knows it.
     pub fn node(&self) -> Option<&Node> {
         self.welcome.as_ref()?.node.as_ref()
@@ -398,7 +403,9 @@ mod tests {
             .apply(full(5, &["a", "b"]), false)
             .unwrap();
         let (mut desired, _) = desired.apply(full(6, &["a"]), false).unwrap();
+        assert!(!desired.has_left());
         desired.leave();
+        assert!(desired.has_left());
         assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
         assert_eq!(Vec::from_iter(desired.pods.keys()), ["b"]);
     }
