@@ -1,6 +1,11 @@
 //! Control on a real machine: containerd, nftables, the clock, signals.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use barge_client::supervisor::Supervisor;
 use barge_proto::v1::Node;
@@ -12,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{AddressError, own_address},
-    agent::{self, Network},
+    agent::{self, End, Network},
     clock::SystemClock,
     config::Config,
     life,
@@ -40,6 +45,19 @@ pub enum ControlError {
     /// This machine has no address that could be the node's.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The cluster has no such node any more. A start finds the same.
+    #[error(
+        "this node was deleted from cluster {cluster}, and its pods have ended{}. To have the machine join again, move {} away and start the agent with --join and a new token",
+        running_on(unknown), identity.display()
+    )]
+    NodeDeleted {
+        /// The cluster.
+        cluster: String,
+        /// The file that makes the machine this node.
+        identity: PathBuf,
+        /// Pods that run on.
+        unknown: usize,
+    },
     /// containerd is missing, or a setting of it cannot work.
     #[error("{0}; is containerd running? Its socket is given with --containerd")]
     Runtime(#[from] RuntimeError),
@@ -52,6 +70,15 @@ pub enum ControlError {
     /// Signals or sockets cannot be used.
     #[error("cannot begin: {0}")]
     Io(#[from] io::Error),
+}
+
+fn running_on(unknown: &usize) -> String {
+    match unknown {
+        0 => String::new(),
+        _ => format!(
+            " (but {unknown} that the cluster did not know: `barge-agent forget-pods` lists them)"
+        ),
+    }
 }
 
 /// Runs this machine's part of the cluster until SIGTERM or SIGINT. Containers run on.
@@ -102,7 +129,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let ended = CancellationToken::new();
     let _until_ended = ended.clone().drop_guard();
     let options = agent::Options {
-        cluster_id,
+        cluster_id: cluster_id.clone(),
         managers,
         life: life::thread(ended)?,
         carrier: Some(runtime.carrier().clone()),
@@ -128,7 +155,14 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let ended = agent::run(options, stop).await;
     alive.abort();
     signals.abort();
-    Ok(ended?)
+    match ended? {
+        End::Stopped => Ok(()),
+        End::NodeDeleted { unknown } => Err(ControlError::NodeDeleted {
+            cluster: cluster_id,
+            identity: folder.path().join("identity"),
+            unknown,
+        }),
+    }
 }
 
 /// containerd's version; an error when it does not answer within `patience`.

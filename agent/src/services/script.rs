@@ -43,6 +43,11 @@ pub fn replace(rules: &Rules) -> String {
     out
 }
 
+/// Removes the table, if it is there.
+pub fn remove() -> String {
+    format!("add table {TABLE}\ndelete table {TABLE}\n")
+}
+
 /// What never changes. Order of things for a packet: translate the destination (-100), refuse what is still addressed
 /// to a cluster address (0), translate the source (100).
 const FRAME: &str = "\
