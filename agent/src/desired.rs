@@ -188,9 +188,9 @@ impl Desired {
 
     /// The deletion of the node was recorded, and with it that of all pods that were bound to it. Unknown ones were not: they run on.
     pub fn leave(&mut self) {
-        let unknown = &self.unknown;
-        let bound = self.pods.extract_if(.., |uid, _| !unknown.contains(uid));
-        self.deleted.extend(bound.map(|(uid, _)| uid));
+        let bound = self.pods.keys().filter(|uid| !self.unknown.contains(*uid));
+        self.deleted.extend(bound.cloned());
+        self.pods.retain(|uid, _| self.unknown.contains(uid));
     }
 
     /// Whether all that was bound to this node is marked as deleted.
