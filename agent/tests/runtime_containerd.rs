@@ -7,6 +7,8 @@
 mod carrying;
 #[path = "runtime/image.rs"]
 mod image;
+#[path = "runtime/lying.rs"]
+mod lying;
 #[path = "runtime/machine.rs"]
 mod machine;
 #[path = "runtime/pods.rs"]
@@ -15,6 +17,8 @@ mod pods;
 mod pulling;
 #[path = "runtime/recovery.rs"]
 mod recovery;
+#[path = "../src/testing/registry.rs"]
+mod registry;
 #[path = "runtime/traces.rs"]
 mod traces;
 
