@@ -28,8 +28,6 @@ use crate::{
 
 /// For steps under way when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Images pulled at a time.
-const PARALLEL_PULLS: usize = 8;
 
 /// What an agent is made of.
 pub struct Options {
@@ -115,7 +113,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
         network_ready,
         pods_dir: options.data_dir.join("pods"),
         parallel_creations: options.parallel_creations,
-        parallel_pulls: PARALLEL_PULLS,
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(session.run(stop.clone()));
