@@ -11,6 +11,8 @@ mod image;
 mod lying;
 #[path = "runtime/machine.rs"]
 mod machine;
+#[path = "runtime/memory.rs"]
+mod memory;
 #[path = "runtime/pods.rs"]
 mod pods;
 #[path = "runtime/pulling.rs"]

@@ -25,15 +25,15 @@ const OURS: &str = if cfg!(target_arch = "x86_64") {
 };
 
 /// An image of one small layer.
-struct Tiny {
-    layer: String,
-    config: String,
-    manifest: Value,
-    descriptor: Value,
+pub struct Tiny {
+    pub layer: String,
+    pub config: String,
+    pub manifest: Value,
+    pub descriptor: Value,
 }
 
 /// Puts an image into a registry, under its digest alone.
-fn tiny(machine: &Machine, registry: &Registry, marker: &str, platform: Value) -> Tiny {
+pub fn tiny(machine: &Machine, registry: &Registry, marker: &str, platform: Value) -> Tiny {
     let folder = machine.path(&format!("tiny-{marker}"));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("marker"), marker).unwrap();
@@ -57,7 +57,7 @@ fn tiny(machine: &Machine, registry: &Registry, marker: &str, platform: Value) -
     }
 }
 
-fn ours() -> Value {
+pub fn ours() -> Value {
     json!({"os": "linux", "architecture": OURS})
 }
 

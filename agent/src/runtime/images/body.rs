@@ -73,12 +73,19 @@ impl Body {
         )
     }
 
+    /// Its length as the registry says it, `limit` when it does not; an error when that is more than `limit` bytes.
+    pub fn length(&self, limit: u64) -> Result<u64, FetchError> {
+        match self.response.content_length() {
+            Some(length) if length > limit => Err(self.too_long(limit)),
+            length => Ok(length.unwrap_or(limit)),
+        }
+    }
+
     /// All of it, unless it is longer than `limit` bytes.
     pub async fn whole(mut self, limit: u64) -> Result<Bytes, FetchError> {
-        if self.response.content_length() > Some(limit) {
-            return Err(self.too_long(limit));
-        }
-        let mut whole = BytesMut::new();
+        // Once and for all: a buffer that grows is there twice while it does. Untouched pages cost nothing.
+        let expected = usize::try_from(self.length(limit)?).unwrap_or(0);
+        let mut whole = BytesMut::with_capacity(expected);
         while let Some(chunk) = self.next().await? {
             if self.total > limit {
                 return Err(self.too_long(limit));

@@ -8,6 +8,9 @@ use super::{
     processor::{Platform, Processor},
 };
 
+/// Bytes of a configuration that is kept in memory; a larger one is read again for each container.
+const LARGEST_KEPT: usize = 64 * 1024;
+
 /// How an image runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ImageConfig {
@@ -32,13 +35,16 @@ pub struct ImageConfig {
 }
 
 #[derive(Deserialize)]
-struct RawImage {
+struct Outline {
     os: Option<Short>,
     architecture: Option<Short>,
     variant: Option<Short>,
-    #[serde(default)]
-    config: Option<RawConfig>,
     rootfs: RawRootfs,
+}
+
+#[derive(Deserialize)]
+struct RawConfigOnly {
+    config: Option<RawConfig>,
 }
 
 #[derive(Default, Deserialize)]
@@ -60,9 +66,15 @@ struct RawRootfs {
 impl ImageConfig {
     /// Reads an image's configuration.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let raw: RawImage = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        let config = raw.config.unwrap_or_default();
-        let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
+        let raw: RawConfigOnly =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let outline: Outline = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Self::new(raw.config, outline, bytes.len())
+    }
+
+    fn new(config: Option<RawConfig>, outline: Outline, length: usize) -> Result<Self, String> {
+        let config = config.unwrap_or_default();
+        let diff_ids = outline.rootfs.diff_ids.unwrap_or_default();
         if let Some(bad) = diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
             return Err(format!("\"{bad:.80}\" is no sha256 digest of a layer"));
         }
@@ -74,18 +86,33 @@ impl ImageConfig {
             working_dir: config.working_dir.unwrap_or_default(),
             stop_signal: config.stop_signal.unwrap_or_default(),
             diff_ids,
-            length: bytes.len(),
             platform: Platform {
-                os: raw.os.unwrap_or_else(|| "linux".into()),
-                architecture: raw.architecture.unwrap_or_default(),
-                variant: raw.variant.unwrap_or_default(),
+                os: outline.os.unwrap_or_else(|| "linux".into()),
+                architecture: outline.architecture.unwrap_or_default(),
+                variant: outline.variant.unwrap_or_default(),
             },
+            length,
         })
     }
 
     /// Whether it runs here. A configuration that does not say for what it was made runs anywhere.
     pub fn suits(&self, processor: &Processor) -> bool {
         self.platform.architecture.is_empty() || processor.rank(&self.platform).is_some()
+    }
+
+    /// Reads what a pull needs of a configuration. Of an unusually large one that is the layers and the platform: the rest
+    /// is not copied, and is not in memory while the layers come.
+    pub fn parse_for_pull(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() <= LARGEST_KEPT {
+            return Self::parse(bytes);
+        }
+        let outline: Outline = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Self::new(None, outline, bytes.len())
+    }
+
+    /// Whether it may be kept in memory.
+    pub fn is_small(&self) -> bool {
+        self.length <= LARGEST_KEPT
     }
 
     /// Names of the snapshots after each layer; the last is the whole file system.
@@ -135,6 +162,13 @@ mod tests {
         assert_eq!(config.cmd, ["sh"]);
         assert_eq!(config.env, Vec::<String>::new());
         assert!(ImageConfig::parse(b"[]").is_err());
+        let large = format!(
+            r#"{{"architecture":"arm","config":{{"Env":["{}"]}},"rootfs":{{"diff_ids":[]}}}}"#,
+            "x".repeat(LARGEST_KEPT)
+        );
+        let for_pull = ImageConfig::parse_for_pull(large.as_bytes()).unwrap();
+        assert_eq!((for_pull.env.len(), for_pull.is_small()), (0, false));
+        assert_eq!(&*for_pull.platform.architecture, "arm");
         let short = br#"{"rootfs":{"diff_ids":["sha256:a"]}}"#;
         assert!(ImageConfig::parse(short).is_err());
     }

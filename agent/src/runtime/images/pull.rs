@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use containerd_client::{
     services::v1::{CreateImageRequest, Image as Record, UpdateImageRequest},
     tonic::{Code, Status},
@@ -21,7 +20,7 @@ use super::{
     lease::Lease,
     manifest::Descriptor,
     name::Name,
-    registry::{FetchError, Http, Session},
+    registry::{FetchError, Held, Http, Session},
     resolve::{self, Resolved, Top},
     shares::Shares,
     store::{self, WriteError},
@@ -31,6 +30,8 @@ use crate::runtime::{client::Client, flight::Flights};
 
 /// How often a blob that is collected under our hands, or that another pull failed to fetch, is fetched again.
 const TRIES: usize = 3;
+/// Bytes of a document that are stored at a time.
+const PIECE: usize = 64 * 1024;
 /// Documents of one image, in windows of progress: the time they may take together.
 const DOCUMENTS: u32 = 2;
 
@@ -75,7 +76,7 @@ pub struct Puller {
     pub http: Http,
     /// Pulls at a time.
     pub pulls: Shares,
-    /// Documents held in memory at a time.
+    /// Documents held in memory at a time, in units of 64 KiB.
     pub documents: Shares,
     /// Layers fetched at a time.
     pub layers: Shares,
@@ -95,10 +96,16 @@ impl Puller {
         present: Option<&str>,
         unwanted: &CancellationToken,
     ) -> Result<Pulled, PullError> {
-        let session = Session::new(&self.http, endpoint, name, self.pace)?;
+        let session = Session::new(
+            &self.http,
+            endpoint,
+            name,
+            self.pace,
+            self.documents.clone(),
+        )?;
         let top = async {
             let permit = self.pulls.take(session.host()).await;
-            let top = resolve::top(self, &session, name.reference()).await?;
+            let top = resolve::top(&session, name.reference()).await?;
             Ok::<_, PullError>((permit, top))
         };
         let top = unwanted.run_until_cancelled(top).await;
@@ -273,17 +280,23 @@ impl Puller {
         })
     }
 
-    /// Stores a document that is at hand.
+    /// Stores a document that is at hand, and forgets it.
     pub async fn store(
         &self,
         lease: &Lease,
         blob: &Descriptor,
-        bytes: Bytes,
+        document: Held,
     ) -> Result<(), PullError> {
         if store::claim(&self.client, lease, &blob.digest).await? {
             return Ok(());
         }
-        let body = stream::iter([Ok::<_, Status>(bytes)]);
+        // In pieces, of which each is copied, and not the whole.
+        let bytes = document.bytes.clone();
+        let pieces = (0..bytes.len()).step_by(PIECE).map(move |start| {
+            let end = bytes.len().min(start + PIECE);
+            Ok::<_, Status>(bytes.slice(start..end))
+        });
+        let body = stream::iter(pieces);
         match store::write(&self.client, lease, blob, HashMap::new(), body).await {
             Ok(()) => Ok(()),
             Err(WriteError::Source(status) | WriteError::Store(status)) => Err(status.into()),
@@ -319,7 +332,14 @@ impl Puller {
 
 /// Reads an image's configuration.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, PullError> {
-    ImageConfig::parse(bytes).map_err(|why| {
-        PullError::Malformed(format!("the image's configuration cannot be read: {why}"))
-    })
+    ImageConfig::parse(bytes).map_err(unreadable)
+}
+
+/// Reads of an image's configuration what a pull needs.
+pub fn parse_for_pull(bytes: &[u8]) -> Result<ImageConfig, PullError> {
+    ImageConfig::parse_for_pull(bytes).map_err(unreadable)
+}
+
+fn unreadable(why: String) -> PullError {
+    PullError::Malformed(format!("the image's configuration cannot be read: {why}"))
 }

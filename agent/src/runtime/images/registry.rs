@@ -21,12 +21,15 @@ use super::{
     endpoint::Endpoint,
     manifest::{self, Descriptor, LARGEST_DOCUMENT},
     name::Name,
+    shares::{Permit, Shares},
 };
 
 /// For a connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 /// For how long an HTTP client is used for new pulls.
 const CLIENT_AGE: Duration = Duration::from_secs(60);
+/// Bytes of a document for which one permit is taken.
+pub const DOCUMENT_UNIT: u64 = 64 * 1024;
 /// Redirections followed for one request.
 const REDIRECTIONS: usize = 5;
 /// Bytes of an error's body that are looked at.
@@ -112,6 +115,23 @@ impl Http {
     }
 }
 
+/// A document in memory, with the permit for it.
+pub struct Held {
+    /// The document.
+    pub bytes: Bytes,
+    _permit: Permit,
+}
+
+impl Held {
+    /// A document, and the room that was waited for.
+    pub fn new(bytes: Bytes, permit: Permit) -> Self {
+        Self {
+            bytes,
+            _permit: permit,
+        }
+    }
+}
+
 /// A conversation with one endpoint about one repository. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
@@ -119,6 +139,8 @@ pub struct Session {
     client: Client,
     repository: String,
     pace: Pace,
+    /// Bounds the documents in memory; a permit is for 64 KiB.
+    documents: Shares,
     /// What the endpoint asked for.
     authorization: Arc<Mutex<Option<HeaderValue>>>,
 }
@@ -130,12 +152,14 @@ impl Session {
         endpoint: &Endpoint,
         name: &Name,
         pace: Pace,
+        documents: Shares,
     ) -> Result<Self, FetchError> {
         Ok(Self {
             client: http.client(&endpoint.url())?,
             repository: format!("{}{}", endpoint.prefix, name.repository),
             endpoint: endpoint.clone(),
             pace,
+            documents,
             authorization: Arc::default(),
         })
     }
@@ -155,11 +179,11 @@ impl Session {
         &self,
         reference: &str,
         wanted: Option<&Descriptor>,
-    ) -> Result<(Bytes, String), FetchError> {
+    ) -> Result<(Held, String), FetchError> {
         let limit = wanted.map_or(LARGEST_DOCUMENT, |wanted| wanted.size.min(LARGEST_DOCUMENT));
         let bytes = self.whole(&format!("manifests/{reference}"), limit).await?;
         // Ours, not theirs: it becomes the name under which the bytes are stored.
-        let actual = manifest::sha256(&bytes);
+        let actual = manifest::sha256(&bytes.bytes);
         match reference.contains(':') && reference != actual {
             true => Err(self.lie(&actual, reference)),
             false => Ok((bytes, actual)),
@@ -167,12 +191,12 @@ impl Session {
     }
 
     /// A small blob whole: an image's configuration.
-    pub async fn small_blob(&self, blob: &Descriptor) -> Result<Bytes, FetchError> {
+    pub async fn small_blob(&self, blob: &Descriptor) -> Result<Held, FetchError> {
         let limit = blob.size.min(LARGEST_DOCUMENT);
         let bytes = self
             .whole(&format!("blobs/{}", &*blob.digest), limit)
             .await?;
-        match manifest::sha256(&bytes) {
+        match manifest::sha256(&bytes.bytes) {
             actual if actual == *blob.digest => Ok(bytes),
             actual => Err(self.lie(&actual, &blob.digest)),
         }
@@ -195,19 +219,24 @@ impl Session {
         }
     }
 
-    async fn whole(&self, path: &str, limit: u64) -> Result<Bytes, FetchError> {
-        let whole = async {
-            let answer = self.get(path).await?;
-            Body::new(answer, self.url(), self.pace).whole(limit).await
-        };
+    async fn whole(&self, path: &str, limit: u64) -> Result<Held, FetchError> {
+        let answer = self.get(path).await?;
+        let body = Body::new(answer, self.url(), self.pace);
+        // Not a byte of it is read before there is room for all.
+        let length = body.length(limit)?;
+        let permit = self.room(length).await;
         let window = self.pace.window;
-        timeout(window, whole).await.unwrap_or_else(|_| {
+        let bytes = timeout(window, body.whole(limit)).await.map_err(|_| {
             let seconds = window.as_secs_f32();
-            Err(FetchError::Slow(
-                self.url(),
-                format!("a document in more than {seconds} s"),
-            ))
-        })
+            FetchError::Slow(self.url(), format!("a document in more than {seconds} s"))
+        })??;
+        Ok(Held::new(bytes, permit))
+    }
+
+    /// Waits for room for a document of so many bytes.
+    pub async fn room(&self, length: u64) -> Permit {
+        let permits = usize::try_from(length.div_ceil(DOCUMENT_UNIT)).unwrap_or(usize::MAX);
+        self.documents.take_many(self.host(), permits).await
     }
 
     /// A successful answer. A refused request is sent once more with what the refusal asks for.

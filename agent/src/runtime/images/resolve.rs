@@ -1,14 +1,12 @@
 //! From a name to the manifest for this machine, through indexes.
 
-use bytes::Bytes;
-
 use super::{
     config::ImageConfig,
     lease::Lease,
     manifest::{self, Descriptor, Document, LARGEST_DOCUMENT, Manifest},
     processor::Processor,
-    pull::{PullError, Puller, parse_config},
-    registry::{FetchError, Session},
+    pull::{PullError, Puller, parse_for_pull},
+    registry::{FetchError, Held, Session},
     store,
 };
 
@@ -24,7 +22,7 @@ pub struct Top {
     /// Its descriptor.
     pub descriptor: Descriptor,
     document: Document,
-    bytes: Bytes,
+    held: Held,
 }
 
 /// An image for this machine. All its documents are stored.
@@ -43,20 +41,19 @@ struct Lead {
 }
 
 /// Fetches the outermost document.
-pub async fn top(puller: &Puller, session: &Session, reference: &str) -> Result<Top, PullError> {
-    let _permit = puller.documents.take(session.host()).await;
-    let (bytes, digest) = session.document(reference, None).await?;
-    let (document, media_type) = parse(session, &bytes)?;
+pub async fn top(session: &Session, reference: &str) -> Result<Top, PullError> {
+    let (held, digest) = session.document(reference, None).await?;
+    let (document, media_type) = parse(session, &held.bytes)?;
     let descriptor = Descriptor {
         media_type: media_type.into(),
         digest: digest.into(),
-        size: bytes.len() as u64,
+        size: held.bytes.len() as u64,
         platform: None,
     };
     Ok(Top {
         descriptor,
         document,
-        bytes,
+        held,
     })
 }
 
@@ -75,12 +72,12 @@ pub async fn descend(
     for _ in 0..MOST_DOCUMENTS {
         let (found, above) = match (next.take(), leads.pop()) {
             (Some(first), _) => first,
-            (None, Some(lead)) => (fetch(puller, session, &lead.descriptor).await?, lead.above),
+            (None, Some(lead)) => (fetch(session, &lead.descriptor).await?, lead.above),
             (None, None) => return Err(unsuitable(session, &processor, &offered).into()),
         };
         let descriptor = found.descriptor;
         // Stored at once: the memory is for the next one.
-        puller.store(lease, &descriptor, found.bytes).await?;
+        puller.store(lease, &descriptor, found.held).await?;
         match found.document {
             Document::Index(entries) => {
                 let named = entries.iter().filter_map(|entry| entry.platform.as_ref());
@@ -139,19 +136,18 @@ async fn label(
     Ok(())
 }
 
-async fn fetch(puller: &Puller, session: &Session, wanted: &Descriptor) -> Result<Top, PullError> {
-    let _permit = puller.documents.take(session.host()).await;
-    let (bytes, _) = session.document(&wanted.digest, Some(wanted)).await?;
-    let (document, media_type) = parse(session, &bytes)?;
+async fn fetch(session: &Session, wanted: &Descriptor) -> Result<Top, PullError> {
+    let (held, _) = session.document(&wanted.digest, Some(wanted)).await?;
+    let (document, media_type) = parse(session, &held.bytes)?;
     let descriptor = Descriptor {
         media_type: media_type.into(),
-        size: bytes.len() as u64,
+        size: held.bytes.len() as u64,
         ..wanted.clone()
     };
     Ok(Top {
         descriptor,
         document,
-        bytes,
+        held,
     })
 }
 
@@ -169,13 +165,20 @@ async fn config(
             "the image's configuration has {size} bytes, more than the {most} there may be"
         )));
     }
-    let _permit = puller.documents.take(session.host()).await;
-    let bytes = match store::read(&puller.client, &blob.digest).await? {
-        Some(bytes) => bytes.into(),
+    let here = match store::claim(&puller.client, lease, &blob.digest).await? {
+        true => {
+            let permit = session.room(blob.size).await;
+            let bytes = store::read(&puller.client, &blob.digest).await?;
+            bytes.map(|bytes| Held::new(bytes.into(), permit))
+        }
+        false => None,
+    };
+    let held = match here {
+        Some(held) => held,
         None => session.small_blob(blob).await?,
     };
-    let config = parse_config(&bytes)?;
-    puller.store(lease, blob, bytes).await?;
+    let config = parse_for_pull(&held.bytes)?;
+    puller.store(lease, blob, held).await?;
     Ok(config)
 }
 

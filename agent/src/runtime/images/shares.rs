@@ -28,17 +28,25 @@ impl Shares {
     pub fn new(all: usize, share: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all.max(1))),
-            share: share.max(1),
+            share: share.clamp(1, all.max(1)),
             registries: Arc::default(),
         }
     }
 
     /// Waits for a permit. Who waits for the registry's share is in no other registry's way.
     pub async fn take(&self, registry: &str) -> Permit {
+        self.take_many(registry, 1).await
+    }
+
+    /// Waits for several permits at once, but for no more than a registry's share.
+    pub async fn take_many(&self, registry: &str, permits: usize) -> Permit {
+        let permits = permits.clamp(1, self.share);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let share = self.share_of(registry);
         // The semaphores are never closed, so an error cannot be.
-        let of_share = share.acquire_owned().await.ok();
-        let of_all = Arc::clone(&self.all).acquire_owned().await.ok();
+        let of_share = share.acquire_many_owned(permits).await.ok();
+        let all = Arc::clone(&self.all);
+        let of_all = all.acquire_many_owned(permits).await.ok();
         Permit {
             _of_all: of_all,
             _of_share: of_share,

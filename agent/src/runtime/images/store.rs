@@ -19,7 +19,7 @@ use super::{
 use crate::runtime::{client::Client, error::unless_missing};
 
 /// Bytes sent to containerd at a time.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = 128 * 1024;
 
 /// Why a blob was not stored.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ fn session(fake: &Fake, credentials: Option<(&str, &str)>) -> Session {
         credentials: credentials.map(owned),
     };
     let name = Name::parse("example.com/x/app:1").unwrap();
-    Session::new(&Http::default(), &endpoint, &name, PACE).unwrap()
+    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4)).unwrap()
 }
 
 fn descriptor(bytes: &[u8]) -> Descriptor {
@@ -64,7 +64,7 @@ async fn what_trickles_is_given_up() {
         let error = whole(&session, &blob).await.unwrap_err();
         assert!(matches!(error, FetchError::Slow(..)), "{error}");
         let document = timeout(DEADLINE, session.document("1", None)).await;
-        let error = document.expect("an end").unwrap_err();
+        let error = document.expect("an end").err().unwrap();
         assert!(matches!(error, FetchError::Slow(..)), "{error}");
         fake.heal();
     }
@@ -91,7 +91,7 @@ async fn a_blob_has_the_size_it_should_have() {
     };
     whole(&session, &longer).await.unwrap_err();
     fake.fault("/blobs/", Fault::Corrupt);
-    let error = session.small_blob(&blob).await.unwrap_err();
+    let error = session.small_blob(&blob).await.err().unwrap();
     assert!(matches!(error, FetchError::Digest(..)), "{error}");
     fake.heal();
     fake.fault("/v2/", Fault::Status(503));
@@ -110,7 +110,7 @@ async fn a_token_is_asked_for_where_the_registry_says() {
         &format!("Bearer realm=\"{realm}\",service=\"fake\""),
     );
     let anonymous = session(&fake, None);
-    let error = anonymous.document("1", None).await.unwrap_err();
+    let error = anonymous.document("1", None).await.err().unwrap();
     assert!(matches!(error, FetchError::Unauthorized(..)), "{error}");
     fake.token("let-me-in");
     anonymous.document("1", None).await.unwrap();
@@ -132,7 +132,11 @@ async fn a_token_is_asked_for_where_the_registry_says() {
     assert_eq!(asked("/token").authorization.unwrap(), "Basic bWU6c2VjcmV0");
     // An answer without an end is none.
     fake.fault("/token", Fault::Oversized(1 << 20));
-    let error = session(&fake, None).document("1", None).await.unwrap_err();
+    let error = session(&fake, None)
+        .document("1", None)
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(error, FetchError::TooLong(..)), "{error}");
 }
 
