@@ -230,8 +230,9 @@ impl Puller {
             let work = |unwanted: CancellationToken| {
                 let (this, session) = (self.clone(), session.clone());
                 let (lease, blob) = (lease.clone(), blob.clone());
+                let in_use = lease.in_use();
                 async move {
-                    let _use = lease.in_use();
+                    let _in_use = in_use;
                     let download = this.download(&session, &lease, &blob);
                     let result = unwanted.run_until_cancelled(download).await;
                     let result = result.unwrap_or(Err(PullError::Unwanted));
