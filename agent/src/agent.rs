@@ -28,8 +28,6 @@ use crate::{
 
 /// For steps under way when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Images pulled at a time.
-const PARALLEL_PULLS: usize = 8;
 
 /// What an agent is made of.
 pub struct Options {
@@ -129,7 +127,6 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         network_ready,
         pods_dir: options.data_dir.join("pods"),
         parallel_creations: options.parallel_creations,
-        parallel_pulls: PARALLEL_PULLS,
     });
     let all_ended = all_ended(pods.gone(), desired.clone());
     let mut tasks = JoinSet::new();

@@ -49,8 +49,6 @@ pub struct Options {
     pub pods_dir: PathBuf,
     /// Sandboxes and containers created or removed at a time.
     pub parallel_creations: usize,
-    /// Images pulled at a time.
-    pub parallel_pulls: usize,
 }
 
 /// Keeps the pods of the node as they should be.
@@ -81,7 +79,6 @@ impl PodManager {
             host_ip: options.host_ip,
             network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
-            pulls: Semaphore::new(options.parallel_pulls.max(1)),
         };
         Self {
             shared: Arc::new(shared),
