@@ -50,6 +50,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// Where a container's log lies, for readers.
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf;
+    /// Waits until all that a container wrote which has ended is in its log. An error when that is not so within seconds.
+    async fn settle_log(&self, _id: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Name and version ("containerd://1.6.20").
     async fn version(&self) -> Result<String, RuntimeError>;
 }

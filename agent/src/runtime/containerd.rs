@@ -136,6 +136,11 @@ impl Runtime for Containerd {
         self.options.paths.log(pod_uid, container, attempt)
     }
 
+    async fn settle_log(&self, id: &str) -> Result<(), RuntimeError> {
+        let settled = self.carrier.settle(id).await;
+        settled.map_err(|error| RuntimeError::passing(reason::UNAVAILABLE, error.to_string()))
+    }
+
     async fn version(&self) -> Result<String, RuntimeError> {
         let answer = self
             .client
