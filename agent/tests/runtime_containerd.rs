@@ -15,6 +15,8 @@ mod pods;
 mod pulling;
 #[path = "runtime/recovery.rs"]
 mod recovery;
+#[path = "runtime/resources.rs"]
+mod resources;
 #[path = "runtime/traces.rs"]
 mod traces;
 

@@ -1,6 +1,10 @@
 //! The [`Runtime`] over containerd's own API.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -16,6 +20,7 @@ use super::{
     images::Images,
     names::{check_uid, container_id},
     network,
+    resources::Machine,
     sandbox::Sandboxes,
 };
 use crate::carrier::Carrier;
@@ -55,6 +60,7 @@ impl Containerd {
                 client: client.clone(),
                 options: Arc::clone(&options),
                 cgroups,
+                machine: Machine::read(Path::new("/proc")),
                 images: images.clone(),
                 carrier: carrier.clone(),
                 creations: Arc::default(),
