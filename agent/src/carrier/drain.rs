@@ -80,6 +80,9 @@ struct Pipe {
     channel: Channel,
     path: PathBuf,
     file: File,
+    /// Keeps the pipe open for writing until the shim does. The shim opens both ends by name, one after the other, and each waits
+    /// for an opposite: should the pipe be made anew in between, only this one is there.
+    keeper: Option<File>,
     /// Nobody has it open for writing, and it is empty.
     ended: bool,
 }
@@ -87,12 +90,16 @@ struct Pipe {
 impl Pipe {
     fn open(folder: &Path, channel: Channel) -> io::Result<Self> {
         let path = folder.join(channel.name());
+        let open = |writes: bool| {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(writes);
+            options.custom_flags(OFlag::O_NONBLOCK.bits()).open(&path)
+        };
         Ok(Self {
             channel,
-            file: OpenOptions::new()
-                .read(true)
-                .custom_flags(OFlag::O_NONBLOCK.bits())
-                .open(&path)?,
+            // First: what is opened for reading only then sees this one go as any other writer.
+            keeper: Some(open(true)?),
+            file: open(false)?,
             path,
             ended: false,
         })
@@ -130,7 +137,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Opens the pipes in a folder for reading only, so that the kernel says when their last writer goes.
+    /// Opens the pipes in a folder.
     pub fn open(folder: &Path, log: LogFile, spares: Spares) -> io::Result<Self> {
         Ok(Self {
             pipes: [
@@ -160,6 +167,12 @@ impl Drain {
         let mut events = [EpollEvent::empty(); 4];
         loop {
             let question = signal.hear();
+            if question > 0 {
+                // Asked about a container that has ended: nobody opens its pipes any more.
+                for pipe in &mut self.pipes {
+                    pipe.keeper = None;
+                }
+            }
             let moved = self.step(false)?;
             match signal.wanted() {
                 Wanted::Drain if moved => {}
@@ -231,6 +244,8 @@ impl Batch<'_> {
             Ok(count) => count,
             Err(error) => return Err(error.into()),
         };
+        // Somebody writes, and so has opened both ends. From here on the kernel says when the last writer goes.
+        self.pipe.keeper = None;
         let all = self.all || (is_left && count < BATCH);
         reader.read_exact(&mut raw[..count])?;
         let now = Timestamp::now();
