@@ -1,4 +1,4 @@
-//! What goes wrong between a client and a cluster.
+//! Errors of calls from a client to a cluster.
 
 use std::{fmt, time::Duration};
 

@@ -48,7 +48,7 @@ use crate::{
 /// Why a read or a write did not happen, or may not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another manager leads, or nobody does at the moment. Nothing was done; ask the leader.
+    /// This manager does not lead. Nothing was done; ask the leader.
     #[error("this manager does not lead")]
     NotLeader {
         /// Raft id and address of the leader, if it is known.
@@ -186,7 +186,7 @@ impl Store {
         }
     }
 
-    /// Who leads, as far as this manager knows, and every change of that.
+    /// The leader, as far as this manager knows, and every change of it.
     pub fn leadership(&self) -> tokio_watch::Receiver<Leadership> {
         self.0.leadership.clone()
     }

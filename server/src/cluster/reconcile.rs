@@ -1,7 +1,7 @@
-//! Bringing the members of Raft in line with what the managers' records say that they should be.
+//! Brings the members of Raft in line with the wanted roles in the managers' records.
 //!
-//! The leader takes one step at a time, each planned from the membership and the records as they are then. So it does not matter
-//! where it is interrupted: whoever leads next goes on from there.
+//! The leader takes one step at a time, each planned from the current membership and records. So a new leader
+//! goes on wherever the last one was interrupted.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 mod pace;
 pub mod plan;
 
-/// Who changes records here.
+/// The principal of changes that are made here.
 const PRINCIPAL: &str = "controller/membership";
 /// How soon to look again at a learner that has to catch up, and at a change that has to be committed.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -158,7 +158,7 @@ async fn take(store: &Store, term: u64, step: &Step) -> Result<(), Refused> {
     }
 }
 
-/// Who is to vote has to answer now: what it acknowledged before it died would let it vote.
+/// A learner that is to vote has to answer now: acknowledgements from before its death would otherwise count.
 async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiError> {
     let answering = store.answering().await;
     let RaftStatus { members, .. } = store.status();
@@ -176,7 +176,7 @@ async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiErro
     }
 }
 
-/// A manager may have died since somebody wished for this: without a majority of the voters that remain, the change could
+/// A manager may have died since this was requested: without a majority of the voters that remain, the change could
 /// not be completed, and nothing could be written until they are back.
 async fn bearable(store: &Store, without: NodeId) -> Result<(), String> {
     let answering = store.answering().await;

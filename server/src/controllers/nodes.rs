@@ -1,4 +1,4 @@
-//! The life of nodes: Ready as long as their agent is heard, lost when it is not, and what becomes of their pods.
+//! The controller of nodes: a node is Ready while the leader hears its agent, and is lost, with its pods, some time after it falls silent.
 //!
 //! Heartbeats are not in the state; the shell passes in how long each node has been silent, by the leader's clock. Losing a
 //! node is a decision about all nodes at once ([`brakes`]), so it has a key of its own; everything else is decided for each node.

@@ -1,4 +1,4 @@
-//! What only the leader does: begun when this manager gains leadership, ended when it loses it.
+//! The leader's tasks: they start when this manager gains leadership and end when it loses it.
 
 use std::{sync::Arc, time::Duration};
 

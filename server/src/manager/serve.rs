@@ -1,4 +1,4 @@
-//! Serving: the services behind the authorisation layer, and what runs beside them.
+//! Serving: the services behind the authorisation layer, and the tasks beside them.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -85,11 +85,11 @@ pub struct Serving {
     pub dialer: Dialer,
     /// What this manager shows and trusts.
     pub credentials: Credentials,
-    /// Who this manager is.
+    /// The identity of this manager.
     pub identity: KeptIdentity,
     /// Signs certificates.
     pub issuer: Issuer,
-    /// Who changed what.
+    /// The audit log.
     pub audit: AuditLog,
     /// Where it is reached.
     pub advertise: String,

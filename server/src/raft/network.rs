@@ -1,4 +1,4 @@
-//! What Raft sends to other managers.
+//! Raft's requests to other managers.
 
 mod append;
 mod snapshot;

@@ -1,4 +1,4 @@
-//! What other managers ask of this one's Raft.
+//! The Raft service: requests of other managers' Raft to this one's.
 
 mod snapshot;
 
@@ -228,7 +228,7 @@ fn not_ready(reason: &str, message: &str) -> Status {
 /// Why this manager cannot say what has been acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadIndexError {
-    /// Somebody else leads, or nobody.
+    /// This manager does not lead.
     #[error("this manager does not lead")]
     NotLeader,
     /// It may not lead any more.

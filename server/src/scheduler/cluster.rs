@@ -292,7 +292,7 @@ impl Cluster {
         view.best(class, &entry.class, &self.nodes)
     }
 
-    /// A panic from now on is charged to this class; with None to nobody.
+    /// A panic from now on is charged to this class; with None to none.
     pub(super) fn set_placing(&mut self, class: Option<ClassId>) {
         self.placing = class;
     }

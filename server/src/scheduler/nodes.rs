@@ -178,7 +178,7 @@ impl Nodes {
 
     fn touch(&mut self, id: NodeId) {
         self.log.push_back(id);
-        // Whoever is further behind does better to start afresh.
+        // A follower that is further behind starts afresh.
         let limit = self.nodes.len().max(1024);
         while self.log.len() > limit {
             self.log.pop_front();

@@ -1,5 +1,5 @@
-//! The scheduler's thread: follows changes, proposes batches of bindings, takes back what was
-//! refused.
+//! The scheduler's thread: follows changes, proposes batches of bindings, takes back refused
+//! ones.
 
 use super::{
     NAME,

@@ -1,8 +1,8 @@
-//! What an agent is told in a session: the manager's side of the stream of assignments.
+//! The manager's side of the stream of assignments to one agent.
 //!
-//! One watch covers all that concerns a node, so its changes come in the order of their revisions, and each assignment says up to which
-//! revision everything is told. While the outbox is full the watch falls behind onto the history that all watches share; what gathered
-//! there is told as one difference.
+//! One watch covers all that concerns a node, so its changes come in the order of their revisions, and each assignment names the
+//! revision up to which it is complete. While the outbox is full, the watch stays at its position in the shared history; later it sends all changes
+//! since then as one difference.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Who leads, and who the members are.
+//! The current leader and members.
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +10,7 @@ use crate::{
     storage::types::{NodeId, Raft},
 };
 
-/// Who leads, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
+/// The leader, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
 /// be certain goes through a proposal or a read index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
@@ -22,7 +22,7 @@ pub struct Leadership {
     pub is_leader: bool,
 }
 
-/// Follows Raft until it stops: who leads, and where the members are.
+/// Follows Raft until it stops: the leader, and the members' addresses.
 pub async fn follow(
     raft: Raft,
     channels: Channels,

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and how that changes: one step at a time, by the leader.
+//! Changes of the cluster's members: the leader makes one step at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::storage::types::{
 
 /// How long a change may take to be committed.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Several heartbeats: who lives has acknowledged one by then.
+/// Several heartbeats: a live member has acknowledged one by then.
 const ANSWER: Duration = Duration::from_millis(500);
 /// Between two attempts, when another change came first.
 const RETRY: Duration = Duration::from_millis(20);

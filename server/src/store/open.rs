@@ -111,7 +111,7 @@ impl Store {
     /// [bootstrapped](Store::bootstrap), or to be added by a cluster's leader.
     ///
     /// # Errors
-    /// When the folder belongs to somebody else, is damaged or in use, or a thread cannot be started.
+    /// When the folder belongs to another manager, is damaged or in use, or a thread cannot be started.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let owner = Identity {
             cluster_id: options.cluster_id.clone(),
@@ -241,7 +241,7 @@ impl Store {
     /// a member before, so that it can be repeated.
     ///
     /// # Errors
-    /// [`StoreError::NoQuorum`] when nobody leads in time, which is no error for a cluster that has other members.
+    /// [`StoreError::NoQuorum`] when no manager leads in time, which is no error for a cluster that has other members.
     pub async fn bootstrap(&self) -> Result<(), StoreError> {
         /// The only voter elects itself at once, as soon as the disk has its vote.
         const BOUND: Duration = Duration::from_secs(10);

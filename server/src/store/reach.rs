@@ -1,4 +1,4 @@
-//! Who is reached where.
+//! Checks which manager answers at an address.
 
 use std::time::Duration;
 

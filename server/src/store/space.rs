@@ -1,8 +1,8 @@
-//! What a manager does when its disk, or those of too many others, run full: before anything fails.
+//! A manager's reaction to full disks, its own or those of too many others, before a write fails.
 //!
-//! Every manager measures its own disk. The leader asks the voters for theirs. One that is low hands leadership to a
-//! voter that is not; when there is nobody, or too few voters with space to form a majority, it refuses writes until there
-//! is space again. What is being replicated already still fits: that is what the floor is for. Reads go on.
+//! Every manager measures its own disk. The leader asks the voters for theirs. A leader that is below its floor hands leadership to a
+//! voter with space. When there is none, or fewer than a majority have space, it refuses writes until there
+//! is space again. The floor leaves room for entries that are being replicated already. Reads go on.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -112,7 +112,7 @@ pub(super) async fn keep(
             space.send_replace(now);
             let reason = match store.0.leadership.borrow().is_leader {
                 true => None,
-                // Who leads decides.
+                // Only the leader decides.
                 false => Some(None),
             };
             let reason = match reason {

@@ -17,10 +17,10 @@ const STOP: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Hands leadership to a voter that has the whole log, if this manager leads and there is one. Nothing can be proposed
-    /// here meanwhile. Returns the new leader, or nothing when there was nobody or nothing to hand over.
+    /// here meanwhile. Returns the new leader, or nothing when this manager did not lead or no other can.
     ///
     /// # Errors
-    /// [`StoreError::NoQuorum`] when nobody took over in time; this manager may lead on.
+    /// [`StoreError::NoQuorum`] when no manager took over in time; this manager may lead on.
     pub async fn hand_over(&self) -> Result<Option<NodeId>, StoreError> {
         self.hand_over_if(|_| true).await
     }

@@ -1,4 +1,4 @@
-//! The rules of transactions.
+//! How a transaction changes the state: the same on every manager.
 
 mod bind;
 mod delete;
@@ -153,7 +153,7 @@ impl State {
     ) -> RequestChanges {
         let mut changes = RequestChanges::default();
         if forget_before > 0 {
-            // A revision that is still to come would shut out everybody.
+            // A revision that is still to come would refuse every client's requests.
             let before = forget_before.min(self.revision);
             changes.forgotten = self.requests.forget_before(before, self.limits.slice);
         }

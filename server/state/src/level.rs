@@ -1,8 +1,8 @@
-//! Feature levels: what may be in the log.
+//! Feature levels: which changes the log may contain.
 //!
-//! A field or a rule that older managers do not know would be dropped or applied otherwise by them, and their states
-//! would differ. So each version says up to which level it understands the log; the cluster's level rises when all managers
-//! understand the next one, and what needs it is refused, or left undone, until then.
+//! An older manager would drop a field that it does not know, or apply a rule differently, and its state
+//! would differ from the others'. So each version has a level up to which it understands the log. The leader raises the cluster's level when all managers
+//! understand the next one. Until then `apply` refuses changes of the next level, and the leader does not propose them.
 
 use barge_proto::v1::{
     PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, precondition::Must,

@@ -1,4 +1,4 @@
-//! Looking things up.
+//! Lookups in the state.
 
 use std::sync::Arc;
 

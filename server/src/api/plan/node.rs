@@ -49,7 +49,7 @@ impl Merge for Node {
     }
 }
 
-/// A taint that the leader set stays until the leader removes it, whoever applies. People may only say that the machine of a
+/// A taint that the leader set stays until the leader removes it, whatever is applied. People may only say that the machine of a
 /// silent node is off.
 fn keep_managed(wanted: &mut Vec<Taint>, old: &Node) -> Result<(), ApiError> {
     let name = &old.meta().name;

@@ -1,4 +1,4 @@
-//! When a step may be tried again: what does not work costs little, however long that lasts.
+//! The pause before a failed step is tried again. It grows, so a step that never works costs little.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The next step from the members as they are to the members as they should be.
+//! The next step from the current members to the wanted ones.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,7 +30,7 @@ pub enum Step {
 
 /// What to do now; nothing when all is as it should be. `own` is the leader; those in `stay` cannot leave at the moment.
 ///
-/// Those who come are taken in before those who go are let go, so that replacing a manager never leaves fewer voters than
+/// New members are added before old ones are removed, so that replacing a manager never leaves fewer voters than
 /// before. The last voter stays, whatever its record says.
 #[must_use]
 pub fn next(

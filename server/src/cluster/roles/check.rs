@@ -1,4 +1,4 @@
-//! Whether the cluster can bear that a manager becomes something else.
+//! Whether the cluster keeps a majority of answering voters when a manager's role changes.
 
 use std::collections::BTreeSet;
 

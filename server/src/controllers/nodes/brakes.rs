@@ -1,7 +1,7 @@
-//! Whether a silent node may be lost, which has its pods replaced: a decision about all nodes at once.
+//! The brakes: which silent node the leader declares lost, so that its pods are replaced. They decide about all nodes at once.
 //!
-//! One silent machine is probably dead. Many at once are probably not: what they share, a switch or the managers' own
-//! network, is. So when three or more and 55 % of the nodes are silent, or all of them, none is lost; otherwise one at a time.
+//! One silent machine is probably dead. When many are silent at once, the fault is probably in a part that they share: a switch, or the managers' own
+//! network. So when three or more and 55 % of the nodes are silent, or all of them, none is lost; otherwise one at a time.
 
 use super::{is_lost, is_ready, readiness::was_ready};
 use crate::controllers::{stamp, taints};

@@ -46,7 +46,7 @@ pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
 
 /// The node is silent.
 pub fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
-    // As in Kubernetes: nobody knows how it is, which is not to say that it is bad.
+    // As in Kubernetes: `Unknown` means that the leader does not hear the agent, not that the node is bad.
     let (reason, message) = if is_described(node) {
         (NOT_HEARD, "The agent stopped sending heartbeats.")
     } else {

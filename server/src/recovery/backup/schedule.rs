@@ -1,4 +1,4 @@
-//! Backups on a schedule, by the leader: taken, put where they are kept, and the oldest deleted.
+//! Scheduled backups: the leader takes them, stores them, and deletes its oldest ones.
 //!
 //! What is due follows from the state alone, so a new leader goes on where the last one stopped.
 
@@ -28,7 +28,7 @@ use crate::{
 
 /// After a backup that failed.
 const RETRY_SECONDS: i64 = 300;
-/// Somebody else may change the cluster's record at the same time.
+/// Another request may change the cluster's record at the same time.
 const TRIES: usize = 8;
 /// Who says so in events.
 const COMPONENT: &str = "backup";

@@ -1,4 +1,4 @@
-//! Any cluster, any sequence of changes: every placement is the one that the definition says.
+//! Any cluster, any sequence of changes: every placement is the one by the definition.
 
 use super::{
     naive::{self, Assumed},

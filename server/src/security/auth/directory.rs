@@ -58,11 +58,11 @@ pub struct Named {
 /// What the state knows of a bearer token.
 #[derive(Debug, Clone)]
 pub enum Bearer {
-    /// It is valid, and this is who sent it, and what they may.
+    /// It is valid: its sender, and the sender's rights.
     Holder(Principal, Access),
     /// Its life is over.
     Expired,
-    /// There is no such token, or the secret is another one; which of them is nobody's business.
+    /// There is no such token, or the secret is another one; the answer does not tell which.
     Unknown,
 }
 

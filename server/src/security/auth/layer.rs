@@ -192,7 +192,7 @@ impl AuthLayer {
                     .ok_or_else(|| {
                         Status::invalid_argument(format!("malformed {PRINCIPAL_METADATA}"))
                     })?;
-                // The forwarder's word is for who called it; whether that one belongs to the cluster is ours to say.
+                // The forwarding manager names the caller. This manager checks that the caller belongs to the cluster.
                 let access = self.check_known(&principal).await?;
                 (principal, access)
             }
@@ -220,7 +220,7 @@ impl AuthLayer {
             return Err(no_forwarding());
         }
         let (principal, access) = match headers.get(AUTHORIZATION) {
-            // Who joins has nothing to prove yet but its join token.
+            // A joiner has no certificate yet, only its join token.
             _ if rule.needs_no_certificate() => (None, Access::Nothing),
             None => {
                 return Err(Status::unauthenticated(format!(
@@ -243,7 +243,7 @@ impl AuthLayer {
         })
     }
 
-    /// Who sends this `authorization` header.
+    /// The credential in this `authorization` header.
     async fn bearer(&self, header: &HeaderValue) -> Result<(Principal, Access), Status> {
         let (uid, secret) = header
             .to_str()
@@ -381,7 +381,7 @@ fn check_role(rule: &Rule, principal: &Principal) -> Result<(), Status> {
     }
 }
 
-/// What somebody is told whose identity is not known (any more).
+/// The refusal for an identity that is not known (any more).
 pub fn revoked(role: Role, uid: &str) -> Status {
     let message = format!(
         "{} {uid} does not belong to this cluster (any more)",

@@ -1,4 +1,4 @@
-//! Binding pods to nodes: the last check, with the state as it is and not as the scheduler saw it.
+//! Binding pods to nodes. `apply` checks each binding once more against the current state, because the scheduler decided by an older one.
 
 use barge_proto::v1::{Bind, Node};
 

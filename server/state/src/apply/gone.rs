@@ -1,8 +1,8 @@
 //! Deletions of pods, from their record to the node's confirmation.
 //!
-//! The record of a pod that is bound to a node may go before the node ended the pod: its node was lost, or somebody forces it. Then a
-//! tombstone stays, and the agent ends the pod when it hears of it, however late. A pod that the state lacks without a tombstone
-//! is none that was deleted: the state may be older than the pod.
+//! The record of a bound pod may be removed before its node has ended the pod: the node was lost, or a client forces the deletion. Then
+//! `apply` writes a tombstone, and the agent ends the pod when it hears of the tombstone, however late. A pod without record and
+//! tombstone was not deleted: the state may be older than the pod.
 
 use barge_proto::v1::{ObjectMeta, PodGone, PodTombstone};
 
@@ -69,7 +69,7 @@ pub fn bury(work: &mut Work<'_>, pod: &PackedPod) {
     work.write(before, tombstone);
 }
 
-/// Removes the tombstones of a node that was just removed: nobody is left to confirm them.
+/// Removes the tombstones of a node that was just removed: no agent is left to confirm them.
 pub fn forget(work: &mut Work<'_>, node_uid: &str) {
     let tombstones = work.tables.tombstones_by_node.get(node_uid);
     let tombstones: Vec<_> = tombstones.cloned().collect();

@@ -1,4 +1,4 @@
-//! A transaction under way: what it has done, so that it can be undone.
+//! A transaction in progress, with a list of its changes so that `apply` can undo them when it refuses the transaction.
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 
