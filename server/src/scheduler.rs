@@ -9,11 +9,11 @@
 //! a change.
 
 pub mod aside;
+pub mod batch;
 pub mod class;
 pub mod cluster;
 pub mod filter;
 pub mod nodes;
-pub mod plan;
 pub mod queue;
 pub mod score;
 mod shell;

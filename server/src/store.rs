@@ -41,7 +41,7 @@ use crate::{
         Failure, LogStore, Pinned, StateStore,
         lock::By,
         space::Space,
-        types::{Node, NodeId, Raft},
+        types::{Node, Raft, RaftId},
     },
 };
 
@@ -95,7 +95,7 @@ impl StoreError {
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    id: NodeId,
+    id: RaftId,
     node: Node,
     raft: Raft,
     channels: Channels,
@@ -192,7 +192,7 @@ impl Store {
     }
 
     /// This manager's Raft id.
-    pub fn id(&self) -> NodeId {
+    pub fn id(&self) -> RaftId {
         self.0.id
     }
 

@@ -12,17 +12,17 @@ use tokio::time::timeout;
 
 use self::{
     pace::Pace,
-    plan::{Step, next},
+    step::{Step, next},
 };
 use super::roles::check::majority;
 use crate::{
     error::ApiError,
-    storage::types::NodeId,
+    storage::types::RaftId,
     store::{Member, MemberChange, RaftStatus, Scope, Store, Watch, transaction::Draft},
 };
 
 mod pace;
-pub mod plan;
+pub mod step;
 
 /// The principal of changes that are made here.
 const PRINCIPAL: &str = "controller/membership";
@@ -115,7 +115,7 @@ async fn follow(store: &Store, term: u64, mut records: Watch) {
 /// Why a step was not taken.
 enum Refused {
     /// The managers that would remain could not go on.
-    Unbearable { id: NodeId, why: String },
+    Unbearable { id: RaftId, why: String },
     /// It did not work.
     Failed(ApiError),
 }
@@ -159,7 +159,7 @@ async fn take(store: &Store, term: u64, step: &Step) -> Result<(), Refused> {
 }
 
 /// A learner that is to vote has to answer now: acknowledgements from before its death would otherwise count.
-async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiError> {
+async fn all_answer(store: &Store, ids: &BTreeSet<RaftId>) -> Result<(), ApiError> {
     let answering = store.answering().await;
     let RaftStatus { members, .. } = store.status();
     let silent: Vec<_> = members
@@ -178,7 +178,7 @@ async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiErro
 
 /// A manager may have died since this was requested: without a majority of the voters that remain, the change could
 /// not be completed, and nothing could be written until they are back.
-async fn bearable(store: &Store, without: NodeId) -> Result<(), String> {
+async fn bearable(store: &Store, without: RaftId) -> Result<(), String> {
     let answering = store.answering().await;
     let RaftStatus { members, .. } = store.status();
     let voters: Vec<_> = members

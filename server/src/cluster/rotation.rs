@@ -2,7 +2,7 @@
 //!
 //! `[old]`, `[old, new]`, `[new, old]`, `[new]`. After each change, every process with a different list renews. The renewal brings
 //! the new list and a certificate of its first root. So a process that has the list has the certificate, too, and reports
-//! only the list's digest. The leader makes the next change when [`plan`] finds that all have followed the one before. All that this needs
+//! only the list's digest. The leader makes the next change when [`step`] finds that all have followed the one before. All that this needs
 //! is in the state or comes again with the next life sign, so a new leader goes on wherever the last one was interrupted.
 //!
 //! While the new root signs, its certificates come with a certificate of the new root by the old one ([`Authority::vouch_for`]): agents that were
@@ -21,11 +21,11 @@ use barge_proto::v1::{
     CaProgress, CaRotated, CaRotation, CaRotationPhase, CaStatus, ClusterRecord, ManagerRecord,
     ManagerRole, Node, RotateCaRequest, Time, TokenRecord,
 };
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, RecordKind, State, node_is_ready};
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::sleep;
 
-use self::plan::{Agent, Manager, Step, both_until, next};
+use self::step::{Agent, Manager, Step, both_until, next};
 use super::{Parts, status};
 use crate::{
     error::ApiError,
@@ -37,7 +37,7 @@ use crate::{
     store::{Scope, Store, transaction::Draft},
 };
 
-mod plan;
+mod step;
 
 /// The principal of changes that are made here.
 const PRINCIPAL: &str = "controller/ca-rotation";
@@ -295,21 +295,12 @@ impl Rotator {
                 .list::<Node>(None)
                 .map(|node| Agent {
                     name: node.meta().name.clone(),
-                    ready: is_ready(node),
+                    ready: node_is_ready(node),
                     roots_sha256: self.heard.trusts(node.uid()).map(|r| r.to_vec()),
                 })
                 .collect()
         })
     }
-}
-
-fn is_ready(node: &Node) -> bool {
-    node.status.as_ref().is_some_and(|status| {
-        status
-            .conditions
-            .iter()
-            .any(|condition| condition.r#type == "Ready" && condition.status == "True")
-    })
 }
 
 /// The uids of the tokens that pin the old root.

@@ -51,7 +51,7 @@ use crate::{
         spans::{Calls, Spans},
     },
     raft,
-    recovery::backup::schedule::Scheduler,
+    recovery::backup::schedule::Backups,
     runtime::{Threads, thread::RuntimeThread},
     security::{
         audit::AuditLog,
@@ -202,7 +202,7 @@ pub async fn serve(
     tokio::spawn(leading::run(
         serving.store.clone(),
         heard,
-        Scheduler {
+        Backups {
             store: serving.store.clone(),
             keyring: serving.issuer.keyring().clone(),
             data_dir: serving.data_dir.clone(),

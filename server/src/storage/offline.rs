@@ -17,7 +17,7 @@ use super::{
     state_db::{StateDb, Writes},
 };
 use crate::storage::types::{
-    Decoder, LeaderId, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, Vote,
+    Decoder, LeaderId, LogId, Membership, Node, RaftId, SnapshotMeta, StoredMembership, Vote,
 };
 
 /// Bytes of log that are read at a time.
@@ -193,7 +193,7 @@ pub fn begin(
     Ok(())
 }
 
-fn only_member(id: NodeId, node: Node) -> Result<Membership, StorageError> {
+fn only_member(id: RaftId, node: Node) -> Result<Membership, StorageError> {
     Membership::new(vec![[id].into()], BTreeMap::from([(id, node)]))
         .map_err(|error| StorageError::corrupted("the membership", error))
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::Members;
 use crate::{
     raft::Channels,
-    storage::types::{NodeId, Raft},
+    storage::types::{Raft, RaftId},
 };
 
 /// The leader, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
@@ -17,7 +17,7 @@ pub struct Leadership {
     /// The term. Work that was decided in one is refused in any other.
     pub term: u64,
     /// Raft id and address; absent during an election, and while leadership is handed over.
-    pub leader: Option<(NodeId, String)>,
+    pub leader: Option<(RaftId, String)>,
     /// Whether it is this manager.
     pub is_leader: bool,
 }

@@ -22,7 +22,7 @@ use crate::{
         applier::Observer,
         rocks::Identity,
         space::Space,
-        types::{Fatal, Node, NodeId, Raft, RaftInitializeError},
+        types::{Fatal, Node, Raft, RaftId, RaftInitializeError},
     },
 };
 
@@ -34,7 +34,7 @@ pub struct Options {
     /// The cluster's uid. A folder of another cluster is refused.
     pub cluster_id: String,
     /// This manager's Raft id; never used before by another manager of this cluster.
-    pub raft_id: NodeId,
+    pub raft_id: RaftId,
     /// This manager's host:port, as others reach it.
     pub address: String,
     /// The uid that this manager's certificate names.
@@ -65,7 +65,7 @@ impl Options {
     pub fn new(
         folder: PathBuf,
         cluster_id: String,
-        raft_id: NodeId,
+        raft_id: RaftId,
         address: String,
         uid: String,
         connect: Connect,

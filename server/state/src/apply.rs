@@ -1,6 +1,7 @@
 //! How a transaction changes the state: the same on every manager.
 
 mod bind;
+pub use bind::node_is_ready;
 mod delete;
 mod events;
 mod gone;

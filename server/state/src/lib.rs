@@ -44,7 +44,7 @@ mod table;
 mod tables;
 mod view;
 
-pub use apply::Applied;
+pub use apply::{Applied, node_is_ready};
 pub use capacity::{Usage, is_finished};
 pub use changed::Changed;
 pub use claims::Claim;
@@ -53,7 +53,8 @@ pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{
-    BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, demanded, needed,
+    BINDINGS, COMPRESSION, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, check_understood,
+    demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};

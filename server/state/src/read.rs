@@ -96,6 +96,12 @@ impl State {
         self.tables.tombstones_by_node.get(node_uid)
     }
 
+    /// The recorded deletion of the node with this uid, if it is still remembered.
+    pub fn deleted_node(&self, uid: &str) -> Option<&Arc<PodTombstone>> {
+        self.by_uid::<PodTombstone>(uid)
+            .filter(|tombstone| tombstone.node_uid.is_empty())
+    }
+
     /// The pods that are lost with a node, by uid.
     pub fn lost_on(&self, node_uid: &str) -> impl Iterator<Item = &Arc<PackedPod>> + use<'_> {
         self.tables.lost_by_node.get(node_uid)

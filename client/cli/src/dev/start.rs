@@ -195,7 +195,7 @@ impl Starter<'_> {
         command.args([
             "--node-name",
             &format!("node-{number}"),
-            "--advertise",
+            "--node-ip",
             &self.cluster.node(number),
         ]);
         command.arg("--config").arg(config);

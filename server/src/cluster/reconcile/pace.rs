@@ -5,7 +5,7 @@ use std::time::Duration;
 use barge_client::backoff::Backoff;
 use tokio::time::Instant;
 
-use super::plan::Step;
+use super::step::Step;
 
 /// Keeps a step from following itself without a wait, whether it failed or only had no effect. Another step is progress.
 #[derive(Debug)]

@@ -35,7 +35,7 @@ const COMPONENT: &str = "backup";
 
 /// Takes backups when they are due.
 #[derive(Clone)]
-pub struct Scheduler {
+pub struct Backups {
     /// The state.
     pub store: Store,
     /// Opens the passphrase.
@@ -61,7 +61,7 @@ enum RunError {
     File(#[from] io::Error),
 }
 
-impl Scheduler {
+impl Backups {
     /// Runs while this manager leads in `term`.
     pub async fn run(self, term: u64, stop: CancellationToken) {
         stop.run_until_cancelled(self.follow(term)).await;

@@ -42,6 +42,10 @@ pub trait Directory: Send + Sync + 'static {
     /// The Raft id that the next manager to join will get, as far as this manager's state knows.
     fn next_raft_id(&self) -> u64;
 
+    /// Whether the deletion of the node with this uid is on record in the state of this manager. Uids are never used twice, so the record is right
+    /// however far that state is behind.
+    fn node_was_deleted(&self, uid: &str) -> bool;
+
     /// Waits until the state of this manager has everything that was acknowledged before the call.
     fn refresh(&self) -> BoxFuture<'_, Result<(), ApiError>>;
 }
@@ -134,6 +138,10 @@ impl Directory for StateDirectory {
                 }
             }
         })
+    }
+
+    fn node_was_deleted(&self, uid: &str) -> bool {
+        self.0.read(|state| state.deleted_node(uid).is_some())
     }
 
     fn name_of(&self, principal: &Principal) -> Option<Named> {

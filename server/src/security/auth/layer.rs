@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use barge_client::{identity::role_word, token::parse_bearer_token};
+use barge_client::{error::node_deleted, identity::role_word, token::parse_bearer_token};
 use barge_proto::{auth::Rule, v1::Role};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
@@ -300,6 +300,10 @@ impl AuthLayer {
         }
         if self.directory.cluster_id().is_none() {
             return Err(ApiError::NoQuorum("this manager has not caught up yet".to_owned()).into());
+        }
+        if principal.role == Role::Agent && self.directory.node_was_deleted(&principal.uid) {
+            let message = format!("node {} was deleted from this cluster", principal.uid);
+            return Err(node_deleted(&message));
         }
         Err(revoked(principal.role, &principal.uid))
     }

@@ -6,7 +6,7 @@ use barge_proto::v1::{ManagerRecord, ManagerRole};
 use barge_state::Kind;
 
 use crate::{
-    storage::types::{Node, NodeId},
+    storage::types::{Node, RaftId},
     store::{Member, MemberChange, RaftStatus},
 };
 
@@ -36,8 +36,8 @@ pub enum Step {
 pub fn next(
     records: &[&ManagerRecord],
     raft: &RaftStatus,
-    own: NodeId,
-    stay: &BTreeSet<NodeId>,
+    own: RaftId,
+    stay: &BTreeSet<RaftId>,
 ) -> Option<Step> {
     if raft.uncommitted {
         return Some(Step::Wait);
@@ -114,7 +114,7 @@ pub fn may_vote(learner: &Member) -> bool {
 pub fn waits_for_third(
     records: &[&ManagerRecord],
     voters: usize,
-    ready: &BTreeSet<NodeId>,
+    ready: &BTreeSet<RaftId>,
 ) -> bool {
     let asked_for = |record: &&ManagerRecord| record.promoted && ready.contains(&record.raft_id);
     voters == 1 && ready.len() == 1 && !records.iter().any(asked_for)
