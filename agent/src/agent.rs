@@ -17,13 +17,14 @@ use crate::{
     events::{Recorder, Severity, node_reference},
     life,
     logs::LogServer,
+    managers::Managers,
     node::{NodeWatcher, Sources},
     outbox::Outbox,
     pods::{self, PodManager},
     routes,
     runtime::Runtime,
     services::{ServiceRules, nft::Nft},
-    session::{self, AssignmentFiles, Incarnation, Managers, SavedError, Session},
+    session::{self, AssignmentFiles, Incarnation, SavedError, Session},
 };
 
 /// For steps under way when the agent is told to stop.

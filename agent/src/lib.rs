@@ -15,6 +15,7 @@ pub mod files;
 pub mod forget;
 pub mod life;
 pub mod logs;
+pub mod managers;
 pub mod membership;
 pub mod node;
 pub mod outbox;

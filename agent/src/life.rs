@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::subscriber::NoSubscriber;
 
-use crate::session::Managers;
+use crate::managers::Managers;
 
 mod choice;
 mod driver;

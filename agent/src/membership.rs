@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use crate::{config::Config, files, session::Managers};
+use crate::{config::Config, files, managers::Managers};
 
 /// How long to look for a manager that lets this node join.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);

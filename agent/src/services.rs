@@ -14,6 +14,7 @@ use crate::{
 pub mod host_ports;
 pub mod model;
 pub mod nft;
+pub mod ports;
 pub mod script;
 pub mod sysctl;
 

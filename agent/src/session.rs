@@ -13,6 +13,7 @@ use tonic::{Code, transport::Channel};
 use crate::{
     desired::{Desired, Refused},
     life::Lane,
+    managers::Managers,
     outbox::Outbox,
 };
 
@@ -26,7 +27,6 @@ pub use incarnation::Incarnation;
 use keeper::Keeper;
 pub use saved::{AssignmentFiles, SavedError};
 use stream::Ended;
-pub(crate) use stream::cause;
 
 /// First wait after a session ended.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -34,26 +34,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The wait when the managers refuse this node, or assign more than it takes, which only a person can change.
 const REFUSED_WAIT: Duration = Duration::from_secs(15);
-
-/// The way to the managers.
-pub trait Managers: Send + Sync + 'static {
-    /// Where they are (`host:port`), as they said last.
-    fn addresses(&self) -> Vec<String>;
-    /// Where else they may be: given by hand.
-    fn by_hand(&self) -> Vec<String> {
-        Vec::new()
-    }
-    /// A connection of its own to one of them, which is made when it is used.
-    fn channel(&self, address: &str) -> Result<Channel, String>;
-    /// The same for life signs only, by the protocol that managers serve them under.
-    fn life_channel(&self, address: &str) -> Result<Channel, String>;
-    /// A manager said where all of them are. Blocks until the disk has it.
-    fn learned(&self, addresses: &[String]);
-    /// What this node trusts, as `LifeSign` has it. Must not block.
-    fn roots_sha256(&self) -> [u8; 32];
-    /// A manager said what is to be trusted, and within what time to renew when that is something else.
-    fn told_roots(&self, roots_sha256: [u8; 32], within: Duration);
-}
 
 /// Serves what managers ask for on behalf of a client. Called for each; must not block.
 pub trait Streams: Send + Sync + 'static {

@@ -13,7 +13,7 @@ use super::{
     choice::Choice,
     line::{Heard, Line},
 };
-use crate::session::Managers;
+use crate::managers::Managers;
 
 /// What is on its way from the lines to the driver; a line waits while it is full.
 const HEARD: usize = 8;

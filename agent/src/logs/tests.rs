@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     clock::SystemClock,
     life,
-    session::Managers,
+    managers::Managers,
     testing::{
         Scripted,
         managers::{Known, Manager, Tunnel},

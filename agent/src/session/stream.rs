@@ -20,6 +20,7 @@ use super::{
 use crate::{
     desired::{Desired, Refused},
     events::{node_reference, pod_reference},
+    managers::cause,
     outbox::Dropped,
 };
 
@@ -70,14 +71,6 @@ impl fmt::Display for Ended {
             Self::Refused(refused) => write!(f, "its assignment was refused: {refused}"),
             Self::Disk(message) => write!(f, "cannot keep the assignment on disk: {message}"),
         }
-    }
-}
-
-/// What went wrong, below the layers of transport.
-pub fn cause(status: &Status) -> String {
-    match std::error::Error::source(status) {
-        Some(source) => barge_client::channel::root_cause(source),
-        None => status.message().to_owned(),
     }
 }
 

@@ -30,7 +30,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use crate::session::Managers;
+use crate::managers::Managers;
 
 const LONG: Duration = Duration::from_secs(30);
 
