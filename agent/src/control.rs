@@ -1,12 +1,11 @@
 //! Control on a real machine: containerd, nftables, the clock, signals.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc};
 
 use barge_client::supervisor::Supervisor;
 use tokio::{
     net::UdpSocket,
     signal::unix::{SignalKind, signal},
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +23,6 @@ use crate::{
 
 /// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
 const PARALLEL_CREATIONS: usize = 8;
-
-/// How long a node waits at its start for containerd, which starts with it when the machine boots.
-const BOOT: Duration = Duration::from_secs(30);
-/// Between two questions whether containerd is there.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why control does not run.
 #[derive(Debug, thiserror::Error)]
@@ -58,16 +52,18 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
     let known = folder.load()?.map(|identity| identity.members);
-    // Asked before joining: a machine without containerd should not become a node. One that is a node may be booting.
-    let patience = known.as_ref().map_or(Duration::ZERO, |_| BOOT);
-    let version = containerd_version(&runtime, patience).await?;
-    if known.is_none() && config.join.is_empty() {
-        return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
+    if known.is_none() {
+        // A machine without containerd should not become a node. One that is a node may be booting, and its containers are there
+        // whatever containerd does: it signs that it lives, and says that its runtime does not answer.
+        let version = runtime.version().await?;
+        if config.join.is_empty() {
+            return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
+        }
+        tracing::info!(version, "containerd answers");
     }
     let address = own_address(&config, known).await?;
     let identity = folder.join(&config, &address).await?;
-    runtime.recover().await?;
-    tracing::info!(node = identity.uid, address, version, "control runs");
+    tracing::info!(node = identity.uid, address, "control runs");
 
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (
@@ -121,22 +117,6 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     alive.abort();
     signals.abort();
     Ok(ended?)
-}
-
-/// containerd's version; an error when it does not answer within `patience`.
-async fn containerd_version(
-    runtime: &Containerd,
-    patience: Duration,
-) -> Result<String, RuntimeError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match runtime.version().await {
-            Ok(version) => return Ok(version),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(error) => tracing::info!(%error, "waiting for containerd"),
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
 }
 
 /// What the runtime is asked for by the settings.

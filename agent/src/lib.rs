@@ -5,6 +5,7 @@
 //! ([`pods::plan`]).
 
 pub mod agent;
+pub mod boot;
 pub mod carrier;
 pub mod clock;
 pub mod config;

@@ -63,7 +63,6 @@ pub struct Options {
 pub struct Session {
     options: Options,
     keeper: Keeper,
-    desired: watch::Sender<Arc<Desired>>,
     /// Whether managers are reached; logged when it changes.
     away: AtomicBool,
 }
@@ -71,11 +70,10 @@ pub struct Session {
 impl Session {
     /// A session that goes on from what `desired` holds, and puts there what managers assign.
     pub fn new(options: Options, desired: watch::Sender<Arc<Desired>>) -> Self {
-        let keeper = Keeper::new(options.files.clone(), options.cluster_id.clone());
+        let keeper = Keeper::new(options.files.clone(), options.cluster_id.clone(), desired);
         Self {
             options,
             keeper,
-            desired,
             away: AtomicBool::new(false),
         }
     }
@@ -83,7 +81,10 @@ impl Session {
     /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled. Losing it changes
     /// nothing on this machine.
     pub async fn run(self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.follow()).await;
+        let options = &self.options;
+        let kept = self.keeper.run(&options.managers, &options.outbox);
+        let both = async { tokio::join!(self.follow(), kept) };
+        stop.run_until_cancelled(both).await;
     }
 
     async fn follow(&self) {
@@ -104,7 +105,7 @@ impl Session {
             };
             self.log(&address, &ended);
             if ended.may_be_older() {
-                self.hold_nothing();
+                self.keeper.hold_nothing();
             }
             self.options.lane.give_up(&address);
             let pause = round.pause(&ended, self.count());
@@ -132,16 +133,6 @@ impl Session {
             Ok(channel) => stream::hold(self, address, channel).await,
             Err(message) => Ended::Unreachable(message),
         }
-    }
-
-    /// The next session begins with a full set. For nobody else this is news.
-    fn hold_nothing(&self) {
-        self.desired.send_if_modified(|desired| {
-            if desired.life.is_some() {
-                Arc::make_mut(desired).life = None;
-            }
-            false
-        });
     }
 
     fn log(&self, address: &str, ended: &Ended) {

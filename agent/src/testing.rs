@@ -24,6 +24,9 @@ use crate::{
 pub mod managers;
 pub mod netns;
 
+/// An image whose pull does not end.
+pub const SLOW_IMAGE: &str = "slow";
+
 /// The runtime. It outlives the agents that use it, as containerd does.
 pub struct Scripted {
     world: Mutex<World>,
@@ -110,6 +113,7 @@ impl Scripted {
             namespace: "default".into(),
             name: container.pod_uid.clone(),
             ips: vec![Ipv4Addr::new(10, 244, 9, 9).into()],
+            damaged: None,
         };
         world.sandboxes.insert(container.pod_uid.clone(), sandbox);
         world.containers.insert(container.id.clone(), container);
@@ -233,6 +237,19 @@ impl Scripted {
         Ok(())
     }
 
+    fn release(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.call("release_sandbox", pod_uid)?;
+        let mut world = self.world();
+        if world.containers.values().any(|c| c.pod_uid == pod_uid) {
+            let what = format!("the network of {pod_uid} was taken from its containers");
+            world.violations.push(what);
+        }
+        if let Some(sandbox) = world.sandboxes.get_mut(pod_uid) {
+            sandbox.ips.clear();
+        }
+        Ok(())
+    }
+
     fn create(&self, spec: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
         self.call("create_sandbox", &spec.pod_uid)?;
         let mut world = self.world();
@@ -243,6 +260,7 @@ impl Scripted {
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
             ips: vec![IpAddr::from([10, 244, third, fourth])],
+            damaged: None,
         };
         let entry = world.sandboxes.entry(spec.pod_uid.clone());
         Ok(entry.or_insert(sandbox).clone())
@@ -261,6 +279,9 @@ impl Runtime for Scripted {
             name: image.to_owned(),
             id: format!("{image}@sha256:00"),
         });
+        if image == SLOW_IMAGE {
+            std::future::pending::<()>().await;
+        }
         self.answer(result).await
     }
 
@@ -271,6 +292,11 @@ impl Runtime for Scripted {
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         let result = self.remove_all(pod_uid);
+        self.answer(result).await
+    }
+
+    async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        let result = self.release(pod_uid);
         self.answer(result).await
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::Reserve;
+
 /// The layout of an agent's data folder, as far as pods and their output go.
 ///
 /// ```text
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 ///              started/<container>.<attempt>   when it was started: it may have run
 ///              logs/<container>/<attempt>.log  its output
 /// D/cni/                                generated network configuration, addresses given out
+/// D/reserve                             room for what has to be saved on a full disk
 /// D/carrier.log                         what the carrier has to say
 /// D/run/netns/<uid>                     network namespaces, pinned by bind mounts
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
@@ -32,6 +35,11 @@ impl Paths {
     /// The data folder itself.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Room for what has to be saved on a full disk.
+    pub fn reserve(&self) -> Reserve {
+        Reserve::of(&self.data_dir)
     }
 
     /// Folder of all pods.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::{
+    desired::Touched,
     life,
     testing::managers::{Accepted, Known, Manager},
 };
@@ -46,13 +47,13 @@ impl Agent {
         let stop = CancellationToken::new();
         let thread = life::thread(stop.clone()).unwrap();
         let outbox = Arc::new(Outbox::default());
-        let files = AssignmentFiles::open(folder.join("assigned")).unwrap();
+        let files = AssignmentFiles::open(folder).unwrap();
         let (sender, desired) = watch::channel(Arc::new(files.load("c1")));
         let (node_sender, node) = watch::channel(NodeStatus::default());
         let options = Options {
             cluster_id: "c1".into(),
             managers: managers.clone(),
-            lane: life::start(&thread, managers, stop.clone()),
+            lane: life::start(&thread, managers, stop.clone(), std::future::ready(())),
             outbox: outbox.clone(),
             node,
             files,
@@ -461,7 +462,8 @@ fn hanging(path: PathBuf) -> impl FnOnce() {
     mkfifo(&path, Mode::S_IRWXU).unwrap();
     move || {
         let mut file = std::fs::File::open(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
+        // Or by the one that could not write it.
+        let _ = std::fs::remove_file(path);
         let _ = file.read_to_end(&mut Vec::new());
     }
 }
@@ -484,43 +486,88 @@ async fn life_signs_and_reports_go_on_while_the_disk_hangs() {
     let since = signs.iter().filter(|(at, _)| *at >= begin).count();
     assert!(since >= 5, "{since} in three seconds");
     assert_eq!(agent.desired.borrow().revision, 0, "not on disk yet");
-    // It goes on with an error, and the manager is asked again.
+    // The session takes what comes meanwhile, acknowledgements included.
+    session.assign(8, false, &["b"]).await;
+    session.ack(1).await;
+    let settled = async {
+        while agent.outbox.is_waiting() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, settled).await.unwrap();
+    // It goes on with an error, and is written again, in the same session.
     go_on();
-    let mut session = manager.accept().await;
-    assert_eq!(session.hello().await, 0);
-    session.welcome().await;
-    session.assign(7, true, &["a"]).await;
-    agent.until(|desired| desired.revision == 7).await;
+    agent.until(|desired| desired.revision == 8).await;
+    assert_eq!(agent.desired.borrow().pods.len(), 2);
+    agent.outbox.pod_status("b", PodStatus::default());
+    assert_eq!(session.report().await.pods[0].uid, "b");
 }
 
 #[tokio::test]
-async fn what_an_ended_session_left_on_disk_half_way_is_written_again() {
+async fn a_disk_that_hangs_holds_up_pods_and_no_services() {
     let folder = tempfile::tempdir().unwrap();
-    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
-    let keeper = Keeper::new(files.clone(), "c1".into());
-    let (none, some) = (Desired::default(), with_pod(7));
-    keeper
-        .keep(Arc::new(none.clone()), true, true, || ())
-        .await
-        .unwrap();
-    let go_on = hanging(folder.path().join("assigned/acted.tmp"));
-    let kept = keeper.keep(Arc::new(some), true, false, || ());
-    assert!(
-        timeout(Duration::from_secs(1), kept).await.is_err(),
-        "it hangs"
-    );
-    assert_eq!(files.load("c1").pods.len(), 1);
-    tokio::task::spawn_blocking(go_on).await.unwrap();
-    let next = Desired {
-        revision: 8,
-        ..none
+    let mut manager = Manager::start().await;
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    session.assign(7, true, &["a"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+    let go_on = hanging(folder.path().join("assigned/pods.tmp"));
+    session.assign(8, false, &["b"]).await;
+    let assignment = Assignment {
+        revision: 9,
+        services: vec![barge_proto::v1::Service {
+            metadata: with_pod(0).pods["a"].metadata.clone(),
+            ..Default::default()
+        }],
+        ..Default::default()
     };
-    keeper
-        .keep(Arc::new(next), false, false, || ())
-        .await
-        .unwrap();
+    session
+        .say(manager_message::Message::Assignment(assignment))
+        .await;
+    agent.until(|desired| desired.services.len() == 1).await;
+    assert_eq!(agent.desired.borrow().pods.len(), 1, "b is not durable");
+    go_on();
+    agent.until(|desired| desired.revision == 9).await;
+    assert_eq!(agent.desired.borrow().pods.len(), 2);
+}
+
+#[tokio::test]
+async fn what_comes_during_a_write_is_written_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = AssignmentFiles::open(folder.path()).unwrap();
+    let (sender, mut desired) = watch::channel(Arc::new(Desired::default()));
+    let keeper = Arc::new(Keeper::new(files.clone(), "c1".into(), sender));
+    let manager = Manager::start().await;
+    let managers: Arc<dyn Managers> = Known::new([&manager]);
+    let running = {
+        let keeper = keeper.clone();
+        tokio::spawn(async move { keeper.run(&managers, &Outbox::default()).await })
+    };
+    let go_on = hanging(folder.path().join("assigned/acted.tmp"));
+    let touched = Touched {
+        pods: true,
+        network: false,
+    };
+    keeper.put(with_pod(7), touched);
+    let half = async {
+        while !folder.path().join("assigned/pods").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, half).await.unwrap();
+    let none = Desired {
+        revision: 8,
+        ..Desired::default()
+    };
+    keeper.put(none, touched);
+    tokio::task::spawn_blocking(go_on).await.unwrap();
+    let written = desired.wait_for(|desired| desired.revision == 8);
+    timeout(LONG, written).await.unwrap().unwrap();
     let loaded = files.load("c1");
     assert_eq!((loaded.revision, loaded.pods.len()), (8, 0));
+    running.abort();
 }
 
 fn with_pod(revision: u64) -> Desired {

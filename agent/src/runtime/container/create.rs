@@ -22,6 +22,7 @@ use crate::{
     carrier::protocol::Attachment,
     files,
     runtime::{
+        error::start_reason,
         images::ImageConfig,
         names::{check_container, check_uid, container_id},
         spec::{self, Inputs, user},
@@ -102,7 +103,7 @@ impl Containers {
             attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
         };
         let record = async {
-            let described = self.describe(id, spec, image, &mounts)?;
+            let described = self.describe(id, spec, image, &mounts).await?;
             let request = CreateContainerRequest {
                 container: Some(described),
             };
@@ -122,11 +123,12 @@ impl Containers {
         let pipe = |name: &str| pipes.join(name).display().to_string();
         let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr")).await;
         created
-            .map_err(|status| taken_or(reason::RUN_CONTAINER, "create the container", &status))?;
+            .map_err(|status| taken_or(start_reason(&status), "create the container", &status))?;
 
         // Noted before it can run: without the note, nothing of it ever did.
         let started_at_ms = Timestamp::now().as_millisecond();
-        self.note_start(spec, started_at_ms).map_err(|error| {
+        let noted = self.note_start(spec, started_at_ms).await;
+        noted.map_err(|error| {
             failed(
                 reason::CREATE_CONTAINER,
                 format!("cannot note the start of {id}: {error}"),
@@ -134,7 +136,7 @@ impl Containers {
         })?;
         let pid = task::start(&self.client, id).await.map_err(|status| {
             Stop::Failed(RuntimeError::from_status(
-                reason::RUN_CONTAINER,
+                start_reason(&status),
                 "start the container",
                 &status,
             ))
@@ -186,7 +188,7 @@ impl Containers {
         }
     }
 
-    fn describe(
+    async fn describe(
         &self,
         id: &str,
         spec: &ContainerSpec,
@@ -194,10 +196,14 @@ impl Containers {
         mounts: &[Mount],
     ) -> Result<Record, Stop> {
         let config = |message: String| failed(reason::CREATE_CONTAINER_CONFIG, message);
-        let (passwd, group) = (
-            rootfs::read(mounts, "etc/passwd"),
-            rootfs::read(mounts, "etc/group"),
-        );
+        let looked_into = mounts.to_vec();
+        let read = move || {
+            let read = |name| rootfs::read(&looked_into, name);
+            Ok((read("etc/passwd"), read("etc/group")))
+        };
+        let (passwd, group) = files::blocking(read)
+            .await
+            .map_err(|error| config(error.to_string()))?;
         let user = user::resolve(&image.user, &passwd, &group)
             .map_err(|error| config(error.to_string()))?;
         let paths = &self.options.paths;
@@ -239,15 +245,19 @@ impl Containers {
         })
     }
 
-    fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> std::io::Result<()> {
+    async fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> std::io::Result<()> {
         let path = self
             .options
             .paths
             .started(&spec.pod_uid, &spec.name, spec.attempt);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        files::write_atomic(&path, started_at_ms.to_string().as_bytes())
+        let reserve = self.options.paths.reserve();
+        let write = move || {
+            if let Some(folder) = path.parent() {
+                reserve.with(|| std::fs::create_dir_all(folder))?;
+            }
+            reserve.write_atomic(&path, started_at_ms.to_string().as_bytes())
+        };
+        files::blocking(write).await
     }
 }
 
