@@ -13,9 +13,9 @@ pub mod still;
 pub use access::Access;
 pub use directory::{Bearer, Directory, Named, StateDirectory};
 pub use layer::AuthLayer;
-pub use principal::{ANYONE, Caller, PRINCIPAL_METADATA, Principal};
+pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
 pub use published::Machines;
-pub use rules::Rules;
+pub use rules::{ANYONE, Rules};
 
 #[cfg(test)]
 mod tests;

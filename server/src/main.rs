@@ -4,7 +4,8 @@ use std::{io, process::ExitCode, time::Duration};
 
 use barge_server::{
     allocators,
-    config::{Cli, Command, Config},
+    cli::{Cli, Command},
+    config::Config,
     logging::Logging,
     manager, mint, recover,
     restore::{self, RestoreError},

@@ -54,6 +54,7 @@ mod activation;
 mod announce;
 mod health;
 mod leading;
+mod loops;
 mod members;
 
 use announce::Announce;
@@ -156,7 +157,7 @@ pub async fn serve(
     let raft = raft::lane::serve(
         &serving.raft_thread,
         serving.store.service(),
-        machines,
+        move |request| machines.manager(request).map(drop),
         serving.credentials.clone(),
         stop.clone(),
     );

@@ -16,7 +16,8 @@ use tower::{Layer, Service};
 
 use super::{
     Access, Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal, Rules,
-    directory::manager_was_removed, principal::ANYONE, rules::roles_in_words,
+    directory::manager_was_removed,
+    rules::{ANYONE, roles_in_words},
 };
 use crate::{
     audit::{Asker, AuditLog, Concerns, Entry},

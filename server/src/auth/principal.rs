@@ -6,14 +6,11 @@ use barge_client::identity::{role_from_word, role_word};
 use barge_proto::v1::Role;
 use tonic::{Request, Status};
 
-use super::Access;
+use super::{ANYONE, Access};
 use crate::{audit::Concerns, net::Peer};
 
 /// The metadata by which a manager that forwards a call says for whom.
 pub const PRINCIPAL_METADATA: &str = "barge-principal";
-
-/// What it says for a caller without a certificate.
-pub const ANYONE: &str = "anyone";
 
 /// A party of the cluster: "admin/<uid>", "agent/<uid>" or "manager/<uid>".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -8,6 +8,9 @@ use barge_proto::{
     v1::Role,
 };
 
+/// How a caller without a certificate is called, in metadata, spans and the audit log.
+pub const ANYONE: &str = "anyone";
+
 /// Any holder of a certificate.
 const CERTIFIED: &[Role] = &[Role::Manager, Role::Agent, Role::Admin];
 

@@ -13,8 +13,8 @@ use super::{Parts, issue::not_ready, level, pod_range::next_free, previous, stat
 use crate::{
     api::names,
     clock,
-    config::split_address,
     error::ApiError,
+    net::split_address,
     pki::{RequestedKey, Subject},
     transaction::Draft,
 };

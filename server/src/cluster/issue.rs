@@ -6,12 +6,11 @@ use barge_client::{
     identity::Identity,
     renew::{RenewError, Request},
 };
-use barge_proto::v1::{CaRotationPhase, ClusterRecord, RenewResponse};
-use rustls::pki_types::CertificateDer;
+use barge_proto::v1::RenewResponse;
 
 use crate::{
     error::ApiError,
-    pki::{Authority, Keyring, Purpose, RequestedKey, Subject},
+    pki::{Authority, Keyring, Purpose, RequestedKey, Subject, chain},
     store::Store,
 };
 
@@ -97,19 +96,6 @@ impl Issuer {
         let response = self.issue(&subject, &key, None).map_err(refused)?;
         request.complete(identity, response)
     }
-}
-
-/// A certificate that the first root signed, and while the CA is rotated the word of the root before for that one.
-#[must_use]
-pub fn chain(
-    cluster: &ClusterRecord,
-    certificate: CertificateDer<'static>,
-) -> Vec<CertificateDer<'static>> {
-    let rotation = cluster.ca_rotation.as_ref();
-    let cross = rotation
-        .filter(|rotation| rotation.phase() == CaRotationPhase::Renewing)
-        .map(|rotation| rotation.cross_certificate.clone().into());
-    std::iter::once(certificate).chain(cross).collect()
 }
 
 /// What is said until the first entries have arrived.

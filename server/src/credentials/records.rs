@@ -15,13 +15,10 @@ use crate::{
     api::names::check_dns_label,
     auth::Access,
     clock,
-    cluster::{
-        status::members,
-        tokens::{check_description, secret},
-    },
     error::ApiError,
     pki::{RequestedKey, Subject},
     rbac::Identity,
+    secret::{check_description, secret},
     store::Store,
     transaction::Draft,
 };
@@ -59,10 +56,7 @@ pub async fn create(
     })?;
     let mut answer = CreateCredentialResponse {
         info: Some(info(&record)),
-        managers: members(&parts.store)
-            .into_iter()
-            .map(|member| member.address)
-            .collect(),
+        managers: parts.store.addresses(),
         cluster_id,
         roots,
         ..CreateCredentialResponse::default()

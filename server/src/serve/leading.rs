@@ -6,11 +6,12 @@ use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::loops;
 use crate::{
     backup::schedule::Scheduler,
     cluster::{level, reconcile, rotation::Rotator},
     controllers::{
-        self, Context, NodeHeartbeats, meters::Meters, nodes::NodeTimes, stamp::SystemStamps,
+        Context, NodeHeartbeats, meters::Meters, nodes::NodeTimes, stamp::SystemStamps,
         supervise::supervise,
     },
     life::Heard,
@@ -107,7 +108,7 @@ async fn lead(
     times: NodeTimes,
 ) {
     let term = context.term;
-    let loops = controllers::run(store.clone(), Arc::new(heard), context.clone(), times);
+    let loops = loops::run(store.clone(), Arc::new(heard), context.clone(), times);
     tokio::join!(
         loops,
         supervise("membership", &store, &context, || {

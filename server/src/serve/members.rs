@@ -4,10 +4,7 @@ use barge_client::identity::KeptIdentity;
 use barge_state::{RecordKind, State};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    cluster::status::members,
-    store::{Scope, Store},
-};
+use crate::store::{Scope, Store};
 
 /// Keeps the addresses up to date until `stop`.
 pub async fn keep(store: Store, identity: KeptIdentity, stop: CancellationToken) {
@@ -20,7 +17,7 @@ pub async fn keep(store: Store, identity: KeptIdentity, stop: CancellationToken)
                 continue;
             };
             loop {
-                let now: Vec<_> = members(&store).into_iter().map(|m| m.address).collect();
+                let now = store.addresses();
                 if !now.is_empty() && now != identity.current().members {
                     let identity = identity.clone();
                     let save = move || identity.change(|identity| identity.members = now);

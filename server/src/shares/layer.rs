@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use barge_proto::v1::{
-    Role, raft_server::SERVICE_NAME as RAFT, session_server::SERVICE_NAME as SESSION,
+use barge_proto::{
+    limits::REQUEST_BYTES,
+    v1::{Role, raft_server::SERVICE_NAME as RAFT, session_server::SERVICE_NAME as SESSION},
 };
 use futures::{StreamExt, future::BoxFuture};
 use http::{Request, Response};
@@ -20,7 +21,6 @@ use super::{Class, Shares};
 use crate::{
     auth::{Caller, Rules},
     error::ApiError,
-    serve::MAX_REQUEST,
 };
 
 /// How much of a request that is refused is taken, in frames of at most 16 KiB, and for how long.
@@ -173,7 +173,7 @@ fn too_large_request() -> ApiError {
     ApiError::invalid(
         "request",
         format!(
-            "it is larger than the {MAX_REQUEST} bytes (4 MiB) that one request may have: send the objects in several \
+            "it is larger than the {REQUEST_BYTES} bytes (4 MiB) that one request may have: send the objects in several \
              requests, as `barge apply` does"
         ),
     )

@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use crate::config::split_address;
+use crate::net::split_address;
 
 /// Where spans go, and how many.
 #[derive(Debug, Clone, PartialEq)]

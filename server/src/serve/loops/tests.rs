@@ -7,20 +7,37 @@ mod failing;
 mod memory;
 mod shells;
 
-use super::{
-    deployment, endpoints, nodes,
-    nodes::Heard,
-    testing::{World, nginx, nginx_service, set_image},
-    *,
+use super::run;
+use crate::{
+    controllers::{
+        Context, Controller, NODE_GRACE, NODE_LOSS_INTERVAL, NodeHeartbeats, deployment, endpoints,
+        meters::Meters,
+        nodes::{self, Heard, NodeTimes},
+        plan::{self, Plan},
+        pods,
+        propose::{self, catch_up},
+        replica::Replica,
+        shell,
+        stamp::Stamp,
+        supervise::supervise,
+        testing::{World, nginx, nginx_service, set_image},
+    },
+    scheduler::{
+        aside::Aside,
+        cluster::{Cluster, Snapshot},
+        plan::place,
+    },
 };
-use crate::scheduler::{
-    aside::Aside,
-    cluster::{Cluster, Snapshot},
-    plan::place,
+use barge_proto::v1::{
+    Change, Endpoints, Node, ObjectReference, PodRecord, Service, change, record::Record,
 };
-use barge_proto::v1::{Change, Endpoints, Node, PodRecord, Service, change, record::Record};
-use barge_state::{Kind, PackedPod};
-use std::collections::BTreeSet;
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
 
 /// Everything the leader does, once around; returns whether anything changed.
 fn lead(world: &mut World, silent: &BTreeSet<&str>) -> bool {
