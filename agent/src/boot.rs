@@ -50,7 +50,7 @@ impl Boot {
                 files::read_if_there(&kernels)?,
             ))
         };
-        let (last, id) = match timeout(PATIENCE, files::blocking(look)).await {
+        let (last, id) = match timeout(PATIENCE, files::reading(look)).await {
             Ok(Ok((noted, id))) => {
                 let id = id.unwrap_or_default();
                 let last = match noted {

@@ -13,12 +13,13 @@ mod reserve;
 
 pub use reserve::{RESERVE_BYTES, Reserve, is_full};
 
-/// Threads of this process that may wait for the file system at a time. Tokio has 512 for all that blocks: a disk that hangs takes
-/// these and no others.
+/// Threads of this process that may wait for writes, and as many for reads: a disk may hang in each fsync and still answer reads from
+/// memory. Tokio has 512 for all that blocks; a disk that hangs takes these and no others.
 const THREADS: usize = 16;
-static FREE: Semaphore = Semaphore::const_new(THREADS);
+static WRITERS: Semaphore = Semaphore::const_new(THREADS);
+static READERS: Semaphore = Semaphore::const_new(THREADS);
 
-/// Does file system work on a thread that may block, so that a disk that hangs holds up only those that wait for this result. The work
+/// Does file system work that may write on a thread that may block, so that a disk that hangs holds up only those that wait for this result. The work
 /// goes on when nobody waits any more.
 ///
 /// # Errors
@@ -26,7 +27,24 @@ static FREE: Semaphore = Semaphore::const_new(THREADS);
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let permit = FREE.acquire().await.map_err(io::Error::other)?;
+    beside_the_loop(&WRITERS, work).await
+}
+
+/// As [`blocking`], for work that only reads: it waits for no write.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn reading<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&READERS, work).await
+}
+
+async fn beside_the_loop<T: Send + 'static>(
+    threads: &'static Semaphore,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let permit = threads.acquire().await.map_err(io::Error::other)?;
     let done = spawn_blocking(move || {
         // Until the work has ended, not until nobody waits for it.
         let _permit = permit;

@@ -68,7 +68,7 @@ impl RecordFile {
     /// The file cannot be read.
     pub async fn load(&self) -> io::Result<Memory> {
         let path = self.path.clone();
-        let bytes = files::blocking(move || files::read_if_there(&path)).await?;
+        let bytes = files::reading(move || files::read_if_there(&path)).await?;
         let record = bytes.map(|bytes| Record::decode(bytes.as_slice()));
         let record = record.transpose().map_err(io::Error::other)?;
         Ok(record.map(Memory::from).unwrap_or_default())

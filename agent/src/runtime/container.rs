@@ -102,7 +102,7 @@ impl Containers {
         salvaged.map_err(|error| salvage_error(pod_uid, &error))?;
         // Pipes of a creation that died before it had recorded anything.
         let io = self.options.paths.io();
-        let ids = files::blocking(move || {
+        let ids = files::reading(move || {
             let entries = std::fs::read_dir(io).into_iter().flatten().flatten();
             let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
             Ok(names.collect::<Vec<_>>())
@@ -162,7 +162,7 @@ impl Containers {
                 .filter_map(|(record, task)| this.judge_one(record, task.as_ref()))
                 .collect())
         };
-        files::blocking(judge).await.map_err(|error| {
+        files::reading(judge).await.map_err(|error| {
             let message = format!("cannot look at the containers: {error}");
             RuntimeError::passing(reason::UNAVAILABLE, message)
         })

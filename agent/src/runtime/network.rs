@@ -54,7 +54,7 @@ pub async fn ensure(options: &Options, pod_cidr: &str) -> Result<(), RuntimeErro
 /// The configuration that new pods get.
 pub async fn current(options: &Options) -> Result<NetworkConfig, RuntimeError> {
     let options = options.clone();
-    let read = files::blocking(move || Ok(read(&options))).await;
+    let read = files::reading(move || Ok(read(&options))).await;
     read.map_err(|error| not_ready(error.to_string()))?
 }
 

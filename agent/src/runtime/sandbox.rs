@@ -12,7 +12,7 @@ use super::{
     names::check_uid,
     network,
 };
-use crate::files::{self, Reserve, blocking};
+use crate::files::{self, Reserve, blocking, reading};
 
 pub mod etc;
 mod netns;
@@ -54,7 +54,7 @@ impl Sandboxes {
             name: spec.name.clone(),
         };
         let (this, uid) = (self.clone(), spec.pod_uid.clone());
-        let there = blocking(move || Ok(this.addresses(&uid))).await;
+        let there = reading(move || Ok(this.addresses(&uid))).await;
         match there.map_err(|error| failed(spec, &error.into()))? {
             Ok(Some(ips)) => return Ok(identity.sandbox(ips)),
             Ok(None) => {}
@@ -142,7 +142,7 @@ impl Sandboxes {
         check_uid(pod_uid)?;
         let released = async {
             let (this, uid) = (self.clone(), pod_uid.to_owned());
-            let known = blocking(move || Ok(this.identity(&uid))).await?;
+            let known = reading(move || Ok(this.identity(&uid))).await?;
             if let Some(identity) = known? {
                 self.detach(&identity).await?;
             }
@@ -158,7 +158,7 @@ impl Sandboxes {
 
     async fn take_down(&self, pod_uid: &str) -> Result<(), CniError> {
         let (this, uid) = (self.clone(), pod_uid.to_owned());
-        let known = blocking(move || Ok(this.identity(&uid))).await?;
+        let known = reading(move || Ok(this.identity(&uid))).await?;
         // One that cannot be read goes like one that was never written.
         let identity = known.ok().flatten();
         let identity = identity.unwrap_or_else(|| Identity::nameless(pod_uid));
@@ -182,7 +182,7 @@ impl Sandboxes {
         let netns = self.options.paths.netns(uid);
         let (file, place) = (self.network_file(uid), netns.clone());
         let looked = move || Ok((load::<Record>(&file), netns::is_pinned(&place)));
-        let (record, is_pinned) = blocking(looked).await?;
+        let (record, is_pinned) = reading(looked).await?;
         let record = match record {
             Ok(record) => record,
             // DEL finds the addresses by the pod's name, too.
@@ -213,7 +213,7 @@ impl Sandboxes {
     /// All sandboxes, whole or not.
     pub async fn list(&self) -> Result<Vec<Sandbox>, RuntimeError> {
         let this = self.clone();
-        let listed = blocking(move || this.list_folder()).await;
+        let listed = reading(move || this.list_folder()).await;
         listed.map_err(|error| {
             RuntimeError::passing(
                 reason::UNAVAILABLE,

@@ -201,7 +201,7 @@ impl Containers {
             let read = |name| rootfs::read(&looked_into, name);
             Ok((read("etc/passwd"), read("etc/group")))
         };
-        let (passwd, group) = files::blocking(read)
+        let (passwd, group) = files::reading(read)
             .await
             .map_err(|error| config(error.to_string()))?;
         let user = user::resolve(&image.user, &passwd, &group)
