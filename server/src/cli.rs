@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{config, mint, recover, restore};
+use crate::{
+    config,
+    recovery::{mint, recover, restore},
+};
 
 /// A Barge manager node.
 #[derive(Debug, Parser)]

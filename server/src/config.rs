@@ -15,11 +15,9 @@ use serde::Deserialize;
 
 use crate::{
     controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
-    logging::LogFormat,
-    net::split_address,
+    net::{reserved::ReservedPorts, split_address},
+    observe::{logging::LogFormat, spans::Otlp},
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
-    reserved::ReservedPorts,
-    spans::Otlp,
 };
 
 /// A shorter life leaves no time to renew in.

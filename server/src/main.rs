@@ -3,14 +3,15 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use barge_server::{
-    allocators,
     cli::{Cli, Command},
     config::Config,
-    logging::Logging,
-    manager, mint, recover,
-    restore::{self, RestoreError},
-    spans::Spans,
-    storage::Threads,
+    manager,
+    observe::{logging::Logging, spans::Spans},
+    recovery::{
+        mint, recover,
+        restore::{self, RestoreError},
+    },
+    runtime::{Threads, allocators},
 };
 use clap::Parser;
 use tokio::runtime;

@@ -5,7 +5,9 @@ mod address;
 pub mod dial;
 pub mod lane;
 pub mod listener;
+pub mod reserved;
 mod room;
+pub mod rules;
 mod slow;
 pub mod tls;
 mod turns;
@@ -13,6 +15,7 @@ mod turns;
 pub use address::split_address;
 pub use dial::Dialer;
 pub use listener::{Limits, Peer};
+pub use rules::{ANYONE, Rules};
 pub use tls::Credentials;
 
 #[cfg(test)]

@@ -9,13 +9,15 @@ use barge_proto::v1::{
 use barge_state::{Kind, State};
 use sha2::{Digest, Sha256};
 
-use super::{Parts, issue::not_ready};
+use super::Parts;
 use crate::{
-    clock,
     error::ApiError,
-    secret::{check_description, secret, word},
-    store::Store,
-    transaction::Draft,
+    runtime::clock,
+    security::{
+        issue::not_ready,
+        secret::{check_description, secret, word},
+    },
+    store::{Store, transaction::Draft},
 };
 
 const DEFAULT_TTL: u64 = 3600;

@@ -13,8 +13,7 @@ use crate::{
         Credentials,
         lane::{self, LaneSender},
     },
-    storage::Threads,
-    thread::RuntimeThread,
+    runtime::{Threads, thread::RuntimeThread},
 };
 
 /// Starts the thread on which Raft's connections live, in both directions.

@@ -15,18 +15,20 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Sessions, Tunnels, tunnels::Tunnel};
 use crate::{
-    api::names,
-    auth::{
+    calls::{
+        leader::on_behalf_of,
+        names,
+        shares::Shares,
+        streams::{holding, until_stopped, while_allowed},
+    },
+    error::{ApiError, reason_of},
+    net::Dialer,
+    runtime::clock::PATIENCE,
+    security::auth::{
         Caller,
         still::{Shown, still},
     },
-    clock::PATIENCE,
-    error::{ApiError, reason_of},
-    leader::on_behalf_of,
-    net::Dialer,
-    shares::Shares,
     store::Store,
-    streams::{holding, until_stopped, while_allowed},
 };
 
 /// What the Logs service works with.

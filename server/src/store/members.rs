@@ -15,7 +15,9 @@ use tokio::{
 };
 
 use super::{Store, StoreError, batch::not_leader};
-use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError};
+use crate::storage::types::{
+    Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError,
+};
 
 /// How long a change may take to be committed.
 const DEADLINE: Duration = Duration::from_secs(10);
