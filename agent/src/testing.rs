@@ -79,6 +79,14 @@ impl Scripted {
         self.world().lives = calls;
     }
 
+    /// What was noted of this pod cannot be read any more.
+    pub fn damage(&self, pod_uid: &str) {
+        if let Some(sandbox) = self.world().sandboxes.get_mut(pod_uid) {
+            sandbox.ips.clear();
+            sandbox.damaged = Some("a file is damaged".to_owned());
+        }
+    }
+
     /// Containers end only by KILL, after the grace.
     pub fn ignore_term(&self) {
         self.world().ignores_term = true;

@@ -145,6 +145,11 @@ impl Worker {
         if let Some(pod) = pad.pod.clone() {
             pad.memory.take_end(&pod, &pad.observed);
         }
+        if pad.observed.is_damaged() {
+            // What runs in it serves under the address that the managers have.
+            let known = pad.reported.iter().flat_map(|status| &status.pod_ips);
+            pad.memory.ips = known.filter_map(|known| known.ip.parse().ok()).collect();
+        }
     }
 
     /// Learns, says how the pod is, and plans.

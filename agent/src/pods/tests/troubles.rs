@@ -187,3 +187,32 @@ async fn a_record_that_cannot_be_read_concerns_its_pod_only_and_runs_nothing_twi
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_notes_are_damaged_is_set_aside_with_its_address() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned(1, [pod("u1", "Always"), pod("u2", "Always")]));
+    agent.until_phase("u1", "Running").await;
+    agent.until_phase("u2", "Running").await;
+    let before = pids(&machine);
+    let known = status(&agent.reports["u1"]);
+    agent.end().await;
+    machine.runtime.damage("u1");
+    let mut told = pod("u1", "Always");
+    told.status = Some(known.clone());
+    let mut agent = machine.agent(assigned(1, [told, pod("u2", "Always")]));
+    agent.until_phase("u2", "Running").await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    agent.until("u2", "there", |_| true).await;
+    assert!(agent.events.contains(&"PodSetAside".to_owned()));
+    assert_eq!(pids(&machine), before);
+    let report = agent.reports.get("u1").map_or(known.clone(), status);
+    assert_eq!(report.pod_ip, known.pod_ip, "it serves under that");
+    agent.assign(assigned(
+        1,
+        [ending(pod("u1", "Always"), 1), pod("u2", "Always")],
+    ));
+    agent.until_gone("u1").await;
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
