@@ -40,7 +40,7 @@ impl Reserve {
         }
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let disk = statvfs(folder)?;
-        let available = u64::from(disk.blocks_available()).saturating_mul(disk.fragment_size());
+        let available = disk.blocks_available().saturating_mul(disk.fragment_size());
         if available < NEEDED {
             return Ok(false);
         }
