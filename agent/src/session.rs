@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use barge_client::error::is_node_deleted;
 use barge_proto::v1::{NodeStatus, OpenStream};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,8 @@ pub struct Options {
     pub files: AssignmentFiles,
     /// Who serves logs.
     pub streams: Arc<dyn Streams>,
+    /// Cancelled when the node's deletion is on record and its pods are marked as deleted on disk.
+    pub left: CancellationToken,
 }
 
 /// Talks to the managers.
@@ -78,8 +81,8 @@ impl Session {
         }
     }
 
-    /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled. Losing it changes
-    /// nothing on this machine.
+    /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled or the node was deleted. Losing it
+    /// changes nothing on this machine.
     pub async fn run(self, stop: CancellationToken) {
         let options = &self.options;
         let kept = self.keeper.run(&options.managers, &options.outbox);
@@ -104,6 +107,12 @@ impl Session {
                 }
             };
             self.log(&address, &ended);
+            if ended.is_node_deleted() {
+                self.leave().await;
+                self.options.left.cancel();
+                // Others go on with what is desired for as long as this is here.
+                return std::future::pending().await;
+            }
             if ended.may_be_older() {
                 self.keeper.hold_nothing();
             }
@@ -135,9 +144,18 @@ impl Session {
         }
     }
 
+    /// Marks the pods of a deleted node as deleted, and returns when that is durable.
+    async fn leave(&self) {
+        let mut next = Desired::clone(&self.keeper.head());
+        next.leave();
+        self.keeper.bury(next).await;
+    }
+
     fn log(&self, address: &str, ended: &Ended) {
         use std::sync::atomic::Ordering::Relaxed;
-        if ended.was_welcome() {
+        if ended.is_node_deleted() {
+            tracing::warn!(manager = address, reason = %ended, "this node was deleted: its pods end");
+        } else if ended.was_welcome() {
             self.away.store(false, Relaxed);
             tracing::info!(manager = address, reason = %ended, "the session ended; looking for a manager");
         } else if ended.is_refusal() {
@@ -159,6 +177,14 @@ impl Ended {
         match self {
             Self::Refused(refused) => matches!(refused, Refused::Older { .. }),
             Self::Status { status, .. } => status.code() == Code::FailedPrecondition,
+            _ => false,
+        }
+    }
+
+    /// Whether the deletion of this node is on record.
+    fn is_node_deleted(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => is_node_deleted(status),
             _ => false,
         }
     }

@@ -1,4 +1,4 @@
-//! The kinds of the API: one table of their names, and what every [`Object`] has whatever its kind.
+//! The kinds of the API: one table of their names, and the parts that an [`Object`] of any kind has.
 
 use std::{fmt, sync::LazyLock};
 

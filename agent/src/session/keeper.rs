@@ -96,6 +96,21 @@ impl Keeper {
         self.wake.notify_one();
     }
 
+    /// As `put`, for deletions; returns when they are durable and published. A disk that does not take them is asked again and again.
+    pub async fn bury(&self, next: Desired) {
+        let deleted = next.deleted.clone();
+        let mut published = self.published.subscribe();
+        let touched = Touched {
+            pods: true,
+            ..Touched::default()
+        };
+        self.put(next, touched);
+        // An error would be the end of the sender, which is here.
+        let _ = published
+            .wait_for(|desired| desired.has_left() && deleted.is_subset(&desired.deleted))
+            .await;
+    }
+
     /// The next session begins with a full set. For nobody else this is news.
     pub fn hold_nothing(&self) {
         let mut pending = self.lock();

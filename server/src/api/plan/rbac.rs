@@ -1,4 +1,4 @@
-//! Applying roles, bindings and service accounts: they are what was merged. Whether who applies them may give what they give is checked
+//! Applying roles, bindings and service accounts: they are what was merged. Whether the applier has the rights that it gives is checked
 //! by [`crate::api::gate`].
 
 use barge_proto::v1::{ClusterRole, ClusterRoleBinding, RbacRole, RoleBinding, ServiceAccount};

@@ -10,7 +10,7 @@ const BOOTSTRAPPING: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaul
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 
-/// What whoever looks at a namespace sees; no Secrets, which may hold more rights, and no roles.
+/// The resources of the role `view`: no Secrets, which may hold more rights, and no roles.
 const SEEN: &[&str] = &[
     "configmaps",
     "endpoints",
@@ -24,7 +24,7 @@ const SEEN: &[&str] = &[
     "services/status",
 ];
 const SEEN_APPS: &[&str] = &["deployments", "deployments/scale", "deployments/status"];
-/// What whoever works in a namespace changes.
+/// The resources that the role `edit` may change.
 const CHANGED: &[&str] = &[
     "configmaps",
     "pods",
@@ -33,7 +33,7 @@ const CHANGED: &[&str] = &[
     "services",
 ];
 const CHANGED_APPS: &[&str] = &["deployments", "deployments/scale"];
-/// What whoever administers a namespace gives to others.
+/// The resources with which the role `admin` gives rights to others.
 const GIVEN: &[&str] = &["rolebindings", "roles"];
 
 /// The built-in roles.
@@ -46,7 +46,7 @@ pub fn roles() -> Vec<ClusterRole> {
             rule("", &["secrets"], READ),
             rule("", CHANGED, WRITE),
             rule("apps", CHANGED_APPS, WRITE),
-            // Whoever runs pods in a namespace can be whoever runs there.
+            // A user that runs pods in a namespace can act as any service account in it.
             rule("", &["serviceaccounts"], &["impersonate"]),
         ]);
         rules
@@ -64,7 +64,7 @@ pub fn roles() -> Vec<ClusterRole> {
     ]
 }
 
-/// The built-in bindings. They say what is so anyway, for whoever looks.
+/// The built-in bindings. They show rights that hold without them, for people who look.
 #[must_use]
 pub fn bindings() -> Vec<ClusterRoleBinding> {
     vec![ClusterRoleBinding {
