@@ -1,6 +1,6 @@
 //! The connection to containerd.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use containerd_client::{
     Client as Services,
@@ -11,6 +11,11 @@ use containerd_client::{
     },
 };
 use hyper_util::rt::TokioIo;
+
+/// For what changes something, as Kubernetes has it: a container whose disk is slow may take long to start.
+const CHANGE: Duration = Duration::from_secs(120);
+/// For what only asks.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Clients of containerd's services that know their namespace. Cheap to clone.
 #[derive(Clone)]
@@ -45,8 +50,24 @@ impl Client {
         Services::from(self.channel.clone())
     }
 
-    /// A request in our namespace.
+    /// A request in our namespace that changes something. It fails when there is no answer in time.
     pub fn request<T>(&self, message: T) -> Request<T> {
+        self.within(CHANGE, message)
+    }
+
+    /// A request in our namespace that only asks.
+    pub fn look<T>(&self, message: T) -> Request<T> {
+        self.within(LOOK, message)
+    }
+
+    fn within<T>(&self, deadline: Duration, message: T) -> Request<T> {
+        let mut request = self.lasting(message);
+        request.set_timeout(deadline);
+        request
+    }
+
+    /// A request in our namespace that takes as long as it takes: who waits for a container's end waits for days.
+    pub fn lasting<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let namespace = self.namespace.clone();
         request
@@ -55,9 +76,10 @@ impl Client {
         request
     }
 
-    /// A request in our namespace whose results are kept from garbage collection by a lease.
+    /// A request in our namespace whose results are kept from garbage collection by a lease. It belongs to a pull, which has its own
+    /// patience.
     pub fn leased<T>(&self, lease: &MetadataValue<Ascii>, message: T) -> Request<T> {
-        let mut request = self.request(message);
+        let mut request = self.lasting(message);
         request
             .metadata_mut()
             .insert("containerd-lease", lease.clone());

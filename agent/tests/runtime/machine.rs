@@ -53,6 +53,15 @@ pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce(Arc<Machine>) -> F
     }
 }
 
+/// A process that stands still.
+pub struct Stopped(Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
 impl Machine {
     fn start() -> Self {
         let name = format!(
@@ -132,6 +141,15 @@ impl Machine {
         until("the registry serves", || {
             std::net::TcpStream::connect("127.0.0.1:5000").ok()
         });
+    }
+
+    /// SIGSTOP: whoever asks it something waits. Goes on when the answer is dropped.
+    pub fn stop_containerd(&self) -> Stopped {
+        let running = self.containerd.lock().unwrap();
+        let pid = running.as_ref().expect("running").id();
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Stopped(pid)
     }
 
     /// SIGKILL, as a crash, and started again.

@@ -1,6 +1,6 @@
 //! Making a container, so that a death at any point leaves one or none.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -22,6 +22,7 @@ use crate::{
     carrier::protocol::Attachment,
     files,
     runtime::{
+        error::start_reason,
         images::ImageConfig,
         names::{check_container, check_uid, container_id},
         sandbox::{etc, shared::Shared},
@@ -104,7 +105,8 @@ impl Containers {
             attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
         };
         let record = async {
-            let described = self.describe(id, spec, image, &mounts, shared.as_ref())?;
+            let shared = shared.as_ref();
+            let described = self.describe(id, spec, image, &mounts, shared).await?;
             let request = CreateContainerRequest {
                 container: Some(described),
             };
@@ -124,11 +126,12 @@ impl Containers {
         let pipe = |name: &str| pipes.join(name).display().to_string();
         let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr")).await;
         created
-            .map_err(|status| taken_or(reason::RUN_CONTAINER, "create the container", &status))?;
+            .map_err(|status| taken_or(start_reason(&status), "create the container", &status))?;
 
         // Noted before it can run: without the note, nothing of it ever did.
         let started_at_ms = Timestamp::now().as_millisecond();
-        self.note_start(spec, started_at_ms).map_err(|error| {
+        let noted = self.note_start(spec, started_at_ms).await;
+        noted.map_err(|error| {
             failed(
                 reason::CREATE_CONTAINER,
                 format!("cannot note the start of {id}: {error}"),
@@ -136,7 +139,7 @@ impl Containers {
         })?;
         let pid = task::start(&self.client, id).await.map_err(|status| {
             Stop::Failed(RuntimeError::from_status(
-                reason::RUN_CONTAINER,
+                start_reason(&status),
                 "start the container",
                 &status,
             ))
@@ -163,21 +166,17 @@ impl Containers {
             spec.pod_resources,
         );
         let ensure = move || {
-            cgroups
-                .ensure_pod(&uid, &resources, pids_limit)
-                .map_err(|error| format!("cannot make the pod's control group: {error}"))?;
+            let group = cgroups.ensure_pod(&uid, &resources, pids_limit);
+            group.map_err(|error| within("cannot make the pod's control group", &error))?;
             if !shared.were_made() {
                 return Ok(None);
             }
-            shared
-                .ensure(etc::hostname(&name))
-                .map_err(|error| format!("cannot make the pod's namespaces: {error}"))?;
+            let made = shared.ensure(etc::hostname(&name));
+            made.map_err(|error| within("cannot make the pod's namespaces", &error))?;
             Ok(Some(shared))
         };
-        let ensured = tokio::task::spawn_blocking(ensure).await;
-        ensured
-            .unwrap_or_else(|error| Err(error.to_string()))
-            .map_err(|message| failed(reason::CREATE_CONTAINER, message))
+        let ensured = files::blocking(ensure).await;
+        ensured.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
     }
 
     /// Makes the container's own file system on top of its image.
@@ -221,7 +220,7 @@ impl Containers {
         }
     }
 
-    fn describe(
+    async fn describe(
         &self,
         id: &str,
         spec: &ContainerSpec,
@@ -230,10 +229,14 @@ impl Containers {
         shared: Option<&Shared>,
     ) -> Result<Record, Stop> {
         let config = |message: String| failed(reason::CREATE_CONTAINER_CONFIG, message);
-        let (passwd, group) = (
-            rootfs::read(mounts, "etc/passwd"),
-            rootfs::read(mounts, "etc/group"),
-        );
+        let looked_into = mounts.to_vec();
+        let read = move || {
+            let read = |name| rootfs::read(&looked_into, name);
+            Ok((read("etc/passwd"), read("etc/group")))
+        };
+        let (passwd, group) = files::reading(read)
+            .await
+            .map_err(|error| config(error.to_string()))?;
         let user = user::resolve(&image.user, &passwd, &group)
             .map_err(|error| config(error.to_string()))?;
         let paths = &self.options.paths;
@@ -277,20 +280,28 @@ impl Containers {
         })
     }
 
-    fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> std::io::Result<()> {
+    async fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> io::Result<()> {
         let path = self
             .options
             .paths
             .started(&spec.pod_uid, &spec.name, spec.attempt);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        files::write_atomic(&path, started_at_ms.to_string().as_bytes())
+        let reserve = self.options.paths.reserve();
+        let write = move || {
+            if let Some(folder) = path.parent() {
+                reserve.with(|| std::fs::create_dir_all(folder))?;
+            }
+            reserve.write_atomic(&path, started_at_ms.to_string().as_bytes())
+        };
+        files::blocking(write).await
     }
 }
 
 fn failed(reason: &'static str, message: String) -> Stop {
     Stop::Failed(RuntimeError::passing(reason, message))
+}
+
+fn within(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn taken_or(reason: &'static str, verb: &str, status: &Status) -> Stop {
