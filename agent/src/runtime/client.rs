@@ -12,8 +12,6 @@ use containerd_client::{
 };
 use hyper_util::rt::TokioIo;
 
-/// For what changes something, as Kubernetes has it: a container whose disk is slow may take long to start.
-const CHANGE: Duration = Duration::from_secs(120);
 /// For what only asks.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -21,12 +19,17 @@ const LOOK: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
+    change: Duration,
     namespace: MetadataValue<Ascii>,
 }
 
 impl Client {
-    /// Connects at the first request, and again whenever containerd was away.
-    pub fn new(socket: &Path, namespace: &str) -> Result<Self, InvalidMetadataValue> {
+    /// Connects at the first request, and again whenever containerd was away. What changes something may take as long as `change`.
+    pub fn new(
+        socket: &Path,
+        namespace: &str,
+        change: Duration,
+    ) -> Result<Self, InvalidMetadataValue> {
         let socket = socket.to_owned();
         let connector = tower::service_fn(move |_| {
             let socket = socket.clone();
@@ -41,6 +44,7 @@ impl Client {
             Endpoint::from_static("http://containerd").connect_with_connector_lazy(connector);
         Ok(Self {
             channel,
+            change,
             namespace: namespace.parse()?,
         })
     }
@@ -52,7 +56,7 @@ impl Client {
 
     /// A request in our namespace that changes something. It fails when there is no answer in time.
     pub fn request<T>(&self, message: T) -> Request<T> {
-        self.within(CHANGE, message)
+        self.within(self.change, message)
     }
 
     /// A request in our namespace that only asks.

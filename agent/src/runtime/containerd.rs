@@ -48,7 +48,8 @@ impl Containerd {
             .validate()
             .map_err(|error| unusable(error.to_string()))?;
         let options = Arc::new(options);
-        let client = Client::new(&options.socket, &options.namespace).map_err(|error| {
+        let client = Client::new(&options.socket, &options.namespace, options.change_timeout);
+        let client = client.map_err(|error| {
             unusable(format!("the containerd namespace cannot be sent: {error}"))
         })?;
         let cgroups = Cgroups::new(&options.cgroup_mount, &options.cgroup_root);

@@ -1,13 +1,13 @@
 //! Parts that do not answer, and notes that cannot be read.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use barge_agent::runtime::{ContainerState, Runtime};
+use barge_agent::runtime::{Container, ContainerState, Options, Runtime, containerd::Containerd};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    machine::on_a_machine,
+    machine::{Machine, Stopped, on_a_machine},
     pods::{Pod, exited, find, sandbox},
     traces::Traces,
 };
@@ -34,6 +34,58 @@ fn a_containerd_that_hangs_is_an_error_and_ends_nothing() {
         assert_eq!(found.state, stays.state, "the same process");
         let grace = Duration::from_millis(100);
         pod.runtime.stop_container(&stays.id, grace).await.unwrap();
+        let uid = &pod.sandbox.pod_uid;
+        pod.runtime.remove_sandbox(uid).await.unwrap();
+        assert_eq!(Traces::of(&machine), before);
+    });
+}
+
+/// The shim of a container that runs.
+fn shim(container: &Container) -> i32 {
+    let ContainerState::Running { pid, .. } = container.state else {
+        panic!("{container:?}")
+    };
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let parent = lines.find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    parent.trim().parse().unwrap()
+}
+
+/// Processes in a container's control group, whoever knows of them.
+fn processes(machine: &Machine, container: &Container) -> usize {
+    let root = Path::new("/sys/fs/cgroup/pids").join(machine.name());
+    let group = root.join(&container.pod_uid).join(&container.id);
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    text.lines().count()
+}
+
+#[test]
+fn a_creation_that_runs_out_of_time_is_repeated_and_leaves_one() {
+    on_a_machine(|machine| async move {
+        let (pod, before) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("stays", 0, "exec sleep 1000");
+        let stays = pod.runtime.start_container(&spec).await.unwrap();
+        let hasty = Containerd::new(Options {
+            change_timeout: Duration::from_secs(2),
+            ..machine.options()
+        });
+        let hasty = hasty.unwrap();
+        let late = pod.spec("late", 0, "exec sleep 1000");
+        let stopped = Stopped::new(shim(&stays));
+        let error = hasty.start_container(&late).await.unwrap_err();
+        assert_eq!(error.reason, "RuntimeUnavailable", "{error}");
+        // The shim still has the question, and does as it was asked.
+        drop(stopped);
+        let made = pod.runtime.start_container(&late).await.unwrap();
+        let runs = matches!(made.state, ContainerState::Running { .. });
+        assert!(runs, "{made:?}");
+        let listed = pod.runtime.list().await.unwrap();
+        assert_eq!(listed.containers.len(), 2, "{listed:?}");
+        let found = find(&pod.runtime, &stays.id).await.unwrap();
+        assert_eq!(found.state, stays.state, "the same process");
+        for container in [&stays, &made] {
+            assert_eq!(processes(&machine, container), 1, "{container:?}");
+        }
         let uid = &pod.sandbox.pod_uid;
         pod.runtime.remove_sandbox(uid).await.unwrap();
         assert_eq!(Traces::of(&machine), before);

@@ -56,6 +56,15 @@ pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce(Arc<Machine>) -> F
 /// A process that stands still.
 pub struct Stopped(Pid);
 
+impl Stopped {
+    /// Stops it, until this is dropped.
+    pub fn new(pid: i32) -> Self {
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Self(pid)
+    }
+}
+
 impl Drop for Stopped {
     fn drop(&mut self) {
         let _ = kill(self.0, Signal::SIGCONT);
@@ -147,9 +156,7 @@ impl Machine {
     pub fn stop_containerd(&self) -> Stopped {
         let running = self.containerd.lock().unwrap();
         let pid = running.as_ref().expect("running").id();
-        let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-        kill(pid, Signal::SIGSTOP).unwrap();
-        Stopped(pid)
+        Stopped::new(i32::try_from(pid).unwrap())
     }
 
     /// SIGKILL, as a crash, and started again.

@@ -43,6 +43,8 @@ const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 enum Stop {
     /// Something of this id was there, in containerd's words.
     Taken(String),
+    /// Its bundle went while it was being made: containerd cleans up by the id after an earlier shim.
+    Swept(RuntimeError),
     /// It does not work.
     Failed(RuntimeError),
 }
@@ -54,7 +56,7 @@ impl Containers {
         check_container(&spec.name)?;
         let id = container_id(&spec.pod_uid, &spec.name, spec.attempt);
         let image = self.images.config(&spec.image.id).await?;
-        let mut taken = String::new();
+        let mut last = None;
         for round in 0..TRIES {
             if round > 1 {
                 sleep(PAUSE).await;
@@ -67,22 +69,25 @@ impl Containers {
                     }
                     return Err(error);
                 }
+                Err(Stop::Swept(error)) => {
+                    last = Some(error);
+                    self.erase(&id, Some(&spec.pod_uid)).await?;
+                }
                 Err(Stop::Taken(why)) => match self.find(&id).await? {
                     Some(found) if found.state != ContainerState::Created => return Ok(found),
                     _ => {
-                        taken = why;
                         // Before the last try: what no shim answers for.
                         if round + 2 == TRIES {
-                            let removed = salvage::stumbled(&self.options, &id, &taken).await;
+                            let removed = salvage::stumbled(&self.options, &id, &why).await;
                             removed.map_err(|error| salvage_error(&id, &error))?;
                         }
+                        last = Some(remains(&id, &why));
                         self.erase(&id, Some(&spec.pod_uid)).await?;
                     }
                 },
             }
         }
-        let message = format!("remains of an earlier container {id} do not go away: {taken}");
-        Err(RuntimeError::passing(reason::CREATE_CONTAINER, message))
+        Err(last.unwrap_or_else(|| remains(&id, "it was not tried")))
     }
 
     async fn try_create(
@@ -125,8 +130,12 @@ impl Containers {
         let pipes = self.options.paths.container_io(id);
         let pipe = |name: &str| pipes.join(name).display().to_string();
         let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr")).await;
-        created
-            .map_err(|status| taken_or(start_reason(&status), "create the container", &status))?;
+        created.map_err(|status| {
+            match taken_or(start_reason(&status), "create the container", &status) {
+                Stop::Failed(error) if is_swept(&status) => Stop::Swept(error),
+                stop => stop,
+            }
+        })?;
 
         // Noted before it can run: without the note, nothing of it ever did.
         let started_at_ms = Timestamp::now().as_millisecond();
@@ -300,6 +309,18 @@ fn failed(reason: &'static str, message: String) -> Stop {
     Stop::Failed(RuntimeError::passing(reason, message))
 }
 
+fn remains(id: &str, words: &str) -> RuntimeError {
+    let message = format!("remains of an earlier container {id} do not go away: {words}");
+    RuntimeError::passing(reason::CREATE_CONTAINER, message)
+}
+
+/// Whether runc ran and failed, and its own log was not in the bundle. A runc that is missing has no log either, but does not end.
+fn is_swept(status: &Status) -> bool {
+    let words = status.message();
+    words.contains("log.json: no such file or directory")
+        && words.contains("did not terminate successfully")
+}
+
 fn within(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
@@ -312,5 +333,32 @@ fn taken_or(reason: &'static str, verb: &str, status: &Status) -> Stop {
     match taken {
         true => Stop::Taken(status.message().to_owned()),
         false => Stop::Failed(RuntimeError::from_status(reason, verb, status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bundle_that_went_is_swept() {
+        let runc = "failed to create shim task: OCI runtime create failed: ";
+        let log = "unable to retrieve OCI runtime error (open /run/x/log.json: no such file or directory): ";
+        for (words, swept) in [
+            (
+                format!("{runc}{log}runc did not terminate successfully: exit status 1: unknown"),
+                true,
+            ),
+            (
+                format!("{runc}{log}exec: \"runc\": executable file not found in $PATH: unknown"),
+                false,
+            ),
+            (
+                format!("{runc}unable to start container process: exec: \"x\""),
+                false,
+            ),
+        ] {
+            assert_eq!(is_swept(&Status::unknown(&words)), swept, "{words}");
+        }
     }
 }
