@@ -1,17 +1,14 @@
-//! The kinds of the API: one table of their names, and what every [`Object`] has whatever its kind.
+//! The registry of kinds: what the API knows of each, by its options in the schema, and what every [`Object`] has whatever its kind.
 
 use std::{fmt, sync::LazyLock};
 
 use serde::Serializer;
 
-// `Role` alone is what a certificate says of its holder.
-use crate::v1::{
-    ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind, Namespace,
-    Node, Object, ObjectMeta, Pod, RbacRole as Role, RoleBinding, Secret, Service, ServiceAccount,
-    object,
-};
+use crate::v1::{self, Kind, Object, ObjectMeta, object};
 
-/// The names of a kind.
+include!(concat!(env!("OUT_DIR"), "/kinds.rs"));
+
+/// What the API knows of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KindInfo {
     /// The number of the kind.
@@ -28,6 +25,30 @@ pub struct KindInfo {
     pub short: &'static [&'static str],
     /// False for kinds whose objects belong to the whole cluster.
     pub namespaced: bool,
+    message: &'static str,
+    /// The managers keep its objects: nobody else applies or deletes them.
+    pub kept_by_managers: bool,
+    /// Subresources, which rules of roles name apart ("scale").
+    pub parts: &'static [&'static str],
+    /// The least of the built-in roles that may read its objects; none of them may when it is absent.
+    pub read: Option<BuiltinRole>,
+    /// The least that may write its objects.
+    pub write: Option<BuiltinRole>,
+    /// Fields that objects are selected by, besides `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// The feature level of the cluster from which on there can be objects of this kind.
+    pub level: u32,
+}
+
+/// The built-in roles that are given within a namespace. Each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BuiltinRole {
+    /// "view"
+    View,
+    /// "edit"
+    Edit,
+    /// "admin"
+    Admin,
 }
 
 impl KindInfo {
@@ -40,9 +61,16 @@ impl KindInfo {
 
     /// The name of its message in the schema.
     pub fn message(&self) -> &'static str {
-        match self.kind {
-            Kind::Role => "RbacRole",
-            _ => self.name,
+        self.message
+    }
+
+    /// What can be done with its objects, in the words of roles' rules.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        const READ: &[&str] = &["get", "list", "watch"];
+        const ALL: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+        match self.kept_by_managers {
+            true => READ,
+            false => ALL,
         }
     }
 
@@ -117,50 +145,49 @@ fn names() -> String {
 }
 
 impl Kind {
-    /// The names of this kind; none for `KIND_UNSPECIFIED`.
+    /// What the API knows of this kind; none for `KIND_UNSPECIFIED`.
     pub fn info(self) -> Option<&'static KindInfo> {
-        KINDS.iter().find(|info| info.kind == self)
+        // They are numbered from 1 on.
+        let index = usize::try_from(i32::from(self)).ok()?.checked_sub(1)?;
+        KINDS.get(index)
     }
 }
 
-macro_rules! kinds {
-    ($($message:ident $api_version:literal $plural:literal $singular:literal [$($short:literal)*] $namespaced:literal)*) => {
-        /// Every kind there is.
-        pub const KINDS: &[KindInfo] = &[$(KindInfo {
-            kind: Kind::$message,
-            api_version: $api_version,
-            name: stringify!($message),
-            plural: $plural,
-            singular: $singular,
-            short: &[$($short),*],
-            namespaced: $namespaced,
-        }),*];
+/// "true" or "false".
+fn word(value: bool) -> &'static str {
+    match value {
+        true => "true",
+        false => "false",
+    }
+}
 
-        $(
-            impl From<$message> for Object {
-                fn from(message: $message) -> Self {
-                    Self { kind: Some(object::Kind::$message(message)) }
+macro_rules! define {
+    ($($variant:ident($record:ident) $table:ident = $number:literal [$($object:ident($message:ident))?] $options:tt,)*) => {
+        $($(
+            impl From<v1::$message> for Object {
+                fn from(message: v1::$message) -> Self {
+                    Self { kind: Some(object::Kind::$object(message)) }
                 }
             }
 
             /// Gives the object back when it is of another kind.
-            impl TryFrom<Object> for $message {
+            impl TryFrom<Object> for v1::$message {
                 type Error = Object;
 
                 fn try_from(object: Object) -> Result<Self, Object> {
                     match object.kind {
-                        Some(object::Kind::$message(message)) => Ok(message),
+                        Some(object::Kind::$object(message)) => Ok(message),
                         kind => Err(Object { kind }),
                     }
                 }
             }
-        )*
+        )?)*
 
         impl Object {
             /// What kind of object this is; `KIND_UNSPECIFIED` for an empty one.
             pub fn kind(&self) -> Kind {
                 match &self.kind {
-                    $(Some(object::Kind::$message(_)) => Kind::$message,)*
+                    $($(Some(object::Kind::$object(_)) => Kind::$object,)?)*
                     None => Kind::Unspecified,
                 }
             }
@@ -168,7 +195,7 @@ macro_rules! kinds {
             /// The metadata; an empty one when there is none.
             pub fn metadata(&self) -> &ObjectMeta {
                 let metadata = match &self.kind {
-                    $(Some(object::Kind::$message(message)) => message.metadata.as_ref(),)*
+                    $($(Some(object::Kind::$object(message)) => message.metadata.as_ref(),)?)*
                     None => None,
                 };
                 metadata.unwrap_or(&EMPTY)
@@ -177,20 +204,23 @@ macro_rules! kinds {
             /// The metadata, created when there is none; nothing for an empty object.
             pub fn metadata_mut(&mut self) -> Option<&mut ObjectMeta> {
                 match &mut self.kind {
-                    $(Some(object::Kind::$message(message)) => {
+                    $($(Some(object::Kind::$object(message)) => {
                         Some(message.metadata.get_or_insert_default())
-                    })*
+                    })?)*
                     None => None,
                 }
             }
 
             /// With apiVersion and kind filled in.
             pub fn typed(mut self) -> Self {
+                let Some(info) = self.kind().info() else {
+                    return self;
+                };
                 match &mut self.kind {
-                    $(Some(object::Kind::$message(message)) => {
-                        $api_version.clone_into(&mut message.api_version);
-                        stringify!($message).clone_into(&mut message.kind);
-                    })*
+                    $($(Some(object::Kind::$object(message)) => {
+                        info.api_version.clone_into(&mut message.api_version);
+                        info.name.clone_into(&mut message.kind);
+                    })?)*
                     None => {}
                 }
                 self
@@ -199,9 +229,9 @@ macro_rules! kinds {
             /// apiVersion and kind as the object itself says, which may be empty or wrong.
             pub fn stated_type(&self) -> (&str, &str) {
                 match &self.kind {
-                    $(Some(object::Kind::$message(message)) => {
+                    $($(Some(object::Kind::$object(message)) => {
                         (&message.api_version, &message.kind)
-                    })*
+                    })?)*
                     None => ("", ""),
                 }
             }
@@ -212,9 +242,9 @@ macro_rules! kinds {
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
             match &object.kind {
-                $(Some(object::Kind::$message(message)) => {
+                $($(Some(object::Kind::$object(message)) => {
                     serde::Serialize::serialize(message, serializer)
-                })*
+                })?)*
                 None => serializer.serialize_unit(),
             }
         }
@@ -225,31 +255,16 @@ macro_rules! kinds {
             deserializer: D,
         ) -> Result<Object, D::Error> {
             match kind {
-                $(Kind::$message => {
-                    <$message as serde::Deserialize>::deserialize(deserializer).map(Object::from)
-                })*
+                $($(Kind::$object => {
+                    <v1::$message as serde::Deserialize>::deserialize(deserializer)
+                        .map(Object::from)
+                })?)*
                 Kind::Unspecified => Ok(Object::default()),
             }
         }
     };
 }
-
-kinds! {
-    Namespace "v1" "namespaces" "namespace" ["ns"] false
-    Node "v1" "nodes" "node" ["no"] false
-    Deployment "apps/v1" "deployments" "deployment" ["deploy"] true
-    Pod "v1" "pods" "pod" ["po"] true
-    Service "v1" "services" "service" ["svc"] true
-    Endpoints "v1" "endpoints" "endpoints" ["ep"] true
-    Event "v1" "events" "event" ["ev"] true
-    Secret "v1" "secrets" "secret" [] true
-    ConfigMap "v1" "configmaps" "configmap" ["cm"] true
-    Role "rbac.authorization.k8s.io/v1" "roles" "role" [] true
-    ClusterRole "rbac.authorization.k8s.io/v1" "clusterroles" "clusterrole" [] false
-    RoleBinding "rbac.authorization.k8s.io/v1" "rolebindings" "rolebinding" [] true
-    ClusterRoleBinding "rbac.authorization.k8s.io/v1" "clusterrolebindings" "clusterrolebinding" [] false
-    ServiceAccount "v1" "serviceaccounts" "serviceaccount" ["sa"] true
-}
+for_each_kind!(define);
 
 static EMPTY: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
 
@@ -284,6 +299,7 @@ impl fmt::Display for Object {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::v1::{Deployment, Pod};
 
     #[test]
     fn every_kind_of_the_schema_is_in_the_table_once() {

@@ -158,6 +158,45 @@ fn the_schema_is_reviewed() {
     golden::check("schema.txt", &text);
 }
 
+/// The registry in a form for reviewers, to be renewed as the schema.
+#[test]
+fn the_registry_is_reviewed() {
+    let mut text = String::new();
+    for info in KINDS {
+        let scope = if info.namespaced {
+            "in a namespace"
+        } else {
+            "of the cluster"
+        };
+        writeln!(
+            text,
+            "{} {} {}, {scope}",
+            info.kind as i32, info.api_version, info.name
+        )
+        .unwrap();
+        writeln!(
+            text,
+            "  names: {} {} {}",
+            info.plural,
+            info.singular,
+            info.short.join(" ")
+        )
+        .unwrap();
+        writeln!(text, "  verbs: {}", info.verbs().join(" ")).unwrap();
+        writeln!(text, "  parts: {}", info.parts.join(" ")).unwrap();
+        writeln!(
+            text,
+            "  roles: read {:?}, write {:?}",
+            info.read, info.write
+        )
+        .unwrap();
+        writeln!(text, "  selectable: {}", info.selectable.join(" ")).unwrap();
+        writeln!(text, "  level: {}", info.level).unwrap();
+    }
+    let lines = text.lines().map(|line| line.trim_end().to_owned() + "\n");
+    golden::check("kinds.txt", &lines.collect::<String>());
+}
+
 fn list_service(text: &mut String, service: &ServiceDescriptorProto, auth: &AuthTable) {
     writeln!(text, "service {}", service.name()).unwrap();
     for method in &service.method {
