@@ -9,7 +9,7 @@ use barge_proto::v1::{
     record::Record as Body,
 };
 
-use crate::{apply::refusal, kind::RecordKind, state::State};
+use crate::{apply::refusal, state::State};
 
 /// The newest feature level that this version understands. Raised together with the first thing that needs it.
 ///
@@ -70,22 +70,6 @@ pub fn demanded(must: &Must) -> u32 {
 fn tolerates(template: Option<&PodTemplateSpec>) -> bool {
     let spec = template.and_then(|template| template.spec.as_ref());
     spec.is_some_and(|spec| !spec.tolerations.is_empty())
-}
-
-impl RecordKind {
-    /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without
-    /// content there, and refuse what the others apply.
-    pub fn level(self) -> u32 {
-        match self {
-            RecordKind::Role
-            | RecordKind::ClusterRole
-            | RecordKind::RoleBinding
-            | RecordKind::ClusterRoleBinding
-            | RecordKind::ServiceAccount => BINDINGS,
-            RecordKind::PodTombstone => LOSS,
-            _ => 0,
-        }
-    }
 }
 
 /// A cluster makes use of what a version does not know.
