@@ -18,21 +18,25 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::{pipeline::Layers, read::Pins, vault::Vault};
 use crate::{
-    auth::Caller,
+    calls::{
+        leader::{Repeat, ToLeader},
+        names,
+        shares::{Share, Shares},
+        streams::{holding, until_stopped, while_allowed},
+    },
     error::ApiError,
-    leader::{Repeat, ToLeader},
-    reserved::ReservedPorts,
-    shares::{Share, Shares},
-    spans,
+    net::reserved::ReservedPorts,
+    observe::spans,
+    security::auth::Caller,
     store::Store,
-    streams::{holding, until_stopped, while_allowed},
 };
 
+pub mod access;
 pub mod apply;
 pub mod commit;
+pub mod credentials;
 pub mod delete;
 pub mod gate;
-pub mod names;
 pub mod ownership;
 pub mod pipeline;
 pub mod plan;

@@ -18,13 +18,15 @@ use barge_proto::v1::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use self::issue::Issuer;
 use crate::{
-    auth::{Caller, Principal},
+    calls::leader::{LeaderCall, ToLeader},
     error::ApiError,
-    leader::{LeaderCall, ToLeader},
-    logging::Logging,
     net::Dialer,
+    observe::logging::Logging,
+    security::{
+        auth::{Caller, Principal},
+        issue::Issuer,
+    },
     sessions::Sessions,
     store::Store,
 };
@@ -32,7 +34,6 @@ use crate::{
 pub mod activate;
 pub mod admit;
 pub mod backup;
-pub mod issue;
 pub mod level;
 pub mod lock;
 pub mod pod_range;

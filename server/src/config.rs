@@ -9,43 +9,19 @@ use std::{
 
 use barge_client::duration::Span;
 use barge_proto::quantity::Amount;
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
     controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
-    logging::LogFormat,
-    mint,
+    net::{reserved::ReservedPorts, split_address},
+    observe::{logging::LogFormat, spans::Otlp},
     pki::authority::{LEAF_LIFE, ROOT_LIFE},
-    reserved::ReservedPorts,
-    spans::Otlp,
 };
 
 /// A shorter life leaves no time to renew in.
 const SHORTEST_LIFE: Duration = Duration::from_secs(10);
-
-/// A Barge manager node.
-#[derive(Debug, Parser)]
-#[command(name = "barge-server", version, about)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands of barge-server.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Runs a manager until SIGTERM or SIGINT.
-    Run(Box<Flags>),
-    /// Makes the first manager of a cluster that comes back from a backup; start it with `run`, then join others
-    Restore(Box<crate::restore::Flags>),
-    /// Makes the manager that is left the only one, after the others were lost for good
-    Recover(Box<crate::recover::Flags>),
-    /// Writes an administrator's credential, for root on a running manager's machine.
-    Credential(mint::Flags),
-}
 
 /// The flags of `run`, and the keys of its configuration file (with underscores).
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -356,19 +332,6 @@ fn reserved_ports(
         .fold(asked.unwrap_or_default(), |ports, (address, holder)| {
             ports.and(address.port(), holder)
         })
-}
-
-/// Splits `host:port`; IPv6 addresses are in brackets. Absent when it is something else.
-#[must_use]
-pub fn split_address(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let bracketed = bare.len() + 2 == host.len();
-    if bare.is_empty() || bare.contains(':') != bracketed || host.contains(char::is_whitespace) {
-        return None;
-    }
-    Some((bare, port))
 }
 
 /// A number of bytes with an optional suffix, as in manifests.

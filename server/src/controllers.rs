@@ -24,18 +24,12 @@ pub mod supervise;
 pub mod taints;
 #[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
 pub mod work;
 
-use crate::scheduler;
 use barge_proto::v1::{ObjectMeta, ObjectReference};
 use barge_state::{Changed, RecordKind, State};
-use futures::FutureExt;
 use meters::Meters;
-use nodes::NodeTimes;
 use plan::Plan;
-use propose::catch_up;
 use replica::Replica;
 use stamp::{Stamp, Stamps};
 use std::{
@@ -122,43 +116,8 @@ pub trait Controller: Send + Sync + 'static {
     fn concerned(&self, state: &State, key: &Self::Key) -> Option<ObjectReference>;
 }
 
-/// Runs all loops of the leader, the scheduler too, until they are cancelled or the term is over. None of them plans before this manager has
-/// applied all that earlier leaders left in the log.
-/// The future may be dropped at any time: what it had proposed either is applied or is not.
-pub async fn run<R: Replica>(
-    replica: R,
-    heartbeats: Arc<dyn NodeHeartbeats>,
-    context: Context,
-    times: NodeTimes,
-) {
-    // Ends the scheduler's thread when this future is dropped.
-    let cancel = context.cancel.child_token();
-    let _ended = cancel.clone().drop_guard();
-    let context = Context { cancel, ..context };
-    let nodes = nodes::Lifecycle::new(heartbeats, context.stamps.clone(), times);
-    let begun = catch_up(&replica, &context);
-    if !matches!(
-        context.cancel.run_until_cancelled(begun).await,
-        Some(Ok(()))
-    ) {
-        return;
-    }
-    tokio::join!(
-        keep(&replica, deployment::Deployments, &context),
-        keep(&replica, endpoints::EndpointsOfServices, &context),
-        keep(&replica, nodes, &context),
-        keep(&replica, deletions::Deletions::default(), &context),
-        supervise(garbage::NAME, &replica, &context, || {
-            garbage::run(replica.clone(), context.clone()).map(Ok)
-        }),
-        supervise(scheduler::NAME, &replica, &context, || {
-            scheduler::run(replica.clone(), context.clone())
-        }),
-    );
-}
-
 /// Drives a controller in a task of its own, and anew when it fails.
-async fn keep<R: Replica, C: Controller>(replica: &R, controller: C, context: &Context) {
+pub async fn keep<R: Replica, C: Controller>(replica: &R, controller: C, context: &Context) {
     let controller = Arc::new(controller);
     supervise(C::NAME, replica, context, || {
         shell::drive(replica.clone(), controller.clone(), context.clone())

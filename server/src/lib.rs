@@ -1,44 +1,46 @@
-//! A manager node of Barge, from the ground up: the replicated state on disk and in memory ([`storage`], [`raft`],
-//! [`store`]), the leader's loops ([`controllers`], [`scheduler`]), who is who and may do what ([`pki`], [`auth`], [`rbac`]), connections ([`net`]), and
-//! what they serve ([`api`], [`sessions`], [`cluster`]).
+//! A manager node of Barge. Each room below knows only the rooms above it in this list:
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`runtime`] | the process: threads, memory, clock |
+//! | [`pki`] | the cluster's certificate authority, and sealing |
+//! | [`net`] | connections: TLS, accepting with bounds, dialling, the rules of the RPCs |
+//! | [`storage`] | RocksDB: the Raft log, the state on disk, snapshots |
+//! | [`raft`] | openraft's network, in both directions |
+//! | [`store`] | the handle by which all others read, write and watch |
+//! | [`error`] | why a request was not served |
+//! | [`observe`] | logs, spans, how long each RPC takes |
+//! | [`security`] | who asks, what they may, what is written down of it |
+//! | [`calls`] | what every call passes: shares, the hop to the leader, the end of streams |
+//! | [`controllers`] | the leader's loops, each a pure plan in one shell |
+//! | [`scheduler`] | which node each pod runs on |
+//! | [`config`] | what a manager is told when it starts |
+//! | [`boot`] | the data folder, a new cluster, a place in one |
+//! | [`recovery`] | backup, restore, recover |
+//! | [`life`] | life signs of agents |
+//! | [`sessions`] | agents: what they are told, what they report |
+//! | [`api`] | clients: objects, lists, watches, credentials |
+//! | [`cluster`] | members, joining, feature levels, rotation of the CA |
+//! | [`manager`] | a manager's life: it gets an identity, opens its state, serves, and drains |
 
-pub mod access;
-pub mod allocators;
-pub mod anew;
 pub mod api;
-pub mod audit;
-pub mod auth;
-pub mod backup;
-pub mod bootstrap;
-pub mod clock;
+pub mod boot;
+pub mod calls;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod controllers;
-pub mod credentials;
 pub mod error;
-pub mod folder;
-pub mod in_flight;
-pub mod join;
-pub mod leader;
 pub mod life;
-pub mod logging;
 pub mod manager;
-pub mod metrics;
-pub mod mint;
 pub mod net;
+pub mod observe;
 pub mod pki;
 pub mod raft;
-pub mod rbac;
-pub mod recover;
-pub mod reserved;
-pub mod restore;
+pub mod recovery;
+pub mod runtime;
 pub mod scheduler;
-pub mod serve;
+pub mod security;
 pub mod sessions;
-pub mod shares;
-pub mod spans;
 pub mod storage;
 pub mod store;
-pub mod streams;
-pub mod thread;
-pub mod transaction;

@@ -3,7 +3,7 @@
 //! An agent signs every half second, over a connection that carries nothing else, to the manager that it reached. That manager hands
 //! the sign to the leader ([`relay`]) over a connection that carries nothing else. The leader notes when it heard from the node
 //! ([`heard`]) and answers; the answer goes the same way back. All of it runs on one thread on which nothing else runs, and takes no
-//! lock of the state, no disk and no queue that anything else fills ([`crate::net::lane`], [`crate::auth::published`]).
+//! lock of the state, no disk and no queue that anything else fills ([`crate::net::lane`], [`crate::security::auth::published`]).
 //!
 //! ```text
 //! agent ── Signs ──► manager ── Relay ──► leader: heard(node)
@@ -18,14 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::{
-    auth::Machines,
     net::{
         Credentials, Dialer,
         lane::{self, LaneSender},
     },
-    storage::Threads,
+    runtime::{Threads, thread::RuntimeThread},
+    security::auth::Machines,
     store::Store,
-    thread::RuntimeThread,
 };
 
 pub mod heard;

@@ -3,13 +3,15 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use barge_server::{
-    allocators,
-    config::{Cli, Command, Config},
-    logging::Logging,
-    manager, mint, recover,
-    restore::{self, RestoreError},
-    spans::Spans,
-    storage::Threads,
+    cli::{Cli, Command},
+    config::Config,
+    manager,
+    observe::{logging::Logging, spans::Spans},
+    recovery::{
+        mint, recover,
+        restore::{self, RestoreError},
+    },
+    runtime::{Threads, allocators},
 };
 use clap::Parser;
 use tokio::runtime;

@@ -1,5 +1,14 @@
 //! A manager's life: it gets an identity, opens its state, serves, and drains.
 
+mod activation;
+mod announce;
+mod health;
+mod leading;
+mod loops;
+mod members;
+pub mod metrics;
+pub mod serve;
+
 use std::{
     io,
     sync::Arc,
@@ -20,23 +29,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::{activation::Own, serve::Serving};
 use crate::{
-    audit::AuditLog,
-    auth::Rules,
-    bootstrap::{self, BootstrapError},
-    cluster::issue::Issuer,
+    boot::{
+        bootstrap::{self, BootstrapError},
+        folder::{Folder, FolderError},
+        join::{self, AdmissionError},
+    },
+    calls::in_flight::InFlight,
     config::{Config, Origin},
     error::ApiError,
-    folder::{Folder, FolderError},
-    in_flight::InFlight,
-    join::{self, AdmissionError},
-    logging::Logging,
-    net::{Credentials, Dialer},
+    net::{Credentials, Dialer, Rules},
+    observe::{logging::Logging, spans::Spans},
     pki::{PkiError, Subject},
     raft,
-    serve::{self, Own, Serving},
-    spans::Spans,
-    storage::Threads,
+    runtime::Threads,
+    security::{audit::AuditLog, issue::Issuer},
     store::{OpenError, Options, Store},
 };
 

@@ -3,12 +3,14 @@
 //! holds of the sealing key ([`keyring`]).
 
 pub mod authority;
+mod chain;
 pub mod keyring;
 pub mod passphrase;
 pub mod seal;
 pub mod subject;
 
 pub use authority::{Authority, RequestedKey};
+pub use chain::chain;
 pub use keyring::Keyring;
 pub use seal::{Purpose, SealingKey};
 pub use subject::Subject;

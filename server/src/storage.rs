@@ -5,6 +5,7 @@
 
 pub mod applier;
 pub mod codec;
+pub mod command;
 #[cfg(test)]
 mod conformance;
 pub mod failure;
@@ -17,7 +18,7 @@ pub mod snapshot;
 pub mod space;
 pub mod state;
 pub mod state_db;
-pub mod threads;
+pub mod types;
 
 use std::{
     io,
@@ -25,11 +26,12 @@ use std::{
 };
 
 use barge_state::NotUnderstood;
+
+use crate::runtime::Threads;
 pub use failure::Failure;
 pub use log::LogStore;
 pub use points::{Point, Points};
 pub use state::{Pinned, StateStore};
-pub use threads::Threads;
 
 /// The process around the stores.
 #[derive(Debug, Clone, Default)]

@@ -13,6 +13,7 @@ mod reads;
 mod room;
 mod space;
 mod status;
+pub mod transaction;
 mod transfer;
 pub mod watch;
 
@@ -34,13 +35,14 @@ pub use self::{
 };
 use self::{room::ClientRoom, watch::Hub};
 use crate::{
-    raft::{
-        Channels, Contact,
-        service::RaftService,
+    raft::{Channels, Contact, service::RaftService},
+    runtime::thread::RuntimeThread,
+    storage::{
+        Failure, LogStore, Pinned, StateStore,
+        lock::By,
+        space::Space,
         types::{Node, NodeId, Raft},
     },
-    storage::{Failure, LogStore, Pinned, StateStore, lock::By, space::Space},
-    thread::RuntimeThread,
 };
 
 /// Why a read or a write did not happen, or may not have.

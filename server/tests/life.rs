@@ -15,14 +15,13 @@ use barge_proto::v1::{
     ClusterRecord, LifeAnswer, LifeSign, Namespace, Node, ObjectMeta, Role, life_client::LifeClient,
 };
 use barge_server::{
-    auth::Machines,
     controllers::NODE_GRACE,
     life::{self, Heard, Parts},
     net::{Credentials, Limits, listener},
     pki::{Authority, Subject, authority::LEAF_LIFE},
-    storage::Threads,
-    store::{Options, Store},
-    transaction::Draft,
+    runtime::Threads,
+    security::auth::Machines,
+    store::{Options, Store, transaction::Draft},
 };
 use tokio::{net::TcpListener, runtime, sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};

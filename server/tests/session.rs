@@ -28,11 +28,13 @@ use barge_proto::v1::{
 use barge_server::{
     config::{Config, Origin},
     controllers::{NODE_GRACE, NODE_LOSS_INTERVAL},
-    logging::{LogFormat, Logging},
     manager,
+    observe::{
+        logging::{LogFormat, Logging},
+        spans::Spans,
+    },
     pki::authority::LEAF_LIFE,
-    spans::Spans,
-    storage::Threads,
+    runtime::Threads,
 };
 use prost::Message as _;
 use tokio::{

@@ -13,7 +13,8 @@ use super::{
     vault::{Vault, without_values},
 };
 use crate::{
-    auth::Access, error::ApiError, reserved::ReservedPorts, storage::lock::By, store::Store,
+    error::ApiError, net::reserved::ReservedPorts, security::auth::Access, storage::lock::By,
+    store::Store,
 };
 
 /// Applies at the leader. `id` was taken out of the request.

@@ -8,8 +8,12 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
-use super::names;
-use crate::{error::ApiError, spans, store::Store, transaction::Draft};
+use crate::{
+    calls::names,
+    error::ApiError,
+    observe::spans,
+    store::{Store, transaction::Draft},
+};
 
 /// Each further try means that somebody else got on.
 const TRIES: usize = 32;

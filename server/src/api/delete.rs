@@ -8,10 +8,14 @@ use barge_state::{PackedPod, RecordKind, State};
 
 use super::{
     commit::{Committed, after, commit, digest, rehearse, request_record},
-    names,
     vault::without_values,
 };
-use crate::{error::ApiError, storage::lock::By, store::Store, transaction::Draft};
+use crate::{
+    calls::names,
+    error::ApiError,
+    storage::lock::By,
+    store::{Store, transaction::Draft},
+};
 
 /// The namespace that is always there.
 const PERMANENT: &str = names::DEFAULT_NAMESPACE;

@@ -11,11 +11,14 @@ use barge_proto::{
 };
 use barge_state::State;
 
-use super::{names, plan::Planned, vault::without_values};
+use super::{plan::Planned, vault::without_values};
 use crate::{
-    auth::Access,
+    calls::names,
     error::ApiError,
-    rbac::{Asked, Review, grants},
+    security::{
+        auth::Access,
+        rbac::{Asked, Review, grants},
+    },
     store::Store,
 };
 

@@ -28,7 +28,7 @@ use self::{
     owners::{APPLY, Conflict, Owners, UPDATE},
     walk::Type,
 };
-use crate::{error::ApiError, transaction::Draft};
+use crate::{error::ApiError, store::transaction::Draft};
 
 /// In whose name a request without a field manager is.
 pub const DEFAULT_MANAGER: &str = "barge";

@@ -19,13 +19,19 @@ use tonic::{Code, Status, Streaming};
 
 use super::ApiService;
 use crate::{
-    audit::{Asker, Concerns},
-    auth::{AuthLayer, Caller},
+    calls::{
+        in_flight::InFlight,
+        shares::{Class, Share, StreamShare},
+    },
     error::ApiError,
-    in_flight::InFlight,
-    metrics::requests::Requests,
-    shares::{Class, Share, StreamShare},
-    spans::{self, Calls},
+    observe::{
+        requests::Requests,
+        spans::{self, Calls},
+    },
+    security::{
+        audit::{Asker, Concerns},
+        auth::{AuthLayer, Caller},
+    },
 };
 
 /// The RPC that an item stands for.

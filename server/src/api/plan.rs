@@ -14,10 +14,14 @@ use barge_proto::{
 };
 use barge_state::{Kind as Recorded, State};
 
-use super::{names, vault::Vault};
+use super::vault::Vault;
 use crate::{
-    clock, error::ApiError, reserved::ReservedPorts, storage::lock::By, store::Store,
-    transaction::Draft,
+    calls::names,
+    error::ApiError,
+    net::reserved::ReservedPorts,
+    runtime::clock,
+    storage::lock::By,
+    store::{Store, transaction::Draft},
 };
 
 mod addresses;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use barge_proto::v1::{GetRequest, GetResponse, ListRequest, ListResponse};
 use barge_state::State;
 
-use super::names;
-use crate::{error::ApiError, store::Store};
+use crate::{calls::names, error::ApiError, store::Store};
 
 mod page;
 mod pins;

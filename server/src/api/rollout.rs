@@ -10,11 +10,15 @@ use barge_state::{Kind as _, State};
 
 use super::{
     commit::{Committed, after, commit, digest, rehearse, request_record},
-    names, ownership,
+    ownership,
 };
 use crate::{
-    clock, controllers::deployment::without_hash, error::ApiError, storage::lock::By, store::Store,
-    transaction::Draft,
+    calls::names,
+    controllers::deployment::without_hash,
+    error::ApiError,
+    runtime::clock,
+    storage::lock::By,
+    store::{Store, transaction::Draft},
 };
 
 /// kubectl's: a template with another time makes other pods.

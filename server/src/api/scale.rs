@@ -5,9 +5,15 @@ use barge_state::{Kind as _, State};
 
 use super::{
     commit::{Committed, commit, digest, request_record},
-    names, ownership,
+    ownership,
 };
-use crate::{clock, error::ApiError, storage::lock::By, store::Store, transaction::Draft};
+use crate::{
+    calls::names,
+    error::ApiError,
+    runtime::clock,
+    storage::lock::By,
+    store::{Store, transaction::Draft},
+};
 
 /// Scales at the leader.
 ///

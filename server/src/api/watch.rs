@@ -10,13 +10,14 @@ use tonic::Status;
 
 use barge_proto::selector::{FieldSelector, Selector};
 
-use super::{gate, names, vault::Vault};
+use super::{gate, vault::Vault};
 use crate::{
-    auth::{
+    calls::names,
+    error::ApiError,
+    security::auth::{
         Access, Caller,
         still::{Shown, still},
     },
-    error::ApiError,
     storage::lock::By,
     store::{Scope, Store, Watch},
 };

@@ -4,7 +4,7 @@ use barge_proto::v1::{ManagerRecord, ManagerRole, ManagerUnreachable};
 use barge_state::{LOSS, State};
 
 use super::{Parts, level};
-use crate::{clock, error::ApiError, transaction::Draft};
+use crate::{error::ApiError, runtime::clock, store::transaction::Draft};
 
 /// Takes note that the manager with this uid serves Raft at this address, once it is found there: one that has joined is to vote
 /// from now on, one that moved has another address. The leader makes it so. Safe to repeat.

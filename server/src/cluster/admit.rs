@@ -9,14 +9,15 @@ use barge_proto::v1::{
 use barge_state::{Kind, State};
 use sha2::{Digest, Sha256};
 
-use super::{Parts, issue::not_ready, level, pod_range::next_free, previous, status::members};
+use super::{Parts, level, pod_range::next_free, previous, status::members};
 use crate::{
-    api::names,
-    clock,
-    config::split_address,
+    calls::names,
     error::ApiError,
+    net::split_address,
     pki::{RequestedKey, Subject},
-    transaction::Draft,
+    runtime::clock,
+    security::issue::not_ready,
+    store::transaction::Draft,
 };
 
 /// Two joins at the same time may choose the same range or Raft id; each refusal means that another one got on.

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Parts;
-use crate::{backup, error::ApiError};
+use crate::{error::ApiError, recovery::backup};
 
 /// The bytes in one message.
 const CHUNK: usize = 256 << 10;

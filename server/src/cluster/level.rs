@@ -7,8 +7,7 @@ use barge_state::{RecordKind, State, check_understood};
 
 use crate::{
     error::ApiError,
-    store::{Scope, Store},
-    transaction::Draft,
+    store::{Scope, Store, transaction::Draft},
 };
 
 /// Who raises it, in the log.

@@ -9,10 +9,11 @@ use barge_proto::v1::PassphraseSealed;
 use barge_state::{RecordKind, State};
 use tokio_util::sync::CancellationToken;
 
-use super::{Parts, issue::not_ready, record};
+use super::{Parts, record};
 use crate::{
     error::ApiError,
     pki::{Keyring, PkiError, Purpose, SealingKey, passphrase},
+    security::issue::not_ready,
     store::{Scope, Store},
 };
 

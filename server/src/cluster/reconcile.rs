@@ -17,9 +17,8 @@ use self::{
 use super::roles::check::majority;
 use crate::{
     error::ApiError,
-    raft::types::NodeId,
-    store::{Member, MemberChange, RaftStatus, Scope, Store, Watch},
-    transaction::Draft,
+    storage::types::NodeId,
+    store::{Member, MemberChange, RaftStatus, Scope, Store, Watch, transaction::Draft},
 };
 
 mod pace;

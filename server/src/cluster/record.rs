@@ -2,8 +2,11 @@
 
 use barge_proto::v1::ClusterRecord;
 
-use super::issue::not_ready;
-use crate::{error::ApiError, store::Store, transaction::Draft};
+use crate::{
+    error::ApiError,
+    security::issue::not_ready,
+    store::{Store, transaction::Draft},
+};
 
 /// Somebody else may change it at the same time.
 const TRIES: usize = 8;

@@ -12,8 +12,7 @@ use self::check::check;
 use super::{Parts, status::members, waiting};
 use crate::{
     error::ApiError,
-    store::{Scope, Store},
-    transaction::Draft,
+    store::{Scope, Store, transaction::Draft},
 };
 
 pub mod check;

@@ -26,15 +26,15 @@ use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::sleep;
 
 use self::plan::{Agent, Manager, Step, both_until, next};
-use super::{Parts, issue::not_ready, status};
+use super::{Parts, status};
 use crate::{
-    clock,
     error::ApiError,
     life::Heard,
     net::Dialer,
     pki::{Authority, Purpose, SealingKey},
-    store::{Scope, Store},
-    transaction::Draft,
+    runtime::clock,
+    security::issue::not_ready,
+    store::{Scope, Store, transaction::Draft},
 };
 
 mod plan;

@@ -1,4 +1,4 @@
-//! The schedule of backups: set by an administrator, run by [`crate::backup::schedule`].
+//! The schedule of backups: set by an administrator, run by [`crate::recovery::backup::schedule`].
 
 use barge_client::backup::place;
 use barge_proto::v1::{BackupSchedule, BackupStatus, SetBackupScheduleRequest};

@@ -15,7 +15,7 @@ use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::timeout;
 
 use super::{Parts, rotation, waiting};
-use crate::{clock, controllers::nodes::brakes, net::Dialer, store::Store};
+use crate::{controllers::nodes::brakes, net::Dialer, runtime::clock, store::Store};
 
 /// How long a manager may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -7,11 +7,18 @@ use barge_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ObjectMeta, Role, TokenInfo, TokenRecord,
 };
 use barge_state::{Kind, State};
-use rand::Rng;
 use sha2::{Digest, Sha256};
 
-use super::{Parts, issue::not_ready};
-use crate::{clock, error::ApiError, store::Store, transaction::Draft};
+use super::Parts;
+use crate::{
+    error::ApiError,
+    runtime::clock,
+    security::{
+        issue::not_ready,
+        secret::{check_description, secret, word},
+    },
+    store::{Store, transaction::Draft},
+};
 
 const DEFAULT_TTL: u64 = 3600;
 const MAX_TTL: u64 = 30 * 24 * 3600;
@@ -20,7 +27,6 @@ const MAX_MANAGER_USES: u32 = 16;
 const MAX_AGENT_USES: u32 = 100_000;
 /// More are a program that makes one for each machine; a token admits many.
 const MAX_TOKENS: usize = 1000;
-const MAX_DESCRIPTION: usize = 256;
 
 /// Makes a token.
 ///
@@ -62,20 +68,6 @@ fn room(state: &State) -> Result<Vec<u8>, ApiError> {
         .cluster()
         .and_then(|cluster| cluster.roots.first().cloned())
         .ok_or_else(not_ready)
-}
-
-/// A description is a line for people.
-///
-/// # Errors
-/// INVALID when it is too long or has control characters.
-pub fn check_description(text: &str) -> Result<(), ApiError> {
-    match text.len() <= MAX_DESCRIPTION && !text.contains(char::is_control) {
-        true => Ok(()),
-        false => Err(ApiError::invalid(
-            "description",
-            format!("one line of at most {MAX_DESCRIPTION} bytes is expected"),
-        )),
-    }
 }
 
 /// The record of a token that is asked for.
@@ -171,24 +163,6 @@ fn info(record: &TokenRecord) -> TokenInfo {
     }
 }
 
-/// A word of lower-case letters and digits, which is also a DNS-1123 name.
-fn word<const N: usize>() -> String {
-    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
-    const ALL: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut rng = rand::rng();
-    (0..N)
-        .map(|at| {
-            let set = if at == 0 { LETTERS } else { ALL };
-            char::from(set[rng.random_range(0..set.len())])
-        })
-        .collect()
-}
-
-/// 26 characters of 36: more than 128 random bits.
-pub fn secret() -> String {
-    word::<26>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,12 +231,5 @@ mod tests {
         draft.remove::<TokenRecord>("u7");
         state.apply(2, draft.build("test".to_owned(), None));
         assert_eq!(room(&state).unwrap(), b"root");
-    }
-
-    #[test]
-    fn words_are_names() {
-        let word = word::<10>();
-        assert!(word.starts_with(|c: char| c.is_ascii_lowercase()));
-        assert_eq!(word.len(), 10);
     }
 }

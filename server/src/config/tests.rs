@@ -1,6 +1,8 @@
 //! What a manager is told, right and wrong.
 
 use super::*;
+use crate::cli::{Cli, Command};
+use clap::Parser;
 
 fn flags(args: &[&str]) -> Result<Config, String> {
     let all = ["barge-server", "run"].iter().chain(args);

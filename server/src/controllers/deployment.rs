@@ -21,7 +21,7 @@ use super::{
     pods,
     stamp::Stamp,
 };
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 use barge_proto::v1::{Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision};
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 use budget::{Budget, is_recreate};

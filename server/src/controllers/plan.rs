@@ -1,7 +1,7 @@
 //! What a controller's plan is made of.
 
 use super::stamp::Stamp;
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 use barge_proto::v1::{
     Event, EventSource, Namespace, ObjectMeta, ObjectReference, OwnerReference, RecordRef,
 };

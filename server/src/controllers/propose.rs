@@ -5,7 +5,7 @@ use super::{
     replica::{NoOutcome, Replica},
     stamp::Stamp,
 };
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 use barge_client::backoff::Backoff;
 use barge_proto::v1::{Outcome, Refusal, RefusalReason};
 use std::time::Duration;

@@ -9,7 +9,7 @@ use super::{
     stamp::Stamp,
     work::{Cause, Looked, WorkSet},
 };
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 use barge_proto::v1::{Refusal, RefusalReason};
 use barge_state::{Changed, RecordKind};
 use futures::FutureExt;

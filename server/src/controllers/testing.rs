@@ -8,7 +8,7 @@ use super::{
     pods,
     stamp::Stamp,
 };
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 use barge_proto::v1::{
     Bind, Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec,
     IntOrString, LabelSelector, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Outcome,

@@ -6,7 +6,7 @@ use barge_proto::v1::{LifeAnswer, LifeSign};
 use tokio::time::Instant;
 
 use super::Heard;
-use crate::{auth::Machines, error::ApiError, store::Store};
+use crate::{error::ApiError, security::auth::Machines, store::Store};
 
 /// A leader that no majority has acknowledged for as long may have been deposed without knowing it. It goes on to take notes, but
 /// answers nobody, so that agents look for the manager who leads now.

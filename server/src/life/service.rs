@@ -15,7 +15,7 @@ use super::{
     leader::Leader,
     relay::{Relay, Waiting},
 };
-use crate::{auth::Machines, error::NOT_LEADER, streams::until_stopped};
+use crate::{calls::streams::until_stopped, error::NOT_LEADER, security::auth::Machines};
 
 /// The service. Cheap to clone.
 #[derive(Clone)]

@@ -5,17 +5,15 @@ use std::io;
 
 use barge_client::tls::RAFT_ALPN;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status, service::interceptor::InterceptedService};
 
 use super::service::RaftService;
 use crate::{
-    auth::Machines,
     net::{
         Credentials,
         lane::{self, LaneSender},
     },
-    storage::Threads,
-    thread::RuntimeThread,
+    runtime::{Threads, thread::RuntimeThread},
 };
 
 /// Starts the thread on which Raft's connections live, in both directions.
@@ -26,18 +24,19 @@ pub fn thread(threads: &Threads) -> io::Result<RuntimeThread> {
     RuntimeThread::start("barge-raft-net", threads)
 }
 
-/// Serves other managers' Raft on the thread, over the connections that the listener sends, until `stop`.
+/// Serves other managers' Raft on the thread, over the connections that the listener sends, until `stop`. A request that `admit` refuses
+/// does not reach Raft.
 pub fn serve(
     thread: &RuntimeThread,
     service: RaftService,
-    machines: Machines,
+    admit: impl Fn(&Request<()>) -> Result<(), Status> + Clone + Send + Sync + 'static,
     credentials: Credentials,
     stop: CancellationToken,
 ) -> LaneSender {
     let (sender, arrivals) = lane::lane(RAFT_ALPN);
     thread.spawn(async move {
         let service = InterceptedService::new(service.into_server(), move |request| {
-            machines.manager(&request).map(|_| request)
+            admit(&request).map(|()| request)
         });
         let served = lane::server()
             .add_service(service)

@@ -19,16 +19,16 @@ use openraft::{
 use tokio::runtime::Handle;
 use tonic::{Code, Status, transport::Channel};
 
-use super::{
-    MAX_MESSAGE,
+use super::wire;
+use crate::storage::{
+    command::MAX_MESSAGE,
+    snapshot::SnapshotFiles,
     types::{
         AppendRequest, AppendResponse, AppendResult, NetworkError, Node, NodeId, RpcError,
         Snapshot, SnapshotResponse, StreamingError, TransferRequest, TransferResponse, TypeConfig,
         Unreachable, Vote, VoteRequest, VoteResponse,
     },
-    wire,
 };
-use crate::storage::snapshot::SnapshotFiles;
 
 /// Makes a channel to a manager's address. It connects when it is used, and again when it has to.
 pub type Connect = Arc<dyn Fn(&str) -> Result<Channel, Box<dyn Error + Send + Sync>> + Send + Sync>;

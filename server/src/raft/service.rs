@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{
-    Contact, MAX_MESSAGE,
+use super::{Contact, wire};
+use crate::storage::{
+    StateStore,
+    codec::CodecError,
+    command::MAX_MESSAGE,
+    space::Space,
     types::{AppendRequest, NodeId, Raft, RaftReadError, ReadError},
-    wire,
 };
-use crate::storage::{StateStore, codec::CodecError, space::Space};
 
 /// The service, to be mounted where managers connect.
 #[derive(Clone)]

@@ -8,8 +8,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
-use super::types::Raft;
-use crate::storage::state::Progress;
+use crate::storage::{state::Progress, types::Raft};
 
 /// How long a snapshot may take before another one is asked for.
 const PATIENCE: Duration = Duration::from_secs(300);

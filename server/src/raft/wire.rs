@@ -2,13 +2,15 @@
 
 use barge_proto::v1::{self, raft_append_response::Result as AppendReply};
 
-use super::types::{
-    AppendError, AppendRequest, AppendResult, LogId, NodeId, TransferError, TransferRequest,
-    TransferResponse, VoteRequest, VoteResponse,
-};
-use crate::storage::codec::{
-    CodecError, entry_from_proto, entry_to_proto, log_id_from_proto, log_id_to_proto,
-    vote_from_proto, vote_to_proto,
+use crate::storage::{
+    codec::{
+        CodecError, entry_from_proto, entry_to_proto, log_id_from_proto, log_id_to_proto,
+        vote_from_proto, vote_to_proto,
+    },
+    types::{
+        AppendError, AppendRequest, AppendResult, LogId, NodeId, TransferError, TransferRequest,
+        TransferResponse, VoteRequest, VoteResponse,
+    },
 };
 
 fn id_to_proto(id: &Option<LogId>) -> Option<v1::RaftLogId> {
@@ -167,7 +169,7 @@ mod tests {
     use openraft::vote::RaftLeaderId as _;
 
     use super::*;
-    use crate::raft::types::{LeaderId, Vote};
+    use crate::storage::types::{LeaderId, Vote};
 
     fn id(index: u64) -> LogId {
         LogId::new(LeaderId::new(3, 2), index)

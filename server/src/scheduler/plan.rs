@@ -10,7 +10,7 @@ use crate::{
         plan::{self, Severity, pod_reference},
         stamp::Stamp,
     },
-    transaction::Draft,
+    store::transaction::Draft,
 };
 use barge_proto::v1::PodRecord;
 use barge_state::State;

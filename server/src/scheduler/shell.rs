@@ -17,7 +17,7 @@ use crate::{
         replica::{Changes, Gap, Replica},
         stamp::Stamp,
     },
-    transaction::Draft,
+    store::transaction::Draft,
 };
 use barge_proto::v1::{Bind, change::Change};
 use barge_state::RecordKind;

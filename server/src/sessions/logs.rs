@@ -15,19 +15,20 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Sessions, Tunnels, tunnels::Tunnel};
 use crate::{
-    api::names,
-    auth::{
+    calls::{
+        leader::on_behalf_of,
+        names,
+        shares::Shares,
+        streams::{holding, until_stopped, while_allowed},
+    },
+    error::{ApiError, reason_of},
+    net::Dialer,
+    runtime::clock::PATIENCE,
+    security::auth::{
         Caller,
         still::{Shown, still},
     },
-    clock::PATIENCE,
-    cluster::status::members,
-    error::{ApiError, reason_of},
-    leader::on_behalf_of,
-    net::Dialer,
-    shares::Shares,
     store::Store,
-    streams::{holding, until_stopped, while_allowed},
 };
 
 /// What the Logs service works with.
@@ -183,12 +184,12 @@ impl LogsService {
         // A connection for this output alone: a client that does not read it holds up nothing else.
         let dialer = self.dialer.apart();
         let mut asked = FuturesUnordered::new();
-        for member in members(&self.store) {
-            if member.address == self.advertise {
+        for address in self.store.addresses() {
+            if address == self.advertise {
                 continue;
             }
             let channel = dialer
-                .channel(&member.address)
+                .channel(&address)
                 .map_err(|error| ApiError::Internal(error.to_string()))?;
             let forwarded = on_behalf_of(caller, request.clone())?;
             asked.push(async move {

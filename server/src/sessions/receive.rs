@@ -8,8 +8,7 @@ use tokio::time::timeout;
 use super::reports;
 use crate::{
     error::ApiError,
-    store::{Store, StoreError},
-    transaction::Draft,
+    store::{Store, StoreError, transaction::Draft},
 };
 
 /// For this manager to apply what the sender of reports has applied. Shorter than the sender waits.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::receive::receive;
-use crate::{auth::Principal, error::ApiError, net::Dialer, store::Store};
+use crate::{error::ApiError, net::Dialer, security::auth::Principal, store::Store};
 
 /// Reports that wait for their turn; beyond, sessions wait, and so do their agents.
 const WAITING: usize = 1024;

@@ -9,7 +9,7 @@ use barge_proto::v1::{
 use barge_state::{Kind as _, LOSS, ORDER, PackedPod, State};
 use prost::Message;
 
-use crate::{clock, transaction::Draft};
+use crate::{runtime::clock, store::transaction::Draft};
 
 /// What condition the managers set from heartbeats, so that no agent sets it itself.
 const READY: &str = "Ready";

@@ -12,7 +12,7 @@ use super::{
     receive::receive,
     tunnels::Tunnel,
 };
-use crate::{auth::Caller, clock::PATIENCE};
+use crate::{runtime::clock::PATIENCE, security::auth::Caller};
 
 /// The service. Cheap to clone.
 #[derive(Clone)]

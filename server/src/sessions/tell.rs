@@ -19,7 +19,6 @@ use tonic::Status;
 
 use super::{connect::Host, feed::News, outbox::Outbox};
 use crate::{
-    cluster::status::members,
     storage::lock::By,
     store::{Scope, Watch},
 };
@@ -75,7 +74,7 @@ impl<'a> Teller<'a> {
             .store
             .read_by(By::Session, |state| welcome(state, node_uid))
             .ok_or_else(unknown_node)?;
-        welcome.manager_addresses = addresses(host);
+        welcome.manager_addresses = host.store.addresses();
         outbox.send(ToAgent::Welcome(welcome)).await?;
         let mut teller = Self {
             host,
@@ -259,11 +258,6 @@ fn welcome(state: &State, node_uid: &str) -> Option<(Welcome, Arc<Node>)> {
         ..Welcome::default()
     };
     Some((welcome, node))
-}
-
-fn addresses(host: &Host) -> Vec<String> {
-    let members = members(&host.store).into_iter();
-    members.map(|member| member.address).collect()
 }
 
 /// The node's own pods and their tombstones, and itself: of ten thousand nodes, each change of a pod costs one session. What every node has

@@ -49,7 +49,7 @@ impl Tunnels {
     /// # Errors
     /// OVERLOADED when too many are waited for.
     pub fn expect(&self, node_uid: &str) -> Result<Expected, ApiError> {
-        let stream_id = crate::clock::new_uid();
+        let stream_id = crate::runtime::clock::new_uid();
         let (arrive, arrived) = oneshot::channel();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= MAX_WAITING {

@@ -16,8 +16,8 @@ use super::{
     state_db::{StateDb, Writes},
 };
 use crate::{
-    allocators,
-    raft::types::{Decoder, EntryResponder, SnapshotMeta, StoredMembership},
+    runtime::allocators,
+    storage::types::{Decoder, EntryResponder, SnapshotMeta, StoredMembership},
 };
 
 /// About so many bytes of transactions are decoded, applied and written at a time: entries that are compressed take much more memory
@@ -247,7 +247,7 @@ mod tests {
     use openraft::{entry::RaftEntry as _, vote::RaftLeaderId as _};
 
     use super::*;
-    use crate::raft::types::{Command, Encoder, Entry, LeaderId, LogId};
+    use crate::storage::types::{Command, Encoder, Entry, LeaderId, LogId};
 
     #[test]
     fn a_portion_is_bounded_by_what_is_decompressed() {

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes};
 use openraft::{EntryPayload, entry::RaftEntry as _, vote::RaftLeaderId as _};
 use prost::Message;
 
-use crate::raft::types::{
+use crate::storage::types::{
     Command, Entry, LeaderId, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote,
 };
 

@@ -12,7 +12,7 @@ use openraft::{
 use tempfile::TempDir;
 
 use super::{LogStore, Process, StateStore, applier::Observer, rocks::Identity};
-use crate::raft::types::TypeConfig;
+use crate::storage::types::TypeConfig;
 
 struct Nobody;
 

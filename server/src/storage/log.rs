@@ -28,7 +28,7 @@ use super::{
     Context, Process, StorageError, codec,
     rocks::{Identity, Usage},
 };
-use crate::raft::types::{Entry, IoFlushed, LogId, LogState, TypeConfig, Vote};
+use crate::storage::types::{Entry, IoFlushed, LogId, LogState, TypeConfig, Vote};
 
 /// Memory for entries that followers and `apply` read, in bytes.
 const TAIL_BYTES: usize = 8 << 20;

@@ -16,7 +16,7 @@ use super::{
     snapshot,
     state_db::{StateDb, Writes},
 };
-use crate::raft::types::{
+use crate::storage::types::{
     Decoder, LeaderId, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, Vote,
 };
 

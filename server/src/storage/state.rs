@@ -25,7 +25,7 @@ use super::{
     snapshot::{self, SnapshotFiles, StateFolder},
     state_db::StateDb,
 };
-use crate::raft::types::{
+use crate::storage::types::{
     EntryResponder, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
 };
 

@@ -12,12 +12,10 @@ use rocksdb::{
     UniversalCompactOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
-use crate::{
-    raft::types::SnapshotMeta,
-    storage::{
-        Context, StorageError, codec,
-        rocks::{self, Identity, Usage},
-    },
+use crate::storage::{
+    Context, StorageError, codec,
+    rocks::{self, Identity, Usage},
+    types::SnapshotMeta,
 };
 
 /// `r`, then the record's kind and uid.

@@ -19,9 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Leadership, StoreError, propose, room::Place};
-use crate::{
-    raft::types::{Command, Encoder, ForwardToLeader, Raft, RaftWriteError, WriteError},
-    storage::state::Progress,
+use crate::storage::{
+    state::Progress,
+    types::{Command, Encoder, ForwardToLeader, Raft, RaftWriteError, WriteError},
 };
 
 /// Proposals that may wait; they have no more [room](propose::ROOM) than that.

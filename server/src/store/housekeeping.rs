@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use crate::{allocators, storage::rocks::Usage};
+use crate::{runtime::allocators, storage::rocks::Usage};
 
 /// How often this manager looks.
 const PERIOD: Duration = Duration::from_secs(5);

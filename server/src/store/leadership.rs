@@ -5,9 +5,9 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
 use super::Members;
-use crate::raft::{
-    Channels,
-    types::{NodeId, Raft},
+use crate::{
+    raft::Channels,
+    storage::types::{NodeId, Raft},
 };
 
 /// Who leads, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to

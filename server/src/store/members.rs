@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use barge_proto::v1::ManagerRecord;
 use openraft::{
     ChangeMembers, Instant as _, async_runtime::watch::WatchReceiver, errors::ChangeMembershipError,
 };
@@ -14,7 +15,9 @@ use tokio::{
 };
 
 use super::{Store, StoreError, batch::not_leader};
-use crate::raft::types::{Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError};
+use crate::storage::types::{
+    Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError,
+};
 
 /// How long a change may take to be committed.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -83,6 +86,18 @@ impl Store {
     /// The members, and every change of them.
     pub fn members(&self) -> watch::Receiver<Members> {
         self.0.members.clone()
+    }
+
+    /// Where the cluster's managers are (`host:port`), by Raft id, as far as this manager's state knows.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let by_id: BTreeMap<_, _> = self.read(|state| {
+            let records = state.list::<ManagerRecord>(None);
+            records
+                .map(|record| (record.raft_id, record.address.clone()))
+                .collect()
+        });
+        by_id.into_values().collect()
     }
 
     /// Changes the members, and waits until that is committed. Safe to repeat.

@@ -15,17 +15,15 @@ use super::{
     propose, reads, room::ClientRoom, space, watch::Hub,
 };
 use crate::{
-    raft::{
-        Channels, Connect, Contact, Timing,
-        config::config,
-        snapshots,
+    raft::{Channels, Connect, Contact, Timing, config::config, snapshots},
+    runtime::thread::RuntimeThread,
+    storage::{
+        self, Failure, LogStore, Process, StateStore, StorageError,
+        applier::Observer,
+        rocks::Identity,
+        space::Space,
         types::{Fatal, Node, NodeId, Raft, RaftInitializeError},
     },
-    storage::{
-        self, Failure, LogStore, Process, StateStore, StorageError, applier::Observer,
-        rocks::Identity, space::Space,
-    },
-    thread::RuntimeThread,
 };
 
 /// What a store needs to know.

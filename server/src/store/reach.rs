@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{Member, Store};
-use crate::raft::types::NodeId;
+use crate::storage::types::NodeId;
 
 /// How long a manager may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(1);

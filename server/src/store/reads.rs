@@ -16,9 +16,8 @@ use crate::{
     raft::{
         Channels,
         service::{ReadIndexError, read_index},
-        types::Raft,
     },
-    storage::state::Progress,
+    storage::{state::Progress, types::Raft},
 };
 
 /// Readers that may wait for a round.

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use crate::{raft::types::NodeId, storage::space::Space};
+use crate::storage::{space::Space, types::NodeId};
 
 /// Between two measurements.
 const PERIOD: Duration = Duration::from_secs(1);

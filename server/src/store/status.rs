@@ -100,7 +100,8 @@ impl Store {
         let progress = *self.0.state.progress().borrow();
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let index = |id: &Option<crate::raft::types::LogId>| id.as_ref().map_or(0, |id| id.index);
+        let index =
+            |id: &Option<crate::storage::types::LogId>| id.as_ref().map_or(0, |id| id.index);
         let Members {
             nodes,
             voters,

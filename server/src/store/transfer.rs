@@ -6,7 +6,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Store, StoreError};
-use crate::raft::types::{Metrics, NodeId};
+use crate::storage::types::{Metrics, NodeId};
 
 /// How long proposals in flight, and a follower that lacks entries, are waited for.
 const DRAIN: Duration = Duration::from_millis(500);

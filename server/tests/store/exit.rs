@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use barge_server::storage::Threads;
+use barge_server::runtime::Threads;
 
 static OPENED: Mutex<Vec<Threads>> = Mutex::new(Vec::new());
 

@@ -15,8 +15,8 @@ use barge_proto::v1::{
     Transaction, precondition::Must,
 };
 use barge_server::{
-    raft::types::Node,
-    storage::{Points, Process, Threads},
+    runtime::Threads,
+    storage::{Points, Process, types::Node},
     store::{MemberChange, Options, Store, StoreError},
 };
 use tempfile::TempDir;

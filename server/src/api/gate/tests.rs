@@ -7,7 +7,7 @@ use barge_proto::v1::{ClusterRole, ClusterRoleBinding, ConfigMap, PolicyRule, Ro
 use barge_state::Kind as Recorded;
 
 use super::*;
-use crate::{rbac::Identity, transaction::Draft};
+use crate::{security::rbac::Identity, store::transaction::Draft};
 
 fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
     Some(ObjectMeta {
@@ -146,7 +146,7 @@ fn a_role_as_it_was_gives_nobody_anything() {
     let state = with(&["patch"], "clusterroles");
     let wide = ClusterRole {
         metadata: meta("", "wide"),
-        rules: vec![crate::rbac::review::everything()],
+        rules: vec![crate::security::rbac::review::everything()],
         ..ClusterRole::default()
     };
     let check = |outcome| check_planned(&alice(), &state, &[planned(wide.clone(), outcome)]);

@@ -7,7 +7,7 @@ use barge_proto::{
 use barge_state::State;
 
 use crate::{
-    api::names,
+    calls::names,
     error::{ApiError, Violation},
 };
 

@@ -7,7 +7,7 @@ use barge_proto::v1::{
 use barge_state::Kind;
 
 use super::{Planning, check_update, meta};
-use crate::{clock, error::ApiError};
+use crate::{error::ApiError, runtime::clock};
 
 /// Plans a pod: created, or found to be what is there already.
 ///

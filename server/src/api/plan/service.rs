@@ -11,7 +11,7 @@ use super::{
     addresses::{free_address, free_port},
     merged_meta,
 };
-use crate::{config::split_address, error::ApiError};
+use crate::{error::ApiError, net::split_address};
 
 /// What a headless Service has for an address.
 const NONE: &str = "None";

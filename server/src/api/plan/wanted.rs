@@ -12,10 +12,10 @@ use barge_state::{Parts, State};
 use super::{Stamp, meta};
 use crate::{
     api::{
-        names,
         ownership::{self, Applier},
         vault::Vault,
     },
+    calls::names,
     error::{ApiError, Violation},
 };
 

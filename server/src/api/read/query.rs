@@ -13,7 +13,7 @@ use barge_proto::{
 use barge_state::{Kind as Recorded, Parts, RecordKind, State, Stored};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{api::names, error::ApiError};
+use crate::{calls::names, error::ApiError};
 
 /// Objects in one page.
 pub const PAGE: usize = 500;

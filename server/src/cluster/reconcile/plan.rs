@@ -6,7 +6,7 @@ use barge_proto::v1::{ManagerRecord, ManagerRole};
 use barge_state::Kind;
 
 use crate::{
-    raft::types::{Node, NodeId},
+    storage::types::{Node, NodeId},
     store::{Member, MemberChange, RaftStatus},
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use barge_proto::v1::{ManagerRecord, ManagerRole};
 
 use crate::{
-    raft::types::NodeId,
+    storage::types::NodeId,
     store::{Member, RaftStatus},
 };
 

@@ -13,7 +13,7 @@ use rustls::{
 
 use super::*;
 use crate::{
-    cluster::issue::chain,
+    pki::chain,
     pki::{Subject, authority::LEAF_LIFE},
 };
 

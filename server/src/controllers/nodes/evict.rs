@@ -1,8 +1,10 @@
 //! What becomes of a silent node's pods while not all managers know of lost pods: they are removed at once.
 
 use super::report;
-use crate::controllers::plan::{self, MAX_BATCH, Plan, Severity, pod_reference};
-use crate::controllers::stamp::Stamp;
+use crate::controllers::{
+    plan::{self, MAX_BATCH, Plan, Severity, pod_reference},
+    stamp::Stamp,
+};
 use barge_proto::v1::{Node, PodRecord, TerminatePod, change::Change};
 use barge_state::{Kind, PackedPod, State};
 use std::{sync::Arc, time::Duration};

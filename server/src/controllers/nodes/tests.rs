@@ -4,8 +4,10 @@ mod loss;
 mod property;
 
 use super::{plan, *};
-use crate::controllers::testing::{World, allocatable, nginx};
-use crate::controllers::{Name, deployment};
+use crate::controllers::{
+    Name, deployment,
+    testing::{World, allocatable, nginx},
+};
 use barge_proto::v1::record::Record;
 use barge_proto::v1::{Condition, NodeStatus, ObjectMeta, Time};
 use std::{collections::BTreeMap, sync::Mutex};

@@ -15,9 +15,9 @@ use futures::{
 };
 
 use super::{OPEN, Peer, malformed, rpc_error};
-use crate::raft::{
-    types::{AppendRequest, AppendResult, NetworkError, RpcError},
-    wire,
+use crate::{
+    raft::wire,
+    storage::types::{AppendRequest, AppendResult, NetworkError, RpcError},
 };
 
 /// How long an answer may take. A follower answers after its disk has synced, which may stall; a follower that is gone is

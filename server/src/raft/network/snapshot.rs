@@ -23,12 +23,10 @@ use tonic::Streaming;
 
 use self::pace::Pace;
 use super::{Peer, malformed, rpc_error};
-use crate::{
-    raft::types::{NetworkError, RpcError, Snapshot, SnapshotResponse, StreamingError, Vote},
-    storage::{
-        codec::{meta_to_proto, vote_from_proto, vote_to_proto},
-        snapshot::SnapshotFiles,
-    },
+use crate::storage::{
+    codec::{meta_to_proto, vote_from_proto, vote_to_proto},
+    snapshot::SnapshotFiles,
+    types::{NetworkError, RpcError, Snapshot, SnapshotResponse, StreamingError, Vote},
 };
 
 /// The bytes in one message.

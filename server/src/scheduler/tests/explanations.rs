@@ -1,7 +1,7 @@
 //! What pods are told that no node can take.
 
 use super::*;
-use crate::{controllers::conditions, transaction::Draft};
+use crate::{controllers::conditions, store::transaction::Draft};
 use std::time::Duration;
 
 /// Two small nodes and one without the label.

@@ -9,7 +9,7 @@ use barge_proto::v1::{
 use barge_state::LOSS;
 
 use super::*;
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 
 fn meta(namespace: &str, uid: &str) -> Option<ObjectMeta> {
     Some(ObjectMeta {

@@ -14,13 +14,11 @@ use rocksdb::{
 };
 
 use super::wal;
-use crate::{
-    raft::types::{Entry, LogId, Vote},
-    storage::{
-        Context, StorageError,
-        codec::{self, CodecError},
-        rocks::{self, Identity, Usage},
-    },
+use crate::storage::{
+    Context, StorageError,
+    codec::{self, CodecError},
+    rocks::{self, Identity, Usage},
+    types::{Entry, LogId, Vote},
 };
 
 const VOTE: &[u8] = b"m/vote";

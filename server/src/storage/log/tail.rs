@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use crate::{
-    raft::types::{Entry, LogId},
-    storage::codec::entry_size,
+use crate::storage::{
+    codec::entry_size,
+    types::{Entry, LogId},
 };
 
 /// A contiguous end of the log. Entries that are written stay for as long as they fit into the budget.
@@ -182,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::raft::types::{Command, LeaderId, Payload};
+    use crate::storage::types::{Command, LeaderId, Payload};
 
     fn id(term: u64, index: u64) -> LogId {
         LogId::new(LeaderId::new(term, 1), index)

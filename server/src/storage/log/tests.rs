@@ -9,7 +9,7 @@ use openraft::{
 };
 
 use super::*;
-use crate::raft::types::{Command as Data, LeaderId, Payload};
+use crate::storage::types::{Command as Data, LeaderId, Payload};
 
 fn owner() -> Identity {
     Identity {

@@ -10,9 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Shared, disk::Disk};
 use crate::{
-    allocators,
-    raft::types::{Entry, IoFlushed, LogId, Vote},
-    storage::{Point, Points, StorageError, codec::entry_size},
+    runtime::allocators,
+    storage::{
+        Point, Points, StorageError,
+        codec::entry_size,
+        types::{Entry, IoFlushed, LogId, Vote},
+    },
 };
 
 /// A batch is closed when it has this many bytes.

@@ -3,7 +3,7 @@ use barge_proto::v1::{Change, Namespace, ObjectMeta, Record, Transaction, change
 use barge_state::LEVEL;
 
 use super::*;
-use crate::raft::types::{Encoder, Entry};
+use crate::storage::types::{Encoder, Entry};
 
 fn owner() -> Identity {
     Identity {

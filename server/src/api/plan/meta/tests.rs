@@ -4,7 +4,7 @@ use barge_proto::v1::{ConfigMap, DeleteRecord, DeletionPropagation, change::Chan
 use barge_state::{Kind as _, RecordKind};
 
 use super::*;
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 
 fn config_map(name: &str, owner: &str) -> ConfigMap {
     ConfigMap {

@@ -6,7 +6,7 @@ use barge_state::{History, Kind as _};
 use proptest::prelude::*;
 
 use super::*;
-use crate::transaction::Draft;
+use crate::store::transaction::Draft;
 
 /// A cluster of namespaces that come, change and go.
 #[derive(Default)]

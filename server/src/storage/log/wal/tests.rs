@@ -6,9 +6,11 @@ use openraft::{entry::RaftEntry as _, vote::RaftLeaderId as _};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    raft::types::{Command, Entry, LeaderId, LogId, Payload, Vote},
-    storage::{LogStore, Process, log::disk::Disk, rocks::Identity},
+use crate::storage::{
+    LogStore, Process,
+    log::disk::Disk,
+    rocks::Identity,
+    types::{Command, Entry, LeaderId, LogId, Payload, Vote},
 };
 
 fn owner() -> Identity {

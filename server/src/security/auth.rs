@@ -1,0 +1,19 @@
+//! Who is calling and whether they may: a [`Caller`] from the peer's certificate ([`principal`]), the rules out of the
+//! schema ([`rules`]), what bindings give the caller ([`access`]), and the [`layer`] that every request passes. Life signs pass a gate
+//! that takes no lock of the state ([`published`]).
+
+pub mod access;
+pub mod directory;
+pub mod layer;
+pub mod principal;
+pub mod published;
+pub mod still;
+
+pub use access::Access;
+pub use directory::{Bearer, Directory, Named, StateDirectory};
+pub use layer::AuthLayer;
+pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
+pub use published::Machines;
+
+#[cfg(test)]
+mod tests;
