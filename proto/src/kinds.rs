@@ -25,7 +25,8 @@ pub struct KindInfo {
     pub short: &'static [&'static str],
     /// False for kinds whose objects belong to the whole cluster.
     pub namespaced: bool,
-    message: &'static str,
+    /// The name of its message in the schema.
+    pub message: &'static str,
     /// The managers keep its objects: nobody else applies or deletes them.
     pub kept_by_managers: bool,
     /// Subresources, which rules of roles name apart ("scale").
@@ -57,11 +58,6 @@ impl KindInfo {
         self.api_version
             .split_once('/')
             .map_or("", |(group, _)| group)
-    }
-
-    /// The name of its message in the schema.
-    pub fn message(&self) -> &'static str {
-        self.message
     }
 
     /// What can be done with its objects, in the words of roles' rules.

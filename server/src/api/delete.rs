@@ -86,7 +86,7 @@ fn plan(
     names::check_version(&named, object.metadata(), &request.resource_version)?;
     let uid = object.uid().to_owned();
     let target = RecordRef {
-        kind: names::record_kind(kind).map_or(0, RecordKind::number),
+        kind: RecordKind::of(kind).map_or(0, RecordKind::number),
         uid: uid.clone(),
         ..RecordRef::default()
     };
@@ -109,17 +109,13 @@ fn plan(
                 "the namespace {PERMANENT} cannot be deleted"
             )));
         }
-        Kind::Namespace
-        | Kind::Deployment
-        | Kind::Service
-        | Kind::Node
-        | Kind::Secret
-        | Kind::ConfigMap
-        | Kind::Role
-        | Kind::ClusterRole
-        | Kind::RoleBinding
-        | Kind::ClusterRoleBinding
-        | Kind::ServiceAccount => {
+        _ if info.kept_by_managers => {
+            return Err(ApiError::Precondition(format!(
+                "{} are kept by the managers and cannot be deleted",
+                info.plural
+            )));
+        }
+        _ => {
             let foreground = request.propagation() == DeletionPropagation::Foreground;
             if foreground && object.metadata().deletion_timestamp.is_some() {
                 return Ok((draft, object));
@@ -128,12 +124,6 @@ fn plan(
                 target: Some(target.clone()),
                 propagation: request.propagation,
             }));
-        }
-        Kind::Endpoints | Kind::Event | Kind::Unspecified => {
-            return Err(ApiError::Precondition(format!(
-                "{} are kept by the managers and cannot be deleted",
-                info.plural
-            )));
         }
     }
     if !request.resource_version.is_empty() {

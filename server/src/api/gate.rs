@@ -9,7 +9,7 @@ use barge_proto::{
         RecordRef, object,
     },
 };
-use barge_state::State;
+use barge_state::{RecordKind, State};
 
 use super::{plan::Planned, vault::without_values};
 use crate::{
@@ -158,7 +158,7 @@ fn on<'a>(verb: &'a str, info: &'static KindInfo, namespace: &'a str, name: &'a 
 }
 
 fn is_there(state: &State, object: &Object, info: &KindInfo) -> bool {
-    let Some(kind) = names::record_kind(object.kind()) else {
+    let Some(kind) = RecordKind::of(object.kind()) else {
         return false;
     };
     let found = state.find(&RecordRef {

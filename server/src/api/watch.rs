@@ -92,7 +92,7 @@ pub async fn open(
     }
     let scope = Scope {
         namespace: filter.namespace.clone(),
-        ..Scope::kinds(names::record_kind(kind))
+        ..Scope::kinds(RecordKind::of(kind))
     };
     let watch = store
         .watch(from, scope)

@@ -6,7 +6,6 @@ use barge_proto::{
     v1::{Kind, Object, ObjectMeta},
     validate,
 };
-use barge_state::RecordKind;
 
 use crate::error::{ApiError, Violation};
 
@@ -22,28 +21,6 @@ pub fn kind(number: i32) -> Result<(Kind, &'static KindInfo), ApiError> {
         .ok()
         .and_then(|kind| Some((kind, kind.info()?)))
         .ok_or_else(|| ApiError::invalid("kind", format!("{number}: there is no such kind")))
-}
-
-/// The kind of the records behind a kind of objects; none for no kind.
-#[must_use]
-pub fn record_kind(kind: Kind) -> Option<RecordKind> {
-    Some(match kind {
-        Kind::Namespace => RecordKind::Namespace,
-        Kind::Node => RecordKind::Node,
-        Kind::Deployment => RecordKind::Deployment,
-        Kind::Pod => RecordKind::Pod,
-        Kind::Service => RecordKind::Service,
-        Kind::Endpoints => RecordKind::Endpoints,
-        Kind::Event => RecordKind::Event,
-        Kind::Secret => RecordKind::Secret,
-        Kind::ConfigMap => RecordKind::ConfigMap,
-        Kind::Role => RecordKind::Role,
-        Kind::ClusterRole => RecordKind::ClusterRole,
-        Kind::RoleBinding => RecordKind::RoleBinding,
-        Kind::ClusterRoleBinding => RecordKind::ClusterRoleBinding,
-        Kind::ServiceAccount => RecordKind::ServiceAccount,
-        Kind::Unspecified => return None,
-    })
 }
 
 /// Checks that an object that is to be changed is the one that is meant, and is not being deleted.

@@ -28,7 +28,7 @@ impl Type {
     /// The type of an object.
     pub fn root(object: &Object) -> Self {
         let info = object.kind().info();
-        let message = info.and_then(|info| Schema::get().message(info.message()));
+        let message = info.and_then(|info| Schema::get().message(info.message));
         message.map_or(Self::Whole, Self::Message)
     }
 

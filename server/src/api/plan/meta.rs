@@ -4,7 +4,7 @@ use barge_proto::{
     kinds,
     v1::{Object, ObjectMeta, OwnerReference, RecordRef},
 };
-use barge_state::State;
+use barge_state::{RecordKind, State};
 
 use crate::{
     calls::names,
@@ -83,7 +83,7 @@ fn wrong_owner(state: &State, namespace: &str, owner: &OwnerReference) -> Option
         Ok(info) => info,
         Err(error) => return Some(error.to_string()),
     };
-    let found = names::record_kind(info.kind).and_then(|kind| {
+    let found = RecordKind::of(info.kind).and_then(|kind| {
         state.find(&RecordRef {
             kind: kind.number(),
             uid: uid.clone(),

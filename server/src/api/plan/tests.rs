@@ -2,8 +2,9 @@
 //! What applying means, by the state.
 
 use barge_proto::v1::{
-    ClusterRecord, Container, DeploymentSpec, LabelSelector, NodeSpec, OwnerReference, PodSpec,
-    PodTemplateSpec, ServicePort, ServiceSpec, Taint, change::Change as Action,
+    ClusterRecord, ConfigMap, Container, Deployment, DeploymentSpec, LabelSelector, Node, NodeSpec,
+    OwnerReference, PodSpec, PodTemplateSpec, Secret, Service, ServicePort, ServiceSpec, Taint,
+    change::Change as Action,
 };
 
 use prost::Message as _;

@@ -66,7 +66,7 @@ pub fn prepare<'a>(
             });
             continue;
         };
-        if matches!(kind, Kind::Event | Kind::Endpoints) {
+        if info.kept_by_managers {
             violations.push(Violation {
                 field: object.to_string(),
                 description: format!(

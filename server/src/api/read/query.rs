@@ -3,12 +3,9 @@
 use std::sync::Arc;
 
 use barge_proto::{
+    for_each_kind,
     selector::{FieldSelector, Selector},
-    v1::{
-        ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind,
-        ListRequest, Namespace, Node, Object, PodRecord, RbacRole, RoleBinding, Secret, Service,
-        ServiceAccount,
-    },
+    v1::{self, Kind, ListRequest, Object},
 };
 use barge_state::{Kind as Recorded, Parts, RecordKind, State, Stored};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -38,6 +35,23 @@ pub struct Query {
     /// The only owner that it is about; empty for all.
     pub owner_uid: String,
 }
+
+macro_rules! define {
+    ($($variant:ident($record:ident) $table:ident = $number:literal [$($object:ident($message:ident))?] $options:tt,)*) => {
+        impl Query {
+            /// At most so many records of those that the list looks at, behind `last` or where the page before ended. By namespace and
+            /// name; of an owner, by uid.
+            #[must_use]
+            pub fn slice(&self, state: &State, last: Option<&Stored>, most: usize) -> Vec<Parts> {
+                match self.kind {
+                    $($(Kind::$object => self.records::<v1::$record>(state, last, most),)?)*
+                    Kind::Unspecified => Vec::new(),
+                }
+            }
+        }
+    };
+}
+for_each_kind!(define);
 
 impl Query {
     /// Understands a request.
@@ -87,29 +101,6 @@ impl Query {
         }
     }
 
-    /// At most so many records of those that the list looks at, behind `last` or where the page before ended. By namespace and
-    /// name; of an owner, by uid.
-    #[must_use]
-    pub fn slice(&self, state: &State, last: Option<&Stored>, most: usize) -> Vec<Parts> {
-        match self.kind {
-            Kind::Namespace => self.records::<Namespace>(state, last, most),
-            Kind::Node => self.records::<Node>(state, last, most),
-            Kind::Deployment => self.records::<Deployment>(state, last, most),
-            Kind::Pod => self.records::<PodRecord>(state, last, most),
-            Kind::Service => self.records::<Service>(state, last, most),
-            Kind::Endpoints => self.records::<Endpoints>(state, last, most),
-            Kind::Event => self.records::<Event>(state, last, most),
-            Kind::Secret => self.records::<Secret>(state, last, most),
-            Kind::ConfigMap => self.records::<ConfigMap>(state, last, most),
-            Kind::Role => self.records::<RbacRole>(state, last, most),
-            Kind::ClusterRole => self.records::<ClusterRole>(state, last, most),
-            Kind::RoleBinding => self.records::<RoleBinding>(state, last, most),
-            Kind::ClusterRoleBinding => self.records::<ClusterRoleBinding>(state, last, most),
-            Kind::ServiceAccount => self.records::<ServiceAccount>(state, last, most),
-            Kind::Unspecified => Vec::new(),
-        }
-    }
-
     fn records<K: Recorded>(
         &self,
         state: &State,
@@ -143,7 +134,7 @@ impl Query {
     }
 
     fn record_kind(&self) -> Option<RecordKind> {
-        names::record_kind(self.kind)
+        RecordKind::of(self.kind)
     }
 
     /// Whether an object is selected.
