@@ -179,7 +179,7 @@ fn object() -> BoxedStrategy<(Value, Object)> {
     let kinds: Vec<_> = KINDS
         .iter()
         .map(|info| {
-            message(&set, &format!(".barge.v1.{}", info.message())).prop_map(move |mut json| {
+            message(&set, &format!(".barge.v1.{}", info.message)).prop_map(move |mut json| {
                 json["apiVersion"] = info.api_version.into();
                 json["kind"] = info.name.into();
                 json

@@ -196,7 +196,7 @@ mod tests {
             plural: "gizmos",
             parts: &["scale", "status"],
             level: ORDER + 1,
-            ..KINDS[2].clone()
+            ..KINDS[2]
         });
         assert!(missing(&state, &kinds).is_empty(), "before the level");
         let mut draft = Draft::new();
