@@ -1,6 +1,6 @@
 //! Puts the parts together: Options in, runs until told to stop.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -22,14 +22,12 @@ use crate::{
     pods::{self, PodManager},
     routes,
     runtime::Runtime,
-    services::{ServiceRules, nft::Nft},
+    services::{ServiceRules, nft::Nft, script},
     session::{self, AssignmentFiles, Incarnation, Managers, SavedError, Session},
 };
 
 /// For steps under way when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Images pulled at a time.
-const PARALLEL_PULLS: usize = 8;
 
 /// What an agent is made of.
 pub struct Options {
@@ -63,11 +61,23 @@ pub struct Network {
     pub bridge_netfilter: bool,
 }
 
-/// Runs an agent until `stop` is cancelled. Containers, rules and routes stay as they are.
+/// Why an agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop. Containers, rules and routes stay as they are.
+    Stopped,
+    /// Its node was deleted, and nothing of the node's pods is left.
+    NodeDeleted {
+        /// Pods that run on, because the cluster never knew them or forgot them.
+        unknown: usize,
+    },
+}
+
+/// Runs an agent until `stop` is cancelled, or until its node was deleted and its pods have ended; then it cancels `stop`.
 ///
 /// # Errors
 /// The data folder cannot be used.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedError> {
+pub async fn run(options: Options, stop: CancellationToken) -> Result<End, SavedError> {
     // Until this returns: the node lives while steps under way are waited for.
     let living = CancellationToken::new();
     let _until_drained = living.clone().drop_guard();
@@ -78,6 +88,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
     let (unknown_sender, unknown) = watch::channel(Default::default());
+    let (left, running_on) = (CancellationToken::new(), unknown.clone());
     let watcher = NodeWatcher {
         sources: options.sources,
         runtime: options.runtime.clone(),
@@ -100,6 +111,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
             node,
             files,
             streams: Arc::new(streams),
+            left: left.clone(),
         },
         desired_sender,
     );
@@ -115,8 +127,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
         network_ready,
         pods_dir: options.data_dir.join("pods"),
         parallel_creations: options.parallel_creations,
-        parallel_pulls: PARALLEL_PULLS,
     });
+    let all_ended = all_ended(pods.gone(), desired.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(session.run(stop.clone()));
     let until = stop.clone();
@@ -146,17 +158,59 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), SavedE
             until.run_until_cancelled(keeper::keep(carrier, tell)).await;
         });
     }
+    let nft = options.network.as_ref().map(|network| network.nft.clone());
     if let Some(network) = options.network {
         let rules = ServiceRules::new(network.nft, recorder.clone(), network.bridge_netfilter);
         tasks.spawn(rules.run(desired.clone(), stop.clone()));
         tasks.spawn(routes::run(desired, recorder, stop.clone()));
     }
-    stop.cancelled().await;
+    let end = tokio::select! {
+        () = stop.cancelled() => End::Stopped,
+        () = async { left.cancelled().await; all_ended.await } => {
+            let unknown = running_on.borrow().len();
+            End::NodeDeleted { unknown }
+        }
+    };
+    stop.cancel();
     let drained = timeout(DRAIN, async { while tasks.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!("gave up waiting for steps under way; they are repeated at the next start");
     }
-    Ok(())
+    if let (End::NodeDeleted { unknown: 0 }, Some(nft)) = (end, nft) {
+        clear_network(&nft).await;
+    }
+    Ok(end)
+}
+
+/// Returns when the node's pods are marked as deleted and nothing is left of them.
+async fn all_ended(
+    mut gone: watch::Receiver<BTreeSet<String>>,
+    mut desired: watch::Receiver<Arc<Desired>>,
+) {
+    loop {
+        let now = desired.borrow_and_update().clone();
+        if now.has_left() && now.deleted.is_subset(&gone.borrow_and_update()) {
+            return;
+        }
+        let changed = tokio::select! {
+            changed = gone.changed() => changed,
+            changed = desired.changed() => changed,
+        };
+        if changed.is_err() {
+            // The agent stops.
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// The machine is no node any more: cluster addresses and other nodes' pods are nothing to it.
+async fn clear_network(nft: &Nft) {
+    if let Err(error) = nft.apply(&script::remove()).await {
+        tracing::warn!(%error, "the rules of Services stay");
+    }
+    if let Err(error) = routes::sync(&BTreeSet::new()).await {
+        tracing::warn!(%error, "routes to other nodes' pods stay");
+    }
 }
 
 /// Has the runtime prepare for the node's pod range as soon as that is known. Returns when there is nothing left to wait

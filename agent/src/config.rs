@@ -55,9 +55,10 @@ pub struct RunFlags {
     /// Name of the node [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// Address at which other machines reach this one [default: the one that leads to the managers]
-    #[arg(long, value_name = "IP")]
-    pub advertise: Option<IpAddr>,
+    /// Address of this machine at which others reach it [default: the one from which it reaches a manager, or, when that is a loopback address,
+    /// the one of the default route]
+    #[arg(long, alias = "advertise", value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -111,7 +112,8 @@ struct File {
     containerd: Option<PathBuf>,
     containerd_namespace: Option<String>,
     node_name: Option<String>,
-    advertise: Option<IpAddr>,
+    #[serde(alias = "advertise")]
+    node_ip: Option<IpAddr>,
     cgroup_root: Option<String>,
     #[serde(default)]
     registry: Vec<Registry>,
@@ -150,8 +152,8 @@ pub struct Config {
     pub containerd_namespace: String,
     /// Name of the node.
     pub node_name: String,
-    /// Address at which other machines reach this one; `None` to find out.
-    pub advertise: Option<IpAddr>,
+    /// Address of this machine at which others reach it; `None` to find out.
+    pub node_ip: Option<IpAddr>,
     /// Parent of the containers' control groups.
     pub cgroup_root: String,
     /// Registries with settings of their own.
@@ -229,7 +231,7 @@ impl Config {
                 .or(file.containerd_namespace)
                 .unwrap_or_else(|| "barge".into()),
             node_name,
-            advertise: flags.advertise.or(file.advertise),
+            node_ip: flags.node_ip.or(file.node_ip),
             cgroup_root: flags
                 .cgroup_root
                 .or(file.cgroup_root)
@@ -297,6 +299,7 @@ mod tests {
     fn flags_win_over_the_file() {
         let text = r#"
             node_name = "from-file"
+            node_ip = "192.0.2.1"
             join = ["10.0.0.1:7101"]
             [[registry]]
             host = "docker.io"
@@ -308,6 +311,7 @@ mod tests {
         };
         let config = with_file(text, flags).unwrap();
         assert_eq!(config.node_name, "from-flag");
+        assert_eq!(config.node_ip, Some([192, 0, 2, 1].into()));
         assert_eq!(config.join, ["10.0.0.1:7101"]);
         assert_eq!(config.registries[0].mirrors, ["http://10.0.0.1:5000"]);
     }

@@ -1,17 +1,23 @@
 //! Control on a real machine: containerd, nftables, the clock, signals.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use barge_client::supervisor::Supervisor;
+use barge_proto::v1::Node;
 use tokio::{
-    net::UdpSocket,
     signal::unix::{SignalKind, signal},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{self, Network},
+    address::{AddressError, own_address},
+    agent::{self, End, Network},
     clock::SystemClock,
     config::Config,
     life,
@@ -19,7 +25,7 @@ use crate::{
     node::Sources,
     runtime::{Options, Registry, Runtime, RuntimeError, containerd::Containerd},
     services::{nft::Nft, sysctl},
-    session::SavedError,
+    session::{AssignmentFiles, SavedError},
 };
 
 /// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
@@ -36,6 +42,22 @@ pub enum ControlError {
     /// Folder, token, managers.
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// This machine has no address that could be the node's.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The cluster has no such node any more. A start finds the same.
+    #[error(
+        "this node was deleted from cluster {cluster}, and its pods have ended{}. To have the machine join again, move {} away and start the agent with --join and a new token",
+        running_on(unknown), identity.display()
+    )]
+    NodeDeleted {
+        /// The cluster.
+        cluster: String,
+        /// The file that makes the machine this node.
+        identity: PathBuf,
+        /// Pods that run on.
+        unknown: usize,
+    },
     /// containerd is missing, or a setting of it cannot work.
     #[error("{0}; is containerd running? Its socket is given with --containerd")]
     Runtime(#[from] RuntimeError),
@@ -48,6 +70,15 @@ pub enum ControlError {
     /// Signals or sockets cannot be used.
     #[error("cannot begin: {0}")]
     Io(#[from] io::Error),
+}
+
+fn running_on(unknown: &usize) -> String {
+    match unknown {
+        0 => String::new(),
+        _ => format!(
+            " (but {unknown} that the cluster did not know: `barge-agent forget-pods` lists them)"
+        ),
+    }
 }
 
 /// Runs this machine's part of the cluster until SIGTERM or SIGINT. Containers run on.
@@ -64,7 +95,11 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     if known.is_none() && config.join.is_empty() {
         return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
     }
-    let address = own_address(&config, known).await?;
+    let managers = known.iter().flatten().chain(&config.join);
+    let address = match own_address(config.node_ip, managers).await {
+        Ok(address) => address.to_string(),
+        Err(error) => last_address(&folder, error)?,
+    };
     let identity = folder.join(&config, &address).await?;
     runtime.recover().await?;
     tracing::info!(node = identity.uid, address, version, "control runs");
@@ -94,7 +129,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let ended = CancellationToken::new();
     let _until_ended = ended.clone().drop_guard();
     let options = agent::Options {
-        cluster_id,
+        cluster_id: cluster_id.clone(),
         managers,
         life: life::thread(ended)?,
         carrier: Some(runtime.carrier().clone()),
@@ -120,7 +155,14 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let ended = agent::run(options, stop).await;
     alive.abort();
     signals.abort();
-    Ok(ended?)
+    match ended? {
+        End::Stopped => Ok(()),
+        End::NodeDeleted { unknown } => Err(ControlError::NodeDeleted {
+            cluster: cluster_id,
+            identity: folder.path().join("identity"),
+            unknown,
+        }),
+    }
 }
 
 /// containerd's version; an error when it does not answer within `patience`.
@@ -158,17 +200,25 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
     Ok(options)
 }
 
-/// The address given by hand, or the one from which this machine reaches a manager. Nothing is sent for that: a datagram
-/// socket that is connected has its local address from the routes.
-async fn own_address(config: &Config, known: Option<Vec<String>>) -> Result<String, ControlError> {
-    if let Some(address) = config.advertise {
-        return Ok(address.to_string());
-    }
-    for manager in known.iter().flatten().chain(&config.join) {
-        let socket = UdpSocket::bind("0.0.0.0:0").await?;
-        if socket.connect(manager).await.is_ok() {
-            return Ok(socket.local_addr()?.ip().to_string());
+/// The address that the node had in the cluster: without a network it runs what it ran. `error`: why there is no other one.
+fn last_address(folder: &DataFolder, error: AddressError) -> Result<String, ControlError> {
+    let last = match (&error, folder.load()?) {
+        (AddressError::Unclear(_), Some(identity)) => {
+            let files = AssignmentFiles::open(folder.path().join("assigned"))?;
+            let assigned = files.load(&identity.cluster_id);
+            assigned.node().and_then(internal_ip).map(str::to_owned)
         }
-    }
-    Err(MembershipError::NoAddress.into())
+        _ => None,
+    };
+    let Some(last) = last else {
+        return Err(error.into());
+    };
+    tracing::warn!(%error, address = last, "going on with the address that this node had");
+    Ok(last)
+}
+
+fn internal_ip(node: &Node) -> Option<&str> {
+    let mut all = node.status.iter().flat_map(|status| &status.addresses);
+    let found = all.find(|address| address.r#type == "InternalIP")?;
+    Some(&found.address)
 }

@@ -186,6 +186,18 @@ impl Desired {
         changed
     }
 
+    /// The deletion of the node was recorded, and with it that of all pods that were bound to it. Unknown ones were not: they run on.
+    pub fn leave(&mut self) {
+        let bound = self.pods.keys().filter(|uid| !self.unknown.contains(*uid));
+        self.deleted.extend(bound.cloned());
+        self.pods.retain(|uid, _| self.unknown.contains(uid));
+    }
+
+    /// Whether all that was bound to this node is marked as deleted.
+    pub fn has_left(&self) -> bool {
+        self.pods.keys().all(|uid| self.unknown.contains(uid))
+    }
+
     /// The node as the cluster knows it.
     pub fn node(&self) -> Option<&Node> {
         self.welcome.as_ref()?.node.as_ref()
@@ -383,6 +395,19 @@ mod tests {
         assert_eq!(next.held(), Some(Held::default()));
         let (next, _) = next.apply(full(7, &["a"]), false).unwrap();
         assert_eq!(next.held(), Some(Held { life: "2".into() }));
+    }
+
+    #[test]
+    fn a_deleted_node_s_pods_end_and_unknown_ones_run_on() {
+        let (desired, _) = Desired::default()
+            .apply(full(5, &["a", "b"]), false)
+            .unwrap();
+        let (mut desired, _) = desired.apply(full(6, &["a"]), false).unwrap();
+        assert!(!desired.has_left());
+        desired.leave();
+        assert!(desired.has_left());
+        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
+        assert_eq!(Vec::from_iter(desired.pods.keys()), ["b"]);
     }
 
     #[test]

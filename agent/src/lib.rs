@@ -4,6 +4,7 @@
 //! ([`desired`]), what does run is asked of a [`runtime`], and each pod's next step is a pure function of both
 //! ([`pods::plan`]).
 
+pub mod address;
 pub mod agent;
 pub mod carrier;
 pub mod clock;

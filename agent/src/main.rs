@@ -8,7 +8,8 @@ use std::{
 use barge_agent::{
     carrier,
     config::{CarrierFlags, Cli, Command, Config, ForgetFlags, RunFlags},
-    control, forget, node,
+    control::{self, ControlError},
+    forget, node,
 };
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -42,6 +43,8 @@ fn run(config: Config) -> ExitCode {
     };
     match runtime.block_on(control::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
+        // As settings that do not work: systemd does not start it again.
+        Err(error @ ControlError::NodeDeleted { .. }) => fail(2, &error),
         Err(error) => fail(1, &error),
     }
 }

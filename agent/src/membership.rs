@@ -75,9 +75,6 @@ pub enum MembershipError {
         /// The token's file.
         token: PathBuf,
     },
-    /// The node's own address cannot be found out.
-    #[error("cannot find out this machine's address; give it with --advertise IP")]
-    NoAddress,
     /// The managers did not let it join.
     #[error(transparent)]
     Join(#[from] JoinError),

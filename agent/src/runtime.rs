@@ -32,7 +32,12 @@ pub trait Runtime: Send + Sync + 'static {
     async fn ensure_network(&self, _pod_cidr: &str) -> Result<(), RuntimeError> {
         Ok(())
     }
-    /// Makes the image present and answers what it is. Concurrent pulls of one image share the work.
+    /// The image, if it is here whole. Asks no registry and waits for no pull. A runtime that cannot tell answers `None`.
+    async fn find_image(&self, _image: &str) -> Result<Option<Image>, RuntimeError> {
+        Ok(None)
+    }
+    /// Makes the image present and answers what it is. Concurrent pulls of one image share the work, which is given up
+    /// when the last of their futures is dropped.
     async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError>;
     /// Makes the pod's network namespace, attached to the network. A sandbox that is there is answered as it is.
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError>;

@@ -1,32 +1,40 @@
 //! Services on this node: what the rules should be is a pure function of the assignment ([`model`]); from what they
 //! are to what they should be is one script, applied in one transaction ([`script`]).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, ops::ControlFlow, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     desired::Desired,
-    events::{Recorder, Severity, service_reference},
+    events::{Recorder, Severity, node_reference, service_reference},
 };
 
+mod generations;
 pub mod host_ports;
 pub mod model;
 pub mod nft;
+mod notices;
+mod pace;
 pub mod script;
 pub mod sysctl;
 
+use generations::Found;
 use model::{Conflict, Holder, Rules};
 use nft::{Nft, NftError};
+use notices::Notices;
+use pace::Pace;
 
-/// Wait after a failure, doubled by each further one.
-const RETRY: Duration = Duration::from_secs(1);
-/// The longest wait.
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
-
-/// Between two looks who listens on this machine, while nothing else changes.
+/// Between two looks who listens on this machine and what others did to the table, while nothing else changes.
 const LOOK: Duration = Duration::from_secs(30);
+/// From the first notice of a change until all notices are read: those of programs that change rules all the time are read together.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often the whole table is written when the kernel does not tell of changes.
+const BLIND: Duration = Duration::from_secs(60);
 
 /// Keeps the rules of this node's network namespace.
 pub struct ServiceRules {
@@ -34,8 +42,17 @@ pub struct ServiceRules {
     recorder: Recorder,
     /// Whether bridged traffic passes the rules too; see [`model::Inputs`].
     bridge_netfilter: bool,
-    /// What the kernel has; `None` until the whole table was written once.
-    applied: Option<Rules>,
+    /// What was written last; `None` until the whole table was written once.
+    written: Option<Rules>,
+    /// Whether the kernel has that: no write failed since, and nobody else changed the table.
+    certain: bool,
+    /// Who changed it, until it is as it was.
+    changed_by: Option<String>,
+    /// Of the whole table.
+    pace: Pace,
+    notices: Option<Notices>,
+    /// Whether it was told that there are no notices.
+    blind: bool,
     /// Conflicts that were told.
     told: BTreeSet<Conflict>,
 }
@@ -47,40 +64,120 @@ impl ServiceRules {
             nft,
             recorder,
             bridge_netfilter,
-            applied: None,
+            written: None,
+            certain: false,
+            changed_by: None,
+            pace: Pace::default(),
+            notices: None,
+            blind: false,
             told: BTreeSet::new(),
         }
     }
 
-    /// Keeps the rules as the assignment wants them, until `stop` is cancelled. They stay when this ends, and are
-    /// replaced in one transaction when it begins again: traffic never finds a gap.
-    pub async fn run(
-        mut self,
-        mut desired: watch::Receiver<Arc<Desired>>,
-        stop: CancellationToken,
-    ) {
-        let mut retry = RETRY;
+    /// Keeps the rules as the assignment wants them, until `stop` is cancelled, and writes them again when somebody else changed them. They stay
+    /// when this ends, and are replaced in one transaction when it begins again: traffic never finds a gap.
+    pub async fn run(mut self, desired: watch::Receiver<Arc<Desired>>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep(desired)).await;
+    }
+
+    async fn keep(&mut self, mut desired: watch::Receiver<Arc<Desired>>) {
+        let mut whole_at = Instant::now();
         loop {
+            self.look(whole_at);
             let now = desired.borrow_and_update().clone();
-            let failed = match self.sync(&now).await {
-                Ok(()) => {
-                    retry = RETRY;
-                    None
+            let known = now.welcome.is_some();
+            if known && !self.certain {
+                let wait = self.pace.wait(Instant::now());
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                    continue;
                 }
-                Err(error) => {
+                whole_at = Instant::now();
+                self.pace.write(whole_at);
+            }
+            if let Err(error) = self.sync(&now).await {
+                // It fails, too, when somebody has removed the table.
+                self.look(whole_at);
+                if self.changed_by.is_none() {
                     tracing::error!(%error, "cannot write the rules of Services");
-                    self.tell_failure(&now, &error);
-                    let wait = retry;
-                    retry = (retry * 2).min(LONGEST_RETRY);
-                    Some(wait)
+                    self.tell_node(&now, "FailedServiceRules", error.to_string());
                 }
-            };
+            }
+            if known && !self.certain {
+                continue;
+            }
+            self.tell_restored(&now);
+            if self.idle(&mut desired, whole_at).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there may be something to be done. Breaks when there is nothing any more.
+    async fn idle(
+        &mut self,
+        desired: &mut watch::Receiver<Arc<Desired>>,
+        whole_at: Instant,
+    ) -> ControlFlow<()> {
+        let until = Instant::now() + LOOK;
+        loop {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(failed.unwrap_or(LOOK)) => {}
-                changed = desired.changed() => if changed.is_err() {
-                    return;
+                () = sleep_until(until) => return ControlFlow::Continue(()),
+                changed = desired.changed() => return match changed {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
                 },
+                () = noticed(self.notices.as_mut()) => {}
+            }
+            sleep(GATHER).await;
+            let was_certain = self.certain;
+            self.look(whole_at);
+            if was_certain && !self.certain {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    /// Finds out whether the kernel still has what was written. `whole_at`: when the whole table was written last.
+    fn look(&mut self, whole_at: Instant) {
+        if self.notices.is_none() {
+            let opened = Notices::open();
+            self.notices = self.hear(opened);
+            self.certain &= self.notices.is_none() && whole_at.elapsed() < BLIND;
+            return;
+        }
+        let found = self.notices.as_mut().map_or(Ok(None), Notices::found);
+        if let Some(found) = self.hear(found) {
+            self.found(found);
+        }
+    }
+
+    fn found(&mut self, found: Option<Found>) {
+        match found {
+            None => {}
+            Some(Found::Changed(by)) => {
+                self.certain = false;
+                self.changed_by = Some(by);
+            }
+            Some(Found::Unknown) => self.certain = false,
+        }
+    }
+
+    /// What the notices say; `None` when they cannot be had, which is logged once.
+    fn hear<T>(&mut self, said: io::Result<T>) -> Option<T> {
+        match said {
+            Ok(said) => {
+                self.blind = false;
+                Some(said)
+            }
+            Err(error) => {
+                if !self.blind {
+                    let every = BLIND.as_secs();
+                    tracing::warn!(%error, every, "the kernel does not tell who changes its rules; those of Services are written again every so many seconds");
+                }
+                self.blind = true;
+                self.notices = None;
+                None
             }
         }
     }
@@ -95,10 +192,10 @@ impl ServiceRules {
             return Ok(());
         }
         let mut host_ports = host_ports::of_machine(desired).await;
-        if let Some(applied) = &self.applied {
+        if let Some(written) = &self.written {
             // Whoever begins to listen on a port that a Service has does not take it away.
             host_ports.retain(|port, what| {
-                *what != host_ports::LISTENS || !applied.node.contains_key(port)
+                *what != host_ports::LISTENS || !written.node.contains_key(port)
             });
         }
         let (rules, conflicts) = model::rules(&model::Inputs {
@@ -115,15 +212,24 @@ impl ServiceRules {
             host_ports,
         });
         self.tell_conflicts(desired, conflicts);
-        let script = match &self.applied {
-            Some(applied) if *applied == rules => return Ok(()),
-            Some(applied) => script::change(applied, &rules),
-            None => script::replace(&rules),
+        let script = match &self.written {
+            Some(written) if self.certain && *written == rules => return Ok(()),
+            Some(written) if self.certain => script::change(written, &rules),
+            _ => script::replace(&rules),
         };
         // Should it fail, nobody knows what the kernel has.
-        self.applied = None;
+        self.certain = false;
+        let before = self.notices.as_mut().map(Notices::writing);
+        let before = before.and_then(|before| self.hear(before));
         self.nft.apply(&script).await?;
-        self.applied = Some(rules);
+        self.written = Some(rules);
+        self.certain = true;
+        let wrote = self.notices.as_mut().zip(before);
+        if let Some(found) = wrote.map(|(notices, before)| notices.wrote(before))
+            && let Some(found) = self.hear(found)
+        {
+            self.found(found);
+        }
         Ok(())
     }
 
@@ -151,16 +257,41 @@ impl ServiceRules {
         self.told = conflicts;
     }
 
-    fn tell_failure(&self, desired: &Desired, error: &NftError) {
-        if let Some(node) = desired.node() {
-            let object = crate::events::node_reference(node);
-            self.recorder.record(
-                object,
-                Severity::Warning,
-                "FailedServiceRules",
-                error.to_string(),
+    /// That the rules are there again. In a fight the times are 1, 2, 4, 8 and so on: events of a node are bounded.
+    fn tell_restored(&mut self, desired: &Desired) {
+        let Some(by) = self.changed_by.take() else {
+            return;
+        };
+        let (table, times) = (script::TABLE, self.pace.times());
+        tracing::warn!(
+            by,
+            table,
+            times,
+            "the rules of Services were changed by another process, and are written again"
+        );
+        if times.is_power_of_two() {
+            let message = format!(
+                "{by} changed the nftables table {table}, and the agent wrote it again. It does so at once, and ever \
+                 more slowly while the changes go on, so Services may not answer meanwhile: have {by} leave that table alone"
             );
+            self.tell_node(desired, "ServiceRulesRestored", message);
         }
+    }
+
+    fn tell_node(&self, desired: &Desired, reason: &str, message: String) {
+        if let Some(node) = desired.node() {
+            let node = node_reference(node);
+            self.recorder
+                .record(node, Severity::Warning, reason, message);
+        }
+    }
+}
+
+/// Returns when the kernel has said something.
+async fn noticed(notices: Option<&mut Notices>) {
+    match notices {
+        Some(notices) => notices.wait().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use barge_client::error::is_node_deleted;
 use barge_proto::v1::{NodeStatus, OpenStream};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -77,6 +78,8 @@ pub struct Options {
     pub files: AssignmentFiles,
     /// Who serves logs.
     pub streams: Arc<dyn Streams>,
+    /// Cancelled when the node's deletion is on record and its pods are marked as deleted on disk.
+    pub left: CancellationToken,
 }
 
 /// Talks to the managers.
@@ -100,8 +103,8 @@ impl Session {
         }
     }
 
-    /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled. Losing it changes
-    /// nothing on this machine.
+    /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled or the node was deleted. Losing it
+    /// changes nothing on this machine.
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.follow()).await;
     }
@@ -123,6 +126,19 @@ impl Session {
                 }
             };
             self.log(&address, &ended);
+            if ended.is_node_deleted() {
+                match self.leave().await {
+                    Ok(()) => {
+                        self.options.left.cancel();
+                        // Others go on with what is desired for as long as this is here.
+                        return std::future::pending().await;
+                    }
+                    Err(error) => tracing::error!(
+                        error,
+                        "cannot record that the node was deleted; its pods run on, and the managers are asked again"
+                    ),
+                }
+            }
             if ended.may_be_older() {
                 self.hold_nothing();
             }
@@ -154,6 +170,15 @@ impl Session {
         }
     }
 
+    /// Marks the pods of a deleted node as deleted, on disk first.
+    async fn leave(&self) -> Result<(), String> {
+        let mut next = Desired::clone(&self.desired.borrow());
+        next.leave();
+        let next = Arc::new(next);
+        let publish = || drop(self.desired.send_replace(next.clone()));
+        self.keeper.keep(next.clone(), true, false, publish).await
+    }
+
     /// The next session begins with a full set. For nobody else this is news.
     fn hold_nothing(&self) {
         self.desired.send_if_modified(|desired| {
@@ -166,7 +191,9 @@ impl Session {
 
     fn log(&self, address: &str, ended: &Ended) {
         use std::sync::atomic::Ordering::Relaxed;
-        if ended.was_welcome() {
+        if ended.is_node_deleted() {
+            tracing::warn!(manager = address, reason = %ended, "this node was deleted: its pods end");
+        } else if ended.was_welcome() {
             self.away.store(false, Relaxed);
             tracing::info!(manager = address, reason = %ended, "the session ended; looking for a manager");
         } else if ended.is_refusal() {
@@ -188,6 +215,14 @@ impl Ended {
         match self {
             Self::Refused(refused) => matches!(refused, Refused::Older { .. }),
             Self::Status { status, .. } => status.code() == Code::FailedPrecondition,
+            _ => false,
+        }
+    }
+
+    /// Whether the deletion of this node is on record.
+    fn is_node_deleted(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => is_node_deleted(status),
             _ => false,
         }
     }

@@ -1,7 +1,7 @@
 //! A runtime that lives in memory and does as told, for tests of everything above it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,6 +23,7 @@ use crate::{
 
 pub mod managers;
 pub mod netns;
+pub mod registry;
 
 /// The runtime. It outlives the agents that use it, as containerd does.
 pub struct Scripted {
@@ -44,6 +45,12 @@ struct World {
     /// Calls until the agent dies: the call does its work and never answers.
     lives: Option<u32>,
     ignores_term: bool,
+    /// Images that need no pull.
+    images: BTreeSet<String>,
+    /// Images whose pull never ends.
+    stalled: BTreeSet<String>,
+    /// Pulls that have not ended.
+    pulling: usize,
     /// Where logs are; nowhere, unless a test says otherwise.
     logs: PathBuf,
 }
@@ -79,6 +86,21 @@ impl Scripted {
     /// Containers end only by KILL, after the grace.
     pub fn ignore_term(&self) {
         self.world().ignores_term = true;
+    }
+
+    /// Puts an image there.
+    pub fn put_image(&self, image: &str) {
+        self.world().images.insert(image.to_owned());
+    }
+
+    /// From now on a pull of this image never ends.
+    pub fn stall_pulls_of(&self, image: &str) {
+        self.world().stalled.insert(image.to_owned());
+    }
+
+    /// Pulls under way.
+    pub fn pulling(&self) -> usize {
+        self.world().pulling
     }
 
     /// Logs are in this folder.
@@ -249,6 +271,22 @@ impl Scripted {
     }
 }
 
+fn image(image: &str) -> Image {
+    Image {
+        name: image.to_owned(),
+        id: format!("{image}@sha256:00"),
+    }
+}
+
+/// A pull, until it ends or is given up.
+struct Ended<'a>(&'a Scripted);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.world().pulling -= 1;
+    }
+}
+
 /// As the test finds containers again.
 pub fn container_id(pod_uid: &str, name: &str, attempt: u32) -> String {
     format!("{pod_uid}-{name}-{attempt}")
@@ -256,11 +294,19 @@ pub fn container_id(pod_uid: &str, name: &str, attempt: u32) -> String {
 
 #[async_trait]
 impl Runtime for Scripted {
+    async fn find_image(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        let there = self.world().images.contains(image);
+        Ok(there.then(|| self::image(image)))
+    }
+
     async fn pull(&self, image: &str, _policy: PullPolicy) -> Result<Image, RuntimeError> {
-        let result = self.call("pull", image).map(|()| Image {
-            name: image.to_owned(),
-            id: format!("{image}@sha256:00"),
-        });
+        let result = self.call("pull", image).map(|()| self::image(image));
+        self.world().pulling += 1;
+        let _ended = Ended(self);
+        let stalled = self.world().stalled.contains(image);
+        if result.is_ok() && stalled {
+            std::future::pending::<()>().await;
+        }
         self.answer(result).await
     }
 

@@ -7,14 +7,20 @@
 mod carrying;
 #[path = "runtime/image.rs"]
 mod image;
+#[path = "runtime/lying.rs"]
+mod lying;
 #[path = "runtime/machine.rs"]
 mod machine;
+#[path = "runtime/memory.rs"]
+mod memory;
 #[path = "runtime/pods.rs"]
 mod pods;
 #[path = "runtime/pulling.rs"]
 mod pulling;
 #[path = "runtime/recovery.rs"]
 mod recovery;
+#[path = "../src/testing/registry.rs"]
+mod registry;
 #[path = "runtime/traces.rs"]
 mod traces;
 

@@ -1,4 +1,4 @@
-//! Backups of a cluster: one file that is whole or known not to be.
+//! Backups of a cluster: one file whose checksums show whether it is whole.
 //!
 //! ```text
 //! "BARGEBAK", the format as a 32-bit number, then frames:
@@ -7,9 +7,9 @@
 //!     SHA-256 of everything from the first byte of the file to the end of this payload
 //! ```
 //!
-//! Numbers have their most significant byte first. The first frame is the header, the last one the trailer, which counts
-//! what came between. As each digest covers all that came before, a frame that was changed, lost, repeated or moved is
-//! found at once; a file that was cut lacks its trailer. Secrets in the records are sealed, as they are in the state.
+//! Numbers have their most significant byte first. The first frame is the header. The last one is the trailer, which holds the number
+//! of frames between. Each digest covers all bytes before it, so the reader finds a frame that was changed, lost, repeated or moved
+//! at once. A file that was cut off has no trailer. Secrets in the records are sealed, as they are in the state.
 
 use std::io::{self, Read};
 

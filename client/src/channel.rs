@@ -94,7 +94,7 @@ async fn connect(connector: &TlsConnector, address: &str) -> io::Result<TlsStrea
     connector.connect(name, tcp).await
 }
 
-/// With every answer to somebody whom it knows, a manager names all managers in this header: `host:port`, separated by commas.
+/// The header in which a manager names all managers, with every answer to a caller of its cluster: `host:port`, separated by commas.
 pub const MANAGERS_HEADER: &str = "barge-managers";
 
 /// A channel that sends a bearer token with every request, where there is one.

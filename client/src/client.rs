@@ -1,8 +1,8 @@
 //! The typed client: one object for all managers of a cluster.
 //!
-//! Every answer says where all managers are, so one address is enough to begin with. A call goes to the manager that worked last. When that one cannot serve it, the next is tried, with a bounded back-off
-//! once all were. Reads are repeated freely; a change travels with a request id, under which the cluster carries
-//! it out at most once, however often it arrives.
+//! Every answer carries the addresses of all managers, so one address is enough to begin with. A call goes to the manager that answered last.
+//! When that manager cannot serve it, the client tries the next one, with a bounded back-off after it has tried all. The client repeats reads
+//! freely. A change has a request id: the cluster carries it out at most once, however often it arrives.
 
 use std::{
     sync::{

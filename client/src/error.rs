@@ -1,10 +1,10 @@
-//! What goes wrong between a client and a cluster.
+//! Errors of calls from a client to a cluster.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 pub use tonic::Code;
 use tonic::Status;
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     channel::{AddressError, inner, root_cause},
@@ -210,6 +210,23 @@ pub(crate) fn reason(status: &Status) -> Option<(String, Option<u64>)> {
         .get("revision")
         .and_then(|revision| revision.parse().ok());
     (info.domain == DOMAIN).then_some((info.reason, revision))
+}
+
+/// A manager's word to an agent whose node's deletion is on record. A manager that merely lacks the node does not say it.
+const NODE_DELETED: &str = "NODE_DELETED";
+
+/// What a manager says to an agent whose node's deletion is on record.
+#[must_use]
+pub fn node_deleted(message: &str) -> Status {
+    let details = ErrorDetails::with_error_info(NODE_DELETED, DOMAIN, HashMap::new());
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
+/// Whether a manager says by this that the deletion of the caller's node is on record.
+#[must_use]
+pub fn is_node_deleted(status: &Status) -> bool {
+    status.code() == Code::FailedPrecondition
+        && reason(status).is_some_and(|(reason, _)| reason == NODE_DELETED)
 }
 
 /// When a manager that has too much to do wants to be asked again; it has done nothing then.

@@ -1,4 +1,4 @@
-//! Small files that must be whole or absent, whatever happens to the machine.
+//! Small files that are whole or absent after any crash: written beside, synced and renamed.
 
 use std::{
     fs::{self, File, Permissions},

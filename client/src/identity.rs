@@ -1,4 +1,4 @@
-//! Who this process is: a key, a certificate of the cluster's CA, and whom to trust.
+//! The identity of this process: a private key, a certificate of the cluster's CA, and the roots that it trusts.
 
 use std::{
     fmt, fs, io,
@@ -170,8 +170,8 @@ impl Identity {
     }
 }
 
-/// SHA-256 over the SHA-256 of each root (DER), in their order: the first one signs, so who has the same digest also has a
-/// certificate of the same root.
+/// SHA-256 over the SHA-256 of each root (DER), in their order. The first root signs, so identities with the same digest have
+/// certificates of the same root.
 #[must_use]
 pub fn roots_sha256<R: AsRef<[u8]>>(roots: &[R]) -> [u8; 32] {
     let mut all = Sha256::new();

@@ -1,4 +1,4 @@
-//! Exchanging a token for an identity.
+//! Joining a cluster: a machine exchanges its join token for an identity.
 
 use std::{
     fs, io,

@@ -3,11 +3,11 @@
 //! What a program needs to talk to a cluster, from the ground up:
 //!
 //! * [`identity`]: a private key, a certificate and the roots to trust, in files;
-//! * [`token`] and [`join`]: how a machine gets its identity, [`renew`]: how it keeps it;
-//! * [`config`]: how a person keeps theirs (`config.toml`, `admin.toml`);
+//! * [`token`] and [`join`]: how a machine gets its identity; [`renew`]: how it renews its certificate;
+//! * [`config`]: the files in which a person keeps credentials (`config.toml`, `admin.toml`);
 //! * [`tls`] and [`channel`]: mutually authenticated connections to managers;
-//! * [`supervisor`]: what a process of the cluster tells systemd;
-//! * [`backup`]: the file that a whole cluster fits into;
+//! * [`supervisor`]: readiness and watchdog messages to systemd;
+//! * [`backup`]: the file format of a cluster's backup;
 //! * [`pipeline`]: many writes over one stream;
 //! * [`Client`]: the API, over whichever manager can serve it.
 

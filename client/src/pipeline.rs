@@ -1,5 +1,5 @@
-//! Many applies over one stream to one manager: what waits to be sent goes together, and so do the answers. For programs that
-//! write a lot; a call of its own costs both sides several times as much.
+//! Many applies over one stream to one manager. Requests that wait to be sent go in one message, and so do the answers. For programs that
+//! write a lot: a call for each request costs both sides several times as much.
 
 use std::{collections::HashMap, mem};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Requests that may wait to be sent; those who ask for more wait, too.
+/// Requests that may wait to be sent; a caller with a further request waits for a place.
 const QUEUE: usize = 1024;
 /// Requests that may wait for their answers, which is as many as a manager takes from one stream.
 const WAITING: usize = 1024;
@@ -122,7 +122,7 @@ impl Stream {
         let mut closed = false;
         loop {
             if closed && self.staged.is_empty() {
-                // Nobody asks any more; what was asked is still answered.
+                // No sender is left; requests that were sent are still answered.
                 outbox = None;
             }
             tokio::select! {

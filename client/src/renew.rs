@@ -1,4 +1,4 @@
-//! Keeping a certificate valid: asking for the next one in the second half of its life, for as long as the process runs.
+//! Keeping a certificate valid: while the process runs, a task asks a manager for the next certificate in the second half of the current one's life.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,10 +23,10 @@ const LATEST: Duration = Duration::from_secs(3600);
 /// For one manager to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What roots an identity should hold, and how soon it renews when it holds others: whoever replaces the cluster's CA says so.
+/// The roots that an identity should hold, and how soon it renews when it holds others. The cluster says so while its CA is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
-    /// Of [`Identity::roots_sha256`]; absent when nobody said anything yet.
+    /// Of [`Identity::roots_sha256`]; absent until the cluster has named them.
     pub roots_sha256: Option<[u8; 32]>,
     /// It renews at a random point of this time.
     pub within: Duration,
@@ -111,7 +111,7 @@ pub async fn renew(identity: &Identity, channel: Channel) -> Result<Identity, Re
 }
 
 /// Keeps an identity valid until it is dropped: waits for its time, or for other roots to be wanted, has `issue` get the next
-/// one, and keeps it. A failure is logged and tried again; whoever shows the identity follows it
+/// one, and keeps it. A failure is logged and tried again. Connections follow the identity
 /// ([`KeptIdentity::subscribe`]).
 pub async fn keep<F, R>(kept: KeptIdentity, mut wanted: watch::Receiver<Wanted>, issue: F)
 where
@@ -145,7 +145,7 @@ where
             }
         }
         let failed = match issue(Identity::clone(&identity)).await {
-            // Who issued it may be behind who said what roots are wanted, or ahead of it.
+            // The manager that issued it may lag behind the one that named the wanted roots, or be ahead of it.
             Ok(renewed)
                 if other_roots && renewed.roots == identity.roots && !validity.is_due(now) =>
             {
@@ -186,7 +186,7 @@ async fn until_changed(wanted: &mut watch::Receiver<Wanted>, wait: Duration) -> 
         () = sleep(wait) => true,
         changed = wanted.changed() => {
             if changed.is_err() {
-                // Nobody will want anything else.
+                // The sender is gone: no other roots will be wanted.
                 sleep(wait).await;
             }
             changed.is_err()
@@ -223,7 +223,7 @@ pub enum RenewError {
     /// A manager refused, or none answered.
     #[error("{0}")]
     Refused(String),
-    /// The certificate is of somebody else.
+    /// The certificate belongs to another identity.
     #[error("the certificate that came is of {0}")]
     Another(String),
     /// The new certificate and this machine's clock do not agree.

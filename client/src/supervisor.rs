@@ -1,4 +1,4 @@
-//! Telling the supervisor of this process how it is: systemd's notification protocol, one datagram for each message.
+//! Messages to the supervisor of this process (ready, alive, stopping): systemd's notification protocol, one datagram each.
 //!
 //! Without a supervisor that listens (`$NOTIFY_SOCKET`) nothing is sent.
 

@@ -1,4 +1,4 @@
-//! A cluster's CA, for tests: what a manager's PKI issues.
+//! A cluster's CA for tests: it issues the same certificates as a manager.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

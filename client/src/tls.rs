@@ -1,4 +1,4 @@
-//! TLS configurations of those who dial a manager. The crypto provider (ring) is passed explicitly;
+//! TLS configurations for connections to a manager. The crypto provider (ring) is passed explicitly;
 //! nothing depends on a process-wide default.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Who may call which RPC, read from the schema: the `auth` option beside each RPC of the `.proto` files.
+//! The roles and the right that each RPC demands of its caller, read from the schema: the `auth` option beside each RPC of the `.proto` files.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub enum AuthError {
     /// The bytes are no descriptor set.
     #[error("decode the descriptor set")]
     Decode(#[from] prost::DecodeError),
-    /// An RPC does not say who may call it.
+    /// An RPC has no rule.
     #[error("{0} has no `option (auth)`")]
     Missing(String),
     /// An RPC says it in part.
@@ -35,7 +35,7 @@ pub struct Rule {
     pub verb: String,
     /// The plural resource; "*" for the kind which the request names.
     pub resource: String,
-    /// Who may call it; nobody when empty.
+    /// The roles that may call the RPC; none when empty.
     pub roles: Vec<Role>,
     /// Whether people and programs may call it whatever bindings say.
     pub without_binding: bool,
@@ -47,7 +47,7 @@ impl Rule {
         self.needs_no_certificate() || self.roles.contains(&role)
     }
 
-    /// Whether it is checked for each object that the request names, by who answers it.
+    /// Whether the service that answers checks the right for each object that the request names.
     pub fn is_by_object(&self) -> bool {
         self.resource == "*" || self.resource.contains('/')
     }

@@ -1,4 +1,4 @@
-//! What messages hold on the heap. Their encoded size says little of that: a message lies in memory with room for all of its fields, present
+//! The heap memory of messages. The encoded size says little about it: a message in memory has room for all of its fields, present
 //! or not, so a Revision of 150 encoded bytes takes 2,300.
 
 use std::{collections::BTreeMap, mem::size_of};

@@ -1,4 +1,4 @@
-//! The JSON form of the types: what the attributes that `build.rs` sets refer to, and the types whose JSON
+//! The JSON form of the types: functions for the serde attributes that `build.rs` sets, and hand-written JSON for types whose JSON
 //! is a string or a number.
 
 pub(crate) mod base64;

@@ -1,4 +1,4 @@
-//! The registry of kinds: what the API knows of each, by its options in the schema, and what every [`Object`] has whatever its kind.
+//! The registry of kinds: the properties of each by its options in the schema, and the parts that an [`Object`] of any kind has.
 
 use std::{fmt, sync::LazyLock};
 

@@ -1,4 +1,4 @@
-//! How large requests and objects may be. Managers refuse more, and clients split what they send by it.
+//! The largest request and object, in bytes. Managers refuse larger ones, and clients split their requests accordingly.
 
 /// A request, encoded.
 pub const REQUEST_BYTES: usize = 4 << 20;

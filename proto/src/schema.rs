@@ -1,5 +1,5 @@
-//! The schema as data, read from its own descriptors: the fields of each message with their JSON names, their comments and
-//! how they are merged. What `explain` prints, and what applying by ownership goes by.
+//! The schema as data, read from its own descriptors: the fields of each message with their JSON names, comments and
+//! merge rules. `explain` prints them, and apply by ownership merges by them.
 
 mod descriptors;
 

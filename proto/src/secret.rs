@@ -1,4 +1,4 @@
-//! [`Secret`]: what is particular to values that few may see.
+//! [`Secret`]: its `Debug` form shows keys and sizes, never values.
 
 use std::{collections::BTreeMap, fmt};
 

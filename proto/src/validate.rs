@@ -1,4 +1,4 @@
-//! What is valid: Kubernetes' rules for what Barge implements. Defaults are filled in first ([`default`]), then a new
+//! Validation: Kubernetes' rules for the fields that Barge implements. Defaults are filled in first ([`default`]), then a new
 //! object is checked alone ([`validate`]) and, when it replaces one, beside the old ([`validate_update`]).
 
 mod data;

@@ -1,6 +1,7 @@
-//! The Api service: the objects of the cluster, for people and programs. Reads and watches are answered here ([`read`],
-//! [`watch`]), the values of Secrets by the key of the cluster ([`vault`]), and all of it by what bindings allow ([`gate`]); writes go to the leader, which plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan
-//! on the condition that the state did not change meanwhile ([`commit`]). Who set which field is in [`ownership`].
+//! The Api service: the objects of the cluster, for people and programs. Any manager answers reads and watches ([`read`],
+//! [`watch`]), opens the values of Secrets ([`vault`]) and checks rights by the bindings ([`gate`]). Writes go to the leader. The leader
+//! plans them by its state ([`plan`], [`delete`], [`scale`], [`rollout`]) and proposes the plan on the condition that the state
+//! did not change meanwhile ([`commit`]). [`ownership`] keeps the owners of fields.
 
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ impl ApiService {
         }
     }
 
-    /// Gives back what lists kept that nobody goes on with, until the service is stopped.
+    /// Drops expired pins of lists, until the service is stopped.
     pub fn sweep(&self) -> impl Future<Output = ()> + Send + use<> {
         self.pins
             .clone()

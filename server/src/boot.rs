@@ -1,4 +1,4 @@
-//! How a manager begins: its data folder ([`folder`]), a cluster of its own ([`bootstrap`]) or a place in another one ([`join`]).
+//! The start of a manager: its data folder ([`folder`]), bootstrapping a cluster ([`bootstrap`]) or joining one ([`join`]).
 
 pub mod bootstrap;
 pub mod folder;

@@ -1,6 +1,6 @@
-//! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), who the members are and should be ([`activate`],
-//! [`roles`], [`reconcile`]), how they are ([`status`]), the CA that they trust ([`rotation`]), and whether they need a passphrase
-//! after a start ([`lock`]).
+//! The Cluster service: joining ([`admit`]), tokens ([`tokens`]), the members and their wanted roles ([`activate`],
+//! [`roles`], [`reconcile`]), their status ([`status`]), the rotation of the CA ([`rotation`]), and the passphrase on the sealing
+//! key ([`lock`]).
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub struct Parts {
     pub to_leader: ToLeader,
     /// The way to every manager.
     pub dialer: Dialer,
-    /// Who this manager is.
+    /// The identity of this manager.
     pub identity: KeptIdentity,
     /// Signs certificates.
     pub issuer: Issuer,
@@ -63,7 +63,7 @@ pub struct Parts {
     pub sessions: Sessions,
     /// What this manager writes.
     pub logging: Logging,
-    /// Who is missing while the CA is rotated.
+    /// The managers and agents that have not followed the rotation of the CA.
     pub missing: rotation::Missing,
     /// One backup at a time.
     pub backups: Arc<Semaphore>,

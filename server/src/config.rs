@@ -1,4 +1,4 @@
-//! What a manager is told when it starts: flags, over a TOML file, over defaults.
+//! The settings of a manager: flags override a TOML file, which overrides defaults.
 
 use std::{
     fs,

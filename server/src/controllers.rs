@@ -1,9 +1,10 @@
 //! The leader's loops: each a pure plan over the state, in a shell that follows changes and
 //! proposes.
 //!
-//! A plan is a function of the state, the time and a seed. What it says is proposed with
-//! preconditions and the leader's term, so work that was decided on an old state or by a deposed
-//! leader is refused. A plan that panics costs its key a back-off and an event, a loop that does is begun anew (`docs/design/controllers.md`). Nothing is remembered outside of the state: a new leader goes on where the
+//! A plan is a function of the state, the time and a seed. Its shell proposes the plan's changes with
+//! preconditions and the leader's term, so `apply` refuses work that was decided on an old state or by a deposed
+//! leader. A plan that panics costs its key a back-off and an event; a loop that panics starts again
+//! (`docs/design/controllers.md`). The loops keep nothing outside of the state, so a new leader goes on where the
 //! last one stopped.
 
 pub mod conditions;

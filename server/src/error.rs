@@ -1,4 +1,4 @@
-//! Why a request was not served, and how that is told: the one place where errors become gRPC statuses.
+//! Errors of requests. This is the one place where errors become gRPC statuses.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -42,7 +42,7 @@ pub enum ApiError {
     /// It changed meanwhile, or is another incarnation.
     #[error("{0}")]
     Conflict(String),
-    /// Fields that somebody else set to other values.
+    /// Fields that other managers set to other values.
     #[error("{}", sentence(.0))]
     FieldConflict(Vec<Violation>),
     /// An answer that is no longer remembered.
@@ -65,7 +65,7 @@ pub enum ApiError {
         /// What was asked for.
         revision: u64,
     },
-    /// A list whose first pages nobody can go on with any more.
+    /// A list that cannot go on at its revision.
     #[error(
         "the list of revision {revision} cannot be gone on with: begin it again, or go on with what there is now (`continue` in \
          this error's details)"
@@ -85,7 +85,7 @@ pub enum ApiError {
         /// Its address, when it is known.
         leader: Option<String>,
     },
-    /// Nobody leads, or the leader does not reach a quorum; nothing was changed.
+    /// No manager leads, or the leader does not reach a quorum; nothing was changed.
     #[error("{0}")]
     NoQuorum(String),
     /// The change may have happened or not.

@@ -8,17 +8,17 @@
 //! | [`storage`] | RocksDB: the Raft log, the state on disk, snapshots |
 //! | [`raft`] | openraft's network, in both directions |
 //! | [`store`] | the handle by which all others read, write and watch |
-//! | [`error`] | why a request was not served |
-//! | [`observe`] | logs, spans, how long each RPC takes |
-//! | [`security`] | who asks, what they may, what is written down of it |
-//! | [`calls`] | what every call passes: shares, the hop to the leader, the end of streams |
+//! | [`error`] | errors of requests, and their gRPC statuses |
+//! | [`observe`] | logs, spans, the duration of each RPC |
+//! | [`security`] | authentication, rights, the audit log |
+//! | [`calls`] | the steps that all calls share: shares of callers, forwarding to the leader, the end of streams |
 //! | [`controllers`] | the leader's loops, each a pure plan in one shell |
 //! | [`scheduler`] | which node each pod runs on |
-//! | [`config`] | what a manager is told when it starts |
-//! | [`boot`] | the data folder, a new cluster, a place in one |
+//! | [`config`] | a manager's settings |
+//! | [`boot`] | the data folder, bootstrapping a cluster, joining one |
 //! | [`recovery`] | backup, restore, recover |
 //! | [`life`] | life signs of agents |
-//! | [`sessions`] | agents: what they are told, what they report |
+//! | [`sessions`] | agents: assignments to them, reports from them |
 //! | [`api`] | clients: objects, lists, watches, credentials |
 //! | [`cluster`] | members, joining, feature levels, rotation of the CA |
 //! | [`manager`] | a manager's life: it gets an identity, opens its state, serves, and drains |

@@ -45,11 +45,11 @@ const MAX_MESSAGE: usize = 1 << 20;
 
 /// What the lane works with.
 pub struct Parts {
-    /// Says who leads, and up to which revision this manager has applied.
+    /// The leader, and the revision that this manager has applied.
     pub store: Store,
     /// What this manager shows and trusts.
     pub credentials: Credentials,
-    /// Who may sign.
+    /// The identities that may sign.
     pub machines: Machines,
     /// Takes the notes while this manager leads.
     pub heard: Heard,

@@ -50,7 +50,7 @@ use crate::{
 
 /// How long open requests and streams get when this manager stops.
 const DRAIN: Duration = Duration::from_secs(10);
-/// The same when the others can commit nothing without this manager: what is open then is answered by nobody, and asked again later.
+/// The same when the others can commit nothing without this manager: requests in progress get no answer then, and clients repeat them.
 const DRAIN_DECISIVE: Duration = Duration::from_secs(1);
 
 /// Why a manager does not run, or did not go on.
@@ -87,7 +87,7 @@ pub enum RunError {
     /// Key and certificates do not work.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The schema does not say who may call an RPC.
+    /// The schema has no rule for an RPC.
     #[error("refusing to start: {0}")]
     Rules(#[from] AuthError),
     /// The address to listen on.
@@ -198,7 +198,7 @@ pub async fn run(
         logging,
         node_grace: config.node_grace,
         threads,
-        // It lives until this function ends: whoever is served last may wait for Raft.
+        // It lives until this function ends, because the last request may wait for Raft.
         raft_thread: raft_thread.clone(),
         node_loss_interval: config.node_loss_interval,
         reserved_ports: config.reserved_ports,

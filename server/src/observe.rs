@@ -1,4 +1,4 @@
-//! What this manager says about itself: its log ([`logging`]), spans of calls ([`spans`]), and how long each RPC takes ([`requests`]).
+//! Observing this manager: its log ([`logging`]), spans of calls ([`spans`]), and the duration of each RPC ([`requests`]).
 
 pub mod logging;
 pub mod requests;

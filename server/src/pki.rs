@@ -1,6 +1,6 @@
-//! The cluster's own certificate authority: who is who ([`subject`]), issuing ([`authority`]), and sealing
-//! of what must never be kept in the clear ([`seal`]), also under a passphrase ([`passphrase`]); what this manager
-//! holds of the sealing key ([`keyring`]).
+//! The cluster's own certificate authority: subjects ([`subject`]), issuing ([`authority`]), sealing
+//! of secrets ([`seal`]), also under a passphrase ([`passphrase`]), and this manager's
+//! copy of the sealing key ([`keyring`]).
 
 pub mod authority;
 mod chain;
@@ -21,7 +21,7 @@ pub enum PkiError {
     /// A key or certificate could not be made.
     #[error("make a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// A certificate or request that somebody sent is not what it should be.
+    /// A certificate or request from another party is not valid for its purpose.
     #[error("{0}")]
     Malformed(String),
     /// The root's own life is over.

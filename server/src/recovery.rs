@@ -1,5 +1,5 @@
-//! Ways back after a loss: backups ([`backup`]) and the cluster that comes back from one ([`restore`]), the cluster that lost its majority
-//! ([`recover`]), what both change in the state ([`anew`]), and the administrator who lost every credential ([`mint`]).
+//! Recovery after a loss: backups ([`backup`]), restoring a cluster from one ([`restore`]), recovering a cluster that lost its majority
+//! ([`recover`]), the changes that both make in the state ([`anew`]), and a new credential for an administrator who lost every one ([`mint`]).
 
 pub mod anew;
 pub mod backup;

@@ -1,5 +1,5 @@
-//! The process: its threads ([`thread`], [`threads`]), its memory ([`allocators`]), and the edge where time and identities are
-//! stamped on what enters the cluster ([`clock`]).
+//! The process: its threads ([`thread`], [`threads`]), its memory ([`allocators`]), and the clock, which stamps the time and new uids
+//! on requests ([`clock`]).
 
 pub mod allocators;
 pub mod clock;

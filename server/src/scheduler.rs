@@ -5,15 +5,15 @@
 //! ([`score`]), and computes that anew only for nodes that changed. Bindings are proposed in
 //! batches, several at a time: a node counts a pod as soon as it is decided on, and `apply` checks
 //! each binding once more, by itself, against the state as it is then. A pod whose binding is
-//! refused waits a little and is placed again; one that no node can take is told why and waits for
+//! refused waits a little and is placed again; a pod that no node can take gets an event with the reasons and waits for
 //! a change.
 
 pub mod aside;
+pub mod batch;
 pub mod class;
 pub mod cluster;
 pub mod filter;
 pub mod nodes;
-pub mod plan;
 pub mod queue;
 pub mod score;
 mod shell;
@@ -43,7 +43,7 @@ pub async fn run<R: Replica>(replica: R, context: Context) -> Result<(), Panicke
         let runtime = runtime.map_err(|error| Panicked(error.to_string()))?;
         catch(|| runtime.block_on(shell::schedule(replica, context)))?
     };
-    // Whoever does not wait any more needs no answer.
+    // A caller that gave up needs no answer.
     let thread = move || drop(done.send(work()));
     let spawned = std::thread::Builder::new()
         .name(NAME.to_owned())

@@ -1,5 +1,5 @@
-//! Who asks ([`auth`]), what they may ([`rbac`]), what is written down of it ([`audit`]), and the certificates and secrets that are given
-//! out ([`issue`], [`secret`]).
+//! Authentication and authorisation ([`auth`]), rights by roles and bindings ([`rbac`]), the audit log ([`audit`]), and the certificates and secrets that the cluster
+//! issues ([`issue`], [`secret`]).
 
 pub mod audit;
 pub mod auth;

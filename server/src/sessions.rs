@@ -1,6 +1,6 @@
-//! What agents talk to: their sessions ([`connect`]), what they are told ([`tell`], [`feed`]), the way of what they report
-//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams that are opened to them ([`tunnels`], [`logs`]). Whether an agent lives is
-//! found out elsewhere ([`crate::life`]).
+//! The managers' side of agents: sessions ([`connect`]), assignments to agents ([`tell`], [`feed`]), the relay of their reports
+//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`logs`]). Life signs are
+//! elsewhere ([`crate::life`]).
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What a manager keeps on disk: the log and vote of Raft, the state with what was applied to it, and snapshots.
+//! A manager's data on disk: Raft's log and vote, the applied state, and snapshots.
 //!
 //! Two databases, because their lives differ: [`log`] is synced with every batch and purged all the time, [`state`]
 //! has no write-ahead log at all, since the Raft log is one, and is flushed as a whole.

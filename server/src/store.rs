@@ -41,14 +41,14 @@ use crate::{
         Failure, LogStore, Pinned, StateStore,
         lock::By,
         space::Space,
-        types::{Node, NodeId, Raft},
+        types::{Node, Raft, RaftId},
     },
 };
 
 /// Why a read or a write did not happen, or may not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another manager leads, or nobody does at the moment. Nothing was done; ask the leader.
+    /// This manager does not lead. Nothing was done; ask the leader.
     #[error("this manager does not lead")]
     NotLeader {
         /// Raft id and address of the leader, if it is known.
@@ -95,7 +95,7 @@ impl StoreError {
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    id: NodeId,
+    id: RaftId,
     node: Node,
     raft: Raft,
     channels: Channels,
@@ -186,13 +186,13 @@ impl Store {
         }
     }
 
-    /// Who leads, as far as this manager knows, and every change of that.
+    /// The leader, as far as this manager knows, and every change of it.
     pub fn leadership(&self) -> tokio_watch::Receiver<Leadership> {
         self.0.leadership.clone()
     }
 
     /// This manager's Raft id.
-    pub fn id(&self) -> NodeId {
+    pub fn id(&self) -> RaftId {
         self.0.id
     }
 

@@ -1,14 +1,57 @@
 //! A whole agent over a runtime in memory, with a manager on this machine.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
+use barge_proto::v1::{
+    Assignment, Container, Node, NodeSpec, ObjectMeta, Pod, PodSpec, Welcome,
+    manager_message::Message,
+};
+
 use super::*;
 use crate::{
     clock::TokioClock,
     testing::{
         Scripted,
-        managers::{Known, Manager},
+        managers::{Accepted, Known, Manager},
     },
 };
+
+/// For what takes moments.
+const LONG: Duration = Duration::from_secs(30);
+
+fn options(data_dir: &Path, manager: &Manager, stop: &CancellationToken) -> Options {
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(1_700_000_000_000));
+    let runtime = Scripted::new(clock.clone());
+    options_on(runtime, clock, data_dir, manager, stop)
+}
+
+fn options_on(
+    runtime: Arc<Scripted>,
+    clock: Arc<dyn Clock>,
+    data_dir: &Path,
+    manager: &Manager,
+    stop: &CancellationToken,
+) -> Options {
+    Options {
+        cluster_id: "c1".to_owned(),
+        managers: Known::new([manager]),
+        life: life::thread(stop.clone()).unwrap(),
+        runtime,
+        carrier: None,
+        clock,
+        sources: Sources {
+            proc: "/proc".into(),
+            etc: "/etc".into(),
+            data_dir: data_dir.to_owned(),
+            name: "n".to_owned(),
+            address: "192.0.2.1".to_owned(),
+        },
+        data_dir: data_dir.to_owned(),
+        network: None,
+        parallel_creations: 1,
+    }
+}
 
 #[tokio::test]
 async fn a_disk_that_is_full_keeps_no_agent_from_its_managers() {
@@ -24,25 +67,7 @@ async fn a_disk_that_is_full_keeps_no_agent_from_its_managers() {
     }
     let mut manager = Manager::start().await;
     let stop = CancellationToken::new();
-    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(1_700_000_000_000));
-    let options = Options {
-        cluster_id: "c1".to_owned(),
-        managers: Known::new([&manager]),
-        life: life::thread(stop.clone()).unwrap(),
-        runtime: Scripted::new(clock.clone()),
-        carrier: None,
-        clock,
-        sources: Sources {
-            proc: "/proc".into(),
-            etc: "/etc".into(),
-            data_dir: data_dir.clone(),
-            name: "n".to_owned(),
-            address: "192.0.2.1".to_owned(),
-        },
-        data_dir,
-        network: None,
-        parallel_creations: 1,
-    };
+    let options = options(&data_dir, &manager, &stop);
     let agent = tokio::spawn(run(options, stop.clone()));
     let mut session = manager.accept().await;
     session.hello().await;
@@ -52,5 +77,128 @@ async fn a_disk_that_is_full_keeps_no_agent_from_its_managers() {
     manager.life.until_signed().await;
     assert!(!agent.is_finished());
     stop.cancel();
+    assert_eq!(agent.await.unwrap().unwrap(), End::Stopped);
+}
+
+/// Has the agent run a pod.
+async fn assign(session: &mut Accepted, runtime: &Scripted) {
+    session.hello().await;
+    let node = Node {
+        spec: Some(NodeSpec {
+            pod_cidr: "10.244.1.0/24".into(),
+            ..NodeSpec::default()
+        }),
+        ..Node::default()
+    };
+    let welcome = Welcome {
+        node: Some(node),
+        ..Welcome::default()
+    };
+    session.say(Message::Welcome(welcome)).await;
+    let pod = Pod {
+        metadata: Some(ObjectMeta {
+            uid: "p1".into(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: "web".into(),
+                image: "nginx".into(),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    };
+    let assignment = Assignment {
+        revision: 7,
+        full: true,
+        pods: vec![pod],
+        ..Assignment::default()
+    };
+    session.say(Message::Assignment(assignment)).await;
+    until("its container is there", || runtime.containers().len() == 1).await;
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(LONG, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn an_agent_whose_node_was_deleted_ends_its_pods_and_then_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let stop = CancellationToken::new();
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(1_700_000_000_000));
+    let runtime = Scripted::new(clock.clone());
+    let start = || {
+        let (runtime, clock) = (runtime.clone(), clock.clone());
+        options_on(runtime, clock, folder.path(), &manager, &stop)
+    };
+    let agent = tokio::spawn(run(start(), stop.clone()));
+    let mut session = manager.accept().await;
+    assign(&mut session, &runtime).await;
+    // A manager that lacks the node, because it was put back from a backup for instance, is no proof.
+    let lacks = "the node does not belong to this cluster (any more)";
+    session.refuse(lacks).await;
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.refuse(lacks).await;
+    let mut session = manager.accept().await;
+    session.hello().await;
+    assert_eq!(runtime.containers().len(), 1);
+    assert!(!agent.is_finished());
+    // The record is.
+    let deleted = barge_client::error::node_deleted("node n1 was deleted");
+    session.end(deleted).await;
+    let end = timeout(LONG, agent).await.unwrap().unwrap().unwrap();
+    assert_eq!(end, End::NodeDeleted { unknown: 0 });
+    assert!(runtime.is_empty());
+    assert!(stop.is_cancelled());
+    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+    let kept = files.load("c1");
+    assert!(kept.pods.is_empty() && kept.deleted.contains("p1"));
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_heard_of_is_carried_out_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(1_700_000_000_000));
+    let runtime = Scripted::new(clock.clone());
+    let first = CancellationToken::new();
+    let options = |manager: &Manager, stop: &CancellationToken| {
+        let (runtime, clock) = (runtime.clone(), clock.clone());
+        options_on(runtime, clock, folder.path(), manager, stop)
+    };
+    let agent = tokio::spawn(run(options(&manager, &first), first.clone()));
+    let mut session = manager.accept().await;
+    assign(&mut session, &runtime).await;
+    // It cannot stop the container, and is restarted meanwhile.
+    for _ in 0..3 {
+        runtime.fail("stop", "it hangs");
+    }
+    let deleted = barge_client::error::node_deleted("node n1 was deleted");
+    session.end(deleted.clone()).await;
+    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+    until("the deletion is on disk", || {
+        files.load("c1").deleted.contains("p1")
+    })
+    .await;
+    first.cancel();
     agent.await.unwrap().unwrap();
+    assert_eq!(runtime.containers().len(), 1);
+    let second = CancellationToken::new();
+    let agent = tokio::spawn(run(options(&manager, &second), second.clone()));
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.end(deleted).await;
+    let end = timeout(LONG, agent).await.unwrap().unwrap().unwrap();
+    assert_eq!(end, End::NodeDeleted { unknown: 0 });
+    assert!(runtime.is_empty());
 }

@@ -49,8 +49,6 @@ pub struct Options {
     pub pods_dir: PathBuf,
     /// Sandboxes and containers created or removed at a time.
     pub parallel_creations: usize,
-    /// Images pulled at a time.
-    pub parallel_pulls: usize,
 }
 
 /// Keeps the pods of the node as they should be.
@@ -63,7 +61,7 @@ pub struct PodManager {
     /// Pod of each container seen, to know whom an event is for.
     owners: BTreeMap<String, String>,
     /// Ended and said so, but the managers still have them.
-    gone: BTreeSet<String>,
+    gone: watch::Sender<BTreeSet<String>>,
     /// The full set that was compared with what is here.
     epoch: u64,
     unknown: Teller,
@@ -81,7 +79,6 @@ impl PodManager {
             host_ip: options.host_ip,
             network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
-            pulls: Semaphore::new(options.parallel_pulls.max(1)),
         };
         Self {
             shared: Arc::new(shared),
@@ -90,10 +87,15 @@ impl PodManager {
             workers: BTreeMap::new(),
             running: JoinSet::new(),
             owners: BTreeMap::new(),
-            gone: BTreeSet::new(),
+            gone: watch::Sender::default(),
             epoch: 0,
             unknown: Teller::new(options.unknown, options.recorder),
         }
+    }
+
+    /// Uids of pods of which nothing is left here; those that the managers do not have any more are forgotten.
+    pub fn gone(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.gone.subscribe()
     }
 
     /// Works until `stop` is cancelled; steps under way are finished, containers stay as they are.
@@ -154,9 +156,8 @@ impl PodManager {
         self.hand_out(&desired);
         self.unknown.tell(&desired);
         self.forget_gone(&desired);
-        let idle = |uid: &String| !self.workers.contains_key(uid) && !self.gone.contains(uid);
         let mut assigned = desired.pods.keys().chain(&desired.deleted);
-        let compare = desired.epoch != self.epoch || assigned.any(idle);
+        let compare = desired.epoch != self.epoch || assigned.any(|uid| self.is_idle(uid));
         if compare && let Some(inventory) = self.shared.lister.fresh(stop).await {
             self.reconcile(inventory, stop);
         }
@@ -169,7 +170,7 @@ impl PodManager {
         self.learn_owners(&inventory);
         if desired.epoch != self.epoch {
             // Managers that still have a pod which is gone have not heard of it: it is looked for, and said, again.
-            self.gone.clear();
+            self.gone.send_modify(BTreeSet::clear);
             self.epoch = desired.epoch;
         }
         self.forget_gone(&desired);
@@ -183,7 +184,7 @@ impl PodManager {
         }
         let missing: Vec<_> = uids
             .into_iter()
-            .filter(|uid| !self.workers.contains_key(*uid) && !self.gone.contains(*uid))
+            .filter(|uid| self.is_idle(uid))
             .map(str::to_owned)
             .collect();
         for uid in missing {
@@ -193,8 +194,14 @@ impl PodManager {
 
     /// Pods that the managers no longer have: should they tell of one again, with a tombstone, its end is said again.
     fn forget_gone(&mut self, desired: &Desired) {
-        self.gone
-            .retain(|uid| desired.pods.contains_key(uid) || desired.deleted.contains(uid));
+        let is_told =
+            |uid: &String| desired.pods.contains_key(uid) || desired.deleted.contains(uid);
+        self.gone.send_modify(|gone| gone.retain(is_told));
+    }
+
+    /// Whether a pod has neither a worker nor had one that found nothing left of it.
+    fn is_idle(&self, uid: &str) -> bool {
+        !self.workers.contains_key(uid) && !self.gone.borrow().contains(uid)
     }
 
     fn start(
@@ -248,7 +255,9 @@ impl PodManager {
                 self.workers.remove(&uid);
                 self.owners.retain(|_, owner| *owner != uid);
                 self.unknown.ended(&uid, &self.desired.borrow());
-                self.gone.insert(uid);
+                self.gone.send_modify(|gone| {
+                    gone.insert(uid);
+                });
             }
             Err(error) => {
                 // Which one is unknown: those that are closed have no worker any more.

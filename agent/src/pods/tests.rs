@@ -20,6 +20,8 @@ use crate::{
     testing::{Scripted, container_id},
 };
 
+mod images;
+
 fn pod(uid: &str, policy: &str) -> Pod {
     Pod {
         metadata: Some(ObjectMeta {
@@ -65,6 +67,8 @@ struct Agent {
     running: JoinHandle<()>,
     reports: BTreeMap<String, PodReport>,
     events: Vec<String>,
+    /// Reason and message of each event.
+    messages: Vec<String>,
 }
 
 impl Machine {
@@ -93,7 +97,6 @@ impl Machine {
             network_ready,
             pods_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
-            parallel_pulls: 2,
         });
         let stop = CancellationToken::new();
         Agent {
@@ -104,6 +107,7 @@ impl Machine {
             stop,
             reports: BTreeMap::new(),
             events: Vec::new(),
+            messages: Vec::new(),
         }
     }
 }
@@ -132,6 +136,9 @@ impl Agent {
             loop {
                 while let Some(report) = self.outbox.take() {
                     self.outbox.acknowledge(report.sequence);
+                    let said = report.events.iter();
+                    let said = said.map(|event| format!("{}: {}", event.reason, event.message));
+                    self.messages.extend(said);
                     let reasons = report.events.into_iter().map(|event| event.reason);
                     self.events.extend(reasons);
                     for pod in report.pods {

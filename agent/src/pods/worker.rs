@@ -1,6 +1,10 @@
 //! Carries out the steps of one pod, one plan after the other, and says how the pod is.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use barge_proto::v1::{Pod, PodStatus};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -16,6 +20,7 @@ use super::{
 };
 use crate::{clock::Clock, events::Recorder, outbox::Outbox, runtime::Runtime};
 
+mod pulling;
 mod steps;
 
 /// What all workers share.
@@ -29,8 +34,6 @@ pub struct Shared {
     pub network_ready: watch::Receiver<bool>,
     /// Bounds what loads the machine: creations and removals at a time.
     pub creations: Semaphore,
-    /// Bounds pulls at a time.
-    pub pulls: Semaphore,
 }
 
 /// What the managers say of the pod.
@@ -72,6 +75,8 @@ struct Pad {
     unsaved: bool,
     /// Containers whose back-off has been told, with the attempt that waits.
     told: BTreeSet<(String, u32)>,
+    /// Containers whose back-off from a pull has been told, with the time of the failure.
+    told_pulls: BTreeMap<String, i64>,
     /// Ids of what was stopped and not listed since.
     stopped: Vec<String>,
 }
@@ -88,6 +93,7 @@ impl Worker {
             epoch: wanted.epoch,
             unsaved: false,
             told: BTreeSet::new(),
+            told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
         };
         drop(inventory);
@@ -146,6 +152,7 @@ impl Worker {
         let plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
         if !ending {
             self.tell_back_off(pad, now);
+            self.tell_pull_back_off(pad, now);
         }
         plan
     }

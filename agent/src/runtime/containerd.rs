@@ -92,6 +92,10 @@ impl Runtime for Containerd {
         network::ensure(&self.options, pod_cidr).await
     }
 
+    async fn find_image(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        self.images.find(image).await
+    }
+
     async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
         self.images.pull(image, policy).await
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use containerd_client::{services::v1::GetImageRequest, tonic::Status};
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Image, Options, PullPolicy, RuntimeError,
@@ -15,23 +15,37 @@ use super::{
     flight::Flights,
 };
 
+mod auth;
+mod body;
+mod config;
+mod disk;
+mod endpoint;
 mod lease;
 mod manifest;
 mod name;
+mod processor;
 mod pull;
 mod registry;
+mod resolve;
+mod shares;
 mod store;
 mod unpack;
 
+use body::Pace;
+pub use config::ImageConfig;
 pub use lease::sweep;
-pub use manifest::ImageConfig;
-use manifest::{Document, Manifest};
+use manifest::Document;
 use name::Name;
+use processor::Processor;
 use pull::{PullError, Puller, parse_config};
 use registry::FetchError;
+use shares::Shares;
 
 /// Configurations remembered; beyond that all are forgotten.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 128;
+/// Documents in memory at a time, in units of 64 KiB: 6 MiB for one registry, 12 MiB for all. One of the largest, which
+/// has 4 MiB, leaves room for some of the usual ones, which have a few KiB.
+const DOCUMENTS: (usize, usize) = (96, 192);
 
 /// The images of this machine. Cheap to clone.
 #[derive(Clone)]
@@ -49,8 +63,16 @@ impl Images {
         let puller = Puller {
             client,
             snapshotter: options.snapshotter.clone(),
-            permits: Arc::new(Semaphore::new(options.parallel_fetches)),
+            pace: Pace {
+                bytes: options.progress_bytes,
+                window: options.progress_window,
+            },
+            http: registry::Http::default(),
+            pulls: Shares::new(2 * options.parallel_pulls, options.parallel_pulls),
+            documents: Shares::new(DOCUMENTS.1, DOCUMENTS.0),
+            layers: Shares::new(3 * options.parallel_fetches, options.parallel_fetches),
             blobs: Arc::default(),
+            disk: disk::Disk::default(),
         };
         Self {
             options,
@@ -60,7 +82,15 @@ impl Images {
         }
     }
 
-    /// Makes an image present. All who ask for the same at the same time share the work.
+    /// An image, if it is here and unpacked. Asks no registry and waits for no pull.
+    pub async fn find(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        let name = Name::parse(image)?;
+        let digest = self.present(&name).await?;
+        Ok(digest.map(|digest| name.image(&digest)))
+    }
+
+    /// Makes an image present. All who ask for the same at the same time share the work, which ends with the last of
+    /// them.
     pub async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
         let name = Name::parse(image)?;
         if policy != PullPolicy::Always
@@ -71,14 +101,16 @@ impl Images {
         if policy == PullPolicy::Never {
             return Err(RuntimeError::passing(
                 reason::ERR_IMAGE_NEVER_PULL,
-                format!("{name} is not on this machine, and its pull policy is Never"),
+                format!("Container image \"{image}\" is not present with pull policy of Never"),
             ));
         }
         let this = self.clone();
         let key = name.to_string();
         let pulled = self
             .flights
-            .run(&key, move || async move { this.fetch(&name).await })
+            .run_while_wanted(&key, move |unwanted| async move {
+                this.fetch(&name, &unwanted).await
+            })
             .await;
         pulled.unwrap_or_else(|| {
             let message = format!("pulling {key} ended unexpectedly");
@@ -103,13 +135,20 @@ impl Images {
         })
     }
 
-    async fn fetch(&self, name: &Name) -> Result<Image, RuntimeError> {
-        let endpoints = registry::endpoints(&name.host, &self.options.registries)
+    async fn fetch(
+        &self,
+        name: &Name,
+        unwanted: &CancellationToken,
+    ) -> Result<Image, RuntimeError> {
+        let endpoints = endpoint::endpoints(&name.host, &self.options.registries)
             .map_err(|error| RuntimeError::lasting(reason::ERR_IMAGE_PULL, error.to_string()))?;
         let present = self.present(name).await?;
         let mut errors = Vec::new();
         for endpoint in endpoints {
-            match self.puller.pull(name, &endpoint, present.as_deref()).await {
+            let pull = self
+                .puller
+                .pull(name, &endpoint, present.as_deref(), unwanted);
+            match pull.await {
                 Ok(pulled) => {
                     if let Some(config) = pulled.config {
                         self.remember(&pulled.digest, Arc::new(config));
@@ -117,7 +156,7 @@ impl Images {
                     return Ok(name.image(&pulled.digest));
                 }
                 // Another registry would not help.
-                Err(error @ PullError::Store(_)) => {
+                Err(error @ (PullError::Store(_) | PullError::Unwanted)) => {
                     return Err(describe(&name.to_string(), &[error]));
                 }
                 Err(error) => errors.push(error),
@@ -162,36 +201,56 @@ impl Images {
         if known.is_some() {
             return Ok(known);
         }
-        let Some(manifest) = self.manifest(digest).await? else {
-            return Ok(None);
-        };
-        let Some(bytes) = store::read(&self.puller.client, &manifest.config.digest).await? else {
-            return Ok(None);
-        };
-        let config = Arc::new(parse_config(&bytes)?);
-        self.remember(digest, Arc::clone(&config));
-        Ok(Some(config))
+        let config = self.read(digest).await?.map(Arc::new);
+        if let Some(config) = &config {
+            self.remember(digest, Arc::clone(config));
+        }
+        Ok(config)
     }
 
-    async fn manifest(&self, digest: &str) -> Result<Option<Manifest>, PullError> {
-        let mut digest = digest.to_owned();
-        // An index may lead to a manifest, and to nothing deeper.
-        for _ in 0..2 {
-            let Some(bytes) = store::read(&self.puller.client, &digest).await? else {
+    /// Goes down from a name's digest to a configuration for this machine; `None` when there is none of which manifest
+    /// and configuration are here. Entries are tried as a pull tries them.
+    async fn read(&self, digest: &str) -> Result<Option<ImageConfig>, PullError> {
+        let client = &self.puller.client;
+        let processor = Processor::ours();
+        // Digest, indexes above, and whether the index vouches for the platform.
+        let mut leads = vec![(digest.to_owned(), 0, true)];
+        for _ in 0..resolve::MOST_DOCUMENTS {
+            let Some((digest, depth, named)) = leads.pop() else {
                 return Ok(None);
             };
+            let Some(bytes) = store::read(client, &digest).await? else {
+                continue;
+            };
             match Document::parse(&bytes).map_err(PullError::Malformed)?.0 {
-                Document::Image(manifest) => return Ok(Some(manifest)),
-                Document::Index(manifests) => match manifest::select(&manifests) {
-                    Some(ours) => digest = ours.digest.clone(),
-                    None => return Ok(None),
-                },
+                Document::Index(entries) if depth < resolve::DEEPEST => {
+                    let mut below = manifest::candidates(&processor, entries);
+                    below.truncate(resolve::MOST_DOCUMENTS);
+                    leads.extend(below.into_iter().rev().map(|entry| {
+                        let named = entry.platform.is_some();
+                        (entry.digest.to_string(), depth + 1, named)
+                    }));
+                }
+                Document::Index(_) => {}
+                Document::Image(manifest) => {
+                    let Some(bytes) = store::read(client, &manifest.config.digest).await? else {
+                        continue;
+                    };
+                    match parse_config(&bytes) {
+                        Ok(config) if named || config.suits(&processor) => return Ok(Some(config)),
+                        Err(error) if named => return Err(error),
+                        _ => {}
+                    }
+                }
             }
         }
         Ok(None)
     }
 
     fn remember(&self, digest: &str, config: Arc<ImageConfig>) {
+        if !config.is_small() {
+            return;
+        }
         let mut configs = lock(&self.configs);
         if configs.len() >= REMEMBERED {
             configs.clear();
@@ -216,7 +275,7 @@ fn describe(image: &str, errors: &[PullError]) -> RuntimeError {
     // be a broken mirror.
     let lasting = errors
         .iter()
-        .all(|error| matches!(error, PullError::Fetch(FetchError::Platform(_))));
+        .all(|error| matches!(error, PullError::Fetch(FetchError::Platform(..))));
     match lasting {
         true => RuntimeError::lasting(reason::ERR_IMAGE_PULL, message),
         false => RuntimeError::passing(reason::ERR_IMAGE_PULL, message),

@@ -1,6 +1,6 @@
 //! What a [`Containerd`](super::containerd::Containerd) is made with.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use super::Paths;
 
@@ -22,8 +22,15 @@ pub struct Options {
     pub cgroup_mount: PathBuf,
     /// Registries with settings of their own; all others are asked directly over TLS.
     pub registries: Vec<Registry>,
-    /// Layers fetched at a time, over all pulls. Default 4.
+    /// Layers fetched at a time from one registry, over all pulls; from all registries together three times as many.
+    /// Default 4.
     pub parallel_fetches: usize,
+    /// Images pulled at a time from one registry; from all registries together twice as many. Default 8.
+    pub parallel_pulls: usize,
+    /// A registry that sends fewer bytes than this in a `progress_window` is given up. Default 256 KiB.
+    pub progress_bytes: u64,
+    /// The time for `progress_bytes`, and for an answer to begin. Default one minute.
+    pub progress_window: Duration,
     /// Folders with CNI plugins, in order. Default `/opt/cni/bin`, `/usr/lib/cni`.
     pub cni_bin_dirs: Vec<PathBuf>,
     /// A folder with the user's own network configuration: when it holds one, the first by name is used instead of
@@ -52,6 +59,9 @@ impl Options {
             cgroup_mount: "/sys/fs/cgroup".into(),
             registries: Vec::new(),
             parallel_fetches: 4,
+            parallel_pulls: 8,
+            progress_bytes: 256 * 1024,
+            progress_window: Duration::from_secs(60),
             cni_bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             cni_conf_dir: None,
             bridge: "barge0".into(),
@@ -80,7 +90,8 @@ impl Options {
         if namespace.is_empty() || namespace.len() > 76 || !namespace.iter().all(named) {
             return Err(ConfigurationError::Namespace(self.namespace.clone()));
         }
-        if self.carrier_command.is_empty() || self.parallel_fetches == 0 {
+        let counts = [self.parallel_fetches, self.parallel_pulls];
+        if self.carrier_command.is_empty() || counts.contains(&0) {
             return Err(ConfigurationError::Empty);
         }
         Ok(())
@@ -96,7 +107,7 @@ pub struct Registry {
     pub mirrors: Vec<String>,
     /// Speak HTTP without TLS to the host itself.
     pub plain_http: bool,
-    /// User name and password for the host and its mirrors.
+    /// User name and password for the host itself. A mirror is asked with those of the entry whose `host` is the mirror's.
     pub credentials: Option<(String, String)>,
 }
 
@@ -123,6 +134,6 @@ pub enum ConfigurationError {
         url: String,
     },
     /// A list or number that must not be empty.
-    #[error("the carrier's command is empty, or no layer may be fetched at a time")]
+    #[error("the carrier's command is empty, or no layer or image may be fetched at a time")]
     Empty,
 }

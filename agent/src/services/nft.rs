@@ -7,6 +7,9 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 /// A transaction of many thousand elements takes less than a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Characters of what it says that are handed on.
+const SENTENCE: usize = 500;
+
 /// Runs `nft` in the network namespace of the calling thread.
 #[derive(Debug, Clone)]
 pub struct Nft {
@@ -77,7 +80,9 @@ impl Nft {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&output.stderr);
-        let first = text.lines().take(3).collect::<Vec<_>>().join(" ");
-        Err(NftError::Refused(first))
+        // It quotes the line that it does not take, which may have an element for each Service.
+        let first: String = text.chars().take(SENTENCE).collect();
+        let lines: Vec<_> = first.lines().take(3).map(str::trim).collect();
+        Err(NftError::Refused(lines.join(" ")))
     }
 }

@@ -10,7 +10,9 @@ use ipnet::Ipv4Net;
 
 use super::model::{Chain, Protocol, Rules};
 
-/// The table; nothing outside it is touched.
+/// The table's name.
+pub const NAME: &str = "barge";
+/// The table, with its family; nothing outside it is touched.
 pub const TABLE: &str = "inet barge";
 
 /// Replaces the table by these rules, whatever was in it. Connections go on: what was decided for them is kept by
@@ -39,6 +41,11 @@ pub fn replace(rules: &Rules) -> String {
         rules,
     ));
     out
+}
+
+/// Removes the table, if it is there.
+pub fn remove() -> String {
+    format!("add table {TABLE}\ndelete table {TABLE}\n")
 }
 
 /// What never changes. Order of things for a packet: translate the destination (-100), refuse what is still addressed

@@ -17,6 +17,7 @@ struct Net {
     other: Space,
     outside: Space,
     rules: Arc<Mutex<Option<ServiceRules>>>,
+    outbox: Arc<Outbox>,
 }
 
 const NODE: &str = "192.0.2.1";
@@ -43,9 +44,11 @@ impl Net {
         outside.serve(8080, "outside");
         outside.ip("route add 10.244.0.0/16 via 192.0.2.99");
         let bridge_netfilter = node.run(|| sysctl::prepare("/proc/sys".as_ref()).unwrap());
-        let recorder = Recorder::new(Arc::new(Outbox::default()), Arc::new(SystemClock));
+        let outbox = Arc::new(Outbox::default());
+        let recorder = Recorder::new(outbox.clone(), Arc::new(SystemClock));
         let rules = ServiceRules::new(Nft::default(), recorder, bridge_netfilter);
         Self {
+            outbox,
             node,
             pods,
             other,
@@ -56,6 +59,17 @@ impl Net {
 
     /// What the agent does with an assignment.
     fn assign(&self, services: &[Service], endpoints: &[Endpoints]) {
+        let desired = Self::desired(services, endpoints);
+        let shared = self.rules.clone();
+        self.node.block_on(async move {
+            let mut rules = shared.lock().unwrap().take().unwrap();
+            rules.sync(&desired).await.unwrap();
+            routes::sync(&routes::wanted(&desired)).await.unwrap();
+            shared.lock().unwrap().replace(rules);
+        });
+    }
+
+    fn desired(services: &[Service], endpoints: &[Endpoints]) -> Desired {
         let uid = |meta: &Option<barge_proto::v1::ObjectMeta>| meta.clone().unwrap().uid;
         let keyed = |service: &Service| (uid(&service.metadata), Arc::new(service.clone()));
         let peer = Peer {
@@ -64,7 +78,7 @@ impl Net {
             pod_cidr: "10.244.2.0/24".into(),
             ..Default::default()
         };
-        let desired = Desired {
+        Desired {
             services: services.iter().map(keyed).collect(),
             endpoints: endpoints
                 .iter()
@@ -83,14 +97,7 @@ impl Net {
                 ..Default::default()
             })),
             ..Default::default()
-        };
-        let shared = self.rules.clone();
-        self.node.block_on(async move {
-            let mut rules = shared.lock().unwrap().take().unwrap();
-            rules.sync(&desired).await.unwrap();
-            routes::sync(&routes::wanted(&desired)).await.unwrap();
-            shared.lock().unwrap().replace(rules);
-        });
+        }
     }
 }
 
@@ -211,3 +218,5 @@ fn a_port_on_which_the_node_listens_stays_the_node_s() {
     assert_eq!(net.outside.ask("192.0.2.1:30080").unwrap().0, "pod0");
     assert_eq!(net.node.ask("10.96.0.10:80").unwrap().0, "pod0");
 }
+
+mod others;

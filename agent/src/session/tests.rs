@@ -57,6 +57,7 @@ impl Agent {
             node,
             files,
             streams: Arc::new(NoStreams),
+            left: CancellationToken::new(),
         };
         tokio::spawn(Session::new(options, sender).run(stop.clone()));
         Self {

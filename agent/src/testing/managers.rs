@@ -207,7 +207,10 @@ impl Accepted {
 
     /// Ends the session because of the state that the node or the cluster is in.
     pub async fn refuse(&self, reason: &str) {
-        let status = Status::failed_precondition(reason);
+        self.end(Status::failed_precondition(reason)).await;
+    }
+
+    pub async fn end(&self, status: Status) {
         self.to_agent.send(Err(status)).await.unwrap();
     }
 

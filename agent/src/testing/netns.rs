@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    fs::File,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     process::Command,
@@ -10,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
+use tokio_util::sync::CancellationToken;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -61,6 +63,28 @@ impl Space {
                 .build();
             runtime.unwrap().block_on(work)
         })
+    }
+
+    /// Runs something asynchronous inside, on a thread of its own, until it is told to stop.
+    pub fn spawn<F>(&self, work: impl FnOnce(CancellationToken) -> F + Send + 'static) -> Running
+    where
+        F: Future<Output = ()>,
+    {
+        let path = format!("/proc/{}/task/{}/ns/net", std::process::id(), self.thread);
+        let inside = File::open(path).unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            setns(inside, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(work(stopped));
+        });
+        Running {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Runs a program inside and answers what it prints.
@@ -127,6 +151,22 @@ impl Space {
         let stream = self.run(move || TcpStream::connect_timeout(&address, limit))?;
         stream.set_read_timeout(Some(limit)).unwrap();
         Ok(Connection(stream))
+    }
+}
+
+/// What runs inside, until this is dropped.
+pub struct Running {
+    stop: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        if !thread::panicking() {
+            ended.unwrap().unwrap();
+        }
     }
 }
 

@@ -54,7 +54,7 @@ fn base(machine: &Machine) -> (Vec<u8>, String) {
     pack(machine, &root)
 }
 
-fn pack(machine: &Machine, root: &Path) -> (Vec<u8>, String) {
+pub fn pack(machine: &Machine, root: &Path) -> (Vec<u8>, String) {
     let tar = machine.path("layer.tar").display().to_string();
     run(
         "tar",

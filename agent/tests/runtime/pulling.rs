@@ -1,6 +1,6 @@
 //! Images from a real registry: names, mirrors, lies, absence.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use barge_agent::runtime::{PullPolicy, Registry, Runtime, containerd::Containerd};
 use serde_json::json;
@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     image,
     machine::{Machine, on_a_machine},
+    pods::Pod,
     traces::Traces,
 };
 
@@ -147,6 +148,36 @@ fn absence_and_lies_are_told_apart() {
         fs::write(&layer, honest).unwrap();
         runtime.pull("app:1", PullPolicy::Always).await.unwrap();
         assert_ne!(Traces::of(&machine), before);
+    });
+}
+
+#[test]
+fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
+    on_a_machine(|machine| async move {
+        let (pod, _) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("web", 0, "sleep 1000");
+        let collected = || async {
+            machine.ctr(&["image", "rm", "--sync", "docker.io/library/shell:1"]);
+            let find = || pod.runtime.find_image("shell:1");
+            assert!(find().await.unwrap().is_none());
+        };
+        // With the configuration remembered, and by a control process that remembers nothing.
+        for runtime in [pod.runtime.clone(), machine.runtime()] {
+            collected().await;
+            let error = runtime.start_container(&spec).await.unwrap_err();
+            assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
+            assert!(error.message.contains("any more"), "{error}");
+            let pulled = runtime.pull("shell:1", PullPolicy::IfNotPresent).await;
+            assert_eq!(pulled.unwrap().id, pod.image.id);
+        }
+        pod.runtime.start_container(&spec).await.unwrap();
+        let uid = &pod.sandbox.pod_uid;
+        let found = pod.runtime.list().await.unwrap();
+        for container in found.containers {
+            let stopped = pod.runtime.stop_container(&container.id, Duration::ZERO);
+            stopped.await.unwrap();
+        }
+        pod.runtime.remove_sandbox(uid).await.unwrap();
     });
 }
 

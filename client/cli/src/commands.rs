@@ -1,4 +1,4 @@
-//! What may be typed, and a module for each command.
+//! The command line's grammar, and a module for each command.
 
 use std::process::ExitCode;
 

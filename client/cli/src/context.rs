@@ -1,4 +1,4 @@
-//! From flags and environment to a client.
+//! Makes a client from flags, environment and configuration.
 
 use std::{
     env,

@@ -1,10 +1,10 @@
-//! Errors for people: what went wrong, and the way out.
+//! Turns errors into text for people: the fault and the way out.
 
 use std::io::{self, Write};
 
 use barge_client::ClientError;
 
-/// Whether the error is that nobody reads our output any more (`barge get pods | head -1`).
+/// Whether the error is a closed standard output (`barge get pods | head -1`).
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause

@@ -1,4 +1,4 @@
-//! What is going on, on standard error: one line that changes on a terminal, lines in a pipe.
+//! Progress on standard error: one line that changes on a terminal, separate lines in a pipe.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -1,4 +1,4 @@
-//! Who one is, and what one may.
+//! The caller's own user and rights.
 
 use super::{Client, attempt::Repeat};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Client {
-    /// Who the managers take this client for.
+    /// The user and groups that the managers see in this client's credential.
     ///
     /// # Errors
     /// See [`ClientError`].

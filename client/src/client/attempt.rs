@@ -1,4 +1,4 @@
-//! One call, with all its attempts.
+//! One call, with all its attempts at several managers.
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 

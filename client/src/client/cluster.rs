@@ -41,7 +41,7 @@ impl Client {
         .await
     }
 
-    /// The managers, and what is wrong with who they are.
+    /// The managers, and warnings about the membership (such as an even number of voters).
     ///
     /// # Errors
     /// See [`ClientError`].

@@ -82,7 +82,7 @@ pub struct ApplyOptions {
     pub force: bool,
     /// Answer as if, but change nothing: what would be refused is refused.
     pub dry_run: bool,
-    /// Answer with outcomes and the revision alone: spares both sides the way of objects that nobody looks at.
+    /// Answer with outcomes and the revision alone, without objects: less work for both sides when the caller does not read them.
     pub omit_objects: bool,
     /// Send it over one stream with all others that ask for it, instead of with a call of its own: for programs that write a
     /// lot. They are carried out in no particular order.
@@ -301,7 +301,7 @@ impl Client {
         };
         match self.list_page(request).await {
             Ok(_) => Ok(()),
-            // Not everybody may look at namespaces; who one is, everybody may know.
+            // Not every user may list namespaces; every user may ask for its own name.
             Err(error) if error.reason() == Some("DENIED") => {
                 let who = self.who_am_i().await?;
                 self.saw(who.revision);

@@ -1,4 +1,4 @@
-//! Changes: a request id each, so that a repetition is carried out once.
+//! Request ids for changes: the cluster carries a repeated request out once.
 
 use tonic::{Response, Status};
 

@@ -1,4 +1,4 @@
-//! A client against managers that follow a script, over real TLS on loopback.
+//! A client against scripted managers, over real TLS on loopback.
 
 use std::time::Duration;
 

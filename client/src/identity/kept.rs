@@ -1,4 +1,4 @@
-//! An identity in its folder that changes while the process runs: shared by those who show it and those who change it.
+//! An identity in its folder. It changes while the process runs: tasks that renew it replace it, and connections show the current one.
 
 use std::{
     path::PathBuf,
@@ -58,7 +58,7 @@ impl KeptIdentity {
         }
     }
 
-    /// Changes the identity: on disk first, then for everybody. Blocks until the disk has it.
+    /// Changes the identity: on disk first, then for all holders. Blocks until the disk has it.
     ///
     /// # Errors
     /// What the file system says; then nothing has changed.

@@ -1,4 +1,4 @@
-//! What a certificate says of its holder: O is the cluster, OU the role, CN the uid.
+//! The subject of a certificate: O is the cluster, OU the role, CN the uid.
 
 use barge_proto::v1::Role;
 use x509_parser::{

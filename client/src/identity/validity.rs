@@ -1,4 +1,4 @@
-//! From when to when a certificate is valid, and when to ask for the next one.
+//! The validity of a certificate, and the time at which its holder renews it.
 
 use std::{
     fmt,

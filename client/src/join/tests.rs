@@ -1,4 +1,4 @@
-//! Joining a manager that follows a script, over real TLS on loopback.
+//! Joining a scripted manager, over real TLS on loopback.
 
 use std::{
     collections::VecDeque,

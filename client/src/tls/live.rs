@@ -1,5 +1,5 @@
-//! A TLS configuration that lives as long as the process, over a certificate and roots that are replaced: channels keep
-//! it, and show what is current whenever they connect again.
+//! A TLS configuration for the whole life of the process. Its certificate and roots can be replaced: a channel keeps
+//! the configuration and uses the current ones whenever it connects again.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,7 +16,7 @@ use rustls::{
 use super::{ALPN, ShownRoots, TlsError, builder, provider, verifier::ClusterVerifier, webpki};
 use crate::identity::Identity;
 
-/// The TLS of those who dial managers. Cheap to clone.
+/// The TLS configuration for connections to managers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LiveTls {
     current: Arc<Current>,
@@ -71,7 +71,7 @@ impl LiveTls {
 #[derive(Debug)]
 struct Current(RwLock<Arc<Material>>);
 
-/// What is shown, and who is believed.
+/// The certificate to show, and the roots to trust.
 #[derive(Debug)]
 struct Material {
     shown: Arc<CertifiedKey>,

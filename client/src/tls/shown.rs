@@ -1,4 +1,4 @@
-//! Which roots a manager showed: how a party without a session learns that the cluster's CA is being replaced.
+//! The roots that a manager showed in the handshake. From them a client learns that the cluster's CA is being replaced.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Who is a manager of the right cluster: by known roots, or by the digest of one.
+//! Verifies that the other end is a manager of the right cluster: by known roots, or by the digest of one root.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! What a watcher has told, so that a new list becomes differences.
+//! The objects that a watcher has reported, so that it can report a new list as differences.
 
 use std::collections::BTreeMap;
 

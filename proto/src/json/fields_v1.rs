@@ -1,4 +1,4 @@
-//! [`FieldsV1`]: the JSON that it holds.
+//! [`FieldsV1`]: its JSON is the JSON text in its one field.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use serde_json::Value;

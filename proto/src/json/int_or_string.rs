@@ -1,4 +1,4 @@
-//! [`IntOrString`]: a number or a string, whichever it is.
+//! [`IntOrString`]: its JSON is a number or a string.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! From the tree to the types: every error says the field, what was expected in words, and where.
+//! From the tree to the types. Every error names the field, the expected value in words, and the position.
 
 mod fault;
 

@@ -44,7 +44,7 @@ pub(super) fn judge(message: &str, field: &str, node: &Node) -> Verdict {
     ))
 }
 
-/// What to say about a field that nobody knows.
+/// The message for a field that neither Kubernetes nor Barge has.
 pub(super) fn unknown_field(field: &str, known: &[&str]) -> String {
     let listed = listed(known);
     match closest(field, known) {

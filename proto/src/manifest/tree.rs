@@ -159,7 +159,7 @@ pub(super) fn parse(source: &Source) -> Result<Vec<Node>, ManifestError> {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         with_snippet: false,
-        // A text is bounded by who reads it; what may expand without end is bounded by the defaults.
+        // The reader of the text bounds its size; the defaults bound the expansion of aliases.
         budget: serde_saphyr::budget! {
             max_depth: DEPTH,
             max_documents: DOCUMENTS,

@@ -1,4 +1,4 @@
-//! Descriptors as far as the schema needs them: prost's own drop extensions, where the options are.
+//! Descriptors, with the parts that the schema needs. prost's own types drop extensions, and Barge's options are extensions.
 
 use prost::Message;
 

@@ -27,7 +27,7 @@ impl Checker {
         }
     }
 
-    /// What some types demand, so that whoever uses them finds it.
+    /// The keys that some types demand, so that programs that use such a Secret find them.
     fn keys_of_type(&mut self, kind: &str, data: &BTreeMap<String, Vec<u8>>) {
         let all: &[&str] = match kind {
             "kubernetes.io/tls" => &["tls.crt", "tls.key"],

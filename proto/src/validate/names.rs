@@ -1,4 +1,4 @@
-//! The rules for names and labels, as Kubernetes has them. Errors are rules, to be read after the value.
+//! The rules for names and labels, as Kubernetes has them. An error is the text of a rule; the caller puts the value before it.
 
 /// RFC 1123 label: names of namespaces, containers and ports of Services.
 ///

@@ -88,7 +88,7 @@ impl Checker {
         }
     }
 
-    /// Whoever may change a binding's subjects could otherwise make another role of it.
+    /// Otherwise a user that may change a binding's subjects could also give them another role.
     pub(super) fn same_role(&mut self, old: Option<&RoleRef>, new: Option<&RoleRef>) {
         if old != new {
             let rule = "cannot change: delete the binding and create it anew";

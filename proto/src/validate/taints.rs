@@ -1,4 +1,4 @@
-//! Taints of nodes, and what pods tolerate of them.
+//! Taints of nodes, and tolerations of pods.
 
 use std::collections::HashSet;
 

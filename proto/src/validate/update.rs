@@ -1,4 +1,4 @@
-//! What cannot change.
+//! Fields that an update must not change.
 
 use super::{Checker, Violation, kinds};
 use crate::v1::{ConfigMap, Deployment, Node, Object, Pod, Secret, Service};

@@ -1,4 +1,4 @@
-//! The Access service: what callers may, told to themselves. Any manager answers, with everything that was acknowledged before.
+//! The Access service: callers ask for their own rights. Any manager answers, after a read index.
 
 use barge_proto::v1::{
     AccessReviewRequest, AccessReviewResponse, CredentialRecord, ListRulesRequest,

@@ -1,4 +1,4 @@
-//! Plans that become transactions: made by the leader's state, and made again when the state changed meanwhile.
+//! Turns plans into transactions. The leader plans on its state, and plans again when the state changed before the transaction was applied.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     store::{Store, transaction::Draft},
 };
 
-/// Each further try means that somebody else got on.
+/// Each further try means that another write was applied.
 const TRIES: usize = 32;
 /// The longest pause between two of them. Proposals that come in together are applied together, so those that are made again at
 /// once keep meeting the same ones: another writer, and what a controller answers to it.

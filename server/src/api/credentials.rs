@@ -1,6 +1,6 @@
 //! The Credentials service. Certificates are renewed by any manager: what is signed is decided by the certificate that the
-//! caller shows, and that its holder still belongs to the cluster was checked on the way in. Credentials of people and
-//! programs are [`records`] of the state; whose they are is decided in [`holder`].
+//! caller shows; the authorisation layer has checked that its holder still belongs to the cluster. Credentials of people and
+//! programs are [`records`] of the state; [`holder`] decides their user and groups.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What bindings have to allow of a request, and what of the answer is not for everybody. Writes are checked at the leader, by its
-//! state; reads by the state of the manager that answers them, with everything in it that was acknowledged before.
+//! Checks a request against bindings, and removes the parts of an answer that its caller may not see. The leader checks writes, by its
+//! state. The manager that answers a read checks it, by its own state after a read index.
 
 use barge_proto::{
     kinds::KindInfo,
@@ -87,8 +87,8 @@ pub fn name_selected(kind: i32, fields: &str) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// Checks what is to be applied before anything else is said of it. Who may neither create nor patch does not learn whether it
-/// is there. Of who may do everything nothing is asked, not even the state: this is the way of every write.
+/// Checks the objects of an apply before the answer says anything about them. A caller that may neither create nor patch does not learn whether an object
+/// exists. For a caller that may do everything this reads nothing, not even the state, because every write passes here.
 ///
 /// # Errors
 /// DENIED, naming all that is not allowed; what the store says.
@@ -170,7 +170,7 @@ fn is_there(state: &State, object: &Object, info: &KindInfo) -> bool {
     found.is_some()
 }
 
-/// An object as the caller sees it: the values of a Secret are for who may get it. Who may list or change it learns its keys.
+/// An object as the caller sees it: a caller that may get a Secret sees its values; one that may only list or change it sees its keys.
 #[must_use]
 pub fn shown(access: &Access, store: &Store, object: Object) -> Object {
     if access.is_everything() || object.kind() != Kind::Secret {
@@ -196,7 +196,7 @@ pub fn shown_results(access: &Access, store: &Store, mut answer: ApplyResponse) 
     answer
 }
 
-/// A Deployment for who may scale it and not see it: which one, and its replicas.
+/// A Deployment for a caller that may scale it and not get it: its identity and its replicas.
 #[must_use]
 pub fn scaled(access: &Access, state: &State, object: Object) -> Object {
     let asked = |info| on("get", info, object.namespace(), object.name());

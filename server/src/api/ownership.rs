@@ -1,4 +1,4 @@
-//! Applying by ownership: who set which field of an object, and what that means for the next one who does.
+//! Apply by ownership: each field of an object belongs to the field manager that set it; another manager that sets it to something else has a conflict.
 //!
 //! Values are the JSON of what appliers may set ([`set`]), field sets are tries of JSON names ([`fields`]), and both are walked
 //! with the schema at hand ([`walk`]), which says how lists are merged. The rules are Kubernetes' server-side apply, but that

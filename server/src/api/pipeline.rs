@@ -1,5 +1,5 @@
-//! Many applies over one stream. Each is a request of its own: authorised, counted, measured and written to the audit log as one that
-//! has a call to itself; it is only the transport's work that they share.
+//! Many applies over one stream. Each request is authorised, counted, measured and written to the audit log like a call of its
+//! own. The requests share only the transport's work.
 
 use std::{collections::VecDeque, sync::Arc};
 

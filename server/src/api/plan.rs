@@ -1,4 +1,4 @@
-//! What applying objects means, by the state: pure, so that it can be made again when the state changed.
+//! The plan of an apply: a pure function of the state, so the leader can compute it again when the state changed.
 //!
 //! Where to look for free addresses is in the [`Stamp`]; identities are drawn anew for each try, and only those of the try that
 //! was applied are ever seen.
@@ -37,7 +37,7 @@ mod wanted;
 
 pub use self::wanted::{Merged, Wanted, merge, prepare, there};
 
-/// Each further try means that somebody else got on.
+/// Each further try means that another write was applied.
 const TRIES: usize = 16;
 
 /// What the edge adds to a request.

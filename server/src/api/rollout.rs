@@ -1,4 +1,4 @@
-//! Rollouts by hand: pause, go on, restart, go back; and the templates there were.
+//! Rollouts by hand: pause, resume, restart, undo; and the history of templates.
 
 use std::sync::Arc;
 

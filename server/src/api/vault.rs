@@ -1,5 +1,5 @@
-//! The values of Secrets: sealed in the state, and so in the log, in snapshots and backups; open in requests and answers. Whatever
-//! comes from the state and is to be merged or shown passes through here, and whatever is to be proposed.
+//! The values of Secrets: sealed in the state, and so in the log, in snapshots and backups; open in requests and answers. The API opens
+//! the values of each object that it merges or shows here, and seals the values of each object that it proposes.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ impl Vault {
         }
     }
 
-    /// What a repeated request is known by. Of a request with Secrets, it does not betray values to who guesses them.
+    /// The digest by which a repeated request is recognised. For a request with Secrets it needs the sealing key, so that values cannot be guessed with it.
     ///
     /// # Errors
     /// PRECONDITION for a request with Secrets, while this manager is locked.

@@ -1,4 +1,4 @@
-//! The data folder of a manager: who may use it, and what lies where.
+//! The data folder of a manager: its lock, and the paths of its files.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

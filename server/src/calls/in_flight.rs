@@ -45,7 +45,7 @@ impl<S> Layer<S> for InFlight {
 pub struct Counted<S> {
     inner: S,
     all: TaskTracker,
-    /// Nobody waits for these.
+    /// Requests of Raft: a stopping manager does not wait for them.
     rafts: TaskTracker,
 }
 

@@ -1,4 +1,4 @@
-//! Getting a request to the leader: done here when this manager leads, sent one hop further when another does.
+//! Brings a request to the leader: this manager serves it when it leads, and forwards it to the leader otherwise.
 
 use std::{future::Future, time::Duration};
 
@@ -110,7 +110,7 @@ impl ToLeader {
                 let sent = Box::pin(timeout(ANSWER, remote(channel, sent)));
                 match sent.await {
                     Ok(Ok(response)) => return Ok(response.into_inner()),
-                    // Said of this manager, not of who asked it: another one serves them.
+                    // The refusal concerns this manager, not its caller: another manager serves the caller.
                     Ok(Err(status)) if was_removed(&status) && !is_manager(caller) => {
                         return Err(ApiError::Stopping.into());
                     }
@@ -149,7 +149,7 @@ impl ToLeader {
         }
     }
 
-    /// Adds to the error of a cluster that is blocked who does not answer, and what to do about it.
+    /// Adds to the error of a blocked cluster the voters that do not answer, and the way out.
     async fn explained(&self, error: ApiError) -> ApiError {
         let what = match &error {
             ApiError::NoQuorum(what) | ApiError::UnknownOutcome(what) => what,

@@ -1,7 +1,7 @@
 //! Shares of this manager: how much of it each caller may use at a time, so that a greedy one starves nobody.
 //!
-//! Raft, sessions of agents and what managers ask each other have lanes of their own and are not counted here. When much is going
-//! on, what costs least to try again is refused first: lists and the beginning of watches, then reads, then writes. A
+//! Raft, sessions of agents and requests between managers have connections of their own and are not counted here. Under load, a manager first
+//! refuses the requests that cost least to try again: lists and new watches, then other reads, then writes. A
 //! refusal says when to try again.
 
 use std::{
@@ -311,7 +311,7 @@ impl Share {
         );
     }
 
-    /// Bytes that were taken over by somebody who counts them again; never more than were received.
+    /// Bytes that another counter has taken over; never more than were received.
     pub fn give_back(&self, bytes: usize) {
         let mut own = self.own();
         let bytes = bytes.min(own.bytes);

@@ -1,4 +1,4 @@
-//! How streams to clients end.
+//! Ending streams to clients: when the manager stops, and when the client loses its right.
 
 use std::time::Duration;
 

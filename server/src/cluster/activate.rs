@@ -1,4 +1,4 @@
-//! A manager says that it serves, and where.
+//! Activate: a new manager reports that it serves, and at which address. The leader checks that it answers there.
 
 use barge_proto::v1::{ManagerRecord, ManagerRole, ManagerUnreachable};
 use barge_state::{LOSS, State};

@@ -26,7 +26,7 @@ const TRIES: usize = 16;
 /// A host name of DNS, and a port.
 const MAX_ADDRESS: usize = 253 + 6;
 
-/// Who the machine will be: its subject, and what to write for it; nothing when it was written before.
+/// The identity of a joining machine: its subject, and the records to write; no records when they were written before.
 #[derive(Debug)]
 struct Admission {
     subject: Subject,
@@ -91,7 +91,7 @@ fn respond(parts: &Parts, subject: Subject, key: &RequestedKey) -> Result<JoinRe
     })
 }
 
-/// Decides by the state who the machine will be.
+/// Decides the machine's identity by the state.
 fn plan(
     state: &State,
     request: &JoinRequest,
@@ -100,7 +100,7 @@ fn plan(
     key_sha256: &[u8],
 ) -> Result<Admission, ApiError> {
     let cluster = state.cluster().ok_or_else(not_ready)?;
-    // Wrong secrets and unknown tokens are told apart by nobody.
+    // The answer does not tell a wrong secret from an unknown token.
     let token = state
         .get::<TokenRecord>("", token_id)
         .filter(|token| token.secret_sha256 == secret_sha256)

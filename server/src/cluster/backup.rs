@@ -1,4 +1,4 @@
-//! Sending a backup to whoever asked for it.
+//! Streams a backup to the caller.
 
 use std::{io, time::Duration};
 

@@ -10,7 +10,7 @@ use crate::{
     store::{Scope, Store, transaction::Draft},
 };
 
-/// Who raises it, in the log.
+/// The principal that raises it, in the log.
 const PRINCIPAL: &str = "controller/feature-level";
 /// How soon to try again what did not work.
 const RETRY: Duration = Duration::from_millis(500);

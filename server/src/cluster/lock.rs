@@ -1,7 +1,7 @@
-//! Locking: every manager keeps its sealing key under a passphrase, and is without it from its next start until it is told.
+//! Locking: every manager keeps its sealing key under a passphrase. After a start it has no key until a person sends the passphrase.
 //!
-//! That it should is in the cluster's record, with the key as it is to be kept; each manager makes its own file so
-//! ([`follow`]). A locked manager takes part in Raft and answers whatever needs no key: a majority does not wait for people.
+//! The cluster's record says whether the lock is on, and holds the key in the form in which managers keep it. Each manager writes its own file accordingly
+//! ([`follow`]). A locked manager takes part in Raft and answers every request that needs no key, so a majority does not wait for people.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who comes back: a machine whose certificate has expired shows it beside a new token, and proves that it still has its key.
+//! Joining again: a machine whose certificate has expired sends it beside a new token, and proves that it still has its key.
 
 use barge_proto::v1::{ClusterRecord, JoinRequest, Role};
 use barge_state::Kind;

@@ -1,7 +1,7 @@
-//! Bringing the members of Raft in line with what the managers' records say that they should be.
+//! Brings the members of Raft in line with the wanted roles in the managers' records.
 //!
-//! The leader takes one step at a time, each planned from the membership and the records as they are then. So it does not matter
-//! where it is interrupted: whoever leads next goes on from there.
+//! The leader takes one step at a time, each planned from the current membership and records. So a new leader
+//! goes on wherever the last one was interrupted.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,19 +12,19 @@ use tokio::time::timeout;
 
 use self::{
     pace::Pace,
-    plan::{Step, next},
+    step::{Step, next},
 };
 use super::roles::check::majority;
 use crate::{
     error::ApiError,
-    storage::types::NodeId,
+    storage::types::RaftId,
     store::{Member, MemberChange, RaftStatus, Scope, Store, Watch, transaction::Draft},
 };
 
 mod pace;
-pub mod plan;
+pub mod step;
 
-/// Who changes records here.
+/// The principal of changes that are made here.
 const PRINCIPAL: &str = "controller/membership";
 /// How soon to look again at a learner that has to catch up, and at a change that has to be committed.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -115,7 +115,7 @@ async fn follow(store: &Store, term: u64, mut records: Watch) {
 /// Why a step was not taken.
 enum Refused {
     /// The managers that would remain could not go on.
-    Unbearable { id: NodeId, why: String },
+    Unbearable { id: RaftId, why: String },
     /// It did not work.
     Failed(ApiError),
 }
@@ -158,8 +158,8 @@ async fn take(store: &Store, term: u64, step: &Step) -> Result<(), Refused> {
     }
 }
 
-/// Who is to vote has to answer now: what it acknowledged before it died would let it vote.
-async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiError> {
+/// A learner that is to vote has to answer now: acknowledgements from before its death would otherwise count.
+async fn all_answer(store: &Store, ids: &BTreeSet<RaftId>) -> Result<(), ApiError> {
     let answering = store.answering().await;
     let RaftStatus { members, .. } = store.status();
     let silent: Vec<_> = members
@@ -176,9 +176,9 @@ async fn all_answer(store: &Store, ids: &BTreeSet<NodeId>) -> Result<(), ApiErro
     }
 }
 
-/// A manager may have died since somebody wished for this: without a majority of the voters that remain, the change could
+/// A manager may have died since this was requested: without a majority of the voters that remain, the change could
 /// not be completed, and nothing could be written until they are back.
-async fn bearable(store: &Store, without: NodeId) -> Result<(), String> {
+async fn bearable(store: &Store, without: RaftId) -> Result<(), String> {
     let answering = store.answering().await;
     let RaftStatus { members, .. } = store.status();
     let voters: Vec<_> = members

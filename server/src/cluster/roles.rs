@@ -1,4 +1,4 @@
-//! What managers should be: said by people, checked against what the cluster can bear, and waited for.
+//! Wanted roles of managers: a command sets one, the leader checks that the cluster keeps a majority, and the command waits for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const TRIES: usize = 4;
 /// Writes what a manager should be, and waits for a while until it is so.
 ///
 /// # Errors
-/// INVALID for a role that nobody can ask for; NOT_FOUND; PRECONDITION with what to do first; NOT_LEADER when this manager stops
+/// INVALID for a role that cannot be asked for; NOT_FOUND; PRECONDITION with what to do first; NOT_LEADER when this manager stops
 /// leading meanwhile, which it does when it is itself removed.
 pub async fn set(
     parts: &Parts,
@@ -108,7 +108,7 @@ async fn write(parts: &Parts, by: String, uid: &str, role: ManagerRole) -> Resul
             check(record, role, &records, &raft, &answering).map_err(ApiError::Precondition)?;
             let mut changed = ManagerRecord::clone(record);
             changed.set_role(role);
-            // Who is asked for by a person does not wait for a third manager. What an older manager would drop is not written.
+            // A manager that a person promotes does not wait for a third one. What an older manager would drop is not written.
             let known = state.feature_level() >= LOSS;
             changed.promoted = known && role == ManagerRole::Voter;
             if changed == **record {

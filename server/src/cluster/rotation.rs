@@ -1,11 +1,11 @@
 //! Replacing the CA, in three changes of one list: the cluster's roots, the first of which signs.
 //!
-//! `[old]`, `[old, new]`, `[new, old]`, `[new]`. After each change everybody whose own list is another one renews, which brings
-//! the list and a certificate of its first root; so who has the list has the certificate, and its digest is all that has to be
-//! told. The leader makes the next change when [`plan`] finds that all have followed the one before. Everything that this needs
-//! is in the state or told again with the next life sign, so it does not matter where it is interrupted.
+//! `[old]`, `[old, new]`, `[new, old]`, `[new]`. After each change, every process with a different list renews. The renewal brings
+//! the new list and a certificate of its first root. So a process that has the list has the certificate, too, and reports
+//! only the list's digest. The leader makes the next change when [`step`] finds that all have followed the one before. All that this needs
+//! is in the state or comes again with the next life sign, so a new leader goes on wherever the last one was interrupted.
 //!
-//! While the new root signs, its certificates come with the old root's word for it ([`Authority::vouch_for`]): agents that were
+//! While the new root signs, its certificates come with a certificate of the new root by the old one ([`Authority::vouch_for`]): agents that were
 //! away, credentials that were not used and join tokens that pin the old root go on working until the old root goes.
 
 use std::{
@@ -21,11 +21,11 @@ use barge_proto::v1::{
     CaProgress, CaRotated, CaRotation, CaRotationPhase, CaStatus, ClusterRecord, ManagerRecord,
     ManagerRole, Node, RotateCaRequest, Time, TokenRecord,
 };
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, RecordKind, State, node_is_ready};
 use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::sleep;
 
-use self::plan::{Agent, Manager, Step, both_until, next};
+use self::step::{Agent, Manager, Step, both_until, next};
 use super::{Parts, status};
 use crate::{
     error::ApiError,
@@ -37,20 +37,20 @@ use crate::{
     store::{Scope, Store, transaction::Draft},
 };
 
-mod plan;
+mod step;
 
-/// Who changes records here.
+/// The principal of changes that are made here.
 const PRINCIPAL: &str = "controller/ca-rotation";
-/// How often the leader looks who has followed.
+/// How often the leader checks which managers and agents have followed.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long both roots are trusted at least, unless somebody says otherwise: for the credentials of people, who are not
+/// How long both roots are trusted at least, unless the command says otherwise: for the credentials of people, who are not
 /// always there.
 const OVERLAP: u64 = 24 * 3600;
 const MAX_SECONDS: u64 = 365 * 24 * 3600;
-/// Somebody else may change the cluster's record at the same time.
+/// Another request may change the cluster's record at the same time.
 const TRIES: usize = 8;
 
-/// Who is missing, as the leader of this process saw last; nothing when it does not lead or nothing is rotated. Cheap to clone.
+/// The managers and agents that have not followed, as this process saw while it leads; nothing when it does not lead or nothing is rotated. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Missing(Arc<Mutex<Option<CaProgress>>>);
 
@@ -185,7 +185,7 @@ pub struct Rotator {
     pub store: Store,
     /// The way to the other managers.
     pub dialer: Dialer,
-    /// Who this manager is.
+    /// The identity of this manager.
     pub identity: KeptIdentity,
     /// What nodes say that they trust.
     pub heard: Heard,
@@ -242,7 +242,7 @@ impl Rotator {
             Step::Wait => return Ok(()),
             Step::Sign => draft.put(signing(cluster, now)),
             Step::Finish => {
-                // They pin a root that nobody shows any more.
+                // They pin a root that no manager shows any more.
                 for uid in self.store.read(|state| tokens_before(state, rotation)) {
                     draft.remove::<TokenRecord>(&uid);
                 }
@@ -295,21 +295,12 @@ impl Rotator {
                 .list::<Node>(None)
                 .map(|node| Agent {
                     name: node.meta().name.clone(),
-                    ready: is_ready(node),
+                    ready: node_is_ready(node),
                     roots_sha256: self.heard.trusts(node.uid()).map(|r| r.to_vec()),
                 })
                 .collect()
         })
     }
-}
-
-fn is_ready(node: &Node) -> bool {
-    node.status.as_ref().is_some_and(|status| {
-        status
-            .conditions
-            .iter()
-            .any(|condition| condition.r#type == "Ready" && condition.status == "True")
-    })
 }
 
 /// The uids of the tokens that pin the old root.

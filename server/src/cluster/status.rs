@@ -1,4 +1,4 @@
-//! Members of the cluster and how they are.
+//! The members of the cluster and their status.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +50,7 @@ pub fn members(store: &Store) -> Vec<Member> {
     members.into_values().collect()
 }
 
-/// In a word; `votes` is absent for who is no member of Raft.
+/// In a word; `votes` is absent for a manager that is no member of Raft.
 fn state_of(role: ManagerRole, votes: Option<&bool>) -> &'static str {
     match (role, votes) {
         (ManagerRole::Removed, _) => LEAVING,
@@ -247,7 +247,7 @@ fn is_voter(member: &MemberStatus) -> bool {
     member.member.as_ref().is_some_and(|m| m.state == VOTER)
 }
 
-/// What is wrong with who is a member, in words.
+/// Warnings about the membership, in words.
 #[must_use]
 pub fn warnings_of_members(members: &[Member]) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -132,7 +132,7 @@ pub fn list(store: &Store) -> Vec<TokenInfo> {
     })
 }
 
-/// Forgets a token; who joined with it stays.
+/// Removes a token; machines that joined with it stay.
 ///
 /// # Errors
 /// NOT_FOUND.

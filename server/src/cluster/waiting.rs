@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use barge_proto::v1::{ManagerRecord, ManagerRole};
 
-use super::reconcile::plan::{HEARD, may_vote, waits_for_third};
+use super::reconcile::step::{HEARD, may_vote, waits_for_third};
 use crate::store::RaftStatus;
 
 /// What a manager that is to vote waits for, as far as this manager knows; nothing when it votes. Whether it answers and how

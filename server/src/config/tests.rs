@@ -1,4 +1,4 @@
-//! What a manager is told, right and wrong.
+//! Valid and invalid settings.
 
 use super::*;
 use crate::cli::{Cli, Command};

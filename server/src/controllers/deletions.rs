@@ -1,8 +1,8 @@
-//! Deletions that reach too much for one transaction: proposes their slices, one after the other, until the record is gone.
+//! The controller of deletions that are too large for one transaction: it proposes their slices, one after the other, until the record is gone.
 //!
-//! What a slice does is decided by `apply`, from the state alone, so a new leader goes on where the last one stopped. Only how far
-//! a deletion got is remembered here, so that a Deployment whose 100,000 pods still end is not gone through again for each of them;
-//! whoever does not know it looks again from the beginning.
+//! `apply` decides the work of a slice from the state alone, so a new leader goes on where the last one stopped. The controller remembers only
+//! how far a deletion got, so that it does not visit the 100,000 ending pods of a Deployment again for each of them.
+//! A new leader begins at the first record and finds the same place.
 
 use super::{Controller, plan::Plan, stamp::Stamp};
 use barge_proto::v1::{Collect, Namespace, ObjectReference, RecordRef, change::Change};

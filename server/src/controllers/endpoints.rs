@@ -1,4 +1,4 @@
-//! Endpoints: which pods are behind a Service, and where a LoadBalancer Service is answered.
+//! Endpoints: the pods behind a Service, and the node addresses of a LoadBalancer Service.
 //!
 //! Every node answers for every Service, so the addresses of a LoadBalancer are those of the ready
 //! nodes.
@@ -136,7 +136,7 @@ fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
     let Some(spec) = &service.spec else {
         return false;
     };
-    // A Service without a selector has Endpoints that somebody else writes.
+    // Users write the Endpoints of a Service without a selector.
     !spec.selector.is_empty()
         && spec
             .selector

@@ -1,8 +1,8 @@
-//! Garbage: what ownership leaves over, pods of nodes that are gone, old events and answers to requests, expired tokens.
+//! The garbage sweep: records whose owner is gone, pods of removed nodes, old events and answers to requests, expired tokens.
 //!
-//! Removing a record takes along what it owns, and a node the pods on it, so there should be next
-//! to nothing to find; the sweep is there for what was written at the same moment. It goes through
-//! the state in pages, so that nobody waits for it.
+//! Removing a record also removes the records that it owns, and removing a node removes its pods, so the sweep finds next
+//! to nothing of these; it is there for records that were written at the same moment. It reads
+//! the state in pages, so it holds the lock for a short time only.
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
 /// How long events are kept.
 const EVENT_AGE: Duration = Duration::from_secs(3600);
-/// How long answers to requests are kept: nobody repeats one for so long.
+/// How long answers to requests are kept: no client repeats a request after that.
 const REQUEST_AGE: Duration = Duration::from_secs(300);
 
 /// What a page of a sweep is about.
@@ -48,7 +48,7 @@ pub enum Part {
     Endpoints,
     /// Tokens that have expired.
     Tokens,
-    /// Events that nobody needs any more.
+    /// Events that are older than their time.
     Events,
     /// Answers to requests that are older than a revision.
     Requests(u64),
@@ -188,7 +188,7 @@ fn each<K: Kind>(
 
 fn stray(state: &State, pod: &Arc<PackedPod>, plan: &mut Plan) {
     if pod.is_bound() && state.by_uid::<Node>(pod.node_uid()).is_none() {
-        // Nobody will report that it ended.
+        // No agent will report that it ended.
         remove_lost(pod, "NodeGone", plan);
     } else if is_orphan(state, pod.owners()) && !pods::is_terminating(pod) {
         plan.draft.terminate(pod.uid(), "OwnerGone");

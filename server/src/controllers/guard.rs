@@ -1,4 +1,4 @@
-//! Panics are faults of Barge. They are caught around the smallest piece of work, so that one costs this piece and nothing else.
+//! Catches panics, which are faults of Barge, around the smallest piece of work, so that a panic costs this piece and nothing else.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! What the leader's loops measure. Names are those of Kubernetes' work queues and controller-runtime, so that their dashboards fit.
+//! Metrics of the leader's loops. Names are those of Kubernetes' work queues and controller-runtime, so that their dashboards fit.
 
 use barge_proto::v1::change::Change;
 use prometheus_client::{

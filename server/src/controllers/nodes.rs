@@ -1,4 +1,4 @@
-//! The life of nodes: Ready as long as their agent is heard, lost when it is not, and what becomes of their pods.
+//! The controller of nodes: a node is Ready while the leader hears its agent, and is lost, with its pods, some time after it falls silent.
 //!
 //! Heartbeats are not in the state; the shell passes in how long each node has been silent, by the leader's clock. Losing a
 //! node is a decision about all nodes at once ([`brakes`]), so it has a key of its own; everything else is decided for each node.
@@ -12,13 +12,13 @@ mod readiness;
 mod tests;
 
 use super::{
-    Controller, NodeHeartbeats, conditions,
+    Controller, NodeHeartbeats,
     plan::{self, Plan, Severity, object_reference},
     stamp::{Stamp, Stamps},
     taints,
 };
 use barge_proto::v1::{Node, NodeSpec, ObjectReference, PodRecord};
-use barge_state::{Changed, Kind, LOSS, RecordKind, State};
+use barge_state::{Changed, Kind, LOSS, RecordKind, State, node_is_ready};
 use pace::Pace;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -101,11 +101,11 @@ impl Lifecycle {
         let mut plan = plan(state, node, heard, lives, stamp);
         plan.look_again(match heard {
             // Just after it could be silent at the earliest.
-            Heard::Lately if is_ready(node) => {
+            Heard::Lately if node_is_ready(node) => {
                 self.times.grace.saturating_sub(age.unwrap_or_default()) + Duration::from_millis(1)
             }
             // Being heard would change nothing.
-            Heard::Unknown if is_ready(node) => {
+            Heard::Unknown if node_is_ready(node) => {
                 self.times.grace.saturating_sub(watching) + Duration::from_millis(1)
             }
             _ if is_lost(node) => POLL_LOST,
@@ -252,13 +252,6 @@ pub fn plan(state: &State, node: &Arc<Node>, heard: Heard, lives: bool, stamp: &
         pods::settle(state, node, stamp, &mut plan);
     }
     plan
-}
-
-/// Whether the state calls the node ready.
-pub fn is_ready(node: &Node) -> bool {
-    node.status
-        .as_ref()
-        .is_some_and(|status| conditions::is_true(&status.conditions, "Ready"))
 }
 
 /// Whether the leader has given the node up.

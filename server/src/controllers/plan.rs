@@ -1,4 +1,4 @@
-//! What a controller's plan is made of.
+//! The parts of a controller's plan.
 
 use super::stamp::Stamp;
 use crate::store::transaction::Draft;

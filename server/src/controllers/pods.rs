@@ -1,11 +1,11 @@
-//! What the loops ask of a pod.
+//! Questions about a pod that several loops ask.
 
 use super::stamp;
 use barge_proto::v1::Time;
 use barge_state::PackedPod;
 use std::time::Duration;
 
-/// The pod's phase; one that nobody has reported on yet is Pending.
+/// The pod's phase; Pending until an agent has reported one.
 pub fn phase(pod: &PackedPod) -> &str {
     match pod.phase() {
         "" => "Pending",
@@ -28,7 +28,7 @@ pub fn is_live(pod: &PackedPod) -> bool {
     !is_finished(pod) && !is_terminating(pod) && !pod.is_lost()
 }
 
-/// Whether it runs and its Ready condition is True; nobody knows that of one that is lost with its node.
+/// Whether it runs and its Ready condition is True; false for a pod that is lost with its node.
 pub fn is_ready(pod: &PackedPod) -> bool {
     phase(pod) == "Running" && pod.has_condition("Ready") && !pod.is_lost()
 }

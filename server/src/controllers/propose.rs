@@ -1,4 +1,4 @@
-//! Proposing what a loop of the leader decided, and what follows when nobody knows what became of it.
+//! Proposing the changes of a leader's loop, and catching up when a proposal has no answer.
 
 use super::{
     Context, meters,
@@ -23,7 +23,7 @@ pub enum Proposed {
     Refused(Refusal),
     /// It cannot be proposed.
     Failed(String),
-    /// Nobody knows, or it was not proposed, and the draft is not to blame. Whatever was proposed before is decided and applied here by now, so
+    /// Outcome unknown, or not proposed; the draft is not the cause. Whatever was proposed before is decided and applied here by now, so
     /// that the next plan sees it.
     Unanswered(String),
     /// The term is over.

@@ -1,4 +1,4 @@
-//! What the loops need of the replicated state; the store gives it, tests have one in memory.
+//! The trait by which loops use the replicated state. The store implements it; tests have one in memory.
 
 use crate::{
     storage::lock::By,

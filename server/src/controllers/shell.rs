@@ -25,7 +25,7 @@ const MAX_KEYS: usize = 100_000;
 const MANY_FAILURES: u32 = 5;
 /// The wait before everything is listed again after a gap.
 const RELIST_DELAY: Duration = Duration::from_millis(100);
-/// A key rests so many times as long as its plan looked at the state, which nobody can change meanwhile.
+/// A key rests so many times as long as its plan held the state's lock, during which nothing is applied.
 const REST: u32 = 20;
 /// The longest rest.
 const MAX_REST: Duration = Duration::from_millis(500);
@@ -267,7 +267,7 @@ async fn tell<R: Replica, C: Controller>(
     }
 }
 
-/// Somebody else was faster: the next look sees what they did.
+/// Another proposal was applied first: the next plan sees it.
 fn is_race(refusal: &Refusal) -> bool {
     matches!(
         refusal.reason(),

@@ -1,4 +1,4 @@
-//! What a plan may not make up itself: the time, and randomness for names and uids.
+//! The inputs that a plan must not produce itself: the time, and randomness for names and uids.
 
 use barge_proto::v1::Time;
 use barge_state::made::made_uid;

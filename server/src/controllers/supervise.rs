@@ -1,4 +1,4 @@
-//! Loops of the leader that are begun anew when they fail.
+//! Starts a loop of the leader again when it fails.
 
 use super::{
     Context,

@@ -27,7 +27,7 @@ pub struct World {
     pub state: State,
     /// Its clock.
     pub now: Time,
-    /// All changes so far that nobody has taken.
+    /// All changes so far that were not taken.
     pub changes: Vec<Changed>,
     seeds: u64,
 }

@@ -1,4 +1,4 @@
-//! Keys that somebody should look at: each at most once, none twice at a time, with back-off after failures.
+//! The work queue of a controller: keys that are due for planning, each at most once, none twice at a time, with back-off after failures.
 //!
 //! ```text
 //!            add                take                 looked
@@ -35,7 +35,7 @@ const MIN_REST: Duration = Duration::from_millis(1);
 pub enum Cause {
     /// Something that it depends on changed: a pod's status, a node's condition. There may be thousands of these a second.
     Observed,
-    /// What somebody asks for changed.
+    /// An object's wanted state changed.
     Edited,
 }
 
@@ -46,7 +46,7 @@ pub enum Looked {
     Done(Option<Duration>),
     /// As [`Self::Done`], but there was nothing to propose, so that the cluster was not asked.
     Idle(Option<Duration>),
-    /// Somebody else was faster: look again, soon.
+    /// Another proposal was applied first: plan again, soon.
     Raced,
     /// It didn't work; look again later.
     Failed,
@@ -74,7 +74,7 @@ struct Entry {
     idle: bool,
     failures: u32,
     running: bool,
-    /// Became dirty while somebody looked at it.
+    /// Became dirty while it was being planned.
     again: Option<Cause>,
     /// When the last look ended.
     looked: Option<Instant>,

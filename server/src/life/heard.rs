@@ -1,4 +1,4 @@
-//! What the leader heard of each node: in memory only, counted by the leader's own clock.
+//! When the leader last heard each node: in memory only, by the leader's own clock.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! The leader's end: notes a sign and answers it.
+//! The leader's end of the relay: records a sign and answers it.
 
 use std::time::Duration;
 

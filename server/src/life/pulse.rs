@@ -1,5 +1,5 @@
-//! Whether this process was awake: a manager that was stopped (a signal, a paused virtual machine) has heard nobody, and that says
-//! nothing about the others.
+//! Detects that this process was stopped (by a signal, or with its virtual machine). A manager that was stopped has heard no node, which says
+//! nothing about the nodes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -24,7 +24,7 @@ mod silence;
 
 /// How long signs are gathered before they go: of thousands of agents each signs every half second.
 const GATHER: Duration = Duration::from_millis(20);
-/// For the leader to answer; whoever is not answered signs again anyway.
+/// For the leader to answer; an agent without an answer signs again anyway.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Requests on their way: one that is not answered does not hold up the next.
 const IN_FLIGHT: usize = 4;

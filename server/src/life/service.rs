@@ -1,4 +1,4 @@
-//! The Life service: agents sign, and other managers hand on what their agents signed.
+//! The Life service: agents send signs, and other managers relay their agents' signs.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl life_server::Life for LifeService {
 }
 
 impl LifeService {
-    /// Takes the signs of an agent until its stream ends, or nobody takes the answers any more.
+    /// Takes the signs of an agent until its stream ends, or the agent takes no answers any more.
     async fn listen(
         self,
         node_uid: String,

@@ -1,5 +1,5 @@
-//! This manager's place in the cluster: it says that it serves, and where, until it is what it should be; and asks again when it
-//! hears nothing, for it may have been removed.
+//! Activates this manager: it reports its address to the leader until it has its wanted role. When it hears no other manager, it asks again,
+//! because it may have been removed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -117,7 +117,7 @@ impl Own {
         })
     }
 
-    /// The leader first, then whoever may know it.
+    /// The leader first, then managers that may know it.
     fn others(&self) -> Vec<String> {
         let leader = self.store.leadership().borrow().leader.clone();
         let known = self.store.read(|state| {

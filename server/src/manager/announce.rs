@@ -1,5 +1,5 @@
-//! Telling clients where the managers are: with every answer, so that one who was given a single address knows the others by the
-//! time that manager dies.
+//! Adds the addresses of all managers to every answer, so that a client that was given a single address knows the others when
+//! that manager dies.
 
 use std::task::{Context, Poll};
 

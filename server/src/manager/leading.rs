@@ -1,4 +1,4 @@
-//! What only the leader does: begun when this manager gains leadership, ended when it loses it.
+//! The leader's tasks: they start when this manager gains leadership and end when it loses it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
         supervise::supervise,
     },
     life::Heard,
-    recovery::backup::schedule::Scheduler,
+    recovery::backup::schedule::Backups,
     security::rbac::keeper,
     store::Store,
 };
@@ -43,7 +43,7 @@ pub const RECONNECT: Duration = Duration::from_secs(15);
 pub async fn run(
     store: Store,
     heard: Heard,
-    backups: Scheduler,
+    backups: Backups,
     rotator: Rotator,
     stop: CancellationToken,
     times: NodeTimes,
@@ -102,7 +102,7 @@ pub async fn run(
 async fn lead(
     store: Store,
     heard: Heard,
-    backups: Scheduler,
+    backups: Backups,
     rotator: Rotator,
     context: Context,
     times: NodeTimes,

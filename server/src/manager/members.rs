@@ -1,4 +1,4 @@
-//! Remembering the other managers' addresses beside the identity: after a long absence they are where to ask.
+//! Keeps the other managers' addresses in a file beside the identity, for a manager that comes back after a long absence.
 
 use barge_client::identity::KeptIdentity;
 use barge_state::{RecordKind, State};

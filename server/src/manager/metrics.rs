@@ -1,7 +1,7 @@
-//! What this manager measures, for Prometheus.
+//! The metrics of this manager, for Prometheus.
 //!
-//! Components own their instruments; here they are named, joined with what is looked up when somebody asks, and written as
-//! OpenMetrics text. The table of names is in the user guide.
+//! Components own their instruments. This module names them, adds gauges whose values it looks up at each scrape, and writes
+//! OpenMetrics text. The table of names is in the user guide (`docs/guide/observe.md`).
 
 mod http;
 mod process;
@@ -65,7 +65,7 @@ struct Member {
     member: u64,
 }
 
-/// Gauges that are set when somebody asks.
+/// Gauges that are set at each scrape.
 #[derive(Default)]
 struct LookedUp {
     term: Number,

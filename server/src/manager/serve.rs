@@ -1,4 +1,4 @@
-//! Serving: the services behind the authorisation layer, and what runs beside them.
+//! Serving: the services behind the authorisation layer, and the tasks beside them.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -51,7 +51,7 @@ use crate::{
         spans::{Calls, Spans},
     },
     raft,
-    recovery::backup::schedule::Scheduler,
+    recovery::backup::schedule::Backups,
     runtime::{Threads, thread::RuntimeThread},
     security::{
         audit::AuditLog,
@@ -85,11 +85,11 @@ pub struct Serving {
     pub dialer: Dialer,
     /// What this manager shows and trusts.
     pub credentials: Credentials,
-    /// Who this manager is.
+    /// The identity of this manager.
     pub identity: KeptIdentity,
     /// Signs certificates.
     pub issuer: Issuer,
-    /// Who changed what.
+    /// The audit log.
     pub audit: AuditLog,
     /// Where it is reached.
     pub advertise: String,
@@ -202,7 +202,7 @@ pub async fn serve(
     tokio::spawn(leading::run(
         serving.store.clone(),
         heard,
-        Scheduler {
+        Backups {
             store: serving.store.clone(),
             keyring: serving.issuer.keyring().clone(),
             data_dir: serving.data_dir.clone(),

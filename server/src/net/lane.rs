@@ -19,7 +19,7 @@ use super::{
     listener::{Connection, Guest, Inside},
 };
 
-/// Connections on their way to the lane. Beyond, they are closed: whoever dialled tries again.
+/// Connections on their way to the lane. Further ones are closed, and their clients dial again.
 const ARRIVING: usize = 8192;
 /// Connections whose handshake is done, on their way to the server.
 const READY: usize = 16;

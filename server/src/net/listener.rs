@@ -1,7 +1,7 @@
 //! Accepting connections: TLS handshakes beside each other, each with a deadline, and no more connections than a
 //! manager can serve.
 //!
-//! Accepting waits for nobody. Clients that connect and say nothing fill a room, and then the newest pushes out the oldest (`room`). A client
+//! Accepting never waits for a client. Silent clients fill a room, and when it is full, the newest pushes out the oldest (`room`). A client
 //! whose ClientHello has come waits in line for a turn and then does its handshake (`turns`). One that stalls in its turn loses the turn
 //! and goes back to the room.
 
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::pki::Subject;
 
-/// For the ClientHello, which a client sends at once: whoever says nothing must not hold the turns of those who live.
+/// For the ClientHello, which a client sends at once: a silent client must not hold a turn.
 const HELLO: Duration = Duration::from_secs(2);
 /// For a client to answer the ServerHello in its turn. After it the client goes on without a turn, until others need its place.
 const TURN: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl Default for Limits {
     }
 }
 
-/// Who is at the other end of a connection; an extension of every request.
+/// The peer of a connection; an extension of every request.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// Where it dialled from.
@@ -189,7 +189,7 @@ struct Strangers {
     by_address: Addresses,
 }
 
-/// Somebody at the door: a connection whose handshake is not done.
+/// A connection whose handshake is not done.
 #[derive(Debug)]
 pub struct Guest {
     address: SocketAddr,

@@ -1,8 +1,8 @@
-//! The room for clients that the manager waits for: their ClientHello has not come, or they stalled later in the handshake. Nobody waits
-//! for a place in it: when it is full, the client that has been in it for longest has to go.
+//! The room for clients that the manager waits for: their ClientHello has not come, or they stalled later in the handshake. No client waits
+//! for a place in it: when it is full, the manager closes the connection that has been in it for longest.
 //!
-//! A client that connects and says nothing stays until others need the place. One whose ClientHello has come leaves the room, and nobody
-//! pushes it out any more (`turns`).
+//! A silent client stays until others need the place. A client whose ClientHello has come leaves the room, and is not
+//! pushed out any more (`turns`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,7 +15,7 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Nobody is pushed out sooner after coming in: what an honest client sent may have arrived and not be read yet. So a flood of silent
+/// No client is pushed out sooner after coming in: the ClientHello of an honest client may have arrived and not be read yet. So a flood of silent
 /// clients holds, beside the room, those that came in the last 100 ms.
 const PROMPT: Duration = Duration::from_millis(100);
 

@@ -45,13 +45,13 @@ impl Credentials {
         Ok(())
     }
 
-    /// For the next connection of those who dial us.
+    /// For the next incoming connection.
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {
         self.server.borrow().clone()
     }
 
-    /// As [`Credentials::server`], for those who ask for `protocol` by ALPN.
+    /// As [`Credentials::server`], for clients that ask for `protocol` by ALPN.
     #[must_use]
     pub fn server_for(&self, protocol: &[u8]) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.server.borrow());
@@ -75,7 +75,7 @@ fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
     let mut server = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(verifier)
-        // The root goes with the chain: who joins compares it with the digest in its token.
+        // The root goes with the chain: a joiner compares it with the digest in its token.
         .with_single_cert(identity.presented_chain(), identity.key_der()?)?;
     server.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would not show its certificate again, and it may have expired meanwhile.

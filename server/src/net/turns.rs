@@ -1,8 +1,8 @@
 //! Turns to do a handshake: so many at a time, so many of these for one address; further clients wait in line.
 //!
 //! A client waits first for a turn of its address, and only then for one of all turns. So a crowd at one address has a
-//! line of its own, and a client at another address waits behind `from_one_address` of the crowd at most. Nobody who has a turn loses it to
-//! somebody who came later: a handshake that the manager has signed is not thrown away because many more arrive.
+//! line of its own, and a client at another address waits behind `from_one_address` of the crowd at most. A client with a turn never loses it to
+//! a later client: the manager does not throw away a handshake that it has signed because many more arrive.
 
 use std::{io, net::IpAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ use super::{
     slow::{Address, Addresses},
 };
 
-/// Clients in the lines of their addresses. Further ones are closed: whoever dialled tries again, and no work is lost with it.
+/// Clients in the lines of their addresses. Further ones are closed and dial again; no work is lost with them.
 const IN_LINE: usize = 8192;
 /// Clients of one address, in line or with a turn.
 const IN_LINE_AT_ONE_ADDRESS: usize = 4096;
@@ -28,7 +28,7 @@ pub struct Turns {
     addresses: Addresses,
     /// Room in the lines of the addresses.
     in_line: Arc<Semaphore>,
-    /// Room for those who have a turn of their address.
+    /// Room for clients that have a turn of their address.
     in_front: Arc<Semaphore>,
 }
 

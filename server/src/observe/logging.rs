@@ -1,4 +1,4 @@
-//! What this process writes to standard error, and changing that while it runs. A thread of its own writes: who logs never waits for
+//! The log on standard error, and changing its level while the process runs. A separate thread writes it, so no other thread waits for
 //! the reader of standard error, which may stand still.
 
 use std::{

@@ -1,4 +1,4 @@
-//! How long calls take, by what they do and how they end.
+//! The duration of calls, by verb, resource and code.
 
 use std::{
     sync::Arc,
@@ -59,7 +59,7 @@ impl Requests {
             .observe(begun.elapsed().as_secs_f64());
     }
 
-    /// The durations of calls that end alike, in seconds: for who observes many.
+    /// The durations of calls that end alike, in seconds: for a caller that observes many.
     pub fn series(&self, path: &str, code: Code) -> Histogram {
         // Paths without a rule are anybody's invention: they share one series.
         let (verb, resource) = match self.rules.get(path) {

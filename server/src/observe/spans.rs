@@ -1,8 +1,8 @@
 //! Traces: a span for every call, sent to a collector by OTLP. Without an endpoint nothing of this is made, and a call costs a look
 //! at an empty `Option`.
 //!
-//! A call's span is known to the task that answers it, so whoever works for it can add a child or pass it on, without every function
-//! on the way having to carry it.
+//! The task that answers a call knows its span. Code in that task can add a child span or pass the context on, without a parameter in every function
+//! on the way.
 
 mod calls;
 mod context;
@@ -155,7 +155,7 @@ pub fn child(name: &'static str) -> Option<Box<Span>> {
     CURRENT.try_with(begin).ok().flatten()
 }
 
-/// Notes who calls.
+/// Notes the caller in the span.
 pub fn note_caller(role: Option<Role>) {
     // Whoever was noted first stays; there is nothing to note without a span.
     let _ = CURRENT.try_with(|current| current.role.set(role.map_or(ANYONE, role_word)));

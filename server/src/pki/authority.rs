@@ -199,7 +199,7 @@ impl Authority {
         Ok((key, certificate))
     }
 
-    /// What is left of the root's life: nobody trusts what outlives it.
+    /// The rest of the root's life: a certificate that outlives its root is not trusted.
     fn life_left(&self, now: SystemTime) -> Result<Duration, PkiError> {
         let malformed = |error: SubjectError| PkiError::Malformed(format!("the root: {error}"));
         let until = Validity::of(&self.root).map_err(malformed)?.until;

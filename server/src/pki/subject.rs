@@ -1,4 +1,4 @@
-//! What a certificate says of its holder: O = cluster id, OU = role, CN = uid; and for managers their Raft id.
+//! The subject of a certificate: O = cluster id, OU = role, CN = uid; and for managers their Raft id.
 
 use barge_client::{
     identity::{self, role_word},

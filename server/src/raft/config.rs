@@ -1,4 +1,4 @@
-//! How Raft is set up. What differs from openraft's defaults says why.
+//! Raft's settings. Each that differs from openraft's default says why.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What Raft sends to other managers.
+//! Raft's requests to other managers.
 
 mod append;
 mod snapshot;
@@ -24,7 +24,7 @@ use crate::storage::{
     command::MAX_MESSAGE,
     snapshot::SnapshotFiles,
     types::{
-        AppendRequest, AppendResponse, AppendResult, NetworkError, Node, NodeId, RpcError,
+        AppendRequest, AppendResponse, AppendResult, NetworkError, Node, RaftId, RpcError,
         Snapshot, SnapshotResponse, StreamingError, TransferRequest, TransferResponse, TypeConfig,
         Unreachable, Vote, VoteRequest, VoteResponse,
     },
@@ -51,7 +51,7 @@ struct Inner {
     snapshot_rate: u64,
     channels: Mutex<HashMap<String, Channel>>,
     /// Where members are now. openraft goes on with the address a member had when it began to replicate to it.
-    members: Mutex<HashMap<NodeId, String>>,
+    members: Mutex<HashMap<RaftId, String>>,
 }
 
 impl Channels {
@@ -67,7 +67,7 @@ impl Channels {
     }
 
     /// Takes note of where members are.
-    pub fn learn<'a>(&self, nodes: impl Iterator<Item = (&'a NodeId, &'a Node)>) {
+    pub fn learn<'a>(&self, nodes: impl Iterator<Item = (&'a RaftId, &'a Node)>) {
         let mut members = self
             .0
             .members
@@ -84,7 +84,7 @@ impl Channels {
         self.0.snapshot_rate
     }
 
-    fn address(&self, id: NodeId) -> String {
+    fn address(&self, id: RaftId) -> String {
         let members = self
             .0
             .members
@@ -121,7 +121,7 @@ impl Channels {
 impl RaftNetworkFactory<TypeConfig> for Channels {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: NodeId, node: &Node) -> Peer {
+    async fn new_client(&mut self, target: RaftId, node: &Node) -> Peer {
         self.learn(std::iter::once((&target, node)));
         Peer {
             to: target,
@@ -132,7 +132,7 @@ impl RaftNetworkFactory<TypeConfig> for Channels {
 
 /// One other manager.
 pub struct Peer {
-    to: NodeId,
+    to: RaftId,
     channels: Channels,
 }
 

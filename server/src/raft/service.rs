@@ -1,4 +1,4 @@
-//! What other managers ask of this one's Raft.
+//! The Raft service: requests of other managers' Raft to this one's.
 
 mod snapshot;
 
@@ -25,13 +25,13 @@ use crate::storage::{
     codec::CodecError,
     command::MAX_MESSAGE,
     space::Space,
-    types::{AppendRequest, NodeId, Raft, RaftReadError, ReadError},
+    types::{AppendRequest, Raft, RaftId, RaftReadError, ReadError},
 };
 
 /// The service, to be mounted where managers connect.
 #[derive(Clone)]
 pub struct RaftService {
-    id: NodeId,
+    id: RaftId,
     raft: Raft,
     state: StateStore,
     space: watch::Receiver<Space>,
@@ -44,7 +44,7 @@ pub struct RaftService {
 
 impl RaftService {
     pub(crate) fn new(
-        id: NodeId,
+        id: RaftId,
         raft: Raft,
         state: StateStore,
         space: watch::Receiver<Space>,
@@ -70,7 +70,7 @@ impl RaftService {
     }
 
     /// An address may have changed hands: what is meant for another manager must not be answered by this one.
-    fn check(&self, to: NodeId) -> Result<(), Status> {
+    fn check(&self, to: RaftId) -> Result<(), Status> {
         if to == self.id {
             Ok(())
         } else {
@@ -228,7 +228,7 @@ fn not_ready(reason: &str, message: &str) -> Status {
 /// Why this manager cannot say what has been acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadIndexError {
-    /// Somebody else leads, or nobody.
+    /// This manager does not lead.
     #[error("this manager does not lead")]
     NotLeader,
     /// It may not lead any more.

@@ -8,7 +8,7 @@ use crate::storage::{
         vote_from_proto, vote_to_proto,
     },
     types::{
-        AppendError, AppendRequest, AppendResult, LogId, NodeId, TransferError, TransferRequest,
+        AppendError, AppendRequest, AppendResult, LogId, RaftId, TransferError, TransferRequest,
         TransferResponse, VoteRequest, VoteResponse,
     },
 };
@@ -21,7 +21,7 @@ fn id_from_proto(id: &Option<v1::RaftLogId>) -> Option<LogId> {
     id.as_ref().map(log_id_from_proto)
 }
 
-pub fn append_to_proto(to: NodeId, request: &AppendRequest) -> v1::RaftAppendRequest {
+pub fn append_to_proto(to: RaftId, request: &AppendRequest) -> v1::RaftAppendRequest {
     v1::RaftAppendRequest {
         to,
         vote: Some(vote_to_proto(&request.vote)),
@@ -74,7 +74,7 @@ pub fn append_result_from_proto(
     )
 }
 
-pub fn vote_request_to_proto(to: NodeId, request: &VoteRequest) -> v1::RaftVoteRequest {
+pub fn vote_request_to_proto(to: RaftId, request: &VoteRequest) -> v1::RaftVoteRequest {
     v1::RaftVoteRequest {
         to,
         vote: Some(vote_to_proto(&request.vote)),
@@ -110,7 +110,7 @@ pub fn vote_response_from_proto(
     })
 }
 
-pub fn transfer_to_proto(to: NodeId, request: &TransferRequest) -> v1::RaftTransferRequest {
+pub fn transfer_to_proto(to: RaftId, request: &TransferRequest) -> v1::RaftTransferRequest {
     v1::RaftTransferRequest {
         to,
         from_leader: Some(vote_to_proto(request.from_leader())),

@@ -1,9 +1,9 @@
-//! A cluster that goes on from what is left of it: from a backup ([`crate::recovery::restore`]) or from one manager
-//! ([`crate::recovery::recover`]). What both change in the state before it lives again.
+//! A cluster that goes on from its remains: from a backup ([`crate::recovery::restore`]) or from one manager
+//! ([`crate::recovery::recover`]). The changes that both make in the state before the cluster runs again.
 //!
 //! The cluster stays the same one: its id, its CA and its sealing key, so that agents and administrators need nothing new and
-//! containers are adopted. What must not stay are the members that are gone, and every promise that may have been kept
-//! elsewhere since: revisions, Raft ids, join tokens.
+//! containers are adopted. The lost members are removed. Revisions and Raft ids leap and join tokens are removed, because the lost managers may have
+//! given out more of them since.
 
 use barge_proto::v1::{
     ClusterRecord, CredentialRecord, ManagerRecord, ManagerRole, ObjectMeta, Role, TokenRecord,

@@ -1,6 +1,6 @@
 //! `barge-server recover`: a cluster that lost its majority for ever goes on with one manager that is left.
 //!
-//! What only the lost managers had is lost, and if they are not gone there would be two clusters. So it asks them first, says
+//! Writes that only the lost managers had are lost, and if those managers still run there would be two clusters. So the command asks them first, says
 //! what it will do, and does it only when the cluster's id is given. The new store takes the old one's place in one
 //! step; the old one is kept beside it.
 

@@ -1,7 +1,7 @@
 //! `barge-server restore`: the first manager of a cluster that comes back from a backup.
 //!
-//! Everything is read, checked and decrypted before anything is written, and the folder has a cluster only when all of
-//! it is there: one in which this was interrupted is begun anew by the next call.
+//! The command reads, checks and decrypts everything before it writes anything. The folder counts as having a cluster only when all files
+//! are there; the next call begins an interrupted restore anew.
 
 use std::{
     fs::{self, File},

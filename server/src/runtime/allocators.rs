@@ -1,5 +1,5 @@
-//! Giving memory back to the system. Both allocators of this process keep what was freed for what comes next: mimalloc, which is Rust's, in
-//! each thread, and glibc's, which is RocksDB's, in its arenas.
+//! Giving freed memory back to the system. Both allocators of this process keep freed memory for later: mimalloc, which Rust uses, in
+//! each thread, and glibc's, which RocksDB uses, in its arenas.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,7 @@ const ARENAS: i32 = 4;
 /// consist of such. Without a fixed value glibc raises its own as soon as the first one is freed.
 const MAPPED: i32 = 256 << 10;
 
-/// How often somebody asked for what threads keep.
+/// How often threads were asked to give back memory.
 static ASKED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
@@ -36,7 +36,7 @@ pub fn give_back() {
     calls::trim();
 }
 
-/// Gives back what this thread keeps if somebody asked for it since the last time. Costs next to nothing otherwise: threads call it when they
+/// Gives back the memory that this thread keeps, if it was asked to since the last time. Costs next to nothing otherwise: threads call it when they
 /// have nothing to do.
 pub fn follow() {
     let asked = ASKED.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The edge where time and identities are stamped on what enters the cluster.
+//! The clock, and new identities: time and uids are stamped here, where a request enters the cluster.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

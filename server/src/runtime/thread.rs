@@ -1,4 +1,4 @@
-//! Threads with a runtime of their own, for what must not wait for anything that other threads do: Raft, and life signs.
+//! Threads with a runtime of their own, for work that must not wait for other threads: Raft, and life signs.
 
 use std::{future::Future, io};
 

@@ -1,7 +1,7 @@
 //! The threads that own databases: the process must not end before they have.
 //!
-//! A database that is open while the process runs its exit handlers is used by RocksDB's own threads after what they
-//! need has been torn down.
+//! When a database is open while the process runs its exit handlers, RocksDB's own threads go on using data that the handlers
+//! have destroyed.
 
 use std::{
     io,

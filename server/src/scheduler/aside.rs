@@ -1,4 +1,4 @@
-//! Classes whose pods cannot be placed because that panics: set aside for a while, so that all others are placed.
+//! Classes whose placement panics: they are set aside for a while, so that the pods of all others are placed.
 
 use crate::controllers::guard::Panicked;
 use std::{

@@ -1,4 +1,4 @@
-//! Pods of one revision are alike: what nodes mean to them is computed once for all, and again only
+//! A class: the pods of one revision. They are alike, so which nodes fit is computed once for all of them, and again only
 //! for nodes that changed.
 
 use super::{

@@ -27,26 +27,45 @@ const UNANSWERED: Duration = Duration::from_secs(1);
 /// Views kept of classes that have no pods to place.
 const MAX_IDLE_VIEWS: usize = 64;
 
-/// The records that the scheduler looks at, shared with the state.
+/// The records that the scheduler looks at, shared with the state. They are taken in slices, between which the state goes on: those of a
+/// later slice may be newer than those of the first one. The changes after the revision of the first slice, applied in their order to
+/// [`Cluster::new`], make up for it: the last change of a record says all of it.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// The revision of the state.
-    pub revision: u64,
     nodes: Vec<Arc<Node>>,
     revisions: Vec<Arc<Revision>>,
     pods: Vec<Arc<PackedPod>>,
 }
 
 impl Snapshot {
-    /// Takes one; cheap enough to do while the state waits.
+    /// Takes a whole state that does not go on meanwhile.
+    #[cfg(test)]
     pub fn of(state: &State) -> Self {
-        Self {
-            revision: state.revision(),
-            nodes: state.list::<Node>(None).cloned().collect(),
-            revisions: state.list::<Revision>(None).cloned().collect(),
-            pods: state.list::<PodRecord>(None).cloned().collect(),
-        }
+        let mut snapshot = Self::default();
+        while !snapshot.slice(state, usize::MAX) {}
+        snapshot
     }
+
+    /// Takes the next records, at most `most` of them. Answers whether there are no more.
+    pub fn slice(&mut self, state: &State, most: usize) -> bool {
+        let mut room = most;
+        take::<Node>(state, &mut self.nodes, &mut room);
+        take::<Revision>(state, &mut self.revisions, &mut room);
+        take::<PodRecord>(state, &mut self.pods, &mut room);
+        room > 0
+    }
+}
+
+/// Adds the records of a kind after the last one that was taken, by namespace and name, while there is room for them.
+fn take<K: Kind>(state: &State, taken: &mut Vec<Arc<K::Kept>>, room: &mut usize) {
+    let last = taken.last().cloned();
+    let after = last.as_deref().map(|record| {
+        let (namespace, name) = (barge_state::Kept::namespace, barge_state::Kept::name);
+        (namespace(record), name(record))
+    });
+    let before = taken.len();
+    taken.extend(state.list_after::<K>(None, after).take(*room).cloned());
+    *room -= taken.len() - before;
 }
 
 /// Where a pod is.
@@ -292,7 +311,7 @@ impl Cluster {
         view.best(class, &entry.class, &self.nodes)
     }
 
-    /// A panic from now on is charged to this class; with None to nobody.
+    /// A panic from now on is charged to this class; with None to none.
     pub(super) fn set_placing(&mut self, class: Option<ClassId>) {
         self.placing = class;
     }

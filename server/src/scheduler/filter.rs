@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 pub enum Reason {
     /// Its agent isn't heard.
     NotReady,
-    /// Somebody keeps new pods away from it.
+    /// It is cordoned.
     Unschedulable,
     /// It has a taint that the pod does not tolerate.
     Taint,

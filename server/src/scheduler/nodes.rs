@@ -1,8 +1,9 @@
 //! Nodes as the scheduler sees them: what they offer and what is taken, and a log of which changed.
 
 use super::{class::Class, cluster::ClassId};
-use crate::controllers::{nodes::is_ready, taints};
+use crate::controllers::taints;
 use barge_proto::v1::{Node, Taint};
+use barge_state::node_is_ready;
 use barge_state::{Kind, Usage};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -105,7 +106,7 @@ impl Nodes {
             return;
         };
         let meta = record.meta();
-        let ready = is_ready(record);
+        let ready = node_is_ready(record);
         let cordoned = record.spec.as_ref().is_some_and(|spec| spec.unschedulable);
         let unschedulable = cordoned || record.meta().deletion_timestamp.is_some();
         let taints = taints::of(record);
@@ -178,7 +179,7 @@ impl Nodes {
 
     fn touch(&mut self, id: NodeId) {
         self.log.push_back(id);
-        // Whoever is further behind does better to start afresh.
+        // A follower that is further behind starts afresh.
         let limit = self.nodes.len().max(1024);
         while self.log.len() > limit {
             self.log.pop_front();

@@ -1,4 +1,4 @@
-//! Pods that wait for a node: by class, oldest first, and what their owners have been told.
+//! Pods that wait for a node: by class, oldest first, with the reasons that were reported last.
 
 use super::cluster::ClassId;
 use std::{

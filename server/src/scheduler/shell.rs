@@ -1,11 +1,11 @@
-//! The scheduler's thread: follows changes, proposes batches of bindings, takes back what was
-//! refused.
+//! The scheduler's thread: follows changes, proposes batches of bindings, takes back refused
+//! ones.
 
 use super::{
     NAME,
     aside::Aside,
+    batch,
     cluster::{Cluster, Placement, Snapshot},
-    plan,
 };
 use crate::{
     controllers::{
@@ -21,12 +21,15 @@ use crate::{
 };
 use barge_proto::v1::{Bind, change::Change};
 use barge_state::RecordKind;
+use futures::FutureExt;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep, sleep_until},
 };
 
+/// Records that are read in one hold of the state's lock: about a millisecond.
+const SLICE: usize = 4096;
 /// Batches under way at a time.
 const MAX_RUNNING: usize = 4;
 /// How often pods that wait are looked at even when nothing has changed.
@@ -72,13 +75,9 @@ async fn follow<R: Replica>(
 ) -> Result<std::ops::ControlFlow<()>, Panicked> {
     use std::ops::ControlFlow::{Break, Continue};
     let began = Instant::now();
-    let snapshot = replica.read(Snapshot::of);
-    let kinds = [RecordKind::Node, RecordKind::Revision, RecordKind::Pod];
-    let Ok(mut changes) = replica.watch(snapshot.revision, &kinds) else {
+    let Ok((mut cluster, mut changes)) = load(replica).await else {
         return Ok(Continue(()));
     };
-    let mut cluster = Cluster::new(&snapshot);
-    drop(snapshot);
     let reload = began.elapsed();
     // Dropped with this function: bindings that are under way then are seen by the next one as
     // changes.
@@ -89,7 +88,7 @@ async fn follow<R: Replica>(
         cluster.release(now);
         while running.len() < MAX_RUNNING {
             let look = context.meters.begin(NAME, None);
-            match catch(|| plan::place(&mut cluster, aside, MAX_BATCH, now)) {
+            match catch(|| batch::place(&mut cluster, aside, MAX_BATCH, now)) {
                 Ok(batch) if batch.is_empty() => {
                     look.discard();
                     break;
@@ -135,6 +134,27 @@ async fn follow<R: Replica>(
             () = sleep_until(Instant::now() + wait) => {}
         }
     }
+}
+
+/// Reads the cluster, in slices, so that `apply` waits for none of them long. The changes since the first slice follow.
+async fn load<R: Replica>(replica: &R) -> Result<(Cluster, R::Changes), Gap> {
+    let mut snapshot = Snapshot::default();
+    let (mut last, revision) =
+        replica.read(|state| (snapshot.slice(state, SLICE), state.revision()));
+    let kinds = [RecordKind::Node, RecordKind::Revision, RecordKind::Pod];
+    let mut changes = replica.watch(revision, &kinds)?;
+    while !last {
+        // What waits for the state has its turn.
+        yield_now().await;
+        last = replica.read(|state| snapshot.slice(state, SLICE));
+    }
+    let mut cluster = Cluster::new(&snapshot);
+    drop(snapshot);
+    // Those that are there already: what is placed by an older state would be refused.
+    while let Some(changed) = changes.next().now_or_never() {
+        changed?.iter().for_each(|change| cluster.apply(change));
+    }
+    Ok((cluster, changes))
 }
 
 /// Proposes bindings; those that hold are seen as changes.
@@ -190,7 +210,7 @@ async fn tell<R: Replica>(replica: R, context: Context, untold: Vec<(String, Arc
     let told = replica.read(|state| {
         catch(|| {
             for (pod, why) in &untold {
-                plan::tell(state, pod, why, &mut stamp, &mut draft);
+                batch::tell(state, pod, why, &mut stamp, &mut draft);
             }
         })
     });

@@ -9,8 +9,8 @@ mod property;
 
 use super::{
     aside::Aside,
+    batch::{place, tell},
     cluster::{Cluster, Placement, Snapshot},
-    plan::{place, tell},
 };
 use crate::controllers::{guard::catch, plan::controller_reference, testing::World};
 use barge_proto::v1::{

@@ -1,7 +1,7 @@
-//! The audit log: who changed what, from where, and what came of it, one line of JSON each.
+//! The audit log: one line of JSON for each change, with the caller, its address and the outcome.
 //!
-//! Requests hand their entries to a thread of its own through a bounded queue, and never wait for the disk. What cannot be
-//! written is lost for the audit log and reported; it does not stop the manager.
+//! Requests hand their entries to a writer thread through a bounded queue, and never wait for the disk. Entries that cannot be
+//! written are dropped and counted in the manager's log; the manager goes on.
 
 use std::{
     borrow::Cow,
@@ -30,10 +30,10 @@ const NAMED: usize = 100;
 /// Of a refusal's message, in bytes.
 const MESSAGE: usize = 512;
 
-/// Who asks for mutations, and for what: the same for all requests of a message that come on a stream.
+/// The caller and the RPC of mutations: the same for all requests of one message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Asker {
-    /// Who asked: "admin/<uid>", "agent/<uid>", "manager/<uid>", "anyone".
+    /// The caller: "admin/<uid>", "agent/<uid>", "manager/<uid>", "anyone".
     pub who: String,
     /// The name of the credential or node.
     #[serde(skip_serializing_if = "Option::is_none")]

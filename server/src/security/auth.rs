@@ -1,5 +1,5 @@
-//! Who is calling and whether they may: a [`Caller`] from the peer's certificate ([`principal`]), the rules out of the
-//! schema ([`rules`]), what bindings give the caller ([`access`]), and the [`layer`] that every request passes. Life signs pass a gate
+//! Authentication and authorisation: a [`Caller`] from the peer's certificate ([`principal`]), the rules out of the
+//! schema ([`rules`]), the caller's rights by bindings ([`access`]), and the [`layer`] that every request passes. Life signs pass a gate
 //! that takes no lock of the state ([`published`]).
 
 pub mod access;

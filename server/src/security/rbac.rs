@@ -1,11 +1,11 @@
-//! Who may do what: Kubernetes' RBAC, as functions of the state. Nothing here waits or remembers; bindings are found by an index
-//! that the state keeps, so what is decided is decided by the very state that is looked at.
+//! Kubernetes' RBAC, as functions of the state: the rights of each caller. Nothing here waits or caches. The state keeps an index of bindings
+//! by subject, so each decision is by exactly the state that was read.
 //!
-//! - [`rule`]: what a rule allows, and whether rules hold others
-//! - [`identity`]: who somebody is for bindings
-//! - [`review`]: the rules that somebody has, and whether they allow what is asked
-//! - [`grants`]: that nobody gives what they do not have
-//! - [`builtin`]: the roles that every cluster has, and [`keeper`], which sees to it
+//! - [`rule`]: what a rule allows, and whether rules cover other rules
+//! - [`identity`]: the user and groups of a caller
+//! - [`review`]: the rules of a caller, and whether they allow a request
+//! - [`grants`]: no caller can give more than it has
+//! - [`builtin`]: the roles that every cluster has, and [`keeper`], which makes missing ones
 
 pub mod builtin;
 pub mod grants;

@@ -1,4 +1,4 @@
-//! One session of an agent: what it says goes to the leader, what concerns its node comes back.
+//! One session of an agent: its reports go to the leader, assignments for its node go to the agent.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! What an agent is told: everything at first, then what changed.
+//! The feed of a session: a full set at first, then differences.
 //!
-//! What is told is collected as references to what the state holds, and only put into messages, part by part, when it is sent. So nothing
-//! is copied while the state's lock is held, and an agent that reads slowly costs one part of memory.
+//! The feed collects references into the state, and renders them into messages, part by part, when they are sent. So nothing
+//! is copied while the state's lock is held, and an agent that reads slowly costs the memory of one part.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

@@ -1,4 +1,4 @@
-//! The Logs service: any manager finds the one that the pod's agent is connected to, and pipes what comes from there.
+//! The Logs service: any manager finds the manager that the pod's agent is connected to, and passes the stream on.
 
 use barge_proto::v1::{
     Kind, LogOptions, LogsRequest, LogsResponse, OpenStream, PodRecord, TunnelChunk,

@@ -1,4 +1,4 @@
-//! The leader's end of the relay: makes reports durable, and says which of them never will be.
+//! The leader's end of the relay: makes reports durable, and refuses those that can never be.
 
 use std::time::Duration;
 

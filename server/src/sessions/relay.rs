@@ -1,4 +1,4 @@
-//! From the sessions of this manager to the leader: what was reported, in batches.
+//! Sends the reports of this manager's sessions to the leader, in batches.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -144,7 +144,7 @@ fn next_batch(items: &mut Vec<Item>) -> Option<Vec<Item>> {
     Some(items.drain(..count).collect())
 }
 
-/// Brings a batch to the leader, whoever that is, for as long as somebody waits for it, and takes it when there is an answer.
+/// Sends a batch to the current leader until the leader has answered, or no session waits for it any more.
 ///
 /// # Errors
 /// Why no leader will ever take this batch as it is.

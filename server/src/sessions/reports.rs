@@ -1,4 +1,4 @@
-//! The leader's side of reports: what an agent may change, and how that becomes a transaction.
+//! Turns agents' reports into transactions at the leader, and checks that an agent changes only its own node and pods.
 
 use std::sync::Arc;
 

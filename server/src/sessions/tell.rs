@@ -1,12 +1,12 @@
-//! What an agent is told in a session: the manager's side of the stream of assignments.
+//! The manager's side of the stream of assignments to one agent.
 //!
-//! One watch covers all that concerns a node, so its changes come in the order of their revisions, and each assignment says up to which
-//! revision everything is told. While the outbox is full the watch falls behind onto the history that all watches share; what gathered
-//! there is told as one difference.
+//! One watch covers all that concerns a node, so its changes come in the order of their revisions, and each assignment names the
+//! revision up to which it is complete. While the outbox is full, the watch stays at its position in the shared history; later it sends all changes
+//! since then as one difference.
 
 use std::{sync::Arc, time::Duration};
 
-use barge_client::identity::roots_sha256;
+use barge_client::{error::node_deleted, identity::roots_sha256};
 use barge_proto::v1::{
     Assignment, Hello, ManagerMessage, Node, Trust, Welcome, manager_message::Message as ToAgent,
 };
@@ -73,7 +73,7 @@ impl<'a> Teller<'a> {
         let (mut welcome, node) = host
             .store
             .read_by(By::Session, |state| welcome(state, node_uid))
-            .ok_or_else(unknown_node)?;
+            .ok_or_else(|| unknown_node(host, node_uid))?;
         welcome.manager_addresses = host.store.addresses();
         outbox.send(ToAgent::Welcome(welcome)).await?;
         let mut teller = Self {
@@ -110,7 +110,7 @@ impl<'a> Teller<'a> {
             Some((node, state.revision(), News::full(state, self.node_uid)))
         });
         // It may have been deleted while the session waited for its turn, and no change from here on would say so.
-        let (node, revision, news) = read.ok_or_else(unknown_node)?;
+        let (node, revision, news) = read.ok_or_else(|| unknown_node(self.host, self.node_uid))?;
         self.node = node;
         let watch = self.host.store.watch(revision, scopes(self.node_uid));
         let watch = watch.map_err(behind)?;
@@ -202,7 +202,7 @@ impl<'a> Teller<'a> {
         }
         // The deletion of its pods was part of the node's, and the agent has it by now.
         match gone {
-            true => Err(unknown_node()),
+            true => Err(unknown_node(self.host, self.node_uid)),
             false => Ok(()),
         }
     }
@@ -271,8 +271,15 @@ fn scopes(node_uid: &str) -> [Scope; 3] {
     [own, common, Scope::kinds([RecordKind::Cluster])]
 }
 
-fn unknown_node() -> Status {
-    Status::failed_precondition("the node does not belong to this cluster (any more)")
+/// Why the session of a node ends that the state does not have: its deletion is on record, or nobody knows.
+fn unknown_node(host: &Host, node_uid: &str) -> Status {
+    let deleted = host
+        .store
+        .read(|state| state.deleted_node(node_uid).is_some());
+    match deleted {
+        true => node_deleted("the node was deleted from this cluster"),
+        false => Status::failed_precondition("the node does not belong to this cluster (any more)"),
+    }
 }
 
 fn behind<E: std::fmt::Display>(error: E) -> Status {

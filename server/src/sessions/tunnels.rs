@@ -76,7 +76,7 @@ impl Tunnels {
     /// Hands over a stream that the agent of `node_uid` opened.
     ///
     /// # Errors
-    /// NOT_FOUND when nobody waits for this stream from this node.
+    /// NOT_FOUND when no request waits for this stream from this node.
     pub fn arrive(&self, node_uid: &str, stream_id: &str, tunnel: Tunnel) -> Result<(), ApiError> {
         let gone = || ApiError::NotFound("nobody waits for this stream (any more)".to_owned());
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! The thread that applies the log: neither Raft's heartbeats nor anybody's TLS wait for it.
+//! The thread that applies the log. Neither Raft's heartbeats nor TLS handshakes wait for it.
 
 use std::{fs, io, mem, sync::Arc, time::Instant};
 
@@ -70,10 +70,10 @@ pub(super) fn start(
                     };
                     shared.process.failure.report(&reason);
                 }
-                // Nobody waits any more only when Raft is being shut down.
+                // The receiver is gone only when Raft is being shut down.
                 done.send(result.map_err(io::Error::from)).ok();
                 if failed {
-                    // Whoever waits for anything that follows sees its channel close.
+                    // Callers that wait for later entries see their channels close.
                     while work.blocking_recv().is_some() {}
                 }
                 allocators::follow();
@@ -88,7 +88,7 @@ fn understand(state: &State) -> Result<(), StorageError> {
     Ok(check_understood(state.feature_level(), LEVEL)?)
 }
 
-/// Entries, their transactions, and who waits for what becomes of them.
+/// Entries, their transactions, and the channels that wait for the outcomes.
 #[derive(Default)]
 struct Portion {
     entries: Vec<(EntryResponder, Vec<Transaction>)>,
@@ -173,7 +173,7 @@ fn apply_portion(shared: &Shared, portion: Portion) -> Result<(), StorageError> 
         progress.feature_level = feature_level;
         progress.bytes_since_snapshot += portion.log_bytes;
     });
-    // Last, so that whoever is answered reads and watches what was answered.
+    // Last, so that a caller with an answer reads and watches what was answered.
     for (responder, outcomes) in answers {
         if let Some(responder) = responder {
             responder.send(outcomes);

@@ -1,4 +1,4 @@
-//! What an entry of the log carries.
+//! The payload of a log entry: a batch of transactions, encoded once and compressed if that pays.
 
 use std::{
     fmt,
@@ -75,7 +75,7 @@ impl Command {
         &self.encoded
     }
 
-    /// What was proposed, the first time that somebody asks.
+    /// What was proposed; only the first call gets it.
     fn take_proposed(&self) -> Option<Decoded> {
         let proposed = self.proposed.as_ref()?;
         proposed

@@ -1,4 +1,4 @@
-//! The lock of the state in memory: for what it is held, for how long, and for how long it is waited for.
+//! The lock of the state in memory, which measures its holds and waits by purpose.
 
 use std::{
     sync::{

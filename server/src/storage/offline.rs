@@ -1,8 +1,8 @@
-//! The storage of a manager that is not running: what a survivor has, and a new beginning.
+//! The storage of a manager that is not running: reading a survivor's data, and writing a new beginning.
 //!
-//! A new beginning is a state whose position is one entry after everything that was there, with a log that is empty and a
-//! vote in the term of that entry. Raft takes the entry for one that was purged, so a manager that joins gets the state as a
-//! snapshot, and its only member elects itself.
+//! A new beginning is a state whose position is one entry after the last one that was there, with an empty log and a
+//! vote in the term of that entry. To Raft the entry looks purged, so a manager that joins gets the state as a
+//! snapshot. The cluster's only member elects itself.
 
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
@@ -17,7 +17,7 @@ use super::{
     state_db::{StateDb, Writes},
 };
 use crate::storage::types::{
-    Decoder, LeaderId, LogId, Membership, Node, NodeId, SnapshotMeta, StoredMembership, Vote,
+    Decoder, LeaderId, LogId, Membership, Node, RaftId, SnapshotMeta, StoredMembership, Vote,
 };
 
 /// Bytes of log that are read at a time.
@@ -193,7 +193,7 @@ pub fn begin(
     Ok(())
 }
 
-fn only_member(id: NodeId, node: Node) -> Result<Membership, StorageError> {
+fn only_member(id: RaftId, node: Node) -> Result<Membership, StorageError> {
     Membership::new(vec![[id].into()], BTreeMap::from([(id, node)]))
         .map_err(|error| StorageError::corrupted("the membership", error))
 }

@@ -1,7 +1,7 @@
 //! The moments at which a process may die with something half done.
 //!
-//! Storage names each one as it passes it. Nobody listens unless a test hands over a function, which usually ends the
-//! process then and there; what the next start finds must be whole.
+//! Storage calls a hook with the name of each point that it passes. Only tests set the hook, usually to end the
+//! process there. The next start must find whole data.
 
 use std::{fmt, sync::Arc};
 
@@ -31,15 +31,15 @@ macro_rules! points {
 points! {
     /// Entries were handed over, and nothing of them is in the write-ahead log.
     AppendBeforeSync = "append.before_sync",
-    /// Entries are on disk, and nobody knows.
+    /// Entries are on disk, and not reported yet.
     AppendAfterSync = "append.after_sync",
     /// A vote was given, and nothing of it is in the write-ahead log.
     VoteBeforeSync = "vote.before_sync",
-    /// A vote is on disk, and nobody knows.
+    /// A vote is on disk, and not reported yet.
     VoteAfterSync = "vote.after_sync",
     /// Entries were applied in memory, and not handed to the database.
     ApplyBeforeWrite = "apply.before_write",
-    /// The database has what was applied, in memory, and nobody was answered.
+    /// The database has the applied entry in memory, and no caller was answered yet.
     ApplyBeforeFlush = "apply.before_flush",
     /// The state is durable, and there is no checkpoint of it.
     SnapshotBuildFlushed = "snapshot.build.flushed",

@@ -1,4 +1,4 @@
-//! How databases are opened: sizes that suit a small machine, and a check of whose they are.
+//! Opens databases: with sizes for a small machine, and a check that they belong to this manager.
 
 use std::{
     fs, io, iter,
@@ -237,7 +237,7 @@ pub fn identity(db: &DB, path: &Path) -> Result<Option<Identity>, StorageError> 
     }
 }
 
-/// The error for a database of somebody else.
+/// The error for a database of another manager.
 pub fn foreign(path: &Path, found: Identity, owner: &Identity) -> StorageError {
     StorageError::Foreign {
         path: path.to_owned(),

@@ -19,7 +19,7 @@ const TEMPORARY: &str = ".tmp";
 const STATE: &str = "state-";
 const SNAPSHOT: &str = "snapshot-";
 
-/// A snapshot's folder. It is deleted when it has been discarded and nobody reads it any more.
+/// A snapshot's folder. It is deleted when it was discarded and has no reader left.
 #[derive(Debug, Clone)]
 pub struct SnapshotFiles(Arc<Folder>);
 

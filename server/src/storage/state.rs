@@ -1,4 +1,4 @@
-//! The applied state: in memory for everybody who reads, behind it in a database, and snapshots of that.
+//! The applied state: in memory for readers, a copy in a database, and snapshots of the database.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
-//! The state's database: records, remembered requests, and up to where the log was applied.
+//! The state's database: records, remembered requests, and the position of the last applied entry.
 //!
-//! It has no write-ahead log: the Raft log is one. Everything is in one column family, so a flush is atomic, and what is
-//! found after a crash is the state exactly as of the log entry that is found with it.
+//! It has no write-ahead log, because the Raft log is one. Everything is in one column family, so a flush is atomic: after a crash the database
+//! holds the state exactly as of the log entry that it names.
 
 use std::path::Path;
 

@@ -8,7 +8,7 @@ pub use super::command::{Command, Decoder, Encoder};
 use crate::storage::{StateStore, snapshot::SnapshotFiles};
 
 /// Numbers a manager for as long as the cluster lives; never given out twice.
-pub type NodeId = u64;
+pub type RaftId = u64;
 
 /// What the others have to know of a manager.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ openraft::declare_raft_types!(
     pub TypeConfig:
         D = Command,
         R = Vec<v1::Outcome>,
-        NodeId = NodeId,
+        NodeId = RaftId,
         Node = Node,
         AsyncRuntime = openraft_rt_tokio::TokioRuntime,
 );
@@ -36,7 +36,7 @@ pub type LogId = alias::LogIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type Entry = alias::EntryOf<TypeConfig>;
 pub type Payload = alias::PayloadOf<TypeConfig>;
-pub type Membership = openraft::Membership<NodeId, Node>;
+pub type Membership = openraft::Membership<RaftId, Node>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub type Snapshot = alias::SnapshotOf<TypeConfig, SnapshotFiles>;

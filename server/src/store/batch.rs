@@ -43,11 +43,11 @@ pub(super) struct Proposal {
     pub transaction: Transaction,
     /// Its size in bytes, encoded.
     pub size: usize,
-    /// When nobody waits for it any more.
+    /// When its caller gives up.
     pub deadline: Instant,
-    /// Whether it is decided what becomes of it: it was proposed, or whoever waited has given up before.
+    /// Whether its fate is settled: it was proposed, or its caller gave up before.
     pub taken: Arc<AtomicBool>,
-    /// Who waits.
+    /// The caller that waits.
     pub answer: oneshot::Sender<Answer>,
     /// What it takes of the room for proposals.
     pub _room: (OwnedSemaphorePermit, Option<Place>),
@@ -64,7 +64,7 @@ pub(super) async fn run(
     let mut staged = Staged::default();
     let mut encoder = Encoder::default();
     let mut writes = FuturesUnordered::new();
-    // Those of a leadership that has changed since: they may take long to be decided, and nobody waits for them.
+    // Entries of an earlier leadership: they may take long to be committed, and no caller waits for them.
     let mut undecided = 0;
     loop {
         tokio::select! {
@@ -76,7 +76,7 @@ pub(super) async fn run(
                 None => break,
             },
         }
-        // Who does not lead is refused at once.
+        // A manager that does not lead refuses at once.
         let leads = leadership.borrow().is_leader;
         while !staged.proposals.is_empty()
             && (!leads || staged.may_follow(writes.len() - undecided))
@@ -102,7 +102,7 @@ pub(super) async fn run(
 }
 
 fn stopped(proposal: Proposal) {
-    // Whoever does not wait any more needs no answer.
+    // A caller that gave up needs no answer.
     proposal.answer.send(Err(StoreError::Stopped)).ok();
 }
 
@@ -146,7 +146,7 @@ impl Staged {
         }
     }
 
-    /// What is to be proposed now, without what nobody waits for any more.
+    /// The proposals for the next entry, without those whose callers gave up.
     fn take(&mut self) -> Vec<Proposal> {
         self.bytes = 0;
         let mut batch = mem::take(&mut self.proposals);
@@ -187,7 +187,7 @@ fn bounds(bounds: Option<(Instant, Instant)>, next: Instant) -> Option<(Instant,
     Some((first.min(next), last.max(next)))
 }
 
-/// `first` and `last` are when the first and the last of those who wait give up.
+/// `first` and `last` are the times at which the first and the last waiting caller give up.
 async fn propose(
     raft: &Raft,
     command: Command,
@@ -208,7 +208,7 @@ async fn propose(
                 if forward.reason != ForwardReason::LeaseExpired {
                     return Err(not_leader(&forward));
                 }
-                // It was refused, so trying again is safe, and so is saying so while somebody listens.
+                // It was refused, so trying again is safe, and so is answering that while the caller waits.
                 if Instant::now() + LEASE_POLL >= first {
                     return Err(StoreError::NoQuorum);
                 }
@@ -229,7 +229,7 @@ async fn propose(
 
 pub(super) fn not_leader(forward: &ForwardToLeader) -> StoreError {
     let leader = match forward.reason {
-        // Who is to take over has not done so yet.
+        // The new leader has not taken over yet.
         ForwardReason::LeadershipTransfer => None,
         _ => forward.leader_id.zip(
             forward
@@ -278,7 +278,7 @@ mod tests {
         while let Some(first) = queue.recv().await {
             staged.add(first, &mut queue);
             if let Some(second) = staged.proposals.get(1) {
-                // Who waited gives up while the entry before this one is on its way.
+                // The caller gives up while the entry before this one is on its way.
                 second.taken.store(true, Ordering::Release);
             }
             while !staged.proposals.is_empty() {

@@ -1,4 +1,4 @@
-//! How old a revision is.
+//! The age of a revision.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ impl Heads {
     }
 
     /// Notes the newest revision, and answers the one that was the newest so long ago that all changes up to it are older than the age; 0 when
-    /// nobody knows of any yet. Called every few seconds.
+    /// none is known yet. Called every few seconds.
     pub fn note(&mut self, now: Instant, head: u64) -> u64 {
         let is_due = |(last, _): &(Instant, u64)| now - *last >= NOTED;
         if self.noted.back().is_none_or(is_due) {

@@ -1,4 +1,4 @@
-//! What a manager gives back when it is quiet: old history, write buffers, and what its allocators keep.
+//! Gives memory back when the manager is quiet: old history, write buffers, and memory that its allocators keep.
 
 use std::{
     io,

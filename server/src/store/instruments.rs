@@ -1,4 +1,4 @@
-//! What the store measures itself.
+//! The store's own metrics.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! Who leads, and who the members are.
+//! The current leader and members.
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use prometheus_client::metrics::counter::Counter;
@@ -7,22 +7,22 @@ use tokio::sync::watch;
 use super::Members;
 use crate::{
     raft::Channels,
-    storage::types::{NodeId, Raft},
+    storage::types::{Raft, RaftId},
 };
 
-/// Who leads, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
+/// The leader, as this manager knows it. A leader that was cut off believes in itself until it hears of another: what has to
 /// be certain goes through a proposal or a read index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// The term. Work that was decided in one is refused in any other.
     pub term: u64,
     /// Raft id and address; absent during an election, and while leadership is handed over.
-    pub leader: Option<(NodeId, String)>,
+    pub leader: Option<(RaftId, String)>,
     /// Whether it is this manager.
     pub is_leader: bool,
 }
 
-/// Follows Raft until it stops: who leads, and where the members are.
+/// Follows Raft until it stops: the leader, and the members' addresses.
 pub async fn follow(
     raft: Raft,
     channels: Channels,

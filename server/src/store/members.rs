@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and how that changes: one step at a time, by the leader.
+//! Changes of the cluster's members: the leader makes one step at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +16,12 @@ use tokio::{
 
 use super::{Store, StoreError, batch::not_leader};
 use crate::storage::types::{
-    Membership, Node, NodeId, RaftWriteError, StoredMembership, WriteError,
+    Membership, Node, RaftId, RaftWriteError, StoredMembership, WriteError,
 };
 
 /// How long a change may take to be committed.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Several heartbeats: who lives has acknowledged one by then.
+/// Several heartbeats: a live member has acknowledged one by then.
 const ANSWER: Duration = Duration::from_millis(500);
 /// Between two attempts, when another change came first.
 const RETRY: Duration = Duration::from_millis(20);
@@ -30,13 +30,13 @@ const RETRY: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberChange {
     /// Adds a learner, or says where a member is now.
-    Set(NodeId, Node),
+    Set(RaftId, Node),
     /// Makes learners voters, all in one change. They count at once, so they should have caught up.
-    Promote(BTreeSet<NodeId>),
+    Promote(BTreeSet<RaftId>),
     /// Makes a voter a learner.
-    Demote(NodeId),
+    Demote(RaftId),
     /// Removes a voter or learner, living or dead.
-    Remove(NodeId),
+    Remove(RaftId),
     /// Completes a change of voters that was interrupted between its two halves.
     Settle,
 }
@@ -49,7 +49,7 @@ pub enum MemberError {
     Store(#[from] StoreError),
     /// Without a voter there is no cluster.
     #[error("manager {0} is the last voter")]
-    LastVoter(NodeId),
+    LastVoter(RaftId),
     /// Raft does not allow it at the moment.
     #[error("the members cannot be changed: {0}")]
     Refused(String),
@@ -59,9 +59,9 @@ pub enum MemberError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
     /// Where each is, by Raft id.
-    pub nodes: BTreeMap<NodeId, Node>,
+    pub nodes: BTreeMap<RaftId, Node>,
     /// Those whose votes count. While a change is under way, those of before and after.
-    pub voters: BTreeSet<NodeId>,
+    pub voters: BTreeSet<RaftId>,
     /// Whether a change of voters is under way, or was interrupted.
     pub changing: bool,
     /// Whether this membership is not known to be committed yet: no other can be proposed until then.
@@ -108,7 +108,7 @@ impl Store {
     pub async fn change_members(&self, change: MemberChange) -> Result<(), MemberError> {
         let membership = self.membership();
         let voters: BTreeSet<_> = membership.voter_ids().collect();
-        let is_last = |id: NodeId| voters == BTreeSet::from([id]);
+        let is_last = |id: RaftId| voters == BTreeSet::from([id]);
         let (change, retain) = match change {
             MemberChange::Demote(id) | MemberChange::Remove(id) if is_last(id) => {
                 return Err(MemberError::LastVoter(id));
@@ -127,7 +127,7 @@ impl Store {
 
     /// The members that answer this leader now: that acknowledge what was sent after the call. Waits until all do, or half a
     /// second.
-    pub async fn answering(&self) -> BTreeSet<NodeId> {
+    pub async fn answering(&self) -> BTreeSet<RaftId> {
         let begun = Instant::now();
         let mut metrics = self.0.raft.metrics();
         loop {
@@ -161,7 +161,7 @@ impl Store {
     /// Proposes a change once the one before it is committed; until then Raft would refuse it.
     async fn commit(
         &self,
-        change: ChangeMembers<NodeId, Node>,
+        change: ChangeMembers<RaftId, Node>,
         retain: bool,
     ) -> Result<(), MemberError> {
         let deadline = Instant::now() + DEADLINE;

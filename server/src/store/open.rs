@@ -22,7 +22,7 @@ use crate::{
         applier::Observer,
         rocks::Identity,
         space::Space,
-        types::{Fatal, Node, NodeId, Raft, RaftInitializeError},
+        types::{Fatal, Node, Raft, RaftId, RaftInitializeError},
     },
 };
 
@@ -34,7 +34,7 @@ pub struct Options {
     /// The cluster's uid. A folder of another cluster is refused.
     pub cluster_id: String,
     /// This manager's Raft id; never used before by another manager of this cluster.
-    pub raft_id: NodeId,
+    pub raft_id: RaftId,
     /// This manager's host:port, as others reach it.
     pub address: String,
     /// The uid that this manager's certificate names.
@@ -65,7 +65,7 @@ impl Options {
     pub fn new(
         folder: PathBuf,
         cluster_id: String,
-        raft_id: NodeId,
+        raft_id: RaftId,
         address: String,
         uid: String,
         connect: Connect,
@@ -111,7 +111,7 @@ impl Store {
     /// [bootstrapped](Store::bootstrap), or to be added by a cluster's leader.
     ///
     /// # Errors
-    /// When the folder belongs to somebody else, is damaged or in use, or a thread cannot be started.
+    /// When the folder belongs to another manager, is damaged or in use, or a thread cannot be started.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let owner = Identity {
             cluster_id: options.cluster_id.clone(),
@@ -241,7 +241,7 @@ impl Store {
     /// a member before, so that it can be repeated.
     ///
     /// # Errors
-    /// [`StoreError::NoQuorum`] when nobody leads in time, which is no error for a cluster that has other members.
+    /// [`StoreError::NoQuorum`] when no manager leads in time, which is no error for a cluster that has other members.
     pub async fn bootstrap(&self) -> Result<(), StoreError> {
         /// The only voter elects itself at once, as soon as the disk has its vote.
         const BOUND: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Who is reached where.
+//! Checks which manager answers at an address.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{Member, Store};
-use crate::storage::types::NodeId;
+use crate::storage::types::RaftId;
 
 /// How long a manager may take to say that it is there.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// What is there instead, in words.
-    pub async fn find(&self, id: NodeId, address: &str) -> Result<(), String> {
+    pub async fn find(&self, id: RaftId, address: &str) -> Result<(), String> {
         let mut client = self
             .0
             .channels

@@ -1,6 +1,6 @@
 //! Linearizable reads.
 //!
-//! One round to a quorum serves all who asked before it began: those who come while one is under way share the next.
+//! One round to a quorum serves all reads that came before it began. Reads that come during a round share the next one.
 
 use std::{future::Future, time::Duration};
 
@@ -78,7 +78,7 @@ impl Reader {
                     Err(error) => Err(error),
                 };
                 for done in waiting {
-                    // Whoever has gone needs no answer.
+                    // A caller that has gone needs no answer.
                     done.send(result.clone()).ok();
                 }
             });

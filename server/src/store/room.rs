@@ -41,7 +41,7 @@ impl ClientRoom {
         }
     }
 
-    /// A place for a proposal; absent for who needs none.
+    /// A place for a proposal; absent for callers that need none.
     ///
     /// # Errors
     /// There is no room at the moment.

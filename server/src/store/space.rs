@@ -1,8 +1,8 @@
-//! What a manager does when its disk, or those of too many others, run full: before anything fails.
+//! A manager's reaction to full disks, its own or those of too many others, before a write fails.
 //!
-//! Every manager measures its own disk. The leader asks the voters for theirs. One that is low hands leadership to a
-//! voter that is not; when there is nobody, or too few voters with space to form a majority, it refuses writes until there
-//! is space again. What is being replicated already still fits: that is what the floor is for. Reads go on.
+//! Every manager measures its own disk. The leader asks the voters for theirs. A leader that is below its floor hands leadership to a
+//! voter with space. When there is none, or fewer than a majority have space, it refuses writes until there
+//! is space again. The floor leaves room for entries that are being replicated already. Reads go on.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use crate::storage::{space::Space, types::NodeId};
+use crate::storage::{space::Space, types::RaftId};
 
 /// Between two measurements.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -48,15 +48,15 @@ impl Disk {
 enum Verdict {
     Write,
     /// To one of these.
-    HandOver(Vec<NodeId>),
+    HandOver(Vec<RaftId>),
     /// These are low.
-    Refuse(Vec<NodeId>),
+    Refuse(Vec<RaftId>),
 }
 
 /// Decides by what is known of the voters. A write needs a majority of managers with space; one that does not answer may be
 /// down, so that its disk is of no use, but that alone is nothing to refuse writes for.
-fn decide(me: NodeId, voters: &BTreeMap<NodeId, Option<Space>>) -> Verdict {
-    let those = |low: bool| -> Vec<NodeId> {
+fn decide(me: RaftId, voters: &BTreeMap<RaftId, Option<Space>>) -> Verdict {
+    let those = |low: bool| -> Vec<RaftId> {
         voters
             .iter()
             .filter(|(_, space)| space.is_some_and(|space| space.low == low))
@@ -112,7 +112,7 @@ pub(super) async fn keep(
             space.send_replace(now);
             let reason = match store.0.leadership.borrow().is_leader {
                 true => None,
-                // Who leads decides.
+                // Only the leader decides.
                 false => Some(None),
             };
             let reason = match reason {
@@ -175,7 +175,7 @@ async fn lead(store: &Store, mine: Space) -> Option<Arc<str>> {
     Some(named.join("; ").into())
 }
 
-async fn ask(store: &Store, id: NodeId, address: &str) -> Option<Space> {
+async fn ask(store: &Store, id: RaftId, address: &str) -> Option<Space> {
     let mut client = store.0.channels.client(address).ok()?;
     let answer = timeout(ANSWER, client.space(RaftSpaceRequest { to: id })).await;
     Some(from_proto(answer.ok()?.ok()?.into_inner()))
@@ -193,7 +193,7 @@ fn from_proto(space: RaftSpaceResponse) -> Space {
 mod tests {
     use super::*;
 
-    fn voters(low: &[Option<bool>]) -> BTreeMap<NodeId, Option<Space>> {
+    fn voters(low: &[Option<bool>]) -> BTreeMap<RaftId, Option<Space>> {
         let space = |low: bool| Space {
             low,
             ..Space::default()

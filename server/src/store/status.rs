@@ -1,4 +1,4 @@
-//! How this manager's Raft is doing.
+//! The status of this manager's Raft.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub struct Member {
     pub uid: String,
     /// Whether it votes; otherwise it only learns.
     pub voter: bool,
-    /// How many entries it lacks. Known to the leader only, and only of who has acknowledged an entry to it.
+    /// How many entries it lacks. Known to the leader only, and only for members that have acknowledged an entry to it.
     pub lag: Option<u64>,
     /// How long ago the leader sent what this member acknowledged last. Known to the leader only; absent when it acknowledged
     /// nothing to it.

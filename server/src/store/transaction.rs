@@ -1,4 +1,4 @@
-//! Putting transactions together.
+//! Builds transactions.
 
 use barge_proto::v1::{
     Change, Event, Made, ObjectMeta, Precondition, RecordRef, RequestRecord, TerminatePod, Time,
@@ -62,7 +62,7 @@ impl Draft {
         self.must(by_name(record), Must::Uid(record.uid().to_owned()));
     }
 
-    /// Demands that the record of this name still has this generation: nobody changed what it should be.
+    /// Demands that the record of this name still has this generation: its wanted state did not change.
     pub fn same_generation<K: Kind>(&mut self, record: &K) {
         self.must(by_name(record), Must::Generation(record.meta().generation));
     }

@@ -6,7 +6,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Store, StoreError};
-use crate::storage::types::{Metrics, NodeId};
+use crate::storage::types::{Metrics, RaftId};
 
 /// How long proposals in flight, and a follower that lacks entries, are waited for.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -17,11 +17,11 @@ const STOP: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Hands leadership to a voter that has the whole log, if this manager leads and there is one. Nothing can be proposed
-    /// here meanwhile. Returns the new leader, or nothing when there was nobody or nothing to hand over.
+    /// here meanwhile. Returns the new leader, or nothing when this manager did not lead or no other can.
     ///
     /// # Errors
-    /// [`StoreError::NoQuorum`] when nobody took over in time; this manager may lead on.
-    pub async fn hand_over(&self) -> Result<Option<NodeId>, StoreError> {
+    /// [`StoreError::NoQuorum`] when no manager took over in time; this manager may lead on.
+    pub async fn hand_over(&self) -> Result<Option<RaftId>, StoreError> {
         self.hand_over_if(|_| true).await
     }
 
@@ -31,15 +31,15 @@ impl Store {
     /// As [`Store::hand_over`].
     pub(super) async fn hand_over_to(
         &self,
-        targets: &[NodeId],
-    ) -> Result<Option<NodeId>, StoreError> {
+        targets: &[RaftId],
+    ) -> Result<Option<RaftId>, StoreError> {
         self.hand_over_if(|id| targets.contains(&id)).await
     }
 
     async fn hand_over_if(
         &self,
-        may_lead: impl Fn(NodeId) -> bool,
-    ) -> Result<Option<NodeId>, StoreError> {
+        may_lead: impl Fn(RaftId) -> bool,
+    ) -> Result<Option<RaftId>, StoreError> {
         if !self.0.leadership.borrow().is_leader {
             return Ok(None);
         }
@@ -51,8 +51,8 @@ impl Store {
 
     async fn transfer(
         &self,
-        may_lead: impl Fn(NodeId) -> bool,
-    ) -> Result<Option<NodeId>, StoreError> {
+        may_lead: impl Fn(RaftId) -> bool,
+    ) -> Result<Option<RaftId>, StoreError> {
         let id = self.0.id;
         let drained = Instant::now() + DRAIN;
         // Whatever is in flight is answered before, if it can be.
@@ -129,9 +129,9 @@ impl Store {
 /// A voter whose log is the leader's, and whether there are others that may lead at all.
 fn candidate(
     metrics: &Metrics,
-    id: NodeId,
-    may_lead: impl Fn(NodeId) -> bool,
-) -> (Option<NodeId>, bool) {
+    id: RaftId,
+    may_lead: impl Fn(RaftId) -> bool,
+) -> (Option<RaftId>, bool) {
     let mut others = metrics
         .membership_config
         .voter_ids()

@@ -1,8 +1,8 @@
-//! Watches: every change once, in order, to those whom it concerns.
+//! Watches: each watcher gets every change that concerns it once, in order.
 //!
-//! A watch is found by kind, namespace and node, so a change costs only those who asked for it. What it has not taken yet
-//! is kept for it in a short list; when that is full it is dropped, and the watch catches up from the history that all
-//! share, so that one that does not read costs next to nothing. A watch that is slower than the history has lost changes and ends.
+//! A watch is found by kind, namespace and node, so a change costs only the watches that it concerns. Changes that a watch has not taken yet
+//! wait in a short list. When the list is full, it is dropped, and the watch catches up from the shared
+//! history, so a watch whose client does not read costs next to nothing. A watch that is slower than the history has lost changes and ends.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ use crate::storage::applier::Observer;
 const QUEUE: usize = 256;
 /// Bytes of such changes.
 const QUEUE_BYTES: usize = 256 * 1024;
-/// Changes stay in the history for so long, if there is room; who comes back after a shorter absence goes on where they stopped.
+/// Changes stay in the history for so long, if there is room. A watcher that comes back sooner goes on where it stopped.
 const AGE: Duration = Duration::from_secs(300);
 /// What a node's record takes in memory, about, in bytes.
 const NODE: usize = 4096;
@@ -269,7 +269,7 @@ impl Hub {
         self.lock().watchers.len()
     }
 
-    /// Whether nobody watches.
+    /// Whether there are no watches.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,6 +1,7 @@
-//! The rules of transactions.
+//! How a transaction changes the state: the same on every manager.
 
 mod bind;
+pub use bind::node_is_ready;
 mod delete;
 mod events;
 mod gone;
@@ -153,7 +154,7 @@ impl State {
     ) -> RequestChanges {
         let mut changes = RequestChanges::default();
         if forget_before > 0 {
-            // A revision that is still to come would shut out everybody.
+            // A revision that is still to come would refuse every client's requests.
             let before = forget_before.min(self.revision);
             changes.forgotten = self.requests.forget_before(before, self.limits.slice);
         }

@@ -1,4 +1,4 @@
-//! What pods ask for and what nodes have left.
+//! Resource requests of pods, and the free resources of nodes.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -68,7 +68,7 @@ impl Changed {
     /// Nearly what keeping it takes in memory, in bytes.
     ///
     /// A version of a record is kept by the change that made it and by the one that replaced it, and each counts half of it. The state has the newest
-    /// one anyway, but then nobody may have counted the one before the first of these changes. A removed record counts whole: the change
+    /// one anyway, but then no change may have counted the one before the first of these changes. A removed record counts whole: the change
     /// that made its last version may be long gone.
     pub fn size(&self) -> usize {
         let size = |record: &Option<Stored>| record.as_ref().map_or(0, Stored::size);

@@ -31,7 +31,7 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Who has which value.
+/// The record that has each value.
 #[derive(Debug, Default)]
 pub struct Claims(BTreeMap<Claim, String>);
 

@@ -1,4 +1,4 @@
-//! Records that are being deleted together with what belongs to them: which, how, and what of it is next.
+//! The index of records that are deleted in slices: the kind of each deletion, and the next records that belong to it.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub const BACKGROUND: &str = "barge.dev/backgroundDeletion";
 /// What becomes of what belongs to a record that is being deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cascade {
-    /// It is deleted; nobody waits for pods that end.
+    /// It is deleted; the deletion does not wait for pods that end.
     Background,
     /// It is deleted, and the record stays until all of it that blocks is gone.
     Foreground,
@@ -173,7 +173,7 @@ impl State {
         }
         match tables.belonging(&record, &Place::default()).next() {
             Some(first) if !tables.is_pending(&record, &first, cascade) => Next::Waits,
-            // The record itself is what is left, or something came that nobody was there to refuse: events.
+            // Only the record itself is left, or records that are not refused during a deletion: events.
             _ => Next::Slice(Place::default()),
         }
     }

@@ -1,4 +1,4 @@
-//! Recent changes, so that watches can go on where they stopped, and lists where a page ended.
+//! The history of recent changes: watches resume from it, and further pages of a list are taken back to their revision with it.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,7 +7,7 @@ use crate::changed::Changed;
 /// Changes that are handed out together.
 const BLOCK: usize = 64;
 
-/// The revision is older than the history that is kept: whoever asked has to list again.
+/// The revision is older than the history that is kept: the caller has to list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("changes are kept after revision {floor} only")]
 pub struct Expired {
@@ -82,7 +82,7 @@ impl History {
         }
     }
 
-    /// Drops blocks whose changes are all at or below `revision`. They are returned, so that whoever holds a lock around the history lets go
+    /// Drops blocks whose changes are all at or below `revision`. They are returned, so that a caller that holds a lock around the history lets go
     /// of it before their memory is given back.
     pub fn drop_through(&mut self, revision: u64) -> Vec<Arc<[Changed]>> {
         let blocks = self

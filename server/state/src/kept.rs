@@ -1,4 +1,4 @@
-//! What the state keeps of a message: the message itself, or something smaller that says the same.
+//! The form in which the state keeps a message: the message itself, or a smaller form without loss.
 
 use std::{borrow::Cow, fmt::Debug};
 

@@ -1,8 +1,8 @@
-//! Feature levels: what may be in the log.
+//! Feature levels: which changes the log may contain.
 //!
-//! A field or a rule that older managers do not know would be dropped or applied otherwise by them, and their states
-//! would differ. So each version says up to which level it understands the log; the cluster's level rises when all managers
-//! understand the next one, and what needs it is refused, or left undone, until then.
+//! An older manager would drop a field that it does not know, or apply a rule differently, and its state
+//! would differ from the others'. So each version has a level up to which it understands the log. The leader raises the cluster's level when all managers
+//! understand the next one. Until then `apply` refuses changes of the next level, and the leader does not propose them.
 
 use barge_proto::v1::{
     PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, precondition::Must,
@@ -19,7 +19,8 @@ use crate::{apply::refusal, state::State};
 ///   by hand and who is not reached
 /// - 5: statuses that say when their agent made them, creations on the condition of what their plan saw, nothing is bound to a node that is being
 ///   deleted, and events and remembered requests are bounded by namespace and by age
-pub const LEVEL: u32 = 5;
+/// - 6: tombstones of nodes
+pub const LEVEL: u32 = 6;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
@@ -34,6 +35,9 @@ pub const LOSS: u32 = 4;
 /// The level from which on a pod's status says in which order its agent made it, and a plan's creations are refused when its owner has got others
 /// meanwhile.
 pub const ORDER: u32 = 5;
+
+/// The level from which on the removal of a node leaves a tombstone.
+pub const NODE_TOMBSTONES: u32 = 6;
 
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {

@@ -3,10 +3,10 @@
 //! A [`State`] changes only by [`State::apply`], a function of the state, the Raft term and a
 //! [`Transaction`](barge_proto::v1::Transaction). It has no I/O, no clock and no randomness, so every
 //! manager that applies the same log has the same state; `clippy.toml` beside this crate keeps it so.
-//! Time is the transaction's, uids are stamped by whoever proposes it.
+//! The proposer of a transaction stamps its time and the uids in it.
 //!
-//! - `kind`, `rules`: the kinds of records, their identity, what each demands
-//! - `kept`, `packed`: what is kept of a record; of a pod, as little as possible
+//! - `kind`, `rules`: the kinds of records, their identity, and their rules
+//! - `kept`, `packed`: the form of a record in memory; pods are packed
 //! - `ages`: events in the order of their eviction
 //! - `table`, `tables`, `claims`, `capacity`: where records live, with all indexes
 //! - `apply`: the rules of transactions
@@ -44,7 +44,7 @@ mod table;
 mod tables;
 mod view;
 
-pub use apply::Applied;
+pub use apply::{Applied, node_is_ready};
 pub use capacity::{Usage, is_finished};
 pub use changed::Changed;
 pub use claims::Claim;
@@ -53,7 +53,8 @@ pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{
-    BINDINGS, COMPRESSION, LEVEL, LOSS, NotUnderstood, ORDER, check_understood, demanded, needed,
+    BINDINGS, COMPRESSION, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, check_understood,
+    demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};

@@ -18,6 +18,10 @@ pub const EVICTED: usize = 8;
 /// running, and tells so. A healthy node confirms each within seconds.
 pub const TOMBSTONES_PER_NODE: usize = 1024;
 
+/// Tombstones kept of nodes; a new one evicts the oldest. An agent that comes back after its node's was evicted leaves its pods running, and says
+/// so.
+pub const NODE_TOMBSTONES: usize = 4096;
+
 /// Answered requests that are remembered. The oldest are forgotten, and with them every request id whose
 /// client had not seen a newer revision: it is refused from then on. At 20,000 writes a second this gives
 /// a client 13 seconds to retry.
@@ -40,6 +44,8 @@ pub struct Limits {
     pub events: usize,
     /// Default [`TOMBSTONES_PER_NODE`].
     pub tombstones_per_node: usize,
+    /// Default [`NODE_TOMBSTONES`].
+    pub node_tombstones: usize,
     /// Default [`REQUESTS`].
     pub requests: usize,
     /// Default [`SLICE`].
@@ -53,6 +59,7 @@ impl Default for Limits {
             events_per_namespace: EVENTS_PER_NAMESPACE,
             events: EVENTS,
             tombstones_per_node: TOMBSTONES_PER_NODE,
+            node_tombstones: NODE_TOMBSTONES,
             requests: REQUESTS,
             slice: SLICE,
         }

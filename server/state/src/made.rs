@@ -1,13 +1,14 @@
-//! Which plan made a record: what keeps two plans of one owner from making the same records twice.
+//! The plan that made a record. With it `apply` refuses the second of two plans that would make the same records of one owner.
 //!
-//! A controller counts the plans of an owner that make records. The plan is in the uids of what it makes, at their beginning:
+//! A controller counts the plans of an owner that make records. The uid of each record begins with its plan:
 //!
 //! ```text
 //! ff CCCCCC-CCCC-8SSS-RRRR-RRRRRRRRRRRR        C: the count, S: the plan's salt, R: random (a UUID of version 8)
 //! ```
 //!
-//! The index of what an owner owns is ordered by uid, so the record of the latest plan is at its end, and neither a counter nor
-//! a field has to be kept. When all records of the latest plan have gone, the count is used again: the salt tells the two plans apart. All other uids are random, of version 4; one in 256 of these sorts among them and is skipped.
+//! The index of an owner's records is ordered by uid, so a record of the latest plan is at its end. The state needs neither a counter nor
+//! a field for this. When all records of the latest plan are gone, the next plan gets the same count; the salt tells the two plans apart.
+//! All other uids are random, of version 4; one in 256 of them sorts among these and is skipped.
 
 use crate::{kept::Kept, kind::Kind, state::State, table::Table};
 

@@ -1,9 +1,9 @@
-//! Pods as the state keeps them: of everything else there are thousands, of pods a million.
+//! Pods as the state keeps them in memory: packed, because there may be a million of them.
 //!
 //! Nearly all of a pod's record is the same in many pods: the owner, the template, the image, the phase, which conditions
 //! there are and what they say. So a record is taken apart into its *shape*, which pods share, and its *leaves*, in
-//! which they differ: names, addresses, times. A shape is a `PodRecord` whose leaves are blank. Whatever is not
-//! known to be a leaf is part of the shape, so nothing is ever lost; something unusual only costs its pod a shape of its own.
+//! which they differ: names, addresses, times. A shape is a `PodRecord` whose leaves are blank. A field that is not
+//! known as a leaf is part of the shape, so no field is lost; an unusual value only costs its pod a shape of its own.
 
 mod leaves;
 mod pool;
@@ -123,23 +123,23 @@ impl PackedPod {
         !self.node.is_empty()
     }
 
-    /// The phase; empty when nobody has reported one.
+    /// The phase; empty until an agent has reported one.
     pub fn phase(&self) -> &str {
         let status = self.shape.status.as_ref();
         status.map_or("", |status| &status.phase)
     }
 
-    /// Whether somebody asked for its end.
+    /// Whether its deletion was requested.
     pub fn is_terminating(&self) -> bool {
         self.shape.meta().deletion_timestamp.is_some()
     }
 
-    /// Whether it is lost with its node: nobody can tell whether it runs.
+    /// Whether it is lost with its node: it may run or not.
     pub fn is_lost(&self) -> bool {
         self.shape.lost.is_some()
     }
 
-    /// By when it has to end, and the seconds of grace that it was given; absent while nobody asked for its end.
+    /// The deadline by which it has to end, and its grace period in seconds; absent until its deletion was requested.
     pub fn deletion(&self) -> Option<(Time, Option<i64>)> {
         let grace = self.shape.meta().deletion_grace_period_seconds;
         let deadline = self.is_terminating().then(|| self.first().deletion)?;
@@ -187,7 +187,7 @@ impl PackedPod {
         leaves::first(&self.shape, self.uid(), &self.leaves)
     }
 
-    /// What it would share and nobody has in common with it, in bytes.
+    /// The size of its shape when no other pod shares it, in bytes.
     pub(crate) fn unshared_size(&self) -> usize {
         // Its own, and the pool's.
         match Arc::strong_count(&self.shape) {

@@ -1,5 +1,5 @@
-//! What an object is put together from. The parts are shared with the state, so taking them is cheap, and the object is made
-//! while the state goes on.
+//! The parts of an object, as references into the state. Taking them under the lock is cheap; the object is built
+//! after the lock was released.
 
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ fn pod_status(record: PodRecord, node: Option<&Node>) -> PodStatus {
     status
 }
 
-/// What the agent said last stays, but for what the pod is asked for: it is not ready, because nobody hears from it.
+/// Shows a lost pod: the status that its agent reported last stays, but `Ready` is false, because the leader does not hear the agent.
 fn show_lost(status: &mut PodStatus, node: &str, since: Time) {
     NODE_LOST.clone_into(&mut status.reason);
     status.message = format!("Node {node}, which was running pod, is unreachable");

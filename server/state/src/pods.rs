@@ -1,4 +1,4 @@
-//! What a pod's record keeps of its status, and which reports it believes.
+//! The status in a pod's record, and the rules by which a report replaces it.
 
 use barge_proto::v1::{PodRecord, PodStatus};
 

@@ -1,4 +1,4 @@
-//! Looking things up.
+//! Lookups in the state.
 
 use std::sync::Arc;
 
@@ -94,6 +94,12 @@ impl State {
         node_uid: &str,
     ) -> impl Iterator<Item = &Arc<PodTombstone>> + use<'_> {
         self.tables.tombstones_by_node.get(node_uid)
+    }
+
+    /// The recorded deletion of the node with this uid, if it is still remembered.
+    pub fn deleted_node(&self, uid: &str) -> Option<&Arc<PodTombstone>> {
+        self.by_uid::<PodTombstone>(uid)
+            .filter(|tombstone| tombstone.node_uid.is_empty())
     }
 
     /// The pods that are lost with a node, by uid.

@@ -1,4 +1,4 @@
-//! What makes a client's mutation apply at most once, however often it is sent.
+//! Request ids: with them a client's mutation is applied at most once, however often it is sent.
 //!
 //! A request id is a nonce and the newest revision that the client had seen when it made it. Answers of
 //! applied requests are remembered, the newest [`crate::limits::REQUESTS`] of them. When some are forgotten
@@ -6,7 +6,7 @@
 //! those. An id from above the floor that is unknown was never applied, because it would have been applied at
 //! a revision that its client had not yet seen.
 //!
-//! Nobody retries for minutes, so the leader has answers forgotten that are older than some, a slice at a time.
+//! No client retries for minutes, so the leader proposes to forget answers that are minutes old, a slice at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -25,7 +25,7 @@ impl State {
         self.tables.iter()
     }
 
-    /// What is known besides the records. Its requests are many: who writes after each transaction takes
+    /// What is known besides the records. Its requests are many: a caller that writes after each transaction takes
     /// [`State::revision`], [`State::request_floor`] and the changes from [`crate::Applied::requests`].
     pub fn meta(&self) -> Meta {
         Meta {
@@ -44,7 +44,7 @@ impl State {
     /// cluster that goes on from a backup or from one survivor. `now` is in seconds since 1970.
     ///
     /// A fixed distance would not do: the same backup, restored a second time, would begin below what the agents saw of the
-    /// first time. The minute, in the high bits, lies above all revisions of earlier minutes, because nobody writes 2^34
+    /// first time. The minute, in the high bits, lies above all revisions of earlier minutes, because no cluster writes 2^34
     /// objects in one; the fixed distance remains for a clock that is behind.
     pub fn leap(&mut self, now: i64) -> u64 {
         let minute = u64::try_from(now / 60).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What each kind demands of a put and of a status report.
+//! Each kind's rules for puts and for status reports.
 
 use barge_proto::{
     for_each_kind,

@@ -1,4 +1,4 @@
-//! Bindings by whom they are for: what is looked up with every request of somebody who may not do everything.
+//! The index of bindings by subject. Managers look it up for every request of a caller who is not an administrator.
 
 use std::{collections::BTreeSet, sync::Arc};
 

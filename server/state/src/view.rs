@@ -65,7 +65,7 @@ impl State {
         self.object_parts(kind, namespace, name)?.object()
     }
 
-    /// A record as an object; absent for kinds that the API does not show. The values of Secrets are sealed: whoever has
+    /// A record as an object; absent for kinds that the API does not show. The values of Secrets are sealed: a caller that has
     /// the key opens them. Pods take their template from the state unless one is given.
     pub fn view(&self, record: &Stored, template: Option<&Arc<Revision>>) -> Option<Object> {
         self.parts(record.clone(), template.cloned()).object()

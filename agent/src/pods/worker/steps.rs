@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use barge_proto::v1::Pod;
 use futures::{StreamExt, stream::FuturesUnordered};
 
-use super::{Pad, Worker};
+use super::{Pad, Worker, pulling::Got};
 use crate::{
     events::{Severity, pod_reference},
     pods::{
@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// What became of a step.
-enum Outcome {
+pub(super) enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
-    Pulled(String, Result<Image, RuntimeError>),
+    Pulled(String, Result<Got, RuntimeError>),
     Started(String, Result<Container, RuntimeError>),
     Stopped(String, Result<(), RuntimeError>),
     Removed(String, Result<(), RuntimeError>),
@@ -101,24 +101,8 @@ impl Worker {
         }
     }
 
-    async fn pull(&self, pod: &Pod, name: String) -> Outcome {
-        let Some(container) = spec::containers(pod).iter().find(|c| c.name == name) else {
-            return Outcome::Dropped;
-        };
-        let pull = async {
-            let _permit = self.shared.pulls.acquire().await;
-            let policy = spec::pull_policy(container);
-            self.shared.runtime.pull(&container.image, policy).await
-        };
-        // It may take minutes.
-        match self.while_wanted(pull).await {
-            Some(result) => Outcome::Pulled(name, result),
-            None => Outcome::Dropped,
-        }
-    }
-
     /// Gives up, with `None`, once the pod is to end or the agent is.
-    async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut wanted = self.wanted.clone();
         let unwanted = wanted.wait_for(|w| w.pod.as_deref().is_none_or(spec::is_ending));
         tokio::select! {
@@ -185,24 +169,17 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
-            Outcome::Pulled(name, Ok(image)) => {
-                let message = format!("Image \"{}\" is present", image.name);
-                self.event(pad, Severity::Normal, "Pulled", &message);
-                let memory = pad.memory.container(&name);
-                memory.pull.worked();
-                memory.image = Some(image);
-            }
-            Outcome::Pulled(name, Err(error)) => {
-                self.event(pad, Severity::Warning, "Failed", &error.message);
-                let pace = pace(&error);
-                let memory = pad.memory.container(&name);
-                memory.pull.failed(pace, error.reason, error.message, now);
-            }
+            Outcome::Pulled(name, result) => self.pulled(pad, &name, result, now),
             Outcome::Started(name, Ok(container)) => self.started(pad, &name, container, now),
             Outcome::Started(name, Err(error)) => {
                 self.event(pad, Severity::Warning, "Failed", &error.message);
-                let pace = pace(&error);
+                let gone = error.reason == "ErrImagePull";
+                let pace = if gone { QUICK } else { pace(&error) };
                 let memory = pad.memory.container(&name);
+                if gone {
+                    // The image went after it was pulled: it is pulled again.
+                    memory.image = None;
+                }
                 memory.start.failed(pace, error.reason, error.message, now);
                 // Half of it may be there.
                 return true;
@@ -294,7 +271,7 @@ impl Worker {
         self.event(pad, severity, reason, &format!("{message} {name}"));
     }
 
-    fn event(&self, pad: &Pad, severity: Severity, reason: &str, message: &str) {
+    pub(super) fn event(&self, pad: &Pad, severity: Severity, reason: &str, message: &str) {
         if let Some(pod) = &pad.pod {
             let recorder = &self.shared.recorder;
             recorder.record(pod_reference(pod), severity, reason, message);
@@ -310,7 +287,7 @@ fn stopped(step: &Step) -> Option<&str> {
 }
 
 /// What a person must mend is tried at Kubernetes' pace, what heals by itself sooner.
-fn pace(error: &RuntimeError) -> Pace {
+pub(super) fn pace(error: &RuntimeError) -> Pace {
     match error.reason {
         "RuntimeUnavailable" | "NetworkNotReady" => QUICK,
         _ => SLOW,

@@ -178,6 +178,11 @@ impl Containers {
             .await;
         match prepared {
             Ok(prepared) => Ok(prepared.into_inner().mounts),
+            // Only the parent can be missing: somebody removed the image after it was pulled.
+            Err(status) if status.code() == Code::NotFound => Err(failed(
+                reason::ERR_IMAGE_PULL,
+                format!("image {} is not on this machine any more", spec.image.name),
+            )),
             Err(status) => Err(taken_or(
                 reason::CREATE_CONTAINER,
                 "prepare the file system",

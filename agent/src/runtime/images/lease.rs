@@ -13,6 +13,7 @@ use containerd_client::{
     },
 };
 use jiff::Timestamp;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::runtime::{client::Client, error::unless_missing};
 
@@ -26,6 +27,8 @@ const LABEL: &str = "barge.io/pull";
 pub struct Lease {
     id: String,
     header: MetadataValue<Ascii>,
+    /// Downloads under it: one may go on for another pull after this lease's own pull has ended.
+    users: TaskTracker,
 }
 
 impl Lease {
@@ -49,7 +52,16 @@ impl Lease {
             .leases()
             .create(client.request(request))
             .await?;
-        Ok(Self { id, header })
+        Ok(Self {
+            id,
+            header,
+            users: TaskTracker::new(),
+        })
+    }
+
+    /// Keeps the lease from being given back for as long as the token lives.
+    pub fn in_use(&self) -> TaskTrackerToken {
+        self.users.token()
     }
 
     /// For requests whose results it should keep.
@@ -79,9 +91,21 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives it back.
+    /// Gives it back, once nothing uses it any more. Returns at once when something still does.
     pub async fn give_back(self, client: &Client) -> Result<(), Status> {
-        delete(client, self.id).await
+        self.users.close();
+        if self.users.is_empty() {
+            return delete(client, self.id).await;
+        }
+        let client = client.clone();
+        tokio::spawn(async move {
+            self.users.wait().await;
+            // It expires.
+            if let Err(error) = delete(&client, self.id).await {
+                tracing::warn!(%error, "cannot give back the lease of a pull");
+            }
+        });
+        Ok(())
     }
 }
 

@@ -1,10 +1,18 @@
-//! What registries serve: manifests, indexes and configurations, Docker's and OCI's alike.
+//! What registries serve: manifests and indexes, Docker's and OCI's alike, with a bound for everything in them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt, marker::PhantomData, ops::Deref};
 
 use containerd_client::types;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, SeqAccess, Visitor},
+};
 use sha2::{Digest, Sha256};
+
+use super::{
+    name::is_digest,
+    processor::{Platform, Processor},
+};
 
 /// Media types asked for, in order of preference.
 pub const ACCEPTED: [&str; 4] = [
@@ -14,8 +22,14 @@ pub const ACCEPTED: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
-/// Documents are read into memory whole; registries refuse larger ones too.
+/// Documents are read into memory whole; registries refuse larger ones too. In bytes.
 pub const LARGEST_DOCUMENT: u64 = 4 * 1024 * 1024;
+/// Layers of an image; overlayfs takes no more (`OVL_MAX_STACK`).
+pub const MOST_LAYERS: usize = 500;
+/// Entries of an index.
+const MOST_ENTRIES: usize = 1024;
+/// Bytes of a word in a document: a digest, a media type, an architecture.
+const LONGEST_WORD: usize = 255;
 
 /// A reference to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -23,25 +37,14 @@ pub const LARGEST_DOCUMENT: u64 = 4 * 1024 * 1024;
 pub struct Descriptor {
     /// What it is.
     #[serde(default)]
-    pub media_type: String,
+    pub media_type: Short,
     /// Its digest.
-    pub digest: String,
+    pub digest: Short,
     /// Its length in bytes.
     pub size: u64,
     /// For which machines, in an index.
     #[serde(default)]
     pub platform: Option<Platform>,
-}
-
-/// A kind of machine.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Platform {
-    /// "linux".
-    #[serde(default)]
-    pub os: String,
-    /// "amd64", "arm64".
-    #[serde(default)]
-    pub architecture: String,
 }
 
 /// An image's manifest or an index of them.
@@ -66,10 +69,10 @@ pub struct Manifest {
 #[serde(rename_all = "camelCase")]
 struct Either {
     #[serde(default)]
-    media_type: Option<String>,
-    manifests: Option<Vec<Descriptor>>,
+    media_type: Option<Short>,
+    manifests: Option<Few<Descriptor, MOST_ENTRIES>>,
     config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
+    layers: Option<Few<Descriptor, MOST_LAYERS>>,
 }
 
 impl Document {
@@ -77,138 +80,61 @@ impl Document {
     pub fn parse(bytes: &[u8]) -> Result<(Self, String), String> {
         let either: Either = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let document = match (either.manifests, either.config, either.layers) {
-            (Some(manifests), None, None) => Self::Index(manifests),
-            (None, Some(config), Some(layers)) => Self::Image(Manifest { config, layers }),
+            (Some(Few(manifests)), None, None) => Self::Index(manifests),
+            (None, Some(config), Some(Few(layers))) => {
+                let all = layers.iter().chain([&config]);
+                if let Some(bad) = all.into_iter().find(|blob| !is_digest(&blob.digest)) {
+                    return Err(format!("\"{}\" is no sha256 digest", bad.digest));
+                }
+                Self::Image(Manifest { config, layers })
+            }
             _ => return Err("neither an image nor an index of images".to_owned()),
         };
         let default = match document {
             Self::Index(_) => ACCEPTED[0],
             Self::Image(_) => ACCEPTED[2],
         };
-        Ok((
-            document,
-            either.media_type.unwrap_or_else(|| default.to_owned()),
-        ))
+        let media_type = either
+            .media_type
+            .map_or(default.to_owned(), |named| named.0);
+        Ok((document, media_type))
     }
+}
 
-    /// Labels that keep from collection what the document refers to.
+impl Manifest {
+    /// Labels that keep from collection what the manifest refers to.
     pub fn gc_labels(&self) -> HashMap<String, String> {
         let label = |kind: String, digest: &str| {
-            (
-                format!("containerd.io/gc.ref.content.{kind}"),
-                digest.to_owned(),
-            )
+            let key = format!("containerd.io/gc.ref.content.{kind}");
+            (key, digest.to_owned())
         };
-        match self {
-            Self::Index(manifests) => {
-                let numbered = manifests.iter().enumerate();
-                numbered
-                    .map(|(n, manifest)| label(format!("m.{n}"), &manifest.digest))
-                    .collect()
-            }
-            Self::Image(manifest) => {
-                let numbered = manifest.layers.iter().enumerate();
-                let layers = numbered.map(|(n, layer)| label(format!("l.{n}"), &layer.digest));
-                layers
-                    .chain([label("config".to_owned(), &manifest.config.digest)])
-                    .collect()
-            }
-        }
+        let layers = self.layers.iter().enumerate();
+        layers
+            .map(|(n, layer)| label(format!("l.{n}"), &layer.digest))
+            .chain([label("config".to_owned(), &self.config.digest)])
+            .collect()
     }
 }
 
-/// The entry of an index for this machine.
-pub fn select(manifests: &[Descriptor]) -> Option<&Descriptor> {
-    let ours = architecture();
-    manifests.iter().find(|manifest| match &manifest.platform {
-        Some(platform) => platform.os == "linux" && platform.architecture == ours,
-        None => false,
-    })
+/// Labels that keep from collection the one entry of an index that was pulled.
+pub fn index_labels(entry: &str) -> HashMap<String, String> {
+    let key = "containerd.io/gc.ref.content.m.0".to_owned();
+    HashMap::from([(key, entry.to_owned())])
 }
 
-/// This machine's architecture in the words of registries.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-/// How an image runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// Name or number, perhaps with a group after a colon; empty means root.
-    pub user: String,
-    /// "NAME=value".
-    pub env: Vec<String>,
-    /// The program and its fixed arguments.
-    pub entrypoint: Vec<String>,
-    /// Arguments, or the program when there is no entry point.
-    pub cmd: Vec<String>,
-    /// Where it starts.
-    pub working_dir: String,
-    /// What asks it to stop ("SIGQUIT"); empty means TERM.
-    pub stop_signal: String,
-    /// Digests of the layers' unpacked tars, lowest first.
-    pub diff_ids: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct RawImage {
-    #[serde(default)]
-    config: Option<RawConfig>,
-    rootfs: RawRootfs,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawConfig {
-    user: Option<String>,
-    env: Option<Vec<String>>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    working_dir: Option<String>,
-    stop_signal: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawRootfs {
-    diff_ids: Option<Vec<String>>,
-}
-
-impl ImageConfig {
-    /// Reads an image's configuration.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let raw: RawImage = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        let config = raw.config.unwrap_or_default();
-        Ok(Self {
-            user: config.user.unwrap_or_default(),
-            env: config.env.unwrap_or_default(),
-            entrypoint: config.entrypoint.unwrap_or_default(),
-            cmd: config.cmd.unwrap_or_default(),
-            working_dir: config.working_dir.unwrap_or_default(),
-            stop_signal: config.stop_signal.unwrap_or_default(),
-            diff_ids: raw.rootfs.diff_ids.unwrap_or_default(),
+/// The entries of an index that may be for this machine, the best first; those that do not name their platform come
+/// last, and their configuration has to be asked.
+pub fn candidates(processor: &Processor, entries: Vec<Descriptor>) -> Vec<Descriptor> {
+    let mut ranked: Vec<_> = entries
+        .into_iter()
+        .filter(|entry| is_digest(&entry.digest))
+        .filter_map(|entry| match &entry.platform {
+            Some(platform) => Some((processor.rank(platform)?, entry)),
+            None => Some((usize::MAX, entry)),
         })
-    }
-
-    /// Names of the snapshots after each layer; the last is the whole file system.
-    pub fn chain_ids(&self) -> Vec<String> {
-        let mut chain: Vec<String> = Vec::with_capacity(self.diff_ids.len());
-        for diff_id in &self.diff_ids {
-            chain.push(match chain.last() {
-                None => diff_id.clone(),
-                Some(below) => sha256(format!("{below} {diff_id}").as_bytes()),
-            });
-        }
-        chain
-    }
-
-    /// The snapshot of the whole file system; empty for an image without layers.
-    pub fn top(&self) -> String {
-        self.chain_ids().pop().unwrap_or_default()
-    }
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// A digest as registries write it.
@@ -222,73 +148,172 @@ impl Descriptor {
     /// As containerd has it.
     pub fn to_containerd(&self) -> types::Descriptor {
         types::Descriptor {
-            media_type: self.media_type.clone(),
-            digest: self.digest.clone(),
+            media_type: self.media_type.to_string(),
+            digest: self.digest.to_string(),
             size: i64::try_from(self.size).unwrap_or(i64::MAX),
             annotations: HashMap::new(),
         }
     }
 }
 
+/// A word of at most 255 bytes: a longer one is refused before it is copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Short(String);
+
+impl Deref for Short {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Short {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<String> for Short {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Short {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(ShortVisitor)
+    }
+}
+
+struct ShortVisitor;
+
+impl Visitor<'_> for ShortVisitor {
+    type Value = Short;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a word of at most {LONGEST_WORD} bytes")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Short, E> {
+        match text.len() <= LONGEST_WORD {
+            true => Ok(Short(text.to_owned())),
+            false => Err(E::invalid_length(text.len(), &self)),
+        }
+    }
+}
+
+/// A list of at most `MOST`: reading ends at the first one more.
+struct Few<T, const MOST: usize>(Vec<T>);
+
+impl<'de, T: DeserializeOwned, const MOST: usize> Deserialize<'de> for Few<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(FewVisitor(PhantomData))
+    }
+}
+
+struct FewVisitor<T, const MOST: usize>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned, const MOST: usize> Visitor<'de> for FewVisitor<T, MOST> {
+    type Value = Few<T, MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MOST} layers or entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut few = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if few.len() == MOST {
+                return Err(A::Error::invalid_length(MOST + 1, &self));
+            }
+            few.push(item);
+        }
+        Ok(Few(few))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
-    #[test]
-    fn chain_ids_are_those_of_the_specification() {
-        let config = ImageConfig {
-            diff_ids: vec![
-                "sha256:1111111111111111111111111111111111111111111111111111111111111111".into(),
-                "sha256:2222222222222222222222222222222222222222222222222222222222222222".into(),
-            ],
-            ..ImageConfig::default()
-        };
-        let chain = config.chain_ids();
-        assert_eq!(chain[0], config.diff_ids[0]);
-        let both = format!("{} {}", config.diff_ids[0], config.diff_ids[1]);
-        assert_eq!(chain[1], sha256(both.as_bytes()));
-        assert_eq!(config.top(), chain[1]);
-        assert_eq!(ImageConfig::default().top(), "");
+    fn digest(digit: char) -> String {
+        format!("sha256:{}", digit.to_string().repeat(64))
+    }
+
+    fn entry(digit: char, platform: &str) -> String {
+        let digest = digest(digit);
+        format!(r#"{{"mediaType":"m","digest":"{digest}","size":1{platform}}}"#)
+    }
+
+    fn index(entries: &[String]) -> String {
+        let entries = entries.join(",");
+        format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#)
     }
 
     #[test]
-    fn reads_both_dialects_and_selects_by_platform() {
-        let index = br#"{"schemaVersion":2,"manifests":[
-            {"mediaType":"m","digest":"sha256:a","size":1,"platform":{"os":"linux","architecture":"s390x"}},
-            {"mediaType":"m","digest":"sha256:b","size":1,"platform":{"os":"linux","architecture":"amd64"}},
-            {"mediaType":"m","digest":"sha256:c","size":1,"platform":{"os":"linux","architecture":"arm64","variant":"v8"}},
-            {"mediaType":"m","digest":"sha256:d","size":1,"platform":{"os":"unknown","architecture":"unknown"}}]}"#;
-        let (Document::Index(manifests), media_type) = Document::parse(index).unwrap() else {
+    fn the_best_entry_first_and_the_unnamed_last() {
+        let platform = |os: &str, architecture: &str, variant: &str| {
+            format!(
+                r#","platform":{{"os":"{os}","architecture":"{architecture}","variant":"{variant}"}}"#
+            )
+        };
+        let index = index(&[
+            entry('a', &platform("linux", "s390x", "")),
+            entry('b', ""),
+            entry('c', &platform("linux", "amd64", "")),
+            entry('d', &platform("linux", "amd64", "v3")),
+            entry('e', &platform("linux", "amd64", "v4")),
+            entry('f', &platform("unknown", "unknown", "")),
+        ]);
+        let (Document::Index(entries), media_type) = Document::parse(index.as_bytes()).unwrap()
+        else {
             panic!("not an index");
         };
         assert_eq!(media_type, ACCEPTED[0]);
-        let ours = &select(&manifests).unwrap().digest;
-        assert_eq!(
-            ours,
-            if architecture() == "amd64" {
-                "sha256:b"
-            } else {
-                "sha256:c"
-            }
-        );
-        let docker = br#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",
-            "config":{"mediaType":"c","size":7,"digest":"sha256:c"},
-            "layers":[{"mediaType":"l","size":8,"digest":"sha256:l"}]}"#;
-        let (document, media_type) = Document::parse(docker).unwrap();
-        assert_eq!(media_type, ACCEPTED[3]);
-        let labels = document.gc_labels();
-        assert_eq!(labels["containerd.io/gc.ref.content.config"], "sha256:c");
-        assert_eq!(labels["containerd.io/gc.ref.content.l.0"], "sha256:l");
-        assert!(Document::parse(b"{}").is_err());
+        let ours = candidates(&Processor::amd64(3), entries);
+        let ours: Vec<&str> = ours.iter().map(|entry| &*entry.digest).collect();
+        assert_eq!(ours, [digest('d'), digest('c'), digest('b')]);
     }
 
     #[test]
-    fn null_is_absent() {
-        let config = br#"{"config":{"User":null,"Env":null,"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:a"]}}"#;
-        let config = ImageConfig::parse(config).unwrap();
-        assert_eq!(config.cmd, ["sh"]);
-        assert_eq!(config.env, Vec::<String>::new());
-        assert!(ImageConfig::parse(b"[]").is_err());
+    fn reads_dockers_dialect() {
+        let (config, layer) = (digest('c'), digest('1'));
+        let docker = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",
+            "config":{{"mediaType":"c","size":7,"digest":"{config}"}},
+            "layers":[{{"mediaType":"l","size":8,"digest":"{layer}"}}]}}"#
+        );
+        let (Document::Image(manifest), media_type) = Document::parse(docker.as_bytes()).unwrap()
+        else {
+            panic!("not an image");
+        };
+        assert_eq!(media_type, ACCEPTED[3]);
+        let labels = manifest.gc_labels();
+        assert_eq!(labels["containerd.io/gc.ref.content.config"], config);
+        assert_eq!(labels["containerd.io/gc.ref.content.l.0"], layer);
+        assert!(Document::parse(b"{}").is_err());
+        let foreign = docker.replace(&layer, "sha512:00");
+        assert!(Document::parse(foreign.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn everything_has_a_bound() {
+        let most = vec![entry('a', ""); MOST_ENTRIES];
+        assert!(Document::parse(index(&most).as_bytes()).is_ok());
+        let more = vec![entry('a', ""); MOST_ENTRIES + 1];
+        let error = Document::parse(index(&more).as_bytes()).unwrap_err();
+        assert!(error.contains("at most 1024 layers or entries"), "{error}");
+        let long = index(&[entry('a', "")]).replace('m', &"m".repeat(300));
+        assert!(Document::parse(long.as_bytes()).is_err());
+        let deep = format!("{{\"x\":{}1{}}}", "[".repeat(500), "]".repeat(500));
+        assert!(Document::parse(deep.as_bytes()).is_err());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use containerd_client::{
     services::v1::{CreateImageRequest, Image as Record, UpdateImageRequest},
     tonic::{Code, Status},
@@ -10,20 +9,31 @@ use containerd_client::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use prost_types::FieldMask;
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    body::Pace,
+    config::ImageConfig,
+    disk::Disk,
+    endpoint::Endpoint,
     lease::Lease,
-    manifest::{self, Descriptor, Document, ImageConfig, Manifest},
+    manifest::Descriptor,
     name::Name,
-    registry::{Endpoint, FetchError, Session},
+    registry::{FetchError, Held, Http, Session},
+    resolve::{self, Resolved, Top},
+    shares::Shares,
     store::{self, WriteError},
-    unpack::{Layer, Unpacker},
+    unpack::{self, Layer, Unpacker},
 };
 use crate::runtime::{client::Client, flight::Flights};
 
-/// How often a blob that is collected under our hands is fetched again.
+/// How often a blob that is collected under our hands, or that another pull failed to fetch, is fetched again.
 const TRIES: usize = 3;
+/// Bytes of a document that are stored at a time.
+const PIECE: usize = 64 * 1024;
+/// Documents of one image, in windows of progress: the time they may take together.
+const DOCUMENTS: u32 = 2;
 
 /// Why an image is not here.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -34,6 +44,12 @@ pub enum PullError {
     /// The image itself.
     #[error("{0}")]
     Malformed(String),
+    /// It is larger than it may be, or than the disk has room for.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Nobody waits for it any more.
+    #[error("nobody wants it any more")]
+    Unwanted,
     /// containerd.
     #[error("{}", .0.message())]
     Store(#[from] Status),
@@ -54,32 +70,47 @@ pub struct Puller {
     pub client: Client,
     /// Which snapshotter.
     pub snapshotter: String,
-    /// How many blobs are fetched at a time.
-    pub permits: Arc<Semaphore>,
-    /// Blobs being fetched, by digest; the id of the lease that keeps each.
-    pub blobs: Arc<Flights<Result<String, PullError>>>,
-}
-
-/// The documents of an image, with what they are stored as.
-struct Resolved {
-    target: types::Descriptor,
-    /// From the outermost to the manifest.
-    documents: Vec<(Descriptor, Bytes, HashMap<String, String>)>,
-    manifest: Manifest,
+    /// How fast a registry has to be.
+    pub pace: Pace,
+    /// Asks registries.
+    pub http: Http,
+    /// Pulls at a time.
+    pub pulls: Shares,
+    /// Documents held in memory at a time, in units of 64 KiB.
+    pub documents: Shares,
+    /// Layers fetched at a time.
+    pub layers: Shares,
+    /// Layers being fetched, by registry and digest; the id of the lease that keeps each.
+    pub blobs: Arc<Flights<(String, Result<(), PullError>)>>,
+    /// Where it all goes.
+    pub disk: Disk,
 }
 
 impl Puller {
     /// Pulls from one endpoint, under a lease of its own. Nothing is left to do when the name still stands for the
-    /// digest that is `present`.
+    /// digest that is `present`. Ends early, and tidies up, once `unwanted` is cancelled.
     pub async fn pull(
         &self,
         name: &Name,
         endpoint: &Endpoint,
         present: Option<&str>,
+        unwanted: &CancellationToken,
     ) -> Result<Pulled, PullError> {
-        let session = Session::new(endpoint, name)?;
-        let resolved = resolve(&session).await?;
-        let digest = resolved.target.digest.clone();
+        let session = Session::new(
+            &self.http,
+            endpoint,
+            name,
+            self.pace,
+            self.documents.clone(),
+        )?;
+        let top = async {
+            let permit = self.pulls.take(session.host()).await;
+            let top = resolve::top(&session, name.reference()).await?;
+            Ok::<_, PullError>((permit, top))
+        };
+        let top = unwanted.run_until_cancelled(top).await;
+        let (_permit, top) = top.ok_or(PullError::Unwanted)??;
+        let digest = top.descriptor.digest.to_string();
         if present == Some(&digest) {
             return Ok(Pulled {
                 digest,
@@ -87,9 +118,10 @@ impl Puller {
             });
         }
         let lease = Lease::take(&self.client).await?;
-        let result = self.pull_leased(name, &session, resolved, &lease).await;
+        let work = self.pull_leased(name, &session, top, &lease);
+        let result = unwanted.run_until_cancelled(work).await;
         let returned = lease.give_back(&self.client).await;
-        let config = Some(result?);
+        let config = Some(result.ok_or(PullError::Unwanted)??);
         returned?;
         Ok(Pulled { digest, config })
     }
@@ -98,11 +130,16 @@ impl Puller {
         &self,
         name: &Name,
         session: &Session,
-        resolved: Resolved,
+        top: Top,
         lease: &Lease,
     ) -> Result<ImageConfig, PullError> {
-        let manifest = &resolved.manifest;
-        let config = self.fetch_config(session, lease, manifest).await?;
+        let target = top.descriptor.to_containerd();
+        let window = self.pace.window * DOCUMENTS;
+        let resolved = timeout(window, resolve::descend(self, session, lease, top));
+        let Resolved { manifest, config } = resolved.await.map_err(|_| {
+            let what = format!("its documents in more than {} s", window.as_secs_f32());
+            FetchError::Slow(session.url(), what)
+        })??;
         let chain = config.chain_ids();
         if chain.len() != manifest.layers.len() {
             return Err(PullError::Malformed(format!(
@@ -111,6 +148,7 @@ impl Puller {
                 chain.len()
             )));
         }
+        self.check_room(&manifest.layers, &chain).await?;
         // Fetched side by side, unpacked in order as they arrive: each lies on the one below.
         let fetches: Vec<_> = manifest
             .layers
@@ -135,47 +173,45 @@ impl Puller {
             unpacker.unpack(&layer).await?;
             done += 1;
         }
-        for (descriptor, bytes, labels) in resolved.documents.into_iter().rev() {
-            self.store(lease, &descriptor, bytes, labels).await?;
-        }
-        self.record(name, resolved.target).await?;
+        self.record(name, target).await?;
         Ok(config)
     }
 
-    /// The configuration keeps the snapshots of the unpacked image.
-    async fn fetch_config(
-        &self,
-        session: &Session,
-        lease: &Lease,
-        manifest: &Manifest,
-    ) -> Result<ImageConfig, PullError> {
-        let blob = &manifest.config;
-        if blob.size > manifest::LARGEST_DOCUMENT {
-            return Err(PullError::Malformed(
-                "the image's configuration is too large".to_owned(),
-            ));
+    /// Whether the disk has room for the layers that are not here. It is a look and not a reservation: a pull that finds
+    /// the disk full later fails then, and is tried again.
+    async fn check_room(&self, layers: &[Descriptor], chain: &[String]) -> Result<(), PullError> {
+        let sizes = layers.iter().map(|layer| layer.size);
+        let all = sizes.fold(0, u64::saturating_add);
+        if self.disk.lacks(&self.client, all).await.is_none() {
+            return Ok(());
         }
-        let bytes = match store::claim(&self.client, lease, &blob.digest).await? {
-            true => store::read(&self.client, &blob.digest)
-                .await?
-                .map(Bytes::from),
-            false => None,
-        };
-        let bytes = match bytes {
-            Some(bytes) => bytes,
-            None => {
-                let parts: Vec<Bytes> = session.blob(blob).await?.try_collect().await?;
-                parts.concat().into()
+        let mut missing = 0_u64;
+        for (layer, chain_id) in layers.iter().zip(chain) {
+            if !unpack::exists(&self.client, &self.snapshotter, chain_id).await? {
+                missing = missing.saturating_add(layer.size);
             }
-        };
-        let config = parse_config(&bytes)?;
-        let snapshot = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter);
-        let labels = match config.top() {
+        }
+        match self.disk.lacks(&self.client, missing).await {
+            Some(lack) => Err(PullError::TooLarge(lack)),
+            None => Ok(()),
+        }
+    }
+
+    /// What an image's configuration keeps from collection: the unpacked image.
+    pub fn snapshot_labels(&self, config: &ImageConfig) -> HashMap<String, String> {
+        let key = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter);
+        match config.top() {
             top if top.is_empty() => HashMap::new(),
-            top => HashMap::from([(snapshot, top)]),
-        };
-        self.store(lease, blob, bytes, labels).await?;
-        Ok(config)
+            top => HashMap::from([(key, top)]),
+        }
+    }
+
+    /// Adds labels to a blob that is here.
+    pub async fn label(&self, digest: &str, labels: HashMap<String, String>) -> Result<(), Status> {
+        match labels.is_empty() {
+            true => Ok(()),
+            false => store::label(&self.client, digest, &labels).await,
+        }
     }
 
     /// Makes a blob present and keeps it.
@@ -185,26 +221,43 @@ impl Puller {
         lease: &Lease,
         blob: &Descriptor,
     ) -> Result<(), PullError> {
+        let key = format!("{} {}", session.url(), &*blob.digest);
+        let mut failure = None;
         for _ in 0..TRIES {
             if store::claim(&self.client, lease, &blob.digest).await? {
                 return Ok(());
             }
-            let work = || {
+            let work = |unwanted: CancellationToken| {
                 let (this, session) = (self.clone(), session.clone());
                 let (lease, blob) = (lease.clone(), blob.clone());
-                async move { this.download(&session, &lease, &blob).await }
+                let in_use = lease.in_use();
+                async move {
+                    let _in_use = in_use;
+                    let download = this.download(&session, &lease, &blob);
+                    let result = unwanted.run_until_cancelled(download).await;
+                    let result = result.unwrap_or(Err(PullError::Unwanted));
+                    if result.is_err()
+                        && let Err(error) = store::abort(&this.client, &lease, &blob.digest).await
+                    {
+                        tracing::debug!(%error, "what was written of a layer goes with the lease");
+                    }
+                    (lease.id().to_owned(), result)
+                }
             };
-            let keeper = self.blobs.run(&blob.digest, work).await.ok_or_else(|| {
-                PullError::Malformed(format!("fetching {} ended unexpectedly", blob.digest))
-            })??;
-            if keeper == lease.id() {
-                return Ok(());
+            match self.blobs.run_while_wanted(&key, work).await {
+                Some((keeper, result)) if keeper == lease.id() => return result,
+                // Another pull fetched it: it has to be kept for this one, or it is this one's turn.
+                Some((_, Ok(()))) => {}
+                Some((_, Err(error))) => failure = Some(error),
+                None => {
+                    let digest = &*blob.digest;
+                    let message = format!("fetching {digest} ended unexpectedly");
+                    return Err(PullError::Malformed(message));
+                }
             }
         }
-        Err(PullError::Malformed(format!(
-            "{} does not stay",
-            blob.digest
-        )))
+        Err(failure
+            .unwrap_or_else(|| PullError::Malformed(format!("{} does not stay", &*blob.digest))))
     }
 
     async fn download(
@@ -212,12 +265,8 @@ impl Puller {
         session: &Session,
         lease: &Lease,
         blob: &Descriptor,
-    ) -> Result<String, PullError> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| Status::cancelled("shutting down"))?;
+    ) -> Result<(), PullError> {
+        let _permit = self.layers.take(session.host()).await;
         let body = session.blob(blob).await?;
         let written = store::write(&self.client, lease, blob, HashMap::new(), body).await;
         written.map_err(|error| match error {
@@ -229,23 +278,27 @@ impl Puller {
                 ))
             }
             WriteError::Store(status) => PullError::Store(status),
-        })?;
-        Ok(lease.id().to_owned())
+        })
     }
 
-    /// Stores a document that is at hand, with its labels.
-    async fn store(
+    /// Stores a document that is at hand, and forgets it.
+    pub async fn store(
         &self,
         lease: &Lease,
         blob: &Descriptor,
-        bytes: Bytes,
-        labels: HashMap<String, String>,
+        document: Held,
     ) -> Result<(), PullError> {
         if store::claim(&self.client, lease, &blob.digest).await? {
-            return Ok(store::label(&self.client, &blob.digest, &labels).await?);
+            return Ok(());
         }
-        let body = stream::iter([Ok::<_, Status>(bytes)]);
-        match store::write(&self.client, lease, blob, labels, body).await {
+        // In pieces, of which each is copied, and not the whole.
+        let bytes = document.bytes.clone();
+        let pieces = (0..bytes.len()).step_by(PIECE).map(move |start| {
+            let end = bytes.len().min(start + PIECE);
+            Ok::<_, Status>(bytes.slice(start..end))
+        });
+        let body = stream::iter(pieces);
+        match store::write(&self.client, lease, blob, HashMap::new(), body).await {
             Ok(()) => Ok(()),
             Err(WriteError::Source(status) | WriteError::Store(status)) => Err(status.into()),
         }
@@ -278,48 +331,16 @@ impl Puller {
     }
 }
 
-/// Fetches the documents down to the manifest for this machine.
-async fn resolve(session: &Session) -> Result<Resolved, PullError> {
-    let mut documents = Vec::new();
-    let mut wanted: Option<Descriptor> = None;
-    // An index may lead to a manifest, and to nothing deeper.
-    for _ in 0..2 {
-        let digest = wanted.as_ref().map(|descriptor| descriptor.digest.as_str());
-        let (bytes, digest) = session.document(digest).await?;
-        let (document, media_type) = Document::parse(&bytes).map_err(|why| {
-            PullError::Malformed(format!("{} sent no image: {why}", session.url()))
-        })?;
-        let labels = document.gc_labels();
-        let descriptor = Descriptor {
-            media_type,
-            digest,
-            size: bytes.len() as u64,
-            platform: None,
-        };
-        documents.push((descriptor, bytes, labels));
-        match document {
-            Document::Image(manifest) => {
-                return Ok(Resolved {
-                    target: documents[0].0.to_containerd(),
-                    documents,
-                    manifest,
-                });
-            }
-            Document::Index(manifests) => {
-                let ours = manifest::select(&manifests).cloned();
-                wanted = Some(ours.ok_or_else(|| FetchError::Platform(session.url()))?);
-            }
-        }
-    }
-    Err(PullError::Malformed(format!(
-        "{} sent an index of indexes",
-        session.url()
-    )))
-}
-
 /// Reads an image's configuration.
 pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, PullError> {
-    ImageConfig::parse(bytes).map_err(|why| {
-        PullError::Malformed(format!("the image's configuration cannot be read: {why}"))
-    })
+    ImageConfig::parse(bytes).map_err(unreadable)
+}
+
+/// Reads of an image's configuration what a pull needs.
+pub fn parse_for_pull(bytes: &[u8]) -> Result<ImageConfig, PullError> {
+    ImageConfig::parse_for_pull(bytes).map_err(unreadable)
+}
+
+fn unreadable(why: String) -> PullError {
+    PullError::Malformed(format!("the image's configuration cannot be read: {why}"))
 }

@@ -1,95 +1,41 @@
 //! Asking a registry, or a mirror of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
-use oci_client::{
-    Reference,
-    client::{Client, ClientConfig, ClientProtocol},
-    errors::{OciDistributionError, OciErrorCode},
-    manifest::OciDescriptor,
-    secrets::RegistryAuth,
+use futures::Stream;
+use reqwest::{
+    Client, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, HeaderValue},
+    redirect::Policy,
 };
+use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::{
-    manifest::{self, Descriptor},
+    auth::authorize,
+    body::{Body, Pace},
+    endpoint::Endpoint,
+    manifest::{self, Descriptor, LARGEST_DOCUMENT},
     name::Name,
+    shares::{Permit, Shares},
 };
-use crate::runtime::options::{ConfigurationError, Registry};
 
 /// For a connection to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Without a byte from a registry.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// A place that has the images of a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    plain_http: bool,
-    host: String,
-    prefix: String,
-    credentials: Option<(String, String)>,
-}
-
-/// Where to ask for images of a host: its mirrors in order, then itself.
-pub fn endpoints(host: &str, settings: &[Registry]) -> Result<Vec<Endpoint>, ConfigurationError> {
-    let Some(settings) = settings.iter().find(|registry| registry.host == host) else {
-        return Ok(vec![Endpoint::itself(host, &Registry::default())]);
-    };
-    let mirrors = settings.mirrors.iter().map(|url| {
-        Endpoint::mirror(url, settings).ok_or_else(|| ConfigurationError::Mirror {
-            host: host.to_owned(),
-            url: url.clone(),
-        })
-    });
-    mirrors
-        .chain([Ok(Endpoint::itself(host, settings))])
-        .collect()
-}
-
-impl Endpoint {
-    fn itself(host: &str, settings: &Registry) -> Self {
-        Self {
-            plain_http: settings.plain_http,
-            host: host.to_owned(),
-            prefix: String::new(),
-            credentials: settings.credentials.clone(),
-        }
-    }
-
-    fn mirror(url: &str, settings: &Registry) -> Option<Self> {
-        let (scheme, rest) = url.split_once("://")?;
-        let plain_http = match scheme {
-            "http" => true,
-            "https" => false,
-            _ => return None,
-        };
-        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if host.is_empty() || rest.contains(['?', '#', '@', ' ']) {
-            return None;
-        }
-        let path = path.trim_matches('/');
-        Some(Self {
-            plain_http,
-            host: host.to_owned(),
-            prefix: if path.is_empty() {
-                String::new()
-            } else {
-                format!("{path}/")
-            },
-            credentials: settings.credentials.clone(),
-        })
-    }
-
-    /// As people write it.
-    pub fn url(&self) -> String {
-        let scheme = if self.plain_http { "http" } else { "https" };
-        format!("{scheme}://{}/{}", self.host, self.prefix)
-            .trim_end_matches('/')
-            .to_owned()
-    }
-}
+/// For how long an HTTP client is used for new pulls.
+const CLIENT_AGE: Duration = Duration::from_secs(60);
+/// Bytes of a document for which one permit is taken.
+pub const DOCUMENT_UNIT: u64 = 64 * 1024;
+/// Redirections followed for one request.
+const REDIRECTIONS: usize = 5;
+/// Bytes of an error's body that are looked at.
+const LARGEST_ERROR: u64 = 16 * 1024;
+/// Characters of a registry's own words that are passed on.
+const LONGEST_SAYING: usize = 256;
 
 /// Why a registry did not give what it was asked for.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -108,9 +54,15 @@ pub enum FetchError {
     /// It sent something else than it was asked for.
     #[error("{0} sent data with another digest than it was asked for: {1}")]
     Digest(String, String),
+    /// It sent more than it may: a limit in bytes.
+    #[error("{0} sent more than {1} bytes, which is as much as there may be")]
+    TooLong(String, u64),
+    /// It sent too little to be waited for.
+    #[error("{0} is too slow: {1}")]
+    Slow(String, String),
     /// It has an image, but not for this kind of machine.
-    #[error("{0} has the image, but not for linux/{arch}", arch = manifest::architecture())]
-    Platform(String),
+    #[error("{0} has the image, but not for {1}; it is for {2}")]
+    Platform(String, String, String),
     /// This machine trusts nobody.
     #[error(
         "{0} cannot be asked: this machine has no root certificates; install them (Debian: ca-certificates)"
@@ -121,51 +73,94 @@ pub enum FetchError {
     Other(String, String),
 }
 
-/// A conversation with one endpoint about one repository.
+/// The HTTP client of all conversations, which keeps their connections. Made when it is needed, and anew after a minute:
+/// it knows the root certificates that the machine had then.
+#[derive(Debug, Clone, Default)]
+pub struct Http(Arc<Mutex<Option<(Instant, Client)>>>);
+
+impl Http {
+    fn client(&self, url: &str) -> Result<Client, FetchError> {
+        // Whole between any two statements, so a panic elsewhere does not spoil it.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, client)) = &*known
+            && made.elapsed() < CLIENT_AGE
+        {
+            return Ok(client.clone());
+        }
+        // The HTTP client takes its cryptography from the process; that it has been chosen already is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // The client drops the Authorization header where a redirection leads to another host.
+        let redirections = Policy::custom(|attempt| {
+            let before = attempt.previous().last().map(|url| url.scheme());
+            if attempt.previous().len() > REDIRECTIONS {
+                attempt.error("too many redirections")
+            } else if before == Some("https") && attempt.url().scheme() != "https" {
+                attempt.error("redirected to a place without TLS")
+            } else {
+                attempt.follow()
+            }
+        });
+        let built = Client::builder()
+            .connect_timeout(CONNECT)
+            .redirect(redirections)
+            .pool_max_idle_per_host(2)
+            .user_agent(concat!("barge-agent/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let client = built.map_err(|error| match chain(&error) {
+            why if why.contains("No CA certificates") => FetchError::NoRoots(url.to_owned()),
+            why => FetchError::Unreachable(url.to_owned(), why),
+        })?;
+        *known = Some((Instant::now(), client.clone()));
+        Ok(client)
+    }
+}
+
+/// A document in memory, with the permit for it.
+pub struct Held {
+    /// The document.
+    pub bytes: Bytes,
+    _permit: Permit,
+}
+
+impl Held {
+    /// A document, and the room that was waited for.
+    pub fn new(bytes: Bytes, permit: Permit) -> Self {
+        Self {
+            bytes,
+            _permit: permit,
+        }
+    }
+}
+
+/// A conversation with one endpoint about one repository. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
     endpoint: Endpoint,
     client: Client,
-    reference: Reference,
-    auth: RegistryAuth,
+    repository: String,
+    pace: Pace,
+    /// Bounds the documents in memory; a permit is for 64 KiB.
+    documents: Shares,
+    /// What the endpoint asked for.
+    authorization: Arc<Mutex<Option<HeaderValue>>>,
 }
 
 impl Session {
     /// Prepares to ask an endpoint; nothing is sent yet.
-    pub fn new(endpoint: &Endpoint, name: &Name) -> Result<Self, FetchError> {
-        // The HTTP client takes its cryptography from the process; that it has been chosen already is fine.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = ClientConfig {
-            protocol: match endpoint.plain_http {
-                true => ClientProtocol::Http,
-                false => ClientProtocol::Https,
-            },
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
-            user_agent: concat!("barge-agent/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| classify(&endpoint.url(), &error))?;
-        let repository = format!("{}{}", endpoint.prefix, name.repository);
-        let reference = match &name.digest {
-            Some(digest) => {
-                Reference::with_digest(endpoint.host.clone(), repository, digest.clone())
-            }
-            None => Reference::with_tag(
-                endpoint.host.clone(),
-                repository,
-                name.reference().to_owned(),
-            ),
-        };
-        let auth = match &endpoint.credentials {
-            Some((user, password)) => RegistryAuth::Basic(user.clone(), password.clone()),
-            None => RegistryAuth::Anonymous,
-        };
+    pub fn new(
+        http: &Http,
+        endpoint: &Endpoint,
+        name: &Name,
+        pace: Pace,
+        documents: Shares,
+    ) -> Result<Self, FetchError> {
         Ok(Self {
+            client: http.client(&endpoint.url())?,
+            repository: format!("{}{}", endpoint.prefix, name.repository),
             endpoint: endpoint.clone(),
-            client,
-            reference,
-            auth,
+            pace,
+            documents,
+            authorization: Arc::default(),
         })
     }
 
@@ -174,99 +169,160 @@ impl Session {
         self.endpoint.url()
     }
 
-    /// The document of the name asked for, or of a digest below it, and its digest.
-    pub async fn document(&self, digest: Option<&str>) -> Result<(Bytes, String), FetchError> {
-        let reference = match digest {
-            Some(digest) => self.reference.clone_with_digest(digest.to_owned()),
-            None => self.reference.clone(),
-        };
-        let answer = self
-            .client
-            .pull_manifest_raw(&reference, &self.auth, &manifest::ACCEPTED)
-            .await;
-        let (bytes, _) = answer.map_err(|error| classify(&self.url(), &error))?;
+    /// Whose share of the permits this takes.
+    pub fn host(&self) -> &str {
+        self.endpoint.host()
+    }
+
+    /// The document of a tag or digest, and its digest. One with a descriptor has that size.
+    pub async fn document(
+        &self,
+        reference: &str,
+        wanted: Option<&Descriptor>,
+    ) -> Result<(Held, String), FetchError> {
+        let limit = wanted.map_or(LARGEST_DOCUMENT, |wanted| wanted.size.min(LARGEST_DOCUMENT));
+        let bytes = self.whole(&format!("manifests/{reference}"), limit).await?;
         // Ours, not theirs: it becomes the name under which the bytes are stored.
-        let actual = manifest::sha256(&bytes);
-        match reference.digest() {
-            Some(wanted) if wanted != actual => Err(FetchError::Digest(
-                self.url(),
-                format!("{actual} instead of {wanted}"),
-            )),
-            _ => Ok((bytes, actual)),
+        let actual = manifest::sha256(&bytes.bytes);
+        match reference.contains(':') && reference != actual {
+            true => Err(self.lie(&actual, reference)),
+            false => Ok((bytes, actual)),
         }
     }
 
-    /// The bytes of a blob, as they arrive; the last item is an error when their digest is wrong.
+    /// A small blob whole: an image's configuration.
+    pub async fn small_blob(&self, blob: &Descriptor) -> Result<Held, FetchError> {
+        let limit = blob.size.min(LARGEST_DOCUMENT);
+        let bytes = self
+            .whole(&format!("blobs/{}", &*blob.digest), limit)
+            .await?;
+        match manifest::sha256(&bytes.bytes) {
+            actual if actual == *blob.digest => Ok(bytes),
+            actual => Err(self.lie(&actual, &blob.digest)),
+        }
+    }
+
+    /// The bytes of a blob, as they arrive: as many as its descriptor says, or the last item is an error. Whoever stores
+    /// them compares the digest.
     pub async fn blob(
         &self,
         blob: &Descriptor,
-    ) -> Result<BoxStream<'static, Result<Bytes, FetchError>>, FetchError> {
-        let descriptor = OciDescriptor {
-            digest: blob.digest.clone(),
-            ..OciDescriptor::default()
-        };
-        let url: Arc<str> = self.url().into();
-        let stream = self
-            .client
-            .pull_blob_stream(&self.reference, &descriptor)
-            .await;
-        let stream = stream.map_err(|error| classify(&url, &error))?;
-        Ok(stream
-            .map(move |chunk| chunk.map_err(|error| broken(&url, &error)))
-            .boxed())
+    ) -> Result<impl Stream<Item = Result<Bytes, FetchError>> + Send + use<>, FetchError> {
+        let answer = self.get(&format!("blobs/{}", &*blob.digest)).await?;
+        match answer.content_length() {
+            Some(length) if length != blob.size => {
+                let size = blob.size;
+                let why = format!("a layer of {length} bytes instead of {size}");
+                Err(FetchError::Other(self.url(), why))
+            }
+            _ => Ok(Body::new(answer, self.url(), self.pace).exactly(blob.size)),
+        }
+    }
+
+    async fn whole(&self, path: &str, limit: u64) -> Result<Held, FetchError> {
+        let answer = self.get(path).await?;
+        let body = Body::new(answer, self.url(), self.pace);
+        // Not a byte of it is read before there is room for all.
+        let length = body.length(limit)?;
+        let permit = self.room(length).await;
+        let window = self.pace.window;
+        let bytes = timeout(window, body.whole(limit)).await.map_err(|_| {
+            let seconds = window.as_secs_f32();
+            FetchError::Slow(self.url(), format!("a document in more than {seconds} s"))
+        })??;
+        Ok(Held::new(bytes, permit))
+    }
+
+    /// Waits for room for a document of so many bytes.
+    pub async fn room(&self, length: u64) -> Permit {
+        let permits = usize::try_from(length.div_ceil(DOCUMENT_UNIT)).unwrap_or(usize::MAX);
+        self.documents.take_many(self.host(), permits).await
+    }
+
+    /// A successful answer. A refused request is sent once more with what the refusal asks for.
+    async fn get(&self, path: &str) -> Result<Response, FetchError> {
+        let url = format!("{}/{}/{path}", self.endpoint.base(), self.repository);
+        let first = self.send(&url).await?;
+        if first.status() != StatusCode::UNAUTHORIZED {
+            return self.judge(first).await;
+        }
+        let Self {
+            client, endpoint, ..
+        } = self;
+        let header = authorize(client, endpoint, &first, &self.repository, self.pace).await?;
+        *self.authorization() = Some(header);
+        let second = self.send(&url).await?;
+        self.judge(second).await
+    }
+
+    fn authorization(&self) -> std::sync::MutexGuard<'_, Option<HeaderValue>> {
+        let lock = self.authorization.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, url: &str) -> Result<Response, FetchError> {
+        let accepted = manifest::ACCEPTED.join(", ");
+        let mut request = self.client.get(url).header(ACCEPT, accepted);
+        if let Some(header) = self.authorization().clone() {
+            request = request.header(AUTHORIZATION, header);
+        }
+        let answer = timeout(self.pace.window, request.send()).await;
+        let seconds = self.pace.window.as_secs_f32();
+        answer
+            .map_err(|_| FetchError::Slow(self.url(), format!("no answer in {seconds} s")))?
+            .map_err(|error| FetchError::Unreachable(self.url(), chain(&error.without_url())))
+    }
+
+    async fn judge(&self, answer: Response) -> Result<Response, FetchError> {
+        let status = answer.status();
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        match status {
+            StatusCode::NOT_FOUND => return Err(FetchError::NotFound(self.url())),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Err(FetchError::Unauthorized(self.url()));
+            }
+            _ => {}
+        }
+        let body = Body::new(answer, self.url(), self.pace).whole(LARGEST_ERROR);
+        let body = timeout(self.pace.window, body).await;
+        let said = body.ok().and_then(Result::ok).unwrap_or_default();
+        let message = format!("{status} {}", saying(&said));
+        Err(FetchError::Other(self.url(), message.trim().to_owned()))
+    }
+
+    fn lie(&self, actual: &str, wanted: &str) -> FetchError {
+        FetchError::Digest(self.url(), format!("{actual} instead of {wanted}"))
     }
 }
 
-/// What went wrong in the middle of a blob.
-fn broken(url: &str, error: &std::io::Error) -> FetchError {
-    let text = chain(error);
-    if text.contains("Invalid digest") {
-        return FetchError::Digest(url.to_owned(), text);
+/// What a registry says of an error (OCI's distribution specification, section "Error codes"), in one short line.
+fn saying(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Said>,
     }
-    FetchError::Unreachable(url.to_owned(), text)
-}
-
-fn classify(url: &str, error: &OciDistributionError) -> FetchError {
-    let url = url.to_owned();
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => FetchError::NotFound(url),
-        OciDistributionError::UnauthorizedError { .. }
-        | OciDistributionError::AuthenticationFailure(_) => FetchError::Unauthorized(url),
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let has =
-                |codes: &[OciErrorCode]| envelope.errors.iter().any(|e| codes.contains(&e.code));
-            use OciErrorCode::{
-                BlobUnknown, Denied, ManifestUnknown, NameUnknown, NotFound, Unauthorized,
-            };
-            if has(&[ManifestUnknown, NameUnknown, NotFound, BlobUnknown]) {
-                FetchError::NotFound(url)
-            } else if has(&[Unauthorized, Denied]) {
-                FetchError::Unauthorized(url)
-            } else {
-                FetchError::Other(url, envelope.to_string())
-            }
-        }
-        OciDistributionError::ServerError { code: 404, .. } => FetchError::NotFound(url),
-        OciDistributionError::ServerError {
-            code: 401 | 403, ..
-        } => FetchError::Unauthorized(url),
-        OciDistributionError::ServerError { code, message, .. } => {
-            FetchError::Other(url, format!("{code} {}", message.trim()))
-        }
-        OciDistributionError::RequestError(error) => match chain(error) {
-            // Said while the client is built, before anything is sent.
-            why if error.is_builder() && why.contains("No CA certificates") => {
-                FetchError::NoRoots(url)
-            }
-            why => FetchError::Unreachable(url, why),
-        },
-        OciDistributionError::DigestError(error) => FetchError::Digest(url, error.to_string()),
-        other => FetchError::Other(url, other.to_string()),
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
     }
+    let text = match serde_json::from_slice::<Errors>(body) {
+        Ok(Errors { errors }) => {
+            let words = errors.iter().map(|e| format!("{} {}", e.code, e.message));
+            words.collect::<Vec<_>>().join(", ")
+        }
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    let printable = text.chars().filter(|c| !c.is_control());
+    printable.take(LONGEST_SAYING).collect()
 }
 
 /// An error and its causes; the last one is what helps ("Connection refused").
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -280,54 +336,4 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn mirrors_come_first() {
-        let settings = [Registry {
-            host: "docker.io".into(),
-            mirrors: vec![
-                "http://10.0.0.1:5000".into(),
-                "https://m.example/cache/".into(),
-            ],
-            ..Registry::default()
-        }];
-        let urls = |host| -> Vec<_> {
-            endpoints(host, &settings)
-                .unwrap()
-                .iter()
-                .map(Endpoint::url)
-                .collect()
-        };
-        assert_eq!(
-            urls("docker.io"),
-            [
-                "http://10.0.0.1:5000",
-                "https://m.example/cache",
-                "https://docker.io"
-            ]
-        );
-        assert_eq!(urls("quay.io"), ["https://quay.io"]);
-    }
-
-    #[test]
-    fn nonsense_is_no_mirror() {
-        for url in [
-            "",
-            "10.0.0.1:5000",
-            "ftp://x",
-            "http://",
-            "http://a b",
-            "http://u:p@x",
-        ] {
-            let settings = [Registry {
-                host: "docker.io".into(),
-                mirrors: vec![url.into()],
-                ..Registry::default()
-            }];
-            assert!(endpoints("docker.io", &settings).is_err(), "{url}");
-        }
-    }
-}
+mod faults;

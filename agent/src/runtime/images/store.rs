@@ -19,7 +19,7 @@ use super::{
 use crate::runtime::{client::Client, error::unless_missing};
 
 /// Bytes sent to containerd at a time.
-const CHUNK: usize = 1024 * 1024;
+const CHUNK: usize = 128 * 1024;
 
 /// Why a blob was not stored.
 #[derive(Debug)]
@@ -125,6 +125,21 @@ pub async fn write<E>(
     }
 }
 
+/// Removes what was written of a blob and not committed: its bytes do not wait for the next collection.
+pub async fn abort(client: &Client, lease: &Lease, digest: &str) -> Result<(), Status> {
+    let request = api::AbortRequest {
+        r#ref: ingest(lease, digest),
+    };
+    let mut content = client.services().content();
+    unless_missing(content.abort(client.leased(lease.header(), request)).await)?;
+    Ok(())
+}
+
+/// Of one lease alone, so that what a dead agent left half written is in nobody's way.
+fn ingest(lease: &Lease, digest: &str) -> String {
+    format!("{}-{digest}", lease.id())
+}
+
 async fn write_all<E>(
     client: &Client,
     lease: &Lease,
@@ -136,10 +151,9 @@ async fn write_all<E>(
         .map_err(|_| WriteError::Store(Status::out_of_range("the blob's size")))?;
     let message = |action: WriteAction, offset: i64, data: Bytes| WriteContentRequest {
         action: action.into(),
-        // Of this lease alone, so that what a dead agent left half written is in nobody's way.
-        r#ref: format!("{}-{}", lease.id(), blob.digest),
+        r#ref: ingest(lease, &blob.digest),
         total,
-        expected: blob.digest.clone(),
+        expected: blob.digest.to_string(),
         offset,
         data: data.to_vec(),
         labels: HashMap::new(),

@@ -15,9 +15,9 @@ use crate::{
     output::{self, Table},
 };
 
-/// The group of those who may do everything.
+/// The group whose members may do everything.
 const MASTERS: &str = "system:masters";
-/// The group of everybody with a credential.
+/// The group of all users with a credential.
 const EVERYBODY: &str = "system:authenticated";
 
 #[derive(Debug, Subcommand)]

@@ -81,7 +81,7 @@ fn selection(get: &Get, kind: &KindInfo) -> Selection {
     }
 }
 
-/// Who set which fields is for programs, unless it is asked for.
+/// Managed fields are for programs, so they are hidden unless the user asks for them.
 fn shown(get: &Get, mut object: Object) -> Object {
     if !get.show_managed_fields
         && let Some(metadata) = object.metadata_mut()

@@ -1,4 +1,4 @@
-//! `barge dev down`: every step looks for what is there, so it may be repeated and may follow a crash at any point.
+//! `barge dev down`. Every step looks for what is there, so the command may be repeated, and works after a crash at any point.
 
 use std::{fs, path::Path};
 

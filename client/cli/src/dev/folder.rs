@@ -1,4 +1,4 @@
-//! What a development cluster has made, on disk before it is made, so that `down` finds it whatever happened to `up`.
+//! The record of everything that `up` makes. `up` writes it to disk before it makes each thing, so `down` finds all of it after any crash.
 
 use std::{
     fs::{self, File, TryLockError},

@@ -1,4 +1,4 @@
-//! A node: its containerd and its agent, and how nothing of them stays.
+//! A node: starting its containerd and its agent, and removing both without a trace.
 
 use std::{
     fs, io,

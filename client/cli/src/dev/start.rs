@@ -1,4 +1,4 @@
-//! Starting the processes of a cluster, each when the one before it is ready.
+//! Starts the processes of a cluster in order; each waits until the one before it is ready.
 
 use std::{
     fs,
@@ -195,7 +195,7 @@ impl Starter<'_> {
         command.args([
             "--node-name",
             &format!("node-{number}"),
-            "--advertise",
+            "--node-ip",
             &self.cluster.node(number),
         ]);
         command.arg("--config").arg(config);
@@ -338,7 +338,7 @@ fn is_ready(object: Option<&object::Kind>) -> bool {
         .any(|condition| condition.r#type == "Ready" && condition.status == "True")
 }
 
-/// A client of the cluster with the credential in a file. Impatient with managers that do not listen: whoever waits for
+/// A client of the cluster with the credential in a file. Impatient with managers that do not listen: a caller that waits for
 /// one looks first whether its process is still there, and asks again.
 pub fn client(admin: &Path) -> Result<Client> {
     let options = ClientOptions {

@@ -1,4 +1,4 @@
-//! What several columns share.
+//! Cells that several kinds' columns use.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The one word that says how a pod is, chosen as kubectl chooses it.
+//! The STATUS column of a pod: one word, chosen as kubectl chooses it.
 
 use barge_client::v1::{ContainerState, Pod};
 
@@ -33,7 +33,7 @@ pub fn pod_status(pod: &Pod) -> String {
     match (deleting, status.reason.as_str()) {
         (true, "NodeLost") => "Unknown".to_owned(),
         (true, _) => "Terminating".to_owned(),
-        // Whatever its containers said last: nobody hears from them.
+        // Whatever its containers' last status is: the leader does not hear the agent.
         (false, "NodeLost") => "NodeLost".to_owned(),
         (false, _) => word,
     }

@@ -1,4 +1,4 @@
-//! What keeps a Deployment from running: its warnings, and the reasons of its pods.
+//! The reasons why a Deployment is not ready: its warning events, and its pods' conditions.
 
 use std::collections::BTreeMap;
 

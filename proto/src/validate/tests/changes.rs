@@ -1,4 +1,4 @@
-//! Defaults, and what cannot change.
+//! Defaults, and fields that an update must not change.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Whose a new credential is, and who may make it.
+//! The user and groups of a new credential, and the rights that its maker needs.
 
 use barge_proto::v1::{
     CreateCredentialRequest, CredentialIdentity, ServiceAccount, ServiceAccountRef,
@@ -107,7 +107,7 @@ fn account(state: &State, asked: &str) -> Result<Option<ServiceAccountRef>, ApiE
     }))
 }
 
-/// Checks that the caller may make a credential for somebody: the verb impersonate, as Kubernetes has it, on the user or service
+/// Checks that the caller may make a credential for this user: the verb impersonate, as Kubernetes has it, on the user or service
 /// account, and on each group that the caller is not in.
 ///
 /// # Errors

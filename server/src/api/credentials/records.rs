@@ -168,7 +168,7 @@ pub fn list(store: &Store) -> Vec<CredentialInfo> {
     })
 }
 
-/// Forgets a credential: nobody is let in with it any more.
+/// Removes a credential: managers refuse it from now on.
 ///
 /// # Errors
 /// NOT_FOUND.

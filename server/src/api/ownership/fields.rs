@@ -154,7 +154,7 @@ impl FieldSet {
         }
         let root = serde_json::from_str(text).map(|value| read(&value));
         Self {
-            // The object itself is nobody's.
+            // The object itself has no owner.
             here: false,
             ..root.unwrap_or_default()
         }

@@ -11,7 +11,7 @@ use super::{
 
 const NONE: &FieldSet = &FieldSet::NONE;
 
-/// Removes what was set before, is not wanted any more, and is nobody else's.
+/// Removes fields that this manager set before, does not set any more, and no other manager owns.
 pub fn remove(value: &mut Value, before: &FieldSet, wants: &FieldSet, others: &FieldSet, of: Type) {
     for (part, set) in before.below() {
         let (wanted, theirs) = (wants.get(part), others.get(part));

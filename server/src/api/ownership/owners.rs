@@ -1,4 +1,4 @@
-//! Who set what of an object, as its metadata tells.
+//! The owners of an object's fields, in its metadata.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub const APPLY: &str = "Apply";
 pub const UPDATE: &str = "Update";
 const FIELDS_TYPE: &str = "FieldsV1";
 
-/// Who set what, by manager and operation.
+/// The owned fields of each field manager and operation.
 #[derive(Debug, Default)]
 pub struct Owners(BTreeMap<(String, String), Owner>);
 
@@ -31,7 +31,7 @@ struct Owner {
 }
 
 impl Owners {
-    /// As an object's metadata tells; nobody of no object.
+    /// The owners in an object's metadata; none without an object.
     pub fn read(live: Option<&Object>) -> Self {
         let entries = live.map(|live| live.metadata().managed_fields.as_slice());
         let read = |entry: &ManagedFieldsEntry| {
@@ -46,7 +46,7 @@ impl Owners {
         Self(entries.unwrap_or_default().iter().map(read).collect())
     }
 
-    /// As entries of an object's metadata; those who own nothing are left out.
+    /// As entries of an object's metadata; managers without fields are left out.
     pub fn write(self, object: &Object) -> Vec<ManagedFieldsEntry> {
         let info = object.kind().info();
         let api_version = info.map(|info| info.api_version).unwrap_or_default();
@@ -142,7 +142,7 @@ impl Owners {
         found
     }
 
-    /// Nobody owns these fields any more.
+    /// These fields have no owner any more.
     pub fn lose(&mut self, fields: &FieldSet) {
         for owner in self.0.values_mut() {
             owner.fields = owner.fields.without(fields);
@@ -157,7 +157,7 @@ impl Owners {
     }
 }
 
-/// A field that somebody else set to another value.
+/// A field that another manager set to another value.
 pub struct Conflict {
     /// Where it is.
     pub path: Vec<String>,

@@ -96,7 +96,7 @@ pub fn is_empty(value: &Value) -> bool {
 /// The fields that a value sets.
 pub fn fields_of(value: &Value, root: Type) -> FieldSet {
     let mut all = below(value, root);
-    // The object itself is nobody's.
+    // The object itself has no owner.
     all.here = false;
     all
 }

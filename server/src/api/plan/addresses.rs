@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 /// Ports that every node answers on for Services.
 pub const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
-/// The first addresses of a range are left to those who choose their own, as a name server does.
+/// The first addresses of a range are left to Services that choose their own, such as a name server.
 const LEFT_FREE: u32 = 16;
 
 /// An address of the range that is free; absent when none is.

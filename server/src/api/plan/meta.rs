@@ -1,4 +1,4 @@
-//! Metadata: whose is what.
+//! Metadata: the parts that an applier sets, and the parts that the server sets.
 
 use barge_proto::{
     kinds,

@@ -5,10 +5,7 @@ use barge_state::Kind;
 
 use super::{Merge, Planning, merged_meta};
 use crate::{
-    controllers::{
-        nodes,
-        taints::{self, NO_EXECUTE, OUT_OF_SERVICE, UNREACHABLE},
-    },
+    controllers::taints::{self, NO_EXECUTE, OUT_OF_SERVICE, UNREACHABLE},
     error::ApiError,
 };
 
@@ -49,7 +46,7 @@ impl Merge for Node {
     }
 }
 
-/// A taint that the leader set stays until the leader removes it, whoever applies. People may only say that the machine of a
+/// A taint that the leader set stays until the leader removes it, whatever is applied. People may only say that the machine of a
 /// silent node is off.
 fn keep_managed(wanted: &mut Vec<Taint>, old: &Node) -> Result<(), ApiError> {
     let name = &old.meta().name;
@@ -61,7 +58,7 @@ fn keep_managed(wanted: &mut Vec<Taint>, old: &Node) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid(format!("node/{name}: spec.taints"), rule));
     }
-    if is_new(OUT_OF_SERVICE) && nodes::is_ready(old) {
+    if is_new(OUT_OF_SERVICE) && barge_state::node_is_ready(old) {
         return Err(ApiError::Precondition(format!(
             "node {name} is heard: it is not lost, and {OUT_OF_SERVICE} is for the machine of a silent node; to keep new pods \
              away, set spec.unschedulable"

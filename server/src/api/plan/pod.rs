@@ -1,4 +1,4 @@
-//! Applying pods that belong to nobody: each has a template of its own.
+//! Applying pods without an owner: each has a template of its own.
 
 use barge_proto::v1::{
     ApplyOutcome, Object, ObjectMeta, OwnerReference, Pod, PodRecord, PodSpec, PodStatus,

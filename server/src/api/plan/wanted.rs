@@ -1,4 +1,4 @@
-//! From what an applier sends to the objects that are meant: checked, merged with what there is, validated.
+//! Makes the wanted objects from an applier's objects: checks them, merges them with the recorded ones, validates the result.
 
 use std::{borrow::Cow, collections::BTreeSet};
 

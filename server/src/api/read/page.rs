@@ -1,4 +1,4 @@
-//! One page of a list, out of what was collected. Nobody waits for the objects that are made here.
+//! One page of a list, made of collected records. Making its objects holds no lock.
 
 use barge_proto::v1::ListResponse;
 use prost::Message;

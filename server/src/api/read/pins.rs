@@ -1,6 +1,6 @@
-//! What the following pages of lists need, kept between two requests. The state drops records that are replaced or removed, and the
-//! history keeps few of them; a pin keeps those of its list, for as long as somebody asks for pages and for as much memory as
-//! there is for pins.
+//! Pins: the records that further pages of a list need, kept between two requests. The state drops replaced and removed records, and the
+//! history keeps few of them. A pin keeps the records of its list until no page was asked for in a while, or until pins have no more
+//! memory.
 
 use std::{
     collections::HashMap,
@@ -49,7 +49,7 @@ impl Default for Limits {
     }
 }
 
-/// Between two looks for pins that nobody asks for any more.
+/// Between two sweeps of expired pins.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Which list: no other caller has its pin, nor has a list of something else.
@@ -159,7 +159,7 @@ impl Pins {
         })
     }
 
-    /// Drops what nobody asked for in time, and what was used least recently while there is too much.
+    /// Drops expired pins, and the least recently used ones while there are too many.
     pub fn trim(&self, now: u64) {
         let limits = self.0.limits;
         let mut pins = self.lock();
@@ -206,7 +206,7 @@ impl Pins {
     }
 }
 
-/// Gives back rows that nobody else has. Millions take a while: a thread does it on which nobody waits.
+/// Drops rows that only the pin holds. Millions take a while, so a thread does it that no request waits for.
 pub fn free(rows: impl IntoIterator<Item = Arc<Rows>>) {
     let last: Vec<_> = rows.into_iter().filter_map(Arc::into_inner).collect();
     if !last.is_empty() {

@@ -1,4 +1,4 @@
-//! What a list asks for, and where it goes on.
+//! The query of a list, and the token by which it goes on.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What a list shows, collected in slices: nothing is applied while one is taken, and much between two of them. What changed
-//! meanwhile is taken back from the history, so that all of it is as it was at one revision.
+//! The rows of a list, collected in slices: nothing is applied while a slice is taken, and much may be applied between two slices. Changes
+//! in between are taken back with the history, so all rows are as they were at one revision.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -249,7 +249,7 @@ pub async fn collect_few(
 pub fn collect(store: &Store, query: &Query, most: usize) -> Result<Rows, ApiError> {
     let mut taken = Taken::default();
     while !taken.slice(store, query, most) {
-        // Who waits for the lock to apply gets it before the next slice.
+        // A waiting `apply` gets the lock before the next slice.
         std::thread::yield_now();
     }
     let taken = taken.sorted(query, most);

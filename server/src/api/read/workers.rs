@@ -1,4 +1,4 @@
-//! Threads for work on lists that takes a while, so that nobody else's calls wait for it.
+//! Threads for long work on lists, so that other calls do not wait for it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The calls that only the leader answers: how another manager sends each of them on, and whether it may be sent twice.
+//! The calls that only the leader answers: how another manager forwards each of them, and whether it may send it twice.
 
 use std::future::Future;
 
@@ -69,7 +69,7 @@ leader_calls! {
         rotate_ca(RotateCaRequest) -> RotateCaResponse: |_| Repeat::Safe;
         lock(LockRequest) -> LockResponse: |_| Repeat::Safe;
         forget_lock(ForgetLockRequest) -> ForgetLockResponse: |_| Repeat::Safe;
-        // A token that nobody saw only expires unused.
+        // A token whose answer was lost only expires unused.
         create_token(CreateTokenRequest) -> CreateTokenResponse: |_| Repeat::Safe;
         revoke_token(RevokeTokenRequest) -> RevokeTokenResponse: |_| Repeat::Safe;
     }

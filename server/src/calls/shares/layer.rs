@@ -147,7 +147,7 @@ where
 async fn drain(body: Body) {
     let mut frames = BodyStream::new(body).take(DRAINED_FRAMES);
     let drained = async { while let Some(Ok(_)) = frames.next().await {} };
-    // Whoever sends slowly has only itself to blame.
+    // After this time the rest is not read, and the stream of a slow sender is reset.
     let _ = timeout(DRAINED_FOR, drained).await;
 }
 

@@ -1,11 +1,11 @@
-//! When a step may be tried again: what does not work costs little, however long that lasts.
+//! The pause before a failed step is tried again. It grows, so a step that never works costs little.
 
 use std::time::Duration;
 
 use barge_client::backoff::Backoff;
 use tokio::time::Instant;
 
-use super::plan::Step;
+use super::step::Step;
 
 /// Keeps a step from following itself without a wait, whether it failed or only had no effect. Another step is progress.
 #[derive(Debug)]

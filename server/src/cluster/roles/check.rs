@@ -1,11 +1,11 @@
-//! Whether the cluster can bear that a manager becomes something else.
+//! Whether the cluster keeps a majority of answering voters when a manager's role changes.
 
 use std::collections::BTreeSet;
 
 use barge_proto::v1::{ManagerRecord, ManagerRole};
 
 use crate::{
-    storage::types::NodeId,
+    storage::types::RaftId,
     store::{Member, RaftStatus},
 };
 
@@ -19,7 +19,7 @@ pub fn check(
     role: ManagerRole,
     records: &[&ManagerRecord],
     raft: &RaftStatus,
-    answering: &BTreeSet<NodeId>,
+    answering: &BTreeSet<RaftId>,
 ) -> Result<(), String> {
     let who = format!("{} (ID {})", record.address, record.raft_id);
     let member = raft.members.iter().find(|m| m.id == record.raft_id);
@@ -72,7 +72,7 @@ pub fn check(
 pub fn majority(
     without: &str,
     voters: &[&Member],
-    answering: &BTreeSet<NodeId>,
+    answering: &BTreeSet<RaftId>,
 ) -> Result<(), String> {
     let needed = voters.len() / 2 + 1;
     let silent: Vec<_> = voters

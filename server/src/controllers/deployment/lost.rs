@@ -1,4 +1,4 @@
-//! Pods that are lost with their node, and how long they are remembered.
+//! Pods that are lost with their node, and until when their records are kept.
 
 use crate::controllers::{nodes::remove_lost, plan::Plan, stamp::nanos};
 use barge_state::PackedPod;

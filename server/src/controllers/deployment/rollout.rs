@@ -1,9 +1,9 @@
 //! The next step of a rollout: a function of the pods there are.
 //!
-//! Kubernetes remembers in each ReplicaSet how many pods it should have. Here no such number exists
-//! that could be wrong after a failover: what should happen next follows from the pods alone, and
-//! the bounds are Kubernetes': never more than `replicas + maxSurge` pods, never fewer than
-//! `replicas - maxUnavailable` available because of us.
+//! Kubernetes keeps a wanted number of pods in each ReplicaSet. Barge keeps no such number, so none
+//! can be wrong after a failover: the next step follows from the pods alone. The bounds are
+//! Kubernetes': never more than `replicas + maxSurge` pods, and the rollout never reduces the available pods below
+//! `replicas - maxUnavailable`.
 
 use super::budget::Budget;
 

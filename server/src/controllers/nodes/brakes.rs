@@ -1,12 +1,12 @@
-//! Whether a silent node may be lost, which has its pods replaced: a decision about all nodes at once.
+//! The brakes: which silent node the leader declares lost, so that its pods are replaced. They decide about all nodes at once.
 //!
-//! One silent machine is probably dead. Many at once are probably not: what they share, a switch or the managers' own
-//! network, is. So when three or more and 55 % of the nodes are silent, or all of them, none is lost; otherwise one at a time.
+//! One silent machine is probably dead. When many are silent at once, the fault is probably in a part that they share: a switch, or the managers' own
+//! network. So when three or more and 55 % of the nodes are silent, or all of them, none is lost; otherwise one at a time.
 
-use super::{is_lost, is_ready, readiness::was_ready};
+use super::{is_lost, readiness::was_ready};
 use crate::controllers::{stamp, taints};
 use barge_proto::v1::{Node, Time};
-use barge_state::{Kind, LOSS, State};
+use barge_state::{Kind, LOSS, State, node_is_ready};
 use std::{cmp::Reverse, fmt, time::Duration};
 
 /// The number and the share, in percent, of silent nodes from which on none is lost.
@@ -49,7 +49,7 @@ impl<'a> Seen<'a> {
             name: &node.meta().name,
             silence,
             counts: was_ready(node) && !long_lost,
-            ready: is_ready(node),
+            ready: node_is_ready(node),
             lost: is_lost(node),
             off: taints::has(node, taints::OUT_OF_SERVICE),
         }
@@ -146,7 +146,7 @@ pub fn held(state: &State, now: &Time) -> Option<String> {
     let seen: Vec<_> = state
         .list::<Node>(None)
         .map(|node| {
-            let silence = if is_ready(node) {
+            let silence = if node_is_ready(node) {
                 Duration::ZERO
             } else {
                 Duration::MAX

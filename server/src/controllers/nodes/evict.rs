@@ -1,4 +1,4 @@
-//! What becomes of a silent node's pods while not all managers know of lost pods: they are removed at once.
+//! Below the feature level of lost pods: the pods of a silent node are removed at once.
 
 use super::report;
 use crate::controllers::{
@@ -9,7 +9,7 @@ use barge_proto::v1::{Node, PodRecord, TerminatePod, change::Change};
 use barge_state::{Kind, PackedPod, State};
 use std::{sync::Arc, time::Duration};
 
-/// Removes the pods of a silent node. Nobody is there to end them gracefully. At this level no tombstone stays: should the machine come
+/// Removes the pods of a silent node. No agent is heard that could end them gracefully. At this level no tombstone stays: should the machine come
 /// back with an agent of this version, they run on there as unknown pods.
 pub fn evict(state: &State, node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     let name = &node.meta().name;
@@ -48,7 +48,7 @@ pub fn tell_lost(pod: &PackedPod, node: &str, stamp: &mut Stamp, plan: &mut Plan
     ));
 }
 
-/// Ends a pod that nobody runs any more, and removes its record. Those who watch see the reason
+/// Ends a pod that no agent runs any more, and removes its record. Watchers see the reason
 /// before it goes.
 pub fn remove_lost(pod: &Arc<PackedPod>, reason: &str, plan: &mut Plan) {
     plan.draft.change(Change::TerminatePod(TerminatePod {

@@ -1,4 +1,4 @@
-//! What a leader remembers of the nodes that it lost. Another leader needs none of it: it listens for a whole grace period first.
+//! The leader's memory of the nodes that it declared lost. A new leader starts without it, because it counts a whole grace period first.
 
 use std::{
     collections::BTreeMap,

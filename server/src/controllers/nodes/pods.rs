@@ -1,4 +1,4 @@
-//! What a node's taints mean to the pods that are on it.
+//! Applies a node's taints to its pods: marks them as lost, ends them, or takes the marks back.
 
 use super::{
     evict::{remove_lost, tell_lost},
@@ -46,7 +46,7 @@ struct Slice<'a> {
 
 impl Slice<'_> {
     /// The node is lost, and so are its pods, as soon as they do not tolerate that any more. Those whose end was asked for go at
-    /// once, because nobody will report it; if the machine is certainly off, all go.
+    /// once, because no agent will report it; if the machine is certainly off, all go.
     fn lose(&mut self) {
         let is_off = taints::has(self.node, OUT_OF_SERVICE);
         let state = self.state;
@@ -82,7 +82,7 @@ impl Slice<'_> {
         }
     }
 
-    /// Ends pods that do not tolerate a taint that somebody set.
+    /// Ends pods that do not tolerate a taint that a user set.
     fn expel(&mut self) {
         let is_theirs = |taint: &Taint| !taints::is_managed(taint);
         let mut taints = taints::of(self.node).iter();

@@ -1,6 +1,6 @@
 //! The condition Ready of nodes.
 
-use super::{is_lost, is_ready, put_spec, report};
+use super::{is_lost, put_spec, report};
 use crate::controllers::{
     conditions,
     plan::{Plan, Severity},
@@ -8,7 +8,7 @@ use crate::controllers::{
     taints,
 };
 use barge_proto::v1::Node;
-use barge_state::Kind;
+use barge_state::{Kind, node_is_ready};
 use std::sync::Arc;
 
 /// The node is heard. One that was lost is back.
@@ -29,7 +29,7 @@ pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
             report(node, Severity::Normal, "NodeBack", message, stamp, plan);
         }
     }
-    let was = is_ready(node);
+    let was = node_is_ready(node);
     if condition(
         node,
         "True",
@@ -46,13 +46,13 @@ pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
 
 /// The node is silent.
 pub fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
-    // As in Kubernetes: nobody knows how it is, which is not to say that it is bad.
+    // As in Kubernetes: `Unknown` means that the leader does not hear the agent, not that the node is bad.
     let (reason, message) = if is_described(node) {
         (NOT_HEARD, "The agent stopped sending heartbeats.")
     } else {
         ("NodeStatusNeverUpdated", "The agent never connected.")
     };
-    let was = is_ready(node);
+    let was = node_is_ready(node);
     if condition(node, "Unknown", reason, message, stamp, plan) && was {
         let message = format!(
             "Node {} is not ready: its agent stopped sending heartbeats",

@@ -5,7 +5,7 @@ mod property;
 
 use super::{plan, *};
 use crate::controllers::{
-    Name, deployment,
+    Name, conditions, deployment,
     testing::{World, allocatable, nginx},
 };
 use barge_proto::v1::record::Record;

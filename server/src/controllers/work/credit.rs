@@ -1,4 +1,4 @@
-//! How often changes that nobody asked for may bring a failed key forward.
+//! The credit of a failed key: how often changes that are no edits may end its back-off early.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! For how long the leader has taken no signs, so that it is told once and not twice a second.
+//! For how long the leader has accepted no signs, so that the manager logs it once and not twice a second.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

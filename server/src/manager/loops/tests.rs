@@ -24,8 +24,8 @@ use crate::{
     },
     scheduler::{
         aside::Aside,
+        batch::place,
         cluster::{Cluster, Snapshot},
-        plan::place,
     },
 };
 use barge_proto::v1::{

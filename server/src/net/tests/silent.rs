@@ -1,5 +1,5 @@
-//! Clients that connect and say nothing, or no more than a ClientHello: whoever does its handshake gets in beside them, and a crowd of
-//! those does not push each other out.
+//! Clients that send nothing, or only a ClientHello: other clients get in beside them, and many clients that do their handshakes at once
+//! do not push each other out.
 
 use std::{net::Ipv4Addr, task::Poll, time::Duration};
 

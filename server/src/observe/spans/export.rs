@@ -27,7 +27,7 @@ use super::Otlp;
 const QUEUE: usize = 8192;
 /// Spans of one request to the collector.
 const BATCH: usize = 512;
-/// Spans wait for others for so long. Nobody is woken for each.
+/// Spans wait so long for further ones, so that the thread is not woken for each.
 const GATHER: Duration = Duration::from_millis(250);
 /// How long a batch is tried for.
 const PATIENCE: Duration = Duration::from_secs(5);

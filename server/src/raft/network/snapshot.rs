@@ -1,5 +1,5 @@
-//! A snapshot to a follower: its files, one after the other, in pieces, from where the follower says, not faster than is
-//! good for everything else on the way.
+//! Sends a snapshot to a follower: its files, one after the other, in pieces, from the position that the follower names, at a limited
+//! rate.
 
 mod pace;
 

@@ -59,14 +59,14 @@ impl RaftService {
         let answer = received.map(|installed| RaftSnapshotAnswer {
             answer: Some(Answer::Installed(installed)),
         });
-        // Whoever has gone asks again.
+        // A sender that has hung up sends again.
         answers.send(answer).await.ok();
         if broken {
             self.forget_later().await;
         }
     }
 
-    /// Deletes what nobody went on with.
+    /// Deletes interrupted transfers that were not resumed in time.
     async fn forget_later(self) {
         let (receiving, stop) = (Arc::downgrade(&self.receiving), self.stop.clone());
         // It must not keep the databases open meanwhile.

@@ -1,4 +1,4 @@
-//! Backups on a schedule, by the leader: taken, put where they are kept, and the oldest deleted.
+//! Scheduled backups: the leader takes them, stores them, and deletes its oldest ones.
 //!
 //! What is due follows from the state alone, so a new leader goes on where the last one stopped.
 
@@ -28,14 +28,14 @@ use crate::{
 
 /// After a backup that failed.
 const RETRY_SECONDS: i64 = 300;
-/// Somebody else may change the cluster's record at the same time.
+/// Another request may change the cluster's record at the same time.
 const TRIES: usize = 8;
 /// Who says so in events.
 const COMPONENT: &str = "backup";
 
 /// Takes backups when they are due.
 #[derive(Clone)]
-pub struct Scheduler {
+pub struct Backups {
     /// The state.
     pub store: Store,
     /// Opens the passphrase.
@@ -61,7 +61,7 @@ enum RunError {
     File(#[from] io::Error),
 }
 
-impl Scheduler {
+impl Backups {
     /// Runs while this manager leads in `term`.
     pub async fn run(self, term: u64, stop: CancellationToken) {
         stop.run_until_cancelled(self.follow(term)).await;

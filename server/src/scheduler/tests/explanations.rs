@@ -1,4 +1,4 @@
-//! What pods are told that no node can take.
+//! The messages for pods that no node can take.
 
 use super::*;
 use crate::{controllers::conditions, store::transaction::Draft};

@@ -1,4 +1,4 @@
-//! The definition, computed directly: slow, and with nothing remembered.
+//! The definition of the best node, computed directly: slow and without a cache.
 
 use super::*;
 use barge_state::{PackedPod, State};

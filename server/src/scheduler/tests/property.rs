@@ -1,4 +1,4 @@
-//! Any cluster, any sequence of changes: every placement is the one that the definition says.
+//! Any cluster, any sequence of changes: every placement is the one by the definition.
 
 use super::{
     naive::{self, Assumed},
@@ -23,8 +23,8 @@ enum Step {
     /// Decides on so many pods; the batch is applied now or after some more steps.
     Place(usize, bool),
     Apply,
-    /// A new leader reads everything anew.
-    Reload,
+    /// A new leader reads everything anew, so many records at a time, while others remove and create pods and edit nodes.
+    Reload(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => index().prop_map(Step::Finish),
         8 => (1..8_usize, any::<bool>()).prop_map(|(limit, now)| Step::Place(limit, now)),
         3 => Just(Step::Apply),
-        1 => Just(Step::Reload),
+        1 => (1..9_usize).prop_map(Step::Reload),
     ]
 }
 
@@ -161,12 +161,36 @@ impl Run {
                 }
             }
             Step::Apply => self.apply_all(),
-            Step::Reload => {
-                self.apply_all();
-                self.scheduled.world.changes.clear();
-                self.scheduled.cluster = Cluster::new(&Snapshot::of(&self.scheduled.world.state));
+            Step::Reload(slice) => self.reload(*slice),
+        }
+    }
+
+    fn reload(&mut self, slice: usize) {
+        self.apply_all();
+        self.scheduled.world.changes.clear();
+        let mut snapshot = Snapshot::default();
+        while !snapshot.slice(&self.scheduled.world.state, slice) {
+            // Of pods and nodes that were read and that were not. More are removed than created, so that this ends.
+            let pods = self.scheduled.world.pods();
+            for pod in [pods.first(), pods.last()]
+                .into_iter()
+                .flatten()
+                .take(pods.len())
+            {
+                self.scheduled.world.remove(&**pod);
+            }
+            if pods.len() > 4 {
+                self.names += 1;
+                let name = format!("pod-{}", self.names);
+                let class = self.classes[0].clone();
+                pod(&mut self.scheduled.world, &name, &class);
+            }
+            if let Some(node) = self.nodes().first() {
+                let even = self.names.is_multiple_of(2);
+                edit_node(&mut self.scheduled.world, node, |node| label(node, even));
             }
         }
+        self.scheduled.cluster = Cluster::new(&snapshot);
     }
 
     /// Every placement is the definition's, and nothing that could be placed is left out.

@@ -1,4 +1,4 @@
-//! What a caller may, as far as it is known before anything is looked up.
+//! The rights of a caller that are known before any lookup of bindings: everything, those of its bindings, or none.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::{
 /// What a caller may. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Nothing that is checked by bindings: agents, and who is not known. What their role may call is all.
+    /// No rights by bindings: agents and unknown callers. They may call the RPCs of their role only.
     Nothing,
-    /// Everything: managers, who could make themselves anybody, and system:masters. Costs no look at the state.
+    /// Everything: managers, which could issue themselves any identity, and system:masters. Needs no look at the state.
     Everything,
     /// What bindings give.
     Bound(Arc<Identity>),

@@ -42,6 +42,10 @@ pub trait Directory: Send + Sync + 'static {
     /// The Raft id that the next manager to join will get, as far as this manager's state knows.
     fn next_raft_id(&self) -> u64;
 
+    /// Whether the deletion of the node with this uid is on record in the state of this manager. Uids are never used twice, so the record is right
+    /// however far that state is behind.
+    fn node_was_deleted(&self, uid: &str) -> bool;
+
     /// Waits until the state of this manager has everything that was acknowledged before the call.
     fn refresh(&self) -> BoxFuture<'_, Result<(), ApiError>>;
 }
@@ -58,11 +62,11 @@ pub struct Named {
 /// What the state knows of a bearer token.
 #[derive(Debug, Clone)]
 pub enum Bearer {
-    /// It is valid, and this is who sent it, and what they may.
+    /// It is valid: its sender, and the sender's rights.
     Holder(Principal, Access),
     /// Its life is over.
     Expired,
-    /// There is no such token, or the secret is another one; which of them is nobody's business.
+    /// There is no such token, or the secret is another one; the answer does not tell which.
     Unknown,
 }
 
@@ -134,6 +138,10 @@ impl Directory for StateDirectory {
                 }
             }
         })
+    }
+
+    fn node_was_deleted(&self, uid: &str) -> bool {
+        self.0.read(|state| state.deleted_node(uid).is_some())
     }
 
     fn name_of(&self, principal: &Principal) -> Option<Named> {

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use barge_client::{identity::role_word, token::parse_bearer_token};
+use barge_client::{error::node_deleted, identity::role_word, token::parse_bearer_token};
 use barge_proto::{auth::Rule, v1::Role};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
@@ -192,7 +192,7 @@ impl AuthLayer {
                     .ok_or_else(|| {
                         Status::invalid_argument(format!("malformed {PRINCIPAL_METADATA}"))
                     })?;
-                // The forwarder's word is for who called it; whether that one belongs to the cluster is ours to say.
+                // The forwarding manager names the caller. This manager checks that the caller belongs to the cluster.
                 let access = self.check_known(&principal).await?;
                 (principal, access)
             }
@@ -220,7 +220,7 @@ impl AuthLayer {
             return Err(no_forwarding());
         }
         let (principal, access) = match headers.get(AUTHORIZATION) {
-            // Who joins has nothing to prove yet but its join token.
+            // A joiner has no certificate yet, only its join token.
             _ if rule.needs_no_certificate() => (None, Access::Nothing),
             None => {
                 return Err(Status::unauthenticated(format!(
@@ -243,7 +243,7 @@ impl AuthLayer {
         })
     }
 
-    /// Who sends this `authorization` header.
+    /// The credential in this `authorization` header.
     async fn bearer(&self, header: &HeaderValue) -> Result<(Principal, Access), Status> {
         let (uid, secret) = header
             .to_str()
@@ -300,6 +300,10 @@ impl AuthLayer {
         }
         if self.directory.cluster_id().is_none() {
             return Err(ApiError::NoQuorum("this manager has not caught up yet".to_owned()).into());
+        }
+        if principal.role == Role::Agent && self.directory.node_was_deleted(&principal.uid) {
+            let message = format!("node {} was deleted from this cluster", principal.uid);
+            return Err(node_deleted(&message));
         }
         Err(revoked(principal.role, &principal.uid))
     }
@@ -381,7 +385,7 @@ fn check_role(rule: &Rule, principal: &Principal) -> Result<(), Status> {
     }
 }
 
-/// What somebody is told whose identity is not known (any more).
+/// The refusal for an identity that is not known (any more).
 pub fn revoked(role: Role, uid: &str) -> Status {
     let message = format!(
         "{} {uid} does not belong to this cluster (any more)",

@@ -1,4 +1,4 @@
-//! Who asks for something.
+//! The principal: the identity in whose name a request is made.
 
 use std::{fmt, str::FromStr};
 

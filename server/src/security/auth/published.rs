@@ -1,5 +1,5 @@
-//! Which nodes and managers belong to the cluster, for those who must not wait for the state's lock: `apply` holds it for as long as
-//! it takes. A follower of the state publishes them here, where a lookup waits for nothing but another lookup.
+//! The nodes and managers that belong to the cluster, for code that must not wait for the state's lock: `apply` may hold that lock for long.
+//! A task that follows the state publishes the identities here, where a lookup waits for nothing but another lookup.
 
 use std::{
     collections::HashSet,

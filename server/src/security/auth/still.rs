@@ -1,4 +1,4 @@
-//! Whether a caller is still let in and still may: for streams, which outlive their beginning.
+//! Whether a caller is still a member and still has its right: asked again while a stream is open.
 
 use barge_proto::kinds::KindInfo;
 use tonic::Status;

@@ -78,6 +78,10 @@ impl Directory for Known {
         }
     }
 
+    fn node_was_deleted(&self, uid: &str) -> bool {
+        uid == "deleted"
+    }
+
     fn name_of(&self, principal: &Principal) -> Option<Named> {
         Some(Named {
             name: format!("the {}", principal.uid),

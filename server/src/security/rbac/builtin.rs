@@ -97,7 +97,7 @@ fn by_group(
     rules.collect()
 }
 
-/// The built-in bindings. They say what is so anyway, for whoever looks.
+/// The built-in bindings. They show rights that hold without them, for people who look.
 #[must_use]
 pub fn bindings() -> Vec<ClusterRoleBinding> {
     vec![ClusterRoleBinding {

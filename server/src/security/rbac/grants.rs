@@ -1,4 +1,4 @@
-//! That nobody gives others, or themselves, what they do not have. As in Kubernetes, the verbs escalate (on a role) and bind (of one)
+//! No caller can give others, or itself, more rights than it has. As in Kubernetes, the verbs escalate (on a role) and bind (of one)
 //! make an exception.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ const NAMED: usize = 5;
 type RoleName<'a> = (&'static str, &'a str, &'a str);
 type Roles<'a> = BTreeMap<RoleName<'a>, &'a [PolicyRule]>;
 
-/// Why objects that are about to be written may not be, by who writes them: one sentence each. A binding may refer to a role that is
+/// The reasons why the caller may not write these objects: one sentence each. A binding may refer to a role that is
 /// written with it.
 #[must_use]
 pub fn refusals(review: &Review<'_>, written: &[&Object]) -> Vec<String> {

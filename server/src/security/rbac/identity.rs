@@ -1,16 +1,16 @@
-//! Who somebody is for bindings: a user and groups.
+//! The identity of a caller for bindings: a user and groups.
 
 use barge_proto::v1::{CredentialIdentity, CredentialRecord, ServiceAccount};
 use barge_state::{BINDINGS, Kind, State, service_account_user};
 
-/// May do everything, without a look at any binding: whoever removes the last binding must not lock everybody out.
+/// Its members may do everything, whatever bindings say: removing the last binding must not lock out all users.
 pub const MASTERS: &str = "system:masters";
-/// Everybody with a credential.
+/// The group of all users with a credential.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// All service accounts; those of a namespace have it after a colon.
 pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 
-/// Who somebody is.
+/// The user and groups of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The name of a credential, or "system:serviceaccount:NAMESPACE:NAME".

@@ -1,5 +1,5 @@
-//! Sees to it that the built-in roles are there: in a new cluster, after an upgrade, a restore or a deletion. What they
-//! say is their owner's business once they are there; of kinds that a newer feature level brought they learn once.
+//! Makes built-in roles that are missing: in a new cluster, after an upgrade, a restore or a deletion. Of existing ones it changes
+//! nothing, but that it adds the rules of kinds that came with a newer feature level, once.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     store::{Scope, Store, transaction::Draft},
 };
 
-/// Who makes them, in the log.
+/// The principal that makes them, in the log.
 const PRINCIPAL: &str = "controller/rbac-defaults";
 /// How soon to try again what did not work.
 const RETRY: Duration = Duration::from_millis(500);

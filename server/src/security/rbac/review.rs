@@ -1,4 +1,4 @@
-//! Whether somebody may.
+//! Whether a caller may do what it asks for.
 
 use barge_proto::v1::{ClusterRole, PolicyRule, RbacRole, RoleRef};
 use barge_state::{Kind, State};
@@ -9,7 +9,7 @@ use super::{
     rule::{self, ALL},
 };
 
-/// The rights of somebody, by a state.
+/// The rights of a caller, by a state.
 #[derive(Debug, Clone, Copy)]
 pub struct Review<'a> {
     state: &'a State,
@@ -17,7 +17,7 @@ pub struct Review<'a> {
 }
 
 impl<'a> Review<'a> {
-    /// Looks at what the state has for somebody.
+    /// Looks up the caller's bindings in the state.
     #[must_use]
     pub fn new(state: &'a State, who: &'a Identity) -> Self {
         Self { state, who }

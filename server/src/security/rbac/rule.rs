@@ -12,7 +12,7 @@ use super::BARGE;
 /// Matches everything.
 pub const ALL: &str = "*";
 
-/// One thing that somebody wants to do.
+/// One action that a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked<'a> {
     /// "get"
@@ -111,7 +111,7 @@ const MOST: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-/// What of `wanted` nobody can do who has `held`: verb by verb, resource by resource, name by name; empty when all is held. Each
+/// The part of `wanted` that `held` does not allow: verb by verb, resource by resource, name by name; empty when all is held. Each
 /// of these has to be in one of the rules that are held, whole.
 ///
 /// # Errors

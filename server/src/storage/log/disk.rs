@@ -119,7 +119,7 @@ pub struct Loaded {
 pub struct Writes<'a> {
     batch: WriteBatch,
     entries: &'a ColumnFamily,
-    /// Whether somebody was promised that it is durable.
+    /// Whether it was reported as durable.
     pub sync: bool,
 }
 

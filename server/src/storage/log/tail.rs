@@ -1,4 +1,4 @@
-//! The newest entries of the log, in memory: what is not on disk yet, and behind it what followers and `apply` are
+//! The newest entries of the log, in memory: those that are not on disk yet, and before them those that followers and `apply` are
 //! about to read.
 
 use std::collections::VecDeque;

@@ -3,9 +3,9 @@
 //! RocksDB ends its recovery at the first record of the write-ahead log that it cannot read, whatever follows, and
 //! skips over blocks of zeros. A power cut leaves an unreadable end, which is no loss: nothing is acknowledged before it
 //! is synced. Rot in the middle looks the same to RocksDB, and would take acknowledged entries and votes away in silence.
-//! So the file is read before RocksDB sees it. Every batch begins with up to where the log was durable when it was
-//! written ([`DURABLE`]); one that survives behind the damage testifies for what must be before it. With such a
-//! testimony the log is refused; without one the unreadable end is cut off, and RocksDB finds a whole log.
+//! So the file is read before RocksDB sees it. Every batch begins with the position up to which the log was durable when the batch was
+//! written ([`DURABLE`]). When a readable batch behind the damage testifies to more than can be read, the manager refuses
+//! the log. Without such a testimony it cuts the unreadable end off, and RocksDB finds a whole log.
 
 mod crc32c;
 mod records;

@@ -1,5 +1,5 @@
-//! The one thread that writes the log: it gathers what has queued up, writes and syncs it at once, and only then
-//! reports it, in order.
+//! The one thread that writes the log: it gathers queued writes, writes and syncs them at once, and only then
+//! reports them, in order.
 
 use std::{
     sync::Arc,
@@ -83,7 +83,7 @@ impl Command {
     }
 
     fn fail(self, error: &StorageError) {
-        // Whoever waits for a vote sees its channel close.
+        // A caller that waits for a vote sees its channel close.
         if let Self::Append { done, .. } = self {
             done.io_completed(Err(std::io::Error::other(error.to_string())));
         }
@@ -150,7 +150,7 @@ impl Batch {
                 }
                 Command::Vote { vote, done } => {
                     *shared.vote() = Some(vote);
-                    // Nobody waits any more only when Raft is being shut down.
+                    // The receiver is gone only when Raft is being shut down.
                     done.send(()).ok();
                 }
                 Command::Purge(upto) => {

@@ -1,4 +1,4 @@
-//! Binding pods to nodes: the last check, with the state as it is and not as the scheduler saw it.
+//! Binding pods to nodes. `apply` checks each binding once more against the current state, because the scheduler decided by an older one.
 
 use barge_proto::v1::{Bind, Node};
 
@@ -49,7 +49,7 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
     if work.ordered && node.meta().deletion_timestamp.is_some() {
         return Err("the node is being deleted".to_owned());
     }
-    if !is_ready(node) {
+    if !node_is_ready(node) {
         return Err("the node is not ready".to_owned());
     }
     if work.tables.revisions.by_uid(pod.template_uid()).is_none() {
@@ -68,7 +68,7 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
 }
 
 /// Whether the managers hear from a node: its condition Ready is True.
-pub fn is_ready(node: &Node) -> bool {
+pub fn node_is_ready(node: &Node) -> bool {
     let mut conditions = node.status.iter().flat_map(|status| &status.conditions);
     conditions.any(|condition| condition.r#type == "Ready" && condition.status == "True")
 }

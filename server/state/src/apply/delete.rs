@@ -1,4 +1,4 @@
-//! Deleting as a client asks: what becomes of what the record owns.
+//! Deletions that clients ask for: in the background, in the foreground, or with the dependents orphaned.
 
 use barge_proto::v1::{DeleteRecord, DeletionPropagation, Refusal};
 

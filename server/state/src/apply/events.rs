@@ -1,4 +1,4 @@
-//! Events: repetitions are counted, and there are never too many.
+//! Events: a repeated event counts up in one record, and old events make room for new ones.
 
 use std::cmp::Ordering;
 

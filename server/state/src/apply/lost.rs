@@ -1,4 +1,4 @@
-//! Pods that are lost with their node: the leader no longer hears the agent, so nobody can tell whether they run.
+//! Marking pods as lost with their node: the leader no longer hears the agent, so the pods may run or not.
 
 use barge_proto::v1::MarkPod;
 

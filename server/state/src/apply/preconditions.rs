@@ -1,4 +1,4 @@
-//! What a transaction demands of the state before it changes anything.
+//! Preconditions: a transaction is refused as a whole unless the state meets all of them.
 
 use barge_proto::v1::{Precondition, RecordRef, Refusal, RefusalReason, precondition::Must};
 

@@ -200,7 +200,7 @@ fn put_record_status<K: Rules>(work: &mut Work<'_>, record: &K) -> Result<(), Re
 }
 
 /// Records and what they refer to may come in any order within a transaction; in the end all have to be there. An
-/// owner that is gone means that whoever decided this had not seen its removal.
+/// owner that is gone means that the proposer had not seen its removal.
 ///
 /// # Errors
 /// CONFLICT when a new record's owners are all gone, INVALID when a pod's template is missing.

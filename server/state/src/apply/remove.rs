@@ -1,4 +1,4 @@
-//! Removing records with what belongs to them.
+//! Removing records together with the records that belong to them.
 
 use barge_proto::v1::{RecordRef, Refusal, RefusalReason};
 
@@ -17,7 +17,7 @@ use crate::{
 /// - templates stay as long as pods are made from them
 /// - what has another owner stays
 /// - a namespace loses all that is in it, and stays as long as pods are in it
-/// - a node loses the pods that are bound to it at once: nobody is left to report their end
+/// - the pods of a removed node are removed at once, because no agent is left to report their end
 ///
 /// What reaches more than a transaction may do is marked, and goes in slices; see [`slices`].
 ///

@@ -1,4 +1,4 @@
-//! What nodes report of their pods.
+//! Statuses of pods, as their nodes report them.
 
 use barge_proto::v1::{PodRecord, ReportPod, StatusVersion};
 

@@ -1,9 +1,9 @@
-//! Deletions that reach more records than one transaction may do.
+//! Deletions that reach more records than one transaction may delete.
 //!
-//! The request marks the record: a deletion timestamp, and a finalizer that names the way. Then the leader proposes slices, one after
-//! the other. Each takes the next records that belong to the marked one: it deletes them, or marks those to which something
-//! belongs in turn, or takes away their reference to it. So they leave one by one, and the record itself goes with the last. All that
-//! a slice needs is in the state: whoever leads goes on.
+//! The request marks the record: a deletion timestamp, and a finalizer that names the kind of deletion. Then the leader proposes slices, one after
+//! the other. A slice takes the next records that belong to the marked one. It deletes a record, or marks it when other records
+//! belong to it, or removes its reference to the marked one. The marked record is deleted with the last record that belongs to it. A slice
+//! needs nothing but the state, so a new leader goes on where the last one stopped.
 
 use std::collections::BTreeSet;
 
@@ -234,7 +234,7 @@ fn disown(work: &mut Work<'_>, record: Stored, owner: &str) {
     });
 }
 
-/// Removes a pod whose node goes: nobody is left to report its end. One to which much belongs leaves the node first.
+/// Removes a pod whose node is removed: no agent is left to report its end. A pod to which many records belong leaves the node first.
 fn lose(work: &mut Work<'_>, record: Stored) {
     let Stored::Pod(pod) = &record else { return };
     if is_light(work, &record) {

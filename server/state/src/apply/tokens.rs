@@ -12,7 +12,7 @@ use super::{refusal, work::Work};
 pub fn use_token(work: &mut Work<'_>, used: &UseToken) -> Result<(), Refusal> {
     let refuse = |why: &str| refusal(RefusalReason::Token, format!("the token {} {why}", used.id));
     let token = work.tables.tokens.by_name("", &used.id).cloned();
-    // Whether the id exists is nobody's business who does not have the secret.
+    // Without the secret, a caller must not learn whether the id exists.
     let Some(token) = token.filter(|token| token.secret_sha256 == used.secret_sha256) else {
         return Err(refuse("is unknown"));
     };

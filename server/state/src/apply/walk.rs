@@ -1,7 +1,7 @@
 //! The walk through what records own.
 //!
-//! Users decide how deep ownership goes, and in which circles. So the walk keeps its steps on a stack of its own: the next step is
-//! the last one that was pushed, which is the order of the recursion that it stands for.
+//! Users decide how deep ownership goes, and may make circles. So the walk keeps its steps on an explicit stack on the heap. It visits
+//! records in the same order as the recursion that it replaces.
 
 #[cfg(test)]
 mod tests;

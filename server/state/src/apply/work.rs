@@ -1,4 +1,4 @@
-//! A transaction under way: what it has done, so that it can be undone.
+//! A transaction in progress, with a list of its changes so that `apply` can undo them when it refuses the transaction.
 
 use std::{collections::BTreeSet, mem, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     changed::Changed,
     kept::Kept,
     kind::{Kind, RecordKind, Stored},
-    level::LOSS,
+    level::{LOSS, NODE_TOMBSTONES},
     limits::Limits,
     tables::Tables,
 };
@@ -23,6 +23,8 @@ pub struct Work<'a> {
     pub limits: Limits,
     /// Whether removing a bound pod leaves a tombstone: the cluster's feature level is [`LOSS`].
     tombstones: bool,
+    /// Whether removing a node leaves one: the level is [`NODE_TOMBSTONES`].
+    node_tombstones: bool,
     /// Whether what reaches too many records is marked, and done in slices.
     pub sliced: bool,
     /// Whether the cluster's feature level is [`crate::ORDER`].
@@ -50,13 +52,15 @@ impl<'a> Work<'a> {
         time: Option<Time>,
         limits: Limits,
     ) -> Work<'a> {
-        let tombstones = tables
-            .clusters
-            .iter()
-            .any(|cluster| cluster.feature_level >= LOSS);
+        let is_at = |level| {
+            let mut clusters = tables.clusters.iter();
+            clusters.any(|cluster| cluster.feature_level >= level)
+        };
+        let (tombstones, node_tombstones) = (is_at(LOSS), is_at(NODE_TOMBSTONES));
         Work {
             tables,
             tombstones,
+            node_tombstones,
             now: time.unwrap_or_default(),
             limits,
             sliced: false,
@@ -100,7 +104,12 @@ impl<'a> Work<'a> {
         self.delete_confirmed(record.clone());
         match &record {
             Stored::Pod(pod) if self.tombstones => gone::bury(self, pod),
-            Stored::Node(node) => gone::forget(self, Kind::uid(node.as_ref())),
+            Stored::Node(node) => {
+                gone::forget(self, Kind::uid(node.as_ref()));
+                if self.node_tombstones {
+                    gone::bury_node(self, node);
+                }
+            }
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
-//! In what pods differ: which fields are leaves, and how these are packed.
+//! The leaves of a pod's record: the fields in which pods differ, and how they are packed.
 //!
-//! One walk over a record's leaves serves both ways, so what is taken out goes back to where it was. Whether a time is
-//! there at all is the shape's to say; its value is packed as the difference to the time before it, because most of a
+//! Packing and unpacking use the same walk over a record's leaves, so each value returns to its own field. The shape says
+//! whether a time is present; its value is packed as the difference to the time before it, because most of a
 //! pod's times are within a few seconds.
 
 mod bytes;

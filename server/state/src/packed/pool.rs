@@ -1,4 +1,4 @@
-//! What pods share.
+//! The pool of shapes, which pods share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::PackedPod;
 
-/// Below this nobody looks for what is not used any more.
+/// Below this number the pool does not look for unused shapes.
 pub(super) const FEW: usize = 1024;
 
 /// Shapes and uids of nodes, each once. What no pod uses any more goes when twice as much has come as was in use.

@@ -1,4 +1,4 @@
-//! Nothing is lost by packing, and what is asked without unpacking is what the record says.
+//! Packing loses nothing, and questions answered without unpacking have the record's answers.
 
 use barge_proto::v1::{
     Condition, ContainerState, ContainerStateRunning, ContainerStateTerminated,

@@ -1,4 +1,4 @@
-//! Records by a key that each has of its own, for lookups only: what is never iterated has no order that could differ between
+//! Records by a unique key, hashed. The table offers lookups only: iteration in hash order could differ between
 //! managers.
 
 use std::{
@@ -14,7 +14,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 #[derive(Debug)]
 pub struct Hashed<K> {
     records: HashTable<(u64, Arc<K>)>,
-    /// Seeded anew in each process, so that nobody can choose keys that collide.
+    /// Seeded anew in each process, so that no client can choose keys that collide.
     hasher: RandomState,
 }
 

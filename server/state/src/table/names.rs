@@ -1,7 +1,7 @@
 //! Records by namespace and name: hashed to look one up, in a tree to list them.
 //!
-//! A search in the tree touches as many records as it has levels, and these are all over the memory. So lookups are hashed, and
-//! in the tree the beginning of a name is at hand: what differs there is told apart without a look at the records.
+//! A search in the tree touches a record on each level, and these are scattered over the memory. So lookups are hashed. The
+//! tree's entries hold the beginning of the name, so most comparisons need no record.
 
 use std::{
     borrow::Borrow,

@@ -126,9 +126,13 @@ fn check_tombstones(state: &State) {
         assert!(expected.len() <= state.limits().tombstones_per_node);
         assert_eq!(state.tombstones_on(node).collect::<Vec<_>>(), expected);
     }
+    let mut of_nodes = 0;
     for tombstone in state.list::<PodTombstone>(None) {
-        assert!(nodes.contains(&tombstone.node_uid.as_str()));
+        let of_node = state.deleted_node(tombstone.uid()).is_some();
+        of_nodes += usize::from(of_node);
+        assert!(of_node || nodes.contains(&tombstone.node_uid.as_str()));
     }
+    assert!(of_nodes <= state.limits().node_tombstones);
 }
 
 fn recomputed(state: &State, pods: &[&Arc<PackedPod>]) -> Usage {

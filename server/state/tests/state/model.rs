@@ -10,7 +10,8 @@ use barge_proto::v1::{
     Transaction, change::Change as Action, precondition::Must, record::Record as Body,
 };
 use barge_state::{
-    Kept as _, Kind, LOSS, ORDER, PackedPod, RecordKind, Stored, Usage, is_finished, limits::Limits,
+    Kept as _, Kind, LOSS, NODE_TOMBSTONES, ORDER, PackedPod, RecordKind, Stored, Usage,
+    is_finished, limits::Limits,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Model {
     buried: Vec<String>,
     /// Whether the cluster's level has tombstones; from the beginning of the transaction.
     tombstones: bool,
+    /// Whether it has tombstones of nodes.
+    node_tombstones: bool,
     /// Whether the cluster's level bounds events by namespace; from the beginning of the transaction.
     ordered: bool,
     /// Answers that are older than this revision are to be forgotten.
@@ -97,6 +100,7 @@ impl Model {
         let clusters = self.records.iter().filter_map(ClusterRecord::from_stored);
         let level = clusters.map(|cluster| cluster.feature_level).max();
         self.tombstones = level >= Some(LOSS);
+        self.node_tombstones = level >= Some(NODE_TOMBSTONES);
         self.ordered = level >= Some(ORDER);
         self.forget_requests = 0;
         if let Err(reason) = self.run(tx) {
@@ -269,6 +273,7 @@ impl Model {
             self.tombstones_on(Kind::uid(&**node))
                 .iter()
                 .for_each(|tombstone| self.delete(tombstone));
+            self.bury_node(node);
         }
     }
 

@@ -6,7 +6,9 @@ use barge_proto::v1::{
     ManagerRecord, Node, NodeSpec, Precondition, RecordRef, RequestRecord, Time, TokenRecord,
     Transaction, UseToken, change::Change, precondition::Must,
 };
-use barge_state::{Applied, History, Kind, LOSS, ORDER, RecordKind, State, Stored, limits::Limits};
+use barge_state::{
+    Applied, History, Kind, LOSS, NODE_TOMBSTONES, ORDER, RecordKind, State, Stored, limits::Limits,
+};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
@@ -20,6 +22,7 @@ const LIMITS: Limits = Limits {
     events_per_namespace: 3,
     events: 4,
     tombstones_per_node: 2,
+    node_tombstones: 1,
     requests: 3,
     slice: barge_state::limits::SLICE,
 };
@@ -125,7 +128,7 @@ fn puts() -> impl Strategy<Value = Change> {
         7 => named(pods),
         2 => named(services),
         1 => named(managers),
-        1 => select(vec![LOSS - 1, LOSS, ORDER]).prop_map(|level| put(cluster(level))),
+        1 => select(vec![LOSS - 1, LOSS, ORDER, NODE_TOMBSTONES]).prop_map(|level| put(cluster(level))),
         1 => named(tokens),
     ]
 }

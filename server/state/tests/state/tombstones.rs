@@ -1,7 +1,7 @@
 //! Recorded deletions of pods: when one stays, and when it goes.
 
 use barge_proto::v1::{PodRecord, PodTombstone, Revision};
-use barge_state::{Kind, LOSS, RecordKind, State, Stored, limits::Limits};
+use barge_state::{Kind, LOSS, NODE_TOMBSTONES, RecordKind, State, Stored, limits::Limits};
 
 use crate::{fixtures::*, indexes};
 
@@ -144,4 +144,46 @@ fn a_node_that_never_confirms_has_a_bounded_number() {
         accept(&mut state, [remove(RecordKind::Pod, &uid)]);
     }
     assert_eq!(tombstones(&state, "n1"), ["q7", "q8", "q9"]);
+}
+
+#[test]
+fn a_node_that_is_removed_leaves_a_tombstone_that_stays() {
+    let mut state = running(NODE_TOMBSTONES, Limits::default());
+    accept(&mut state, [remove(RecordKind::Node, "n1")]);
+    let tombstone = state.deleted_node("n1").unwrap();
+    assert_eq!(tombstone.pod_name, "name-of-n1");
+    assert_eq!(tombstone.deleted, Some(time(1000)));
+    assert!(state.deleted_node("n2").is_none());
+    accept(
+        &mut state,
+        [gone("n1", "n1"), gone("n1", ""), gone("p1", "n1")],
+    );
+    assert!(state.deleted_node("n1").is_some(), "nobody confirms it");
+    assert_eq!(state.count::<PodTombstone>(), 1);
+    assert!(copy(&state) == state, "it is restored as any record");
+    indexes::check(&state);
+}
+
+#[test]
+fn a_pod_s_tombstone_says_nothing_of_a_node() {
+    let mut state = running(NODE_TOMBSTONES, Limits::default());
+    accept(&mut state, [remove(RecordKind::Pod, "p1")]);
+    assert!(state.deleted_node("p1").is_none());
+}
+
+#[test]
+fn tombstones_of_nodes_are_bounded() {
+    let limits = Limits {
+        node_tombstones: 3,
+        ..Limits::default()
+    };
+    let mut state = running(NODE_TOMBSTONES, limits);
+    for round in 0..10 {
+        let uid = format!("m{round}");
+        accept(&mut state, [put(node(&uid))]);
+        accept(&mut state, [remove(RecordKind::Node, &uid)]);
+    }
+    let left = (0..10).filter(|round| state.deleted_node(&format!("m{round}")).is_some());
+    assert_eq!(left.collect::<Vec<_>>(), [7, 8, 9]);
+    indexes::check(&state);
 }

@@ -1,4 +1,4 @@
-//! `barge cluster restore|recover`: what is done to a manager's folder on this machine, while no manager runs on it.
+//! `barge cluster restore|recover`: they change a manager's data folder on this machine while no manager runs on it.
 
 use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
 

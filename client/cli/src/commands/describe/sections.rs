@@ -1,4 +1,4 @@
-//! What is worth saying of an object of each kind.
+//! The sections of `barge describe`, for each kind.
 
 use std::collections::BTreeMap;
 

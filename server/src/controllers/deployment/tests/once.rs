@@ -1,4 +1,4 @@
-//! Nothing is made twice, whoever leads and whatever answers are lost.
+//! No pod is created twice, at any change of leader and with any answers lost.
 
 use super::*;
 use barge_state::ORDER;

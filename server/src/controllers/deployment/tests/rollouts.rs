@@ -1,4 +1,4 @@
-//! Rollouts: their limits under everything that can happen, and their end.
+//! Rollouts: they keep their limits under any sequence of events, and they end.
 
 use super::*;
 use barge_proto::v1::{

@@ -3,6 +3,7 @@
 
 use super::*;
 use barge_proto::v1::Taint;
+use barge_state::node_is_ready;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 const TICK: u64 = 250;
@@ -132,7 +133,7 @@ impl Run {
 
     /// As the API lets a person do it.
     fn confirm(&mut self, number: usize) {
-        if is_ready(&self.node(number)) || self.is_off(number) {
+        if node_is_ready(&self.node(number)) || self.is_off(number) {
             return;
         }
         let mut node = Node::clone(&self.node(number));

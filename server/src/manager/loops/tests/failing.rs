@@ -1,4 +1,4 @@
-//! What a fault in a controller costs, and what a leader waits for before it plans.
+//! The cost of a fault in a controller, and the catching up of a leader before it plans.
 
 use super::{memory::Memory, *};
 use crate::controllers::{

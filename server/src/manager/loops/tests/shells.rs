@@ -273,7 +273,7 @@ async fn a_lost_machine_is_replaced() {
     leader.heartbeats.silent.lock().unwrap().clear();
     leader
         .until("the node is back", |state| {
-            nodes::is_ready(state.by_uid::<Node>(&two).unwrap())
+            barge_state::node_is_ready(state.by_uid::<Node>(&two).unwrap())
         })
         .await;
     leader.stop().await;

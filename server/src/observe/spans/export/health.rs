@@ -1,4 +1,4 @@
-//! What is said of a collector that is away: once when spans begin to be lost, and once when they no longer are.
+//! Log messages about a collector that is away: one when spans begin to be lost, and one when they no longer are.
 
 /// How it went so far.
 #[derive(Debug, Default)]

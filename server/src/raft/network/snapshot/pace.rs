@@ -1,4 +1,4 @@
-//! How long to wait so that no more than so many bytes are sent in a second.
+//! The pause that keeps a transfer within its bytes a second.
 
 use std::time::{Duration, Instant};
 

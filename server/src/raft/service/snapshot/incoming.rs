@@ -1,7 +1,7 @@
 //! A snapshot that is being received: its files, one after the other, under a temporary name.
 //!
-//! When the connection breaks, what has arrived stays, and the sender goes on from there if it has the same snapshot.
-//! Each file is checked at its end, so a wrong beginning is found before anything is made of it.
+//! When the connection breaks, the received part stays, and the sender goes on from there if it has the same snapshot.
+//! The receiver checks each file at its end, so it never uses a wrong beginning.
 
 use std::{
     fs::{self, File},

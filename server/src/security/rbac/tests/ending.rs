@@ -1,4 +1,4 @@
-//! What is being deleted in slices is there for a while, and gives nothing.
+//! A binding or role that is being deleted in slices exists for a while, and gives no rights.
 
 use barge_proto::v1::{
     ClusterRecord, ConfigMap, CredentialIdentity, CredentialRecord, OwnerReference, ServiceAccount,

@@ -1,5 +1,5 @@
-//! Random roles and bindings: the index and the evaluation say what a look at every binding says, and who holds what a rule
-//! gives may do all that it allows.
+//! Random roles and bindings: the index and the evaluation agree with a scan of all bindings, and a caller that holds a rule's rights
+//! may do all that the rule allows.
 
 use barge_proto::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, RbacRole, RoleBinding, Subject,

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-//! The walk against the recursion that it stands for, over any graph of owners: the same changes in the same order.
+//! The walk against the recursion that it replaces, over any graph of owners: the same changes in the same order.
 
 use barge_proto::v1::{
     Bind, Change, Condition, ConfigMap, Node, NodeSpec, NodeStatus, ObjectMeta, OwnerReference,

@@ -1,6 +1,6 @@
 //! Tombstones, as simply as possible.
 
-use barge_proto::v1::{ObjectMeta, PodGone, PodTombstone};
+use barge_proto::v1::{Node, ObjectMeta, PodGone, PodTombstone};
 use barge_state::{Kind, PackedPod, RecordKind, Stored};
 
 use super::Model;
@@ -16,15 +16,7 @@ impl Model {
         if !self.tombstones || self.get(RecordKind::Node, pod.node_uid()).is_none() {
             return;
         }
-        while self.tombstones_on(pod.node_uid()).len() >= self.limits.tombstones_per_node {
-            let tombstones = self.tombstones_on(pod.node_uid());
-            // Which one is the oldest: the order in which they were made.
-            let oldest = tombstones
-                .iter()
-                .min_by_key(|tombstone| self.buried.iter().position(|uid| uid == tombstone.uid()))
-                .unwrap();
-            self.delete(oldest);
-        }
+        self.make_room(pod.node_uid(), self.limits.tombstones_per_node);
         self.buried.retain(|uid| uid != pod.uid());
         self.buried.push(pod.uid().to_owned());
         let tombstone = PodTombstone {
@@ -42,9 +34,43 @@ impl Model {
         self.set(Stored::PodTombstone(tombstone.into()));
     }
 
+    fn make_room(&mut self, node_uid: &str, most: usize) {
+        while self.tombstones_on(node_uid).len() >= most {
+            let tombstones = self.tombstones_on(node_uid);
+            // Which one is the oldest: the order in which they were made.
+            let oldest = tombstones
+                .iter()
+                .min_by_key(|tombstone| self.buried.iter().position(|uid| uid == tombstone.uid()))
+                .unwrap();
+            self.delete(oldest);
+        }
+    }
+
+    pub fn bury_node(&mut self, node: &Node) {
+        if !self.node_tombstones {
+            return;
+        }
+        self.make_room("", self.limits.node_tombstones);
+        let uid = Kind::uid(node).to_owned();
+        self.buried.retain(|buried| *buried != uid);
+        self.buried.push(uid.clone());
+        let tombstone = PodTombstone {
+            metadata: Some(ObjectMeta {
+                uid: uid.clone(),
+                name: uid,
+                creation_timestamp: Some(self.now),
+                ..ObjectMeta::default()
+            }),
+            pod_name: node.metadata.clone().unwrap().name,
+            deleted: Some(self.now),
+            ..PodTombstone::default()
+        };
+        self.set(Stored::PodTombstone(tombstone.into()));
+    }
+
     pub fn gone(&mut self, gone: &PodGone) {
         for tombstone in self.tombstones_on(&gone.node_uid) {
-            if tombstone.uid() == gone.uid {
+            if tombstone.uid() == gone.uid && !gone.node_uid.is_empty() {
                 self.delete(&tombstone);
             }
         }

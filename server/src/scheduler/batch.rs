@@ -1,4 +1,4 @@
-//! What goes where: the oldest pod that can be placed goes to its best node, again and again.
+//! The placement loop: the oldest pod that can be placed goes to its best node, again and again.
 
 use super::{
     aside::Aside,
@@ -17,7 +17,7 @@ use barge_state::State;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// Places up to `limit` pods. Each counts on its node for those after it, as if it was bound.
-/// Classes that no node can take are noted with the reason, and hold up nobody else.
+/// Classes that no node can take are noted with the reason, and do not delay other classes.
 ///
 /// Classes that are set aside wait. When this panics, [`Cluster::being_placed`] says whose pods were to blame.
 pub fn place(

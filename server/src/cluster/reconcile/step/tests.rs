@@ -95,7 +95,7 @@ fn who_comes_learns_before_it_votes() {
     assert_eq!(try_it(Some(CAUGHT_UP), just_now), promote([3]));
 }
 
-fn promote<const N: usize>(ids: [NodeId; N]) -> Option<Step> {
+fn promote<const N: usize>(ids: [RaftId; N]) -> Option<Step> {
     Some(Step::Change(MemberChange::Promote(ids.into())))
 }
 

@@ -1,4 +1,4 @@
-//! The next step from the members as they are to the members as they should be.
+//! The next step from the current members to the wanted ones.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -6,7 +6,7 @@ use barge_proto::v1::{ManagerRecord, ManagerRole};
 use barge_state::Kind;
 
 use crate::{
-    storage::types::{Node, NodeId},
+    storage::types::{Node, RaftId},
     store::{Member, MemberChange, RaftStatus},
 };
 
@@ -30,14 +30,14 @@ pub enum Step {
 
 /// What to do now; nothing when all is as it should be. `own` is the leader; those in `stay` cannot leave at the moment.
 ///
-/// Those who come are taken in before those who go are let go, so that replacing a manager never leaves fewer voters than
+/// New members are added before old ones are removed, so that replacing a manager never leaves fewer voters than
 /// before. The last voter stays, whatever its record says.
 #[must_use]
 pub fn next(
     records: &[&ManagerRecord],
     raft: &RaftStatus,
-    own: NodeId,
-    stay: &BTreeSet<NodeId>,
+    own: RaftId,
+    stay: &BTreeSet<RaftId>,
 ) -> Option<Step> {
     if raft.uncommitted {
         return Some(Step::Wait);
@@ -114,7 +114,7 @@ pub fn may_vote(learner: &Member) -> bool {
 pub fn waits_for_third(
     records: &[&ManagerRecord],
     voters: usize,
-    ready: &BTreeSet<NodeId>,
+    ready: &BTreeSet<RaftId>,
 ) -> bool {
     let asked_for = |record: &&ManagerRecord| record.promoted && ready.contains(&record.raft_id);
     voters == 1 && ready.len() == 1 && !records.iter().any(asked_for)

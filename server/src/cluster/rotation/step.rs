@@ -1,4 +1,4 @@
-//! What a rotation of the CA waits for, and when it takes its next step.
+//! The managers and agents that a rotation of the CA waits for, and its next step.
 
 use barge_proto::v1::{CaProgress, CaRotation, CaRotationPhase};
 
@@ -28,7 +28,7 @@ pub struct Agent {
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Not everybody has done what this phase asks for, or its time has not passed.
+    /// Some managers or agents have not followed this phase, or its time has not passed.
     Wait,
     /// The new root begins to sign.
     Sign,
@@ -36,7 +36,7 @@ pub enum Step {
     Finish,
 }
 
-/// Decides from who trusts what, and says who is missing.
+/// Decides the next step from the roots that each manager and agent trusts, and names those that have not followed.
 ///
 /// Managers are waited for whatever happens: one that does not know the new root would be cut off from Raft. Nodes that are
 /// not ready need not know the new root before it signs: managers show it together with the old root's word for it, so a

@@ -1,0 +1,176 @@
+//! A conversation with a registry that fails, stalls, truncates and lies.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use futures::TryStreamExt;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    runtime::images::manifest::sha256,
+    testing::registry::{Fault, Registry as Fake},
+};
+
+const PACE: Pace = Pace {
+    bytes: 8,
+    window: Duration::from_millis(500),
+};
+/// Ten times what it may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn session(fake: &Fake, credentials: Option<(&str, &str)>) -> Session {
+    let owned = |(user, password): (&str, &str)| (user.to_owned(), password.to_owned());
+    let endpoint = Endpoint {
+        plain_http: true,
+        host: fake.address.to_string(),
+        prefix: String::new(),
+        credentials: credentials.map(owned),
+    };
+    let name = Name::parse("example.com/x/app:1").unwrap();
+    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4)).unwrap()
+}
+
+fn descriptor(bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: "m".into(),
+        digest: sha256(bytes).into(),
+        size: bytes.len() as u64,
+        platform: None,
+    }
+}
+
+/// Fetches a blob; answers its length.
+async fn whole(session: &Session, blob: &Descriptor) -> Result<usize, FetchError> {
+    let whole = async {
+        let parts: Vec<Bytes> = session.blob(blob).await?.try_collect().await?;
+        Ok(parts.concat().len())
+    };
+    timeout(DEADLINE, whole).await.expect("an end")
+}
+
+#[tokio::test]
+async fn what_trickles_is_given_up() {
+    let fake = Fake::start().await;
+    let session = session(&fake, None);
+    let bytes = vec![7; 300];
+    let (blob, document) = (
+        descriptor(&bytes),
+        fake.document(&json!({"a": "b".repeat(100)})),
+    );
+    fake.blob(bytes);
+    fake.tag("app:1", &document);
+    assert_eq!(whole(&session, &blob).await.unwrap(), 300);
+    for fault in [Fault::Trickle(Duration::from_millis(200)), Fault::Stall] {
+        fake.fault("/v2/", fault);
+        let error = whole(&session, &blob).await.unwrap_err();
+        assert!(matches!(error, FetchError::Slow(..)), "{error}");
+        let document = timeout(DEADLINE, session.document("1", None)).await;
+        let error = document.expect("an end").err().unwrap();
+        assert!(matches!(error, FetchError::Slow(..)), "{error}");
+        fake.heal();
+    }
+    // Faster than it has to be.
+    fake.fault("/v2/", Fault::Trickle(Duration::from_micros(1)));
+    assert_eq!(whole(&session, &blob).await.unwrap(), 300);
+}
+
+#[tokio::test]
+async fn a_blob_has_the_size_it_should_have() {
+    let fake = Fake::start().await;
+    let session = session(&fake, None);
+    let bytes = vec![7; 64 * 1024];
+    let blob = descriptor(&bytes);
+    fake.blob(bytes);
+    for fault in [Fault::Truncate(1000), Fault::Oversized(8 << 20)] {
+        fake.fault("/blobs/", fault);
+        whole(&session, &blob).await.unwrap_err();
+        fake.heal();
+    }
+    let longer = Descriptor {
+        size: blob.size + 1,
+        ..blob.clone()
+    };
+    whole(&session, &longer).await.unwrap_err();
+    fake.fault("/blobs/", Fault::Corrupt);
+    let error = session.small_blob(&blob).await.err().unwrap();
+    assert!(matches!(error, FetchError::Digest(..)), "{error}");
+    fake.heal();
+    fake.fault("/v2/", Fault::Status(503));
+    let error = whole(&session, &blob).await.unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_where_the_registry_says() {
+    let fake = Fake::start().await;
+    let document = fake.document(&json!({"a": "b"}));
+    fake.tag("app:1", &document);
+    let realm = format!("{}/token", fake.url());
+    fake.guard(
+        "Bearer let-me-in",
+        &format!("Bearer realm=\"{realm}\",service=\"fake\""),
+    );
+    let anonymous = session(&fake, None);
+    let error = anonymous.document("1", None).await.err().unwrap();
+    assert!(matches!(error, FetchError::Unauthorized(..)), "{error}");
+    fake.token("let-me-in");
+    anonymous.document("1", None).await.unwrap();
+    let asked = |path: &str| {
+        let seen = fake.seen();
+        let mut fitting = seen.into_iter().filter(|seen| seen.path.starts_with(path));
+        fitting.next_back().unwrap()
+    };
+    let token = asked("/token");
+    assert_eq!(
+        token.path,
+        "/token?service=fake&scope=repository%3Ax%2Fapp%3Apull"
+    );
+    assert_eq!(token.authorization, None);
+    session(&fake, Some(("me", "secret")))
+        .document("1", None)
+        .await
+        .unwrap();
+    assert_eq!(asked("/token").authorization.unwrap(), "Basic bWU6c2VjcmV0");
+    // An answer without an end is none.
+    fake.fault("/token", Fault::Oversized(1 << 20));
+    let error = session(&fake, None)
+        .document("1", None)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, FetchError::TooLong(..)), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_is_not_sent_in_the_clear_for_a_registry_with_tls() {
+    let fake = Fake::start().await;
+    fake.guard(
+        "Bearer let-me-in",
+        &format!("Bearer realm=\"{}/token\"", fake.url()),
+    );
+    let refusal = reqwest::get(format!("{}/v2/", fake.url())).await.unwrap();
+    let endpoint = Endpoint {
+        plain_http: false,
+        host: "example.com".to_owned(),
+        prefix: String::new(),
+        credentials: Some(("me".to_owned(), "secret".to_owned())),
+    };
+    let client = Http::default().client("here").unwrap();
+    let error = authorize(&client, &endpoint, &refusal, "x/app", PACE)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("without TLS"), "{error}");
+    assert!(
+        !fake
+            .seen()
+            .iter()
+            .any(|seen| seen.path.starts_with("/token"))
+    );
+}
+
+#[test]
+fn says_what_a_registry_says_in_one_line() {
+    let body = br#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow\ndown"}]}"#;
+    assert_eq!(saying(body), "TOOMANYREQUESTS slowdown");
+    assert_eq!(saying(b"<html>\n"), "<html>");
+    assert_eq!(saying(&[b'x'; 10_000]).len(), LONGEST_SAYING);
+}
