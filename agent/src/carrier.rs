@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> io::Result<()> {
     tokio::task::LocalSet::new().block_on(&runtime, carry)
 }
 
-/// A container takes five descriptors, and some systems begin with room for 1024.
+/// A container takes up to eight descriptors, and some systems begin with room for 1024.
 fn allow_files() -> io::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)

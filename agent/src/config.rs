@@ -9,6 +9,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::runtime::DEFAULT_POD_PIDS;
+
 /// The command line of `barge-agent`.
 #[derive(Debug, Parser)]
 #[command(
@@ -65,6 +67,9 @@ pub struct RunFlags {
     /// Control group under which the containers' groups are made [default: barge]
     #[arg(long, value_name = "NAME")]
     pub cgroup_root: Option<String>,
+    /// Processes and threads that a pod may have, at least 64; -1: any number [default: 4096]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub pod_pids_limit: Option<i64>,
 }
 
 /// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.
@@ -115,6 +120,7 @@ struct File {
     #[serde(alias = "advertise")]
     node_ip: Option<IpAddr>,
     cgroup_root: Option<String>,
+    pod_pids_limit: Option<i64>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -156,6 +162,8 @@ pub struct Config {
     pub node_ip: Option<IpAddr>,
     /// Parent of the containers' control groups.
     pub cgroup_root: String,
+    /// Processes and threads that a pod may have; `None`: any number.
+    pub pod_pids_limit: Option<u64>,
     /// Registries with settings of their own.
     pub registries: Vec<Registry>,
 }
@@ -187,7 +195,15 @@ pub enum ConfigError {
         "\"{0}\" cannot be a node's name (lower-case letters, digits, '-' and '.', at most 253); give one with --node-name"
     )]
     NodeName(String),
+    /// Too few processes for a container to start.
+    #[error(
+        "pod_pids_limit {0} is too small: a container needs some threads to start; give at least {LEAST_POD_PIDS}, or -1 for any number"
+    )]
+    PodPids(i64),
 }
+
+/// runc's own threads in a container that starts are some ten.
+const LEAST_POD_PIDS: u64 = 64;
 
 impl Config {
     /// Reads the file that the flags name and fills in defaults. `host_name` is the machine's.
@@ -215,6 +231,15 @@ impl Config {
         if !is_node_name(&node_name) {
             return Err(ConfigError::NodeName(node_name));
         }
+        let pod_pids_limit = match flags.pod_pids_limit.or(file.pod_pids_limit) {
+            None => Some(DEFAULT_POD_PIDS),
+            Some(-1) => None,
+            Some(limit) => {
+                let given = u64::try_from(limit).ok();
+                let enough = given.filter(|limit| *limit >= LEAST_POD_PIDS);
+                Some(enough.ok_or(ConfigError::PodPids(limit))?)
+            }
+        };
         Ok(Self {
             data_dir: flags
                 .data_dir
@@ -236,6 +261,7 @@ impl Config {
                 .cgroup_root
                 .or(file.cgroup_root)
                 .unwrap_or_else(|| "barge".into()),
+            pod_pids_limit,
             registries: file.registry,
         })
     }
@@ -331,6 +357,25 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(Config::load(flags, "host").is_ok(), right, "{address}");
+        }
+        for (limit, taken) in [
+            (None, Some(Some(4096))),
+            (Some(-1), Some(None)),
+            (Some(64), Some(Some(64))),
+            (Some(0), None),
+            (Some(63), None),
+            (Some(-2), None),
+        ] {
+            let flags = RunFlags {
+                pod_pids_limit: limit,
+                ..Default::default()
+            };
+            let config = Config::load(flags, "host").ok();
+            assert_eq!(
+                config.map(|config| config.pod_pids_limit),
+                taken,
+                "{limit:?}"
+            );
         }
         for name in ["Upper", "-a", "a..b", "under_score", ""] {
             assert!(!is_node_name(name), "{name}");

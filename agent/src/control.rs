@@ -187,6 +187,7 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
     options.socket.clone_from(&config.containerd);
     options.namespace.clone_from(&config.containerd_namespace);
     options.cgroup_root.clone_from(&config.cgroup_root);
+    options.pod_pids_limit = config.pod_pids_limit;
     options.registries = config
         .registries
         .iter()

@@ -41,6 +41,11 @@ const DIAL: Duration = Duration::from_secs(10);
 const BEGIN: Duration = Duration::from_secs(1);
 /// See [`BEGIN`].
 const LOOK: Duration = Duration::from_millis(20);
+/// How long the end of a followed log waits for the last output of a container that has ended, where that does not come: a process
+/// of another container may hold on to it, or the disk hangs.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Between two questions whether it has come.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Chunks ahead of a slow reader.
 const AHEAD: usize = 4;
 /// Bytes put together in a chunk, at least one line.
@@ -168,7 +173,7 @@ impl LogServer {
         tokio::pin!(copy);
         tokio::select! {
             result = &mut copy => return result,
-            () = self.until_ended(&options.pod_uid, &container, attempt) => finished.cancel(),
+            () = self.until_settled(&options.pod_uid, &container, attempt) => finished.cancel(),
         }
         copy.await
     }
@@ -198,8 +203,24 @@ impl LogServer {
         Some((path, newest?))
     }
 
-    /// Returns once this attempt does not run (any more).
-    async fn until_ended(&self, pod_uid: &str, container: &str, attempt: u32) {
+    /// Returns once this attempt does not run (any more) and all that it wrote is in its log; after [`SETTLE`] in any case.
+    async fn until_settled(&self, pod_uid: &str, container: &str, attempt: u32) {
+        let Some(id) = self.until_ended(pod_uid, container, attempt).await else {
+            // It was removed, and its pipes were emptied before.
+            return;
+        };
+        let deadline = Instant::now() + SETTLE;
+        while let Err(error) = self.runtime.settle_log(&id).await {
+            if Instant::now() >= deadline {
+                tracing::warn!(container = id, %error, "a log that is followed may end too early");
+                return;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Returns once this attempt does not run (any more): its id, or `None` when it was removed.
+    async fn until_ended(&self, pod_uid: &str, container: &str, attempt: u32) -> Option<String> {
         let mut events = self.runtime.events();
         loop {
             match events.next().await {
@@ -209,17 +230,16 @@ impl LogServer {
             let Ok(inventory) = self.runtime.list().await else {
                 continue;
             };
-            let runs = inventory.containers.iter().any(|c| {
-                c.pod_uid == pod_uid
-                    && c.name == container
-                    && c.attempt == attempt
-                    && matches!(
-                        c.state,
-                        ContainerState::Running { .. } | ContainerState::Created
-                    )
-            });
-            if !runs {
-                return;
+            let found = inventory
+                .containers
+                .into_iter()
+                .find(|c| c.pod_uid == pod_uid && c.name == container && c.attempt == attempt);
+            match found {
+                None => return None,
+                Some(found) => match found.state {
+                    ContainerState::Running { .. } | ContainerState::Created => {}
+                    ContainerState::Exited { .. } | ContainerState::Lost => return Some(found.id),
+                },
             }
         }
     }

@@ -8,6 +8,7 @@ mod manager;
 pub mod memory;
 pub mod plan;
 mod record;
+pub mod resources;
 pub mod spec;
 pub mod status;
 pub mod unknown;

@@ -18,11 +18,13 @@ pub mod names;
 mod network;
 mod options;
 mod paths;
+mod resources;
 mod sandbox;
 mod spec;
 
-pub use options::{ConfigurationError, Options, Registry};
+pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
 pub use paths::Paths;
+pub use resources::{PodResources, QosClass};
 
 /// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
 #[async_trait]
@@ -55,6 +57,10 @@ pub trait Runtime: Send + Sync + 'static {
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// Where a container's log lies, for readers.
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf;
+    /// Waits until all that a container wrote which has ended is in its log. An error when that is not so within seconds.
+    async fn settle_log(&self, _id: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Name and version ("containerd://1.6.20").
     async fn version(&self) -> Result<String, RuntimeError>;
 }
@@ -127,10 +133,14 @@ pub struct ContainerSpec {
     pub env: BTreeMap<String, String>,
     /// Replaces the image's working directory unless empty.
     pub working_dir: String,
-    /// CPU request in thousandths of a core; becomes the weight.
+    /// What all containers of the pod request and may use together.
+    pub pod_resources: PodResources,
+    /// CPU request in thousandths of a core; becomes the weight among the pod's containers.
     pub cpu_request_milli: u64,
     /// CPU ceiling in thousandths of a core.
     pub cpu_limit_milli: Option<u64>,
+    /// Memory request in bytes; decides who goes first when the machine has no memory left.
+    pub memory_request: u64,
     /// Memory ceiling in bytes.
     pub memory_limit: Option<u64>,
 }

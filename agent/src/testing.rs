@@ -51,6 +51,8 @@ struct World {
     stalled: BTreeSet<String>,
     /// Pulls that have not ended.
     pulling: usize,
+    /// What is still to be written when a container has ended.
+    last_output: Option<Box<dyn FnOnce() + Send>>,
     /// Where logs are; nowhere, unless a test says otherwise.
     logs: PathBuf,
 }
@@ -106,6 +108,11 @@ impl Scripted {
     /// Logs are in this folder.
     pub fn keep_logs_in(&self, folder: &std::path::Path) {
         self.world().logs = folder.to_owned();
+    }
+
+    /// The log of a container that has ended is written to by this, until which it is not settled.
+    pub fn settle_with(&self, write: impl FnOnce() + Send + 'static) {
+        self.world().last_output = Some(Box::new(write));
     }
 
     /// A container's process ends.
@@ -364,6 +371,15 @@ impl Runtime for Scripted {
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
         let file = format!("{pod_uid}/{container}/{attempt}.log");
         self.world().logs.join(file)
+    }
+
+    async fn settle_log(&self, id: &str) -> Result<(), RuntimeError> {
+        // The first question comes too early.
+        self.call("settle", id)?;
+        if let Some(write) = self.world().last_output.take() {
+            write();
+        }
+        Ok(())
     }
 
     async fn version(&self) -> Result<String, RuntimeError> {

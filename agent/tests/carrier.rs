@@ -8,9 +8,12 @@ mod disk;
 #[path = "carrier/stage.rs"]
 mod stage;
 
-use std::{process::Command, time::Duration};
+use std::{fs::OpenOptions, io::Write, process::Command, time::Duration};
 
-use nix::sys::signal::Signal;
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::signal::Signal,
+};
 
 use disk::Disk;
 use stage::{LINES, Stage, Writer, eventually, signal};
@@ -130,4 +133,115 @@ async fn a_disk_that_hangs_stops_one_container_only() {
     hung.finish().await;
     stage.detach("hung-c-0").await;
     stage.log_is_complete("hung", "c", LINES);
+}
+
+#[tokio::test]
+async fn a_last_line_without_a_newline_is_written_when_its_writer_ends() {
+    let stage = Stage::new();
+    stage.attach("pod", "c").await;
+    let log = stage.paths.log("pod", "c", 0);
+    let has = async |text: &str| {
+        eventually(&format!("the log has \"{text}\""), || async {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.ends_with(text).then_some(())
+        })
+        .await;
+    };
+    let mut pipe = stage.pipe("pod-c-0");
+    pipe.write_all(b"one\nhalf a").unwrap();
+    has(" stdout F one\n").await;
+    // A line that may go on stays in the pipe.
+    pipe.write_all(b" line\npanic: at the disco").unwrap();
+    has(" stdout F half a line\n").await;
+    drop(pipe);
+    has(" stdout P panic: at the disco\n").await;
+    // Another one may come, and the successor of a carrier sees its end too.
+    let mut pipe = stage.pipe("pod-c-0");
+    pipe.write_all(b"and then").unwrap();
+    let killed = stage.pid().await;
+    signal(killed, Signal::SIGKILL);
+    let successor = stage.carrier.ensure().await.unwrap();
+    assert_ne!(successor.pid, killed);
+    drop(pipe);
+    has(" stdout P and then\n").await;
+    stage.detach("pod-c-0").await;
+}
+
+#[tokio::test]
+async fn settled_is_what_was_written_to_its_last_byte() {
+    let stage = Stage::new();
+    stage.attach("pod", "c").await;
+    // Somebody may write still.
+    let pipe = stage.pipe("pod-c-0");
+    let early = stage.carrier.settle("pod-c-0").await.unwrap_err();
+    assert!(early.to_string().contains("writes still"), "{early}");
+    drop(pipe);
+    let writer = Writer::start(&stage, "pod-c-0", LINES);
+    // Waits for its end.
+    stage.carrier.settle("pod-c-0").await.unwrap();
+    stage.log_is_complete("pod", "c", LINES);
+    writer.finish().await;
+    // By a successor, too, to which nobody has ever written, and when there is nothing any more.
+    signal(stage.pid().await, Signal::SIGKILL);
+    stage.carrier.settle("pod-c-0").await.unwrap();
+    stage.detach("pod-c-0").await;
+    stage.carrier.settle("pod-c-0").await.unwrap();
+}
+
+/// The kernel keeps each write of such a writer in a page of its own: sixteen bytes fill the pipe.
+#[tokio::test]
+async fn a_pipe_that_is_full_of_few_bytes_holds_up_nobody() {
+    let stage = Stage::new();
+    stage.attach("pod", "c").await;
+    let mut pipe = OpenOptions::new()
+        .write(true)
+        .open(stage.paths.container_io("pod-c-0").join("stdout"))
+        .unwrap();
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_DIRECT)).unwrap();
+    let writer = std::thread::spawn(move || {
+        for _ in 0..100 {
+            pipe.write_all(b"x").unwrap();
+        }
+    });
+    eventually("all is written", || async {
+        writer.is_finished().then_some(())
+    })
+    .await;
+    writer.join().unwrap();
+    stage.carrier.settle("pod-c-0").await.unwrap();
+    let log = std::fs::read_to_string(stage.paths.log("pod", "c", 0)).unwrap();
+    assert_eq!(log.matches('x').count(), 100, "{log}");
+    stage.detach("pod-c-0").await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_rotated_loses_nothing() {
+    /// With what stands before each, more than a log takes before it is rotated.
+    const MANY: usize = 280_000;
+    let stage = Stage::new();
+    stage.attach("pod", "c").await;
+    let log = stage.paths.log("pod", "c", 0);
+    // What cannot be replaced by a file.
+    let obstacle = log.with_extension("log.1");
+    std::fs::create_dir_all(obstacle.join("x")).unwrap();
+    Writer::start(&stage, "pod-c-0", MANY).finish().await;
+    let last = format!(" F {MANY}\n");
+    eventually("all is in the log", || async {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.ends_with(&last).then_some(())
+    })
+    .await;
+    assert!(std::fs::metadata(&log).unwrap().len() > 10 << 20);
+    stage.log_is_complete("pod", "c", MANY);
+    // Once it can, it is: with what comes next, after the pause.
+    std::fs::remove_dir_all(&obstacle).unwrap();
+    let mut pipe = stage.pipe("pod-c-0");
+    eventually("the log is rotated", || {
+        pipe.write_all(b"more\n").unwrap();
+        let is_rotated = obstacle.is_file();
+        async move { is_rotated.then_some(()) }
+    })
+    .await;
+    drop(pipe);
+    stage.detach("pod-c-0").await;
 }

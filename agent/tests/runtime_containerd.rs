@@ -21,6 +21,8 @@ mod pulling;
 mod recovery;
 #[path = "../src/testing/registry.rs"]
 mod registry;
+#[path = "runtime/resources.rs"]
+mod resources;
 #[path = "runtime/traces.rs"]
 mod traces;
 

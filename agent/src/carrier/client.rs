@@ -170,6 +170,18 @@ impl Carrier {
             .await
     }
 
+    /// Waits until all that an ended container wrote is in its log. One that was detached is done with.
+    ///
+    /// # Errors
+    /// When it is not so within seconds: something writes still, the disk hangs, or no carrier can be started.
+    pub async fn settle(&self, id: &str) -> Result<(), CarrierError> {
+        if !self.paths.container_io(id).exists() {
+            return Ok(());
+        }
+        self.call_or_start(Request::Settle { id: id.to_owned() })
+            .await
+    }
+
     /// Ends the carrier unless it carries something. That there is none is success.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -74,10 +74,62 @@ impl Spares {
     }
 }
 
+/// An end of a pipe to read from.
+#[derive(Debug)]
+struct Pipe {
+    channel: Channel,
+    path: PathBuf,
+    file: File,
+    /// Keeps the pipe open for writing until the shim does. The shim opens both ends by name, one after the other, and each waits
+    /// for an opposite: should the pipe be made anew in between, only this one is there.
+    keeper: Option<File>,
+    /// Nobody has it open for writing, and it is empty.
+    ended: bool,
+}
+
+impl Pipe {
+    fn open(folder: &Path, channel: Channel) -> io::Result<Self> {
+        let path = folder.join(channel.name());
+        let open = |writes: bool| {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(writes);
+            options.custom_flags(OFlag::O_NONBLOCK.bits()).open(&path)
+        };
+        Ok(Self {
+            channel,
+            // First: what is opened for reading only then sees this one go as any other writer.
+            keeper: Some(open(true)?),
+            file: open(false)?,
+            path,
+            ended: false,
+        })
+    }
+
+    /// Whether there was a writer and is none any more. What is in the pipe by then is all that comes.
+    fn is_left(&self) -> io::Result<bool> {
+        Ok(polled(&self.file, PollFlags::empty())?.contains(PollFlags::POLLHUP))
+    }
+
+    /// Whether a writer would find room. The kernel tells only those who have it open for writing.
+    fn has_room(&self) -> io::Result<bool> {
+        let writer = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(&self.path)?;
+        Ok(polled(&writer, PollFlags::POLLOUT)?.contains(PollFlags::POLLOUT))
+    }
+}
+
+fn polled(file: &File, flags: PollFlags) -> io::Result<PollFlags> {
+    let mut fds = [PollFd::new(file.as_fd(), flags)];
+    nix::poll::poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds[0].revents().unwrap_or(PollFlags::empty()))
+}
+
 /// Both outputs of a container.
 #[derive(Debug)]
 pub struct Drain {
-    pipes: [(Channel, File); 2],
+    pipes: [Pipe; 2],
     log: LogFile,
     spares: Spares,
     /// Bytes that could not be written since the last that could.
@@ -85,18 +137,13 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Opens the pipes in a folder for reading, and for writing too: the writers' coming and going is then not an end.
+    /// Opens the pipes in a folder.
     pub fn open(folder: &Path, log: LogFile, spares: Spares) -> io::Result<Self> {
-        let open = |channel: Channel| -> io::Result<_> {
-            let pipe = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(OFlag::O_NONBLOCK.bits())
-                .open(folder.join(channel.name()))?;
-            Ok((channel, pipe))
-        };
         Ok(Self {
-            pipes: [open(Channel::Stdout)?, open(Channel::Stderr)?],
+            pipes: [
+                Pipe::open(folder, Channel::Stdout)?,
+                Pipe::open(folder, Channel::Stderr)?,
+            ],
             log,
             spares,
             dropped: 0,
@@ -104,23 +151,38 @@ impl Drain {
     }
 
     /// Drains until told otherwise. Blocks its thread.
-    pub fn run(&mut self, signal: &Signal) -> io::Result<()> {
+    ///
+    /// `settled` hears, before each wait, whether nobody writes any more and all that was written is in the log, and which
+    /// question that answers.
+    pub fn run(&mut self, signal: &Signal, settled: impl Fn(bool, u64)) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(signal, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        for (_, pipe) in &self.pipes {
+        for told in [signal.as_fd(), signal.question().as_fd()] {
+            epoll.add(told, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        }
+        for pipe in &self.pipes {
             // By edges: the beginning of a line stays in the pipe, and should not wake anybody again and again.
             let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-            epoll.add(pipe, EpollEvent::new(edges, 1))?;
+            epoll.add(&pipe.file, EpollEvent::new(edges, 1))?;
         }
-        let mut events = [EpollEvent::empty(); 3];
+        let mut events = [EpollEvent::empty(); 4];
         loop {
+            let question = signal.hear();
+            if question > 0 {
+                // Asked about a container that has ended: nobody opens its pipes any more.
+                for pipe in &mut self.pipes {
+                    pipe.keeper = None;
+                }
+            }
             let moved = self.step(false)?;
             match signal.wanted() {
                 Wanted::Drain if moved => {}
-                Wanted::Drain => match epoll.wait(&mut events, EpollTimeout::NONE) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(error) => return Err(error.into()),
-                },
+                Wanted::Drain => {
+                    settled(self.pipes.iter().all(|pipe| pipe.ended), question);
+                    match epoll.wait(&mut events, EpollTimeout::NONE) {
+                        Ok(_) | Err(Errno::EINTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 Wanted::Leave => return Ok(()),
                 Wanted::Finish => {
                     for _ in 0..LAST_BATCHES {
@@ -134,15 +196,14 @@ impl Drain {
         }
     }
 
-    /// Moves a batch of whole lines out of each pipe; an unfinished line too if `all` is wanted. Answers whether there
-    /// was any.
+    /// Moves a batch of whole lines out of each pipe; an unfinished line too if `all` is wanted or nobody is left to finish it.
+    /// Answers whether there was any.
     fn step(&mut self, all: bool) -> io::Result<bool> {
         let mut moved = false;
         let spares = self.spares.clone();
-        for (channel, pipe) in &self.pipes {
+        for pipe in &mut self.pipes {
             let batch = Batch {
                 pipe,
-                channel: *channel,
                 log: &mut self.log,
                 dropped: &mut self.dropped,
                 all,
@@ -155,8 +216,7 @@ impl Drain {
 
 /// A batch on its way from one pipe into the log.
 struct Batch<'a> {
-    pipe: &'a File,
-    channel: Channel,
+    pipe: &'a mut Pipe,
     log: &'a mut LogFile,
     dropped: &'a mut usize,
     all: bool,
@@ -174,23 +234,30 @@ impl Batch<'_> {
             raw,
             lines,
         } = scratch;
-        let mut pipe = self.pipe;
+        // Asked for before copying: the copy then has the last that was written.
+        let is_left = self.pipe.is_left()?;
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
-        let count = match nix::fcntl::tee(pipe, writer.as_fd(), BATCH, flags) {
+        let copied = nix::fcntl::tee(&self.pipe.file, writer.as_fd(), BATCH, flags);
+        self.pipe.ended = copied == Ok(0);
+        let count = match copied {
             Ok(0) | Err(Errno::EAGAIN) => return Ok(false),
             Ok(count) => count,
             Err(error) => return Err(error.into()),
         };
+        // Somebody writes, and so has opened both ends. From here on the kernel says when the last writer goes.
+        self.pipe.keeper = None;
+        let all = self.all || (is_left && count < BATCH);
         reader.read_exact(&mut raw[..count])?;
         let now = Timestamp::now();
         lines.clear();
-        let mut taken = cri::encode(lines, now, self.channel, &raw[..count], self.all);
+        let channel = self.pipe.channel;
+        let mut taken = cri::encode(lines, now, channel, &raw[..count], all);
         if taken == 0 {
             // A pipe can be full of few bytes; whoever waits for room would never finish the line.
-            if has_room(pipe)? {
+            if self.pipe.has_room()? {
                 return Ok(false);
             }
-            taken = cri::encode(lines, now, self.channel, &raw[..count], true);
+            taken = cri::encode(lines, now, channel, &raw[..count], true);
         }
         // A container must not stand still because the disk is full: what cannot be written is dropped, and said.
         match self.log.append(lines) {
@@ -206,15 +273,7 @@ impl Batch<'_> {
                 *self.dropped += taken;
             }
         }
-        pipe.read_exact(&mut raw[..taken])?;
+        self.pipe.file.read_exact(&mut raw[..taken])?;
         Ok(true)
     }
-}
-
-fn has_room(pipe: &File) -> io::Result<bool> {
-    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
-    nix::poll::poll(&mut fds, PollTimeout::ZERO)?;
-    Ok(fds[0]
-        .revents()
-        .is_some_and(|events| events.contains(PollFlags::POLLOUT)))
 }

@@ -5,12 +5,19 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::cri;
 
 /// A log is rotated once, beyond this many bytes.
 pub const LARGEST: u64 = 10 * 1024 * 1024;
+
+/// A log that cannot be rotated grows on, up to this many times [`LARGEST`]. What comes then cannot be written.
+const OVERGROWN: u64 = 4;
+/// Between two tries to rotate: doubled each time, up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A log open for writing.
 #[derive(Debug)]
@@ -19,12 +26,19 @@ pub struct LogFile {
     file: File,
     size: u64,
     largest: u64,
+    /// After a rotation that failed: not before, and how long the next pause is.
+    retry_at: Option<Instant>,
+    pause: Duration,
 }
 
 /// Where the older part of a rotated log lies.
 pub fn rotated(path: &Path) -> PathBuf {
+    beside(path, ".1")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    name.push(".1");
+    name.push(ending);
     PathBuf::from(name)
 }
 
@@ -50,6 +64,8 @@ impl LogFile {
             file,
             size,
             largest,
+            retry_at: None,
+            pause: SHORTEST_PAUSE,
         })
     }
 
@@ -58,10 +74,23 @@ impl LogFile {
         &self.path
     }
 
-    /// Appends whole lines, all or none.
+    /// Appends whole lines, all or none. When the log cannot be rotated, it grows beyond its size meanwhile.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.size > 0 && self.size + lines.len() as u64 > self.largest {
-            self.rotate()?;
+        let is_full = |log: &Self, largest| log.size > 0 && log.size + lines.len() as u64 > largest;
+        let may_try = self.retry_at.is_none_or(|at| Instant::now() >= at);
+        if is_full(self, self.largest) && may_try {
+            match self.rotate() {
+                Ok(()) => (self.retry_at, self.pause) = (None, SHORTEST_PAUSE),
+                Err(error) => {
+                    tracing::warn!(log = %self.path.display(), %error, "cannot rotate: the log grows on");
+                    self.retry_at = Some(Instant::now() + self.pause);
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        if is_full(self, self.largest.saturating_mul(OVERGROWN)) {
+            let why = "it cannot be rotated, and is too large to grow on";
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
         }
         if let Err(error) = self.file.write_all(lines) {
             self.file.set_len(self.size)?;
@@ -71,9 +100,26 @@ impl LogFile {
         Ok(())
     }
 
+    /// The next file is made before anything is moved. After an error at any point the open file is still the newest one, and
+    /// trying again goes on from there.
     fn rotate(&mut self) -> io::Result<()> {
-        fs::rename(&self.path, rotated(&self.path))?;
-        *self = Self::with_largest(&self.path, self.largest)?;
+        let next = beside(&self.path, ".next");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .open(&next)
+            .and_then(|_| OpenOptions::new().read(true).append(true).open(&next))?;
+        match fs::rename(&self.path, rotated(&self.path)) {
+            // An earlier try came as far as this.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let _ = fs::remove_file(&next);
+                return Err(error);
+            }
+            _ => {}
+        }
+        fs::rename(&next, &self.path)?;
+        (self.file, self.size) = (file, 0);
         Ok(())
     }
 }
@@ -143,6 +189,76 @@ mod tests {
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), "line 8\nline 9\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// Appends numbered lines until `done`; answers how many.
+    fn append_until(log: &mut LogFile, from: usize, done: impl Fn(&LogFile) -> bool) -> usize {
+        let begun = Instant::now();
+        let mut number = from;
+        while !done(log) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain");
+            log.append(format!("line {number}\n").as_bytes()).unwrap();
+            number += 1;
+            std::thread::yield_now();
+        }
+        number
+    }
+
+    #[test]
+    fn a_rotation_that_fails_loses_nothing_and_is_tried_again() {
+        // What stands in the way: of the older part, and of the next file.
+        for obstacle in ["0.log.1", "0.log.next"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("0.log");
+            let obstacle = folder.path().join(obstacle);
+            fs::create_dir_all(obstacle.join("x")).unwrap();
+            let mut log = LogFile::with_largest(&path, 1000).unwrap();
+            log.pause = Duration::from_millis(1);
+            let count = append_until(&mut log, 0, |log| log.size > 2000);
+            let all: String = (0..count).map(|n| format!("line {n}\n")).collect();
+            assert_eq!(fs::read_to_string(&path).unwrap(), all);
+            fs::remove_dir_all(&obstacle).unwrap();
+            // However long the pause has become by now.
+            log.retry_at = log.retry_at.map(|_| Instant::now());
+            log.append(b"last\n").unwrap();
+            assert_eq!(fs::read_to_string(rotated(&path)).unwrap(), all);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "last\n");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_fails_has_a_pause_and_the_log_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        fs::create_dir_all(rotated(&path).join("x")).unwrap();
+        let mut log = LogFile::with_largest(&path, 100).unwrap();
+        append_until(&mut log, 0, |log| log.size > 150);
+        assert!(log.retry_at.is_some());
+        assert_eq!(log.pause, SHORTEST_PAUSE * 2, "tried once");
+        let error = loop {
+            if let Err(error) = log.append(b"more\n") {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert!(fs::metadata(&path).unwrap().len() <= 400);
+    }
+
+    #[test]
+    fn a_rotation_that_died_in_the_middle_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut log = LogFile::with_largest(&path, 20).unwrap();
+        log.append(b"line 0, the longest\n").unwrap();
+        // The older part was moved, and the next file was not.
+        fs::rename(&path, rotated(&path)).unwrap();
+        log.append(b"line 1\n").unwrap();
+        assert_eq!(
+            fs::read_to_string(rotated(&path)).unwrap(),
+            "line 0, the longest\n"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line 1\n");
     }
 
     #[test]

@@ -21,12 +21,14 @@ use super::{
     logfile::rotated,
 };
 
+mod tail;
+
+use tail::Begin;
+
 /// Between two looks whether a followed log has grown.
 const POLL: Duration = Duration::from_millis(100);
 /// Entries read ahead of a slow reader, 16 KiB each at most.
 const READ_AHEAD: usize = 128;
-/// Bytes read at a time when looking for the last lines.
-const BLOCK: u64 = 64 * 1024;
 
 /// Which part of a log.
 #[derive(Debug, Clone, Default)]
@@ -114,6 +116,12 @@ pub fn read_holding(
     ReceiverStream::new(receiver)
 }
 
+/// What of a log is sent.
+struct Wanted {
+    since: Option<Timestamp>,
+    begin: Begin,
+}
+
 struct Reader {
     path: PathBuf,
     sender: mpsc::Sender<io::Result<LogEntry>>,
@@ -129,34 +137,47 @@ impl Reader {
         let mut parts = open_parts(&self.path)?;
         let mut current = None;
         let since = options.since.filter(|_| options.after.is_none());
+        let mut wanted = Wanted {
+            since,
+            begin: Begin::default(),
+        };
         match (options.after, options.tail) {
             (Some(after), _) => seek_after(&mut parts, after)?,
-            (None, Some(tail)) => seek_tail(&mut parts, tail)?,
+            (None, Some(lines)) => wanted.begin = tail::seek(&mut parts, lines)?,
             (None, None) => {}
         }
         while let Some(part) = parts.pop_front() {
             let mut part = Part::new(part)?;
-            if !self.send_all(&mut part, since)? {
+            if !self.send_all(&mut part, &mut wanted)? {
                 return Ok(());
             }
             current = Some(part);
         }
+        // From here on all is new.
+        wanted.begin = Begin::default();
         while options.follow && !self.sender.is_closed() {
             // Asked for before reading: what was written until then is read.
             let ending = finished.is_cancelled();
             if let Some(part) = &mut current
-                && !self.send_all(part, since)?
+                && !self.send_all(part, &mut wanted)?
             {
                 return Ok(());
             }
             if self.moved_on(current.as_ref())? {
                 // It was rotated or has just come to be; what was written before that has been read or is read now.
                 if let Some(part) = &mut current
-                    && !self.send_all(part, since)?
+                    && !self.send_all(part, &mut wanted)?
                 {
                     return Ok(());
                 }
-                current = open(&self.path)?.map(Part::new).transpose()?;
+                // Rotated twice: the older part is new too.
+                for part in parts_behind(&self.path, current.as_ref())? {
+                    let mut part = Part::new(part)?;
+                    if !self.send_all(&mut part, &mut wanted)? {
+                        return Ok(());
+                    }
+                    current = Some(part);
+                }
                 continue;
             }
             if ending {
@@ -183,8 +204,8 @@ impl Reader {
         Ok(current.is_none_or(|current| current.inode != now))
     }
 
-    /// Sends all complete lines; answers whether anybody is still there.
-    fn send_all(&self, part: &mut Part, since: Option<Timestamp>) -> io::Result<bool> {
+    /// Sends all complete lines that are wanted; answers whether anybody is still there.
+    fn send_all(&self, part: &mut Part, wanted: &mut Wanted) -> io::Result<bool> {
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -202,11 +223,14 @@ impl Reader {
                 part.file.seek_relative(-back)?;
                 return Ok(true);
             }
+            let begin = part.offset;
             part.offset += read as u64;
             let Some(entry) = cri::decode(&line) else {
                 continue;
             };
-            if since.is_some_and(|since| entry.time < since) {
+            if !wanted.begin.has_come(entry.channel, part.inode, begin)
+                || wanted.since.is_some_and(|since| entry.time < since)
+            {
                 continue;
             }
             let mut bytes = Vec::with_capacity(entry.bytes.len() + 1);
@@ -241,6 +265,19 @@ fn open_parts(path: &Path) -> io::Result<VecDeque<File>> {
     Ok(older.into_iter().chain(newer).collect())
 }
 
+/// The parts after the one that was read last; all if that is gone.
+fn parts_behind(path: &Path, current: Option<&Part>) -> io::Result<VecDeque<File>> {
+    let mut parts = open_parts(path)?;
+    for (index, part) in parts.iter().enumerate() {
+        let inode = part.metadata()?.ino();
+        if current.is_some_and(|current| current.inode == inode) {
+            parts.drain(..=index);
+            break;
+        }
+    }
+    Ok(parts)
+}
+
 fn open(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
@@ -271,55 +308,6 @@ fn begins(file: &mut File) -> io::Result<Option<Timestamp>> {
         .read_until(b'\n', &mut line)?;
     file.rewind()?;
     Ok(cri::decode(&line).map(|entry| entry.time))
-}
-
-/// Leaves only the last lines to be read.
-fn seek_tail(parts: &mut VecDeque<File>, tail: u64) -> io::Result<()> {
-    let mut missing = tail;
-    let mut keep = 0;
-    for part in parts.iter_mut().rev() {
-        keep += 1;
-        missing = seek_lines_back(part, missing)?;
-        if missing == 0 {
-            break;
-        }
-    }
-    parts.drain(..parts.len() - keep);
-    Ok(())
-}
-
-/// Positions a file before its last lines; answers how many there were too few.
-fn seek_lines_back(file: &mut File, lines: u64) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    let mut missing = lines;
-    let mut end = length;
-    let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK);
-        file.seek(SeekFrom::Start(start))?;
-        block.clear();
-        file.by_ref().take(end - start).read_to_end(&mut block)?;
-        for (at, byte) in block.iter().enumerate().rev() {
-            let at = start + at as u64;
-            // The newline at the very end closes the last line, all others begin one.
-            if *byte != b'\n' || at + 1 == length {
-                continue;
-            }
-            if missing <= 1 {
-                let begin = if missing == 0 { length } else { at + 1 };
-                file.seek(SeekFrom::Start(begin))?;
-                return Ok(0);
-            }
-            missing -= 1;
-        }
-        end = start;
-    }
-    if lines == 0 {
-        file.seek(SeekFrom::End(0))?;
-        return Ok(0);
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(if length > 0 { missing - 1 } else { missing })
 }
 
 #[cfg(test)]
@@ -372,5 +360,39 @@ mod tests {
             ..left[3].end
         };
         assert_eq!(lines(&path, Some(stale)).await, left);
+    }
+
+    /// Between two looks of the reader the log is rotated twice: it has read neither of the parts that are there then.
+    #[tokio::test]
+    async fn follows_across_two_rotations_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut log = LogFile::with_largest(&path, 10_000).unwrap();
+        let mut write = |seconds: std::ops::Range<i64>| {
+            for second in seconds {
+                let time = Timestamp::from_second(second).unwrap();
+                let mut line = Vec::new();
+                cri::encode(&mut line, time, Channel::Stdout, b"one line\n", false);
+                log.append(&line).unwrap();
+            }
+        };
+        write(0..10);
+        let options = LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        };
+        let finished = CancellationToken::new();
+        let mut entries = read(path.clone(), options, finished.clone());
+        let mut seconds = Vec::new();
+        while seconds.len() < 10 {
+            seconds.push(entries.next().await.unwrap().unwrap().time.as_second());
+        }
+        // A file takes 200 lines.
+        write(10..500);
+        finished.cancel();
+        while let Some(entry) = entries.next().await {
+            seconds.push(entry.unwrap().time.as_second());
+        }
+        assert_eq!(seconds, (0..500).collect::<Vec<_>>());
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Raised when a carrier of before would misunderstand.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// No line is longer.
 pub const LONGEST: u64 = 64 * 1024;
@@ -28,6 +28,12 @@ pub enum Request {
     Attach(Attachment),
     /// Take what is still in a container's pipes, and remove them.
     Detach {
+        /// The container's id.
+        id: String,
+    },
+    /// Answer once nobody writes into a container's pipes any more and all that was written is in its log, or that it is not so within
+    /// 5 s. Since version 2.
+    Settle {
         /// The container's id.
         id: String,
     },
@@ -129,9 +135,12 @@ mod tests {
         let text = serde_json::to_string(&attach).unwrap();
         assert_eq!(
             text,
-            r#"{"version":1,"op":"attach","id":"u-c-0","pod_uid":"u","container":"c","attempt":0}"#
+            r#"{"version":2,"op":"attach","id":"u-c-0","pod_uid":"u","container":"c","attempt":0}"#
         );
         let back: Envelope = serde_json::from_str(r#"{"version":1,"op":"shutdown"}"#).unwrap();
         assert!(matches!(back.request, Request::Shutdown));
+        let settle = Request::Settle { id: "u".into() };
+        let text = serde_json::to_string(&settle).unwrap();
+        assert_eq!(text, r#"{"op":"settle","id":"u"}"#);
     }
 }

@@ -63,6 +63,11 @@ impl Registry {
         }
     }
 
+    /// The thread of a container; `None` when it is not attached (any more).
+    pub fn worker(&self, id: &str) -> Option<Worker> {
+        self.workers.get(id).cloned()
+    }
+
     /// Ends the draining of a container. At [`Worker::ended`] the pipes are empty and gone.
     pub fn detach(&mut self, id: &str) -> io::Result<Worker> {
         self.forget_ended();

@@ -1,12 +1,13 @@
 //! The carrier's socket. Its thread answers at once, whatever the disks do.
 
-use std::{cell::RefCell, fs, io, os::unix::fs::PermissionsExt, rc::Rc};
+use std::{cell::RefCell, fs, io, os::unix::fs::PermissionsExt, rc::Rc, time::Duration};
 
 use barge_client::supervisor::Supervisor;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,9 @@ use super::{
     registry::Registry,
 };
 use crate::{files, runtime::Paths};
+
+/// How long an answer waits for a container's output to settle; control has more patience.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Serves until told to go. The lock of the data folder is held.
 pub async fn serve(paths: Paths, supervisor: &Supervisor) -> io::Result<()> {
@@ -104,6 +108,18 @@ async fn handle(request: Request, registry: &RefCell<Registry>) -> Result<bool, 
             let worker = registry.borrow_mut().detach(&id);
             let worker = worker.map_err(|error| failed(error.to_string()))?;
             worker.ended().await.map_err(failed)?;
+            Ok(false)
+        }
+        Request::Settle { id } => {
+            let worker = registry.borrow().worker(&id);
+            let Some(worker) = worker else {
+                return Ok(false);
+            };
+            let failed = |why: String| format!("the output of {id} is not all in its log: {why}");
+            let settled = timeout(SETTLE, worker.settled()).await;
+            settled
+                .unwrap_or_else(|_| Err("something writes still, or the disk hangs".to_owned()))
+                .map_err(failed)?;
             Ok(false)
         }
         Request::Shutdown => match registry.borrow().len() {

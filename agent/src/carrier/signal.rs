@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -30,6 +30,10 @@ pub struct Signal {
     wanted: AtomicU8,
     /// Readable from the first telling on.
     wake: EventFd,
+    /// How often somebody asked how far the thread is.
+    asked: AtomicU64,
+    /// Readable from a question until it is heard.
+    question: EventFd,
 }
 
 impl Signal {
@@ -39,6 +43,8 @@ impl Signal {
         Ok(Self {
             wanted: AtomicU8::new(Wanted::Drain as u8),
             wake: EventFd::from_value_and_flags(0, flags)?,
+            asked: AtomicU64::new(0),
+            question: EventFd::from_value_and_flags(0, flags)?,
         })
     }
 
@@ -57,6 +63,27 @@ impl Signal {
             1 => Wanted::Leave,
             _ => Wanted::Finish,
         }
+    }
+
+    /// Asks the thread to look at its pipes; answers the number of the question.
+    pub fn ask(&self) -> u64 {
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Err(error) = self.question.write(1) {
+            tracing::error!(%error, "cannot ask a container's thread");
+        }
+        number
+    }
+
+    /// The number of the newest question. What the thread finds out after this is an answer to it.
+    pub fn hear(&self) -> u64 {
+        // There is nothing to read when nobody asked.
+        let _ = self.question.read();
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Readable while a question waits.
+    pub fn question(&self) -> &EventFd {
+        &self.question
     }
 
     /// Blocks until something is told, at most for `limit`.

@@ -25,7 +25,12 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 enum Phase {
     Opening,
-    Draining,
+    Draining {
+        /// Nobody writes any more, and all that was written is in the log.
+        settled: bool,
+        /// The newest question that this answers.
+        question: u64,
+    },
     Ended(Result<(), String>),
 }
 
@@ -67,8 +72,11 @@ impl Worker {
                     }
                 }
             };
-            phase.send_replace(Phase::Draining);
-            while let Err(error) = drain.run(signal) {
+            let settled = |settled, question| {
+                phase.send_replace(Phase::Draining { settled, question });
+            };
+            settled(false, 0);
+            while let Err(error) = drain.run(signal, settled) {
                 if signal.wanted() != Wanted::Drain {
                     return Err(error);
                 }
@@ -122,6 +130,18 @@ impl Worker {
     pub async fn opened(mut self) -> Result<(), String> {
         let opened = |phase: &Phase| !matches!(phase, Phase::Opening);
         outcome(self.phase.wait_for(opened).await)
+    }
+
+    /// Waits until nobody writes into the pipes any more and all that was written is in the log.
+    pub async fn settled(mut self) -> Result<(), String> {
+        // What it found out before may be of a time when nobody had begun to write.
+        let asked = self.signal.ask();
+        let settled = |phase: &Phase| match phase {
+            Phase::Opening => false,
+            Phase::Draining { settled, question } => *settled && *question >= asked,
+            Phase::Ended(_) => true,
+        };
+        outcome(self.phase.wait_for(settled).await)
     }
 
     /// Waits until it has ended.

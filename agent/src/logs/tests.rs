@@ -88,6 +88,8 @@ const LINE: &[u8] = b"0123456789012345678901234567890123456789012345678901234567
 
 /// A node with one pod that has written much, and a manager that takes streams.
 struct Node {
+    runtime: Arc<Scripted>,
+    path: PathBuf,
     server: LogServer,
     managers: Arc<Known>,
     manager: Manager,
@@ -109,7 +111,7 @@ impl Node {
             let time = Timestamp::from_second(second).unwrap();
             cri::encode(&mut log, time, cri::Channel::Stdout, LINE, false);
         }
-        std::fs::write(path, log).unwrap();
+        std::fs::write(&path, log).unwrap();
         let container = Container {
             name: "a".into(),
             ..Default::default()
@@ -129,7 +131,9 @@ impl Node {
         let stop = CancellationToken::new();
         let manager = Manager::start().await;
         Self {
-            server: LogServer::new(runtime, desired, stop.clone()),
+            server: LogServer::new(runtime.clone(), desired, stop.clone()),
+            runtime,
+            path,
             managers: Known::new([&manager]),
             manager,
             _desired: sender,
@@ -140,9 +144,13 @@ impl Node {
     }
 
     async fn open(&mut self) -> (TunnelChunk, Tunnel) {
+        self.open_with(LogOptions::default()).await
+    }
+
+    async fn open_with(&mut self, options: LogOptions) -> (TunnelChunk, Tunnel) {
         let options = LogOptions {
             pod_uid: "p".into(),
-            ..Default::default()
+            ..options
         };
         let request = OpenStream {
             stream_id: "s".into(),
@@ -204,4 +212,49 @@ async fn streams_that_nobody_reads_hold_up_nothing_and_one_too_many_is_told_so()
     signs.push(Instant::now());
     let gap = signs.windows(2).map(|pair| pair[1] - pair[0]).max();
     assert!(gap.unwrap() < Duration::from_secs(2), "{gap:?}");
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_program_that_is_followed_are_not_cut_off() {
+    let mut node = Node::start().await;
+    let container = crate::runtime::Container {
+        id: "p-a-0".into(),
+        pod_uid: "p".into(),
+        name: "a".into(),
+        attempt: 0,
+        image_id: "i@d".into(),
+        image: "i".into(),
+        state: ContainerState::Running {
+            pid: 7,
+            started_at_ms: 1,
+        },
+    };
+    node.runtime.put(container);
+    let options = LogOptions {
+        follow: true,
+        tail: Some(1),
+        ..Default::default()
+    };
+    let (chunk, mut stream) = node.open_with(options).await;
+    assert_eq!(chunk.data, LINE);
+    // Its end is known before its last output is in the log, and the first question fails.
+    let path = node.path.clone();
+    node.runtime.settle_with(move || {
+        let mut lines = Vec::new();
+        let now = Timestamp::now();
+        cri::encode(&mut lines, now, cri::Channel::Stderr, b"panic: x", true);
+        let mut log = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+        std::io::Write::write_all(&mut log, &lines).unwrap();
+    });
+    node.runtime.fail("settle", "RuntimeUnavailable");
+    node.runtime.exit("p-a-0", 2);
+    let mut rest = Vec::new();
+    while let Some(chunk) = timeout(LONG, stream.chunks.message())
+        .await
+        .unwrap()
+        .unwrap()
+    {
+        rest.extend(chunk.data);
+    }
+    assert_eq!(String::from_utf8(rest).unwrap(), "panic: x");
 }

@@ -2,12 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use barge_proto::{
-    quantity::parse_milli,
-    v1::{Container, Pod, Quantity},
-};
+use barge_proto::v1::{Container, Pod};
 
-use super::expand::expand;
+use super::{expand::expand, resources};
 use crate::runtime::{ContainerSpec, Image, PullPolicy, SandboxSpec};
 
 /// Grace of a pod that does not say, in seconds.
@@ -97,10 +94,7 @@ pub fn container_spec(
         env.insert(variable.name.clone(), value);
     }
     let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
-    let resources = container.resources.clone().unwrap_or_default();
-    let cpu_limit = amount(&resources.limits, "cpu")?;
-    let cpu_request = amount(&resources.requests, "cpu")?.or(cpu_limit);
-    let memory_limit = amount(&resources.limits, "memory")?.map(|milli| milli.div_ceil(1000));
+    let amounts = resources::of_container(container)?;
     let sandbox = sandbox_spec(pod);
     Ok(ContainerSpec {
         pod_uid: sandbox.pod_uid,
@@ -113,25 +107,18 @@ pub fn container_spec(
         args: expanded(&container.args),
         env,
         working_dir: container.working_dir.clone(),
-        cpu_request_milli: cpu_request.unwrap_or(0),
-        cpu_limit_milli: cpu_limit,
-        memory_limit,
+        pod_resources: resources::of_pod(pod)?,
+        cpu_request_milli: amounts.cpu_request.unwrap_or(0),
+        cpu_limit_milli: amounts.cpu_limit,
+        memory_request: amounts.memory_request.unwrap_or(0),
+        memory_limit: amounts.memory_limit,
     })
-}
-
-/// An amount in thousandths; 0 means none.
-fn amount(table: &BTreeMap<String, Quantity>, name: &str) -> Result<Option<u64>, String> {
-    let Some(quantity) = table.get(name) else {
-        return Ok(None);
-    };
-    let milli = parse_milli(quantity).map_err(|error| format!("{name}: {error}"))?;
-    Ok(u64::try_from(milli).ok().filter(|milli| *milli > 0))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use barge_proto::v1::{EnvVar, ObjectMeta, PodSpec, ResourceRequirements};
+    use barge_proto::v1::{EnvVar, ObjectMeta, PodSpec, Quantity, ResourceRequirements};
 
     use super::*;
 
@@ -185,6 +172,7 @@ mod tests {
         assert_eq!(spec.cpu_request_milli, 250);
         assert_eq!(spec.cpu_limit_milli, Some(250));
         assert_eq!(spec.memory_limit, Some(64 << 20));
+        assert_eq!(spec.memory_request, 64 << 20);
         assert_eq!(spec.attempt, 2);
     }
 

@@ -15,6 +15,10 @@ use nix::{
     unistd::Pid,
 };
 
+mod pod;
+
+use super::QosClass;
+
 /// Which hierarchy the machine uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupVersion {
@@ -30,6 +34,7 @@ pub struct Cgroups {
     mount: PathBuf,
     root: String,
     version: CgroupVersion,
+    missing: pod::Missing,
 }
 
 impl Cgroups {
@@ -45,6 +50,7 @@ impl Cgroups {
             } else {
                 CgroupVersion::V1
             },
+            missing: pod::Missing::default(),
         }
     }
 
@@ -53,9 +59,11 @@ impl Cgroups {
         self.version
     }
 
-    /// The group of a container, as runc wants it. Each attempt has its own: counters begin at zero.
+    /// The group of a container, as runc wants it: below the pod's, wherever that is. Each attempt has its own: counters begin at
+    /// zero.
     pub fn path(&self, pod_uid: &str, id: &str) -> String {
-        format!("/{}/{pod_uid}/{id}", self.root)
+        let pod = self.place(pod_uid, QosClass::Burstable);
+        format!("/{}/{id}", pod.display())
     }
 
     /// How many processes of a group were killed for lack of memory; 0 when the group is gone.
@@ -89,8 +97,12 @@ impl Cgroups {
 
     /// Removes all groups of a pod, which must be empty. That there are none is success.
     pub fn remove_pod(&self, pod_uid: &str) -> io::Result<()> {
-        let groups = self.groups(&Path::new(&self.root).join(pod_uid))?;
-        groups.iter().try_for_each(|group| remove_groups(group))
+        for place in self.places(pod_uid) {
+            for group in self.groups(&place)? {
+                remove_groups(&group)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a group is, in every hierarchy; it need not be there.
@@ -204,13 +216,21 @@ mod tests {
         let cgroups = Cgroups::new(mount.path(), "barge");
         assert_eq!(cgroups.version(), CgroupVersion::V1);
         for hierarchy in ["cpu", "memory"] {
-            fs::create_dir_all(mount.path().join(hierarchy).join("barge/u/c.0")).unwrap();
+            for pod in ["u", "besteffort/u"] {
+                let group = mount.path().join(hierarchy).join("barge").join(pod);
+                fs::create_dir_all(group.join("c.0")).unwrap();
+            }
         }
         cgroups.remove_pod("u").unwrap();
         cgroups.remove_pod("u").unwrap();
         for hierarchy in ["cpu", "memory"] {
             let root = mount.path().join(hierarchy).join("barge");
-            assert_eq!(fs::read_dir(root).unwrap().count(), 0);
+            assert_eq!(fs::read_dir(root.join("besteffort")).unwrap().count(), 0);
+            assert_eq!(
+                fs::read_dir(root).unwrap().count(),
+                1,
+                "the group of the class"
+            );
         }
     }
 }

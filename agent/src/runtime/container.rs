@@ -19,6 +19,7 @@ use super::{
     flight::Flights,
     images::Images,
     names::label,
+    resources::Machine,
 };
 use crate::{carrier::Carrier, files};
 
@@ -38,6 +39,8 @@ pub struct Containers {
     pub options: Arc<Options>,
     /// Where containers live in control groups.
     pub cgroups: Cgroups,
+    /// What they run on.
+    pub machine: Machine,
     /// Where they come from.
     pub images: Images,
     /// Where their output goes.
@@ -156,8 +159,10 @@ impl Containers {
             .started(&found.pod_uid, &found.name, found.attempt);
         let note = files::read_if_there(&started).ok().flatten();
         let started_at_ms = note.map(|text| String::from_utf8_lossy(&text).parse().unwrap_or(0));
-        let cgroup = self.cgroups.path(&found.pod_uid, &found.id);
-        let state = state::judge(task, started_at_ms, || self.cgroups.oom_kills(&cgroup));
+        let state = state::judge(task, started_at_ms, || {
+            let cgroup = self.cgroups.path(&found.pod_uid, &found.id);
+            self.cgroups.oom_kills(&cgroup)
+        });
         Some(Container { state, ..found })
     }
 

@@ -1,6 +1,10 @@
 //! The [`Runtime`] over containerd's own API.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -16,6 +20,7 @@ use super::{
     images::Images,
     names::{check_uid, container_id},
     network,
+    resources::Machine,
     sandbox::Sandboxes,
 };
 use crate::carrier::Carrier;
@@ -55,6 +60,7 @@ impl Containerd {
                 client: client.clone(),
                 options: Arc::clone(&options),
                 cgroups,
+                machine: Machine::read(Path::new("/proc")),
                 images: images.clone(),
                 carrier: carrier.clone(),
                 creations: Arc::default(),
@@ -138,6 +144,11 @@ impl Runtime for Containerd {
 
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
         self.options.paths.log(pod_uid, container, attempt)
+    }
+
+    async fn settle_log(&self, id: &str) -> Result<(), RuntimeError> {
+        let settled = self.carrier.settle(id).await;
+        settled.map_err(|error| RuntimeError::passing(reason::UNAVAILABLE, error.to_string()))
     }
 
     async fn version(&self) -> Result<String, RuntimeError> {

@@ -4,6 +4,9 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use super::Paths;
 
+/// See [`Options::pod_pids_limit`].
+pub const DEFAULT_POD_PIDS: u64 = 4096;
+
 /// Settings of the containerd runtime. [`Options::new`] fills in what most machines want.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -18,6 +21,10 @@ pub struct Options {
     pub paths: Paths,
     /// Parent of the pods' control groups, relative to the root of each hierarchy. Default `barge`.
     pub cgroup_root: String,
+    /// How many processes and threads a pod may have; `None`: any number. Default 4096: room for programs with a thread or a process
+    /// for each of a few thousand connections, and an eighth of the 32,768 process ids of a kernel with its own default, so that
+    /// a pod that forks without end leaves the rest to the others.
+    pub pod_pids_limit: Option<u64>,
     /// Where control groups are mounted. Default `/sys/fs/cgroup`.
     pub cgroup_mount: PathBuf,
     /// Registries with settings of their own; all others are asked directly over TLS.
@@ -56,6 +63,7 @@ impl Options {
             snapshotter: "overlayfs".into(),
             paths: Paths::new(data_dir),
             cgroup_root: "barge".into(),
+            pod_pids_limit: Some(DEFAULT_POD_PIDS),
             cgroup_mount: "/sys/fs/cgroup".into(),
             registries: Vec::new(),
             parallel_fetches: 4,

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 ///              logs/<container>/<attempt>.log  its output
 /// D/cni/                                generated network configuration, addresses given out
 /// D/carrier.log                         what the carrier has to say
-/// D/run/netns/<uid>                     network namespaces, pinned by bind mounts
+/// D/run/{netns,ipc,uts}/<uid>           namespaces of pods, pinned by bind mounts
+///       shm/<uid>                       file systems in memory, `/dev/shm` of their containers
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
 ///       carrier.{sock,lock}             how control finds the carrier; held while one runs
 /// ```
@@ -69,6 +70,21 @@ impl Paths {
     /// The pin of a pod's network namespace.
     pub fn netns(&self, pod_uid: &str) -> PathBuf {
         self.run().join("netns").join(pod_uid)
+    }
+
+    /// The pin of a pod's IPC namespace.
+    pub fn ipc(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("ipc").join(pod_uid)
+    }
+
+    /// The pin of a pod's UTS namespace.
+    pub fn uts(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("uts").join(pod_uid)
+    }
+
+    /// Where the file system is mounted that a pod's containers have as `/dev/shm`.
+    pub fn shm(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("shm").join(pod_uid)
     }
 
     /// Folder of all pipes.

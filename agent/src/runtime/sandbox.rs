@@ -16,6 +16,9 @@ use crate::files;
 
 pub mod etc;
 mod netns;
+pub mod shared;
+
+use shared::Shared;
 
 /// The sandboxes of this machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,6 +88,8 @@ impl Sandboxes {
                 result: None,
             };
             store(&this.network_file(&known.pod_uid), &planned)?;
+            let shared = Shared::of(paths, &known.pod_uid);
+            shared.ensure(etc::hostname(&known.name))?;
             netns::pin(&paths.netns(&known.pod_uid))
         })
         .await?;
@@ -162,8 +167,10 @@ impl Sandboxes {
                 .await?;
         }
         let file = self.network_file(uid);
+        let shared = Shared::of(&self.options.paths, uid);
         blocking(move || {
             netns::unpin(&netns)?;
+            shared.remove()?;
             files::remove_if_there(&file)
         })
         .await?;

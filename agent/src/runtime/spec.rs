@@ -10,7 +10,13 @@ use oci_spec::{
     },
 };
 
-use super::{ContainerSpec, cgroup::CgroupVersion, images::ImageConfig, sandbox::etc};
+use super::{
+    ContainerSpec,
+    cgroup::CgroupVersion,
+    images::ImageConfig,
+    resources::{Machine, cpu_shares, oom_score_adj},
+    sandbox::{etc, shared::Shared},
+};
 
 pub mod user;
 
@@ -26,10 +32,10 @@ const SECCOMP: &str = include_str!("spec/seccomp.json");
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Microseconds over which processor time is limited.
 const CPU_PERIOD: u64 = 100_000;
-/// The kernel takes no less.
-const LEAST_SHARES: u64 = 2;
 /// The kernel takes no less, in microseconds a period.
 const LEAST_QUOTA: u64 = 1_000;
+/// Where programs look for shared memory.
+const DEV_SHM: &str = "/dev/shm";
 /// Containers of one pod share a shim: it saves 10 ms a start and 4 MB each.
 const SHIM_GROUP: &str = "io.containerd.runc.v2.group";
 
@@ -44,12 +50,16 @@ pub struct Inputs<'a> {
     pub user: &'a User,
     /// The pod's network namespace.
     pub netns: &'a Path,
+    /// What the pod's containers share; `None`: this one has its own, as all of its pod.
+    pub shared: Option<&'a Shared>,
     /// Folder of the pod's files for `/etc`.
     pub etc: &'a Path,
     /// The container's control group.
     pub cgroup: &'a str,
     /// Which version the machine uses.
     pub version: CgroupVersion,
+    /// What it runs on.
+    pub machine: Machine,
 }
 
 /// Why there is no specification.
@@ -89,12 +99,13 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
                 .additional_gids(inputs.user.groups.clone())
                 .build()?,
         );
-        // When memory runs out, those go first that promised nothing; containerd's own score must not be inherited.
-        process.set_oom_score_adj(Some(if container.memory_limit.is_some() {
-            500
-        } else {
-            1000
-        }));
+        // Always set: containerd's own must not be inherited.
+        let score = oom_score_adj(
+            container.pod_resources.qos,
+            container.memory_request,
+            inputs.machine.memory,
+        );
+        process.set_oom_score_adj(Some(score.max(inputs.machine.least_oom_score_adj)));
         if inputs.user.uid != 0 {
             // What root may, another user may not; there is nothing to gain either.
             let mut capabilities = process.capabilities().clone().unwrap_or_default();
@@ -106,6 +117,13 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     if let Some(mounts) = spec.mounts_mut() {
         for file in etc::FILES {
             mounts.push(bind(&inputs.etc.join(file), &Path::new("/etc").join(file))?);
+        }
+        if let Some(shared) = inputs.shared {
+            for mount in mounts {
+                if mount.destination() == Path::new(DEV_SHM) {
+                    *mount = bind(&shared.shm, Path::new(DEV_SHM))?;
+                }
+            }
         }
     }
     isolate(&mut spec, inputs)?;
@@ -126,6 +144,16 @@ fn isolate(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), SpecError> {
             .typ(LinuxNamespaceType::Network)
             .path(inputs.netns);
         namespaces.push(network.build()?);
+        if let Some(shared) = inputs.shared {
+            for namespace in namespaces.iter_mut() {
+                let path = match namespace.typ() {
+                    LinuxNamespaceType::Ipc => &shared.ipc,
+                    LinuxNamespaceType::Uts => &shared.uts,
+                    _ => continue,
+                };
+                namespace.set_path(Some(path.clone()));
+            }
+        }
         // In version 1 the view inside would hide what runtimes look for to size themselves.
         if inputs.version == CgroupVersion::V2 {
             let cgroup = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Cgroup);
@@ -134,7 +162,7 @@ fn isolate(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), SpecError> {
     }
     if let Some(resources) = linux.resources_mut() {
         let container = inputs.container;
-        let mut cpu = LinuxCpuBuilder::default().shares(shares(container.cpu_request_milli));
+        let mut cpu = LinuxCpuBuilder::default().shares(cpu_shares(container.cpu_request_milli));
         if let Some(limit) = container.cpu_limit_milli {
             cpu = cpu.period(CPU_PERIOD).quota(quota(limit));
         }
@@ -145,10 +173,6 @@ fn isolate(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), SpecError> {
         }
     }
     Ok(())
-}
-
-fn shares(milli: u64) -> u64 {
-    (milli.saturating_mul(1024) / 1000).clamp(LEAST_SHARES, 262_144)
 }
 
 fn quota(milli: u64) -> i64 {

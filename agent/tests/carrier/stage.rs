@@ -80,6 +80,13 @@ impl Stage {
         reply.ok().map(|reply| reply.pid)
     }
 
+    /// The pipe of a container's standard output. Both ends, as the shim holds them: the reader's death is no SIGPIPE.
+    pub fn pipe(&self, id: &str) -> fs::File {
+        let path = self.paths.container_io(id).join("stdout");
+        let pipe = OpenOptions::new().read(true).write(true).open(path);
+        pipe.unwrap()
+    }
+
     /// Numbers in order; a batch may come twice, none may be missing.
     pub fn log_is_complete(&self, pod: &str, container: &str, lines: usize) {
         let path = self.paths.log(pod, container, 0);
@@ -130,13 +137,7 @@ pub struct Writer(JoinHandle<Duration>);
 
 impl Writer {
     pub fn start(stage: &Stage, id: &str, lines: usize) -> Self {
-        let path = stage.paths.container_io(id).join("stdout");
-        // Both ends, as the shim holds them: the reader's death is no SIGPIPE.
-        let mut pipe = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .unwrap();
+        let mut pipe = stage.pipe(id);
         Self(thread::spawn(move || {
             let mut longest = Duration::ZERO;
             for number in 1..=lines {

@@ -175,3 +175,37 @@ fn there_is_one_carrier_and_it_goes_when_it_carries_nothing() {
         carrier.shutdown().await.unwrap();
     });
 }
+
+#[test]
+fn the_last_words_of_a_program_show_when_it_ends() {
+    on_a_machine(|machine| async move {
+        let (pod, before) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec(
+            "dies",
+            0,
+            "seq 3000; printf 'panic: at the disco' >&2; exit 2",
+        );
+        let container = pod.runtime.start_container(&spec).await.unwrap();
+        exited(&pod.runtime, &container.id).await;
+        pod.runtime.settle_log(&container.id).await.unwrap();
+        // The container is there still, and so are its pipes.
+        let (out, err) = pod.output(&spec).await;
+        assert!(out.ends_with("\n3000\n"), "{out}");
+        assert_eq!(err, "panic: at the disco");
+        let log = pod.runtime.log_path(&spec.pod_uid, &spec.name, 0);
+        let tail = LogOptions {
+            tail: Some(1),
+            ..LogOptions::default()
+        };
+        let last: Vec<_> = logs::read(log, tail, CancellationToken::new())
+            .collect()
+            .await;
+        assert_eq!(last.len(), 1);
+        assert!(machine.paths().container_io(&container.id).exists());
+        pod.runtime
+            .remove_sandbox(&pod.sandbox.pod_uid)
+            .await
+            .unwrap();
+        assert_eq!(Traces::of(&machine), before);
+    });
+}

@@ -233,7 +233,9 @@ impl Drop for Machine {
             .flatten()
             .flatten()
         {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.name));
+            let root = hierarchy.path().join(&self.name);
+            let _ = fs::remove_dir(root.join("besteffort"));
+            let _ = fs::remove_dir(root);
         }
         let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(&self.name));
     }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use barge_agent::{
     carrier::logs::{self, LogOptions},
     runtime::{
-        Container, ContainerSpec, ContainerState, Image, PullPolicy, Runtime, Sandbox, SandboxSpec,
-        containerd::Containerd,
+        Container, ContainerSpec, ContainerState, Image, PodResources, PullPolicy, QosClass,
+        Runtime, Sandbox, SandboxSpec, containerd::Containerd,
     },
 };
 use futures::StreamExt;
@@ -17,6 +17,13 @@ use super::{
     image,
     machine::{Machine, RANGE, eventually, on_a_machine, run, until},
     traces::Traces,
+};
+
+/// What pods of these tests request.
+pub const BURSTABLE: PodResources = PodResources {
+    qos: QosClass::Burstable,
+    cpu_request_milli: 100,
+    memory_limit: None,
 };
 
 /// A pod on a machine, with an image that has a shell.
@@ -69,8 +76,10 @@ impl Pod {
             args: Vec::new(),
             env: BTreeMap::new(),
             working_dir: String::new(),
+            pod_resources: BURSTABLE,
             cpu_request_milli: 100,
             cpu_limit_milli: None,
+            memory_request: 0,
             memory_limit: None,
         }
     }
@@ -297,6 +306,7 @@ fn limits_users_and_files_are_as_asked() {
             group("memory", "memory.limit_in_bytes"),
             (32 << 20).to_string()
         );
+        pod.says(&spec, "Seccomp:").await;
         pod.runtime
             .stop_container(&container.id, Duration::ZERO)
             .await

@@ -28,12 +28,24 @@ impl Traces {
         note("link", links());
         note("mount", mounts(machine));
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let root = hierarchy.unwrap().path().join(machine.name());
+            // The group of a class belongs to the node, what is in it to pods.
+            let class = root.join("besteffort");
+            let folders = folders(&root) + &folders(&class);
             note(
                 "cgroup",
-                folders(&hierarchy.unwrap().path().join(machine.name())),
+                folders.replace(&format!("{}\n", class.display()), ""),
             );
         }
-        for folder in ["pods", "run/io", "run/netns", "cni/addresses/barge"] {
+        for folder in [
+            "pods",
+            "run/io",
+            "run/netns",
+            "run/ipc",
+            "run/uts",
+            "run/shm",
+            "cni/addresses/barge",
+        ] {
             note("file", files(&machine.path("data").join(folder)));
         }
         Self(found)

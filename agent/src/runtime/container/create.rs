@@ -24,6 +24,7 @@ use crate::{
     runtime::{
         images::ImageConfig,
         names::{check_container, check_uid, container_id},
+        sandbox::{etc, shared::Shared},
         spec::{self, Inputs, user},
     },
 };
@@ -97,12 +98,13 @@ impl Containers {
         };
         // First the snapshot: it says whether the id is free, and is looked into.
         let mounts = self.prepare(id, spec, &image.top()).await?;
+        let shared = self.ensure_pod(spec).await?;
         let attach = async {
             let attached = self.carrier.attach(attachment).await;
             attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
         };
         let record = async {
-            let described = self.describe(id, spec, image, &mounts)?;
+            let described = self.describe(id, spec, image, &mounts, shared.as_ref())?;
             let request = CreateContainerRequest {
                 container: Some(described),
             };
@@ -148,6 +150,34 @@ impl Containers {
             image: spec.image.name.clone(),
             state: ContainerState::Running { pid, started_at_ms },
         })
+    }
+
+    /// Makes or finds what the container has from its pod: the control group with what the pod gets, and what its containers
+    /// share.
+    async fn ensure_pod(&self, spec: &ContainerSpec) -> Result<Option<Shared>, Stop> {
+        let (cgroups, pids_limit) = (self.cgroups.clone(), self.options.pod_pids_limit);
+        let shared = Shared::of(&self.options.paths, &spec.pod_uid);
+        let (uid, name, resources) = (
+            spec.pod_uid.clone(),
+            spec.pod_name.clone(),
+            spec.pod_resources,
+        );
+        let ensure = move || {
+            cgroups
+                .ensure_pod(&uid, &resources, pids_limit)
+                .map_err(|error| format!("cannot make the pod's control group: {error}"))?;
+            if !shared.were_made() {
+                return Ok(None);
+            }
+            shared
+                .ensure(etc::hostname(&name))
+                .map_err(|error| format!("cannot make the pod's namespaces: {error}"))?;
+            Ok(Some(shared))
+        };
+        let ensured = tokio::task::spawn_blocking(ensure).await;
+        ensured
+            .unwrap_or_else(|error| Err(error.to_string()))
+            .map_err(|message| failed(reason::CREATE_CONTAINER, message))
     }
 
     /// Makes the container's own file system on top of its image.
@@ -197,6 +227,7 @@ impl Containers {
         spec: &ContainerSpec,
         image: &ImageConfig,
         mounts: &[Mount],
+        shared: Option<&Shared>,
     ) -> Result<Record, Stop> {
         let config = |message: String| failed(reason::CREATE_CONTAINER_CONFIG, message);
         let (passwd, group) = (
@@ -211,9 +242,11 @@ impl Containers {
             image,
             user: &user,
             netns: &paths.netns(&spec.pod_uid),
+            shared,
             etc: &paths.pod(&spec.pod_uid).join("etc"),
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
+            machine: self.machine,
         });
         let described = described.map_err(|error| config(error.to_string()))?;
         let value = serde_json::to_vec(&described).map_err(|error| config(error.to_string()))?;
