@@ -21,6 +21,7 @@ const FILES: &[&str] = &[
     "core",
     "apps",
     "rbac",
+    "custom",
     "auth",
     "api",
     "access",

@@ -180,7 +180,7 @@ fn write_table(source: &mut String, rows: &[Row<'_>]) -> Result<(), String> {
             return Err(format!("{} has no {missing}", message.name));
         }
         let text = format!(
-            "    KindInfo {{ kind: Kind::{}, api_version: {:?}, name: {named:?}, plural: {:?}, singular: {singular:?}, short: &{:?}, \
+            "    KindInfo {{ kind: Kind::{}, api_version: Cow::Borrowed({:?}), name: Cow::Borrowed({named:?}), plural: Cow::Borrowed({:?}), singular: Cow::Borrowed({singular:?}), short: &{:?}, \
              namespaced: {}, message: {:?}, kept_by_managers: {}, parts: &{:?}, read: {}, write: {}, selectable: &{:?}, level: {} }},\n",
             row.variant(),
             options.api_version,

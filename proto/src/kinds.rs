@@ -1,26 +1,34 @@
 //! The registry of kinds: the properties of each by its options in the schema, and the parts that an [`Object`] of any kind has.
 
-use std::{fmt, sync::LazyLock};
+pub mod custom;
+mod registry;
+
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
 use serde::Serializer;
 
 use crate::v1::{self, Kind, Object, ObjectMeta, object};
 
+pub use self::{
+    custom::{CustomKind, RegisterError},
+    registry::{KindRef, MOST, Registry},
+};
+
 include!(concat!(env!("OUT_DIR"), "/kinds.rs"));
 
 /// What the API knows of a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindInfo {
     /// The number of the kind.
     pub kind: Kind,
     /// Group and version as in a manifest ("v1", "apps/v1").
-    pub api_version: &'static str,
+    pub api_version: Cow<'static, str>,
     /// As in a manifest ("Deployment").
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// "deployments"
-    pub plural: &'static str,
+    pub plural: Cow<'static, str>,
     /// "deployment"
-    pub singular: &'static str,
+    pub singular: Cow<'static, str>,
     /// What fingers type ("deploy").
     pub short: &'static [&'static str],
     /// False for kinds whose objects belong to the whole cluster.
@@ -54,10 +62,16 @@ pub enum BuiltinRole {
 
 impl KindInfo {
     /// The group ("apps"), empty for the core group.
-    pub fn group(&self) -> &'static str {
+    pub fn group(&self) -> &str {
         self.api_version
             .split_once('/')
             .map_or("", |(group, _)| group)
+    }
+
+    /// The version ("v1").
+    pub fn version(&self) -> &str {
+        let parts = self.api_version.split_once('/');
+        parts.map_or(&self.api_version, |(_, version)| version)
     }
 
     /// What can be done with its objects, in the words of roles' rules.
@@ -73,7 +87,7 @@ impl KindInfo {
     /// The singular with its group, as kubectl prints it before a name ("deployment.apps", "pod").
     pub fn qualified(&self) -> String {
         match self.group() {
-            "" => self.singular.to_owned(),
+            "" => self.singular.to_string(),
             group => format!("{}.{group}", self.singular),
         }
     }
@@ -85,10 +99,14 @@ impl KindInfo {
             Some(_) => return false,
             None => name,
         };
-        [self.name, self.plural, self.singular]
-            .iter()
-            .chain(self.short)
-            .any(|known| known.eq_ignore_ascii_case(bare))
+        self.has_name(bare)
+    }
+
+    /// Whether one of its names, without the group, is this one, in any case.
+    fn has_name(&self, name: &str) -> bool {
+        let names = [&*self.name, &*self.plural, &*self.singular];
+        let mut names = names.into_iter().chain(self.short.iter().copied());
+        names.any(|known| known.eq_ignore_ascii_case(name))
     }
 }
 
@@ -102,9 +120,9 @@ pub enum UnknownKind {
     #[error("{name} has apiVersion {expected:?}, not {found:?}")]
     ApiVersion {
         /// The kind.
-        name: &'static str,
+        name: String,
         /// The one apiVersion it has.
-        expected: &'static str,
+        expected: String,
         /// The one that was asked for.
         found: String,
     },
@@ -118,8 +136,8 @@ pub fn by_type(api_version: &str, kind: &str) -> Result<&'static KindInfo, Unkno
         .ok_or_else(|| UnknownKind::Name(kind.to_owned()))?;
     if info.api_version != api_version {
         return Err(UnknownKind::ApiVersion {
-            name: info.name,
-            expected: info.api_version,
+            name: info.name.to_string(),
+            expected: info.api_version.to_string(),
             found: api_version.to_owned(),
         });
     }
@@ -136,12 +154,12 @@ pub fn by_name(name: &str) -> Result<&'static KindInfo, UnknownKind> {
 
 /// All kinds, for messages to people: "Namespace, Node, …".
 fn names() -> String {
-    let names: Vec<_> = KINDS.iter().map(|info| info.name).collect();
+    let names: Vec<_> = KINDS.iter().map(|info| &*info.name).collect();
     names.join(", ")
 }
 
 impl Kind {
-    /// What the API knows of this kind; none for `KIND_UNSPECIFIED`.
+    /// What the API knows of this kind; none for `KIND_UNSPECIFIED`, and for `KIND_CUSTOM`, which stands for many: see [`Registry`].
     pub fn info(self) -> Option<&'static KindInfo> {
         // They are numbered from 1 on.
         let index = usize::try_from(i32::from(self)).ok()?.checked_sub(1)?;
@@ -207,15 +225,15 @@ macro_rules! define {
                 }
             }
 
-            /// With apiVersion and kind filled in.
+            /// With apiVersion and kind filled in, where they follow from the kind.
             pub fn typed(mut self) -> Self {
                 let Some(info) = self.kind().info() else {
                     return self;
                 };
                 match &mut self.kind {
                     $($(Some(object::Kind::$object(message)) => {
-                        info.api_version.clone_into(&mut message.api_version);
-                        info.name.clone_into(&mut message.kind);
+                        (*info.api_version).clone_into(&mut message.api_version);
+                        (*info.name).clone_into(&mut message.kind);
                     })?)*
                     None => {}
                 }
@@ -245,8 +263,11 @@ macro_rules! define {
             }
         }
 
-        /// Reads an object of a known kind.
-        pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        /// Reads an object of a known kind, from JSON that need not say which.
+        ///
+        /// # Errors
+        /// What does not fit.
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
             kind: Kind,
             deserializer: D,
         ) -> Result<Object, D::Error> {
@@ -284,6 +305,11 @@ impl Object {
 /// "deployment.apps/nginx"
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(object::Kind::Custom(custom)) = &self.kind {
+            let group = custom.api_version.split('/').next().unwrap_or_default();
+            let kind = custom.kind.to_lowercase();
+            return write!(f, "{kind}.{group}/{}", self.name());
+        }
         match self.kind().info() {
             Some(info) => write!(f, "{}/{}", info.qualified(), self.name()),
             None => f.write_str("(no object)"),
@@ -328,10 +354,8 @@ mod tests {
     #[test]
     fn no_two_kinds_share_a_name() {
         for info in KINDS {
-            for name in [info.name, info.plural, info.singular]
-                .iter()
-                .chain(info.short)
-            {
+            let names = [&*info.name, &*info.plural, &*info.singular];
+            for name in names.iter().chain(info.short) {
                 assert_eq!(by_name(name).unwrap(), info, "{name}");
             }
         }

@@ -20,7 +20,7 @@ use prost::Message;
 
 pub use self::{
     defaults::{default, default_on_create},
-    names::dns_label,
+    names::{dns_label, dns_subdomain},
     update::validate_update,
 };
 use crate::limits::OBJECT_BYTES;
@@ -144,8 +144,8 @@ impl Checker {
             return;
         };
         let (api_version, kind) = object.stated_type();
-        self.one_of("apiVersion", api_version, &[info.api_version]);
-        self.one_of("kind", kind, &[info.name]);
+        self.one_of("apiVersion", api_version, &[&info.api_version]);
+        self.one_of("kind", kind, &[&info.name]);
     }
 
     fn node(&mut self, node: &Node) {

@@ -13,7 +13,7 @@ use barge_proto::{
     kinds::KINDS,
     manifest::{self, Source},
     schema::{Merge, Schema},
-    v1::{Object, Pod, Role},
+    v1::{CustomObject, Object, Pod, Role},
 };
 use prost::Message;
 use prost_types::{
@@ -89,6 +89,19 @@ fn null_is_absent_and_zero_is_not() {
     assert_eq!(pod(nulls), pod(r#"{"metadata": {}, "spec": {}}"#));
     let zero = pod(r#"{"spec": {"terminationGracePeriodSeconds": 0}}"#);
     assert_eq!(zero.spec.unwrap().termination_grace_period_seconds, Some(0));
+}
+
+#[test]
+fn of_a_registered_kind_what_is_beside_the_metadata_is_kept_as_json() {
+    let text = r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"rank":1,"spec":{"size":3}}"#;
+    let read: CustomObject = serde_json::from_str(text).unwrap();
+    assert_eq!(read.json, r#"{"rank":1,"spec":{"size":3}}"#);
+    assert_eq!(read.metadata.as_ref().unwrap().name, "a");
+    assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    assert!(serde_json::from_str::<CustomObject>(r#"{"kind": 1}"#).is_err());
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let text = format!(r#"{{"kind": "Widget", "spec": {deep}}}"#);
+    assert!(serde_json::from_str::<CustomObject>(&text).is_err());
 }
 
 #[test]

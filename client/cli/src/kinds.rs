@@ -1,8 +1,8 @@
 //! How each kind is shown to people. The compiler demands an entry of every kind.
 
 use barge_client::v1::{
-    ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind, Namespace,
-    Node, Object, Pod, RbacRole, RoleBinding, Secret, Service, ServiceAccount, object,
+    ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event, Kind,
+    Namespace, Node, Object, Pod, RbacRole, RoleBinding, Secret, Service, ServiceAccount, object,
 };
 use barge_proto::for_each_kind;
 
@@ -247,3 +247,18 @@ macro_rules! bindings {
     };
 }
 bindings!(RoleBinding, ClusterRoleBinding);
+
+/// A kind that was registered while the cluster runs: what its fields mean is not known here.
+impl Printed for CustomObject {
+    const COLUMNS: Names = NAME_AND_AGE;
+
+    fn cells(&self, object: &Object, name: String, now: i64) -> Cells {
+        name_and_age(object, name, now)
+    }
+
+    fn describe(&self, text: &mut Text, _: i64) {
+        for (name, value) in self.fields().unwrap_or_default() {
+            text.field(&name, value.to_string());
+        }
+    }
+}

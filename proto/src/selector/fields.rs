@@ -29,7 +29,7 @@ pub enum FieldSelectorError {
         /// The field.
         field: String,
         /// Of the kind.
-        plural: &'static str,
+        plural: String,
         /// Those that are possible.
         fields: Vec<&'static str>,
     },
@@ -70,7 +70,10 @@ impl FieldSelector {
                 }),
                 None => Err(FieldSelectorError::Field {
                     field: field.to_owned(),
-                    plural: kind.info().map_or("objects", |info| info.plural),
+                    plural: kind
+                        .info()
+                        .map_or("objects", |info| &info.plural)
+                        .to_owned(),
                     fields: known.clone(),
                 }),
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use barge_proto::v1::{Object, Outcome, RefusalReason, RequestId, RequestRecord};
+use barge_proto::v1::{Kind, Object, Outcome, RefusalReason, RequestId, RequestRecord};
 use barge_state::{Changed, RecordKind, State};
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -157,7 +157,11 @@ pub async fn rehearse<A>(
 pub fn after(store: &Store, changes: &[Changed], otherwise: Object) -> Object {
     let of_it = |change: &&Changed| {
         change.namespace() == otherwise.namespace()
-            && change.name() == otherwise.name()
+            && match otherwise.kind() {
+                // The record has another name.
+                Kind::Custom => change.uid() == otherwise.uid(),
+                _ => change.name() == otherwise.name(),
+            }
             && change
                 .kind()
                 .is_some_and(|kind| RecordKind::of(otherwise.kind()) == Some(kind))

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use barge_proto::{
     for_each_kind,
+    kinds::{KindRef, Registry},
     v1::{
         ApplyOutcome, Endpoints, Event, Kind, Namespace, Object, ObjectMeta, Pod, RecordRef, Time,
         object,
@@ -49,25 +50,28 @@ pub struct Stamp<'a> {
     now: Time,
     /// Ports of the nodes that this manager, which leads, keeps from Services.
     reserved: &'a ReservedPorts,
+    /// The kinds that there are.
+    kinds: &'a Registry,
 }
 
 impl<'a> Stamp<'a> {
     /// Stamps a request that comes in now.
     #[must_use]
-    pub fn now(reserved: &'a ReservedPorts) -> Self {
+    pub fn now(reserved: &'a ReservedPorts, kinds: &'a Registry) -> Self {
         Self {
             seed: rand::random(),
             now: clock::now(),
             reserved,
+            kinds,
         }
     }
 }
 
 /// What becomes of one object.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Planned {
     /// Its kind.
-    pub kind: Kind,
+    pub info: KindRef,
     /// Its namespace; empty for kinds without.
     pub namespace: String,
     /// Its name.
@@ -85,6 +89,7 @@ struct Planning<'a> {
     /// When the request came in.
     now: Time,
     reserved: &'a ReservedPorts,
+    kinds: &'a Registry,
     /// Whether the objects are wanted as they will be.
     shown: bool,
     draft: Draft,
@@ -110,6 +115,7 @@ pub fn plan(
         seed: stamp.seed,
         now: stamp.now,
         reserved: stamp.reserved,
+        kinds: stamp.kinds,
         shown,
         draft: Draft::new(),
         namespaces: BTreeSet::new(),
@@ -172,15 +178,19 @@ for_each_kind!(define);
 impl Planning<'_> {
     /// None when it is not what it was merged with any more.
     fn object(&mut self, merged: Merged) -> Result<Option<Planned>, ApiError> {
-        let Merged { object, basis } = merged;
+        let Merged {
+            mut object,
+            basis,
+            info,
+        } = merged;
         self.check_namespace(&object)?;
-        let kind = object.kind();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        let now = RecordKind::of(kind).and_then(|kind| {
+        let record = names::record(&info, &name).into_owned();
+        let now = RecordKind::of(info.kind).and_then(|kind| {
             let target = RecordRef {
                 kind: kind.number(),
                 namespace: namespace.clone(),
-                name: name.clone(),
+                name: record.clone(),
                 ..RecordRef::default()
             };
             self.state.find(&target)
@@ -193,9 +203,15 @@ impl Planning<'_> {
             return Ok(None);
         }
         // What was read from a cluster carries its status; it is not the applier's.
-        let (outcome, after) = self.applied(object)?;
+        if let Some(metadata) = object.metadata_mut() {
+            metadata.name = record;
+        }
+        let (outcome, mut after) = self.applied(object)?;
+        if let Some(metadata) = after.as_mut().and_then(Object::metadata_mut) {
+            metadata.name.clone_from(&name);
+        }
         Ok(Some(Planned {
-            kind,
+            info,
             namespace,
             name,
             outcome,
@@ -230,7 +246,12 @@ impl Planning<'_> {
         let state = self.state;
         let old = state.get::<K>(namespace, name).map(|old| &**old);
         if !new.meta().owner_references.is_empty() {
-            meta::check_owners(state, &new.clone().into(), old.map(Recorded::meta))?;
+            meta::check_owners(
+                state,
+                self.kinds,
+                &new.clone().into(),
+                old.map(Recorded::meta),
+            )?;
         }
         if let Some(old) = old {
             check_update(old.clone(), new.clone())?;

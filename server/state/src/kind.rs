@@ -6,9 +6,9 @@ use barge_proto::{
     for_each_kind,
     v1::{
         self, ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord,
-        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta, OwnerReference,
-        PodRecord, PodTombstone, RbacRole, Record, Revision, RoleBinding, Secret, Service,
-        ServiceAccount, TokenRecord, record::Record as Body,
+        CustomObject, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta,
+        OwnerReference, PodRecord, PodTombstone, RbacRole, Record, Revision, RoleBinding, Secret,
+        Service, ServiceAccount, TokenRecord, record::Record as Body,
     },
 };
 use prost::Message;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use barge_proto::{
     for_each_kind,
+    kinds::custom::object_name,
     v1::{self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision, Time, object},
 };
 
@@ -44,6 +45,12 @@ macro_rules! shown {
     ($parts:ident $kept:ident PodRecord) => {{
         let (template, node) = ($parts.template.as_deref(), $parts.node.as_deref());
         whole_pod($kept.record(), template, node)
+    }};
+    ($parts:ident $kept:ident CustomObject) => {{
+        let mut shown = $kept.as_ref().clone();
+        let name = object_name(&shown.meta().name).to_owned();
+        shown.meta_mut().name = name;
+        shown
     }};
     ($parts:ident $kept:ident $message:ident) => {
         $kept.as_ref().clone()
@@ -111,9 +118,9 @@ pub fn whole_pod(mut record: PodRecord, template: Option<&Revision>, node: Optio
     let info = v1::Kind::Pod.info();
     Pod {
         api_version: info
-            .map(|info| info.api_version.to_owned())
+            .map(|info| info.api_version.to_string())
             .unwrap_or_default(),
-        kind: info.map(|info| info.name.to_owned()).unwrap_or_default(),
+        kind: info.map(|info| info.name.to_string()).unwrap_or_default(),
         metadata: Some(metadata),
         spec: Some(spec),
         status: Some(pod_status(record, node)),

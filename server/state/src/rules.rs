@@ -3,9 +3,9 @@
 use barge_proto::{
     for_each_kind,
     v1::{
-        ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-        Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone, RbacRole,
-        Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+        ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
+        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone,
+        RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
     },
 };
 
@@ -118,6 +118,24 @@ impl Rules for ClusterRecord {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Rules for CustomObject {
+    fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
+        if !self.meta().name.contains('/') {
+            return Err("its name begins with resource, group and a slash".to_owned());
+        }
+        match old {
+            Some(old) if old.kind != self.kind => {
+                Err(format!("it is a {}, not a {}", old.kind, self.kind))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn same_spec(&self, old: &Self) -> bool {
+        self.json == old.json
     }
 }
 

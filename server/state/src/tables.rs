@@ -5,9 +5,9 @@ use std::sync::Arc;
 use barge_proto::{
     for_each_kind,
     v1::{
-        ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-        Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone, RbacRole,
-        Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+        ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
+        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone,
+        RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
     },
 };
 
@@ -219,7 +219,8 @@ impl Tables {
                 | Stored::ConfigMap(_)
                 | Stored::Role(_)
                 | Stored::ClusterRole(_)
-                | Stored::ServiceAccount(_),
+                | Stored::ServiceAccount(_)
+                | Stored::Custom(_),
             )
             | None => {}
         }

@@ -36,7 +36,7 @@ fn text(what: &str, recursive: bool) -> Result<String> {
     let Some(root) = schema.message(info.message) else {
         bail!("the schema has no {}", info.name);
     };
-    let (field, message) = find(schema, root, info.name, path)?;
+    let (field, message) = find(schema, root, &info.name, path)?;
     let mut text = format!(
         "KIND:     {}\nVERSION:  {}\n\n",
         info.name, info.api_version

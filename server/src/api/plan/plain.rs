@@ -2,7 +2,8 @@
 //! may give what they give is checked by [`crate::api::gate`].
 
 use barge_proto::v1::{
-    ClusterRole, ClusterRoleBinding, ConfigMap, RbacRole, RoleBinding, Secret, ServiceAccount,
+    ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, RbacRole, RoleBinding, Secret,
+    ServiceAccount,
 };
 use barge_state::Kind;
 
@@ -34,3 +35,12 @@ as_merged!(
     ClusterRoleBinding,
     ServiceAccount
 );
+
+/// What its fields mean is for whoever registered its kind. Type and fields are kept as they were applied.
+impl Merge for CustomObject {
+    fn merged(_: &mut Planning<'_>, mut new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
+        new.metadata = merged_meta(new.metadata, old.map(Kind::meta));
+        new.canonical()
+            .map_err(|error| ApiError::invalid("json", error.to_string()))
+    }
+}

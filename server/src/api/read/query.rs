@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use barge_proto::{
     for_each_kind,
+    kinds::{Registry, custom::record_prefix},
     selector::{FieldSelector, Selector},
     v1::{self, Kind, ListRequest, Object},
 };
-use barge_state::{Kind as Recorded, Parts, RecordKind, State, Stored};
+use barge_state::{Kept as _, Kind as Recorded, Parts, RecordKind, State, Stored};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{calls::names, error::ApiError};
@@ -25,6 +26,8 @@ pub type Position = (String, String);
 pub struct Query {
     /// The kind of its objects.
     pub kind: Kind,
+    /// Of a registered kind, what the names of its records begin with.
+    pub prefix: Option<String>,
     /// The only namespace that it is about.
     pub namespace: Option<String>,
     selector: Selector,
@@ -58,11 +61,13 @@ impl Query {
     ///
     /// # Errors
     /// INVALID for an unknown kind, a selector that is none, or a `continue` that we did not give.
-    pub fn new(request: &ListRequest) -> Result<Self, ApiError> {
-        let (kind, info) = names::kind(request.kind)?;
+    pub fn new(kinds: &Registry, request: &ListRequest) -> Result<Self, ApiError> {
+        let info = names::resolve(kinds, request.kind, request.custom.as_ref())?;
+        let kind = info.kind;
         let limit = usize::try_from(request.limit).unwrap_or(PAGE);
         Ok(Self {
             kind,
+            prefix: (kind == Kind::Custom).then(|| record_prefix(&info)),
             namespace: (info.namespaced && !request.namespace.is_empty())
                 .then(|| request.namespace.clone()),
             selector: names::selector(&request.label_selector)?,
@@ -110,14 +115,24 @@ impl Query {
         let parts = |record: &Arc<K::Kept>| state.parts(K::stored(record.clone()), None);
         if !self.owner_uid.is_empty() {
             let owned = state.owned_after::<K>(&self.owner_uid, last.map_or("", Stored::uid));
-            return owned.take(most).map(parts).collect();
+            let asked = owned.filter(|record| self.is_of_kind(record.name()));
+            return asked.take(most).map(parts).collect();
         }
         let before = self
             .after()
             .map(|(namespace, name)| (&**namespace, &**name));
         let after = last.map(|last| (last.namespace(), last.name()));
-        let records = state.list_after::<K>(self.namespace.as_deref(), after.or(before));
-        records.take(most).map(parts).collect()
+        let (namespace, after) = (self.namespace.as_deref(), after.or(before));
+        match &self.prefix {
+            None => {
+                let records = state.list_after::<K>(namespace, after);
+                records.take(most).map(parts).collect()
+            }
+            Some(prefix) => {
+                let records = state.list_prefixed::<K>(prefix, namespace, after);
+                records.take(most).map(parts).collect()
+            }
+        }
     }
 
     /// Whether a record is one that the list looks at, selected or not.
@@ -126,11 +141,18 @@ impl Query {
         let namespace = self.namespace.as_deref();
         let after = self.after();
         self.record_kind() == Some(record.kind())
+            && self.is_of_kind(record.name())
             && namespace.is_none_or(|asked| asked == record.namespace())
             && after.is_none_or(|(namespace, name)| {
                 (record.namespace(), record.name()) > (namespace, name)
             })
             && (self.owner_uid.is_empty() || owners(record).any(|uid| uid == self.owner_uid))
+    }
+
+    /// Whether a record of this name is of the kind, and not of another registered one.
+    fn is_of_kind(&self, name: &str) -> bool {
+        let prefix = self.prefix.as_ref();
+        prefix.is_none_or(|prefix| name.starts_with(prefix))
     }
 
     fn record_kind(&self) -> Option<RecordKind> {

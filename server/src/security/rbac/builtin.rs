@@ -74,7 +74,7 @@ fn named(info: &KindInfo, asked: bool, part: impl Fn(&str) -> bool) -> Vec<Strin
     }
     let parts = info.parts.iter().filter(|it| part(it));
     let parts = parts.map(|part| format!("{}/{part}", info.plural));
-    [info.plural.to_owned()].into_iter().chain(parts).collect()
+    [info.plural.to_string()].into_iter().chain(parts).collect()
 }
 
 /// One rule for each API group, with the resources in order.

@@ -193,10 +193,10 @@ mod tests {
 
         let mut kinds = KINDS.to_vec();
         kinds.push(KindInfo {
-            plural: "gizmos",
+            plural: "gizmos".into(),
             parts: &["scale", "status"],
             level: ORDER + 1,
-            ..KINDS[2]
+            ..KINDS[2].clone()
         });
         assert!(missing(&state, &kinds).is_empty(), "before the level");
         let mut draft = Draft::new();
