@@ -240,7 +240,10 @@ pub fn plan(state: &State, node: &Arc<Node>, heard: Heard, lives: bool, stamp: &
         Heard::Unknown => {}
         // A sign that waited in some buffer while the node was lost.
         Heard::Lately if is_lost(node) && !lives => {}
-        Heard::Lately => readiness::ready(node, stamp, &mut plan),
+        Heard::Lately => {
+            let taints = state.feature_level() >= LOSS;
+            readiness::ready(node, taints, stamp, &mut plan);
+        }
         Heard::Silent => readiness::not_ready(node, stamp, &mut plan),
     }
     if state.feature_level() < LOSS {

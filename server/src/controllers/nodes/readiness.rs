@@ -11,14 +11,14 @@ use barge_proto::v1::{Condition, Node};
 use barge_state::{Kind, node_is_ready};
 use std::sync::Arc;
 
-/// The node is heard. One that was lost is back.
-pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
+/// The node is heard. One that was lost is back. Managers below feature level LOSS know no taints with an effect (`taints`).
+pub fn ready(node: &Arc<Node>, taints: bool, stamp: &mut Stamp, plan: &mut Plan) {
     if !is_described(node) {
         // The agent is there but hasn't said what the machine has: no pod could be placed on it.
         return;
     }
     let spec = node.spec.clone().unwrap_or_default();
-    let disk = says(node, "DiskPressure", "True").is_some();
+    let disk = taints && says(node, "DiskPressure", "True").is_some();
     let next = taints::with_pressure(taints::without_managed(&spec), disk, stamp.now);
     if next != spec {
         put_spec(node, next, plan);

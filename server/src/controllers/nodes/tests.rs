@@ -180,8 +180,12 @@ fn a_node_whose_runtime_does_not_answer_is_not_ready_and_loses_nothing() {
 #[test]
 fn a_short_disk_keeps_new_pods_away_and_those_that_are_there_stay() {
     let mut world = world();
-    look(&mut world, "a", Heard::Lately);
     says(&mut world, "a", "DiskPressure", "True");
+    // Older managers know no such taint; the node is ready nevertheless.
+    look(&mut world, "a", Heard::Lately);
+    assert_eq!(ready(&world, "a").status, "True");
+    assert!(taints::of(&node(&world, "a")).is_empty());
+    world.raise(LOSS);
     for _ in 0..2 {
         look(&mut world, "a", Heard::Lately);
     }
