@@ -18,7 +18,7 @@ use super::{
     taints,
 };
 use barge_proto::v1::{Node, NodeSpec, ObjectReference, PodRecord};
-use barge_state::{Changed, Kind, LOSS, RecordKind, State, node_is_ready};
+use barge_state::{Changed, Kind, LOSS, RecordKind, State};
 use pace::Pace;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -101,11 +101,11 @@ impl Lifecycle {
         let mut plan = plan(state, node, heard, lives, stamp);
         plan.look_again(match heard {
             // Just after it could be silent at the earliest.
-            Heard::Lately if node_is_ready(node) => {
+            Heard::Lately if readiness::is_heard(node) => {
                 self.times.grace.saturating_sub(age.unwrap_or_default()) + Duration::from_millis(1)
             }
             // Being heard would change nothing.
-            Heard::Unknown if node_is_ready(node) => {
+            Heard::Unknown if readiness::is_heard(node) => {
                 self.times.grace.saturating_sub(watching) + Duration::from_millis(1)
             }
             _ if is_lost(node) => POLL_LOST,
@@ -240,7 +240,10 @@ pub fn plan(state: &State, node: &Arc<Node>, heard: Heard, lives: bool, stamp: &
         Heard::Unknown => {}
         // A sign that waited in some buffer while the node was lost.
         Heard::Lately if is_lost(node) && !lives => {}
-        Heard::Lately => readiness::ready(node, stamp, &mut plan),
+        Heard::Lately => {
+            let taints = state.feature_level() >= LOSS;
+            readiness::ready(node, taints, stamp, &mut plan);
+        }
         Heard::Silent => readiness::not_ready(node, stamp, &mut plan),
     }
     if state.feature_level() < LOSS {

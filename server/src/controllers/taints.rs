@@ -13,6 +13,9 @@ pub const UNREACHABLE: &str = "node.barge.dev/unreachable";
 /// The taint by which a person says that the machine of a silent node is off. The leader removes it when the node is back.
 pub const OUT_OF_SERVICE: &str = "node.barge.dev/out-of-service";
 
+/// The taint of a node whose disk is short: Kubernetes' own. It keeps new pods away, and those that are there stay.
+pub const DISK_PRESSURE: &str = "node.kubernetes.io/disk-pressure";
+
 /// Prefixes that mean the same in tolerations: manifests name Kubernetes' own taints.
 const OURS: &str = "node.barge.dev/";
 const KUBERNETES: &str = "node.kubernetes.io/";
@@ -45,6 +48,22 @@ pub fn unreachable(now: Time) -> Taint {
 /// Whether the leader sets this taint, or removes it when the node is back.
 pub fn is_managed(taint: &Taint) -> bool {
     is(taint, UNREACHABLE) || is(taint, OUT_OF_SERVICE)
+}
+
+/// The spec with the taints that follow from what the agent says of the machine.
+pub fn with_pressure(mut spec: NodeSpec, disk: bool, now: Time) -> NodeSpec {
+    let is_pressure = |taint: &Taint| taint.key == DISK_PRESSURE && taint.effect == NO_SCHEDULE;
+    match disk {
+        false => spec.taints.retain(|taint| !is_pressure(taint)),
+        true if spec.taints.iter().any(is_pressure) => {}
+        true => spec.taints.push(Taint {
+            key: DISK_PRESSURE.to_owned(),
+            effect: NO_SCHEDULE.to_owned(),
+            time_added: Some(now),
+            ..Taint::default()
+        }),
+    }
+    spec
 }
 
 /// The spec without the taints that end when the node is back.

@@ -30,11 +30,20 @@ const MAX_IDLE_VIEWS: usize = 64;
 /// The records that the scheduler looks at, shared with the state. They are taken in slices, between which the state goes on: those of a
 /// later slice may be newer than those of the first one. The changes after the revision of the first slice, applied in their order to
 /// [`Cluster::new`], make up for it: the last change of a record says all of it.
+///
+/// All pods are taken before the first template: a pod whose template is missing here was taken before both went, which the changes say.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    nodes: Vec<Arc<Node>>,
-    revisions: Vec<Arc<Revision>>,
-    pods: Vec<Arc<PackedPod>>,
+    pods: Taken<PodRecord>,
+    revisions: Taken<Revision>,
+    nodes: Taken<Node>,
+}
+
+/// What was taken of a kind, by namespace and name.
+#[derive(Debug)]
+struct Taken<K: Kind> {
+    records: Vec<Arc<K::Kept>>,
+    all: bool,
 }
 
 impl Snapshot {
@@ -49,23 +58,39 @@ impl Snapshot {
     /// Takes the next records, at most `most` of them. Answers whether there are no more.
     pub fn slice(&mut self, state: &State, most: usize) -> bool {
         let mut room = most;
-        take::<Node>(state, &mut self.nodes, &mut room);
-        take::<Revision>(state, &mut self.revisions, &mut room);
-        take::<PodRecord>(state, &mut self.pods, &mut room);
-        room > 0
+        self.pods.take(state, &mut room);
+        self.revisions.take(state, &mut room);
+        self.nodes.take(state, &mut room);
+        self.nodes.all
     }
 }
 
-/// Adds the records of a kind after the last one that was taken, by namespace and name, while there is room for them.
-fn take<K: Kind>(state: &State, taken: &mut Vec<Arc<K::Kept>>, room: &mut usize) {
-    let last = taken.last().cloned();
-    let after = last.as_deref().map(|record| {
-        let (namespace, name) = (barge_state::Kept::namespace, barge_state::Kept::name);
-        (namespace(record), name(record))
-    });
-    let before = taken.len();
-    taken.extend(state.list_after::<K>(None, after).take(*room).cloned());
-    *room -= taken.len() - before;
+impl<K: Kind> Default for Taken<K> {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            all: false,
+        }
+    }
+}
+
+impl<K: Kind> Taken<K> {
+    /// Takes the records after the last one that was taken, while there is room for them.
+    fn take(&mut self, state: &State, room: &mut usize) {
+        if self.all || *room == 0 {
+            return;
+        }
+        let last = self.records.last().cloned();
+        let after = last.as_deref().map(|record| {
+            let (namespace, name) = (barge_state::Kept::namespace, barge_state::Kept::name);
+            (namespace(record), name(record))
+        });
+        let before = self.records.len();
+        let next = state.list_after::<K>(None, after).take(*room);
+        self.records.extend(next.cloned());
+        *room -= self.records.len() - before;
+        self.all = *room > 0;
+    }
 }
 
 /// Where a pod is.
@@ -131,13 +156,13 @@ impl Cluster {
     /// The cluster as it is in a snapshot.
     pub fn new(snapshot: &Snapshot) -> Self {
         let mut cluster = Self::default();
-        for node in &snapshot.nodes {
+        for node in &snapshot.nodes.records {
             cluster.nodes.set(node);
         }
-        for revision in &snapshot.revisions {
+        for revision in &snapshot.revisions.records {
             cluster.set_class(revision);
         }
-        for pod in &snapshot.pods {
+        for pod in &snapshot.pods.records {
             cluster.set_pod(pod);
         }
         cluster

@@ -3,10 +3,13 @@
 //! One silent machine is probably dead. When many are silent at once, the fault is probably in a part that they share: a switch, or the managers' own
 //! network. So when three or more and 55 % of the nodes are silent, or all of them, none is lost; otherwise one at a time.
 
-use super::{is_lost, readiness::was_ready};
+use super::{
+    is_lost,
+    readiness::{is_heard, was_heard},
+};
 use crate::controllers::{stamp, taints};
 use barge_proto::v1::{Node, Time};
-use barge_state::{Kind, LOSS, State, node_is_ready};
+use barge_state::{Kind, LOSS, State};
 use std::{cmp::Reverse, fmt, time::Duration};
 
 /// The number and the share, in percent, of silent nodes from which on none is lost.
@@ -24,11 +27,11 @@ pub struct Seen<'a> {
     pub name: &'a str,
     /// How long it has been silent, by this leader's own clock.
     pub silence: Duration,
-    /// Whether it counts: it was ready once, and is not lost for long. Silence alone does not end that, or a pause would end
+    /// Whether it counts: it was heard once, and is not lost for long. Silence alone does not end that, or a pause would end
     /// by itself, and the first node to return would have all others lost.
     pub counts: bool,
-    /// Whether the state calls it ready.
-    pub ready: bool,
+    /// Whether the state says that its agent is heard.
+    pub heard: bool,
     /// Whether it is lost already.
     pub lost: bool,
     /// Whether a person says that its machine is off.
@@ -48,8 +51,8 @@ impl<'a> Seen<'a> {
             uid: node.uid(),
             name: &node.meta().name,
             silence,
-            counts: was_ready(node) && !long_lost,
-            ready: node_is_ready(node),
+            counts: was_heard(node) && !long_lost,
+            heard: is_heard(node),
             lost: is_lost(node),
             off: taints::has(node, taints::OUT_OF_SERVICE),
         }
@@ -115,8 +118,8 @@ fn hold(silent: usize, counted: usize) -> bool {
 pub fn decide<'a>(nodes: &[Seen<'a>], grace: Duration) -> Verdict<'a> {
     let counted = || nodes.iter().filter(|node| node.counts);
     let silent = counted().filter(|node| node.silence > grace / 2).count();
-    // The longest silent first; the state has to call it not ready before.
-    let candidates = counted().filter(|node| !node.lost && !node.ready && node.silence > grace);
+    // The longest silent first; the state has to call it silent before.
+    let candidates = counted().filter(|node| !node.lost && !node.heard && node.silence > grace);
     let longest = |node: &&Seen<'a>| (node.off, node.silence, Reverse(node.uid));
     let Some(first) = candidates.max_by_key(longest) else {
         return Verdict::default();
@@ -138,7 +141,7 @@ pub fn decide<'a>(nodes: &[Seen<'a>], grace: Duration) -> Verdict<'a> {
 }
 
 /// Why no node is lost, if the brakes hold, as a sentence: by what the state says alone, so any manager can tell. A node that is
-/// not ready counts as silent.
+/// not heard counts as silent.
 pub fn held(state: &State, now: &Time) -> Option<String> {
     if state.feature_level() < LOSS {
         return None;
@@ -146,7 +149,7 @@ pub fn held(state: &State, now: &Time) -> Option<String> {
     let seen: Vec<_> = state
         .list::<Node>(None)
         .map(|node| {
-            let silence = if node_is_ready(node) {
+            let silence = if is_heard(node) {
                 Duration::ZERO
             } else {
                 Duration::MAX

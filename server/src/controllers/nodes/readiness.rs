@@ -7,20 +7,21 @@ use crate::controllers::{
     stamp::Stamp,
     taints,
 };
-use barge_proto::v1::Node;
+use barge_proto::v1::{Condition, Node};
 use barge_state::{Kind, node_is_ready};
 use std::sync::Arc;
 
-/// The node is heard. One that was lost is back.
-pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
+/// The node is heard. One that was lost is back. Managers below feature level LOSS know no taints with an effect (`taints`).
+pub fn ready(node: &Arc<Node>, taints: bool, stamp: &mut Stamp, plan: &mut Plan) {
     if !is_described(node) {
         // The agent is there but hasn't said what the machine has: no pod could be placed on it.
         return;
     }
-    if let Some(spec) = &node.spec
-        && spec.taints.iter().any(taints::is_managed)
-    {
-        put_spec(node, taints::without_managed(spec), plan);
+    let spec = node.spec.clone().unwrap_or_default();
+    let disk = taints && says(node, "DiskPressure", "True").is_some();
+    let next = taints::with_pressure(taints::without_managed(&spec), disk, stamp.now);
+    if next != spec {
+        put_spec(node, next, plan);
         if is_lost(node) {
             let message = format!(
                 "Node {} is back: pods that were not replaced go on",
@@ -30,6 +31,22 @@ pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
         }
     }
     let was = node_is_ready(node);
+    if let Some(runtime) = says(node, "RuntimeReady", "False") {
+        // The agent lives and its containers run, so nothing is lost: only nothing new is placed here.
+        let (reason, message) = (runtime.reason.clone(), runtime.message.clone());
+        if condition(node, "False", &reason, &message, stamp, plan) && was {
+            let message = format!("Node {} is not ready: {message}", node.meta().name);
+            report(
+                node,
+                Severity::Warning,
+                "NodeNotReady",
+                message,
+                stamp,
+                plan,
+            );
+        }
+        return;
+    }
     if condition(
         node,
         "True",
@@ -44,6 +61,12 @@ pub fn ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     }
 }
 
+/// The condition of that type, if its agent says so.
+fn says<'a>(node: &'a Node, kind: &str, status: &str) -> Option<&'a Condition> {
+    let conditions = &node.status.as_ref()?.conditions;
+    conditions::find(conditions, kind).filter(|condition| condition.status == status)
+}
+
 /// The node is silent.
 pub fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     // As in Kubernetes: `Unknown` means that the leader does not hear the agent, not that the node is bad.
@@ -52,7 +75,7 @@ pub fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
     } else {
         ("NodeStatusNeverUpdated", "The agent never connected.")
     };
-    let was = node_is_ready(node);
+    let was = is_heard(node);
     if condition(node, "Unknown", reason, message, stamp, plan) && was {
         let message = format!(
             "Node {} is not ready: its agent stopped sending heartbeats",
@@ -72,11 +95,16 @@ pub fn not_ready(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
 /// Why Ready is Unknown when the node was heard once.
 const NOT_HEARD: &str = "NodeStatusUnknown";
 
-/// Whether the node is ready, or was until its agent fell silent.
-pub fn was_ready(node: &Node) -> bool {
+/// Whether the agent is heard, or was until it fell silent.
+pub fn was_heard(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| &status.conditions);
     let mut ready = conditions.filter(|condition| condition.r#type == "Ready");
-    ready.any(|condition| condition.status == "True" || condition.reason == NOT_HEARD)
+    ready.any(|condition| condition.status != "Unknown" || condition.reason == NOT_HEARD)
+}
+
+/// Whether the state says that the agent is heard: its node is ready, or the agent says that it is not.
+pub fn is_heard(node: &Node) -> bool {
+    node_is_ready(node) || says(node, "Ready", "False").is_some()
 }
 
 fn is_described(node: &Node) -> bool {

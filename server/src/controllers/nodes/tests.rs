@@ -10,6 +10,7 @@ use crate::controllers::{
 };
 use barge_proto::v1::record::Record;
 use barge_proto::v1::{Condition, NodeStatus, ObjectMeta, Time};
+use barge_state::node_is_ready;
 use std::{collections::BTreeMap, sync::Mutex};
 
 const GRACE: Duration = Duration::from_secs(4);
@@ -124,6 +125,79 @@ fn a_node_that_comes_back_is_ready_again() {
     // What the agent said of the machine is still there.
     let status = node(&world, "a").status.clone().unwrap();
     assert_eq!(status.allocatable, allocatable(8000, 8000, 100));
+}
+
+/// The agent says something of its machine.
+fn says(world: &mut World, name: &str, kind: &str, status: &str) {
+    let old = node(world, name);
+    let mut said = old.status.clone().unwrap();
+    said.conditions.retain(|condition| condition.r#type != kind);
+    said.conditions.push(Condition {
+        r#type: kind.into(),
+        status: status.into(),
+        reason: "Because".into(),
+        message: "it does not answer".into(),
+        ..Condition::default()
+    });
+    world.put_status(Record::Node(Node {
+        metadata: old.metadata.clone(),
+        status: Some(said),
+        ..Node::default()
+    }));
+}
+
+#[test]
+fn a_node_whose_runtime_does_not_answer_is_not_ready_and_loses_nothing() {
+    let mut world = world();
+    look(&mut world, "a", Heard::Lately);
+    says(&mut world, "a", "RuntimeReady", "False");
+    look(&mut world, "a", Heard::Lately);
+    let condition = ready(&world, "a");
+    assert_eq!(
+        (condition.status.as_str(), condition.message.as_str()),
+        ("False", "it does not answer")
+    );
+    assert_eq!(world.events("NodeNotReady").len(), 1);
+    // However long: its pods run, and it is neither lost nor one of the silent nodes.
+    world.advance(3600);
+    let again = look(&mut world, "a", Heard::Lately);
+    assert_eq!(again.draft.changes(), [], "it is said once");
+    assert_eq!(world.live().len(), 4);
+    let node = node(&world, "a");
+    assert!(taints::of(&node).is_empty());
+    let seen = brakes::Seen::of(&node, Duration::ZERO, &world.now);
+    assert!(seen.counts && seen.heard && !node_is_ready(&node));
+    says(&mut world, "a", "RuntimeReady", "True");
+    look(&mut world, "a", Heard::Lately);
+    assert_eq!(ready(&world, "a").status, "True");
+    // One that falls silent while its runtime hangs is lost like any other.
+    says(&mut world, "a", "RuntimeReady", "False");
+    look(&mut world, "a", Heard::Lately);
+    look(&mut world, "a", Heard::Silent);
+    assert_eq!(ready(&world, "a").reason, "NodeStatusUnknown");
+}
+
+#[test]
+fn a_short_disk_keeps_new_pods_away_and_those_that_are_there_stay() {
+    let mut world = world();
+    says(&mut world, "a", "DiskPressure", "True");
+    // Older managers know no such taint; the node is ready nevertheless.
+    look(&mut world, "a", Heard::Lately);
+    assert_eq!(ready(&world, "a").status, "True");
+    assert!(taints::of(&node(&world, "a")).is_empty());
+    world.raise(LOSS);
+    for _ in 0..2 {
+        look(&mut world, "a", Heard::Lately);
+    }
+    let tainted = node(&world, "a");
+    let keys = taints::of(&tainted).iter().map(|t| (&*t.key, &*t.effect));
+    let pressure = ("node.kubernetes.io/disk-pressure", "NoSchedule");
+    assert_eq!(keys.collect::<Vec<_>>(), [pressure]);
+    assert_eq!(ready(&world, "a").status, "True");
+    assert_eq!(world.live().len(), 4);
+    says(&mut world, "a", "DiskPressure", "False");
+    look(&mut world, "a", Heard::Lately);
+    assert!(taints::of(&node(&world, "a")).is_empty());
 }
 
 #[test]

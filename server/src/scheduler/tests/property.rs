@@ -181,9 +181,17 @@ impl Run {
             }
             if pods.len() > 4 {
                 self.names += 1;
-                let name = format!("pod-{}", self.names);
-                let class = self.classes[0].clone();
-                pod(&mut self.scheduled.world, &name, &class);
+                // Names in no order of their own; a class is new as often as not.
+                let name = format!("{}-{}", self.names * 7 % 10, self.names);
+                let world = &mut self.scheduled.world;
+                if self.names.is_multiple_of(2) {
+                    self.classes.push(revision(world, &name, (100, 0), &[]));
+                }
+                let class = match self.names.is_multiple_of(2) {
+                    true => self.classes.last().unwrap().clone(),
+                    false => self.classes[self.names % self.classes.len()].clone(),
+                };
+                pod(world, &name, &class);
             }
             if let Some(node) = self.nodes().first() {
                 let even = self.names.is_multiple_of(2);

@@ -12,7 +12,7 @@ fn seen(uid: &'static str, silence: u64) -> Seen<'static> {
         name: uid,
         silence,
         counts: true,
-        ready: silence <= GRACE,
+        heard: silence <= GRACE,
         lost: false,
         off: false,
     }
