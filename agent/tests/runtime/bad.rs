@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use barge_agent::runtime::{Container, ContainerState, Options, Runtime, containerd::Containerd};
+use barge_agent::runtime::{
+    Container, ContainerState, Options, Runtime, containerd::Containerd, names,
+};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -86,6 +88,34 @@ fn a_creation_that_runs_out_of_time_is_repeated_and_leaves_one() {
         for container in [&stays, &made] {
             assert_eq!(processes(&machine, container), 1, "{container:?}");
         }
+        let uid = &pod.sandbox.pod_uid;
+        pod.runtime.remove_sandbox(uid).await.unwrap();
+        assert_eq!(Traces::of(&machine), before);
+    });
+}
+
+#[test]
+fn a_carrier_that_is_slow_leaves_no_pipes_of_what_cannot_be_made() {
+    on_a_machine(|machine| async move {
+        let (pod, before) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("fine", 0, "true");
+        pod.run(&spec).await;
+        let carrier = pod.runtime.carrier().ensure().await.unwrap();
+        let mut bad = pod.spec("bad", 0, "");
+        bad.command.clear();
+        let stopped = Stopped::new(i32::try_from(carrier.pid).unwrap());
+        let mut start = Box::pin(pod.runtime.start_container(&bad));
+        let early = timeout(Duration::from_secs(1), &mut start).await;
+        drop(stopped);
+        let error = match early {
+            Ok(ended) => ended.unwrap_err(),
+            Err(_) => start.await.unwrap_err(),
+        };
+        assert_eq!(error.reason, "CreateContainerConfigError");
+        // Answered after what was asked before.
+        pod.runtime.start_container(&spec).await.unwrap();
+        let id = names::container_id(&pod.sandbox.pod_uid, "bad", 0);
+        assert!(!machine.paths().container_io(&id).exists());
         let uid = &pod.sandbox.pod_uid;
         pod.runtime.remove_sandbox(uid).await.unwrap();
         assert_eq!(Traces::of(&machine), before);

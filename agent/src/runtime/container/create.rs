@@ -125,7 +125,10 @@ impl Containers {
                 taken_or(reason::CREATE_CONTAINER, "record the container", &status)
             })
         };
-        tokio::try_join!(attach, record)?;
+        // Both to their ends: a carrier that is asked and not waited for makes the pipes after they were removed.
+        let (attached, recorded) = tokio::join!(attach, record);
+        recorded?;
+        attached?;
 
         let pipes = self.options.paths.container_io(id);
         let pipe = |name: &str| pipes.join(name).display().to_string();
