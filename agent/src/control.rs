@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use barge_client::supervisor::Supervisor;
+use barge_client::{identity::Identity, supervisor::Supervisor};
 use barge_proto::v1::Node;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    address::{AddressError, own_address},
+    address::{AddressError, Before, own_address},
     agent::{self, End, Network},
     clock::SystemClock,
     config::Config,
@@ -88,18 +88,21 @@ fn running_on(unknown: &usize) -> String {
 pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
-    let known = folder.load()?.map(|identity| identity.members);
+    let known = folder.load()?;
     // Asked before joining: a machine without containerd should not become a node. One that is a node may be booting.
     let patience = known.as_ref().map_or(Duration::ZERO, |_| BOOT);
     let version = containerd_version(&runtime, patience).await?;
     if known.is_none() && config.join.is_empty() {
         return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
     }
-    let managers = known.iter().flatten().chain(&config.join);
-    let address = match own_address(config.node_ip, managers).await {
-        Ok(address) => address.to_string(),
-        Err(error) => last_address(&folder, error)?,
+    let before = match &known {
+        Some(identity) => Some(before(&folder, identity)?),
+        None => None,
     };
+    let members = known.map(|identity| identity.members).unwrap_or_default();
+    let managers = [&members[..], &config.join].concat();
+    let address = own_address(config.node_ip, before, &managers).await?;
+    let address = address.to_string();
     let identity = folder.join(&config, &address).await?;
     runtime.recover().await?;
     tracing::info!(node = identity.uid, address, version, "control runs");
@@ -201,21 +204,14 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
     Ok(options)
 }
 
-/// The address that the node had in the cluster: without a network it runs what it ran. `error`: why there is no other one.
-fn last_address(folder: &DataFolder, error: AddressError) -> Result<String, ControlError> {
-    let last = match (&error, folder.load()?) {
-        (AddressError::Unclear(_), Some(identity)) => {
-            let files = AssignmentFiles::open(folder.path().join("assigned"))?;
-            let assigned = files.load(&identity.cluster_id);
-            assigned.node().and_then(internal_ip).map(str::to_owned)
-        }
-        _ => None,
-    };
-    let Some(last) = last else {
-        return Err(error.into());
-    };
-    tracing::warn!(%error, address = last, "going on with the address that this node had");
-    Ok(last)
+/// What the folder says of the node's address.
+fn before(folder: &DataFolder, identity: &Identity) -> Result<Before, ControlError> {
+    let files = AssignmentFiles::open(folder.path().join("assigned"))?;
+    let assigned = files.load(&identity.cluster_id);
+    let last = assigned.node().and_then(internal_ip);
+    Ok(Before {
+        last: last.and_then(|address| address.parse().ok()),
+    })
 }
 
 fn internal_ip(node: &Node) -> Option<&str> {
