@@ -55,8 +55,8 @@ pub enum ControlError {
         cluster: String,
         /// The file that makes the machine this node.
         identity: PathBuf,
-        /// Pods that run on.
-        unknown: usize,
+        /// Pods that run on; `None` when the runtime does not list them.
+        unknown: Option<usize>,
     },
     /// containerd is missing, or a setting of it cannot work.
     #[error("{0}; is containerd running? Its socket is given with --containerd")]
@@ -72,13 +72,13 @@ pub enum ControlError {
     Io(#[from] io::Error),
 }
 
-fn running_on(unknown: &usize) -> String {
-    match unknown {
-        0 => String::new(),
-        _ => format!(
-            " (but {unknown} that the cluster did not know: `barge-agent forget-pods` lists them)"
-        ),
-    }
+fn running_on(unknown: &Option<usize>) -> String {
+    let which = match unknown {
+        Some(0) => return String::new(),
+        Some(unknown) => format!("but {unknown} that the cluster did not know"),
+        None => "but containerd does not say whether others run on".to_owned(),
+    };
+    format!(" ({which}: `barge-agent forget-pods` lists them)")
 }
 
 /// Runs this machine's part of the cluster until SIGTERM or SIGINT. Containers run on.
