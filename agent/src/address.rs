@@ -59,14 +59,50 @@ fn choice(machine: &BTreeSet<Ipv4Addr>) -> String {
     }
 }
 
-/// The address of this node: the one given; otherwise the one from which this machine reaches the first manager that is not on a loopback address;
-/// otherwise the one from which it reaches everything else, by its default route. `managers` are `host:port`.
+/// What is known of the address on a machine that is a node already.
+#[derive(Debug, Clone, Copy)]
+pub struct Before {
+    /// The one that the node had last, if that is still known.
+    pub last: Option<Ipv4Addr>,
+}
+
+/// The address of this node: the one given; otherwise the one that it had `before`, while the machine still has it; otherwise the one from which this
+/// machine reaches the first manager that is not on a loopback address; otherwise the one from which it reaches everything else, by its default
+/// route. `managers` are `host:port`.
+///
+/// On a machine that is a node already no address is an error as long as there is another way: its containers need an agent, and its link may come
+/// up later. The address that the node had last stands in, without one the address that is given, without either the one that is found out.
 ///
 /// # Errors
 /// See [`AddressError`].
 pub async fn own_address(
     given: Option<IpAddr>,
-    managers: impl IntoIterator<Item = &String>,
+    before: Option<Before>,
+    managers: &[String],
+) -> Result<Ipv4Addr, AddressError> {
+    let last = before.and_then(|before| before.last);
+    let error = match choose(given, last, managers).await {
+        Ok(address) => return Ok(address),
+        Err(error) if before.is_none() => return Err(error),
+        Err(error) => error,
+    };
+    let later = match given {
+        Some(IpAddr::V4(address)) if !address.is_loopback() => Some(address),
+        _ => None,
+    };
+    let address = match (last.or(later), &error) {
+        (Some(address), _) => address,
+        (None, AddressError::Given { .. }) => choose(None, None, managers).await?,
+        (None, _) => return Err(error),
+    };
+    tracing::warn!(%error, %address, "the node starts with another address");
+    Ok(address)
+}
+
+async fn choose(
+    given: Option<IpAddr>,
+    last: Option<Ipv4Addr>,
+    managers: &[String],
 ) -> Result<Ipv4Addr, AddressError> {
     let machine = of_machine().await?;
     if let Some(given) = given {
@@ -78,6 +114,9 @@ pub async fn own_address(
                 machine,
             }),
         };
+    }
+    if let Some(last) = last.filter(|last| machine.contains(last)) {
+        return Ok(last);
     }
     for manager in managers {
         let found = timeout(LOOK_UP, source(manager.as_str())).await;
@@ -154,9 +193,22 @@ mod tests {
     }
 
     fn find(space: &Space, given: Option<&str>, managers: &[&str]) -> Result<Ipv4Addr, String> {
+        find_again(space, given, None, managers)
+    }
+
+    /// On a machine that is a node and had this address.
+    fn find_again(
+        space: &Space,
+        given: Option<&str>,
+        before: Option<&str>,
+        managers: &[&str],
+    ) -> Result<Ipv4Addr, String> {
         let given = given.map(|address| address.parse().unwrap());
+        let before = before.map(|address| Before {
+            last: address.parse().ok(),
+        });
         let managers: Vec<_> = managers.iter().map(|it| (*it).to_owned()).collect();
-        let found = space.block_on(async move { own_address(given, &managers).await });
+        let found = space.block_on(async move { own_address(given, before, &managers).await });
         found.map_err(|error| error.to_string())
     }
 
@@ -196,5 +248,40 @@ mod tests {
         }
         let alone = find(&Space::new(), None, &[LOOPBACK]).unwrap_err();
         assert!(alone.contains("connect it to a network"), "{alone}");
+    }
+
+    #[test]
+    fn a_node_starts_without_the_address_that_is_given() {
+        let space = machine();
+        let first: Ipv4Addr = "192.0.2.1".parse().unwrap();
+        for wrong in ["192.0.2.2", "127.0.0.1", "2001:db8::1"] {
+            let found = find_again(&space, Some(wrong), Some("192.0.2.1"), &[]);
+            assert_eq!(found, Ok(first), "{wrong}");
+        }
+        // Its link is down.
+        let down = "192.0.2.9".parse().unwrap();
+        let found = find_again(&space, Some("192.0.2.9"), Some("192.0.2.9"), &[LOOPBACK]);
+        assert_eq!(found, Ok(down));
+        // The node lost its last assignment.
+        let found = find_again(&space, Some("192.0.2.9"), Some("none"), &[LOOPBACK]);
+        assert_eq!(found, Ok(down));
+        let found = find_again(&space, Some("127.0.0.1"), Some("none"), &[LOOPBACK]);
+        assert_eq!(found, Ok("198.51.100.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_node_keeps_the_address_that_it_had() {
+        let space = machine();
+        let first: Ipv4Addr = "192.0.2.1".parse().unwrap();
+        // The default route leads elsewhere.
+        let kept = find_again(&space, None, Some("192.0.2.1"), &[LOOPBACK]);
+        assert_eq!(kept, Ok(first));
+        let moved = find_again(&space, None, Some("192.0.2.9"), &[LOOPBACK]);
+        assert_eq!(moved, Ok("198.51.100.1".parse().unwrap()));
+        let given = find_again(&space, Some("198.51.100.1"), Some("192.0.2.1"), &[LOOPBACK]);
+        assert_eq!(given, Ok("198.51.100.1".parse().unwrap()));
+        space.ip("route delete default");
+        let none = find_again(&space, None, Some("192.0.2.9"), &[LOOPBACK]);
+        assert_eq!(none, Ok("192.0.2.9".parse().unwrap()));
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     managers::Managers,
     node::{self, NodeWatcher, Sources},
     outbox::Outbox,
-    pods::{self, PodManager},
+    pods::{self, PodManager, unknown::unknown},
     routes,
     runtime::Runtime,
     services::{ServiceRules, nft::Nft, script},
@@ -30,6 +30,11 @@ use crate::{
 
 /// For steps under way when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// For the runtime to list what runs on when the node was deleted …
+const LISTING: Duration = Duration::from_secs(5);
+/// … and between two questions.
+const LIST_AGAIN: Duration = Duration::from_millis(500);
 
 /// What an agent is made of.
 pub struct Options {
@@ -70,8 +75,9 @@ pub enum End {
     Stopped,
     /// Its node was deleted, and nothing of the node's pods is left.
     NodeDeleted {
-        /// Pods that run on, because the cluster never knew them or forgot them.
-        unknown: usize,
+        /// Pods that run on, because the cluster never knew them or forgot them; `None` when the runtime does not list them. Rules and routes
+        /// stay unless this is 0: what runs on may need them.
+        unknown: Option<usize>,
     },
 }
 
@@ -92,13 +98,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let outbox = Arc::new(Outbox::new(incarnation.number()));
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
-    let (unknown_sender, unknown) = watch::channel(Default::default());
-    let (left, running_on) = (CancellationToken::new(), unknown.clone());
+    let (unknown_sender, strangers) = watch::channel(Default::default());
+    let left = CancellationToken::new();
     let watcher = NodeWatcher::new(node::Options {
         sources: options.sources,
         runtime: options.runtime.clone(),
         clock: options.clock.clone(),
-        unknown,
+        unknown: strangers,
         outbox: outbox.clone(),
     });
     let (node_sender, node) = watch::channel(watcher.look(None).await);
@@ -149,6 +155,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         data_dir: options.data_dir,
         parallel_creations: options.parallel_creations,
     });
+    let kept = desired.clone();
     let all_ended = all_ended(pods.gone(), desired.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(session.run(stop.clone()));
@@ -166,7 +173,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     });
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));
-    let prepare = prepare_network(options.runtime, desired.clone(), network_sender);
+    let prepare = prepare_network(options.runtime.clone(), desired.clone(), network_sender);
     let until = stop.clone();
     tasks.spawn(async move {
         until.run_until_cancelled(prepare).await;
@@ -189,22 +196,39 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         tasks.spawn(rules.run(desired.clone(), stop.clone()));
         tasks.spawn(routes::run(desired, recorder, stop.clone()));
     }
-    let end = tokio::select! {
-        () = stop.cancelled() => End::Stopped,
-        () = async { left.cancelled().await; all_ended.await } => {
-            let unknown = running_on.borrow().len();
-            End::NodeDeleted { unknown }
-        }
+    let is_deleted = tokio::select! {
+        () = stop.cancelled() => false,
+        () = async { left.cancelled().await; all_ended.await } => true,
     };
     stop.cancel();
     let drained = timeout(DRAIN, async { while tasks.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!("gave up waiting for steps under way; they are repeated at the next start");
     }
-    if let (End::NodeDeleted { unknown: 0 }, Some(nft)) = (end, nft) {
+    if !is_deleted {
+        return Ok(End::Stopped);
+    }
+    let desired = kept.borrow().clone();
+    let unknown = running_on(&*options.runtime, &desired).await;
+    if let (Some(0), Some(nft)) = (unknown, nft) {
         clear_network(&nft).await;
     }
-    Ok(end)
+    Ok(End::NodeDeleted { unknown })
+}
+
+/// How many pods run on beside those that were deleted; `None` when the runtime does not list them in time.
+async fn running_on(runtime: &dyn Runtime, desired: &Desired) -> Option<usize> {
+    let inventory = async {
+        loop {
+            match runtime.list().await {
+                Ok(inventory) => return inventory,
+                Err(error) => tracing::warn!(%error, "cannot list what runs on"),
+            }
+            sleep(LIST_AGAIN).await;
+        }
+    };
+    let inventory = timeout(LISTING, inventory).await.ok()?;
+    Some(unknown(desired, &inventory).len())
 }
 
 /// Returns when the node's pods are marked as deleted and nothing is left of them.

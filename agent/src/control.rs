@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use barge_client::supervisor::Supervisor;
+use barge_client::{identity::Identity, supervisor::Supervisor};
 use barge_proto::v1::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    address::{AddressError, own_address},
+    address::{AddressError, Before, own_address},
     agent::{self, End, Network},
     clock::SystemClock,
     config::Config,
@@ -46,8 +46,8 @@ pub enum ControlError {
         cluster: String,
         /// The file that makes the machine this node.
         identity: PathBuf,
-        /// Pods that run on.
-        unknown: usize,
+        /// Pods that run on; `None` when the runtime does not list them.
+        unknown: Option<usize>,
     },
     /// containerd is missing, or a setting of it cannot work.
     #[error("{0}; is containerd running? Its socket is given with --containerd")]
@@ -63,13 +63,13 @@ pub enum ControlError {
     Io(#[from] io::Error),
 }
 
-fn running_on(unknown: &usize) -> String {
-    match unknown {
-        0 => String::new(),
-        _ => format!(
-            " (but {unknown} that the cluster did not know: `barge-agent forget-pods` lists them)"
-        ),
-    }
+fn running_on(unknown: &Option<usize>) -> String {
+    let which = match unknown {
+        Some(0) => return String::new(),
+        Some(unknown) => format!("but {unknown} that the cluster did not know"),
+        None => "but containerd does not say whether others run on".to_owned(),
+    };
+    format!(" ({which}: `barge-agent forget-pods` lists them)")
 }
 
 /// Runs this machine's part of the cluster until SIGTERM or SIGINT. Containers run on.
@@ -79,7 +79,7 @@ fn running_on(unknown: &usize) -> String {
 pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
-    let known = folder.load()?.map(|identity| identity.members);
+    let known = folder.load()?;
     if known.is_none() {
         // A machine without containerd should not become a node. One that is a node may be booting, and its containers are there
         // whatever containerd does: it signs that it lives, and says that its runtime does not answer.
@@ -89,11 +89,14 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         }
         tracing::info!(version, "containerd answers");
     }
-    let managers = known.iter().flatten().chain(&config.join);
-    let address = match own_address(config.node_ip, managers).await {
-        Ok(address) => address.to_string(),
-        Err(error) => last_address(&folder, error)?,
+    let before = match &known {
+        Some(identity) => Some(before(&folder, identity)?),
+        None => None,
     };
+    let members = known.map(|identity| identity.members).unwrap_or_default();
+    let managers = [&members[..], &config.join].concat();
+    let address = own_address(config.node_ip, before, &managers).await?;
+    let address = address.to_string();
     let identity = folder.join(&config, &address).await?;
     tracing::info!(node = identity.uid, address, "control runs");
 
@@ -178,21 +181,14 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
     Ok(options)
 }
 
-/// The address that the node had in the cluster: without a network it runs what it ran. `error`: why there is no other one.
-fn last_address(folder: &DataFolder, error: AddressError) -> Result<String, ControlError> {
-    let last = match (&error, folder.load()?) {
-        (AddressError::Unclear(_), Some(identity)) => {
-            let files = AssignmentFiles::open(folder.path())?;
-            let assigned = files.load(&identity.cluster_id);
-            assigned.node().and_then(internal_ip).map(str::to_owned)
-        }
-        _ => None,
-    };
-    let Some(last) = last else {
-        return Err(error.into());
-    };
-    tracing::warn!(%error, address = last, "going on with the address that this node had");
-    Ok(last)
+/// What the folder says of the node's address.
+fn before(folder: &DataFolder, identity: &Identity) -> Result<Before, ControlError> {
+    let files = AssignmentFiles::open(folder.path())?;
+    let assigned = files.load(&identity.cluster_id);
+    let last = assigned.node().and_then(internal_ip);
+    Ok(Before {
+        last: last.and_then(|address| address.parse().ok()),
+    })
 }
 
 fn internal_ip(node: &Node) -> Option<&str> {

@@ -74,6 +74,25 @@ impl Desired {
         Some(Held { life })
     }
 
+    /// Whether Services, endpoints, peers and what the cluster says of the node are the very ones of `other`. Costs a comparison of a pointer for
+    /// each; the same content that came once more, in a full set for instance, counts as another.
+    pub fn has_network_of(&self, other: &Self) -> bool {
+        fn same<T>(all: &BTreeMap<String, Arc<T>>, others: &BTreeMap<String, Arc<T>>) -> bool {
+            let mut pairs = all.iter().zip(others);
+            all.len() == others.len()
+                && pairs.all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
+        }
+        let welcomes = (self.welcome.as_ref(), other.welcome.as_ref());
+        let same_welcome = match welcomes {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_welcome
+            && same(&self.services, &other.services)
+            && same(&self.endpoints, &other.endpoints)
+            && same(&self.peers, &other.peers)
+    }
+
     /// This with an assignment acted on. `has_base` says whether the session's differences are to what this is: it has had its full
     /// set, or goes on from what is held.
     pub fn apply(

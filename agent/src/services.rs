@@ -34,6 +34,12 @@ use pace::Pace;
 const LOOK: Duration = Duration::from_secs(30);
 /// From the first notice of a change until all notices are read: those of programs that change rules all the time are read together.
 const GATHER: Duration = Duration::from_millis(100);
+/// A changed assignment is written this long after the whole table was written last, at the latest. Endpoints of pods that have ended do not stay
+/// because others change the table, too.
+const ASSIGNED: Duration = Duration::from_secs(1);
+/// Of whole tables that `nft` refuses one after the other, events tell the first, second, fourth and so on, and each of which the number is a
+/// multiple of this one.
+const REFUSALS: u32 = 30;
 /// How often the whole table is written when the kernel does not tell of changes.
 const BLIND: Duration = Duration::from_secs(60);
 
@@ -49,7 +55,11 @@ pub struct ServiceRules {
     certain: bool,
     /// Who changed it, until it is as it was.
     changed_by: Option<String>,
-    /// Of the whole table.
+    /// The assignment that was written last, or that `nft` refused when it was written whole.
+    tried: Option<Arc<Desired>>,
+    /// Whole tables that `nft` refused since one was written.
+    refusals: u32,
+    /// Of writing the whole table again for the same assignment.
     pace: Pace,
     notices: Option<Notices>,
     /// Whether it was told that there are no notices.
@@ -68,6 +78,8 @@ impl ServiceRules {
             written: None,
             certain: false,
             changed_by: None,
+            tried: None,
+            refusals: 0,
             pace: Pace::default(),
             notices: None,
             blind: false,
@@ -87,31 +99,63 @@ impl ServiceRules {
             self.look(whole_at);
             let now = desired.borrow_and_update().clone();
             let known = now.welcome.is_some();
-            if known && !self.certain {
-                let wait = self.pace.wait(Instant::now());
-                if !wait.is_zero() {
-                    sleep(wait).await;
+            let whole = known && !self.certain;
+            let mut is_paced = false;
+            if whole {
+                let begin = Instant::now();
+                let paced = begin + self.pace.wait(begin);
+                let is_changed = self.is_changed(&now);
+                let at = match is_changed {
+                    true => paced.min(whole_at + ASSIGNED),
+                    false => paced,
+                };
+                if at > begin {
+                    let changed = async {
+                        match is_changed {
+                            true => std::future::pending().await,
+                            false => desired.changed().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = sleep_until(at) => {}
+                        changed = changed => if changed.is_err() {
+                            return;
+                        }
+                    }
                     continue;
                 }
-                whole_at = Instant::now();
-                self.pace.write(whole_at);
+                whole_at = begin;
+                self.tried = Some(now.clone());
+                is_paced = paced <= begin;
+                if is_paced {
+                    self.pace.write(begin);
+                }
             }
-            if let Err(error) = self.sync(&now).await {
-                // It fails, too, when somebody has removed the table.
-                self.look(whole_at);
-                if self.changed_by.is_none() {
-                    tracing::error!(%error, "cannot write the rules of Services");
-                    self.tell_node(&now, "FailedServiceRules", error.to_string());
+            match self.sync(&now).await {
+                Ok(()) => {
+                    self.refusals = 0;
+                    self.tried = Some(now.clone());
+                }
+                Err(error) => {
+                    self.look(whole_at);
+                    self.tell_refused(&now, whole, &error);
                 }
             }
             if known && !self.certain {
                 continue;
             }
-            self.tell_restored(&now);
+            self.tell_restored(&now, is_paced);
             if self.idle(&mut desired, whole_at).await.is_break() {
                 return;
             }
         }
+    }
+
+    /// Whether the rules may have to be others than those that were tried last.
+    fn is_changed(&self, now: &Desired) -> bool {
+        self.tried
+            .as_ref()
+            .is_none_or(|tried| !now.has_network_of(tried))
     }
 
     /// Waits until there may be something to be done. Breaks when there is nothing any more.
@@ -143,12 +187,14 @@ impl ServiceRules {
     fn look(&mut self, whole_at: Instant) {
         if self.notices.is_none() {
             let opened = Notices::open();
+            // Only what can be read, too, ends the blindness.
             self.notices = self.hear(opened);
             self.certain &= self.notices.is_none() && whole_at.elapsed() < BLIND;
             return;
         }
         let found = self.notices.as_mut().map_or(Ok(None), Notices::found);
         if let Some(found) = self.hear(found) {
+            self.blind = false;
             self.found(found);
         }
     }
@@ -167,10 +213,7 @@ impl ServiceRules {
     /// What the notices say; `None` when they cannot be had, which is logged once.
     fn hear<T>(&mut self, said: io::Result<T>) -> Option<T> {
         match said {
-            Ok(said) => {
-                self.blind = false;
-                Some(said)
-            }
+            Ok(said) => Some(said),
             Err(error) => {
                 if !self.blind {
                     let every = BLIND.as_secs();
@@ -229,6 +272,7 @@ impl ServiceRules {
         if let Some(found) = wrote.map(|(notices, before)| notices.wrote(before))
             && let Some(found) = self.hear(found)
         {
+            self.blind = false;
             self.found(found);
         }
         Ok(())
@@ -258,8 +302,23 @@ impl ServiceRules {
         self.told = conflicts;
     }
 
-    /// That the rules are there again. In a fight the times are 1, 2, 4, 8 and so on: events of a node are bounded.
-    fn tell_restored(&mut self, desired: &Desired) {
+    /// That `nft` did not write the rules. When it was to change a part (not the `whole` table), the reason may be that somebody has removed the
+    /// table: the whole one is written next then, and that is told.
+    fn tell_refused(&mut self, desired: &Desired, whole: bool, error: &NftError) {
+        if !whole && self.changed_by.is_some() {
+            return;
+        }
+        tracing::error!(%error, "cannot write the rules of Services");
+        self.refusals = self.refusals.saturating_add(u32::from(whole));
+        let refusals = self.refusals;
+        if !whole || refusals.is_power_of_two() || refusals.is_multiple_of(REFUSALS) {
+            self.tell_node(desired, "FailedServiceRules", error.to_string());
+        }
+    }
+
+    /// That the rules are there again. In a fight the times are 1, 2, 4, 8 and so on: events of a node are bounded. What was written because the
+    /// assignment had changed, and not at its pace, is only logged.
+    fn tell_restored(&mut self, desired: &Desired, is_paced: bool) {
         let Some(by) = self.changed_by.take() else {
             return;
         };
@@ -270,7 +329,7 @@ impl ServiceRules {
             times,
             "the rules of Services were changed by another process, and are written again"
         );
-        if times.is_power_of_two() {
+        if is_paced && times.is_power_of_two() {
             let message = format!(
                 "{by} changed the nftables table {table}, and the agent wrote it again. It does so at once, and ever \
                  more slowly while the changes go on, so Services may not answer meanwhile: have {by} leave that table alone"

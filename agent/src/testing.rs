@@ -379,7 +379,11 @@ impl Runtime for Scripted {
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {
         let inventory = {
-            let world = self.world();
+            let mut world = self.world();
+            let refusals = world.failures.get_mut("list");
+            if let Some(error) = refusals.and_then(Vec::pop) {
+                return Err(error);
+            }
             Inventory {
                 sandboxes: world.sandboxes.values().cloned().collect(),
                 containers: world.containers.values().cloned().collect(),

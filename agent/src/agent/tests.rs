@@ -11,6 +11,7 @@ use barge_proto::v1::{
 use super::*;
 use crate::{
     clock::TokioClock,
+    runtime::{self, ContainerState},
     testing::{
         Scripted,
         managers::{Accepted, Known, Manager},
@@ -132,7 +133,7 @@ async fn an_agent_whose_node_was_deleted_ends_its_pods_and_then_itself() {
     let deleted = barge_client::error::node_deleted("node n1 was deleted");
     session.end(deleted).await;
     let end = timeout(LONG, agent).await.unwrap().unwrap().unwrap();
-    assert_eq!(end, End::NodeDeleted { unknown: 0 });
+    assert_eq!(end, End::NodeDeleted { unknown: Some(0) });
     assert!(runtime.is_empty());
     assert!(stop.is_cancelled());
     let files = AssignmentFiles::open(folder.path()).unwrap();
@@ -174,6 +175,44 @@ async fn a_deletion_that_was_heard_of_is_carried_out_after_a_restart() {
     session.hello().await;
     session.end(deleted).await;
     let end = timeout(LONG, agent).await.unwrap().unwrap().unwrap();
-    assert_eq!(end, End::NodeDeleted { unknown: 0 });
+    assert_eq!(end, End::NodeDeleted { unknown: Some(0) });
     assert!(runtime.is_empty());
+}
+
+/// What an agent whose node was deleted says at its end, on a machine with a container that nobody assigned, when the
+/// runtime refuses that many lists.
+async fn end_beside_a_stranger(refusals: usize) -> End {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let stop = CancellationToken::new();
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(1_700_000_000_000));
+    let runtime = Scripted::new(clock.clone());
+    runtime.put(runtime::Container {
+        id: "stranger-web-0".to_owned(),
+        pod_uid: "stranger".to_owned(),
+        name: "web".to_owned(),
+        attempt: 0,
+        image_id: String::new(),
+        image: String::new(),
+        state: ContainerState::Lost,
+    });
+    (0..refusals).for_each(|_| runtime.fail("list", "it restarts"));
+    let options = options_on(runtime.clone(), clock, folder.path(), &manager, &stop);
+    let agent = tokio::spawn(run(options, stop));
+    let mut session = manager.accept().await;
+    session.hello().await;
+    let deleted = barge_client::error::node_deleted("node n1 was deleted");
+    session.end(deleted).await;
+    let end = timeout(LONG, agent).await.unwrap().unwrap().unwrap();
+    assert_eq!(runtime.containers().len(), 1);
+    end
+}
+
+#[tokio::test]
+async fn pods_that_only_the_runtime_knows_are_counted_when_the_node_was_deleted() {
+    let end = end_beside_a_stranger(2).await;
+    assert_eq!(end, End::NodeDeleted { unknown: Some(1) });
+    // Rules and routes stay when nobody knows what runs on.
+    let end = end_beside_a_stranger(1000).await;
+    assert_eq!(end, End::NodeDeleted { unknown: None });
 }

@@ -41,10 +41,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// Begins after this generation.
+    /// Begins after this generation. A transaction whose notices are half read stays known.
     pub fn begin(&mut self, generation: u32) {
         *self = Self {
             last: Some(generation),
+            touched: self.touched,
             ..Self::default()
         };
     }
@@ -172,6 +173,14 @@ mod tests {
         assert_eq!(again.found_beside_ours(5, 7), by);
         let later = account(5, [Notice::Touched, ended(6), Notice::Touched, ended(7)]);
         assert_eq!(later.found_beside_ours(5, 6), by);
+    }
+
+    #[test]
+    fn a_transaction_whose_notices_are_half_read_is_not_forgotten() {
+        let mut account = account(5, [Notice::Touched]);
+        account.begin(5);
+        account.take(ended(6));
+        assert_eq!(account.found(6), Some(Found::Changed("p6".into())));
     }
 
     #[test]

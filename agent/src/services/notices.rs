@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use bytes::BytesMut;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use rtnetlink::{
     packet_core::{NetlinkBuffer, NlasIterator},
     sys::{
@@ -31,6 +32,9 @@ const TABLE_NAME: u16 = 1;
 const GENERATION: u16 = 1;
 const PROCESS_NAME: u16 = 3;
 
+/// Bytes of notices that the kernel keeps until they are read; it takes the memory only while there are some. A transaction
+/// with 60,000 elements makes about 10 MB, as the kernel counts.
+const UNREAD: usize = 16 << 20;
 /// The kernel's notices are at most a few pages long.
 const LARGEST: usize = 32 << 10;
 /// Notices taken at a time. More at once are not read one by one: the account is incomplete then, and the table is written again.
@@ -53,7 +57,16 @@ impl Notices {
     /// # Errors
     /// What the kernel says: without nftables, or without the right to change rules.
     pub fn open() -> io::Result<Self> {
+        Self::open_for(UNREAD)
+    }
+
+    /// The same with room for so many bytes of notices that are not read yet.
+    pub(super) fn open_for(unread: usize) -> io::Result<Self> {
         let mut notices = TokioSocket::new(NETLINK_NETFILTER)?;
+        // The limit of `net.core.rmem_max` is for others than root. It works without, too.
+        if let Err(error) = setsockopt(notices.socket_ref(), RcvBufForce, &unread) {
+            tracing::warn!(%error, "large changes of others to the kernel's rules will be taken for changes of Services' rules");
+        }
         notices.socket_mut().bind(&SocketAddr::new(0, GROUP))?;
         let mut questions = Socket::new(NETLINK_NETFILTER)?;
         questions.bind(&SocketAddr::new(0, 0))?;
