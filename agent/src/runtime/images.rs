@@ -22,6 +22,7 @@ mod disk;
 mod endpoint;
 mod lease;
 mod manifest;
+mod limits;
 mod name;
 mod processor;
 mod pull;
@@ -30,12 +31,15 @@ mod resolve;
 mod shares;
 mod store;
 mod unpack;
+#[cfg(test)]
+mod stalls;
 
 use body::Pace;
 pub use config::ImageConfig;
 pub use lease::sweep;
 use manifest::Document;
 use name::Name;
+use limits::{CALL, within};
 use processor::Processor;
 use pull::{PullError, Puller, parse_config};
 use registry::FetchError;
@@ -172,11 +176,8 @@ impl Images {
             let request = GetImageRequest {
                 name: name.to_string(),
             };
-            let answer = client
-                .services()
-                .images()
-                .get(client.request(request))
-                .await;
+            let mut images = client.services().images();
+            let answer = within(CALL, images.get(client.request(request))).await;
             let record = unless_missing(answer)?.and_then(|answer| answer.into_inner().image);
             let Some(target) = record.and_then(|record| record.target) else {
                 return Ok(None);

@@ -18,6 +18,7 @@ use super::{
     disk::Disk,
     endpoint::Endpoint,
     lease::Lease,
+    limits::{CALL, within},
     manifest::Descriptor,
     name::Name,
     registry::{FetchError, Held, Http, Session},
@@ -316,7 +317,7 @@ impl Puller {
             image: Some(record.clone()),
             ..CreateImageRequest::default()
         };
-        match images.create(self.client.request(create)).await {
+        match within(CALL, images.create(self.client.request(create))).await {
             Err(status) if status.code() == Code::AlreadyExists => {}
             answer => return answer.map(drop),
         }
@@ -327,7 +328,8 @@ impl Puller {
             }),
             ..UpdateImageRequest::default()
         };
-        images.update(self.client.request(update)).await.map(drop)
+        let updated = within(CALL, images.update(self.client.request(update)));
+        updated.await.map(drop)
     }
 }
 
