@@ -6,6 +6,8 @@
 
 #[path = "build/heap.rs"]
 mod heap;
+#[path = "build/kinds.rs"]
+mod kinds;
 
 use std::{collections::HashSet, env, fs, io, path::PathBuf};
 
@@ -14,10 +16,12 @@ use tonic_prost_build::Config;
 
 const FILES: &[&str] = &[
     "fields",
+    "kinds",
     "meta",
     "core",
     "apps",
     "rbac",
+    "custom",
     "auth",
     "api",
     "access",
@@ -126,6 +130,8 @@ fn main() -> io::Result<()> {
     }
     let heap = heap::impls(&descriptors).map_err(io::Error::other)?;
     fs::write(out.join("heap.rs"), heap)?;
+    let kinds = kinds::source(&fs::read(out.join("descriptor.bin"))?).map_err(io::Error::other)?;
+    fs::write(out.join("kinds.rs"), kinds)?;
     // The generated `connect` helper would collide with the RPC Session.Connect; channels are made in barge-client.
     tonic_prost_build::configure()
         .build_transport(false)

@@ -2,6 +2,7 @@
 //! is a string or a number.
 
 pub(crate) mod base64;
+mod custom;
 mod fields_v1;
 mod int_or_string;
 mod object;

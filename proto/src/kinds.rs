@@ -1,55 +1,93 @@
-//! The kinds of the API: one table of their names, and the parts that an [`Object`] of any kind has.
+//! The registry of kinds: the properties of each by its options in the schema, and the parts that an [`Object`] of any kind has.
 
-use std::{fmt, sync::LazyLock};
+pub mod custom;
+mod registry;
+
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
 use serde::Serializer;
 
-// `Role` alone is what a certificate says of its holder.
-use crate::v1::{
-    ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind, Namespace,
-    Node, Object, ObjectMeta, Pod, RbacRole as Role, RoleBinding, Secret, Service, ServiceAccount,
-    object,
+use crate::v1::{self, Kind, Object, ObjectMeta, object};
+
+pub use self::{
+    custom::{CustomKind, RegisterError},
+    registry::{KindRef, MOST, Registry},
 };
 
-/// The names of a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+include!(concat!(env!("OUT_DIR"), "/kinds.rs"));
+
+/// What the API knows of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindInfo {
     /// The number of the kind.
     pub kind: Kind,
     /// Group and version as in a manifest ("v1", "apps/v1").
-    pub api_version: &'static str,
+    pub api_version: Cow<'static, str>,
     /// As in a manifest ("Deployment").
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// "deployments"
-    pub plural: &'static str,
+    pub plural: Cow<'static, str>,
     /// "deployment"
-    pub singular: &'static str,
+    pub singular: Cow<'static, str>,
     /// What fingers type ("deploy").
     pub short: &'static [&'static str],
     /// False for kinds whose objects belong to the whole cluster.
     pub namespaced: bool,
+    /// The name of its message in the schema.
+    pub message: &'static str,
+    /// The managers keep its objects: nobody else applies or deletes them.
+    pub kept_by_managers: bool,
+    /// Subresources, which rules of roles name apart ("scale").
+    pub parts: &'static [&'static str],
+    /// The least of the built-in roles that may read its objects; none of them may when it is absent.
+    pub read: Option<BuiltinRole>,
+    /// The least that may write its objects.
+    pub write: Option<BuiltinRole>,
+    /// Fields that objects are selected by, besides `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// The feature level of the cluster from which on there can be objects of this kind.
+    pub level: u32,
+}
+
+/// The built-in roles that are given within a namespace. Each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BuiltinRole {
+    /// "view"
+    View,
+    /// "edit"
+    Edit,
+    /// "admin"
+    Admin,
 }
 
 impl KindInfo {
     /// The group ("apps"), empty for the core group.
-    pub fn group(&self) -> &'static str {
+    pub fn group(&self) -> &str {
         self.api_version
             .split_once('/')
             .map_or("", |(group, _)| group)
     }
 
-    /// The name of its message in the schema.
-    pub fn message(&self) -> &'static str {
-        match self.kind {
-            Kind::Role => "RbacRole",
-            _ => self.name,
+    /// The version ("v1").
+    pub fn version(&self) -> &str {
+        let parts = self.api_version.split_once('/');
+        parts.map_or(&self.api_version, |(_, version)| version)
+    }
+
+    /// What can be done with its objects, in the words of roles' rules.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        const READ: &[&str] = &["get", "list", "watch"];
+        const ALL: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+        match self.kept_by_managers {
+            true => READ,
+            false => ALL,
         }
     }
 
     /// The singular with its group, as kubectl prints it before a name ("deployment.apps", "pod").
     pub fn qualified(&self) -> String {
         match self.group() {
-            "" => self.singular.to_owned(),
+            "" => self.singular.to_string(),
             group => format!("{}.{group}", self.singular),
         }
     }
@@ -61,10 +99,14 @@ impl KindInfo {
             Some(_) => return false,
             None => name,
         };
-        [self.name, self.plural, self.singular]
-            .iter()
-            .chain(self.short)
-            .any(|known| known.eq_ignore_ascii_case(bare))
+        self.has_name(bare)
+    }
+
+    /// Whether one of its names, without the group, is this one, in any case.
+    fn has_name(&self, name: &str) -> bool {
+        let names = [&*self.name, &*self.plural, &*self.singular];
+        let mut names = names.into_iter().chain(self.short.iter().copied());
+        names.any(|known| known.eq_ignore_ascii_case(name))
     }
 }
 
@@ -78,9 +120,9 @@ pub enum UnknownKind {
     #[error("{name} has apiVersion {expected:?}, not {found:?}")]
     ApiVersion {
         /// The kind.
-        name: &'static str,
+        name: String,
         /// The one apiVersion it has.
-        expected: &'static str,
+        expected: String,
         /// The one that was asked for.
         found: String,
     },
@@ -94,8 +136,8 @@ pub fn by_type(api_version: &str, kind: &str) -> Result<&'static KindInfo, Unkno
         .ok_or_else(|| UnknownKind::Name(kind.to_owned()))?;
     if info.api_version != api_version {
         return Err(UnknownKind::ApiVersion {
-            name: info.name,
-            expected: info.api_version,
+            name: info.name.to_string(),
+            expected: info.api_version.to_string(),
             found: api_version.to_owned(),
         });
     }
@@ -112,55 +154,54 @@ pub fn by_name(name: &str) -> Result<&'static KindInfo, UnknownKind> {
 
 /// All kinds, for messages to people: "Namespace, Node, …".
 fn names() -> String {
-    let names: Vec<_> = KINDS.iter().map(|info| info.name).collect();
+    let names: Vec<_> = KINDS.iter().map(|info| &*info.name).collect();
     names.join(", ")
 }
 
 impl Kind {
-    /// The names of this kind; none for `KIND_UNSPECIFIED`.
+    /// What the API knows of this kind; none for `KIND_UNSPECIFIED`, and for `KIND_CUSTOM`, which stands for many: see [`Registry`].
     pub fn info(self) -> Option<&'static KindInfo> {
-        KINDS.iter().find(|info| info.kind == self)
+        // They are numbered from 1 on.
+        let index = usize::try_from(i32::from(self)).ok()?.checked_sub(1)?;
+        KINDS.get(index)
     }
 }
 
-macro_rules! kinds {
-    ($($message:ident $api_version:literal $plural:literal $singular:literal [$($short:literal)*] $namespaced:literal)*) => {
-        /// Every kind there is.
-        pub const KINDS: &[KindInfo] = &[$(KindInfo {
-            kind: Kind::$message,
-            api_version: $api_version,
-            name: stringify!($message),
-            plural: $plural,
-            singular: $singular,
-            short: &[$($short),*],
-            namespaced: $namespaced,
-        }),*];
+/// "true" or "false".
+fn word(value: bool) -> &'static str {
+    match value {
+        true => "true",
+        false => "false",
+    }
+}
 
-        $(
-            impl From<$message> for Object {
-                fn from(message: $message) -> Self {
-                    Self { kind: Some(object::Kind::$message(message)) }
+macro_rules! define {
+    ($($variant:ident($record:ident) $table:ident = $number:literal [$($object:ident($message:ident))?] $options:tt,)*) => {
+        $($(
+            impl From<v1::$message> for Object {
+                fn from(message: v1::$message) -> Self {
+                    Self { kind: Some(object::Kind::$object(message)) }
                 }
             }
 
             /// Gives the object back when it is of another kind.
-            impl TryFrom<Object> for $message {
+            impl TryFrom<Object> for v1::$message {
                 type Error = Object;
 
                 fn try_from(object: Object) -> Result<Self, Object> {
                     match object.kind {
-                        Some(object::Kind::$message(message)) => Ok(message),
+                        Some(object::Kind::$object(message)) => Ok(message),
                         kind => Err(Object { kind }),
                     }
                 }
             }
-        )*
+        )?)*
 
         impl Object {
             /// What kind of object this is; `KIND_UNSPECIFIED` for an empty one.
             pub fn kind(&self) -> Kind {
                 match &self.kind {
-                    $(Some(object::Kind::$message(_)) => Kind::$message,)*
+                    $($(Some(object::Kind::$object(_)) => Kind::$object,)?)*
                     None => Kind::Unspecified,
                 }
             }
@@ -168,7 +209,7 @@ macro_rules! kinds {
             /// The metadata; an empty one when there is none.
             pub fn metadata(&self) -> &ObjectMeta {
                 let metadata = match &self.kind {
-                    $(Some(object::Kind::$message(message)) => message.metadata.as_ref(),)*
+                    $($(Some(object::Kind::$object(message)) => message.metadata.as_ref(),)?)*
                     None => None,
                 };
                 metadata.unwrap_or(&EMPTY)
@@ -177,20 +218,23 @@ macro_rules! kinds {
             /// The metadata, created when there is none; nothing for an empty object.
             pub fn metadata_mut(&mut self) -> Option<&mut ObjectMeta> {
                 match &mut self.kind {
-                    $(Some(object::Kind::$message(message)) => {
+                    $($(Some(object::Kind::$object(message)) => {
                         Some(message.metadata.get_or_insert_default())
-                    })*
+                    })?)*
                     None => None,
                 }
             }
 
-            /// With apiVersion and kind filled in.
+            /// With apiVersion and kind filled in, where they follow from the kind.
             pub fn typed(mut self) -> Self {
+                let Some(info) = self.kind().info() else {
+                    return self;
+                };
                 match &mut self.kind {
-                    $(Some(object::Kind::$message(message)) => {
-                        $api_version.clone_into(&mut message.api_version);
-                        stringify!($message).clone_into(&mut message.kind);
-                    })*
+                    $($(Some(object::Kind::$object(message)) => {
+                        (*info.api_version).clone_into(&mut message.api_version);
+                        (*info.name).clone_into(&mut message.kind);
+                    })?)*
                     None => {}
                 }
                 self
@@ -199,9 +243,9 @@ macro_rules! kinds {
             /// apiVersion and kind as the object itself says, which may be empty or wrong.
             pub fn stated_type(&self) -> (&str, &str) {
                 match &self.kind {
-                    $(Some(object::Kind::$message(message)) => {
+                    $($(Some(object::Kind::$object(message)) => {
                         (&message.api_version, &message.kind)
-                    })*
+                    })?)*
                     None => ("", ""),
                 }
             }
@@ -212,44 +256,32 @@ macro_rules! kinds {
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
             match &object.kind {
-                $(Some(object::Kind::$message(message)) => {
+                $($(Some(object::Kind::$object(message)) => {
                     serde::Serialize::serialize(message, serializer)
-                })*
+                })?)*
                 None => serializer.serialize_unit(),
             }
         }
 
-        /// Reads an object of a known kind.
-        pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        /// Reads an object of a known kind, from JSON that need not say which.
+        ///
+        /// # Errors
+        /// What does not fit.
+        pub fn deserialize<'de, D: serde::Deserializer<'de>>(
             kind: Kind,
             deserializer: D,
         ) -> Result<Object, D::Error> {
             match kind {
-                $(Kind::$message => {
-                    <$message as serde::Deserialize>::deserialize(deserializer).map(Object::from)
-                })*
+                $($(Kind::$object => {
+                    <v1::$message as serde::Deserialize>::deserialize(deserializer)
+                        .map(Object::from)
+                })?)*
                 Kind::Unspecified => Ok(Object::default()),
             }
         }
     };
 }
-
-kinds! {
-    Namespace "v1" "namespaces" "namespace" ["ns"] false
-    Node "v1" "nodes" "node" ["no"] false
-    Deployment "apps/v1" "deployments" "deployment" ["deploy"] true
-    Pod "v1" "pods" "pod" ["po"] true
-    Service "v1" "services" "service" ["svc"] true
-    Endpoints "v1" "endpoints" "endpoints" ["ep"] true
-    Event "v1" "events" "event" ["ev"] true
-    Secret "v1" "secrets" "secret" [] true
-    ConfigMap "v1" "configmaps" "configmap" ["cm"] true
-    Role "rbac.authorization.k8s.io/v1" "roles" "role" [] true
-    ClusterRole "rbac.authorization.k8s.io/v1" "clusterroles" "clusterrole" [] false
-    RoleBinding "rbac.authorization.k8s.io/v1" "rolebindings" "rolebinding" [] true
-    ClusterRoleBinding "rbac.authorization.k8s.io/v1" "clusterrolebindings" "clusterrolebinding" [] false
-    ServiceAccount "v1" "serviceaccounts" "serviceaccount" ["sa"] true
-}
+for_each_kind!(define);
 
 static EMPTY: LazyLock<ObjectMeta> = LazyLock::new(ObjectMeta::default);
 
@@ -273,6 +305,11 @@ impl Object {
 /// "deployment.apps/nginx"
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(object::Kind::Custom(custom)) = &self.kind {
+            let group = custom.api_version.split('/').next().unwrap_or_default();
+            let kind = custom.kind.to_lowercase();
+            return write!(f, "{kind}.{group}/{}", self.name());
+        }
         match self.kind().info() {
             Some(info) => write!(f, "{}/{}", info.qualified(), self.name()),
             None => f.write_str("(no object)"),
@@ -284,6 +321,7 @@ impl fmt::Display for Object {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::v1::{Deployment, Pod};
 
     #[test]
     fn every_kind_of_the_schema_is_in_the_table_once() {
@@ -316,10 +354,8 @@ mod tests {
     #[test]
     fn no_two_kinds_share_a_name() {
         for info in KINDS {
-            for name in [info.name, info.plural, info.singular]
-                .iter()
-                .chain(info.short)
-            {
+            let names = [&*info.name, &*info.plural, &*info.singular];
+            for name in names.iter().chain(info.short) {
                 assert_eq!(by_name(name).unwrap(), info, "{name}");
             }
         }

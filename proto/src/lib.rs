@@ -5,10 +5,13 @@
 
 #![warn(missing_docs)]
 
+// First, because its macro is used by the others.
+#[macro_use]
+pub mod kinds;
+
 pub mod auth;
 mod heap;
 mod json;
-pub mod kinds;
 pub mod limits;
 pub mod manifest;
 pub mod quantity;

@@ -200,6 +200,6 @@ fn refuse_duplicates(objects: &[Located]) -> Result<(), ManifestError> {
 }
 
 fn kind_names() -> String {
-    let names: Vec<_> = KINDS.iter().map(|info| info.name).collect();
+    let names: Vec<_> = KINDS.iter().map(|info| &*info.name).collect();
     names.join(", ")
 }

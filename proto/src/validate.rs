@@ -5,6 +5,7 @@ mod data;
 mod defaults;
 mod deployment;
 mod image;
+mod kinds;
 mod metadata;
 pub(crate) mod names;
 mod pod;
@@ -19,11 +20,11 @@ use prost::Message;
 
 pub use self::{
     defaults::{default, default_on_create},
-    names::dns_label,
+    names::{dns_label, dns_subdomain},
     update::validate_update,
 };
 use crate::limits::OBJECT_BYTES;
-use crate::v1::{Endpoints, Event, Node, Object, object::Kind};
+use crate::v1::{Endpoints, Event, Node, Object};
 
 /// One broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,30 +135,7 @@ impl Checker {
         }
         self.stated_type(object);
         self.object_metadata(object);
-        match kind {
-            Kind::Namespace(_) => {}
-            Kind::Node(node) => self.node(node),
-            Kind::Deployment(deployment) => self.deployment(deployment),
-            Kind::Pod(pod) => match &pod.spec {
-                Some(spec) => self.pod_spec("spec", spec),
-                None => self.required("spec"),
-            },
-            Kind::Service(service) => self.service(service),
-            Kind::Endpoints(endpoints) => self.endpoints(endpoints),
-            Kind::Event(event) => self.event(event),
-            Kind::Secret(secret) => self.secret(secret),
-            Kind::ConfigMap(map) => self.config_map(map),
-            Kind::Role(role) => self.rules(&role.rules),
-            Kind::ClusterRole(role) => self.rules(&role.rules),
-            Kind::RoleBinding(it) => {
-                let kinds = &["Role", "ClusterRole"];
-                self.binding(&it.subjects, it.role_ref.as_ref(), kinds);
-            }
-            Kind::ClusterRoleBinding(it) => {
-                self.binding(&it.subjects, it.role_ref.as_ref(), &["ClusterRole"]);
-            }
-            Kind::ServiceAccount(_) => {}
-        }
+        kinds::check(kind, self);
     }
 
     /// apiVersion and kind may be left out, but not be another's.
@@ -166,8 +144,8 @@ impl Checker {
             return;
         };
         let (api_version, kind) = object.stated_type();
-        self.one_of("apiVersion", api_version, &[info.api_version]);
-        self.one_of("kind", kind, &[info.name]);
+        self.one_of("apiVersion", api_version, &[&info.api_version]);
+        self.one_of("kind", kind, &[&info.name]);
     }
 
     fn node(&mut self, node: &Node) {

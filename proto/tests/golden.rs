@@ -13,7 +13,7 @@ use barge_proto::{
     kinds::KINDS,
     manifest::{self, Source},
     schema::{Merge, Schema},
-    v1::{Object, Pod, Role},
+    v1::{CustomObject, Object, Pod, Role},
 };
 use prost::Message;
 use prost_types::{
@@ -92,6 +92,19 @@ fn null_is_absent_and_zero_is_not() {
 }
 
 #[test]
+fn of_a_registered_kind_what_is_beside_the_metadata_is_kept_as_json() {
+    let text = r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"rank":1,"spec":{"size":3}}"#;
+    let read: CustomObject = serde_json::from_str(text).unwrap();
+    assert_eq!(read.json, r#"{"rank":1,"spec":{"size":3}}"#);
+    assert_eq!(read.metadata.as_ref().unwrap().name, "a");
+    assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    assert!(serde_json::from_str::<CustomObject>(r#"{"kind": 1}"#).is_err());
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let text = format!(r#"{{"kind": "Widget", "spec": {deep}}}"#);
+    assert!(serde_json::from_str::<CustomObject>(&text).is_err());
+}
+
+#[test]
 fn only_camel_case_is_accepted() {
     for text in [
         r#"{"api_version": "v1"}"#,
@@ -156,6 +169,45 @@ fn the_schema_is_reviewed() {
         text.push('\n');
     }
     golden::check("schema.txt", &text);
+}
+
+/// The registry in a form for reviewers, to be renewed as the schema.
+#[test]
+fn the_registry_is_reviewed() {
+    let mut text = String::new();
+    for info in KINDS {
+        let scope = if info.namespaced {
+            "in a namespace"
+        } else {
+            "of the cluster"
+        };
+        writeln!(
+            text,
+            "{} {} {}, {scope}",
+            info.kind as i32, info.api_version, info.name
+        )
+        .unwrap();
+        writeln!(
+            text,
+            "  names: {} {} {}",
+            info.plural,
+            info.singular,
+            info.short.join(" ")
+        )
+        .unwrap();
+        writeln!(text, "  verbs: {}", info.verbs().join(" ")).unwrap();
+        writeln!(text, "  parts: {}", info.parts.join(" ")).unwrap();
+        writeln!(
+            text,
+            "  roles: read {:?}, write {:?}",
+            info.read, info.write
+        )
+        .unwrap();
+        writeln!(text, "  selectable: {}", info.selectable.join(" ")).unwrap();
+        writeln!(text, "  level: {}", info.level).unwrap();
+    }
+    let lines = text.lines().map(|line| line.trim_end().to_owned() + "\n");
+    golden::check("kinds.txt", &lines.collect::<String>());
 }
 
 fn list_service(text: &mut String, service: &ServiceDescriptorProto, auth: &AuthTable) {

@@ -179,9 +179,9 @@ fn object() -> BoxedStrategy<(Value, Object)> {
     let kinds: Vec<_> = KINDS
         .iter()
         .map(|info| {
-            message(&set, &format!(".barge.v1.{}", info.message())).prop_map(move |mut json| {
-                json["apiVersion"] = info.api_version.into();
-                json["kind"] = info.name.into();
+            message(&set, &format!(".barge.v1.{}", info.message)).prop_map(move |mut json| {
+                json["apiVersion"] = info.api_version.to_string().into();
+                json["kind"] = info.name.to_string().into();
                 json
             })
         })

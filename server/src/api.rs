@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{
-    ApplyRequest, ApplyResponse, ApplyStreamRequest, ApplyStreamResponse, DeleteRequest,
-    DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RolloutHistoryRequest,
-    RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse,
-    WatchRequest, WatchResponse, api_client::ApiClient, api_server,
+use barge_proto::{
+    kinds::Registry,
+    v1::{
+        ApplyRequest, ApplyResponse, ApplyStreamRequest, ApplyStreamResponse, DeleteRequest,
+        DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RolloutHistoryRequest,
+        RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse,
+        WatchRequest, WatchResponse, api_client::ApiClient, api_server,
+    },
 };
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -57,6 +60,7 @@ pub struct ApiService {
     reserved: Arc<ReservedPorts>,
     layers: Layers,
     pins: Pins,
+    kinds: Registry,
     stop: CancellationToken,
 }
 
@@ -80,8 +84,15 @@ impl ApiService {
             reserved: Arc::new(reserved),
             layers,
             pins: Pins::default(),
+            kinds: Registry::default(),
             stop,
         }
+    }
+
+    /// With the kinds of this registry; without, there are the built-in ones.
+    #[must_use]
+    pub fn with_kinds(self, kinds: Registry) -> Self {
+        Self { kinds, ..self }
     }
 
     /// Drops expired pins of lists, until the service is stopped.
@@ -112,14 +123,18 @@ impl ApiService {
                 Arc::new(request),
                 repeat,
                 |request| {
-                    let (store, vault, access) = (&self.store, &self.vault, &caller.access);
-                    let reserved = &self.reserved;
+                    let (store, kinds, access) = (&self.store, &self.kinds, &caller.access);
+                    let (vault, reserved) = (&self.vault, &*self.reserved);
+                    let edge = apply::Edge {
+                        vault,
+                        reserved,
+                        kinds,
+                    };
                     let id = id.as_ref();
                     async move {
-                        gate::check_wanted(access, store, &request.objects).await?;
+                        gate::check_wanted(access, store, kinds, &request.objects).await?;
                         let by = caller.name();
-                        let answer =
-                            apply::apply(store, vault, reserved, by, access, &request, id).await?;
+                        let answer = apply::apply(store, edge, by, access, &request, id).await?;
                         Ok(gate::shown_results(access, store, answer))
                     }
                 },
@@ -179,13 +194,14 @@ impl api_server::Api for ApiService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let access = Caller::of(&request)?.access;
         let request = request.into_inner();
+        let info = names::resolve(&self.kinds, request.kind, request.custom.as_ref())?;
         if !request.stale {
             self.store.read_index().await.map_err(ApiError::from)?;
         }
         let mut answer = self.store.read(|state| {
             let place = (request.namespace.as_str(), request.name.as_str());
-            gate::check_one(&access, state, "get", (request.kind, ""), place)?;
-            read::get(state, &request)
+            gate::check_one(&access, state, "get", (&info, ""), place)?;
+            read::get(state, &info, &request)
         })?;
         answer.object = answer.object.map(|it| self.vault.open(it)).transpose()?;
         Ok(Response::new(answer))
@@ -199,13 +215,14 @@ impl api_server::Api for ApiService {
             if !request.stale {
                 access.refreshed(&self.store).await?;
             }
+            let info = names::resolve(&self.kinds, request.kind, request.custom.as_ref())?;
             let name = gate::name_selected(request.kind, &request.field_selector);
             let place = (request.namespace.as_str(), name.as_str());
             self.store
-                .read(|state| gate::check(access, state, "list", (request.kind, ""), place))?;
+                .read(|state| gate::check(access, state, "list", (&info, ""), place))?;
         }
         let by = caller.name();
-        let mut answer = read::list(&self.store, &self.pins, &by, &request).await?;
+        let mut answer = read::list(&self.store, &self.pins, &self.kinds, &by, &request).await?;
         let shown = answer.objects.into_iter();
         let shown = shown.map(|it| gate::shown(access, &self.store, it));
         answer.objects = self.vault.open_all(shown.collect())?;
@@ -226,10 +243,12 @@ impl api_server::Api for ApiService {
         }
         let here = |request: DeleteRequest| {
             let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
+            let kinds = self.kinds.clone();
             async move {
                 let place = (request.namespace.as_str(), request.name.as_str());
-                gate::check_fresh(&access, &store, "delete", (request.kind, ""), place).await?;
-                delete::delete(&store, by, request).await
+                let info = names::resolve(&kinds, request.kind, request.custom.as_ref())?;
+                gate::check_fresh(&access, &store, "delete", (&info, ""), place).await?;
+                delete::delete(&store, &kinds, by, request).await
             }
         };
         self.to_leader.call(&caller, request, here).await
@@ -244,9 +263,9 @@ impl api_server::Api for ApiService {
         let request = request.into_inner();
         let access = caller.access.clone();
         access.refreshed(&self.store).await?;
-        let still = watch::right(self.store.clone(), &caller, &request)?;
+        let still = watch::right(self.store.clone(), &self.kinds, &caller, &request)?;
         still()?;
-        let stream = watch::open(&self.store, &self.vault, &access, &request).await?;
+        let stream = watch::open(&self.store, &self.vault, &self.kinds, &access, &request).await?;
         let stream = while_allowed(stream, !access.is_everything(), still);
         let shared = holding(share, stream);
         Ok(Response::new(until_stopped(shared, &self.stop)))
@@ -264,7 +283,8 @@ impl api_server::Api for ApiService {
         let here = |request: ScaleRequest| {
             let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
             async move {
-                let what = (request.kind, "scale");
+                let (_, info) = names::kind(request.kind)?;
+                let what = (info, "scale");
                 let place = (request.namespace.as_str(), request.name.as_str());
                 gate::check_fresh(&access, &store, "patch", what, place).await?;
                 let mut answer = scale::scale(&store, by, request).await?;
@@ -286,7 +306,8 @@ impl api_server::Api for ApiService {
             let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
             async move {
                 let place = (request.namespace.as_str(), request.name.as_str());
-                gate::check_fresh(&access, &store, "patch", (request.kind, ""), place).await?;
+                let (_, info) = names::kind(request.kind)?;
+                gate::check_fresh(&access, &store, "patch", (info, ""), place).await?;
                 rollout::change(&store, by, request).await
             }
         };
@@ -304,7 +325,8 @@ impl api_server::Api for ApiService {
         self.store.read_index().await.map_err(ApiError::from)?;
         let answer = self.store.read(|state| {
             let place = (request.namespace.as_str(), request.name.as_str());
-            gate::check_one(&access, state, "get", (request.kind, ""), place)?;
+            let (_, info) = names::kind(request.kind)?;
+            gate::check_one(&access, state, "get", (info, ""), place)?;
             rollout::history(state, &request)
         })?;
         Ok(Response::new(answer))

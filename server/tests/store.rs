@@ -34,3 +34,6 @@ mod lists;
 
 #[path = "store/memory.rs"]
 mod memory;
+
+#[path = "store/runtime_kinds.rs"]
+mod runtime_kinds;

@@ -11,6 +11,7 @@ mod context;
 mod dev;
 mod diff;
 mod explain;
+mod kinds;
 mod names;
 mod output;
 mod progress;

@@ -1,7 +1,7 @@
 //! Objects as people name them (`deployment/web`), and names close to one that does not exist.
 
 use anyhow::{Result, bail};
-use barge_client::{Client, Selection, v1::Kind};
+use barge_client::{Client, Selection};
 use barge_proto::kinds::{self, KindInfo};
 
 /// A kind and a name.
@@ -108,9 +108,9 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// The kinds that have replicas.
 pub fn scalable(kind: &KindInfo) -> Result<()> {
-    match kind.kind {
-        Kind::Deployment => Ok(()),
-        _ => bail!("a {} has no replicas; a deployment has", kind.singular),
+    match kind.parts.contains(&"scale") {
+        true => Ok(()),
+        false => bail!("a {} has no replicas; a deployment has", kind.singular),
     }
 }
 

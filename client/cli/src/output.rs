@@ -9,12 +9,12 @@ use barge_proto::manifest;
 use crate::args::Format;
 
 mod cells;
-mod columns;
+pub mod columns;
 mod pod_status;
 mod table;
 
-pub use cells::{age, now, selector, size, until};
-pub use columns::{Columns, header, is_ready, row};
+pub use cells::{age, age_of, now, selector, size, until};
+pub use columns::{Cells, Columns, header, is_ready, row};
 pub use pod_status::pod_status;
 pub use table::Table;
 

@@ -172,6 +172,7 @@ impl Client {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             stale: false,
+            custom: None,
         };
         let response = self
             .call(Repeat::Safe, |channel| {
@@ -327,6 +328,7 @@ impl Client {
             field_selector: selection.fields.clone(),
             revision,
             name: selection.name.clone(),
+            custom: None,
         };
         self.call(Repeat::Safe, |channel| {
             let request = request.clone();
@@ -356,6 +358,7 @@ impl Client {
             resource_version: options.resource_version.clone(),
             propagation: options.propagation.into(),
             dry_run: options.dry_run,
+            custom: None,
         };
         let response = self
             .change(|channel, id| {

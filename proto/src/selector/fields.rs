@@ -2,28 +2,13 @@
 
 use std::fmt;
 
-use crate::v1::{Kind, Object, ObjectReference, object};
+use crate::{
+    kinds,
+    v1::{Kind, Object},
+};
 
 /// Fields of every kind.
 const COMMON: &[&str] = &["metadata.name", "metadata.namespace"];
-const POD: &[&str] = &[
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "status.phase",
-    "status.podIP",
-];
-const NODE: &[&str] = &["spec.unschedulable"];
-const NAMESPACE: &[&str] = &["status.phase"];
-const SERVICE: &[&str] = &["spec.clusterIP", "spec.type"];
-const SECRET: &[&str] = &["type"];
-const EVENT: &[&str] = &[
-    "involvedObject.kind",
-    "involvedObject.name",
-    "involvedObject.namespace",
-    "involvedObject.uid",
-    "reason",
-    "type",
-];
 
 /// Why a field selector is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +29,7 @@ pub enum FieldSelectorError {
         /// The field.
         field: String,
         /// Of the kind.
-        plural: &'static str,
+        plural: String,
         /// Those that are possible.
         fields: Vec<&'static str>,
     },
@@ -63,23 +48,7 @@ struct Requirement {
 
 /// The fields that objects of a kind are selected by.
 pub fn fields_of(kind: Kind) -> Vec<&'static str> {
-    let own = match kind {
-        Kind::Pod => POD,
-        Kind::Node => NODE,
-        Kind::Namespace => NAMESPACE,
-        Kind::Service => SERVICE,
-        Kind::Event => EVENT,
-        Kind::Secret => SECRET,
-        Kind::Deployment
-        | Kind::Endpoints
-        | Kind::ConfigMap
-        | Kind::Role
-        | Kind::ClusterRole
-        | Kind::RoleBinding
-        | Kind::ClusterRoleBinding
-        | Kind::ServiceAccount
-        | Kind::Unspecified => &[],
-    };
+    let own = kind.info().map_or(&[][..], |info| info.selectable);
     COMMON.iter().chain(own).copied().collect()
 }
 
@@ -101,7 +70,10 @@ impl FieldSelector {
                 }),
                 None => Err(FieldSelectorError::Field {
                     field: field.to_owned(),
-                    plural: kind.info().map_or("objects", |info| info.plural),
+                    plural: kind
+                        .info()
+                        .map_or("objects", |info| &info.plural)
+                        .to_owned(),
                     fields: known.clone(),
                 }),
             }
@@ -163,59 +135,17 @@ fn split(part: &str) -> Option<(&str, bool, &str)> {
 /// A field as text; empty when it is absent.
 fn value<'a>(object: &'a Object, field: &str) -> &'a str {
     match field {
-        "metadata.name" => return object.name(),
-        "metadata.namespace" => return object.namespace(),
-        _ => {}
+        "metadata.name" => object.name(),
+        "metadata.namespace" => object.namespace(),
+        other => kinds::selected(object, other).unwrap_or_default(),
     }
-    let found = match &object.kind {
-        Some(object::Kind::Pod(pod)) => {
-            let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
-            match field {
-                "spec.nodeName" => spec.map(|spec| spec.node_name.as_str()),
-                "spec.restartPolicy" => spec.map(|spec| spec.restart_policy.as_str()),
-                "status.phase" => status.map(|status| status.phase.as_str()),
-                "status.podIP" => status.map(|status| status.pod_ip.as_str()),
-                _ => None,
-            }
-        }
-        Some(object::Kind::Node(node)) => match node.spec.as_ref() {
-            Some(spec) if spec.unschedulable => Some("true"),
-            _ => Some("false"),
-        },
-        Some(object::Kind::Namespace(namespace)) => {
-            let status = namespace.status.as_ref();
-            status.map(|status| status.phase.as_str())
-        }
-        Some(object::Kind::Service(service)) => {
-            let spec = service.spec.as_ref();
-            match field {
-                "spec.type" => spec.map(|spec| spec.r#type.as_str()),
-                _ => spec.map(|spec| spec.cluster_ip.as_str()),
-            }
-        }
-        Some(object::Kind::Secret(secret)) => Some(secret.r#type.as_str()),
-        Some(object::Kind::Event(event)) => {
-            let about =
-                |part: fn(&ObjectReference) -> &str| event.involved_object.as_ref().map(part);
-            match field {
-                "involvedObject.kind" => about(|it| &it.kind),
-                "involvedObject.name" => about(|it| &it.name),
-                "involvedObject.namespace" => about(|it| &it.namespace),
-                "involvedObject.uid" => about(|it| &it.uid),
-                "reason" => Some(event.reason.as_str()),
-                _ => Some(event.r#type.as_str()),
-            }
-        }
-        _ => None,
-    };
-    found.unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use crate::v1::{Event, ObjectMeta, Pod, PodSpec, PodStatus};
+    use crate::v1::{Event, ObjectMeta, ObjectReference, Pod, PodSpec, PodStatus};
 
     fn pod(phase: &str, node: &str) -> Object {
         Pod {

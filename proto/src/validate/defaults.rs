@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{image, rbac::GROUP as RBAC};
+use super::{image, kinds, rbac::GROUP as RBAC};
 use crate::{
     quantity::Amount,
     v1::{
-        Container, DeploymentSpec, DeploymentStrategy, IntOrString, Object, PodSpec, Quantity,
-        RoleRef, RollingUpdateDeployment, ServiceSpec, Subject, object::Kind,
+        Container, DeploymentSpec, DeploymentStrategy, Endpoints, IntOrString, Object, PodSpec,
+        Quantity, RoleRef, RollingUpdateDeployment, ServiceSpec, Subject,
     },
 };
 
@@ -20,63 +20,22 @@ pub fn default(object: &mut Object) {
     {
         fill(&mut metadata.namespace, "default");
     }
-    match &mut object.kind {
-        Some(Kind::Deployment(deployment)) => {
-            if let Some(spec) = &mut deployment.spec {
-                default_deployment(spec);
-            }
-        }
-        Some(Kind::Pod(pod)) => {
-            if let Some(spec) = &mut pod.spec {
-                default_pod(spec);
-            }
-        }
-        Some(Kind::Service(service)) => {
-            if let Some(spec) = &mut service.spec {
-                default_service(spec);
-            }
-        }
-        Some(Kind::Endpoints(endpoints)) => endpoints
-            .subsets
-            .iter_mut()
-            .flat_map(|subset| &mut subset.ports)
-            .for_each(|port| fill(&mut port.protocol, "TCP")),
-        Some(Kind::Event(event)) => fill(&mut event.r#type, "Normal"),
-        Some(Kind::Secret(secret)) => {
-            fill(&mut secret.r#type, "Opaque");
-            secret.fold_string_data();
-        }
-        Some(Kind::RoleBinding(it)) => default_binding(&mut it.subjects, &mut it.role_ref),
-        Some(Kind::ClusterRoleBinding(it)) => default_binding(&mut it.subjects, &mut it.role_ref),
-        Some(
-            Kind::Namespace(_)
-            | Kind::Node(_)
-            | Kind::ConfigMap(_)
-            | Kind::Role(_)
-            | Kind::ClusterRole(_)
-            | Kind::ServiceAccount(_),
-        )
-        | None => {}
-    }
+    kinds::default(object);
 }
 
 /// Fills in what an absent field means for a new object. On a change it means that what is there stays: an
 /// apply without replicas does not undo a scale.
 pub fn default_on_create(object: &mut Object) {
-    if let Some(Kind::Deployment(deployment)) = &mut object.kind
-        && let Some(spec) = &mut deployment.spec
-    {
-        spec.replicas.get_or_insert(1);
-    }
+    kinds::default_on_create(object);
 }
 
-fn fill(field: &mut String, default: &str) {
+pub(super) fn fill(field: &mut String, default: &str) {
     if field.is_empty() {
         default.clone_into(field);
     }
 }
 
-fn default_binding(subjects: &mut [Subject], role: &mut Option<RoleRef>) {
+pub(super) fn binding(subjects: &mut [Subject], role: &mut Option<RoleRef>) {
     for subject in subjects {
         if matches!(subject.kind.as_str(), "User" | "Group") {
             fill(&mut subject.api_group, RBAC);
@@ -87,7 +46,7 @@ fn default_binding(subjects: &mut [Subject], role: &mut Option<RoleRef>) {
     }
 }
 
-fn default_deployment(spec: &mut DeploymentSpec) {
+pub(super) fn deployment(spec: &mut DeploymentSpec) {
     let strategy: &mut DeploymentStrategy = spec.strategy.get_or_insert_default();
     fill(&mut strategy.r#type, "RollingUpdate");
     if strategy.r#type == "RollingUpdate" {
@@ -103,17 +62,17 @@ fn default_deployment(spec: &mut DeploymentSpec) {
         .as_mut()
         .and_then(|template| template.spec.as_mut())
     {
-        default_pod(pod);
+        self::pod(pod);
     }
 }
 
-fn default_pod(spec: &mut PodSpec) {
+pub(super) fn pod(spec: &mut PodSpec) {
     fill(&mut spec.restart_policy, "Always");
     spec.termination_grace_period_seconds.get_or_insert(30);
-    spec.containers.iter_mut().for_each(default_container);
+    spec.containers.iter_mut().for_each(container);
 }
 
-fn default_container(container: &mut Container) {
+fn container(container: &mut Container) {
     // An image that is none is refused afterwards, whatever its policy.
     let latest = image::Reference::parse(&container.image).is_ok_and(|image| image.is_latest());
     let policy = if latest { "Always" } else { "IfNotPresent" };
@@ -145,7 +104,14 @@ fn canonical(quantities: &mut BTreeMap<String, Quantity>) {
     }
 }
 
-fn default_service(spec: &mut ServiceSpec) {
+pub(super) fn endpoints(endpoints: &mut Endpoints) {
+    let subsets = endpoints.subsets.iter_mut();
+    subsets
+        .flat_map(|subset| &mut subset.ports)
+        .for_each(|port| fill(&mut port.protocol, "TCP"));
+}
+
+pub(super) fn service(spec: &mut ServiceSpec) {
     fill(&mut spec.r#type, "ClusterIP");
     for port in &mut spec.ports {
         fill(&mut port.protocol, "TCP");

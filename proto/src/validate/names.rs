@@ -17,7 +17,7 @@ pub(crate) fn dns_1035_label(name: &str) -> Result<(), String> {
 }
 
 /// RFC 1123 subdomain: labels between dots. Names of most objects.
-pub(crate) fn dns_subdomain(name: &str) -> Result<(), String> {
+pub fn dns_subdomain(name: &str) -> Result<(), String> {
     let rule = "must be at most 253 lower-case letters, digits, '-' and '.', \
                 and begin and end with a letter or digit, as every part between dots";
     require(name.len() <= 253 && name.split('.').all(is_dns_part), rule)

@@ -6,6 +6,7 @@ mod taints;
 
 use super::*;
 use crate::manifest::{self, Source};
+use crate::v1::object::Kind;
 
 const DEPLOYMENT: &str = "
 apiVersion: apps/v1

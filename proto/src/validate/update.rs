@@ -1,7 +1,7 @@
 //! Fields that an update must not change.
 
-use super::{Checker, Violation};
-use crate::v1::{ConfigMap, Deployment, Node, Object, Pod, Secret, Service, object::Kind};
+use super::{Checker, Violation, kinds};
+use crate::v1::{ConfigMap, Deployment, Node, Object, Pod, Secret, Service};
 
 /// Checks that the new object can take the place of the old one, which has its name. Both have their defaults and are
 /// valid. What the server assigns (uid, cluster address, pod range) may be left out of the new one.
@@ -12,30 +12,12 @@ pub fn validate_update(old: &Object, new: &Object) -> Result<(), Vec<Violation>>
         let rule = format!("is another object than the one of this name, {old_uid:?}");
         checker.violated("metadata.uid", format_args!("{uid:?}"), rule);
     }
-    match (&old.kind, &new.kind) {
-        (Some(Kind::Deployment(old)), Some(Kind::Deployment(new))) => {
-            checker.same_selector(old, new)
-        }
-        (Some(Kind::Service(old)), Some(Kind::Service(new))) => checker.same_address(old, new),
-        (Some(Kind::Pod(old)), Some(Kind::Pod(new))) => checker.same_pod(old, new),
-        (Some(Kind::Node(old)), Some(Kind::Node(new))) => checker.same_range(old, new),
-        (Some(Kind::Secret(old)), Some(Kind::Secret(new))) => checker.same_secret(old, new),
-        (Some(Kind::ConfigMap(old)), Some(Kind::ConfigMap(new))) => {
-            checker.same_config_map(old, new);
-        }
-        (Some(Kind::RoleBinding(old)), Some(Kind::RoleBinding(new))) => {
-            checker.same_role(old.role_ref.as_ref(), new.role_ref.as_ref());
-        }
-        (Some(Kind::ClusterRoleBinding(old)), Some(Kind::ClusterRoleBinding(new))) => {
-            checker.same_role(old.role_ref.as_ref(), new.role_ref.as_ref());
-        }
-        _ => {}
-    }
+    kinds::check_update(old, new, &mut checker);
     checker.finish()
 }
 
 impl Checker {
-    fn same_selector(&mut self, old: &Deployment, new: &Deployment) {
+    pub(super) fn same_selector(&mut self, old: &Deployment, new: &Deployment) {
         let selector = |object: &Deployment| object.spec.clone().unwrap_or_default().selector;
         if selector(old) != selector(new) {
             let rule = "cannot change: delete the Deployment and create it anew";
@@ -43,7 +25,7 @@ impl Checker {
         }
     }
 
-    fn same_address(&mut self, old: &Service, new: &Service) {
+    pub(super) fn same_address(&mut self, old: &Service, new: &Service) {
         let address = |object: &Service| object.spec.clone().unwrap_or_default().cluster_ip;
         let (old, new) = (address(old), address(new));
         if !old.is_empty() && !new.is_empty() && old != new {
@@ -53,7 +35,7 @@ impl Checker {
     }
 
     /// Pods are made from a template that never changes; labels and annotations are part of it.
-    fn same_pod(&mut self, old: &Pod, new: &Pod) {
+    pub(super) fn same_pod(&mut self, old: &Pod, new: &Pod) {
         let rule = "of a pod cannot change: delete it and create it anew, or use a Deployment";
         let metadata = |pod: &Pod| pod.metadata.clone().unwrap_or_default();
         let (old_metadata, new_metadata) = (metadata(old), metadata(new));
@@ -73,7 +55,7 @@ impl Checker {
         }
     }
 
-    fn same_range(&mut self, old: &Node, new: &Node) {
+    pub(super) fn same_range(&mut self, old: &Node, new: &Node) {
         let range = |node: &Node| node.spec.clone().unwrap_or_default().pod_cidr;
         let (old, new) = (range(old), range(new));
         if !old.is_empty() && !new.is_empty() && old != new {
@@ -82,7 +64,7 @@ impl Checker {
         }
     }
 
-    fn same_secret(&mut self, old: &Secret, new: &Secret) {
+    pub(super) fn same_secret(&mut self, old: &Secret, new: &Secret) {
         if old.r#type != new.r#type {
             let rule = format!(
                 "cannot change, it is {:?}: delete the Secret and create it anew",
@@ -98,7 +80,7 @@ impl Checker {
         );
     }
 
-    fn same_config_map(&mut self, old: &ConfigMap, new: &ConfigMap) {
+    pub(super) fn same_config_map(&mut self, old: &ConfigMap, new: &ConfigMap) {
         let same = [
             ("data", old.data == new.data),
             ("binaryData", old.binary_data == new.binary_data),

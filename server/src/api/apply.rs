@@ -1,6 +1,7 @@
 //! Applying objects: all of them or none.
 
 use barge_proto::{
+    kinds::{KindRef, Registry},
     limits::OBJECTS as MAX_OBJECTS,
     v1::{ApplyOutcome, ApplyRequest, ApplyResponse, ApplyResult, Kind, Object, RequestId},
 };
@@ -13,9 +14,20 @@ use super::{
     vault::{Vault, without_values},
 };
 use crate::{
-    error::ApiError, net::reserved::ReservedPorts, security::auth::Access, storage::lock::By,
-    store::Store,
+    calls::names, error::ApiError, net::reserved::ReservedPorts, security::auth::Access,
+    storage::lock::By, store::Store,
 };
+
+/// What the manager that plans adds to a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Edge<'a> {
+    /// For the values of Secrets.
+    pub vault: &'a Vault,
+    /// Ports of the nodes that it keeps from Services.
+    pub reserved: &'a ReservedPorts,
+    /// The kinds that there are.
+    pub kinds: &'a Registry,
+}
 
 /// Applies at the leader. `id` was taken out of the request.
 ///
@@ -24,13 +36,17 @@ use crate::{
 /// own; CONFLICT, NOT_FOUND and EXISTS by the state; what the store says.
 pub async fn apply(
     store: &Store,
-    vault: &Vault,
-    reserved: &ReservedPorts,
+    edge: Edge<'_>,
     by: String,
     access: &Access,
     request: &ApplyRequest,
     id: Option<&RequestId>,
 ) -> Result<ApplyResponse, ApiError> {
+    let Edge {
+        vault,
+        reserved,
+        kinds,
+    } = edge;
     if request.objects.len() > MAX_OBJECTS {
         return Err(ApiError::invalid(
             "objects",
@@ -45,8 +61,13 @@ pub async fn apply(
         true => None,
         false => request_record(store, id, || vault.digest(request))?,
     };
-    let wanted = plan::prepare(&request.objects, &request.field_manager, request.force)?;
-    let stamp = Stamp::now(reserved);
+    let wanted = plan::prepare(
+        kinds,
+        &request.objects,
+        &request.field_manager,
+        request.force,
+    )?;
+    let stamp = Stamp::now(reserved, kinds);
     let shown = dry_run || !omit_objects || !access.is_everything();
     let plan = |store: &Store| {
         let planned = plan::by_store(store, vault, &wanted, &stamp, shown)?;
@@ -85,7 +106,7 @@ pub async fn apply(
             (results(store, planned), revision)
         }
         Committed::Repeated(outcome) => {
-            let objects: Vec<_> = wanted.objects().collect();
+            let objects: Vec<_> = wanted.each().collect();
             (repeated(store, &objects), outcome.revision)
         }
     };
@@ -110,10 +131,12 @@ fn opened(
 /// The objects of these kinds and names as they are now, put together outside of the state's lock.
 fn stored<'a>(
     store: &Store,
-    objects: impl Iterator<Item = (Kind, &'a str, &'a str)>,
+    objects: impl Iterator<Item = (&'a KindRef, &'a str, &'a str)>,
 ) -> Vec<Option<Object>> {
     let parts: Vec<_> = store.read_by(By::Plan, |state| {
-        let find = |(kind, namespace, name)| state.object_parts(kind, namespace, name);
+        let find = |(info, namespace, name): (&KindRef, &str, &str)| {
+            state.object_parts(info.kind, namespace, &names::record(info, name))
+        };
         objects.map(find).collect()
     });
     let object = |parts: Option<Parts>| parts.as_ref().and_then(Parts::object);
@@ -124,7 +147,7 @@ fn results(store: &Store, planned: Vec<Planned>) -> Vec<ApplyResult> {
     let named = planned.iter();
     let stored = stored(
         store,
-        named.map(|it| (it.kind, it.namespace.as_str(), it.name.as_str())),
+        named.map(|it| (&it.info, it.namespace.as_str(), it.name.as_str())),
     );
     let result = |(planned, stored): (Planned, Option<Object>)| ApplyResult {
         // Somebody may have deleted it already.
@@ -135,13 +158,13 @@ fn results(store: &Store, planned: Vec<Planned>) -> Vec<ApplyResult> {
 }
 
 /// The answer to a request that was applied before: which objects it created is told by their generation.
-fn repeated(store: &Store, objects: &[&Object]) -> Vec<ApplyResult> {
+fn repeated(store: &Store, objects: &[(&Object, &KindRef)]) -> Vec<ApplyResult> {
     let named = objects.iter();
     let stored = stored(
         store,
-        named.map(|it| (it.kind(), it.namespace(), it.name())),
+        named.map(|(it, info)| (*info, it.namespace(), it.name())),
     );
-    let result = |(object, stored): (&&Object, Option<Object>)| {
+    let result = |((object, _), stored): (&(&Object, &KindRef), Option<Object>)| {
         let created = stored
             .as_ref()
             .is_some_and(|stored| stored.metadata().generation <= 1);

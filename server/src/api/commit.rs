@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use barge_proto::v1::{Object, Outcome, RefusalReason, RequestId, RequestRecord};
-use barge_state::{Changed, State};
+use barge_proto::v1::{Kind, Object, Outcome, RefusalReason, RequestId, RequestRecord};
+use barge_state::{Changed, RecordKind, State};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 
 use crate::{
-    calls::names,
     error::ApiError,
     observe::spans,
     store::{Store, transaction::Draft},
@@ -158,10 +157,14 @@ pub async fn rehearse<A>(
 pub fn after(store: &Store, changes: &[Changed], otherwise: Object) -> Object {
     let of_it = |change: &&Changed| {
         change.namespace() == otherwise.namespace()
-            && change.name() == otherwise.name()
+            && match otherwise.kind() {
+                // The record has another name.
+                Kind::Custom => change.uid() == otherwise.uid(),
+                _ => change.name() == otherwise.name(),
+            }
             && change
                 .kind()
-                .is_some_and(|kind| names::record_kind(otherwise.kind()) == Some(kind))
+                .is_some_and(|kind| RecordKind::of(otherwise.kind()) == Some(kind))
     };
     let last = changes.iter().rev().find(of_it);
     let after = last.and_then(|change| Some((change.after.as_ref()?, change.template.as_ref())));

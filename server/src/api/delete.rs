@@ -1,8 +1,11 @@
 //! Deleting objects.
 
-use barge_proto::v1::{
-    DeleteRecord, DeleteRequest, DeleteResponse, DeletionPropagation, Kind, Object, PodRecord,
-    RecordRef, TerminatePod, change::Change as Body,
+use barge_proto::{
+    kinds::{KindInfo, Registry},
+    v1::{
+        DeleteRecord, DeleteRequest, DeleteResponse, DeletionPropagation, Kind, Object, PodRecord,
+        RecordRef, TerminatePod, change::Change as Body,
+    },
 };
 use barge_state::{PackedPod, RecordKind, State};
 
@@ -26,6 +29,7 @@ const PERMANENT: &str = names::DEFAULT_NAMESPACE;
 /// NOT_FOUND; CONFLICT when it is another incarnation or has changed; INVALID for what may not be deleted.
 pub async fn delete(
     store: &Store,
+    kinds: &Registry,
     by: String,
     mut request: DeleteRequest,
 ) -> Result<DeleteResponse, ApiError> {
@@ -34,7 +38,9 @@ pub async fn delete(
         true => None,
         false => request_record(store, id.as_ref(), || Ok(digest(&request)))?,
     };
-    let (kind, info) = names::kind(request.kind)?;
+    let info = names::resolve(kinds, request.kind, request.custom.as_ref())?;
+    let (kind, info) = (info.kind, &*info);
+    let record_name = names::record(info, &request.name).into_owned();
     if request.grace_period_seconds.is_some_and(|grace| grace < 0) {
         return Err(ApiError::invalid(
             "grace_period_seconds",
@@ -47,7 +53,7 @@ pub async fn delete(
     }
     let namespace = names::namespace(info, &request.namespace).to_owned();
     let plan =
-        |store: &Store| store.read_by(By::Plan, |state| plan(state, kind, &namespace, &request));
+        |store: &Store| store.read_by(By::Plan, |state| plan(state, info, &namespace, &request));
     if request.dry_run {
         let (before, changes) = rehearse(store, by, plan).await?;
         return Ok(DeleteResponse {
@@ -57,7 +63,7 @@ pub async fn delete(
     }
     let committed = commit(store, by, record, plan).await?;
     Ok(store.read(|state| {
-        let now = state.object(kind, &namespace, &request.name);
+        let now = state.object(kind, &namespace, &record_name);
         let (before, revision) = match committed {
             Committed::Applied(before, outcome) => (Some(before), outcome.revision),
             Committed::Nothing(before) => (Some(before), state.revision()),
@@ -73,20 +79,20 @@ pub async fn delete(
 
 fn plan(
     state: &State,
-    kind: Kind,
+    info: &KindInfo,
     namespace: &str,
     request: &DeleteRequest,
 ) -> Result<(Draft, Object), ApiError> {
-    let (_, info) = names::kind(kind.into())?;
+    let kind = info.kind;
     let object = state
-        .object(kind, namespace, &request.name)
+        .object(kind, namespace, &names::record(info, &request.name))
         .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
     let named = names::describe(info, namespace, &request.name);
     names::check_uid(&named, object.metadata(), &request.uid)?;
     names::check_version(&named, object.metadata(), &request.resource_version)?;
     let uid = object.uid().to_owned();
     let target = RecordRef {
-        kind: names::record_kind(kind).map_or(0, RecordKind::number),
+        kind: RecordKind::of(kind).map_or(0, RecordKind::number),
         uid: uid.clone(),
         ..RecordRef::default()
     };
@@ -109,17 +115,13 @@ fn plan(
                 "the namespace {PERMANENT} cannot be deleted"
             )));
         }
-        Kind::Namespace
-        | Kind::Deployment
-        | Kind::Service
-        | Kind::Node
-        | Kind::Secret
-        | Kind::ConfigMap
-        | Kind::Role
-        | Kind::ClusterRole
-        | Kind::RoleBinding
-        | Kind::ClusterRoleBinding
-        | Kind::ServiceAccount => {
+        _ if info.kept_by_managers => {
+            return Err(ApiError::Precondition(format!(
+                "{} are kept by the managers and cannot be deleted",
+                info.plural
+            )));
+        }
+        _ => {
             let foreground = request.propagation() == DeletionPropagation::Foreground;
             if foreground && object.metadata().deletion_timestamp.is_some() {
                 return Ok((draft, object));
@@ -128,12 +130,6 @@ fn plan(
                 target: Some(target.clone()),
                 propagation: request.propagation,
             }));
-        }
-        Kind::Endpoints | Kind::Event | Kind::Unspecified => {
-            return Err(ApiError::Precondition(format!(
-                "{} are kept by the managers and cannot be deleted",
-                info.plural
-            )));
         }
     }
     if !request.resource_version.is_empty() {

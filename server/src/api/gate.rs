@@ -2,14 +2,14 @@
 //! state. The manager that answers a read checks it, by its own state after a read index.
 
 use barge_proto::{
-    kinds::KindInfo,
+    kinds::{KindInfo, Registry},
     selector::FieldSelector,
     v1::{
         ApplyOutcome, ApplyResponse, Deployment, DeploymentSpec, Kind, Object, ObjectMeta,
         RecordRef, object,
     },
 };
-use barge_state::State;
+use barge_state::{RecordKind, State};
 
 use super::{plan::Planned, vault::without_values};
 use crate::{
@@ -25,18 +25,17 @@ use crate::{
 /// Checks one verb on objects of a kind: those of a namespace, or of all when it is empty; the one of a name, or all.
 ///
 /// # Errors
-/// DENIED; INVALID for an unknown kind.
+/// DENIED.
 pub fn check(
     access: &Access,
     state: &State,
     verb: &str,
-    (kind, part): (i32, &str),
+    (info, part): (&KindInfo, &str),
     (namespace, name): (&str, &str),
 ) -> Result<(), ApiError> {
     if access.is_everything() {
         return Ok(());
     }
-    let (_, info) = names::kind(kind)?;
     let asked = Asked::on(verb, info, namespace, name).part(part);
     access.check(state, [asked])
 }
@@ -49,15 +48,11 @@ pub fn check_one(
     access: &Access,
     state: &State,
     verb: &str,
-    (kind, part): (i32, &str),
+    (info, part): (&KindInfo, &str),
     (namespace, name): (&str, &str),
 ) -> Result<(), ApiError> {
-    if access.is_everything() {
-        return Ok(());
-    }
-    let (_, info) = names::kind(kind)?;
     let namespace = names::namespace(info, namespace);
-    check(access, state, verb, (kind, part), (namespace, name))
+    check(access, state, verb, (info, part), (namespace, name))
 }
 
 /// As [`check_one`], at the leader and by everything that was acknowledged before.
@@ -68,7 +63,7 @@ pub async fn check_fresh(
     access: &Access,
     store: &Store,
     verb: &str,
-    what: (i32, &str),
+    what: (&KindInfo, &str),
     place: (&str, &str),
 ) -> Result<(), ApiError> {
     access.refreshed(store).await?;
@@ -95,6 +90,7 @@ pub fn name_selected(kind: i32, fields: &str) -> String {
 pub async fn check_wanted(
     access: &Access,
     store: &Store,
+    kinds: &Registry,
     objects: &[Object],
 ) -> Result<(), ApiError> {
     if access.is_everything() {
@@ -102,22 +98,22 @@ pub async fn check_wanted(
     }
     access.refreshed(store).await?;
     store.read(|state| {
-        let refusal = |object| unwanted(access, state, object);
+        let refusal = |object| unwanted(access, state, kinds, object);
         access.refuse(objects.iter().filter_map(refusal))
     })
 }
 
 /// Why an object may not be applied.
-fn unwanted(access: &Access, state: &State, object: &Object) -> Option<String> {
+fn unwanted(access: &Access, state: &State, kinds: &Registry, object: &Object) -> Option<String> {
     // What is of no kind is refused for that.
-    let info = object.kind().info()?;
-    let on = |verb| on(verb, info, object.namespace(), object.name());
+    let info = kinds.of(object)?;
+    let on = |verb| on(verb, &info, object.namespace(), object.name());
     let (creates, patches) = (on("create"), on("patch"));
     let what = match (access.may(state, &creates), access.may(state, &patches)) {
         (true, true) => return None,
         (false, false) => on("create or patch"),
-        (true, false) if is_there(state, object, info) => patches,
-        (false, true) if !is_there(state, object, info) => creates,
+        (true, false) if is_there(state, object, &info) => patches,
+        (false, true) if !is_there(state, object, &info) => creates,
         _ => return None,
     };
     Some(access.refusal(&what.to_string()))
@@ -128,7 +124,7 @@ fn unwanted(access: &Access, state: &State, object: &Object) -> Option<String> {
 /// # Errors
 /// DENIED, naming all that is not allowed.
 pub fn check_planned(access: &Access, state: &State, planned: &[Planned]) -> Result<(), ApiError> {
-    access.check(state, planned.iter().filter_map(asked))?;
+    access.check(state, planned.iter().map(asked))?;
     let Access::Bound(who) = access else {
         return Ok(());
     };
@@ -144,28 +140,27 @@ pub fn check_planned(access: &Access, state: &State, planned: &[Planned]) -> Res
     access.refuse(grants::refusals(&Review::new(state, who), &written))
 }
 
-fn asked(planned: &Planned) -> Option<Asked<'_>> {
+fn asked(planned: &Planned) -> Asked<'_> {
     let verb = match planned.outcome {
         ApplyOutcome::Created => "create",
         _ => "patch",
     };
-    let info = planned.kind.info()?;
-    Some(on(verb, info, &planned.namespace, &planned.name))
+    on(verb, &planned.info, &planned.namespace, &planned.name)
 }
 
-fn on<'a>(verb: &'a str, info: &'static KindInfo, namespace: &'a str, name: &'a str) -> Asked<'a> {
+fn on<'a>(verb: &'a str, info: &'a KindInfo, namespace: &'a str, name: &'a str) -> Asked<'a> {
     Asked::on(verb, info, names::namespace(info, namespace), name)
 }
 
 fn is_there(state: &State, object: &Object, info: &KindInfo) -> bool {
-    let Some(kind) = names::record_kind(object.kind()) else {
+    let Some(kind) = RecordKind::of(object.kind()) else {
         return false;
     };
     let found = state.find(&RecordRef {
         kind: kind.number(),
         uid: String::new(),
         namespace: names::namespace(info, object.namespace()).to_owned(),
-        name: object.name().to_owned(),
+        name: names::record(info, object.name()).into_owned(),
     });
     found.is_some()
 }

@@ -9,10 +9,11 @@
 //!   gives way to what it applies.
 
 use barge_proto::{
-    v1::{ManagedFieldsEntry, Object, ObjectMeta, Time, object},
+    kinds::{self, custom::HEAD},
+    v1::{Kind, ManagedFieldsEntry, Object, ObjectMeta, Time, object},
     validate,
 };
-use barge_state::Kind;
+use barge_state::Kind as Recorded;
 use serde_json::Value;
 
 pub mod fields;
@@ -83,22 +84,35 @@ pub fn set(object: &Object) -> Result<Value, ApiError> {
                 set.insert("metadata".to_owned(), Value::Object(metadata));
             }
         }
+        // Of a registered kind nobody knows who sets its status.
+        let not_set = match object.kind() {
+            Kind::Custom => HEAD,
+            _ => NOT_SET,
+        };
         let says = |(name, value): &(String, Value)| {
-            !NOT_SET.contains(&name.as_str()) && !walk::is_empty(value)
+            !not_set.contains(&name.as_str()) && !walk::is_empty(value)
         };
         set.extend(whole.into_iter().filter(says));
     }
     Ok(Value::Object(set))
 }
 
+/// apiVersion and kind of an object: by its kind, or as a registered one says itself.
+fn object_type(object: &Object) -> (&str, &str) {
+    match object.kind().info() {
+        Some(info) => (&info.api_version, &info.name),
+        None => object.stated_type(),
+    }
+}
+
 /// The object with these values in place of what appliers may set.
 fn with(object: &Object, mut set: Value) -> Result<Object, ApiError> {
-    let info = object.kind().info();
-    if let (Some(info), Value::Object(fields)) = (info, &mut set) {
-        fields.insert("apiVersion".to_owned(), info.api_version.into());
-        fields.insert("kind".to_owned(), info.name.into());
+    if let Value::Object(fields) = &mut set {
+        let (api_version, kind) = object_type(object);
+        fields.insert("apiVersion".to_owned(), api_version.into());
+        fields.insert("kind".to_owned(), kind.into());
     }
-    let mut merged: Object = serde_json::from_value(set)
+    let mut merged = kinds::deserialize(object.kind(), set)
         .map_err(|error| ApiError::invalid(object.to_string(), error.to_string()))?;
     if let Some(merged) = merged.metadata_mut() {
         let (set, kept) = (std::mem::take(merged), object.metadata());
@@ -202,7 +216,7 @@ pub fn update(
 ///
 /// # Errors
 /// As [`update`].
-pub fn change<K: Kind + Into<Object>>(
+pub fn change<K: Recorded + Into<Object>>(
     draft: &mut Draft,
     found: &K,
     mut changed: K,

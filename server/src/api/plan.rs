@@ -6,13 +6,15 @@
 use std::collections::BTreeSet;
 
 use barge_proto::{
+    for_each_kind,
+    kinds::{KindRef, Registry},
     v1::{
-        ApplyOutcome, ConfigMap, Deployment, Kind, Namespace, Node, Object, ObjectMeta, Pod,
-        RecordRef, Secret, Service, Time, object,
+        ApplyOutcome, Endpoints, Event, Kind, Namespace, Object, ObjectMeta, Pod, RecordRef, Time,
+        object,
     },
     validate,
 };
-use barge_state::{Kind as Recorded, State};
+use barge_state::{Kind as Recorded, RecordKind, State};
 
 use super::vault::Vault;
 use crate::{
@@ -25,13 +27,12 @@ use crate::{
 };
 
 mod addresses;
-mod data;
 mod deployment;
 mod meta;
 mod namespace;
 mod node;
+mod plain;
 mod pod;
-mod rbac;
 mod service;
 mod wanted;
 
@@ -49,25 +50,28 @@ pub struct Stamp<'a> {
     now: Time,
     /// Ports of the nodes that this manager, which leads, keeps from Services.
     reserved: &'a ReservedPorts,
+    /// The kinds that there are.
+    kinds: &'a Registry,
 }
 
 impl<'a> Stamp<'a> {
     /// Stamps a request that comes in now.
     #[must_use]
-    pub fn now(reserved: &'a ReservedPorts) -> Self {
+    pub fn now(reserved: &'a ReservedPorts, kinds: &'a Registry) -> Self {
         Self {
             seed: rand::random(),
             now: clock::now(),
             reserved,
+            kinds,
         }
     }
 }
 
 /// What becomes of one object.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Planned {
     /// Its kind.
-    pub kind: Kind,
+    pub info: KindRef,
     /// Its namespace; empty for kinds without.
     pub namespace: String,
     /// Its name.
@@ -85,6 +89,7 @@ struct Planning<'a> {
     /// When the request came in.
     now: Time,
     reserved: &'a ReservedPorts,
+    kinds: &'a Registry,
     /// Whether the objects are wanted as they will be.
     shown: bool,
     draft: Draft,
@@ -110,6 +115,7 @@ pub fn plan(
         seed: stamp.seed,
         now: stamp.now,
         reserved: stamp.reserved,
+        kinds: stamp.kinds,
         shown,
         draft: Draft::new(),
         namespaces: BTreeSet::new(),
@@ -154,18 +160,37 @@ pub fn by_store(
     ))
 }
 
+macro_rules! define {
+    ($($variant:ident($record:ident) $table:ident = $number:literal [$($object:ident($message:ident))?] $options:tt,)*) => {
+        impl Planning<'_> {
+            /// What becomes of one object, and the object as it will be.
+            fn applied(&mut self, object: Object) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
+                match object.kind {
+                    $($(Some(object::Kind::$object(new)) => Applied::plan(new, self),)?)*
+                    None => Err(ApiError::invalid("objects", "an object without a kind")),
+                }
+            }
+        }
+    };
+}
+for_each_kind!(define);
+
 impl Planning<'_> {
     /// None when it is not what it was merged with any more.
     fn object(&mut self, merged: Merged) -> Result<Option<Planned>, ApiError> {
-        let Merged { object, basis } = merged;
+        let Merged {
+            mut object,
+            basis,
+            info,
+        } = merged;
         self.check_namespace(&object)?;
-        let kind = object.kind();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        let now = names::record_kind(kind).and_then(|kind| {
+        let record = names::record(&info, &name).into_owned();
+        let now = RecordKind::of(info.kind).and_then(|kind| {
             let target = RecordRef {
                 kind: kind.number(),
                 namespace: namespace.clone(),
-                name: name.clone(),
+                name: record.clone(),
                 ..RecordRef::default()
             };
             self.state.find(&target)
@@ -178,25 +203,15 @@ impl Planning<'_> {
             return Ok(None);
         }
         // What was read from a cluster carries its status; it is not the applier's.
-        let (outcome, after) = match object.kind {
-            Some(object::Kind::Namespace(new)) => self.record::<Namespace>(new)?,
-            Some(object::Kind::Node(new)) => self.record::<Node>(new)?,
-            Some(object::Kind::Deployment(new)) => self.record::<Deployment>(new)?,
-            Some(object::Kind::Service(new)) => self.record::<Service>(new)?,
-            Some(object::Kind::Secret(new)) => self.record::<Secret>(new)?,
-            Some(object::Kind::ConfigMap(new)) => self.record::<ConfigMap>(new)?,
-            Some(object::Kind::Role(new)) => self.record(new)?,
-            Some(object::Kind::ClusterRole(new)) => self.record(new)?,
-            Some(object::Kind::RoleBinding(new)) => self.record(new)?,
-            Some(object::Kind::ClusterRoleBinding(new)) => self.record(new)?,
-            Some(object::Kind::ServiceAccount(new)) => self.record(new)?,
-            Some(object::Kind::Pod(new)) => self.pod(&new)?,
-            Some(object::Kind::Endpoints(_) | object::Kind::Event(_)) | None => {
-                return Err(ApiError::invalid(object.to_string(), "cannot be applied"));
-            }
-        };
+        if let Some(metadata) = object.metadata_mut() {
+            metadata.name = record;
+        }
+        let (outcome, mut after) = self.applied(object)?;
+        if let Some(metadata) = after.as_mut().and_then(Object::metadata_mut) {
+            metadata.name.clone_from(&name);
+        }
         Ok(Some(Planned {
-            kind,
+            info,
             namespace,
             name,
             outcome,
@@ -231,7 +246,12 @@ impl Planning<'_> {
         let state = self.state;
         let old = state.get::<K>(namespace, name).map(|old| &**old);
         if !new.meta().owner_references.is_empty() {
-            meta::check_owners(state, &new.clone().into(), old.map(Recorded::meta))?;
+            meta::check_owners(
+                state,
+                self.kinds,
+                &new.clone().into(),
+                old.map(Recorded::meta),
+            )?;
         }
         if let Some(old) = old {
             check_update(old.clone(), new.clone())?;
@@ -256,10 +276,6 @@ impl Planning<'_> {
         Ok((outcome, object))
     }
 
-    fn pod(&mut self, new: &Pod) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
-        pod::plan(self, new).map(|(outcome, pod)| (outcome, Some(pod)))
-    }
-
     /// A number that differs from request to request, and from use to use within one.
     fn draw(&mut self) -> u64 {
         // splitmix64's step.
@@ -269,6 +285,37 @@ impl Planning<'_> {
         z ^ (z >> 27)
     }
 }
+
+/// How an object of a kind is applied. The compiler demands it of every kind.
+trait Applied {
+    /// What becomes of it, and the object as it will be.
+    fn plan(self, planning: &mut Planning<'_>) -> Result<(ApplyOutcome, Option<Object>), ApiError>;
+}
+
+impl<K: Merge> Applied for K {
+    fn plan(self, planning: &mut Planning<'_>) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
+        planning.record(self)
+    }
+}
+
+impl Applied for Pod {
+    fn plan(self, planning: &mut Planning<'_>) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
+        pod::plan(planning, &self).map(|(outcome, pod)| (outcome, Some(pod)))
+    }
+}
+
+/// Kinds that the managers keep.
+macro_rules! kept {
+    ($($kind:ident),*) => {
+        $(impl Applied for $kind {
+            fn plan(self, _: &mut Planning<'_>) -> Result<(ApplyOutcome, Option<Object>), ApiError> {
+                let object = Object::from(self);
+                Err(ApiError::invalid(object.to_string(), "cannot be applied"))
+            }
+        })*
+    };
+}
+kept!(Endpoints, Event);
 
 /// A kind whose applied objects are records of their own.
 trait Merge: Recorded<Kept = Self> + Into<Object> {

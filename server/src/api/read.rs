@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{GetRequest, GetResponse, ListRequest, ListResponse};
+use barge_proto::{
+    kinds::{KindInfo, Registry},
+    v1::{GetRequest, GetResponse, ListRequest, ListResponse},
+};
 use barge_state::State;
 
 use crate::{calls::names, error::ApiError, store::Store};
@@ -26,12 +29,11 @@ pub use self::{
 /// One object.
 ///
 /// # Errors
-/// NOT_FOUND; INVALID for an unknown kind.
-pub fn get(state: &State, request: &GetRequest) -> Result<GetResponse, ApiError> {
-    let (kind, info) = names::kind(request.kind)?;
+/// NOT_FOUND.
+pub fn get(state: &State, info: &KindInfo, request: &GetRequest) -> Result<GetResponse, ApiError> {
     let namespace = names::namespace(info, &request.namespace);
     let object = state
-        .object(kind, namespace, &request.name)
+        .object(info.kind, namespace, &names::record(info, &request.name))
         .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
     Ok(GetResponse {
         object: Some(object),
@@ -49,10 +51,11 @@ pub fn get(state: &State, request: &GetRequest) -> Result<GetResponse, ApiError>
 pub async fn list(
     store: &Store,
     pins: &Pins,
+    kinds: &Registry,
     caller: &str,
     request: &ListRequest,
 ) -> Result<ListResponse, ApiError> {
-    let query = Query::new(request)?;
+    let query = Query::new(kinds, request)?;
     if !request.stale {
         store.read_index().await?;
     }

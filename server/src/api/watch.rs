@@ -2,13 +2,15 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use barge_proto::v1::{ChangeType, Object, WatchRequest, WatchResponse};
+use barge_proto::{
+    kinds::Registry,
+    selector::{FieldSelector, Selector},
+    v1::{ChangeType, Kind, Object, WatchRequest, WatchResponse},
+};
 use barge_state::{Changed, Parts, RecordKind, State, Stored};
 use futures::{Stream, stream};
 use tokio::time::timeout;
 use tonic::Status;
-
-use barge_proto::selector::{FieldSelector, Selector};
 
 use super::{gate, vault::Vault};
 use crate::{
@@ -32,6 +34,8 @@ const AT_ONCE_BYTES: usize = 64 << 10;
 /// What a watcher wants to see.
 #[derive(Debug, Clone)]
 struct Filter {
+    /// Of a registered kind: apiVersion and kind.
+    custom: Option<(String, String)>,
     namespace: Option<String>,
     name: Option<String>,
     selector: Selector,
@@ -44,17 +48,18 @@ struct Filter {
 /// INVALID for an unknown kind.
 pub fn right(
     store: Store,
+    kinds: &Registry,
     caller: &Caller,
     request: &WatchRequest,
 ) -> Result<impl Fn() -> Result<(), Status> + Send + 'static, Status> {
-    let (_, info) = names::kind(request.kind)?;
+    let kind = names::resolve(kinds, request.kind, request.custom.as_ref())?;
     let name = match request.name.as_str() {
         "" => gate::name_selected(request.kind, &request.field_selector),
         name => name.to_owned(),
     };
     let shown = Shown {
         verb: "watch",
-        kind: info,
+        kind,
         part: "",
         namespace: request.namespace.clone(),
         name,
@@ -69,12 +74,16 @@ pub fn right(
 pub async fn open(
     store: &Store,
     vault: &Vault,
+    kinds: &Registry,
     access: &Access,
     request: &WatchRequest,
 ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + use<>, Status> {
-    let (kind, info) = names::kind(request.kind)?;
+    let info = names::resolve(kinds, request.kind, request.custom.as_ref())?;
+    let kind = info.kind;
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let stated = || (info.api_version.to_string(), info.name.to_string());
     let filter = Filter {
+        custom: (kind == Kind::Custom).then(stated),
         namespace: some(&request.namespace).filter(|_| info.namespaced),
         name: some(&request.name),
         selector: names::selector(&request.label_selector)?,
@@ -92,7 +101,7 @@ pub async fn open(
     }
     let scope = Scope {
         namespace: filter.namespace.clone(),
-        ..Scope::kinds(names::record_kind(kind))
+        ..Scope::kinds(RecordKind::of(kind))
     };
     let watch = store
         .watch(from, scope)
@@ -232,7 +241,11 @@ impl Seen {
 impl Filter {
     fn matches(&self, object: &Object) -> bool {
         let wanted = |asked: &Option<String>, is: &str| asked.as_ref().is_none_or(|a| a == is);
-        wanted(&self.namespace, object.namespace())
+        let is_of_kind = self.custom.as_ref().is_none_or(|(api_version, kind)| {
+            object.stated_type() == (api_version.as_str(), kind.as_str())
+        });
+        is_of_kind
+            && wanted(&self.namespace, object.namespace())
             && wanted(&self.name, object.name())
             && self.selector.matches(&object.metadata().labels)
             && self.fields.matches(object)

@@ -1,19 +1,52 @@
 //! How objects are named in requests and in sentences.
 
+use std::borrow::Cow;
+
 use barge_proto::{
-    kinds::KindInfo,
+    kinds::{KindInfo, KindRef, Registry, custom},
     selector::{FieldSelector, Selector},
-    v1::{Kind, Object, ObjectMeta},
+    v1::{GroupVersionResource, Kind, Object, ObjectMeta},
     validate,
 };
-use barge_state::RecordKind;
 
 use crate::error::{ApiError, Violation};
 
 /// The namespace of namespaced objects that name none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// A kind as a request names it.
+/// A kind as a request names it: by its number, and a registered one by group, version and plural.
+///
+/// # Errors
+/// INVALID for none or an unknown one.
+pub fn resolve(
+    kinds: &Registry,
+    number: i32,
+    custom: Option<&GroupVersionResource>,
+) -> Result<KindRef, ApiError> {
+    let asked = Kind::try_from(number).unwrap_or_default();
+    kinds.get(asked, custom).ok_or_else(|| match custom {
+        Some(GroupVersionResource {
+            group,
+            version,
+            resource,
+        }) if asked == Kind::Custom => ApiError::invalid(
+            "custom",
+            format!("no kind {resource} of {group}/{version} is registered"),
+        ),
+        _ => ApiError::invalid("kind", format!("{number}: there is no such kind")),
+    })
+}
+
+/// The name of the record behind an object: all registered kinds share one kind of record.
+#[must_use]
+pub fn record<'a>(info: &KindInfo, name: &'a str) -> Cow<'a, str> {
+    match info.kind {
+        Kind::Custom => Cow::Owned(custom::record_name(info, name)),
+        _ => Cow::Borrowed(name),
+    }
+}
+
+/// A built-in kind as a request names it.
 ///
 /// # Errors
 /// INVALID for none or an unknown one.
@@ -22,28 +55,6 @@ pub fn kind(number: i32) -> Result<(Kind, &'static KindInfo), ApiError> {
         .ok()
         .and_then(|kind| Some((kind, kind.info()?)))
         .ok_or_else(|| ApiError::invalid("kind", format!("{number}: there is no such kind")))
-}
-
-/// The kind of the records behind a kind of objects; none for no kind.
-#[must_use]
-pub fn record_kind(kind: Kind) -> Option<RecordKind> {
-    Some(match kind {
-        Kind::Namespace => RecordKind::Namespace,
-        Kind::Node => RecordKind::Node,
-        Kind::Deployment => RecordKind::Deployment,
-        Kind::Pod => RecordKind::Pod,
-        Kind::Service => RecordKind::Service,
-        Kind::Endpoints => RecordKind::Endpoints,
-        Kind::Event => RecordKind::Event,
-        Kind::Secret => RecordKind::Secret,
-        Kind::ConfigMap => RecordKind::ConfigMap,
-        Kind::Role => RecordKind::Role,
-        Kind::ClusterRole => RecordKind::ClusterRole,
-        Kind::RoleBinding => RecordKind::RoleBinding,
-        Kind::ClusterRoleBinding => RecordKind::ClusterRoleBinding,
-        Kind::ServiceAccount => RecordKind::ServiceAccount,
-        Kind::Unspecified => return None,
-    })
 }
 
 /// Checks that an object that is to be changed is the one that is meant, and is not being deleted.
@@ -147,7 +158,10 @@ pub fn namespace<'a>(info: &KindInfo, asked: &'a str) -> &'a str {
 /// An object as the audit log names it.
 #[must_use]
 pub fn of_object(object: &Object) -> String {
-    of_request(object.kind().into(), object.namespace(), object.name())
+    match object.kind() {
+        Kind::Custom => object.to_string(),
+        kind => of_request(kind.into(), object.namespace(), object.name()),
+    }
 }
 
 /// What a request is about, as the audit log names it.

@@ -1,8 +1,11 @@
 //! The Logs service: any manager finds the manager that the pod's agent is connected to, and passes the stream on.
 
-use barge_proto::v1::{
-    Kind, LogOptions, LogsRequest, LogsResponse, OpenStream, PodRecord, TunnelChunk,
-    logs_client::LogsClient, logs_server, open_stream::What,
+use barge_proto::{
+    kinds::KindRef,
+    v1::{
+        Kind, LogOptions, LogsRequest, LogsResponse, OpenStream, PodRecord, TunnelChunk,
+        logs_client::LogsClient, logs_server, open_stream::What,
+    },
 };
 use barge_state::{Kind as _, State};
 use futures::{
@@ -86,7 +89,7 @@ fn right(
     let (_, kind) = names::kind(Kind::Pod.into())?;
     let shown = Shown {
         verb: "get",
-        kind,
+        kind: KindRef::Builtin(kind),
         part: "log",
         namespace: names::namespace(kind, &request.namespace).to_owned(),
         name: request.pod.clone(),

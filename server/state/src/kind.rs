@@ -2,11 +2,14 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use barge_proto::v1::{
-    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-    Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta, OwnerReference, PodRecord,
-    PodTombstone, RbacRole, Record, Revision, RoleBinding, Secret, Service, ServiceAccount,
-    TokenRecord, record::Record as Body,
+use barge_proto::{
+    for_each_kind,
+    v1::{
+        self, ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord,
+        CustomObject, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta,
+        OwnerReference, PodRecord, PodTombstone, RbacRole, Record, Revision, RoleBinding, Secret,
+        Service, ServiceAccount, TokenRecord, record::Record as Body,
+    },
 };
 use prost::Message;
 
@@ -16,36 +19,6 @@ use crate::{
     table::Table,
     tables::Tables,
 };
-
-/// Calls a macro with all kinds: variant, message, table, number (the field in `Record`), and a
-/// field with a reference to an object that its records are found by as if it owned them.
-macro_rules! for_each_kind {
-    ($then:ident) => {
-        $then! {
-            Namespace(Namespace) namespaces = 1,
-            Node(Node) nodes = 2,
-            Deployment(Deployment) deployments = 3,
-            Revision(Revision) revisions = 4,
-            Pod(PodRecord) pods = 5,
-            Service(Service) services = 6,
-            Endpoints(Endpoints) endpoints = 7,
-            Event(Event) events = 8 about involved_object,
-            Cluster(ClusterRecord) clusters = 9,
-            Manager(ManagerRecord) managers = 10,
-            Token(TokenRecord) tokens = 11,
-            Credential(CredentialRecord) credentials = 12,
-            Secret(Secret) secrets = 13,
-            ConfigMap(ConfigMap) config_maps = 14,
-            Role(RbacRole) roles = 15,
-            ClusterRole(ClusterRole) cluster_roles = 16,
-            RoleBinding(RoleBinding) role_bindings = 17,
-            ClusterRoleBinding(ClusterRoleBinding) cluster_role_bindings = 18,
-            ServiceAccount(ServiceAccount) service_accounts = 19,
-            PodTombstone(PodTombstone) pod_tombstones = 20,
-        }
-    };
-}
-pub(crate) use for_each_kind;
 
 /// What records without metadata answer; the state itself holds none.
 static NO_META: ObjectMeta = ObjectMeta {
@@ -131,7 +104,8 @@ macro_rules! kept_as {
 }
 
 macro_rules! define {
-    ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
+    ($($variant:ident($message:ident) $table:ident = $number:literal [$($object:ident($shown:ident))?]
+        { level $level:literal, rules [$($rules:tt)*], about [$($about:ident)?], ends_with_owner $ends:literal },)*) => {
         /// The kind of a record; its number is that of its field in `Record`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -154,6 +128,36 @@ macro_rules! define {
             /// The number that `RecordRef` uses.
             pub fn number(self) -> u32 {
                 self as u32
+            }
+
+            /// The kind of the records behind a kind of objects; none for `KIND_UNSPECIFIED`.
+            pub fn of(kind: v1::Kind) -> Option<RecordKind> {
+                match kind {
+                    $($(v1::Kind::$object => Some(RecordKind::$object),)?)*
+                    v1::Kind::Unspecified => None,
+                }
+            }
+
+            /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record
+            /// without content there, and refuse what the others apply.
+            pub fn level(self) -> u32 {
+                match self {
+                    $(RecordKind::$variant => $level,)*
+                }
+            }
+
+            /// Whether such a record is nothing without its owner, and goes with it even when what that one owns is to stay.
+            pub(crate) fn ends_with_owner(self) -> bool {
+                match self {
+                    $(RecordKind::$variant => $ends,)*
+                }
+            }
+
+            /// Whether such a record is found by the object that it is about, which it outlives.
+            pub(crate) fn is_about(self) -> bool {
+                match self {
+                    $(RecordKind::$variant => !stringify!($($about)?).is_empty(),)*
+                }
             }
 
             /// The name that messages use ("Deployment").

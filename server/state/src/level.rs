@@ -9,7 +9,7 @@ use barge_proto::v1::{
     record::Record as Body,
 };
 
-use crate::{apply::refusal, kind::RecordKind, state::State};
+use crate::{apply::refusal, state::State};
 
 /// The newest feature level that this version understands. Raised together with the first thing that needs it.
 ///
@@ -20,7 +20,8 @@ use crate::{apply::refusal, kind::RecordKind, state::State};
 /// - 5: statuses that say when their agent made them, creations on the condition of what their plan saw, nothing is bound to a node that is being
 ///   deleted, and events and remembered requests are bounded by namespace and by age
 /// - 6: tombstones of nodes
-pub const LEVEL: u32 = 6;
+/// - 7: objects of kinds that are registered while the cluster runs
+pub const LEVEL: u32 = 7;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
@@ -38,6 +39,9 @@ pub const ORDER: u32 = 5;
 
 /// The level from which on the removal of a node leaves a tombstone.
 pub const NODE_TOMBSTONES: u32 = 6;
+
+/// The level from which on there can be objects of kinds that are registered while the cluster runs.
+pub const CUSTOM: u32 = 7;
 
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {
@@ -74,22 +78,6 @@ pub fn demanded(must: &Must) -> u32 {
 fn tolerates(template: Option<&PodTemplateSpec>) -> bool {
     let spec = template.and_then(|template| template.spec.as_ref());
     spec.is_some_and(|spec| !spec.tolerations.is_empty())
-}
-
-impl RecordKind {
-    /// The level that a transaction needs in which there is a record of this kind. An older manager would find a record without
-    /// content there, and refuse what the others apply.
-    pub fn level(self) -> u32 {
-        match self {
-            RecordKind::Role
-            | RecordKind::ClusterRole
-            | RecordKind::RoleBinding
-            | RecordKind::ClusterRoleBinding
-            | RecordKind::ServiceAccount => BINDINGS,
-            RecordKind::PodTombstone => LOSS,
-            _ => 0,
-        }
-    }
 }
 
 /// A cluster makes use of what a version does not know.

@@ -53,8 +53,8 @@ pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{
-    BINDINGS, COMPRESSION, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, check_understood,
-    demanded, needed,
+    BINDINGS, COMPRESSION, CUSTOM, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER,
+    check_understood, demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};

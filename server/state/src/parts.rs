@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{
-    self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision, Time,
+use barge_proto::{
+    for_each_kind,
+    kinds::custom::object_name,
+    v1::{self, Condition, Node, Object, Pod, PodIp, PodRecord, PodStatus, Revision, Time, object},
 };
 
 use crate::{
@@ -36,32 +38,49 @@ impl Parts {
             node: None,
         }
     }
-
-    /// The object; absent for kinds that the API does not show. The values of Secrets are sealed.
-    pub fn object(&self) -> Option<Object> {
-        let object: Object = match &self.record {
-            Stored::Namespace(record) => record.as_ref().clone().into(),
-            Stored::Node(record) => record.as_ref().clone().into(),
-            Stored::Deployment(record) => record.as_ref().clone().into(),
-            Stored::Service(record) => record.as_ref().clone().into(),
-            Stored::Endpoints(record) => record.as_ref().clone().into(),
-            Stored::Event(record) => record.as_ref().clone().into(),
-            Stored::Secret(record) => record.as_ref().clone().into(),
-            Stored::ConfigMap(record) => record.as_ref().clone().into(),
-            Stored::Role(record) => record.as_ref().clone().into(),
-            Stored::ClusterRole(record) => record.as_ref().clone().into(),
-            Stored::RoleBinding(record) => record.as_ref().clone().into(),
-            Stored::ClusterRoleBinding(record) => record.as_ref().clone().into(),
-            Stored::ServiceAccount(record) => record.as_ref().clone().into(),
-            Stored::Pod(pod) => {
-                let (template, node) = (self.template.as_deref(), self.node.as_deref());
-                whole_pod(pod.record(), template, node).into()
-            }
-            _ => return None,
-        };
-        Some(object.typed())
-    }
 }
+
+/// The object behind what is kept of a record: mostly the same message.
+macro_rules! shown {
+    ($parts:ident $kept:ident PodRecord) => {{
+        let (template, node) = ($parts.template.as_deref(), $parts.node.as_deref());
+        whole_pod($kept.record(), template, node)
+    }};
+    ($parts:ident $kept:ident CustomObject) => {{
+        let mut shown = $kept.as_ref().clone();
+        let name = object_name(&shown.meta().name).to_owned();
+        shown.meta_mut().name = name;
+        shown
+    }};
+    ($parts:ident $kept:ident $message:ident) => {
+        $kept.as_ref().clone()
+    };
+}
+
+macro_rules! define {
+    ($($variant:ident($message:ident) $table:ident = $number:literal [$($object:ident($shown:ident))?] $options:tt,)*) => {
+        impl Parts {
+            /// The object; absent for kinds that the API does not show. The values of Secrets are sealed.
+            pub fn object(&self) -> Option<Object> {
+                let kind = match &self.record {
+                    $(Stored::$variant(_kept) => object_kind!(self _kept $message [$($object)?]),)*
+                };
+                Some(Object { kind: Some(kind) }.typed())
+            }
+        }
+    };
+}
+
+/// The object of a row; leaves the function for kinds that are none.
+macro_rules! object_kind {
+    ($parts:ident $kept:ident $message:ident []) => {
+        return None
+    };
+    ($parts:ident $kept:ident $message:ident [$object:ident]) => {
+        object::Kind::$object(shown!($parts $kept $message))
+    };
+}
+for_each_kind!(define);
 
 impl Changed {
     /// An object of this change as a watcher sees it: one that was removed has the revision of its removal.
@@ -99,9 +118,9 @@ pub fn whole_pod(mut record: PodRecord, template: Option<&Revision>, node: Optio
     let info = v1::Kind::Pod.info();
     Pod {
         api_version: info
-            .map(|info| info.api_version.to_owned())
+            .map(|info| info.api_version.to_string())
             .unwrap_or_default(),
-        kind: info.map(|info| info.name.to_owned()).unwrap_or_default(),
+        kind: info.map(|info| info.name.to_string()).unwrap_or_default(),
         metadata: Some(metadata),
         spec: Some(spec),
         status: Some(pod_status(record, node)),

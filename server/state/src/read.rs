@@ -44,6 +44,16 @@ impl State {
         K::table(&self.tables).list(namespace, after)
     }
 
+    /// Of [`State::list_after`], those whose names begin with `prefix`: objects of one registered kind.
+    pub fn list_prefixed<K: Kind>(
+        &self,
+        prefix: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+    ) -> impl Iterator<Item = &Arc<K::Kept>> + use<'_, K> {
+        K::table(&self.tables).list_prefixed(prefix, namespace, after)
+    }
+
     /// How many records of a kind there are.
     pub fn count<K: Kind>(&self) -> usize {
         K::table(&self.tables).len()

@@ -1,9 +1,12 @@
 //! Each kind's rules for puts and for status reports.
 
-use barge_proto::v1::{
-    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone, RbacRole, Revision,
-    RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+use barge_proto::{
+    for_each_kind,
+    v1::{
+        ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
+        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone,
+        RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+    },
 };
 
 use crate::{kind::Kind, pods};
@@ -28,9 +31,22 @@ pub trait Rules: Kind {
     }
 }
 
-macro_rules! with_spec_and_status {
-    ($($kind:ident),*) => {
-        $(impl Rules for $kind {
+/// The rules of a kind whose records are its objects, by the kind's options: which field is the status, and which are the spec.
+macro_rules! rules_of {
+    ($kind:ident own) => {};
+    ($kind:ident plain [] [$($spec:ident)*]) => {
+        impl Rules for $kind {
+            fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
+                self.api_version.clear();
+                self.kind.clear();
+                Ok(())
+            }
+
+            rules_of!(same_spec $($spec)*);
+        }
+    };
+    ($kind:ident plain [status] [$($spec:ident)*]) => {
+        impl Rules for $kind {
             fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
                 self.api_version.clear();
                 self.kind.clear();
@@ -40,47 +56,28 @@ macro_rules! with_spec_and_status {
                 Ok(())
             }
 
-            fn same_spec(&self, old: &Self) -> bool {
-                self.spec == old.spec
-            }
-
             fn with_status(&self, from: &Self) -> Option<Self> {
                 Some($kind { status: from.status.clone(), ..self.clone() })
             }
-        })*
+
+            rules_of!(same_spec $($spec)*);
+        }
+    };
+    (same_spec) => {};
+    (same_spec $($spec:ident)+) => {
+        fn same_spec(&self, old: &Self) -> bool {
+            true $(&& self.$spec == old.$spec)+
+        }
     };
 }
-with_spec_and_status!(Namespace, Node, Deployment, Service);
 
-macro_rules! with_type_only {
-    ($($kind:ident),*) => {
-        $(impl Rules for $kind {
-            fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
-                self.api_version.clear();
-                self.kind.clear();
-                Ok(())
-            }
-        })*
+macro_rules! define {
+    ($($variant:ident($message:ident) $table:ident = $number:literal $object:tt
+        { level $level:literal, rules [$($rules:tt)*], about $about:tt, ends_with_owner $ends:literal },)*) => {
+        $(rules_of!($message $($rules)*);)*
     };
 }
-with_type_only!(Endpoints, Event, ServiceAccount);
-
-macro_rules! with_one_field {
-    ($($kind:ident $spec:ident),*) => {
-        $(impl Rules for $kind {
-            fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
-                self.api_version.clear();
-                self.kind.clear();
-                Ok(())
-            }
-
-            fn same_spec(&self, old: &Self) -> bool {
-                self.$spec == old.$spec
-            }
-        })*
-    };
-}
-with_one_field!(RbacRole rules, ClusterRole rules, RoleBinding subjects, ClusterRoleBinding subjects);
+for_each_kind!(define);
 
 /// Sealed values are longer than what they hold: one byte of version, a nonce and a tag.
 const SEALED_OVERHEAD: usize = 1 + 24 + 16;
@@ -98,19 +95,6 @@ impl Rules for Secret {
 
     fn same_spec(&self, old: &Self) -> bool {
         (&self.r#type, &self.data, self.immutable) == (&old.r#type, &old.data, old.immutable)
-    }
-}
-
-impl Rules for ConfigMap {
-    fn prepare(&mut self, _old: Option<&Self>) -> Result<(), String> {
-        self.api_version.clear();
-        self.kind.clear();
-        Ok(())
-    }
-
-    fn same_spec(&self, old: &Self) -> bool {
-        (&self.data, &self.binary_data, self.immutable)
-            == (&old.data, &old.binary_data, old.immutable)
     }
 }
 
@@ -134,6 +118,24 @@ impl Rules for ClusterRecord {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Rules for CustomObject {
+    fn prepare(&mut self, old: Option<&Self>) -> Result<(), String> {
+        if !self.meta().name.contains('/') {
+            return Err("its name begins with resource, group and a slash".to_owned());
+        }
+        match old {
+            Some(old) if old.kind != self.kind => {
+                Err(format!("it is a {}, not a {}", old.kind, self.kind))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn same_spec(&self, old: &Self) -> bool {
+        self.json == old.json
     }
 }
 

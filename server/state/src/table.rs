@@ -198,6 +198,16 @@ impl<K: Kept> Table<K> {
     ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
         self.by_name.list(namespace, after)
     }
+
+    /// Of [`Table::list`], those whose names begin with `prefix`.
+    pub fn list_prefixed(
+        &self,
+        prefix: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+    ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+        self.by_name.list_prefixed(prefix, namespace, after)
+    }
 }
 
 impl<K> Default for Table<K> {

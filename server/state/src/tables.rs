@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{
-    ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, Deployment,
-    Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone, RbacRole, Revision,
-    RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+use barge_proto::{
+    for_each_kind,
+    v1::{
+        ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
+        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone,
+        RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+    },
 };
 
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     capacity::Capacity,
     claims::Claims,
     deletions::{Deletions, Place},
-    kind::{Kind, Stored, for_each_kind},
+    kind::{Kind, Stored},
     made,
     packed::{PackedPod, Pool},
     subjects::Subjects,
@@ -21,7 +24,7 @@ use crate::{
 };
 
 macro_rules! define {
-    ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
+    ($($variant:ident($message:ident) $table:ident = $number:literal [$($object:ident($shown:ident))?] $options:tt,)*) => {
         /// Every record, found by all its keys.
         #[derive(Debug, Default)]
         pub struct Tables {
@@ -109,11 +112,11 @@ macro_rules! define {
                     && self.$table.by_uid(uid).is_some()))||*
             }
 
-            /// What an object owns, events about it apart: they outlive it.
+            /// What an object owns. What is about it (events) outlives it.
             pub fn owned(&self, uid: &str) -> impl Iterator<Item = Stored> + use<'_> {
                 let owned = std::iter::empty()
                     $(.chain(self.$table.owned(uid).cloned().map(Stored::$variant)))*;
-                owned.filter(|record| !matches!(record, Stored::Event(_)))
+                owned.filter(|record| !record.kind().is_about())
             }
 
             /// As [`Tables::owned`], from the record after a place on: by kind and uid.
@@ -132,13 +135,16 @@ macro_rules! define {
                             .cloned()
                             .map(Stored::$variant),
                     ))*;
-                owned.filter(|record| !matches!(record, Stored::Event(_)))
+                owned.filter(|record| !record.kind().is_about())
             }
 
             /// How many records [`Tables::owned`] has.
             pub fn owned_count(&self, uid: &str) -> usize {
-                let all = 0 $(+ self.$table.owned_count(uid))*;
-                all - self.events.owned_count(uid)
+                let count = |kind: crate::kind::RecordKind, count: usize| match kind.is_about() {
+                    true => 0,
+                    false => count,
+                };
+                0 $(+ count(crate::kind::RecordKind::$variant, self.$table.owned_count(uid)))*
             }
 
             /// As [`Tables::in_namespace`], from the record after a place on: by kind and name.
@@ -179,34 +185,44 @@ for_each_kind!(define);
 
 impl Tables {
     fn swap_indexes(&mut self, before: Option<&Stored>, after: Option<&Stored>) {
-        match (before, after) {
-            (Some(Stored::Pod(_)), _) | (_, Some(Stored::Pod(_))) => {
-                self.swap_pod(
-                    before.and_then(PodRecord::from_stored),
-                    after.and_then(PodRecord::from_stored),
-                );
+        match before.or(after) {
+            Some(Stored::Pod(_)) => self.swap_pod(of::<PodRecord>(before), of::<PodRecord>(after)),
+            Some(Stored::Revision(_)) => {
+                let (before, after) = (of::<Revision>(before), of::<Revision>(after));
+                self.capacity.swap_template(before, after);
             }
-            (Some(Stored::Revision(_)), _) | (_, Some(Stored::Revision(_))) => {
-                self.capacity.swap_template(
-                    before.and_then(Revision::from_stored),
-                    after.and_then(Revision::from_stored),
-                );
-            }
-            (Some(Stored::Event(_)), _) | (_, Some(Stored::Event(_))) => {
-                self.event_ages.swap(
-                    before.and_then(Event::from_stored),
-                    after.and_then(Event::from_stored),
-                );
-            }
-            (Some(Stored::PodTombstone(_)), _) | (_, Some(Stored::PodTombstone(_))) => {
-                let before = before.and_then(PodTombstone::from_stored);
-                let after = after.and_then(PodTombstone::from_stored);
+            Some(Stored::Event(_)) => self
+                .event_ages
+                .swap(of::<Event>(before), of::<Event>(after)),
+            Some(Stored::PodTombstone(_)) => {
+                let (before, after) = (of::<PodTombstone>(before), of::<PodTombstone>(after));
                 self.tombstones_by_node.swap(
                     before.map(|tombstone| (tombstone.node_uid.as_str(), tombstone)),
                     after.map(|tombstone| (tombstone.node_uid.as_str(), tombstone)),
                 );
             }
-            _ => self.subjects.swap(before, after),
+            Some(Stored::RoleBinding(_) | Stored::ClusterRoleBinding(_)) => {
+                self.subjects.swap(before, after);
+            }
+            // These have no index of their own.
+            Some(
+                Stored::Namespace(_)
+                | Stored::Node(_)
+                | Stored::Deployment(_)
+                | Stored::Service(_)
+                | Stored::Endpoints(_)
+                | Stored::Cluster(_)
+                | Stored::Manager(_)
+                | Stored::Token(_)
+                | Stored::Credential(_)
+                | Stored::Secret(_)
+                | Stored::ConfigMap(_)
+                | Stored::Role(_)
+                | Stored::ClusterRole(_)
+                | Stored::ServiceAccount(_)
+                | Stored::Custom(_),
+            )
+            | None => {}
         }
     }
 
@@ -226,4 +242,9 @@ impl Tables {
         );
         self.capacity.swap_pod(before, after);
     }
+}
+
+/// A record as what is kept of its kind.
+fn of<K: Kind>(stored: Option<&Stored>) -> Option<&Arc<K::Kept>> {
+    stored.and_then(K::from_stored)
 }

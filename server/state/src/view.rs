@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{self, Node, Object, Pod, PodRecord, Revision};
+use barge_proto::{
+    for_each_kind,
+    v1::{self, Node, Object, Pod, PodRecord, Revision},
+};
 
 use crate::{
     changed::Changed,
@@ -11,6 +14,39 @@ use crate::{
     parts::{Parts, whole_pod},
     state::State,
 };
+
+macro_rules! define {
+    ($($variant:ident($message:ident) $table:ident = $number:literal [$($object:ident($shown:ident))?] $options:tt,)*) => {
+        impl State {
+            /// What [`State::object`] puts together, to be put together later.
+            pub fn object_parts(
+                &self,
+                kind: v1::Kind,
+                namespace: &str,
+                name: &str,
+            ) -> Option<Parts> {
+                match kind {
+                    $($(v1::Kind::$object => self.named::<v1::$message>(namespace, name),)?)*
+                    v1::Kind::Unspecified => None,
+                }
+            }
+
+            /// The objects of a kind by namespace and name: of one namespace or of all, after (namespace, name).
+            pub fn objects<'a>(
+                &'a self,
+                kind: v1::Kind,
+                namespace: Option<&str>,
+                after: Option<(&str, &str)>,
+            ) -> Box<dyn Iterator<Item = Object> + 'a> {
+                match kind {
+                    $($(v1::Kind::$object => self.listed::<v1::$message>(namespace, after),)?)*
+                    v1::Kind::Unspecified => Box::new(std::iter::empty()),
+                }
+            }
+        }
+    };
+}
+for_each_kind!(define);
 
 impl State {
     /// The whole pod: its record, its template, the name and address of its node.
@@ -27,53 +63,6 @@ impl State {
     /// The object of this name, with its type filled in.
     pub fn object(&self, kind: v1::Kind, namespace: &str, name: &str) -> Option<Object> {
         self.object_parts(kind, namespace, name)?.object()
-    }
-
-    /// What [`State::object`] puts together, to be put together later.
-    pub fn object_parts(&self, kind: v1::Kind, namespace: &str, name: &str) -> Option<Parts> {
-        match kind {
-            v1::Kind::Unspecified => None,
-            v1::Kind::Namespace => self.named::<v1::Namespace>(namespace, name),
-            v1::Kind::Node => self.named::<Node>(namespace, name),
-            v1::Kind::Deployment => self.named::<v1::Deployment>(namespace, name),
-            v1::Kind::Pod => self.named::<PodRecord>(namespace, name),
-            v1::Kind::Service => self.named::<v1::Service>(namespace, name),
-            v1::Kind::Endpoints => self.named::<v1::Endpoints>(namespace, name),
-            v1::Kind::Event => self.named::<v1::Event>(namespace, name),
-            v1::Kind::Secret => self.named::<v1::Secret>(namespace, name),
-            v1::Kind::ConfigMap => self.named::<v1::ConfigMap>(namespace, name),
-            v1::Kind::Role => self.named::<v1::RbacRole>(namespace, name),
-            v1::Kind::ClusterRole => self.named::<v1::ClusterRole>(namespace, name),
-            v1::Kind::RoleBinding => self.named::<v1::RoleBinding>(namespace, name),
-            v1::Kind::ClusterRoleBinding => self.named::<v1::ClusterRoleBinding>(namespace, name),
-            v1::Kind::ServiceAccount => self.named::<v1::ServiceAccount>(namespace, name),
-        }
-    }
-
-    /// The objects of a kind by namespace and name: of one namespace or of all, after (namespace, name).
-    pub fn objects<'a>(
-        &'a self,
-        kind: v1::Kind,
-        namespace: Option<&str>,
-        after: Option<(&str, &str)>,
-    ) -> Box<dyn Iterator<Item = Object> + 'a> {
-        match kind {
-            v1::Kind::Unspecified => Box::new(std::iter::empty()),
-            v1::Kind::Namespace => self.listed::<v1::Namespace>(namespace, after),
-            v1::Kind::Node => self.listed::<Node>(namespace, after),
-            v1::Kind::Deployment => self.listed::<v1::Deployment>(namespace, after),
-            v1::Kind::Pod => self.listed::<PodRecord>(namespace, after),
-            v1::Kind::Service => self.listed::<v1::Service>(namespace, after),
-            v1::Kind::Endpoints => self.listed::<v1::Endpoints>(namespace, after),
-            v1::Kind::Event => self.listed::<v1::Event>(namespace, after),
-            v1::Kind::Secret => self.listed::<v1::Secret>(namespace, after),
-            v1::Kind::ConfigMap => self.listed::<v1::ConfigMap>(namespace, after),
-            v1::Kind::Role => self.listed::<v1::RbacRole>(namespace, after),
-            v1::Kind::ClusterRole => self.listed::<v1::ClusterRole>(namespace, after),
-            v1::Kind::RoleBinding => self.listed::<v1::RoleBinding>(namespace, after),
-            v1::Kind::ClusterRoleBinding => self.listed::<v1::ClusterRoleBinding>(namespace, after),
-            v1::Kind::ServiceAccount => self.listed::<v1::ServiceAccount>(namespace, after),
-        }
     }
 
     /// A record as an object; absent for kinds that the API does not show. The values of Secrets are sealed: a caller that has

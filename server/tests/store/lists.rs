@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, mpsc::channel},
 };
 
+use barge_proto::kinds::Registry as KindRegistry;
 use barge_proto::v1::{Change, Kind, ListRequest, ListResponse, Object, RecordRef, Transaction};
 use barge_proto::v1::{Record, change::Change as Action, record::Record as Body};
 use barge_server::{
@@ -78,7 +79,11 @@ fn request(limit: u32, labels: &str) -> ListRequest {
 }
 
 async fn page(store: &Store, pins: &Pins, request: &ListRequest) -> Result<ListResponse, ApiError> {
-    soon("a page", list(store, pins, BY, request)).await
+    soon(
+        "a page",
+        list(store, pins, &KindRegistry::default(), BY, request),
+    )
+    .await
 }
 
 fn names(objects: &[Object]) -> Vec<String> {

@@ -23,6 +23,7 @@ pub async fn of_objects(config: &Path, address: &str) -> Vec<(&'static str, Opti
         name: name.clone(),
         namespace: namespace.clone(),
         stale: false,
+        custom: None,
     };
     let stale = GetRequest {
         stale: true,

@@ -115,7 +115,7 @@ fn resolved(typed: &str) -> Result<(String, String, bool)> {
         return owned("*", "*", true);
     }
     if let Ok(info) = kinds::by_name(typed) {
-        return owned(info.group(), info.plural, info.namespaced);
+        return owned(info.group(), &info.plural, info.namespaced);
     }
     let known = OTHERS.iter().find(|(resource, group)| {
         typed == *resource || typed.strip_prefix(resource) == Some(format!(".{group}").as_str())
@@ -124,7 +124,7 @@ fn resolved(typed: &str) -> Result<(String, String, bool)> {
         Some((resource, group)) => owned(group, resource, false),
         None => {
             let others: Vec<_> = OTHERS.iter().map(|(resource, _)| *resource).collect();
-            let kinds: Vec<_> = kinds::KINDS.iter().map(|info| info.plural).collect();
+            let kinds: Vec<_> = kinds::KINDS.iter().map(|info| &*info.plural).collect();
             bail!(
                 "unknown resource \"{typed}\"; there are {}, {}",
                 kinds.join(", "),

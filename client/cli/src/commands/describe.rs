@@ -19,9 +19,9 @@ use crate::{
 };
 
 mod containers;
-mod rbac;
-mod sections;
-mod text;
+pub mod rbac;
+pub mod sections;
+pub mod text;
 
 #[derive(Debug, Args)]
 pub struct Describe {

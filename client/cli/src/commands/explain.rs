@@ -33,10 +33,10 @@ fn text(what: &str, recursive: bool) -> Result<String> {
     let (kind, path) = what.split_once('.').unwrap_or((what, ""));
     let info = kinds::by_name(kind)?;
     let schema = Schema::get();
-    let Some(root) = schema.message(info.message()) else {
+    let Some(root) = schema.message(info.message) else {
         bail!("the schema has no {}", info.name);
     };
-    let (field, message) = find(schema, root, info.name, path)?;
+    let (field, message) = find(schema, root, &info.name, path)?;
     let mut text = format!(
         "KIND:     {}\nVERSION:  {}\n\n",
         info.name, info.api_version

@@ -108,7 +108,7 @@ async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> 
     for kind in kinds {
         let listing = client.list(&selection(get, kind)).await?;
         if !listing.consistent {
-            let plural = kind.plural;
+            let plural = &kind.plural;
             eprintln!(
                 "{plural} changed faster than they were listed: not all are shown as of one moment"
             );
@@ -141,7 +141,7 @@ async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> 
             true => format!(" in namespace {}", get.namespaces.name()),
             false => String::new(),
         };
-        let plurals: Vec<_> = kinds.iter().map(|kind| kind.plural).collect();
+        let plurals: Vec<_> = kinds.iter().map(|kind| &*kind.plural).collect();
         eprintln!("no {} found{place}", plurals.join(", "));
     }
     Ok(())

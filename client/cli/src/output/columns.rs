@@ -2,15 +2,16 @@
 
 use barge_client::v1::{
     ConfigMap, Container, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, Pod, Secret,
-    Service, object,
+    Service,
 };
 
 use super::{
     cells::{NONE, age, age_of, condition, or_none, pairs, selector},
     pod_status,
 };
+use crate::kinds;
 
-mod rbac;
+pub mod rbac;
 
 /// Which columns beside the usual ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,50 +24,7 @@ pub struct Columns {
 
 /// The names of a kind's columns.
 pub fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
-    let (usual, wide): (&[&str], &[&str]) = match kind {
-        Kind::Deployment => (
-            &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
-            &["CONTAINERS", "IMAGES", "SELECTOR"],
-        ),
-        Kind::Pod => (
-            &["NAME", "READY", "STATUS", "RESTARTS", "AGE"],
-            &["IP", "NODE"],
-        ),
-        Kind::Service => (
-            &[
-                "NAME",
-                "TYPE",
-                "CLUSTER-IP",
-                "EXTERNAL-IP",
-                "PORT(S)",
-                "AGE",
-            ],
-            &["SELECTOR"],
-        ),
-        Kind::Node => (
-            &["NAME", "STATUS", "AGE", "VERSION"],
-            &[
-                "INTERNAL-IP",
-                "OS-IMAGE",
-                "KERNEL-VERSION",
-                "CONTAINER-RUNTIME",
-            ],
-        ),
-        Kind::Endpoints => (&["NAME", "ENDPOINTS", "AGE"], &[]),
-        Kind::Event => (
-            &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"],
-            &["SOURCE", "FIRST SEEN", "COUNT", "NAME"],
-        ),
-        Kind::Namespace => (&["NAME", "STATUS", "AGE"], &[]),
-        Kind::Secret => (&["NAME", "TYPE", "DATA", "AGE"], &[]),
-        Kind::ConfigMap => (&["NAME", "DATA", "AGE"], &[]),
-        Kind::Role | Kind::ClusterRole | Kind::ServiceAccount => (&["NAME", "AGE"], &[]),
-        Kind::RoleBinding | Kind::ClusterRoleBinding => (
-            &["NAME", "ROLE", "AGE"],
-            &["USERS", "GROUPS", "SERVICEACCOUNTS"],
-        ),
-        Kind::Unspecified => (&["NAME"], &[]),
-    };
+    let (usual, wide) = kinds::columns(kind);
     let mut header = Vec::new();
     if columns.namespace {
         header.push("NAMESPACE");
@@ -84,29 +42,7 @@ pub fn row(object: &Object, columns: Columns, now: i64) -> Vec<String> {
         true => object.to_string(),
         false => object.name().to_owned(),
     };
-    let (usual, wide) = match &object.kind {
-        Some(object::Kind::Deployment(it)) => deployment(it, name, now),
-        Some(object::Kind::Pod(it)) => pod(it, name, now),
-        Some(object::Kind::Service(it)) => service(it, name, now),
-        Some(object::Kind::Node(it)) => node(it, name, now),
-        Some(object::Kind::Endpoints(it)) => endpoints(it, name, now),
-        Some(object::Kind::Event(it)) => event(it, name, now),
-        Some(object::Kind::Namespace(it)) => namespace(it, name, now),
-        Some(object::Kind::Secret(it)) => secret(it, name, now),
-        Some(object::Kind::ConfigMap(it)) => config_map(it, name, now),
-        Some(
-            object::Kind::Role(_) | object::Kind::ClusterRole(_) | object::Kind::ServiceAccount(_),
-        ) => (vec![name, age_of(object.metadata(), now)], vec![]),
-        Some(object::Kind::RoleBinding(it)) => {
-            let age = age_of(object.metadata(), now);
-            rbac::binding(it.role_ref.as_ref(), &it.subjects, name, age)
-        }
-        Some(object::Kind::ClusterRoleBinding(it)) => {
-            let age = age_of(object.metadata(), now);
-            rbac::binding(it.role_ref.as_ref(), &it.subjects, name, age)
-        }
-        None => (vec![name], vec![]),
-    };
+    let (usual, wide) = kinds::cells(object, name, now);
     let mut row = Vec::new();
     if columns.namespace {
         row.push(object.namespace().to_owned());
@@ -118,9 +54,10 @@ pub fn row(object: &Object, columns: Columns, now: i64) -> Vec<String> {
     row
 }
 
-type Cells = (Vec<String>, Vec<String>);
+/// The cells of the usual columns, and of those of `-o wide`.
+pub type Cells = (Vec<String>, Vec<String>);
 
-fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
+pub fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     let wanted = spec.replicas.unwrap_or(1);
@@ -149,7 +86,7 @@ fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
     )
 }
 
-fn pod(it: &Pod, name: String, now: i64) -> Cells {
+pub fn pod(it: &Pod, name: String, now: i64) -> Cells {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     let ready = status.container_statuses.iter().filter(|c| c.ready).count();
@@ -189,7 +126,7 @@ fn restarts(it: &Pod, now: i64) -> String {
     }
 }
 
-fn service(it: &Service, name: String, now: i64) -> Cells {
+pub fn service(it: &Service, name: String, now: i64) -> Cells {
     let spec = it.spec.clone().unwrap_or_default();
     let ingress = it
         .status
@@ -245,7 +182,7 @@ pub fn is_ready(it: &Node) -> bool {
     ready.is_some_and(|condition| condition.status == "True")
 }
 
-fn node(it: &Node, name: String, now: i64) -> Cells {
+pub fn node(it: &Node, name: String, now: i64) -> Cells {
     let status = it.status.clone().unwrap_or_default();
     let info = status.node_info.unwrap_or_default();
     let spec = it.spec.clone().unwrap_or_default();
@@ -281,7 +218,7 @@ fn node(it: &Node, name: String, now: i64) -> Cells {
 /// How many addresses are printed before "+ N more".
 const ADDRESSES: usize = 3;
 
-fn endpoints(it: &Endpoints, name: String, now: i64) -> Cells {
+pub fn endpoints(it: &Endpoints, name: String, now: i64) -> Cells {
     let all: Vec<_> = it
         .subsets
         .iter()
@@ -308,7 +245,7 @@ fn endpoints(it: &Endpoints, name: String, now: i64) -> Cells {
     )
 }
 
-fn event(it: &Event, name: String, now: i64) -> Cells {
+pub fn event(it: &Event, name: String, now: i64) -> Cells {
     let about = it.involved_object.clone().unwrap_or_default();
     let source = it.source.clone().unwrap_or_default();
     (
@@ -328,19 +265,19 @@ fn event(it: &Event, name: String, now: i64) -> Cells {
     )
 }
 
-fn secret(it: &Secret, name: String, now: i64) -> Cells {
+pub fn secret(it: &Secret, name: String, now: i64) -> Cells {
     let age = age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now);
     let count = it.data.len().to_string();
     (vec![name, it.r#type.clone(), count, age], vec![])
 }
 
-fn config_map(it: &ConfigMap, name: String, now: i64) -> Cells {
+pub fn config_map(it: &ConfigMap, name: String, now: i64) -> Cells {
     let age = age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now);
     let count = (it.data.len() + it.binary_data.len()).to_string();
     (vec![name, count, age], vec![])
 }
 
-fn namespace(it: &Namespace, name: String, now: i64) -> Cells {
+pub fn namespace(it: &Namespace, name: String, now: i64) -> Cells {
     let phase = it.status.as_ref().map_or("", |status| &status.phase);
     (
         vec![

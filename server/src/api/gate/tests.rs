@@ -81,7 +81,7 @@ fn alice() -> Access {
 fn planned(object: impl Into<Object>, outcome: ApplyOutcome) -> Planned {
     let object = object.into();
     Planned {
-        kind: object.kind(),
+        info: Registry::default().of(&object).unwrap(),
         namespace: object.namespace().to_owned(),
         name: object.name().to_owned(),
         outcome,
@@ -95,6 +95,7 @@ fn creating_and_changing_are_two_rights() {
         unwanted(
             &alice(),
             &with(verbs, "configmaps"),
+            &Registry::default(),
             &config_map(name).into(),
         )
     };

@@ -33,7 +33,7 @@ pub fn remove(value: &mut Value, before: &FieldSet, wants: &FieldSet, others: &F
 /// Keeps only the fields of a set.
 pub fn keep(value: &mut Value, set: &FieldSet, of: Type) {
     match (of, value) {
-        (Type::Message(_) | Type::Map(_), Value::Object(fields)) => {
+        (of, Value::Object(fields)) if of.has_parts() => {
             fields.retain(|name, value| match set.get(&named(name)) {
                 Some(below) => {
                     keep(value, below, of.part(name));
@@ -58,7 +58,7 @@ pub fn keep(value: &mut Value, set: &FieldSet, of: Type) {
 /// Removes what is as in `defaults` and in no set.
 pub fn remove_defaults(value: &mut Value, defaults: &Value, owned: &FieldSet, of: Type) {
     match (of, value, defaults) {
-        (Type::Message(_) | Type::Map(_), Value::Object(fields), Value::Object(defaults)) => {
+        (of, Value::Object(fields), Value::Object(defaults)) if of.has_parts() => {
             fields.retain(|name, value| {
                 let (Some(default), owned) = (defaults.get(name), owned.get(&named(name))) else {
                     return true;
@@ -87,7 +87,7 @@ pub fn remove_defaults(value: &mut Value, defaults: &Value, owned: &FieldSet, of
 /// Sets what is wanted, and leaves the rest.
 pub fn merge(value: &mut Value, wanted: &Value, of: Type) {
     match (of, value, wanted) {
-        (Type::Message(_) | Type::Map(_), Value::Object(fields), Value::Object(wanted)) => {
+        (of, Value::Object(fields), Value::Object(wanted)) if of.has_parts() => {
             for (name, wish) in wanted {
                 match fields.get_mut(name) {
                     Some(value) => merge(value, wish, of.part(name)),

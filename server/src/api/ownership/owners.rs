@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     fields::{self, FieldSet},
+    object_type,
     walk::{self, Type},
 };
 use crate::error::Violation;
@@ -48,8 +49,7 @@ impl Owners {
 
     /// As entries of an object's metadata; managers without fields are left out.
     pub fn write(self, object: &Object) -> Vec<ManagedFieldsEntry> {
-        let info = object.kind().info();
-        let api_version = info.map(|info| info.api_version).unwrap_or_default();
+        let (api_version, _) = object_type(object);
         let owners = self.0.into_iter();
         owners
             .filter(|(_, owner)| !owner.fields.is_empty())

@@ -2,7 +2,7 @@
 
 use barge_proto::{
     schema::{Field, Key, Kind, Merge, Message, Schema, Shape},
-    v1::Object,
+    v1::{self, Object},
 };
 use serde_json::Value;
 
@@ -20,6 +20,10 @@ pub enum Type {
     Map(&'static Kind),
     /// Item by item: what tells them apart, and what they are.
     Items(&'static [Key], &'static Kind),
+    /// An object of a registered kind: its metadata as all have it, the rest as [`Type::Free`].
+    Custom,
+    /// What no schema describes: mappings entry by entry, the rest as a whole. JSON is no deeper than 128.
+    Free,
     /// As a whole.
     Whole,
 }
@@ -27,8 +31,11 @@ pub enum Type {
 impl Type {
     /// The type of an object.
     pub fn root(object: &Object) -> Self {
+        if object.kind() == v1::Kind::Custom {
+            return Self::Custom;
+        }
         let info = object.kind().info();
-        let message = info.and_then(|info| Schema::get().message(info.message()));
+        let message = info.and_then(|info| Schema::get().message(info.message));
         message.map_or(Self::Whole, Self::Message)
     }
 
@@ -55,7 +62,19 @@ impl Type {
         match self {
             Self::Message(message) => message.field(name).map_or(Self::Whole, Self::of),
             Self::Map(kind) => Self::one(kind),
+            Self::Custom if name == "metadata" => Schema::get()
+                .message("ObjectMeta")
+                .map_or(Self::Whole, Self::Message),
+            Self::Custom | Self::Free => Self::Free,
             Self::Items(..) | Self::Whole => Self::Whole,
+        }
+    }
+
+    /// Whether a mapping is shared part by part.
+    pub fn has_parts(self) -> bool {
+        match self {
+            Self::Message(_) | Self::Map(_) | Self::Custom | Self::Free => true,
+            Self::Items(..) | Self::Whole => false,
         }
     }
 
@@ -104,7 +123,7 @@ pub fn fields_of(value: &Value, root: Type) -> FieldSet {
 fn below(value: &Value, of: Type) -> FieldSet {
     let mut set = FieldSet::default();
     match (of, value) {
-        (Type::Message(_) | Type::Map(_), Value::Object(fields)) if !fields.is_empty() => {
+        (of, Value::Object(fields)) if of.has_parts() && !fields.is_empty() => {
             for (name, value) in fields {
                 set.insert(named(name), below(value, of.part(name)));
             }

@@ -1,10 +1,10 @@
 //! Metadata: the parts that an applier sets, and the parts that the server sets.
 
 use barge_proto::{
-    kinds,
+    kinds::Registry,
     v1::{Object, ObjectMeta, OwnerReference, RecordRef},
 };
-use barge_state::State;
+use barge_state::{RecordKind, State};
 
 use crate::{
     calls::names,
@@ -39,6 +39,7 @@ pub fn check(new: &ObjectMeta, old: Option<&ObjectMeta>) -> Result<(), ApiError>
 /// INVALID with every owner that is wrong; CONFLICT with one that is being deleted.
 pub fn check_owners(
     state: &State,
+    kinds: &Registry,
     object: &Object,
     old: Option<&ObjectMeta>,
 ) -> Result<(), ApiError> {
@@ -51,7 +52,7 @@ pub fn check_owners(
         .filter_map(|(index, owner)| {
             Some(Violation {
                 field: format!("{object}: metadata.ownerReferences[{index}]"),
-                description: wrong_owner(state, object.namespace(), owner)?,
+                description: wrong_owner(state, kinds, object.namespace(), owner)?,
             })
         });
     let wrong: Vec<_> = wrong.collect();
@@ -71,7 +72,12 @@ pub fn check_owners(
 }
 
 /// Why this cannot be an owner of something in a namespace.
-fn wrong_owner(state: &State, namespace: &str, owner: &OwnerReference) -> Option<String> {
+fn wrong_owner(
+    state: &State,
+    kinds: &Registry,
+    namespace: &str,
+    owner: &OwnerReference,
+) -> Option<String> {
     let OwnerReference {
         api_version,
         kind,
@@ -79,19 +85,19 @@ fn wrong_owner(state: &State, namespace: &str, owner: &OwnerReference) -> Option
         uid,
         ..
     } = owner;
-    let info = match kinds::by_type(api_version, kind) {
+    let info = match kinds.by_type(api_version, kind) {
         Ok(info) => info,
         Err(error) => return Some(error.to_string()),
     };
-    let found = names::record_kind(info.kind).and_then(|kind| {
+    let found = RecordKind::of(info.kind).and_then(|kind| {
         state.find(&RecordRef {
             kind: kind.number(),
             uid: uid.clone(),
             ..RecordRef::default()
         })
     });
-    let singular = info.singular;
-    let Some(found) = found.filter(|found| found.name() == name) else {
+    let singular = &info.singular;
+    let Some(found) = found.filter(|found| found.name() == names::record(&info, name)) else {
         return Some(format!("there is no {singular} {name} with the uid {uid}"));
     };
     let place = found.namespace();

@@ -31,7 +31,7 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
             "is set by the scheduler; spec.nodeSelector chooses nodes",
         ));
     }
-    meta::check_owners(planning.state, &new.clone().into(), None)?;
+    meta::check_owners(planning.state, planning.kinds, &new.clone().into(), None)?;
     let uid = clock::new_uid();
     let template = template(&wanted, &uid, spec.clone());
     let record = PodRecord {

@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! What applying means, by the state.
 
+use std::sync::LazyLock;
+
 use barge_proto::v1::{
-    ClusterRecord, Container, DeploymentSpec, LabelSelector, NodeSpec, OwnerReference, PodSpec,
-    PodTemplateSpec, ServicePort, ServiceSpec, Taint, change::Change as Action,
+    ClusterRecord, ConfigMap, Container, Deployment, DeploymentSpec, LabelSelector, Node, NodeSpec,
+    OwnerReference, PodSpec, PodTemplateSpec, Secret, Service, ServicePort, ServiceSpec, Taint,
+    change::Change as Action,
 };
 
 use prost::Message as _;
@@ -14,14 +17,19 @@ use crate::pki::{Keyring, keyring::KeyFile};
 mod nodes;
 mod reserved;
 
-const STAMP: Stamp<'static> = Stamp {
+static NONE: ReservedPorts = ReservedPorts::NONE;
+
+static KINDS: LazyLock<Registry> = LazyLock::new(Registry::default);
+
+static STAMP: LazyLock<Stamp<'static>> = LazyLock::new(|| Stamp {
     seed: 1,
     now: Time {
         seconds: 1,
         nanos: 0,
     },
-    reserved: &ReservedPorts::NONE,
-};
+    reserved: &NONE,
+    kinds: &KINDS,
+});
 
 fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
     Some(ObjectMeta {
@@ -142,7 +150,7 @@ fn vault() -> Vault {
 
 /// Plans as the leader does.
 fn planned(state: &State, objects: Vec<Object>) -> Result<(Draft, Vec<Planned>), ApiError> {
-    let wanted = prepare(&objects, "", false)?;
+    let wanted = prepare(&KINDS, &objects, "", false)?;
     let merged = merge(&wanted, &there(state, &wanted), &vault(), &STAMP)?;
     Ok(plan(state, merged, &STAMP, true)?.expect("nothing changes meanwhile"))
 }
@@ -356,7 +364,7 @@ fn another_version_or_incarnation_is_a_conflict() {
 #[test]
 fn what_the_managers_keep_is_not_applied() {
     let event = barge_proto::v1::Event::default();
-    let error = prepare(&[event.into()], "", false).unwrap_err();
+    let error = prepare(&KINDS, &[event.into()], "", false).unwrap_err();
     assert!(error.to_string().contains("cannot be applied"));
 }
 
@@ -419,7 +427,7 @@ fn a_conflict_over_a_secret_shows_no_value() {
     let mut state = state();
     one(&mut state, secret("hunter2").into()).unwrap();
     let other = [secret("hunter3").into()];
-    let wanted = prepare(&other, "somebody", false).unwrap();
+    let wanted = prepare(&KINDS, &other, "somebody", false).unwrap();
     let conflict = merge(&wanted, &there(&state, &wanted), &vault(), &STAMP);
     let text = conflict.unwrap_err().to_string();
     assert!(

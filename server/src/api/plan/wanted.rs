@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use barge_proto::{
-    kinds::KindInfo,
+    kinds::{KindInfo, KindRef, Registry},
     v1::{Kind, Object, object},
     validate,
 };
@@ -22,8 +22,8 @@ use crate::{
 /// What an applier wants.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
-    /// The objects, each with its namespace; what they leave out is left out.
-    objects: Vec<Cow<'a, Object>>,
+    /// The objects, each with its kind and its namespace; what they leave out is left out.
+    objects: Vec<(Cow<'a, Object>, KindRef)>,
     /// In whose name.
     manager: &'a str,
     /// Whether it takes over what others set.
@@ -33,7 +33,14 @@ pub struct Wanted<'a> {
 impl Wanted<'_> {
     /// The objects that were asked for.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
-        self.objects.iter().map(Cow::as_ref)
+        self.objects.iter().map(|(object, _)| object.as_ref())
+    }
+
+    /// The objects that were asked for, with their kinds.
+    pub fn each(&self) -> impl Iterator<Item = (&Object, &KindRef)> {
+        self.objects
+            .iter()
+            .map(|(object, info)| (object.as_ref(), info))
     }
 }
 
@@ -41,6 +48,8 @@ impl Wanted<'_> {
 #[derive(Debug, Clone)]
 pub struct Merged {
     pub object: Object,
+    /// Its kind.
+    pub info: KindRef,
     /// The resourceVersion of what there was; empty for nothing.
     pub basis: String,
 }
@@ -50,6 +59,7 @@ pub struct Merged {
 /// # Errors
 /// INVALID with all fields that break rules.
 pub fn prepare<'a>(
+    kinds: &Registry,
     objects: &'a [Object],
     manager: &'a str,
     force: bool,
@@ -58,15 +68,11 @@ pub fn prepare<'a>(
     let mut violations = Vec::new();
     let mut prepared = Vec::with_capacity(objects.len());
     for object in objects {
-        let kind = object.kind();
-        let Some(info) = kind.info() else {
-            violations.push(Violation {
-                field: "objects".to_owned(),
-                description: "an object without a kind".to_owned(),
-            });
+        let Some(info) = kinds.of(object) else {
+            violations.push(unknown(object));
             continue;
         };
-        if matches!(kind, Kind::Event | Kind::Endpoints) {
+        if info.kept_by_managers {
             violations.push(Violation {
                 field: object.to_string(),
                 description: format!(
@@ -76,11 +82,12 @@ pub fn prepare<'a>(
             });
             continue;
         }
-        prepared.push(meant(object, info));
+        prepared.push((meant(object, &info), info));
     }
     let mut seen = BTreeSet::new();
-    for object in &prepared {
-        if !seen.insert((object.kind() as i32, object.namespace(), object.name())) {
+    for (object, info) in &prepared {
+        let kind = (&*info.api_version, &*info.name);
+        if !seen.insert((kind, object.namespace(), object.name())) {
             violations.push(Violation {
                 field: object.to_string(),
                 description: "is there twice".to_owned(),
@@ -94,6 +101,21 @@ pub fn prepare<'a>(
             force,
         }),
         false => Err(ApiError::Invalid(violations)),
+    }
+}
+
+/// Why an object has no kind.
+fn unknown(object: &Object) -> Violation {
+    let (api_version, kind) = object.stated_type();
+    match object.kind() {
+        Kind::Custom => Violation {
+            field: object.to_string(),
+            description: format!("no kind {kind} of {api_version} is registered"),
+        },
+        _ => Violation {
+            field: "objects".to_owned(),
+            description: "an object without a kind".to_owned(),
+        },
     }
 }
 
@@ -118,8 +140,10 @@ fn meant<'a>(sent: &'a Object, info: &KindInfo) -> Cow<'a, Object> {
 /// What there is of the objects that are wanted; they are put together by [`merge`].
 #[must_use]
 pub fn there(state: &State, wanted: &Wanted<'_>) -> Vec<Option<Parts>> {
-    let find = |o: &Object| state.object_parts(o.kind(), o.namespace(), o.name());
-    wanted.objects().map(find).collect()
+    let find = |(o, info): (&Object, &KindRef)| {
+        state.object_parts(o.kind(), o.namespace(), &names::record(info, o.name()))
+    };
+    wanted.each().map(find).collect()
 }
 
 /// Merges what is wanted into what there is, and validates what comes of it.
@@ -140,7 +164,7 @@ pub fn merge(
     };
     let (mut broken, mut conflicts) = (Vec::new(), Vec::new());
     let mut merged = Vec::with_capacity(wanted.objects.len());
-    for (config, kept) in wanted.objects().zip(there) {
+    for ((config, info), kept) in wanted.each().zip(there) {
         let kept = kept.as_ref().and_then(Parts::object);
         let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();
@@ -167,6 +191,7 @@ pub fn merge(
         let basis = live.map(|live| live.metadata().resource_version.clone());
         merged.push(Merged {
             object: vault.seal(object, live, kept.as_ref())?,
+            info: info.clone(),
             basis: basis.unwrap_or_default(),
         });
     }

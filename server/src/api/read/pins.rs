@@ -57,6 +57,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub struct Key {
     caller: String,
     kind: Kind,
+    prefix: Option<String>,
     namespace: Option<String>,
     owner_uid: String,
     revision: u64,
@@ -69,6 +70,7 @@ impl Key {
         Self {
             caller: caller.to_owned(),
             kind: query.kind,
+            prefix: query.prefix.clone(),
             namespace: query.namespace.clone(),
             owner_uid: query.owner_uid.clone(),
             revision,

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use barge_proto::{
+    for_each_kind,
+    kinds::{Registry, custom::record_prefix},
     selector::{FieldSelector, Selector},
-    v1::{
-        ClusterRole, ClusterRoleBinding, ConfigMap, Deployment, Endpoints, Event, Kind,
-        ListRequest, Namespace, Node, Object, PodRecord, RbacRole, RoleBinding, Secret, Service,
-        ServiceAccount,
-    },
+    v1::{self, Kind, ListRequest, Object},
 };
-use barge_state::{Kind as Recorded, Parts, RecordKind, State, Stored};
+use barge_state::{Kept as _, Kind as Recorded, Parts, RecordKind, State, Stored};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{calls::names, error::ApiError};
@@ -28,6 +26,8 @@ pub type Position = (String, String);
 pub struct Query {
     /// The kind of its objects.
     pub kind: Kind,
+    /// Of a registered kind, what the names of its records begin with.
+    pub prefix: Option<String>,
     /// The only namespace that it is about.
     pub namespace: Option<String>,
     selector: Selector,
@@ -39,16 +39,35 @@ pub struct Query {
     pub owner_uid: String,
 }
 
+macro_rules! define {
+    ($($variant:ident($record:ident) $table:ident = $number:literal [$($object:ident($message:ident))?] $options:tt,)*) => {
+        impl Query {
+            /// At most so many records of those that the list looks at, behind `last` or where the page before ended. By namespace and
+            /// name; of an owner, by uid.
+            #[must_use]
+            pub fn slice(&self, state: &State, last: Option<&Stored>, most: usize) -> Vec<Parts> {
+                match self.kind {
+                    $($(Kind::$object => self.records::<v1::$record>(state, last, most),)?)*
+                    Kind::Unspecified => Vec::new(),
+                }
+            }
+        }
+    };
+}
+for_each_kind!(define);
+
 impl Query {
     /// Understands a request.
     ///
     /// # Errors
     /// INVALID for an unknown kind, a selector that is none, or a `continue` that we did not give.
-    pub fn new(request: &ListRequest) -> Result<Self, ApiError> {
-        let (kind, info) = names::kind(request.kind)?;
+    pub fn new(kinds: &Registry, request: &ListRequest) -> Result<Self, ApiError> {
+        let info = names::resolve(kinds, request.kind, request.custom.as_ref())?;
+        let kind = info.kind;
         let limit = usize::try_from(request.limit).unwrap_or(PAGE);
         Ok(Self {
             kind,
+            prefix: (kind == Kind::Custom).then(|| record_prefix(&info)),
             namespace: (info.namespaced && !request.namespace.is_empty())
                 .then(|| request.namespace.clone()),
             selector: names::selector(&request.label_selector)?,
@@ -87,29 +106,6 @@ impl Query {
         }
     }
 
-    /// At most so many records of those that the list looks at, behind `last` or where the page before ended. By namespace and
-    /// name; of an owner, by uid.
-    #[must_use]
-    pub fn slice(&self, state: &State, last: Option<&Stored>, most: usize) -> Vec<Parts> {
-        match self.kind {
-            Kind::Namespace => self.records::<Namespace>(state, last, most),
-            Kind::Node => self.records::<Node>(state, last, most),
-            Kind::Deployment => self.records::<Deployment>(state, last, most),
-            Kind::Pod => self.records::<PodRecord>(state, last, most),
-            Kind::Service => self.records::<Service>(state, last, most),
-            Kind::Endpoints => self.records::<Endpoints>(state, last, most),
-            Kind::Event => self.records::<Event>(state, last, most),
-            Kind::Secret => self.records::<Secret>(state, last, most),
-            Kind::ConfigMap => self.records::<ConfigMap>(state, last, most),
-            Kind::Role => self.records::<RbacRole>(state, last, most),
-            Kind::ClusterRole => self.records::<ClusterRole>(state, last, most),
-            Kind::RoleBinding => self.records::<RoleBinding>(state, last, most),
-            Kind::ClusterRoleBinding => self.records::<ClusterRoleBinding>(state, last, most),
-            Kind::ServiceAccount => self.records::<ServiceAccount>(state, last, most),
-            Kind::Unspecified => Vec::new(),
-        }
-    }
-
     fn records<K: Recorded>(
         &self,
         state: &State,
@@ -119,14 +115,24 @@ impl Query {
         let parts = |record: &Arc<K::Kept>| state.parts(K::stored(record.clone()), None);
         if !self.owner_uid.is_empty() {
             let owned = state.owned_after::<K>(&self.owner_uid, last.map_or("", Stored::uid));
-            return owned.take(most).map(parts).collect();
+            let asked = owned.filter(|record| self.is_of_kind(record.name()));
+            return asked.take(most).map(parts).collect();
         }
         let before = self
             .after()
             .map(|(namespace, name)| (&**namespace, &**name));
         let after = last.map(|last| (last.namespace(), last.name()));
-        let records = state.list_after::<K>(self.namespace.as_deref(), after.or(before));
-        records.take(most).map(parts).collect()
+        let (namespace, after) = (self.namespace.as_deref(), after.or(before));
+        match &self.prefix {
+            None => {
+                let records = state.list_after::<K>(namespace, after);
+                records.take(most).map(parts).collect()
+            }
+            Some(prefix) => {
+                let records = state.list_prefixed::<K>(prefix, namespace, after);
+                records.take(most).map(parts).collect()
+            }
+        }
     }
 
     /// Whether a record is one that the list looks at, selected or not.
@@ -135,6 +141,7 @@ impl Query {
         let namespace = self.namespace.as_deref();
         let after = self.after();
         self.record_kind() == Some(record.kind())
+            && self.is_of_kind(record.name())
             && namespace.is_none_or(|asked| asked == record.namespace())
             && after.is_none_or(|(namespace, name)| {
                 (record.namespace(), record.name()) > (namespace, name)
@@ -142,8 +149,14 @@ impl Query {
             && (self.owner_uid.is_empty() || owners(record).any(|uid| uid == self.owner_uid))
     }
 
+    /// Whether a record of this name is of the kind, and not of another registered one.
+    fn is_of_kind(&self, name: &str) -> bool {
+        let prefix = self.prefix.as_ref();
+        prefix.is_none_or(|prefix| name.starts_with(prefix))
+    }
+
     fn record_kind(&self) -> Option<RecordKind> {
-        names::record_kind(self.kind)
+        RecordKind::of(self.kind)
     }
 
     /// Whether an object is selected.

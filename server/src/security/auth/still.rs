@@ -1,6 +1,6 @@
 //! Whether a caller is still a member and still has its right: asked again while a stream is open.
 
-use barge_proto::kinds::KindInfo;
+use barge_proto::kinds::KindRef;
 use tonic::Status;
 
 use super::{Caller, Directory, StateDirectory, layer::revoked};
@@ -12,7 +12,7 @@ pub struct Shown {
     /// "watch"
     pub verb: &'static str,
     /// The kind of its objects.
-    pub kind: &'static KindInfo,
+    pub kind: KindRef,
     /// "log" for the logs of pods; otherwise empty.
     pub part: &'static str,
     /// Empty for all.
@@ -37,7 +37,7 @@ pub fn still(
         let Some(access) = directory.access(&principal) else {
             return Err(revoked(principal.role, &principal.uid));
         };
-        let asked = Asked::on(shown.verb, shown.kind, &shown.namespace, &shown.name);
+        let asked = Asked::on(shown.verb, &shown.kind, &shown.namespace, &shown.name);
         let asked = asked.part(shown.part);
         match directory.may(&access, &asked) {
             true => Ok(()),

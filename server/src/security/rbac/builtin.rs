@@ -1,6 +1,12 @@
-//! The roles that every cluster has, with Kubernetes' meaning for what Barge has.
+//! The roles that every cluster has, with Kubernetes' meaning for the kinds that Barge has: each kind says in its options which of them
+//! may read and write its objects.
 
-use barge_proto::v1::{ClusterRole, ClusterRoleBinding, ObjectMeta, PolicyRule, RoleRef, Subject};
+use std::collections::BTreeMap;
+
+use barge_proto::{
+    kinds::{BuiltinRole, KindInfo},
+    v1::{ClusterRole, ClusterRoleBinding, Kind, ObjectMeta, PolicyRule, RoleRef, Subject},
+};
 
 use super::{GROUP, identity::MASTERS, review::everything};
 
@@ -10,58 +16,85 @@ const BOOTSTRAPPING: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaul
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 
-/// The resources of the role `view`: no Secrets, which may hold more rights, and no roles.
-const SEEN: &[&str] = &[
-    "configmaps",
-    "endpoints",
-    "events",
-    "namespaces",
-    "pods",
-    "pods/log",
-    "pods/status",
-    "serviceaccounts",
-    "services",
-    "services/status",
-];
-const SEEN_APPS: &[&str] = &["deployments", "deployments/scale", "deployments/status"];
-/// The resources that the role `edit` may change.
-const CHANGED: &[&str] = &[
-    "configmaps",
-    "pods",
-    "secrets",
-    "serviceaccounts",
-    "services",
-];
-const CHANGED_APPS: &[&str] = &["deployments", "deployments/scale"];
-/// The resources with which the role `admin` gives rights to others.
-const GIVEN: &[&str] = &["rolebindings", "roles"];
+/// Parts of objects that who may write an object may write, too.
+const WRITTEN: &[&str] = &["scale"];
 
-/// The built-in roles.
+/// The names of the roles that are given within a namespace, the least first.
+const WITHIN: &[(BuiltinRole, &str)] = &[
+    (BuiltinRole::View, "view"),
+    (BuiltinRole::Edit, "edit"),
+    (BuiltinRole::Admin, "admin"),
+];
+
+/// The built-in roles, with what they say of these kinds.
 #[must_use]
-pub fn roles() -> Vec<ClusterRole> {
-    let view = || vec![rule("", SEEN, READ), rule("apps", SEEN_APPS, READ)];
-    let edit = || {
-        let mut rules = view();
-        rules.extend([
-            rule("", &["secrets"], READ),
-            rule("", CHANGED, WRITE),
-            rule("apps", CHANGED_APPS, WRITE),
-            // A user that runs pods in a namespace can act as any service account in it.
-            rule("", &["serviceaccounts"], &["impersonate"]),
-        ]);
-        rules
-    };
-    let admin = || {
-        let mut rules = edit();
-        rules.extend([rule(GROUP, GIVEN, READ), rule(GROUP, GIVEN, WRITE)]);
-        rules
-    };
-    vec![
-        role("cluster-admin", vec![everything()]),
-        role("admin", admin()),
-        role("edit", edit()),
-        role("view", view()),
-    ]
+pub fn roles(kinds: &[KindInfo]) -> Vec<ClusterRole> {
+    let mut roles = vec![role("cluster-admin", vec![everything()])];
+    let within = WITHIN.iter();
+    roles.extend(within.map(|(least, name)| role(name, rules(*least, kinds))));
+    roles
+}
+
+/// What a role says of these kinds: each role says what those before it do. No Secrets for `view`, which may hold more rights.
+#[must_use]
+pub fn rules(role: BuiltinRole, kinds: &[KindInfo]) -> Vec<PolicyRule> {
+    let mut rules = Vec::new();
+    for (step, _) in WITHIN.iter().filter(|(step, _)| *step <= role) {
+        rules.extend(by_group(kinds, READ, |info| {
+            named(info, info.read == Some(*step), |_| true)
+        }));
+        rules.extend(by_group(kinds, WRITE, |info| {
+            named(info, info.write == Some(*step), |part| {
+                WRITTEN.contains(&part)
+            })
+        }));
+        // Whoever runs pods in a namespace can be whoever runs there.
+        if *step == BuiltinRole::Edit && kinds.iter().any(|it| it.kind == Kind::ServiceAccount) {
+            rules.push(rule(
+                "",
+                vec!["serviceaccounts".to_owned()],
+                &["impersonate"],
+            ));
+        }
+    }
+    rules
+}
+
+/// The role of this name that is given within a namespace.
+#[must_use]
+pub fn within(name: &str) -> Option<BuiltinRole> {
+    let known = WITHIN.iter().find(|(_, known)| *known == name);
+    known.map(|(role, _)| *role)
+}
+
+/// A kind and its parts as rules name them; nothing when it is not asked for.
+fn named(info: &KindInfo, asked: bool, part: impl Fn(&str) -> bool) -> Vec<String> {
+    if !asked {
+        return Vec::new();
+    }
+    let parts = info.parts.iter().filter(|it| part(it));
+    let parts = parts.map(|part| format!("{}/{part}", info.plural));
+    [info.plural.to_string()].into_iter().chain(parts).collect()
+}
+
+/// One rule for each API group, with the resources in order.
+fn by_group(
+    kinds: &[KindInfo],
+    verbs: &[&str],
+    named: impl Fn(&KindInfo) -> Vec<String>,
+) -> Vec<PolicyRule> {
+    let mut groups = BTreeMap::<&str, Vec<String>>::new();
+    for info in kinds {
+        let resources = named(info);
+        if !resources.is_empty() {
+            groups.entry(info.group()).or_default().extend(resources);
+        }
+    }
+    let rules = groups.into_iter().map(|(group, mut resources)| {
+        resources.sort();
+        rule(group, resources, verbs)
+    });
+    rules.collect()
 }
 
 /// The built-in bindings. They show rights that hold without them, for people who look.
@@ -101,12 +134,61 @@ fn meta(name: &str) -> Option<ObjectMeta> {
     })
 }
 
-fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
-    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+fn rule(group: &str, resources: Vec<String>, verbs: &[&str]) -> PolicyRule {
     PolicyRule {
-        verbs: owned(verbs),
+        verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
         api_groups: vec![group.to_owned()],
-        resources: owned(resources),
+        resources,
         resource_names: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use barge_proto::kinds::KINDS;
+
+    use super::*;
+
+    /// Verbs, group and resources of each rule.
+    fn words(rules: &[PolicyRule]) -> Vec<String> {
+        let words = rules.iter().map(|rule| {
+            let verbs = match rule.verbs.iter().map(String::as_str).collect::<Vec<_>>() {
+                verbs if verbs == READ => "read".to_owned(),
+                verbs if verbs == WRITE => "write".to_owned(),
+                verbs => verbs.join(","),
+            };
+            format!(
+                "{verbs} {:?} {}",
+                rule.api_groups[0],
+                rule.resources.join(",")
+            )
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn the_roles_say_what_they_always_said() {
+        let view = [
+            "read \"\" configmaps,endpoints,events,namespaces,pods,pods/log,pods/status,serviceaccounts,services,services/status",
+            "read \"apps\" deployments,deployments/scale,deployments/status",
+        ];
+        let edit = [
+            "read \"\" secrets",
+            "write \"\" configmaps,pods,secrets,serviceaccounts,services",
+            "write \"apps\" deployments,deployments/scale",
+            "impersonate \"\" serviceaccounts",
+        ];
+        let admin = [
+            "read \"rbac.authorization.k8s.io\" rolebindings,roles",
+            "write \"rbac.authorization.k8s.io\" rolebindings,roles",
+        ];
+        let all = [&view[..], &edit, &admin].concat();
+        for (role, count) in [
+            (BuiltinRole::View, 2),
+            (BuiltinRole::Edit, 6),
+            (BuiltinRole::Admin, 8),
+        ] {
+            assert_eq!(words(&rules(role, KINDS)), all[..count], "{role:?}");
+        }
     }
 }

@@ -32,11 +32,11 @@ pub struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// A verb on an object, or on all in a namespace.
     #[must_use]
-    pub fn on(verb: &'a str, info: &'static KindInfo, namespace: &'a str, name: &'a str) -> Self {
+    pub fn on(verb: &'a str, info: &'a KindInfo, namespace: &'a str, name: &'a str) -> Self {
         Self {
             verb,
             group: info.group(),
-            resource: info.plural,
+            resource: &info.plural,
             part: "",
             // As in Kubernetes, a namespace is in itself: who has a role in it may be allowed to look at it.
             namespace: match (info.namespaced, info.kind) {

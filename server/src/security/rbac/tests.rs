@@ -1,9 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! Who may do what: cases by hand, and random bindings against a simple model.
 
-use barge_proto::v1::{
-    ClusterRole, ClusterRoleBinding, Namespace, Object, ObjectMeta, PolicyRule, RbacRole,
-    RoleBinding, RoleRef, Subject,
+use barge_proto::{
+    kinds::KINDS,
+    v1::{
+        ClusterRole, ClusterRoleBinding, Namespace, Object, ObjectMeta, PolicyRule, RbacRole,
+        RoleBinding, RoleRef, Subject,
+    },
 };
 use barge_state::{Kind, State};
 
@@ -128,7 +131,7 @@ fn state() -> State {
             },
         );
     }
-    for mut role in builtin::roles() {
+    for mut role in builtin::roles(KINDS) {
         role.meta_mut().uid = role.meta().name.clone();
         put(&mut state, role);
     }

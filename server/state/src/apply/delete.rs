@@ -88,8 +88,7 @@ fn disown(work: &mut Work<'_>, uid: &str) {
     for owned in owned {
         let goes = match &owned {
             Stored::Revision(template) => work.tables.pods_by_template.count(template.uid()) == 0,
-            Stored::Endpoints(_) => true,
-            _ => false,
+            other => other.kind().ends_with_owner(),
         };
         if !goes {
             work.write_meta(owned, |meta| {

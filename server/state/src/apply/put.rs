@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{
-    Namespace, ObjectMeta, OwnerReference, Record, RecordRef, Refusal, RefusalReason,
-    record::Record as Body,
+use barge_proto::{
+    for_each_kind,
+    v1::{
+        Namespace, ObjectMeta, OwnerReference, Record, RecordRef, Refusal, RefusalReason,
+        record::Record as Body,
+    },
 };
 
 use super::{preconditions::describe, refusal, work::Work};
 use crate::{
     claims::claims,
     kept::Kept,
-    kind::{Kind, RecordKind, Stored, for_each_kind},
+    kind::{Kind, RecordKind, Stored},
     rules::Rules,
 };
 
 macro_rules! define {
-    ($($variant:ident($message:ident) $table:ident = $number:literal $(about $about:ident)?,)*) => {
+    ($($variant:ident($message:ident) $table:ident = $number:literal [$($object:ident($shown:ident))?] $options:tt,)*) => {
         /// Creates or changes a record, its status apart. The status of a new one is taken as it is.
         ///
         /// # Errors

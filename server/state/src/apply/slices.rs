@@ -223,8 +223,7 @@ fn is_nothing_without(work: &Work<'_>, record: &Stored) -> bool {
         Stored::Revision(template) => {
             work.tables.pods_by_template.count(Kind::uid(&**template)) == 0
         }
-        Stored::Endpoints(_) => true,
-        _ => false,
+        other => other.kind().ends_with_owner(),
     }
 }
 

@@ -76,6 +76,33 @@ impl<K: Kept> Names<K> {
         self.ordered.get(namespace).map_or(0, BTreeSet::len)
     }
 
+    /// Of [`Names::list`], those whose names begin with `prefix`. In each namespace it begins with the first of them.
+    pub fn list_prefixed(
+        &self,
+        prefix: &str,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+    ) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
+        let after = after.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        let first = namespace.or(after.as_ref().map(|(namespace, _)| namespace.as_str()));
+        let first = first.map_or(Bound::Unbounded, Bound::Included);
+        let last = namespace.map_or(Bound::Unbounded, Bound::Included);
+        let groups = self.ordered.range::<str, _>((first, last));
+        let prefix = prefix.to_owned();
+        groups.flat_map(move |(namespace, names)| {
+            let past = match &after {
+                Some((past, name)) if namespace == past && *name >= prefix => Some(name.as_str()),
+                _ => None,
+            };
+            let from: &dyn Name = &past.unwrap_or(&prefix);
+            let names = names.range::<dyn Name, _>((Bound::Excluded(from), Bound::Unbounded));
+            let is_past = matches!(&after, Some((past, _)) if namespace < past);
+            let prefix = prefix.clone();
+            let all = names.map(|entry| &entry.record);
+            all.take_while(move |record| !is_past && record.name().starts_with(&prefix))
+        })
+    }
+
     /// Records by namespace and name: those of one namespace or of all, after a position.
     pub fn list(
         &self,

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use barge_proto::v1::{
-    Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service, Time,
+use barge_proto::{
+    for_each_kind,
+    v1::{Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service, Time},
 };
 use barge_state::{Kind, PackedPod, State, Stored, Usage, is_finished};
 
@@ -11,14 +12,14 @@ use barge_state::{Kind, PackedPod, State, Stored, Usage, is_finished};
 pub fn check(state: &State) {
     let records: Vec<Stored> = state.stored().collect();
     for stored in &records {
-        macro_rules! check_keys {
-            ($($variant:ident)*) => {
+        macro_rules! check_each {
+            ($($variant:ident($message:ident) $table:ident = $number:literal $object:tt $options:tt,)*) => {
                 match stored {
                     $(Stored::$variant(record) => check_keys(state, record, &records),)*
                 }
             };
         }
-        check_keys!(Namespace Node Deployment Revision Pod Service Endpoints Event Cluster Manager Token Credential Secret ConfigMap Role ClusterRole RoleBinding ClusterRoleBinding ServiceAccount PodTombstone);
+        for_each_kind!(check_each);
     }
     check_pods(state);
     check_tombstones(state);

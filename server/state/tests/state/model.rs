@@ -559,6 +559,7 @@ pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::O
         Body::ClusterRoleBinding(record) => &mut record.metadata,
         Body::ServiceAccount(record) => &mut record.metadata,
         Body::PodTombstone(record) => &mut record.metadata,
+        Body::Custom(record) => &mut record.metadata,
     };
     metadata.get_or_insert_default()
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use barge_client::v1::{
     Condition, ConfigMap, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod, Quantity,
-    Secret, Service, Taint, Toleration, int_or_string, object,
+    Secret, Service, Taint, Toleration, int_or_string,
 };
 
-use super::{containers, rbac, text::Text};
-use crate::output;
+use super::{containers, text::Text};
+use crate::{kinds, output};
 
 /// An object in words, without its events.
 pub fn describe(object: &Object, now: i64) -> String {
@@ -31,31 +31,7 @@ pub fn describe(object: &Object, now: i64) -> String {
     for owner in &metadata.owner_references {
         text.field("Owner", format!("{}/{}", owner.kind, owner.name));
     }
-    match &object.kind {
-        Some(object::Kind::Deployment(it)) => deployment(&mut text, it, now),
-        Some(object::Kind::Pod(it)) => pod(&mut text, it, now),
-        Some(object::Kind::Service(it)) => service(&mut text, it),
-        Some(object::Kind::Node(it)) => node(&mut text, it),
-        Some(object::Kind::Endpoints(it)) => endpoints(&mut text, it),
-        Some(object::Kind::Event(it)) => event(&mut text, it),
-        Some(object::Kind::Secret(it)) => secret(&mut text, it),
-        Some(object::Kind::ConfigMap(it)) => config_map(&mut text, it),
-        Some(object::Kind::Role(it)) => rbac::rules(&mut text, &it.rules),
-        Some(object::Kind::ClusterRole(it)) => rbac::rules(&mut text, &it.rules),
-        Some(object::Kind::RoleBinding(it)) => {
-            rbac::binding(&mut text, it.role_ref.as_ref(), &it.subjects);
-        }
-        Some(object::Kind::ClusterRoleBinding(it)) => {
-            rbac::binding(&mut text, it.role_ref.as_ref(), &it.subjects);
-        }
-        Some(object::Kind::ServiceAccount(_)) | None => {}
-        Some(object::Kind::Namespace(it)) => {
-            text.field(
-                "Status",
-                it.status.as_ref().map_or("", |status| &status.phase),
-            );
-        }
-    }
+    kinds::describe(object, &mut text, now);
     text.finish()
 }
 
@@ -88,7 +64,7 @@ fn int_or_string(value: Option<&IntOrString>, default: &str) -> String {
     }
 }
 
-fn deployment(text: &mut Text, it: &Deployment, now: i64) {
+pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     text.field("Selector", output::selector(spec.selector.as_ref()));
@@ -125,7 +101,7 @@ fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     conditions(text, &status.conditions);
 }
 
-fn pod(text: &mut Text, it: &Pod, now: i64) {
+pub fn pod(text: &mut Text, it: &Pod, now: i64) {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     text.field("Node", &spec.node_name);
@@ -141,7 +117,7 @@ fn pod(text: &mut Text, it: &Pod, now: i64) {
     conditions(text, &status.conditions);
 }
 
-fn service(text: &mut Text, it: &Service) {
+pub fn service(text: &mut Text, it: &Service) {
     let spec = it.spec.clone().unwrap_or_default();
     text.field("Type", &spec.r#type);
     text.list("Selector", pairs(&spec.selector));
@@ -178,7 +154,7 @@ fn service(text: &mut Text, it: &Service) {
     }
 }
 
-fn node(text: &mut Text, it: &Node) {
+pub fn node(text: &mut Text, it: &Node) {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     text.field("Schedulable", if spec.unschedulable { "no" } else { "yes" });
@@ -232,7 +208,7 @@ fn toleration(it: &Toleration) -> String {
     format!("{key}{effect}{until}")
 }
 
-fn endpoints(text: &mut Text, it: &Endpoints) {
+pub fn endpoints(text: &mut Text, it: &Endpoints) {
     for subset in &it.subsets {
         let ports = subset
             .ports
@@ -248,7 +224,7 @@ fn endpoints(text: &mut Text, it: &Endpoints) {
     }
 }
 
-fn event(text: &mut Text, it: &Event) {
+pub fn event(text: &mut Text, it: &Event) {
     let about = it.involved_object.clone().unwrap_or_default();
     text.field("About", format!("{}/{}", about.kind, about.name));
     text.field("Type", &it.r#type);
@@ -258,13 +234,13 @@ fn event(text: &mut Text, it: &Event) {
 }
 
 /// Sizes, no values: `get -o yaml` shows those.
-fn secret(text: &mut Text, it: &Secret) {
+pub fn secret(text: &mut Text, it: &Secret) {
     text.field("Type", &it.r#type);
     text.field("Immutable", immutable(it.immutable));
     sizes(text, "Data", &it.data);
 }
 
-fn config_map(text: &mut Text, it: &ConfigMap) {
+pub fn config_map(text: &mut Text, it: &ConfigMap) {
     text.field("Immutable", immutable(it.immutable));
     if !it.data.is_empty() {
         text.section("Data", |text| {

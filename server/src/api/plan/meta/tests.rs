@@ -45,7 +45,8 @@ fn nothing_new_belongs_to_an_owner_that_is_being_deleted() {
     assert_eq!(outcome.refusal, None);
     let new = config_map("new", "one");
     let known = new.meta().clone();
-    let refused = check_owners(&state, &new.clone().into(), None).unwrap_err();
+    let refused =
+        check_owners(&state, &Registry::default(), &new.clone().into(), None).unwrap_err();
     assert!(matches!(refused, ApiError::Conflict(_)), "{refused}");
     assert!(
         refused
@@ -53,5 +54,5 @@ fn nothing_new_belongs_to_an_owner_that_is_being_deleted() {
             .contains("ConfigMap one is being deleted"),
         "{refused}"
     );
-    check_owners(&state, &new.into(), Some(&known)).unwrap();
+    check_owners(&state, &Registry::default(), &new.into(), Some(&known)).unwrap();
 }

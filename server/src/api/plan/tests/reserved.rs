@@ -22,10 +22,10 @@ fn ports_that_the_nodes_need_are_refused() {
     let refused = |state: &State, service: Object| {
         let stamp = Stamp {
             reserved: &reserved,
-            ..STAMP
+            ..STAMP.clone()
         };
         let objects = [service];
-        let wanted = prepare(&objects, "", false).unwrap();
+        let wanted = prepare(&KINDS, &objects, "", false).unwrap();
         let merged = merge(&wanted, &there(state, &wanted), &vault(), &stamp).unwrap();
         match plan(state, merged, &stamp, true) {
             Ok(_) => String::new(),
@@ -63,10 +63,10 @@ fn a_node_port_that_is_drawn_is_not_reserved() {
         let stamp = Stamp {
             reserved: &reserved,
             seed,
-            ..STAMP
+            ..STAMP.clone()
         };
         let objects = [service("NodePort", &[80])];
-        let wanted = prepare(&objects, "", false).unwrap();
+        let wanted = prepare(&KINDS, &objects, "", false).unwrap();
         let merged = merge(&wanted, &there(&state, &wanted), &vault(), &stamp).unwrap();
         let (_, planned) = plan(&state, merged, &stamp, true).unwrap().unwrap();
         let object = planned.into_iter().next().unwrap().object.unwrap();
@@ -84,10 +84,10 @@ fn a_node_port_of_before_that_is_reserved_now_is_named_as_such() {
     let reserved: ReservedPorts = port.to_string().parse().unwrap();
     let stamp = Stamp {
         reserved: &reserved,
-        ..STAMP
+        ..STAMP.clone()
     };
     let objects = [service("NodePort", &[80, 81])];
-    let wanted = prepare(&objects, "", false).unwrap();
+    let wanted = prepare(&KINDS, &objects, "", false).unwrap();
     let merged = merge(&wanted, &there(&state, &wanted), &vault(), &stamp).unwrap();
     let refused = plan(&state, merged, &stamp, true).unwrap_err().to_string();
     assert!(refused.contains("--reserved-ports"), "{refused}");

@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! What is kept, for how long, and for whom.
 
-use barge_proto::v1::{ConfigMap, ListRequest, ObjectMeta};
+use barge_proto::{
+    kinds::Registry,
+    v1::{ConfigMap, ListRequest, ObjectMeta},
+};
 use barge_state::Kind as _;
 use tokio::time::advance;
 
@@ -10,10 +13,13 @@ use super::*;
 const REVISION: u64 = 100;
 
 fn query() -> Query {
-    Query::new(&ListRequest {
-        kind: Kind::ConfigMap.into(),
-        ..ListRequest::default()
-    })
+    Query::new(
+        &Registry::default(),
+        &ListRequest {
+            kind: Kind::ConfigMap.into(),
+            ..ListRequest::default()
+        },
+    )
     .unwrap()
 }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! Pages of one revision, whatever changes between them and between their slices.
 
+use barge_proto::kinds::Registry;
 use barge_proto::v1::{Kind, ListRequest, ListResponse, Namespace, ObjectMeta};
 use barge_state::{History, Kind as _};
 use proptest::prelude::*;
@@ -72,7 +73,7 @@ impl World {
         most: usize,
         between: &mut impl Iterator<Item = Step>,
     ) -> ListResponse {
-        let query = Query::new(request).unwrap();
+        let query = Query::new(&Registry::default(), request).unwrap();
         let begun = self.state.revision();
         let mut rows: Vec<Parts> = Vec::new();
         while rows.len() <= most {
@@ -181,13 +182,13 @@ fn a_page_looks_at_a_bounded_number_of_records_and_may_be_empty() {
         })))
     };
     let mut asked = request(500, "nobody=has-it");
-    let mut query = Query::new(&asked).unwrap();
+    let mut query = Query::new(&Registry::default(), &asked).unwrap();
     let rows = Rows::new(7, (0..50_000).map(namespace).collect(), None, None);
     for pages in [1, 2, 3] {
         let page = query.page(&rows);
         assert_eq!((page.objects.len(), page.revision), (0, 7));
         assert_eq!(page.r#continue.is_empty(), pages == 3, "page {pages}");
         asked.r#continue = page.r#continue;
-        query = Query::new(&asked).unwrap();
+        query = Query::new(&Registry::default(), &asked).unwrap();
     }
 }

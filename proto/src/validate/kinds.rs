@@ -1,0 +1,236 @@
+//! What is valid and what is the default, kind by kind. The compiler demands an entry of every kind.
+
+use super::{Checker, defaults};
+use crate::{
+    kinds::custom::HEAD,
+    v1::{
+        ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event,
+        Namespace, Node, Object, Pod, RbacRole, RoleBinding, Secret, Service, ServiceAccount,
+        object,
+    },
+};
+
+/// The rules of a kind beside those of metadata, which all have.
+pub(super) trait Rules {
+    /// Fills in what was left out; see [`super::default`].
+    fn default(&mut self);
+
+    /// Fills in what an absent field means for a new object; see [`super::default_on_create`].
+    fn default_on_create(&mut self) {}
+
+    /// Checks an object by itself.
+    fn check(&self, checker: &mut Checker);
+
+    /// Checks that it can take the place of `old`.
+    fn check_update(&self, old: &Self, checker: &mut Checker);
+}
+
+macro_rules! define {
+    ($($variant:ident($record:ident) $table:ident = $number:literal [$($object:ident($message:ident))?] $options:tt,)*) => {
+        pub(super) fn default(object: &mut Object) {
+            match &mut object.kind {
+                $($(Some(object::Kind::$object(it)) => Rules::default(it),)?)*
+                None => {}
+            }
+        }
+
+        pub(super) fn default_on_create(object: &mut Object) {
+            match &mut object.kind {
+                $($(Some(object::Kind::$object(it)) => Rules::default_on_create(it),)?)*
+                None => {}
+            }
+        }
+
+        pub(super) fn check(kind: &object::Kind, checker: &mut Checker) {
+            match kind {
+                $($(object::Kind::$object(it) => Rules::check(it, checker),)?)*
+            }
+        }
+
+        /// Objects of two kinds are not compared.
+        pub(super) fn check_update(old: &Object, new: &Object, checker: &mut Checker) {
+            match &new.kind {
+                $($(Some(object::Kind::$object(new)) => {
+                    if let Some(object::Kind::$object(old)) = &old.kind {
+                        Rules::check_update(new, old, checker);
+                    }
+                })?)*
+                None => {}
+            }
+        }
+    };
+}
+for_each_kind!(define);
+
+impl Rules for Namespace {
+    fn default(&mut self) {}
+    fn check(&self, _: &mut Checker) {}
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
+
+impl Rules for Node {
+    fn default(&mut self) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.node(self);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_range(old, self);
+    }
+}
+
+impl Rules for Deployment {
+    fn default(&mut self) {
+        if let Some(spec) = &mut self.spec {
+            defaults::deployment(spec);
+        }
+    }
+    fn default_on_create(&mut self) {
+        if let Some(spec) = &mut self.spec {
+            spec.replicas.get_or_insert(1);
+        }
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.deployment(self);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_selector(old, self);
+    }
+}
+
+impl Rules for Pod {
+    fn default(&mut self) {
+        if let Some(spec) = &mut self.spec {
+            defaults::pod(spec);
+        }
+    }
+    fn check(&self, checker: &mut Checker) {
+        match &self.spec {
+            Some(spec) => checker.pod_spec("spec", spec),
+            None => checker.required("spec"),
+        }
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_pod(old, self);
+    }
+}
+
+impl Rules for Service {
+    fn default(&mut self) {
+        if let Some(spec) = &mut self.spec {
+            defaults::service(spec);
+        }
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.service(self);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_address(old, self);
+    }
+}
+
+impl Rules for Endpoints {
+    fn default(&mut self) {
+        defaults::endpoints(self);
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.endpoints(self);
+    }
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
+
+impl Rules for Event {
+    fn default(&mut self) {
+        defaults::fill(&mut self.r#type, "Normal");
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.event(self);
+    }
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
+
+impl Rules for Secret {
+    fn default(&mut self) {
+        defaults::fill(&mut self.r#type, "Opaque");
+        self.fold_string_data();
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.secret(self);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_secret(old, self);
+    }
+}
+
+impl Rules for ConfigMap {
+    fn default(&mut self) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.config_map(self);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_config_map(old, self);
+    }
+}
+
+impl Rules for RbacRole {
+    fn default(&mut self) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.rules(&self.rules);
+    }
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
+
+impl Rules for ClusterRole {
+    fn default(&mut self) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.rules(&self.rules);
+    }
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
+
+impl Rules for RoleBinding {
+    fn default(&mut self) {
+        defaults::binding(&mut self.subjects, &mut self.role_ref);
+    }
+    fn check(&self, checker: &mut Checker) {
+        let kinds = &["Role", "ClusterRole"];
+        checker.binding(&self.subjects, self.role_ref.as_ref(), kinds);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_role(old.role_ref.as_ref(), self.role_ref.as_ref());
+    }
+}
+
+impl Rules for ClusterRoleBinding {
+    fn default(&mut self) {
+        defaults::binding(&mut self.subjects, &mut self.role_ref);
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.binding(&self.subjects, self.role_ref.as_ref(), &["ClusterRole"]);
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        checker.same_role(old.role_ref.as_ref(), self.role_ref.as_ref());
+    }
+}
+
+impl Rules for ServiceAccount {
+    fn default(&mut self) {}
+    fn check(&self, _: &mut Checker) {}
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
+
+/// What a kind that was registered says of its fields is for whoever registered it to check.
+impl Rules for CustomObject {
+    fn default(&mut self) {}
+    fn check(&self, checker: &mut Checker) {
+        let fields = match self.fields() {
+            Ok(fields) => fields,
+            Err(error) => {
+                return checker.violated("json", "", format!("must be a JSON object: {error}"));
+            }
+        };
+        for name in HEAD.iter().filter(|name| fields.contains_key(**name)) {
+            checker.violated(format!("json.{name}"), "", "has a field of its own");
+        }
+    }
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
+}
