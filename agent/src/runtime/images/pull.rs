@@ -109,7 +109,7 @@ impl Puller {
             let _permit = self.looks.take(session.host()).await;
             resolve::top(&session, name.reference()).await
         };
-        let top = unwanted.run_until_cancelled(look).await;
+        let top = unwanted.run_until_cancelled(Box::pin(look)).await;
         let top = top.ok_or(PullError::Unwanted)??;
         let digest = top.descriptor.digest.to_string();
         if present == Some(&digest) {
@@ -119,10 +119,12 @@ impl Puller {
             });
         }
         // Nothing more is asked of the registry for an image that is here: its pod does not wait for the pulls of others.
-        let turn = unwanted.run_until_cancelled(self.turn(&session, top)).await;
+        let turn = unwanted
+            .run_until_cancelled(Box::pin(self.turn(&session, top)))
+            .await;
         let (_permit, top) = turn.ok_or(PullError::Unwanted)??;
         let lease = Lease::take(&self.client).await?;
-        let work = self.pull_leased(name, &session, top, &lease);
+        let work = Box::pin(self.pull_leased(name, &session, top, &lease));
         let result = unwanted.run_until_cancelled(work).await;
         let returned = lease.give_back(&self.client).await;
         let config = Some(result.ok_or(PullError::Unwanted)??);
@@ -347,13 +349,13 @@ impl Puller {
 
 /// Reads an image's configuration.
 pub async fn parse_config(bytes: Bytes) -> Result<ImageConfig, PullError> {
-    let parsed = parse::apart(bytes, |bytes| ImageConfig::parse(bytes)).await;
+    let parsed = parse::apart(bytes, ImageConfig::parse).await;
     parsed.map_err(unreadable)
 }
 
 /// Reads of an image's configuration what a pull needs.
 pub async fn parse_for_pull(bytes: Bytes) -> Result<ImageConfig, PullError> {
-    let parsed = parse::apart(bytes, |bytes| ImageConfig::parse_for_pull(bytes)).await;
+    let parsed = parse::apart(bytes, ImageConfig::parse_for_pull).await;
     parsed.map_err(unreadable)
 }
 

@@ -45,7 +45,7 @@ async fn no_call_waits_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("c.sock");
     let _mute = Mute::listen(&socket);
-    let client = Client::new(&socket, "test").unwrap();
+    let client = Client::new(&socket, "test", LONG).unwrap();
     let ended = |what: &str, result: Result<Result<(), Status>, _>| {
         let result: Result<(), Status> =
             result.unwrap_or_else(|_: tokio::time::error::Elapsed| panic!("{what} has no end"));
