@@ -110,13 +110,16 @@ impl Pipe {
         Ok(polled(&self.file, PollFlags::empty())?.contains(PollFlags::POLLHUP))
     }
 
-    /// Whether a writer would find room. The kernel tells only those who have it open for writing.
-    fn has_room(&self) -> io::Result<bool> {
+    /// Whether a writer is sure to find room. The kernel tells only those who have the pipe open for writing. When it
+    /// cannot be opened (its path is gone, or the process has no descriptor left), the answer is no: a line in two pieces
+    /// is better than a container that stands still.
+    fn has_room(&self) -> bool {
         let writer = OpenOptions::new()
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(&self.path)?;
-        Ok(polled(&writer, PollFlags::POLLOUT)?.contains(PollFlags::POLLOUT))
+            .open(&self.path);
+        let polled = writer.and_then(|writer| polled(&writer, PollFlags::POLLOUT));
+        polled.is_ok_and(|flags| flags.contains(PollFlags::POLLOUT))
     }
 }
 
@@ -254,7 +257,7 @@ impl Batch<'_> {
         let mut taken = cri::encode(lines, now, channel, &raw[..count], all);
         if taken == 0 {
             // A pipe can be full of few bytes; whoever waits for room would never finish the line.
-            if self.pipe.has_room()? {
+            if self.pipe.has_room() {
                 return Ok(false);
             }
             taken = cri::encode(lines, now, channel, &raw[..count], true);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use containerd_client::{services::v1::GetImageRequest, tonic::Status};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,23 +22,28 @@ mod config;
 mod disk;
 mod endpoint;
 mod lease;
+mod limits;
 mod manifest;
 mod name;
+mod parse;
 mod processor;
 mod pull;
 mod registry;
 mod resolve;
 mod shares;
+#[cfg(test)]
+mod stalls;
 mod store;
 mod unpack;
 
 use body::Pace;
 pub use config::ImageConfig;
 pub use lease::sweep;
+use limits::{CALL, within};
 use manifest::Document;
 use name::Name;
 use processor::Processor;
-use pull::{PullError, Puller, parse_config};
+use pull::{PullError, Puller, parse_config, parse_for_pull};
 use registry::FetchError;
 use shares::Shares;
 
@@ -47,6 +53,11 @@ const REMEMBERED: usize = 128;
 /// has 4 MiB, leaves room for some of the usual ones, which have a few KiB.
 const DOCUMENTS: (usize, usize) = (96, 192);
 
+/// First documents asked for at a time: of one registry, and of all.
+const LOOKS: (usize, usize) = (32, 64);
+/// Images read back from containerd at a time, each with a document of at most 4 MiB in memory.
+const READS: usize = 2;
+
 /// The images of this machine. Cheap to clone.
 #[derive(Clone)]
 pub struct Images {
@@ -55,6 +66,7 @@ pub struct Images {
     flights: Arc<Flights<Result<Image, RuntimeError>>>,
     /// By digest of what an image's name stands for; a digest's meaning never changes.
     configs: Arc<Mutex<HashMap<String, Arc<ImageConfig>>>>,
+    reads: Arc<Semaphore>,
 }
 
 impl Images {
@@ -68,6 +80,7 @@ impl Images {
                 window: options.progress_window,
             },
             http: registry::Http::default(),
+            looks: Shares::new(LOOKS.1, LOOKS.0),
             pulls: Shares::new(2 * options.parallel_pulls, options.parallel_pulls),
             documents: Shares::new(DOCUMENTS.1, DOCUMENTS.0),
             layers: Shares::new(3 * options.parallel_fetches, options.parallel_fetches),
@@ -79,6 +92,7 @@ impl Images {
             puller,
             flights: Arc::default(),
             configs: Arc::default(),
+            reads: Arc::new(Semaphore::new(READS)),
         }
     }
 
@@ -124,7 +138,7 @@ impl Images {
             .rsplit_once('@')
             .map_or(image_id, |(_, digest)| digest);
         let loaded = self
-            .load(digest)
+            .load(digest, Part::All)
             .await
             .map_err(|error| describe(image_id, &[error]))?;
         loaded.ok_or_else(|| {
@@ -172,17 +186,17 @@ impl Images {
             let request = GetImageRequest {
                 name: name.to_string(),
             };
-            let answer = client
-                .services()
-                .images()
-                .get(client.request(request))
-                .await;
+            let mut images = client.services().images();
+            let answer = within(CALL, images.get(client.request(request))).await;
             let record = unless_missing(answer)?.and_then(|answer| answer.into_inner().image);
             let Some(target) = record.and_then(|record| record.target) else {
                 return Ok(None);
             };
-            let Some(config) = self.load(&target.digest).await? else {
-                return Ok(None);
+            let config = match self.load(&target.digest, Part::ForPull).await {
+                Ok(Some(config)) => config,
+                // What cannot be read is not here: the registry may have something better by now.
+                Ok(None) | Err(PullError::Malformed(_)) => return Ok(None),
+                Err(error) => return Err(error),
             };
             let top = config.top();
             let client = &self.puller.client;
@@ -196,12 +210,12 @@ impl Images {
     }
 
     /// Reads an image's configuration from the content store; `None` when something is missing.
-    async fn load(&self, digest: &str) -> Result<Option<Arc<ImageConfig>>, PullError> {
+    async fn load(&self, digest: &str, part: Part) -> Result<Option<Arc<ImageConfig>>, PullError> {
         let known = lock(&self.configs).get(digest).cloned();
         if known.is_some() {
             return Ok(known);
         }
-        let config = self.read(digest).await?.map(Arc::new);
+        let config = self.read(digest, part).await?.map(Arc::new);
         if let Some(config) = &config {
             self.remember(digest, Arc::clone(config));
         }
@@ -210,7 +224,9 @@ impl Images {
 
     /// Goes down from a name's digest to a configuration for this machine; `None` when there is none of which manifest
     /// and configuration are here. Entries are tried as a pull tries them.
-    async fn read(&self, digest: &str) -> Result<Option<ImageConfig>, PullError> {
+    async fn read(&self, digest: &str, part: Part) -> Result<Option<ImageConfig>, PullError> {
+        // The semaphore is never closed, so an error cannot be.
+        let _permit = self.reads.acquire().await.ok();
         let client = &self.puller.client;
         let processor = Processor::ours();
         // Digest, indexes above, and whether the index vouches for the platform.
@@ -222,7 +238,8 @@ impl Images {
             let Some(bytes) = store::read(client, &digest).await? else {
                 continue;
             };
-            match Document::parse(&bytes).map_err(PullError::Malformed)?.0 {
+            let document = parse::apart(bytes.into(), Document::parse).await;
+            match document.map_err(PullError::Malformed)?.0 {
                 Document::Index(entries) if depth < resolve::DEEPEST => {
                     let mut below = manifest::candidates(&processor, entries);
                     below.truncate(resolve::MOST_DOCUMENTS);
@@ -236,7 +253,11 @@ impl Images {
                     let Some(bytes) = store::read(client, &manifest.config.digest).await? else {
                         continue;
                     };
-                    match parse_config(&bytes) {
+                    let parsed = match part {
+                        Part::All => parse_config(bytes.into()).await,
+                        Part::ForPull => parse_for_pull(bytes.into()).await,
+                    };
+                    match parsed {
                         Ok(config) if named || config.suits(&processor) => return Ok(Some(config)),
                         Err(error) if named => return Err(error),
                         _ => {}
@@ -257,6 +278,14 @@ impl Images {
         }
         configs.insert(digest.to_owned(), config);
     }
+}
+
+/// How much of a configuration is read. Of one that may be kept in memory it is the same.
+#[derive(Clone, Copy)]
+enum Part {
+    All,
+    /// The layers and the platform of a large one.
+    ForPull,
 }
 
 /// The map is whole between any two statements, so a panic elsewhere does not spoil it.

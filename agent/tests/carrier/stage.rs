@@ -70,6 +70,15 @@ impl Stage {
         assert!(!self.paths.container_io(id).exists());
     }
 
+    /// Waits until all output of a container is in its log. A carrier that dies meanwhile cannot say so: its successor is
+    /// asked again.
+    pub async fn settle(&self, id: &str) {
+        eventually("the output has settled", || async {
+            self.carrier.settle(id).await.ok()
+        })
+        .await;
+    }
+
     /// The carrier's process, once there is one.
     pub async fn pid(&self) -> u32 {
         eventually("a carrier serves", || self.try_pid()).await

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{CgroupVersion, Cgroups};
+use super::{CgroupVersion, Cgroups, remove_groups};
 use crate::runtime::{
     PodResources, QosClass,
     resources::{LEAST_SHARES, cpu_shares, cpu_weight},
@@ -50,8 +50,11 @@ impl Cgroups {
     /// Makes a pod's group, or finds it, and sets what the pod gets: the CPU weight of its requests, its memory limit, and
     /// how many processes and threads it may have (`None`: any number). Blocks.
     ///
+    /// Nothing here stops a pod that runs: a limit of a group that was there already is not set below what the pod uses, and
+    /// what the kernel refuses is only logged. The next start of one of the pod's containers tries again.
+    ///
     /// # Errors
-    /// When the kernel refuses. A controller that the machine does not have is no error: the agent's log says so once.
+    /// When the kernel refuses a new group. A controller that the machine does not have is no error: the agent's log says so once.
     pub fn ensure_pod(
         &self,
         pod_uid: &str,
@@ -59,24 +62,63 @@ impl Cgroups {
         pids_limit: Option<u64>,
     ) -> io::Result<()> {
         let place = self.place(pod_uid, pod.qos);
+        let groups = self.groups(&place).unwrap_or_default();
+        let was_there = groups.iter().any(|group| group.exists());
         self.make(&place)?;
-        if place
-            .parent()
-            .is_some_and(|parent| parent.ends_with(BEST_EFFORT))
-            && let Some(parent) = place.parent()
-        {
-            self.set_weight(parent, LEAST_SHARES)?;
-        }
-        self.set_weight(&place, cpu_shares(pod.cpu_request_milli))?;
-        if let Some(limit) = pod.memory_limit {
-            let file = match self.version {
-                CgroupVersion::V1 => "memory.limit_in_bytes",
-                CgroupVersion::V2 => "memory.max",
+        let settings = self.settings(&place, pod, pids_limit);
+        for setting in settings {
+            let result = match was_there {
+                true => self.adjust(&setting),
+                false => self.set(&setting),
             };
-            self.set(&place, "memory", file, &limit.to_string())?;
+            match result {
+                Err(error) if was_there => {
+                    tracing::warn!(pod_uid, %error, "cannot adjust the control group of a pod that is there: it stays as it was");
+                }
+                Err(error) => {
+                    // The next try is to find no group that was set by half.
+                    for group in &groups {
+                        if let Err(error) = remove_groups(group) {
+                            tracing::debug!(group = %group.display(), %error, "cannot remove a new control group");
+                        }
+                    }
+                    return Err(error);
+                }
+                Ok(()) => {}
+            }
         }
-        let pids = pids_limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
-        self.set(&place, "pids", "pids.max", &pids)
+        Ok(())
+    }
+
+    /// All that a pod's group is told, in order.
+    fn settings(&self, place: &Path, pod: &PodResources, pids_limit: Option<u64>) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        let above = place.parent();
+        if let Some(parent) = above.filter(|parent| parent.ends_with(BEST_EFFORT)) {
+            settings.push(self.weight(parent, LEAST_SHARES));
+        }
+        settings.push(self.weight(place, cpu_shares(pod.cpu_request_milli)));
+        if let Some(limit) = pod.memory_limit {
+            let (file, usage) = match self.version {
+                CgroupVersion::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+                CgroupVersion::V2 => ("memory.max", "memory.current"),
+            };
+            settings.push(Setting {
+                group: self.group_of("memory", place),
+                controller: "memory",
+                file,
+                value: limit.to_string(),
+                limit: Some((limit, usage)),
+            });
+        }
+        settings.push(Setting {
+            group: self.group_of("pids", place),
+            controller: "pids",
+            file: "pids.max",
+            value: pids_limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string()),
+            limit: pids_limit.map(|limit| (limit, "pids.current")),
+        });
+        settings
     }
 
     /// Makes a group and those above it, with the controllers that pods need.
@@ -100,28 +142,46 @@ impl Cgroups {
         }
     }
 
-    fn set_weight(&self, place: &Path, shares: u64) -> io::Result<()> {
-        match self.version {
-            CgroupVersion::V1 => self.set(place, "cpu", "cpu.shares", &shares.to_string()),
-            CgroupVersion::V2 => {
-                let weight = cpu_weight(shares);
-                self.set(place, "cpu", "cpu.weight", &weight.to_string())
-            }
+    fn weight(&self, place: &Path, shares: u64) -> Setting {
+        let (file, value) = match self.version {
+            CgroupVersion::V1 => ("cpu.shares", shares),
+            CgroupVersion::V2 => ("cpu.weight", cpu_weight(shares)),
+        };
+        Setting {
+            group: self.group_of("cpu", place),
+            controller: "cpu",
+            file,
+            value: value.to_string(),
+            limit: None,
         }
     }
 
-    fn set(
-        &self,
-        place: &Path,
-        controller: &'static str,
-        file: &str,
-        value: &str,
-    ) -> io::Result<()> {
-        let group = match self.version {
+    fn group_of(&self, controller: &str, place: &Path) -> PathBuf {
+        match self.version {
             CgroupVersion::V1 => self.mount.join(controller).join(place),
             CgroupVersion::V2 => self.mount.join(place),
-        };
-        let path = group.join(file);
+        }
+    }
+
+    /// Sets it, unless the group uses more than that already.
+    fn adjust(&self, setting: &Setting) -> io::Result<()> {
+        if let Some((limit, usage)) = setting.limit {
+            let used = fs::read_to_string(setting.group.join(usage)).unwrap_or_default();
+            let used = used.trim().parse::<u64>().unwrap_or(0);
+            if used > limit {
+                tracing::warn!(
+                    group = %setting.group.display(), file = setting.file, limit, used,
+                    "a pod uses more than its new limit: the limit stays as it was until the pod uses less and one of its containers starts"
+                );
+                return Ok(());
+            }
+        }
+        self.set(setting)
+    }
+
+    fn set(&self, setting: &Setting) -> io::Result<()> {
+        let path = setting.group.join(setting.file);
+        let (controller, value) = (setting.controller, &setting.value);
         match write(&path, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +200,16 @@ impl Cgroups {
             }),
         }
     }
+}
+
+/// A value for a file of a group.
+struct Setting {
+    group: PathBuf,
+    controller: &'static str,
+    file: &'static str,
+    value: String,
+    /// The value as a number, and the file that says how much of it is used. `None` for what is no limit.
+    limit: Option<(u64, &'static str)>,
 }
 
 /// Hands the controllers that pods need down to the groups below one, as far as it has them. Version 2 only.
@@ -207,8 +277,11 @@ mod tests {
                 CgroupVersion::V1 => {
                     for (hierarchy, names) in [
                         ("cpu", &["cpu.shares"][..]),
-                        ("memory", &["memory.limit_in_bytes"]),
-                        ("pids", &["pids.max"]),
+                        (
+                            "memory",
+                            &["memory.limit_in_bytes", "memory.usage_in_bytes"],
+                        ),
+                        ("pids", &["pids.max", "pids.current"]),
                     ] {
                         files(self.0.path().join(hierarchy).join(place), names);
                     }
@@ -218,7 +291,9 @@ mod tests {
                     let names = [
                         "cpu.weight",
                         "memory.max",
+                        "memory.current",
                         "pids.max",
+                        "pids.current",
                         "cgroup.subtree_control",
                     ];
                     files(group.clone(), &names);
@@ -308,6 +383,63 @@ mod tests {
             .unwrap();
         assert_eq!(cgroups.path("u", "c"), "/barge/u/c");
         assert_eq!(fake.read("cpu/barge/u/cpu.shares"), "2");
+    }
+
+    #[test]
+    fn a_limit_never_falls_below_what_a_running_pod_uses() {
+        for (version, pids, memory, limit, usage) in [
+            (
+                CgroupVersion::V1,
+                "pids/barge/u",
+                "memory/barge/u",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            ),
+            (
+                CgroupVersion::V2,
+                "barge/u",
+                "barge/u",
+                "memory.max",
+                "memory.current",
+            ),
+        ] {
+            let fake = Fake::new(version);
+            let write = |path: &str, value: &str| fs::write(fake.0.path().join(path), value);
+            let (limit, usage) = (format!("{memory}/{limit}"), format!("{memory}/{usage}"));
+            let max = format!("{pids}/pids.max");
+            write(&max, "max").unwrap();
+            write(&limit, "4294967296").unwrap();
+            write(&format!("{pids}/pids.current"), "65\n").unwrap();
+            write(&usage, "1073741825\n").unwrap();
+            let ensure = || {
+                fake.cgroups()
+                    .ensure_pod("u", &BURSTABLE, Some(64))
+                    .unwrap()
+            };
+            ensure();
+            assert_eq!(fake.read(&max), "max");
+            assert_eq!(fake.read(&limit), "4294967296");
+            // Once it uses less, the next start of one of its containers sets them.
+            write(&format!("{pids}/pids.current"), "64\n").unwrap();
+            write(&usage, "1073741824\n").unwrap();
+            ensure();
+            assert_eq!(fake.read(&max).trim_matches('x'), "64");
+            assert!(fake.read(&limit).starts_with("1073741824"));
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_a_running_pod_stops_no_container() {
+        let fake = Fake::new(CgroupVersion::V1);
+        for file in ["pids/barge/u/pids.max", "cpu/barge/u/cpu.shares"] {
+            let file = fake.0.path().join(file);
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+        }
+        let cgroups = fake.cgroups();
+        cgroups.ensure_pod("u", &BURSTABLE, Some(64)).unwrap();
+        let limit = fake.read("memory/barge/u/memory.limit_in_bytes");
+        assert_eq!(limit, "1073741824", "the others are set");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! How an image runs: its configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
-    manifest::{Short, sha256},
+    manifest::{Few, MOST_LAYERS, Short, sha256},
     name::is_digest,
     processor::{Platform, Processor},
 };
 
 /// Bytes of a configuration that is kept in memory; a larger one is read again for each container.
 const LARGEST_KEPT: usize = 64 * 1024;
+
+/// Variables of an image, and arguments; a program takes them all in at most 2 MiB (`execve(2)`, with the usual stack of 8 MiB).
+const MOST_WORDS: usize = 4096;
 
 /// How an image runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,10 +39,24 @@ pub struct ImageConfig {
 
 #[derive(Deserialize)]
 struct Outline {
+    #[serde(rename = "config")]
+    _counted: Option<Counted>,
     os: Option<Short>,
     architecture: Option<Short>,
     variant: Option<Short>,
     rootfs: RawRootfs,
+}
+
+/// Its lists are counted, and not copied.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counted {
+    #[serde(rename = "Env")]
+    _env: Option<Few<IgnoredAny, MOST_WORDS>>,
+    #[serde(rename = "Entrypoint")]
+    _entrypoint: Option<Few<IgnoredAny, MOST_WORDS>>,
+    #[serde(rename = "Cmd")]
+    _cmd: Option<Few<IgnoredAny, MOST_WORDS>>,
 }
 
 #[derive(Deserialize)]
@@ -51,16 +68,16 @@ struct RawConfigOnly {
 #[serde(rename_all = "PascalCase", default)]
 struct RawConfig {
     user: Option<String>,
-    env: Option<Vec<String>>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
+    env: Option<Few<String, MOST_WORDS>>,
+    entrypoint: Option<Few<String, MOST_WORDS>>,
+    cmd: Option<Few<String, MOST_WORDS>>,
     working_dir: Option<String>,
     stop_signal: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct RawRootfs {
-    diff_ids: Option<Vec<String>>,
+    diff_ids: Option<Few<Short, MOST_LAYERS>>,
 }
 
 impl ImageConfig {
@@ -74,18 +91,19 @@ impl ImageConfig {
 
     fn new(config: Option<RawConfig>, outline: Outline, length: usize) -> Result<Self, String> {
         let config = config.unwrap_or_default();
-        let diff_ids = outline.rootfs.diff_ids.unwrap_or_default();
+        let diff_ids = outline.rootfs.diff_ids.map_or_else(Vec::new, |few| few.0);
         if let Some(bad) = diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
+            let bad = bad.to_string();
             return Err(format!("\"{bad:.80}\" is no sha256 digest of a layer"));
         }
         Ok(Self {
             user: config.user.unwrap_or_default(),
-            env: config.env.unwrap_or_default(),
-            entrypoint: config.entrypoint.unwrap_or_default(),
-            cmd: config.cmd.unwrap_or_default(),
+            env: config.env.map_or_else(Vec::new, |few| few.0),
+            entrypoint: config.entrypoint.map_or_else(Vec::new, |few| few.0),
+            cmd: config.cmd.map_or_else(Vec::new, |few| few.0),
             working_dir: config.working_dir.unwrap_or_default(),
             stop_signal: config.stop_signal.unwrap_or_default(),
-            diff_ids,
+            diff_ids: diff_ids.iter().map(ToString::to_string).collect(),
             platform: Platform {
                 os: outline.os.unwrap_or_else(|| "linux".into()),
                 architecture: outline.architecture.unwrap_or_default(),
@@ -153,6 +171,33 @@ mod tests {
         assert_eq!(chain[1], sha256(both.as_bytes()));
         assert_eq!(config.top(), chain[1]);
         assert_eq!(ImageConfig::default().top(), "");
+    }
+
+    #[test]
+    fn lists_have_a_bound() {
+        let digest = format!("\"sha256:{}\"", "1".repeat(64));
+        let list = |item: &str, count: usize| vec![item; count].join(",");
+        let config = |key: &str, count| {
+            let list = list("\"\"", count);
+            format!(r#"{{"config":{{"{key}":[{list}]}},"rootfs":{{"diff_ids":[]}}}}"#)
+        };
+        for key in ["Env", "Entrypoint", "Cmd"] {
+            let most = config(key, MOST_WORDS);
+            ImageConfig::parse(most.as_bytes()).unwrap();
+            // 4 MB: more than is parsed whole while an image is pulled.
+            for count in [MOST_WORDS + 1, 1_300_000] {
+                let more = config(key, count);
+                ImageConfig::parse(more.as_bytes()).unwrap_err();
+                let why = ImageConfig::parse_for_pull(more.as_bytes()).unwrap_err();
+                assert!(why.contains("at most 4096"), "{why}");
+            }
+        }
+        let layers = |count| {
+            let list = list(&digest, count);
+            format!(r#"{{"rootfs":{{"diff_ids":[{list}]}}}}"#)
+        };
+        ImageConfig::parse(layers(MOST_LAYERS).as_bytes()).unwrap();
+        ImageConfig::parse_for_pull(layers(MOST_LAYERS + 1).as_bytes()).unwrap_err();
     }
 
     #[test]

@@ -6,6 +6,7 @@ use containerd_client::{services::v1::PluginsRequest, tonic::Status};
 use nix::sys::statvfs::statvfs;
 use tokio::sync::OnceCell;
 
+use super::limits::{CALL, within};
 use crate::runtime::client::Client;
 
 /// The disk of containerd's content. Cheap to clone.
@@ -42,7 +43,8 @@ async fn content_root(client: &Client) -> Result<Option<PathBuf>, Status> {
         filters: vec!["type==io.containerd.content.v1".to_owned()],
     };
     let mut introspection = client.services().introspection();
-    let answer = introspection.plugins(client.request(request)).await?;
+    let answer = introspection.plugins(client.request(request));
+    let answer = within(CALL, answer).await?;
     let mut plugins = answer.into_inner().plugins.into_iter();
     Ok(plugins.find_map(|plugin| plugin.exports.get("root").map(PathBuf::from)))
 }

@@ -15,6 +15,7 @@ use containerd_client::{
 use jiff::Timestamp;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+use super::limits::{CALL, within};
 use crate::runtime::{client::Client, error::unless_missing};
 
 /// A pull that takes longer is lost; what a dead agent left is gone after it at the latest.
@@ -47,14 +48,21 @@ impl Lease {
                 (LABEL.to_owned(), String::new()),
             ]),
         };
-        client
-            .services()
-            .leases()
-            .create(client.request(request))
-            .await?;
+        let mut leases = client.services().leases();
+        within(CALL, leases.create(client.request(request))).await?;
         Ok(Self {
             id,
             header,
+            users: TaskTracker::new(),
+        })
+    }
+
+    /// One that is there already.
+    #[cfg(test)]
+    pub fn named(id: &str) -> Option<Self> {
+        Some(Self {
+            id: id.to_owned(),
+            header: id.parse().ok()?,
             users: TaskTracker::new(),
         })
     }
@@ -83,11 +91,8 @@ impl Lease {
                 r#type: kind.to_owned(),
             }),
         };
-        client
-            .services()
-            .leases()
-            .add_resource(client.request(request))
-            .await?;
+        let mut leases = client.services().leases();
+        within(CALL, leases.add_resource(client.request(request))).await?;
         Ok(())
     }
 
@@ -114,12 +119,9 @@ pub async fn sweep(client: &Client) -> Result<(), Status> {
     let request = api::ListRequest {
         filters: vec![format!("labels.\"{LABEL}\"")],
     };
-    let list = client
-        .services()
-        .leases()
-        .list(client.request(request))
-        .await?
-        .into_inner();
+    let mut leases = client.services().leases();
+    let list = within(CALL, leases.list(client.request(request))).await?;
+    let list = list.into_inner();
     for lease in list.leases {
         // It expires. A disk that is full keeps no agent from starting.
         if let Err(error) = delete(client, lease.id).await {
@@ -131,12 +133,7 @@ pub async fn sweep(client: &Client) -> Result<(), Status> {
 
 async fn delete(client: &Client, id: String) -> Result<(), Status> {
     let request = api::DeleteRequest { id, sync: false };
-    unless_missing(
-        client
-            .services()
-            .leases()
-            .delete(client.request(request))
-            .await,
-    )?;
+    let mut leases = client.services().leases();
+    unless_missing(within(CALL, leases.delete(client.request(request))).await)?;
     Ok(())
 }

@@ -210,7 +210,8 @@ impl Visitor<'_> for ShortVisitor {
 }
 
 /// A list of at most `MOST`: reading ends at the first one more.
-struct Few<T, const MOST: usize>(Vec<T>);
+#[derive(Debug)]
+pub struct Few<T, const MOST: usize>(pub Vec<T>);
 
 impl<'de, T: DeserializeOwned, const MOST: usize> Deserialize<'de> for Few<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -28,6 +28,8 @@ pub struct Processor {
     variants: Vec<&'static str>,
     /// What an image without a variant is built for.
     base: &'static str,
+    /// All variants of the architecture that the agent knows; those that are not in `variants` do not run here.
+    known: &'static [&'static str],
 }
 
 impl Processor {
@@ -41,14 +43,16 @@ impl Processor {
                 architecture: other,
                 variants: vec![""],
                 base: "",
+                known: &[""],
             },
         }
     }
 
     /// An x86-64 processor of a level, 1 to 4 (x86-64 psABI, section "Micro-Architecture Levels").
     pub fn amd64(level: usize) -> Self {
-        let levels = ["v4", "v3", "v2", "v1"];
+        let levels = &["v4", "v3", "v2", "v1"];
         Self {
+            known: levels,
             architecture: "amd64",
             variants: levels[levels.len() - level.clamp(1, levels.len())..].to_vec(),
             base: "v1",
@@ -61,20 +65,23 @@ impl Processor {
             architecture: "arm64",
             variants: if is_v9 { vec!["v9", "v8"] } else { vec!["v8"] },
             base: "v8",
+            known: &["v9", "v8"],
         }
     }
 
     /// A 32-bit ARM processor of a version, 5 to 8. Images without a variant are for v7, as containerd reads them.
     pub fn arm(version: usize) -> Self {
-        let versions = ["v8", "v7", "v6", "v5"];
+        let versions = &["v8", "v7", "v6", "v5"];
         Self {
+            known: versions,
             architecture: "arm",
             variants: versions[8 - version.clamp(5, 8)..].to_vec(),
             base: "v7",
         }
     }
 
-    /// How well an image for this platform runs here: 0 is best, `None` is not at all.
+    /// How well an image for this platform runs here: 0 is best, `None` is not at all. A variant of this architecture that
+    /// the agent does not know may run here, and comes after all that do.
     pub fn rank(&self, platform: &Platform) -> Option<usize> {
         if &*platform.os != "linux" || &*platform.architecture != self.architecture {
             return None;
@@ -85,8 +92,11 @@ impl Processor {
         };
         // An image without a variant loses to one that names it; both run.
         let unnamed = usize::from(platform.variant.is_empty());
-        let place = self.variants.iter().position(|known| *known == variant)?;
-        Some(2 * place + unnamed)
+        match self.variants.iter().position(|ours| *ours == variant) {
+            Some(place) => Some(2 * place + unnamed),
+            None if self.known.contains(&variant) => None,
+            None => Some(2 * self.variants.len()),
+        }
     }
 }
 
@@ -189,6 +199,17 @@ mod tests {
         assert_eq!(best(&Processor::amd64(3), &["v4", ""]), Some(""));
         assert_eq!(best(&Processor::amd64(3), &["v4"]), None);
         assert_eq!(best(&Processor::amd64(1), &["v2", "v3"]), None);
+    }
+
+    #[test]
+    fn a_variant_that_nobody_knows_comes_last() {
+        for processor in [Processor::amd64(1), Processor::arm64(false)] {
+            assert_eq!(best(&processor, &["v77"]), Some("v77"));
+            assert_eq!(best(&processor, &["v77", ""]), Some(""));
+        }
+        assert_eq!(best(&Processor::amd64(3), &["v77", "v1"]), Some("v1"));
+        // Known, and known not to run here.
+        assert_eq!(best(&Processor::amd64(3), &["v4"]), None);
     }
 
     #[test]

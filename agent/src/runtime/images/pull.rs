@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use containerd_client::{
     services::v1::{CreateImageRequest, Image as Record, UpdateImageRequest},
     tonic::{Code, Status},
@@ -9,7 +10,6 @@ use containerd_client::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use prost_types::FieldMask;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,11 +18,13 @@ use super::{
     disk::Disk,
     endpoint::Endpoint,
     lease::Lease,
+    limits::{CALL, within},
     manifest::Descriptor,
     name::Name,
+    parse,
     registry::{FetchError, Held, Http, Session},
     resolve::{self, Resolved, Top},
-    shares::Shares,
+    shares::{Permit, Shares},
     store::{self, WriteError},
     unpack::{self, Layer, Unpacker},
 };
@@ -32,8 +34,6 @@ use crate::runtime::{client::Client, flight::Flights};
 const TRIES: usize = 3;
 /// Bytes of a document that are stored at a time.
 const PIECE: usize = 64 * 1024;
-/// Documents of one image, in windows of progress: the time they may take together.
-const DOCUMENTS: u32 = 2;
 
 /// Why an image is not here.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,6 +74,8 @@ pub struct Puller {
     pub pace: Pace,
     /// Asks registries.
     pub http: Http,
+    /// First documents asked for at a time.
+    pub looks: Shares,
     /// Pulls at a time.
     pub pulls: Shares,
     /// Documents held in memory at a time, in units of 64 KiB.
@@ -103,13 +105,12 @@ impl Puller {
             self.pace,
             self.documents.clone(),
         )?;
-        let top = async {
-            let permit = self.pulls.take(session.host()).await;
-            let top = resolve::top(&session, name.reference()).await?;
-            Ok::<_, PullError>((permit, top))
+        let look = async {
+            let _permit = self.looks.take(session.host()).await;
+            resolve::top(&session, name.reference()).await
         };
-        let top = unwanted.run_until_cancelled(top).await;
-        let (_permit, top) = top.ok_or(PullError::Unwanted)??;
+        let top = unwanted.run_until_cancelled(Box::pin(look)).await;
+        let top = top.ok_or(PullError::Unwanted)??;
         let digest = top.descriptor.digest.to_string();
         if present == Some(&digest) {
             return Ok(Pulled {
@@ -117,13 +118,30 @@ impl Puller {
                 config: None,
             });
         }
+        // Nothing more is asked of the registry for an image that is here: its pod does not wait for the pulls of others.
+        let turn = unwanted
+            .run_until_cancelled(Box::pin(self.turn(&session, top)))
+            .await;
+        let (_permit, top) = turn.ok_or(PullError::Unwanted)??;
         let lease = Lease::take(&self.client).await?;
-        let work = self.pull_leased(name, &session, top, &lease);
+        let work = Box::pin(self.pull_leased(name, &session, top, &lease));
         let result = unwanted.run_until_cancelled(work).await;
         let returned = lease.give_back(&self.client).await;
         let config = Some(result.ok_or(PullError::Unwanted)??);
         returned?;
         Ok(Pulled { digest, config })
+    }
+
+    /// Waits for a permit to pull. Nobody waits with a document in memory: those who pull may need the room.
+    async fn turn(&self, session: &Session, top: Top) -> Result<(Permit, Top), PullError> {
+        if let Some(permit) = self.pulls.try_take(session.host()) {
+            return Ok((permit, top));
+        }
+        let descriptor = top.descriptor.clone();
+        drop(top);
+        let permit = self.pulls.take(session.host()).await;
+        session.renew_patience();
+        Ok((permit, resolve::fetch(session, &descriptor).await?))
     }
 
     async fn pull_leased(
@@ -134,12 +152,9 @@ impl Puller {
         lease: &Lease,
     ) -> Result<ImageConfig, PullError> {
         let target = top.descriptor.to_containerd();
-        let window = self.pace.window * DOCUMENTS;
-        let resolved = timeout(window, resolve::descend(self, session, lease, top));
-        let Resolved { manifest, config } = resolved.await.map_err(|_| {
-            let what = format!("its documents in more than {} s", window.as_secs_f32());
-            FetchError::Slow(session.url(), what)
-        })??;
+        session.renew_patience();
+        let resolved = resolve::descend(self, session, lease, top).await?;
+        let Resolved { manifest, config } = resolved;
         let chain = config.chain_ids();
         if chain.len() != manifest.layers.len() {
             return Err(PullError::Malformed(format!(
@@ -316,7 +331,7 @@ impl Puller {
             image: Some(record.clone()),
             ..CreateImageRequest::default()
         };
-        match images.create(self.client.request(create)).await {
+        match within(CALL, images.create(self.client.request(create))).await {
             Err(status) if status.code() == Code::AlreadyExists => {}
             answer => return answer.map(drop),
         }
@@ -327,18 +342,21 @@ impl Puller {
             }),
             ..UpdateImageRequest::default()
         };
-        images.update(self.client.request(update)).await.map(drop)
+        let updated = within(CALL, images.update(self.client.request(update)));
+        updated.await.map(drop)
     }
 }
 
 /// Reads an image's configuration.
-pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, PullError> {
-    ImageConfig::parse(bytes).map_err(unreadable)
+pub async fn parse_config(bytes: Bytes) -> Result<ImageConfig, PullError> {
+    let parsed = parse::apart(bytes, ImageConfig::parse).await;
+    parsed.map_err(unreadable)
 }
 
 /// Reads of an image's configuration what a pull needs.
-pub fn parse_for_pull(bytes: &[u8]) -> Result<ImageConfig, PullError> {
-    ImageConfig::parse_for_pull(bytes).map_err(unreadable)
+pub async fn parse_for_pull(bytes: Bytes) -> Result<ImageConfig, PullError> {
+    let parsed = parse::apart(bytes, ImageConfig::parse_for_pull).await;
+    parsed.map_err(unreadable)
 }
 
 fn unreadable(why: String) -> PullError {

@@ -30,6 +30,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const CLIENT_AGE: Duration = Duration::from_secs(60);
 /// Bytes of a document for which one permit is taken.
 pub const DOCUMENT_UNIT: u64 = 64 * 1024;
+/// Windows of progress that the documents of one image may take together, and before them the first one alone.
+const DOCUMENT_WINDOWS: u32 = 2;
 /// Redirections followed for one request.
 const REDIRECTIONS: usize = 5;
 /// Bytes of an error's body that are looked at.
@@ -141,6 +143,8 @@ pub struct Session {
     pace: Pace,
     /// Bounds the documents in memory; a permit is for 64 KiB.
     documents: Shares,
+    /// How long the endpoint may still take for the documents of this pull. Waiting for room does not count.
+    patience: Arc<Mutex<Duration>>,
     /// What the endpoint asked for.
     authorization: Arc<Mutex<Option<HeaderValue>>>,
 }
@@ -160,6 +164,7 @@ impl Session {
             endpoint: endpoint.clone(),
             pace,
             documents,
+            patience: Arc::new(Mutex::new(pace.window * DOCUMENT_WINDOWS)),
             authorization: Arc::default(),
         })
     }
@@ -220,17 +225,41 @@ impl Session {
     }
 
     async fn whole(&self, path: &str, limit: u64) -> Result<Held, FetchError> {
-        let answer = self.get(path).await?;
+        let answer = self.patiently(self.get(path)).await?;
         let body = Body::new(answer, self.url(), self.pace);
         // Not a byte of it is read before there is room for all.
         let length = body.length(limit)?;
         let permit = self.room(length).await;
         let window = self.pace.window;
-        let bytes = timeout(window, body.whole(limit)).await.map_err(|_| {
-            let seconds = window.as_secs_f32();
-            FetchError::Slow(self.url(), format!("a document in more than {seconds} s"))
-        })??;
+        let whole = async {
+            timeout(window, body.whole(limit)).await.map_err(|_| {
+                let seconds = window.as_secs_f32();
+                FetchError::Slow(self.url(), format!("a document in more than {seconds} s"))
+            })?
+        };
+        let bytes = self.patiently(whole).await?;
         Ok(Held::new(bytes, permit))
+    }
+
+    /// Gives the endpoint the time for all documents of an image.
+    pub fn renew_patience(&self) {
+        *lock(&self.patience) = self.pace.window * DOCUMENT_WINDOWS;
+    }
+
+    /// Waits for the endpoint within the time that it still has.
+    async fn patiently<T>(
+        &self,
+        work: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let (begun, left) = (tokio::time::Instant::now(), *lock(&self.patience));
+        let done = timeout(left, work).await;
+        let mut patience = lock(&self.patience);
+        *patience = patience.saturating_sub(begun.elapsed());
+        done.unwrap_or_else(|_| {
+            let most = (self.pace.window * DOCUMENT_WINDOWS).as_secs_f32();
+            let what = format!("its documents in more than {most} s");
+            Err(FetchError::Slow(self.url(), what))
+        })
     }
 
     /// Waits for room for a document of so many bytes.
@@ -250,20 +279,15 @@ impl Session {
             client, endpoint, ..
         } = self;
         let header = authorize(client, endpoint, &first, &self.repository, self.pace).await?;
-        *self.authorization() = Some(header);
+        *lock(&self.authorization) = Some(header);
         let second = self.send(&url).await?;
         self.judge(second).await
-    }
-
-    fn authorization(&self) -> std::sync::MutexGuard<'_, Option<HeaderValue>> {
-        let lock = self.authorization.lock();
-        lock.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(&self, url: &str) -> Result<Response, FetchError> {
         let accepted = manifest::ACCEPTED.join(", ");
         let mut request = self.client.get(url).header(ACCEPT, accepted);
-        if let Some(header) = self.authorization().clone() {
+        if let Some(header) = lock(&self.authorization).clone() {
             request = request.header(AUTHORIZATION, header);
         }
         let answer = timeout(self.pace.window, request.send()).await;
@@ -295,6 +319,11 @@ impl Session {
     fn lie(&self, actual: &str, wanted: &str) -> FetchError {
         FetchError::Digest(self.url(), format!("{actual} instead of {wanted}"))
     }
+}
+
+/// Whole between any two statements, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a registry says of an error (OCI's distribution specification, section "Error codes"), in one short line.

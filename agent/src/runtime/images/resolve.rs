@@ -1,9 +1,12 @@
 //! From a name to the manifest for this machine, through indexes.
 
+use bytes::Bytes;
+
 use super::{
     config::ImageConfig,
     lease::Lease,
     manifest::{self, Descriptor, Document, LARGEST_DOCUMENT, Manifest},
+    parse,
     processor::Processor,
     pull::{PullError, Puller, parse_for_pull},
     registry::{FetchError, Held, Session},
@@ -43,7 +46,7 @@ struct Lead {
 /// Fetches the outermost document.
 pub async fn top(session: &Session, reference: &str) -> Result<Top, PullError> {
     let (held, digest) = session.document(reference, None).await?;
-    let (document, media_type) = parse(session, &held.bytes)?;
+    let (document, media_type) = parse(session, &held.bytes).await?;
     let descriptor = Descriptor {
         media_type: media_type.into(),
         digest: digest.into(),
@@ -96,8 +99,9 @@ pub async fn descend(
                 }));
             }
             Document::Image(manifest) => {
-                // An index that names the platform is believed; else the configuration is asked.
-                let named = descriptor.platform.is_some();
+                // An index that names the platform is believed, and so is who named this image and no index; else the
+                // configuration is asked.
+                let named = descriptor.platform.is_some() || above.is_empty();
                 match config(puller, session, lease, &manifest).await {
                     Ok(config) if named || config.suits(&processor) => {
                         let resolved = Resolved { manifest, config };
@@ -106,7 +110,7 @@ pub async fn descend(
                     }
                     Ok(config) => offered.push(config.platform.to_string()),
                     // What is no image at all, such as a signature, is passed over.
-                    Err(PullError::Malformed(_)) if !named && !above.is_empty() => {}
+                    Err(PullError::Malformed(_)) if !named => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -136,9 +140,10 @@ async fn label(
     Ok(())
 }
 
-async fn fetch(session: &Session, wanted: &Descriptor) -> Result<Top, PullError> {
+/// Fetches a document by its digest.
+pub async fn fetch(session: &Session, wanted: &Descriptor) -> Result<Top, PullError> {
     let (held, _) = session.document(&wanted.digest, Some(wanted)).await?;
-    let (document, media_type) = parse(session, &held.bytes)?;
+    let (document, media_type) = parse(session, &held.bytes).await?;
     let descriptor = Descriptor {
         media_type: media_type.into(),
         size: held.bytes.len() as u64,
@@ -177,13 +182,14 @@ async fn config(
         Some(held) => held,
         None => session.small_blob(blob).await?,
     };
-    let config = parse_for_pull(&held.bytes)?;
+    let config = parse_for_pull(held.bytes.clone()).await?;
     puller.store(lease, blob, held).await?;
     Ok(config)
 }
 
-fn parse(session: &Session, bytes: &[u8]) -> Result<(Document, String), PullError> {
-    Document::parse(bytes)
+async fn parse(session: &Session, bytes: &Bytes) -> Result<(Document, String), PullError> {
+    parse::apart(bytes.clone(), Document::parse)
+        .await
         .map_err(|why| PullError::Malformed(format!("{} sent no image: {why}", session.url())))
 }
 

@@ -1,6 +1,6 @@
 //! containerd's content store.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use containerd_client::{
@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     lease::Lease,
+    limits::{CALL, COMMIT, MESSAGE, within},
     manifest::{Descriptor, LARGEST_DOCUMENT},
 };
 use crate::runtime::{client::Client, error::unless_missing};
@@ -45,13 +46,8 @@ pub async fn info(client: &Client, digest: &str) -> Result<Option<api::Info>, St
     let request = api::InfoRequest {
         digest: digest.to_owned(),
     };
-    let answer = unless_missing(
-        client
-            .services()
-            .content()
-            .info(client.request(request))
-            .await,
-    )?;
+    let mut content = client.services().content();
+    let answer = unless_missing(within(CALL, content.info(client.request(request))).await)?;
     Ok(answer.and_then(|answer| answer.into_inner().info))
 }
 
@@ -73,11 +69,8 @@ pub async fn label(
         }),
         update_mask: Some(FieldMask { paths }),
     };
-    client
-        .services()
-        .content()
-        .update(client.request(request))
-        .await?;
+    let mut content = client.services().content();
+    within(CALL, content.update(client.request(request))).await?;
     Ok(())
 }
 
@@ -88,17 +81,14 @@ pub async fn read(client: &Client, digest: &str) -> Result<Option<Vec<u8>>, Stat
         offset: 0,
         size: 0,
     };
-    let answer = client
-        .services()
-        .content()
-        .read(client.request(request))
-        .await;
+    let mut content = client.services().content();
+    let answer = within(MESSAGE, content.read(client.request(request))).await;
     let Some(answer) = unless_missing(answer)? else {
         return Ok(None);
     };
     let mut parts = answer.into_inner();
     let mut bytes = Vec::new();
-    while let Some(part) = unless_missing(parts.message().await)?.flatten() {
+    while let Some(part) = unless_missing(within(MESSAGE, parts.message()).await)?.flatten() {
         bytes.extend_from_slice(&part.data);
         if bytes.len() as u64 > LARGEST_DOCUMENT {
             return Err(Status::out_of_range(format!(
@@ -131,7 +121,8 @@ pub async fn abort(client: &Client, lease: &Lease, digest: &str) -> Result<(), S
         r#ref: ingest(lease, digest),
     };
     let mut content = client.services().content();
-    unless_missing(content.abort(client.leased(lease.header(), request)).await)?;
+    let aborted = content.abort(client.leased(lease.header(), request));
+    unless_missing(within(CALL, aborted).await)?;
     Ok(())
 }
 
@@ -167,14 +158,10 @@ async fn write_all<E>(
         .offer(message(WriteAction::Stat, 0, Bytes::new()))
         .await;
     let requests = client.leased(lease.header(), ReceiverStream::new(receiver));
-    let answers = client
-        .services()
-        .content()
-        .write(requests)
-        .await
-        .map_err(WriteError::Store)?;
-    writer.answers = Some(answers.into_inner());
-    writer.answered().await.map_err(WriteError::Store)?;
+    let mut content = client.services().content();
+    let answers = within(MESSAGE, content.write(requests)).await;
+    writer.answers = Some(answers.map_err(WriteError::Store)?.into_inner());
+    writer.answered(MESSAGE).await.map_err(WriteError::Store)?;
 
     let mut offset = 0;
     let mut pending = BytesMut::with_capacity(CHUNK);
@@ -189,7 +176,7 @@ async fn write_all<E>(
             writer
                 .offer(message(WriteAction::Write, offset, data))
                 .await;
-            writer.answered().await.map_err(WriteError::Store)?;
+            writer.answered(MESSAGE).await.map_err(WriteError::Store)?;
             offset += length;
         }
         if ended {
@@ -200,7 +187,7 @@ async fn write_all<E>(
     commit.labels = labels;
     writer.offer(commit).await;
     // A stream that ends without a commit looks like success: only the answer to it is one.
-    let answer = writer.answered().await.map_err(WriteError::Store)?;
+    let answer = writer.answered(COMMIT).await.map_err(WriteError::Store)?;
     if answer.action() != WriteAction::Commit {
         return Err(WriteError::Store(Status::internal(
             "the blob was not committed",
@@ -217,13 +204,13 @@ struct Writer {
 
 impl Writer {
     async fn offer(&self, message: WriteContentRequest) {
-        // When nobody takes it any more, the answer says why.
-        let _ = self.sender.send(message).await;
+        // When nobody takes it any more, the answer says why, or that there is none.
+        let _ = self.sender.send_timeout(message, MESSAGE).await;
     }
 
-    async fn answered(&mut self) -> Result<api::WriteContentResponse, Status> {
+    async fn answered(&mut self, limit: Duration) -> Result<api::WriteContentResponse, Status> {
         let missing = || Status::unavailable("containerd ended the transfer");
         let answers = self.answers.as_mut().ok_or_else(missing)?;
-        answers.message().await?.ok_or_else(missing)
+        within(limit, answers.message()).await?.ok_or_else(missing)
     }
 }

@@ -13,7 +13,11 @@ use containerd_client::{
     tonic::{Code, Status},
 };
 
-use super::{lease::Lease, manifest::Descriptor};
+use super::{
+    lease::Lease,
+    limits::{CALL, UNPACK, within},
+    manifest::Descriptor,
+};
 use crate::runtime::{client::Client, error::unless_missing};
 
 /// Unpacks layers under a lease.
@@ -44,11 +48,8 @@ pub async fn exists(client: &Client, snapshotter: &str, name: &str) -> Result<bo
         snapshotter: snapshotter.to_owned(),
         key: name.to_owned(),
     };
-    let answer = client
-        .services()
-        .snapshots()
-        .stat(client.request(request))
-        .await;
+    let mut snapshots = client.services().snapshots();
+    let answer = within(CALL, snapshots.stat(client.request(request))).await;
     Ok(unless_missing(answer)?.is_some())
 }
 
@@ -93,21 +94,16 @@ impl Unpacker<'_> {
             labels: HashMap::new(),
         };
         let mut snapshots = self.client.services().snapshots();
-        let prepared = snapshots
-            .prepare(self.client.leased(header, prepare))
-            .await?;
+        let prepared = snapshots.prepare(self.client.leased(header, prepare));
+        let prepared = within(CALL, prepared).await?;
         let apply = ApplyRequest {
             diff: Some(layer.blob.to_containerd()),
             mounts: prepared.into_inner().mounts,
             payloads: HashMap::new(),
             sync_fs: false,
         };
-        let applied = self
-            .client
-            .services()
-            .diff()
-            .apply(self.client.leased(header, apply))
-            .await?;
+        let mut diff = self.client.services().diff();
+        let applied = within(UNPACK, diff.apply(self.client.leased(header, apply))).await?;
         let unpacked = applied.into_inner().applied.unwrap_or_default().digest;
         if unpacked != layer.diff_id {
             return Err(Status::data_loss(format!(
@@ -121,7 +117,7 @@ impl Unpacker<'_> {
             key: key.to_owned(),
             labels: HashMap::new(),
         };
-        snapshots.commit(self.client.leased(header, commit)).await?;
+        within(CALL, snapshots.commit(self.client.leased(header, commit))).await?;
         Ok(())
     }
 
@@ -131,11 +127,8 @@ impl Unpacker<'_> {
             key: key.to_owned(),
         };
         let mut snapshots = self.client.services().snapshots();
-        unless_missing(
-            snapshots
-                .remove(self.client.leased(self.lease.header(), request))
-                .await,
-        )?;
+        let removed = snapshots.remove(self.client.leased(self.lease.header(), request));
+        unless_missing(within(CALL, removed).await)?;
         Ok(())
     }
 }

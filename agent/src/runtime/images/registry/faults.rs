@@ -47,6 +47,35 @@ async fn whole(session: &Session, blob: &Descriptor) -> Result<usize, FetchError
     timeout(DEADLINE, whole).await.expect("an end")
 }
 
+/// The room is taken by documents of other pulls: no fault of the registry.
+#[tokio::test]
+async fn waiting_for_room_is_not_the_registrys_time() {
+    let fake = Fake::start().await;
+    let session = session(&fake, None);
+    fake.tag("app:1", &fake.document(&json!({"a": "b"})));
+    let mut room = Vec::new();
+    for _ in 0..4 {
+        room.push(session.room(1).await);
+    }
+    let document = session.document("1", None);
+    let release = async {
+        // Longer than all documents of an image may take.
+        tokio::time::sleep(PACE.window * (DOCUMENT_WINDOWS + 1)).await;
+        room.clear();
+    };
+    let both = async { tokio::join!(document, release) };
+    let (document, ()) = timeout(DEADLINE, both).await.expect("an end");
+    document.map(drop).unwrap();
+    // A registry that is slow with each of many documents comes to an end.
+    fake.fault("/v2/", Fault::Trickle(Duration::from_millis(40)));
+    let slow = async {
+        while let Ok(document) = session.document("1", None).await {
+            drop(document);
+        }
+    };
+    timeout(DEADLINE, slow).await.expect("an end");
+}
+
 #[tokio::test]
 async fn what_trickles_is_given_up() {
     let fake = Fake::start().await;
