@@ -139,7 +139,8 @@ fn with(object: &Object, mut set: Value) -> Result<Object, ApiError> {
 /// beyond what appliers set is `live`'s.
 ///
 /// # Errors
-/// FIELD_CONFLICT with every field that others set to other values, unless the applier forces.
+/// FIELD_CONFLICT with every field that others set to other values, and CONFLICT when it cannot be read who set what, unless the
+/// applier forces.
 pub fn apply(
     live: Option<&Object>,
     config: &Object,
@@ -148,7 +149,7 @@ pub fn apply(
     let root = Type::root(config);
     let wanted = set(config)?;
     let wants = walk::fields_of(&wanted, root);
-    let mut owners = Owners::read(live);
+    let mut owners = Owners::read(live, applier.force)?;
     let Some(live) = live else {
         owners.set(applier.manager, APPLY, wants, applier.now);
         let mut created = defaulted(config, wanted)?;
@@ -186,7 +187,7 @@ pub fn apply(
 /// Notes that `manager` changed `live` into `changed`, field by field: what differs is its own from now on.
 ///
 /// # Errors
-/// INVALID for an object that has no JSON.
+/// INVALID for an object that has no JSON; CONFLICT when it cannot be read who set what.
 pub fn update(
     live: &Object,
     changed: &Object,
@@ -202,7 +203,7 @@ pub fn update(
         // An item as such is new or not; what is in it counts by itself.
         was != is && (was.is_none() || !walk::is_item(path))
     });
-    let mut owners = Owners::read(Some(live));
+    let mut owners = Owners::read(Some(live), false)?;
     let gone = walk::fields_of(&old, root).without(&sets);
     owners.lose(&differs);
     owners.lose(&gone);

@@ -242,6 +242,41 @@ async fn objects_of_a_registered_kind_are_created_listed_watched_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_that_cannot_be_kept_whole_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let widgets = kind("widgets", "Widget");
+    let widget = world.kinds.register(&widgets).unwrap();
+    for (key, value) in [
+        ("metadata", r#"{"name":"b","namespace":"kube-system"}"#),
+        ("apiVersion", r#""example.com/v9""#),
+        ("kind", r#""Gadget""#),
+    ] {
+        let json = format!(r#"{{"spec":{{}},"{key}":{value}}}"#);
+        let refused = world.apply(object("Widget", "a", &json)).await.unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains(&format!("the key {key:?}")), "{said}");
+    }
+    let nested = |levels: usize| {
+        let (open, close) = (r#"{"a":"#.repeat(levels - 1), "}".repeat(levels - 1));
+        format!(r#"{open}{{"end":1}}{close}"#)
+    };
+    let deep = object("Widget", "a", &nested(121));
+    let refused = world.apply(deep).await.unwrap_err().to_string();
+    assert!(refused.contains("deeper than 120 levels"), "{refused}");
+
+    // At the limit it is known who owns what: what is left out goes.
+    let most = nested(120);
+    let applied = world.apply(object("Widget", "a", &most)).await.unwrap();
+    assert_eq!(applied.results[0].outcome(), ApplyOutcome::Created);
+    let text = serde_json::to_string(applied.results[0].object.as_ref().unwrap()).unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let json = r#"{"b":2}"#;
+    world.apply(object("Widget", "a", json)).await.unwrap();
+    let found = world.get(&widget, &widgets.resource, "a").unwrap();
+    assert_eq!(found.json, json);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_see_a_registered_kind_is_up_to_bindings() {
     let world = World::new().await;
     let widgets = kind("widgets", "Widget");
