@@ -4,26 +4,28 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    boot::{self, Boot},
     carrier::{Carrier, keeper},
-    clock::Clock,
+    clock::{Clock, to_time},
     desired::Desired,
     events::{Recorder, Severity, node_reference},
-    life,
+    files, life,
     logs::LogServer,
-    node::{NodeWatcher, Sources},
+    managers::Managers,
+    node::{self, NodeWatcher, Sources},
     outbox::Outbox,
     pods::{self, PodManager},
     routes,
     runtime::Runtime,
     services::{ServiceRules, nft::Nft, script},
-    session::{self, AssignmentFiles, Incarnation, Managers, SavedError, Session},
+    session::{self, AssignmentFiles, Incarnation, SavedError, Session},
 };
 
 /// For steps under way when the agent is told to stop.
@@ -81,26 +83,34 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     // Until this returns: the node lives while steps under way are waited for.
     let living = CancellationToken::new();
     let _until_drained = living.clone().drop_guard();
-    let lane = life::start(&options.life, options.managers.clone(), living);
-    let (path, now) = (options.data_dir.join("incarnation"), options.clock.now_ms());
-    let incarnation = Incarnation::raise(path, now).await;
+    let (sign, held) = oneshot::channel::<()>();
+    let begin = async { drop(held.await) };
+    let lane = life::start(&options.life, options.managers.clone(), living, begin);
+    let boot = Boot::look(&options.data_dir, &options.sources.proc).await;
+    let held_back = boot.is_new().then_some(sign);
+    let incarnation = Incarnation::raise(&options.data_dir, options.clock.now_ms()).await;
     let outbox = Arc::new(Outbox::new(incarnation.number()));
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
     let (unknown_sender, unknown) = watch::channel(Default::default());
     let (left, running_on) = (CancellationToken::new(), unknown.clone());
-    let watcher = NodeWatcher {
+    let watcher = NodeWatcher::new(node::Options {
         sources: options.sources,
         runtime: options.runtime.clone(),
         clock: options.clock.clone(),
         unknown,
         outbox: outbox.clone(),
-    };
+    });
     let (node_sender, node) = watch::channel(watcher.look(None).await);
-    let files = AssignmentFiles::open(options.data_dir.join("assigned"))?;
     // Begins with what is on disk: without managers the node runs what it ran.
-    let kept = Arc::new(files.load(&options.cluster_id));
-    let (desired_sender, desired) = watch::channel(kept);
+    let (data_dir, cluster_id) = (options.data_dir.clone(), options.cluster_id.clone());
+    let load = move || {
+        let files = AssignmentFiles::open(&data_dir);
+        Ok(files.map(|files| (files.load(&cluster_id), files)))
+    };
+    let loaded = files::blocking(load).await;
+    let (kept, files) = loaded.map_err(|error| SavedError::new(&options.data_dir, error))??;
+    let (desired_sender, desired) = watch::channel(Arc::new(kept));
     let streams = LogServer::new(options.runtime.clone(), desired.clone(), stop.clone());
     let session = Session::new(
         session::Options {
@@ -115,6 +125,17 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         },
         desired_sender,
     );
+    let (first_desired, first_outbox) = (desired.borrow().clone(), outbox.clone());
+    let now = to_time(options.clock.now_ms());
+    let note_boot = async move {
+        if held_back.is_some() {
+            boot::say_not_ready(&first_desired, &first_outbox, now).await;
+        }
+        drop(held_back);
+        if let Err(error) = boot.note().await {
+            tracing::warn!(%error, "cannot note the machine's boot");
+        }
+    };
     let (network_sender, network_ready) = watch::channel(false);
     let pods = PodManager::new(pods::Options {
         runtime: options.runtime.clone(),
@@ -125,7 +146,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         unknown: unknown_sender,
         host_ip,
         network_ready,
-        pods_dir: options.data_dir.join("pods"),
+        data_dir: options.data_dir,
         parallel_creations: options.parallel_creations,
     });
     let all_ended = all_ended(pods.gone(), desired.clone());
@@ -134,6 +155,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let until = stop.clone();
     tasks.spawn(async move {
         until.run_until_cancelled(incarnation.keep()).await;
+    });
+    let until = stop.clone();
+    tasks.spawn(async move {
+        until.run_until_cancelled(note_boot).await;
     });
     let until = stop.clone();
     tasks.spawn(async move {

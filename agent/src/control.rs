@@ -4,15 +4,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use barge_client::supervisor::Supervisor;
 use barge_proto::v1::Node;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::Instant,
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,11 +26,6 @@ use crate::{
 
 /// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
 const PARALLEL_CREATIONS: usize = 8;
-
-/// How long a node waits at its start for containerd, which starts with it when the machine boots.
-const BOOT: Duration = Duration::from_secs(30);
-/// Between two questions whether containerd is there.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why control does not run.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +80,14 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
     let known = folder.load()?.map(|identity| identity.members);
-    // Asked before joining: a machine without containerd should not become a node. One that is a node may be booting.
-    let patience = known.as_ref().map_or(Duration::ZERO, |_| BOOT);
-    let version = containerd_version(&runtime, patience).await?;
-    if known.is_none() && config.join.is_empty() {
-        return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
+    if known.is_none() {
+        // A machine without containerd should not become a node. One that is a node may be booting, and its containers are there
+        // whatever containerd does: it signs that it lives, and says that its runtime does not answer.
+        let version = runtime.version().await?;
+        if config.join.is_empty() {
+            return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
+        }
+        tracing::info!(version, "containerd answers");
     }
     let managers = known.iter().flatten().chain(&config.join);
     let address = match own_address(config.node_ip, managers).await {
@@ -101,8 +95,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         Err(error) => last_address(&folder, error)?,
     };
     let identity = folder.join(&config, &address).await?;
-    runtime.recover().await?;
-    tracing::info!(node = identity.uid, address, version, "control runs");
+    tracing::info!(node = identity.uid, address, "control runs");
 
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (
@@ -165,22 +158,6 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     }
 }
 
-/// containerd's version; an error when it does not answer within `patience`.
-async fn containerd_version(
-    runtime: &Containerd,
-    patience: Duration,
-) -> Result<String, RuntimeError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match runtime.version().await {
-            Ok(version) => return Ok(version),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(error) => tracing::info!(%error, "waiting for containerd"),
-        }
-        tokio::time::sleep(ASK_AGAIN).await;
-    }
-}
-
 /// What the runtime is asked for by the settings.
 pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Options> {
     let mut options = Options::new(data_dir)?;
@@ -205,7 +182,7 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
 fn last_address(folder: &DataFolder, error: AddressError) -> Result<String, ControlError> {
     let last = match (&error, folder.load()?) {
         (AddressError::Unclear(_), Some(identity)) => {
-            let files = AssignmentFiles::open(folder.path().join("assigned"))?;
+            let files = AssignmentFiles::open(folder.path())?;
             let assigned = files.load(&identity.cluster_id);
             assigned.node().and_then(internal_ip).map(str::to_owned)
         }

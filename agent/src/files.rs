@@ -1,4 +1,4 @@
-//! Files that are either as they were or as they should be, whatever dies in between.
+//! Files that are either as they were or as they should be, whatever dies in between; and the way to them for async code.
 
 use std::{
     ffi::OsString,
@@ -7,16 +7,70 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Writes a file beside its place, flushes it, and renames it into its place.
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+mod reserve;
+
+pub use reserve::{RESERVE_BYTES, Reserve, is_full};
+
+/// Threads of this process that may wait for writes, and as many for reads: a disk may hang in each fsync and still answer reads from
+/// memory. Tokio has 512 for all that blocks; a disk that hangs takes these and no others.
+const THREADS: usize = 16;
+static WRITERS: Semaphore = Semaphore::const_new(THREADS);
+static READERS: Semaphore = Semaphore::const_new(THREADS);
+
+/// Does file system work that may write on a thread that may block, so that a disk that hangs holds up only those that wait for this result. The work
+/// goes on when nobody waits any more.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&WRITERS, work).await
+}
+
+/// As [`blocking`], for work that only reads: it waits for no write.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn reading<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&READERS, work).await
+}
+
+async fn beside_the_loop<T: Send + 'static>(
+    threads: &'static Semaphore,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let permit = threads.acquire().await.map_err(io::Error::other)?;
+    let done = spawn_blocking(move || {
+        // Until the work has ended, not until nobody waits for it.
+        let _permit = permit;
+        work()
+    });
+    done.await.map_err(io::Error::other)?
+}
+
+/// Writes a file beside its place, flushes it, and renames it into its place. Blocks. Nothing is left beside it when that fails.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path);
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let written = write_through(&temporary, bytes);
+    if written.is_err() {
+        // What is left of it would take room on a disk that is full.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     fs::rename(&temporary, path)?;
     sync_folder(path)
 }
 
+fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
 /// Reads a whole file; `None` when there is none.
 pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {

@@ -62,7 +62,7 @@ pub async fn run(config: &Config, which: Which) -> Result<String, ForgetError> {
     let Some(identity) = folder.load()? else {
         return Err(MembershipError::NotJoined(folder.path().to_owned()).into());
     };
-    let files = AssignmentFiles::open(folder.path().join("assigned"))?;
+    let files = AssignmentFiles::open(folder.path())?;
     let desired = files.load(&identity.cluster_id);
     let options = control::runtime_options(config, folder.path())?;
     let inventory = Arc::new(Containerd::new(options)?).list().await?;

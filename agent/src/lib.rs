@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod boot;
 pub mod carrier;
 pub mod clock;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod files;
 pub mod forget;
 pub mod life;
 pub mod logs;
+pub mod managers;
 pub mod membership;
 pub mod node;
 pub mod outbox;

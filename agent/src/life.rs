@@ -4,20 +4,24 @@
 //! are, and when to sign, is decided by [`choice`]; [`driver`] does what it says, over a [`line`] to each. The session is held with
 //! the first choice, because a manager that answers has a way to the leader.
 
-use std::{io, sync::Arc, thread};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
     sync::watch,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::subscriber::NoSubscriber;
 
-use crate::session::Managers;
+use crate::managers::Managers;
 
 mod choice;
 mod driver;
 mod line;
+
+/// For how long life signs may be held back at most, whatever they wait for.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(10);
 
 /// What others in the agent see of its life signs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -75,11 +79,18 @@ impl Lane {
     }
 }
 
-/// Signs on the runtime of `handle` until `stop` is cancelled, to managers that are looked up in `managers` again and again.
-pub fn start(handle: &Handle, managers: Arc<dyn Managers>, stop: CancellationToken) -> Lane {
+/// Signs on the runtime of `handle` until `stop` is cancelled, to managers that are looked up in `managers` again and again. The first
+/// sign goes out when `begin` has ended, or after [`LONGEST_HOLD`]; a manager for the session is chosen at once.
+pub fn start(
+    handle: &Handle,
+    managers: Arc<dyn Managers>,
+    stop: CancellationToken,
+    begin: impl Future<Output = ()> + Send + 'static,
+) -> Lane {
     let (driver, lane) = driver::Driver::new(managers);
     handle.spawn(async move {
-        stop.run_until_cancelled(driver.run()).await;
+        stop.run_until_cancelled(driver.run(timeout(LONGEST_HOLD, begin)))
+            .await;
     });
     lane
 }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use crate::{config::Config, files, session::Managers};
+use crate::{config::Config, files, managers::Managers};
 
 /// How long to look for a manager that lets this node join.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
@@ -231,6 +231,8 @@ fn folder(path: &Path) -> impl Fn(io::Error) -> MembershipError {
 /// The managers of the cluster, by the node's identity, whose certificate it keeps valid.
 pub struct ClusterManagers {
     identity: KeptIdentity,
+    /// Where managers said that they are, also when the disk does not take it.
+    heard: Mutex<Option<Vec<String>>>,
     tls: LiveTls,
     life_tls: Arc<ClientConfig>,
     /// Given by hand, for when all that are remembered have moved.
@@ -254,6 +256,7 @@ impl ClusterManagers {
             life_tls: tls::for_life_signs(&tls.config()),
             tls,
             identity: KeptIdentity::new(identity, data.identity()),
+            heard: Mutex::default(),
             fallback,
             wanted: watch::Sender::new(Wanted::default()),
         })
@@ -270,6 +273,10 @@ impl ClusterManagers {
             self.renew(identity)
         });
         tokio::join!(shown, renewed);
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<Vec<String>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn renew(&self, identity: Identity) -> Result<Identity, RenewError> {
@@ -293,11 +300,12 @@ impl ClusterManagers {
 
 impl Managers for ClusterManagers {
     fn addresses(&self) -> Vec<String> {
-        self.identity.current().members.clone()
+        let heard = self.heard().clone();
+        heard.unwrap_or_else(|| self.identity.current().members.clone())
     }
 
     fn by_hand(&self) -> Vec<String> {
-        let members = &self.identity.current().members;
+        let members = self.addresses();
         let others = self.fallback.iter().filter(|a| !members.contains(a));
         others.cloned().collect()
     }
@@ -312,6 +320,7 @@ impl Managers for ClusterManagers {
     }
 
     fn learned(&self, addresses: &[String]) {
+        *self.heard() = Some(addresses.to_vec());
         let learned = self
             .identity
             .change(|identity| identity.members = addresses.to_vec());

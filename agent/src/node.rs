@@ -9,15 +9,23 @@ use std::{
 };
 
 use barge_proto::v1::{Condition, NodeAddress, NodeStatus, NodeSystemInfo, Quantity};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, to_time},
+    files,
     outbox::Outbox,
     pods::unknown::{self, Unknown},
     runtime::Runtime,
 };
+
+mod disk;
+
+use disk::Disk;
 
 /// Between looks at the machine.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -25,8 +33,16 @@ const PERIOD: Duration = Duration::from_secs(10);
 const PODS: u32 = 110;
 /// Memory, in bytes, that is kept from pods; with less than that available there is memory pressure.
 const MEMORY_RESERVE: u64 = 100 << 20;
-/// Of the data folder's file system, in percent; below that there is disk pressure.
-const DISK_FREE_PERCENT: u64 = 10;
+/// For the first answers of the runtime and the disk. Without one the node says nothing of them: the session must not wait.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+/// For their later answers; then the node says that there is none.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The condition that the container runtime answers. A node on which it is false is not ready.
+const RUNTIME_READY: &str = "RuntimeReady";
+/// Its reason when there is no answer at all.
+const RUNTIME_UNRESPONSIVE: &str = "ContainerRuntimeUnresponsive";
+/// The condition that no more may be put on this disk.
+const DISK_PRESSURE: &str = "DiskPressure";
 
 /// Where to look.
 #[derive(Debug, Clone)]
@@ -43,8 +59,8 @@ pub struct Sources {
     pub address: String,
 }
 
-/// Looks at the machine again and again; a change goes to the managers.
-pub struct NodeWatcher {
+/// What a watcher needs.
+pub struct Options {
     /// Where to look.
     pub sources: Sources,
     /// Asked for its version.
@@ -57,31 +73,64 @@ pub struct NodeWatcher {
     pub outbox: Arc<Outbox>,
 }
 
+/// Looks at the machine again and again; a change goes to the managers.
+pub struct NodeWatcher {
+    options: Options,
+    /// Taken while a look at the disk has not ended.
+    looking: Arc<Semaphore>,
+}
+
 impl NodeWatcher {
-    /// The machine now. `before` gives the times of transitions.
+    /// Looks when it is asked to.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            looking: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// The machine now. `before` gives the times of transitions, and what a part says that does not answer.
     pub async fn look(&self, before: Option<&NodeStatus>) -> NodeStatus {
-        let version = self.runtime.version().await;
-        let mut status = read(&self.sources);
-        let (ready, message) = match version {
-            Ok(version) => {
-                if let Some(info) = &mut status.node_info {
-                    info.container_runtime_version = version;
-                }
-                (true, String::new())
-            }
-            Err(error) => (false, error.message),
-        };
-        let runtime = condition(
-            "RuntimeReady",
-            ready,
-            "RuntimeAnswers",
-            "RuntimeUnavailable",
+        let sources = &self.options.sources;
+        let mut status = read(sources);
+        let was_short = before.is_some_and(|before| has(before, DISK_PRESSURE));
+        let patience = before.map_or(FIRST_PATIENCE, |_| PATIENCE);
+        let (version, disk) = tokio::join!(
+            timeout(patience, self.options.runtime.version()),
+            timeout(patience, self.look_at_disk(was_short)),
         );
-        status.conditions.push(Condition { message, ..runtime });
+        let disk = disk.ok().flatten();
+        let mut info = system_info(sources);
+        let known = before.and_then(|before| before.node_info.as_ref());
+        if let Some(known) = known {
+            info.container_runtime_version
+                .clone_from(&known.container_runtime_version);
+            (info.machine_id, info.os_image) = (known.machine_id.clone(), known.os_image.clone());
+        }
+        if let Some(disk) = &disk {
+            (info.machine_id, info.os_image) = (disk.machine_id.clone(), disk.os_image.clone());
+        }
+        let trouble = match version {
+            Ok(Ok(version)) => {
+                info.container_runtime_version = version;
+                Some(("", String::new()))
+            }
+            Ok(Err(error)) => Some(("RuntimeUnavailable", error.message)),
+            Err(_) if before.is_none() => None,
+            Err(_) => Some((RUNTIME_UNRESPONSIVE, unresponsive())),
+        };
+        status.node_info = Some(info);
+        if disk.is_some() || before.is_some() {
+            status.conditions.push(disk::condition(disk, sources));
+        }
+        if let Some((reason, message)) = trouble {
+            let runtime = condition(RUNTIME_READY, reason.is_empty(), "RuntimeAnswers", reason);
+            status.conditions.push(Condition { message, ..runtime });
+        }
         status
             .conditions
-            .push(unknown::condition(&self.unknown.borrow()));
-        let now = to_time(self.clock.now_ms());
+            .push(unknown::condition(&self.options.unknown.borrow()));
+        let now = to_time(self.options.clock.now_ms());
         for condition in &mut status.conditions {
             let same = before
                 .and_then(|before| {
@@ -95,20 +144,37 @@ impl NodeWatcher {
         status
     }
 
+    /// `None` while an earlier look has not ended. One look at a time: a disk that hangs gets no more of them.
+    async fn look_at_disk(&self, was_short: bool) -> Option<Disk> {
+        let turn = self.looking.clone().try_acquire_owned().ok()?;
+        let sources = self.options.sources.clone();
+        let look = files::blocking(move || {
+            let disk = Disk::look(&sources, was_short);
+            drop(turn);
+            Ok(disk)
+        });
+        look.await.ok()
+    }
+
     /// Looks until `stop` is cancelled.
     pub async fn run(self, status: watch::Sender<NodeStatus>, stop: CancellationToken) {
-        let mut unknown = self.unknown.clone();
+        let mut unknown = self.options.unknown.clone();
+        let mut pause = match is_whole(&status.borrow()) {
+            true => PERIOD,
+            false => Duration::ZERO,
+        };
         let look = async {
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(PERIOD) => {}
+                    () = tokio::time::sleep(pause) => {}
                     Ok(()) = unknown.changed() => {}
                 }
+                pause = PERIOD;
                 let before = status.borrow().clone();
                 let now = self.look(Some(&before)).await;
                 if now != before {
                     status.send_replace(now.clone());
-                    self.outbox.node_status(now);
+                    self.options.outbox.node_status(now);
                 }
             }
         };
@@ -116,6 +182,26 @@ impl NodeWatcher {
     }
 }
 
+/// Whether the first look had all its answers.
+fn is_whole(status: &NodeStatus) -> bool {
+    [DISK_PRESSURE, RUNTIME_READY]
+        .iter()
+        .all(|kind| status.conditions.iter().any(|c| c.r#type == **kind))
+}
+
+fn has(status: &NodeStatus, kind: &str) -> bool {
+    let mut conditions = status.conditions.iter();
+    conditions.any(|condition| condition.r#type == kind && condition.status == "True")
+}
+
+fn unresponsive() -> String {
+    let seconds = PATIENCE.as_secs();
+    format!(
+        "the container runtime did not answer within {seconds} s: containers go on running, and none is started, stopped or looked after"
+    )
+}
+
+/// What needs neither the disk nor the runtime: it is read from memory.
 fn read(sources: &Sources) -> NodeStatus {
     let memory = memory(&sources.proc);
     let cpus = cpus(&sources.proc);
@@ -134,25 +220,17 @@ fn read(sources: &Sources) -> NodeStatus {
     NodeStatus {
         capacity: resources(memory.total),
         allocatable: resources(memory.total.saturating_sub(MEMORY_RESERVE)),
-        conditions: vec![
-            condition(
-                "MemoryPressure",
-                memory.available < MEMORY_RESERVE,
-                "MemoryIsShort",
-                "MemoryIsSufficient",
-            ),
-            condition(
-                "DiskPressure",
-                disk_is_short(&sources.data_dir),
-                "DiskIsShort",
-                "DiskIsSufficient",
-            ),
-        ],
+        conditions: vec![condition(
+            "MemoryPressure",
+            memory.available < MEMORY_RESERVE,
+            "MemoryIsShort",
+            "MemoryIsSufficient",
+        )],
         addresses: vec![
             address("InternalIP", &sources.address),
             address("Hostname", &sources.name),
         ],
-        node_info: Some(system_info(sources)),
+        ..NodeStatus::default()
     }
 }
 
@@ -196,28 +274,11 @@ fn cpus(proc: &Path) -> usize {
         .max(1)
 }
 
-fn disk_is_short(folder: &Path) -> bool {
-    nix::sys::statvfs::statvfs(folder).is_ok_and(|disk| {
-        let (free, all) = (
-            u128::from(disk.blocks_available()),
-            u128::from(disk.blocks()),
-        );
-        free * 100 < all * u128::from(DISK_FREE_PERCENT)
-    })
-}
-
 fn system_info(sources: &Sources) -> NodeSystemInfo {
     let proc = |path: &str| read_text(&sources.proc.join(path)).trim().to_owned();
-    let release = read_text(&sources.etc.join("os-release"));
-    let os_image = release
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-        .map(|name| name.trim_matches('"').to_owned());
     NodeSystemInfo {
-        machine_id: read_text(&sources.etc.join("machine-id")).trim().to_owned(),
         boot_id: proc("sys/kernel/random/boot_id"),
         kernel_version: proc("sys/kernel/osrelease"),
-        os_image: os_image.unwrap_or_default(),
         kubelet_version: format!("v{}", env!("CARGO_PKG_VERSION")),
         operating_system: std::env::consts::OS.to_owned(),
         architecture: match std::env::consts::ARCH {
@@ -258,20 +319,20 @@ mod tests {
         fs::write(proc.join("meminfo"), meminfo).unwrap();
         fs::write(proc.join("sys/kernel/osrelease"), "6.1.0\n").unwrap();
         fs::write(etc.join("os-release"), "ID=x\nPRETTY_NAME=\"Debian 12\"\n").unwrap();
-        let status = read(&Sources {
+        let sources = Sources {
             proc,
             etc,
             data_dir: root.path().to_owned(),
             name: "n1".into(),
             address: "10.0.0.7".into(),
-        });
+        };
+        let status = read(&sources);
         assert_eq!(status.capacity["cpu"].value, "2");
         assert_eq!(status.capacity["memory"].value, "1048576Ki");
         assert_eq!(status.allocatable["memory"].value, "946176Ki");
         assert_eq!(status.allocatable["pods"].value, "110");
         assert_eq!(status.conditions[0].status, "True");
-        let info = status.node_info.unwrap();
-        assert_eq!(info.kernel_version, "6.1.0");
-        assert_eq!(info.os_image, "Debian 12");
+        assert_eq!(system_info(&sources).kernel_version, "6.1.0");
+        assert_eq!(Disk::look(&sources, false).os_image, "Debian 12");
     }
 }

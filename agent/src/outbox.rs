@@ -30,6 +30,8 @@ pub struct Outbox {
     incarnation: u64,
     state: Mutex<State>,
     ready: Notify,
+    /// Told when `State::first` has become empty.
+    first_said: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,8 @@ struct State {
     events: VecDeque<Entry<EventReport>>,
     node: Option<Entry<NodeStatus>>,
     dropped_events: u64,
+    /// Pods of which nothing has been made durable yet that `first_reports` waits for, with the report that it went out with.
+    first: BTreeMap<String, Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,21 @@ impl Outbox {
         });
     }
 
+    /// Says how these pods are, and returns when the managers have made durable that or something newer of each.
+    pub async fn first_reports(&self, statuses: Vec<(String, PodStatus)>) {
+        let uids = statuses.iter().map(|(uid, _)| (uid.clone(), None));
+        self.lock().first = uids.collect();
+        for (uid, status) in statuses {
+            self.pod_status(&uid, status);
+        }
+        loop {
+            if self.lock().first.is_empty() {
+                return;
+            }
+            self.first_said.notified().await;
+        }
+    }
+
     /// Nothing of the pod is left on the node. `status` is how it ended.
     pub fn pod_gone(&self, uid: &str, status: Option<PodStatus>) {
         self.put_pod(PodReport {
@@ -141,6 +160,7 @@ impl Outbox {
         state.acknowledged = state.sequence;
         state.pods.values_mut().for_each(|entry| entry.sent = None);
         state.events.iter_mut().for_each(|entry| entry.sent = None);
+        state.first.values_mut().for_each(|sent| *sent = None);
         if let Some(entry) = &mut state.node {
             entry.sent = None;
         }
@@ -158,6 +178,11 @@ impl Outbox {
         let sequence = state.sequence + 1;
         let mut room = Room::new(sequence, state.has_alone());
         let pods = room.fill(state.pods.values_mut(), PODS_PER_REPORT);
+        for report in &pods {
+            if let Some(sent) = state.first.get_mut(&report.uid) {
+                sent.get_or_insert(sequence);
+            }
+        }
         let events = room.fill(state.events.iter_mut(), EVENTS_PER_REPORT);
         let node = room.fill(state.node.iter_mut(), 1).pop();
         match pods.len() + events.len() + usize::from(node.is_some()) {
@@ -199,6 +224,10 @@ impl Outbox {
         });
         state.events.retain(|entry| open(entry.sent));
         state.node.take_if(|entry| !open(entry.sent));
+        state.first.retain(|_, sent| open(*sent));
+        if state.first.is_empty() {
+            self.first_said.notify_one();
+        }
         self.ready.notify_one();
         gone
     }
@@ -211,6 +240,9 @@ impl Outbox {
         let state = &mut *state;
         self.ready.notify_one();
         if state.sent_with(sequence).any(|(_, alone)| *alone) {
+            // What will never be said is not waited for.
+            state.first.retain(|_, sent| *sent != Some(sequence));
+            self.first_said.notify_one();
             return state.drop_sent(sequence);
         }
         for (sent, alone) in state.sent_with(sequence) {

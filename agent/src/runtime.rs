@@ -22,6 +22,7 @@ mod resources;
 mod sandbox;
 mod spec;
 
+pub use error::reason::START_ERROR;
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
@@ -29,6 +30,10 @@ pub use resources::{PodResources, QosClass};
 /// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// Tidies up after an agent that died: to be called once, before anything is pulled. Containers are left alone.
+    async fn recover(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Prepares the machine for pods of this range ("10.244.1.0/24"). Needed before the first sandbox, and safe to
     /// repeat; a runtime without a network of its own has nothing to do.
     async fn ensure_network(&self, _pod_cidr: &str) -> Result<(), RuntimeError> {
@@ -45,6 +50,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError>;
     /// Detaches and removes the pod's network namespace and whatever else is left of the pod on this machine.
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
+    /// Gives back the addresses and the network namespace of a pod whose containers are gone for good. What the pod is and what it wrote
+    /// stays; its sandbox is then listed without addresses.
+    async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
     /// Creates and starts a container, or answers the one of that id that is there (running or exited).
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError>;
     /// TERM (or the image's signal), then KILL after the grace; returns once the process is gone.
@@ -108,6 +116,8 @@ pub struct Sandbox {
     /// Addresses of the pod, the primary one first. Empty: it is half made or half gone (the machine was booted
     /// since); `create_sandbox` makes it whole and `remove_sandbox` removes it.
     pub ips: Vec<IpAddr>,
+    /// Why what was noted of it cannot be read, in one sentence; `ips` is empty then. What runs in it goes on running.
+    pub damaged: Option<String>,
 }
 
 /// What a container needs.

@@ -20,6 +20,7 @@ pub mod model;
 pub mod nft;
 mod notices;
 mod pace;
+pub mod ports;
 pub mod script;
 pub mod sysctl;
 

@@ -14,6 +14,7 @@ use tonic::{Code, transport::Channel};
 use crate::{
     desired::{Desired, Refused},
     life::Lane,
+    managers::Managers,
     outbox::Outbox,
 };
 
@@ -27,7 +28,6 @@ pub use incarnation::Incarnation;
 use keeper::Keeper;
 pub use saved::{AssignmentFiles, SavedError};
 use stream::Ended;
-pub(crate) use stream::cause;
 
 /// First wait after a session ended.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -35,26 +35,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The wait when the managers refuse this node, or assign more than it takes, which only a person can change.
 const REFUSED_WAIT: Duration = Duration::from_secs(15);
-
-/// The way to the managers.
-pub trait Managers: Send + Sync + 'static {
-    /// Where they are (`host:port`), as they said last.
-    fn addresses(&self) -> Vec<String>;
-    /// Where else they may be: given by hand.
-    fn by_hand(&self) -> Vec<String> {
-        Vec::new()
-    }
-    /// A connection of its own to one of them, which is made when it is used.
-    fn channel(&self, address: &str) -> Result<Channel, String>;
-    /// The same for life signs only, by the protocol that managers serve them under.
-    fn life_channel(&self, address: &str) -> Result<Channel, String>;
-    /// A manager said where all of them are. Blocks until the disk has it.
-    fn learned(&self, addresses: &[String]);
-    /// What this node trusts, as `LifeSign` has it. Must not block.
-    fn roots_sha256(&self) -> [u8; 32];
-    /// A manager said what is to be trusted, and within what time to renew when that is something else.
-    fn told_roots(&self, roots_sha256: [u8; 32], within: Duration);
-}
 
 /// Serves what managers ask for on behalf of a client. Called for each; must not block.
 pub trait Streams: Send + Sync + 'static {
@@ -86,7 +66,6 @@ pub struct Options {
 pub struct Session {
     options: Options,
     keeper: Keeper,
-    desired: watch::Sender<Arc<Desired>>,
     /// Whether managers are reached; logged when it changes.
     away: AtomicBool,
 }
@@ -94,11 +73,10 @@ pub struct Session {
 impl Session {
     /// A session that goes on from what `desired` holds, and puts there what managers assign.
     pub fn new(options: Options, desired: watch::Sender<Arc<Desired>>) -> Self {
-        let keeper = Keeper::new(options.files.clone(), options.cluster_id.clone());
+        let keeper = Keeper::new(options.files.clone(), options.cluster_id.clone(), desired);
         Self {
             options,
             keeper,
-            desired,
             away: AtomicBool::new(false),
         }
     }
@@ -106,7 +84,10 @@ impl Session {
     /// Keeps a session with the manager that life signs are answered by, until `stop` is cancelled or the node was deleted. Losing it
     /// changes nothing on this machine.
     pub async fn run(self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.follow()).await;
+        let options = &self.options;
+        let kept = self.keeper.run(&options.managers, &options.outbox);
+        let both = async { tokio::join!(self.follow(), kept) };
+        stop.run_until_cancelled(both).await;
     }
 
     async fn follow(&self) {
@@ -127,20 +108,13 @@ impl Session {
             };
             self.log(&address, &ended);
             if ended.is_node_deleted() {
-                match self.leave().await {
-                    Ok(()) => {
-                        self.options.left.cancel();
-                        // Others go on with what is desired for as long as this is here.
-                        return std::future::pending().await;
-                    }
-                    Err(error) => tracing::error!(
-                        error,
-                        "cannot record that the node was deleted; its pods run on, and the managers are asked again"
-                    ),
-                }
+                self.leave().await;
+                self.options.left.cancel();
+                // Others go on with what is desired for as long as this is here.
+                return std::future::pending().await;
             }
             if ended.may_be_older() {
-                self.hold_nothing();
+                self.keeper.hold_nothing();
             }
             self.options.lane.give_up(&address);
             let pause = round.pause(&ended, self.count());
@@ -170,23 +144,11 @@ impl Session {
         }
     }
 
-    /// Marks the pods of a deleted node as deleted, on disk first.
-    async fn leave(&self) -> Result<(), String> {
-        let mut next = Desired::clone(&self.desired.borrow());
+    /// Marks the pods of a deleted node as deleted, and returns when that is durable.
+    async fn leave(&self) {
+        let mut next = Desired::clone(&self.keeper.head());
         next.leave();
-        let next = Arc::new(next);
-        let publish = || drop(self.desired.send_replace(next.clone()));
-        self.keeper.keep(next.clone(), true, false, publish).await
-    }
-
-    /// The next session begins with a full set. For nobody else this is news.
-    fn hold_nothing(&self) {
-        self.desired.send_if_modified(|desired| {
-            if desired.life.is_some() {
-                Arc::make_mut(desired).life = None;
-            }
-            false
-        });
+        self.keeper.bury(next).await;
     }
 
     fn log(&self, address: &str, ended: &Ended) {

@@ -85,6 +85,14 @@ impl Scripted {
         self.world().lives = calls;
     }
 
+    /// What was noted of this pod cannot be read any more.
+    pub fn damage(&self, pod_uid: &str) {
+        if let Some(sandbox) = self.world().sandboxes.get_mut(pod_uid) {
+            sandbox.ips.clear();
+            sandbox.damaged = Some("a file is damaged".to_owned());
+        }
+    }
+
     /// Containers end only by KILL, after the grace.
     pub fn ignore_term(&self) {
         self.world().ignores_term = true;
@@ -139,6 +147,7 @@ impl Scripted {
             namespace: "default".into(),
             name: container.pod_uid.clone(),
             ips: vec![Ipv4Addr::new(10, 244, 9, 9).into()],
+            damaged: None,
         };
         world.sandboxes.insert(container.pod_uid.clone(), sandbox);
         world.containers.insert(container.id.clone(), container);
@@ -262,6 +271,19 @@ impl Scripted {
         Ok(())
     }
 
+    fn release(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.call("release_sandbox", pod_uid)?;
+        let mut world = self.world();
+        if world.containers.values().any(|c| c.pod_uid == pod_uid) {
+            let what = format!("the network of {pod_uid} was taken from its containers");
+            world.violations.push(what);
+        }
+        if let Some(sandbox) = world.sandboxes.get_mut(pod_uid) {
+            sandbox.ips.clear();
+        }
+        Ok(())
+    }
+
     fn create(&self, spec: &SandboxSpec) -> Result<Sandbox, RuntimeError> {
         self.call("create_sandbox", &spec.pod_uid)?;
         let mut world = self.world();
@@ -272,6 +294,7 @@ impl Scripted {
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
             ips: vec![IpAddr::from([10, 244, third, fourth])],
+            damaged: None,
         };
         let entry = world.sandboxes.entry(spec.pod_uid.clone());
         Ok(entry.or_insert(sandbox).clone())
@@ -324,6 +347,11 @@ impl Runtime for Scripted {
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         let result = self.remove_all(pod_uid);
+        self.answer(result).await
+    }
+
+    async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        let result = self.release(pod_uid);
         self.answer(result).await
     }
 

@@ -17,6 +17,8 @@ use crate::{
     },
 };
 
+mod bad;
+
 /// For what takes moments.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -51,33 +53,6 @@ fn options_on(
         network: None,
         parallel_creations: 1,
     }
-}
-
-#[tokio::test]
-async fn a_disk_that_is_full_keeps_no_agent_from_its_managers() {
-    let folder = tempfile::tempdir().unwrap();
-    let data_dir = folder.path().to_owned();
-    // Nothing can be written where new files are made before they are renamed.
-    for name in [
-        "incarnation.tmp",
-        "assigned/acted.tmp",
-        "assigned/network.tmp",
-    ] {
-        std::fs::create_dir_all(data_dir.join(name)).unwrap();
-    }
-    let mut manager = Manager::start().await;
-    let stop = CancellationToken::new();
-    let options = options(&data_dir, &manager, &stop);
-    let agent = tokio::spawn(run(options, stop.clone()));
-    let mut session = manager.accept().await;
-    session.hello().await;
-    session.welcome().await;
-    // The session cannot go on without a disk, and is tried again; life signs do.
-    manager.accept().await.hello().await;
-    manager.life.until_signed().await;
-    assert!(!agent.is_finished());
-    stop.cancel();
-    assert_eq!(agent.await.unwrap().unwrap(), End::Stopped);
 }
 
 /// Has the agent run a pod.
@@ -160,7 +135,7 @@ async fn an_agent_whose_node_was_deleted_ends_its_pods_and_then_itself() {
     assert_eq!(end, End::NodeDeleted { unknown: 0 });
     assert!(runtime.is_empty());
     assert!(stop.is_cancelled());
-    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+    let files = AssignmentFiles::open(folder.path()).unwrap();
     let kept = files.load("c1");
     assert!(kept.pods.is_empty() && kept.deleted.contains("p1"));
 }
@@ -185,7 +160,7 @@ async fn a_deletion_that_was_heard_of_is_carried_out_after_a_restart() {
     }
     let deleted = barge_client::error::node_deleted("node n1 was deleted");
     session.end(deleted.clone()).await;
-    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+    let files = AssignmentFiles::open(folder.path()).unwrap();
     until("the deletion is on disk", || {
         files.load("c1").deleted.contains("p1")
     })

@@ -32,10 +32,15 @@ impl Registry {
         fs::create_dir_all(registry.paths.io())?;
         for entry in fs::read_dir(registry.paths.io())? {
             let record = entry?.path().join(RECORD);
-            let Some(bytes) = files::read_if_there(&record)? else {
-                continue;
+            // One that cannot be read stops its container's output, and no other's.
+            let attachment = match files::read_if_there(&record) {
+                Ok(None) => continue,
+                Ok(Some(bytes)) => {
+                    serde_json::from_slice::<Attachment>(&bytes).map_err(io::Error::from)
+                }
+                Err(error) => Err(error),
             };
-            match serde_json::from_slice::<Attachment>(&bytes) {
+            match attachment {
                 Ok(attachment) => registry.drain(attachment, Asked::Before).map(drop)?,
                 Err(error) => {
                     tracing::error!(record = %record.display(), %error, "unreadable record")

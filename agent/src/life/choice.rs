@@ -176,6 +176,31 @@ impl Choice {
         }
     }
 
+    /// What to do while no sign may go out: managers are chosen, and the silence of none counts.
+    pub fn wait(&mut self, clock: Duration) -> Step {
+        self.look(clock);
+        self.heard = self.now;
+        for peer in self.first.iter_mut().chain(&mut self.second) {
+            peer.heard = self.now;
+        }
+        // Nobody has answered, so one manager is as good as another.
+        if self.given_up
+            && let Some(next) = self.second.take().or_else(|| self.choose())
+        {
+            self.move_to(next);
+        }
+        if self.first.is_none() {
+            self.first = self.choose();
+        }
+        if self.second.is_none() {
+            self.second = self.choose();
+        }
+        Step {
+            sign: Vec::new(),
+            wait: PACE,
+        }
+    }
+
     /// What to do now.
     pub fn step(&mut self, clock: Duration) -> Step {
         self.look(clock);

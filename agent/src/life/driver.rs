@@ -13,7 +13,7 @@ use super::{
     choice::Choice,
     line::{Heard, Line},
 };
-use crate::session::Managers;
+use crate::managers::Managers;
 
 /// What is on its way from the lines to the driver; a line waits while it is full.
 const HEARD: usize = 8;
@@ -57,17 +57,23 @@ impl Driver {
         (driver, lane)
     }
 
-    /// Drives for as long as it is polled.
-    pub async fn run(mut self) {
+    /// Drives for as long as it is polled. Signs when `hold` has ended.
+    pub async fn run<T>(mut self, hold: impl Future<Output = T>) {
         let begin = Instant::now();
+        let mut hold = std::pin::pin!(hold);
+        let mut is_held = true;
         loop {
             let managers = &self.managers;
             self.choice.know(managers.addresses(), managers.by_hand());
-            let step = self.choice.step(begin.elapsed());
+            let step = match is_held {
+                true => self.choice.wait(begin.elapsed()),
+                false => self.choice.step(begin.elapsed()),
+            };
             self.keep_lines();
             self.sign(&step.sign);
             self.publish();
             tokio::select! {
+                _ = &mut hold, if is_held => is_held = false,
                 Some((address, heard)) = self.heard.1.recv() => match heard {
                     Ok(answer) => self.choice.answered(begin.elapsed(), &address, &answer),
                     Err(reason) => self.trouble = format!("{address}: {reason}"),

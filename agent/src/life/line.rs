@@ -12,7 +12,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::Channel;
 
-use crate::session::{Managers, cause};
+use crate::managers::{Managers, cause};
 
 /// The longest wait before a stream is opened again.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);

@@ -19,7 +19,12 @@ fn sign(managers: &[Manager]) -> Signing {
     let stop = CancellationToken::new();
     let handle = thread(stop.clone()).unwrap();
     Signing {
-        lane: start(&handle, Known::new(managers), stop.clone()),
+        lane: start(
+            &handle,
+            Known::new(managers),
+            stop.clone(),
+            std::future::ready(()),
+        ),
         _until: stop.drop_guard(),
     }
 }

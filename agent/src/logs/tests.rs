@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     clock::SystemClock,
     life,
-    session::Managers,
+    managers::Managers,
     testing::{
         Scripted,
         managers::{Known, Manager, Tunnel},
@@ -171,7 +171,12 @@ impl Node {
 async fn streams_that_nobody_reads_hold_up_nothing_and_one_too_many_is_told_so() {
     let mut node = Node::start().await;
     let life = life::thread(node.stop.clone()).unwrap();
-    life::start(&life, node.managers.clone(), node.stop.clone());
+    life::start(
+        &life,
+        node.managers.clone(),
+        node.stop.clone(),
+        std::future::ready(()),
+    );
     node.manager.life.until_signed().await;
     let begin = Instant::now();
     let mut unread = Vec::new();

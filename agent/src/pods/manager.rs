@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -27,6 +28,9 @@ use crate::{
     runtime::{Inventory, Runtime, RuntimeEvent},
 };
 
+/// Between two tries to tidy up at the start.
+const RECOVER_AGAIN: Duration = Duration::from_millis(500);
+
 /// What the pods need.
 pub struct Options {
     /// Runs the containers.
@@ -45,8 +49,8 @@ pub struct Options {
     pub host_ip: String,
     /// Whether sandboxes can be made; those that are there need not wait.
     pub network_ready: watch::Receiver<bool>,
-    /// A folder per pod is in here; the agent keeps its record there.
-    pub pods_dir: PathBuf,
+    /// The agent's data folder. Each pod has a folder in it, with the pod's record.
+    pub data_dir: PathBuf,
     /// Sandboxes and containers created or removed at a time.
     pub parallel_creations: usize,
 }
@@ -55,7 +59,7 @@ pub struct Options {
 pub struct PodManager {
     shared: Arc<Shared>,
     desired: watch::Receiver<Arc<Desired>>,
-    pods_dir: PathBuf,
+    data_dir: PathBuf,
     workers: BTreeMap<String, Handle>,
     running: JoinSet<String>,
     /// Pod of each container seen, to know whom an event is for.
@@ -83,7 +87,7 @@ impl PodManager {
         Self {
             shared: Arc::new(shared),
             desired: options.desired,
-            pods_dir: options.pods_dir,
+            data_dir: options.data_dir,
             workers: BTreeMap::new(),
             running: JoinSet::new(),
             owners: BTreeMap::new(),
@@ -100,6 +104,10 @@ impl PodManager {
 
     /// Works until `stop` is cancelled; steps under way are finished, containers stay as they are.
     pub async fn run(mut self, stop: CancellationToken) {
+        let recovered = stop.run_until_cancelled(self.recover()).await;
+        if recovered.is_none() {
+            return;
+        }
         let mut events = self.shared.runtime.events();
         // Subscribed first, listed second: nothing falls between.
         let Some(inventory) = self.shared.lister.fresh(&stop).await else {
@@ -124,6 +132,17 @@ impl PodManager {
         }
         self.workers.clear();
         while self.running.join_next().await.is_some() {}
+    }
+
+    /// Tidies up, as soon as the runtime answers.
+    async fn recover(&self) {
+        let mut told = false;
+        while let Err(error) = self.shared.runtime.recover().await {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "waiting for the container runtime; containers go on running");
+            }
+            tokio::time::sleep(RECOVER_AGAIN).await;
+        }
     }
 
     async fn happened(&mut self, event: RuntimeEvent, stop: &CancellationToken) {
@@ -214,7 +233,7 @@ impl PodManager {
         let (wanted, receiver) = watch::channel(wanted(desired, &uid));
         let changed = Arc::new(Notify::new());
         let worker = Worker {
-            record: RecordFile::new(self.pods_dir.join(&uid).join("record")),
+            record: RecordFile::new(&self.data_dir, &uid),
             uid: uid.clone(),
             shared: self.shared.clone(),
             wanted: receiver,

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use barge_proto::v1::{ContainerStateTerminated, PodStatus};
+use barge_proto::v1::{ContainerStateTerminated, Pod, PodStatus};
 
-use super::backoff::{CrashBackoff, Retry};
+use super::{
+    backoff::{CrashBackoff, Retry},
+    spec::{RestartPolicy, restart_policy},
+};
 use crate::{
     clock::{to_ms, to_time},
     runtime::{Container, ContainerState, Image, Inventory, Sandbox},
 };
 
+/// Exit code of a container that could not be started, as Kubernetes has it.
+const START_ERROR: i32 = 128;
 /// Exit code of a container whose end was not seen.
 const LOST: i32 = 137;
 
@@ -110,6 +115,11 @@ impl Observed {
         self.sandbox.as_ref().is_some_and(|s| !s.ips.is_empty())
     }
 
+    /// Whether what was noted of the pod cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        self.sandbox.as_ref().is_some_and(|s| s.damaged.is_some())
+    }
+
     /// Puts a container in place of the one with its id.
     pub fn put(&mut self, container: Container) {
         self.forget(&container.id);
@@ -139,6 +149,36 @@ impl Memory {
         changed
     }
 
+    /// In place of a record that cannot be read: what the managers know of the pod. Containers of which nothing is left, and which
+    /// ran, ended unseen; so none runs twice that must not.
+    pub fn unreadable(pod: &Pod, observed: &Observed, now_ms: i64) -> Self {
+        let mut memory = Self::default();
+        let statuses = pod.status.iter().flat_map(|s| &s.container_statuses);
+        let ran = statuses.filter(|s| !s.container_id.is_empty() || s.restart_count > 0);
+        for status in ran.filter(|s| observed.current(&s.name).is_none()) {
+            let id = status.container_id.strip_prefix("containerd://");
+            let mut exit = lost(id.unwrap_or_default(), now_ms);
+            exit.message = "What was recorded of the container cannot be read.".to_owned();
+            memory.container(&status.name).ended(Exit {
+                attempt: u32::try_from(status.restart_count).unwrap_or(0),
+                terminated: exit,
+            });
+        }
+        memory
+    }
+
+    /// Learns from what the managers have of a pod that this node has no record of: one that has ended for good does not run again.
+    pub fn take_end(&mut self, pod: &Pod, observed: &Observed) {
+        let ends = restart_policy(pod) != RestartPolicy::Always;
+        let ended = pod
+            .status
+            .as_ref()
+            .filter(|status| ends && matches!(status.phase.as_str(), "Succeeded" | "Failed"));
+        if self.finished.is_none() && observed.containers.is_empty() {
+            self.finished = ended.cloned();
+        }
+    }
+
     /// What is remembered of a container.
     pub fn container(&mut self, name: &str) -> &mut ContainerMemory {
         self.containers.entry(name.to_owned()).or_default()
@@ -156,15 +196,37 @@ impl ContainerMemory {
         if attempt < self.next_attempt {
             return false;
         }
-        self.next_attempt = attempt.saturating_add(1);
-        self.exits.push(Exit {
+        self.ended(Exit {
             attempt,
             terminated,
         });
+        true
+    }
+
+    /// The start of an attempt failed because of what it should run. That is its end.
+    pub fn failed_to_start(&mut self, id: &str, attempt: u32, message: String, now_ms: i64) {
+        if let Some(exit) = self.last_exit() {
+            self.crash = self.crash.restarted(exit.finished_ms(), now_ms);
+        }
+        self.ended(Exit {
+            attempt,
+            terminated: ContainerStateTerminated {
+                exit_code: START_ERROR,
+                reason: "StartError".to_owned(),
+                message,
+                finished_at: Some(to_time(now_ms)),
+                container_id: container_id(id),
+                ..Default::default()
+            },
+        });
+    }
+
+    fn ended(&mut self, exit: Exit) {
+        self.next_attempt = exit.attempt.saturating_add(1);
+        self.exits.push(exit);
         if self.exits.len() > 2 {
             self.exits.remove(0);
         }
-        true
     }
 
     /// The newest end.
@@ -199,16 +261,19 @@ fn terminated(container: &Container, now_ms: i64) -> Option<ContainerStateTermin
                 ..Default::default()
             })
         }
-        ContainerState::Lost => Some(ContainerStateTerminated {
-            exit_code: LOST,
-            reason: "ContainerStatusUnknown".to_owned(),
-            message:
-                "The container's end was not seen: the machine or its runtime went down with it."
-                    .to_owned(),
-            finished_at: Some(to_time(now_ms)),
-            container_id: id,
-            ..Default::default()
-        }),
+        ContainerState::Lost => Some(lost(&container.id, now_ms)),
+    }
+}
+
+fn lost(id: &str, now_ms: i64) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        exit_code: LOST,
+        reason: "ContainerStatusUnknown".to_owned(),
+        message: "The container's end was not seen: the machine or its runtime went down with it."
+            .to_owned(),
+        finished_at: Some(to_time(now_ms)),
+        container_id: container_id(id),
+        ..Default::default()
     }
 }
 

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::runtime::{Container, ContainerState};
 
+/// Between two looks at a pod whose notes cannot be read, in milliseconds.
+const DAMAGED_MS: i64 = 30_000;
+
 /// What a pod on this node is meant for.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal<'a> {
@@ -55,6 +58,8 @@ pub enum Step {
     },
     /// Remove the network namespace and whatever else is left.
     RemoveSandbox,
+    /// Give back addresses and network namespace of a pod that has ended for good. What it wrote stays until it is deleted.
+    ReleaseSandbox,
 }
 
 /// What comes next.
@@ -127,6 +132,11 @@ fn clear(container: &Container, grace: Duration) -> Step {
 fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     let mut plan = Plan::default();
     if memory.finished.is_some() {
+        return give_back(pod, observed, memory, now_ms);
+    }
+    if observed.is_damaged() && observed.containers.iter().any(is_running) {
+        // Set aside: what runs goes on running, and nothing is made beside it.
+        plan.wake(Some(now_ms.saturating_add(DAMAGED_MS)));
         return plan;
     }
     clear_strays(pod, observed, memory, now_ms, &mut plan);
@@ -140,6 +150,12 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             None => true,
             Some(current) => match current.state {
                 ContainerState::Running { .. } => continue,
+                // A start that failed for good, half undone.
+                ContainerState::Created if !starts_again(policy, remembered) => {
+                    let id = current.id.clone();
+                    tear_down(vec![Step::Remove { id }], memory, now_ms, &mut plan);
+                    continue;
+                }
                 ContainerState::Created => false,
                 ContainerState::Exited { .. } | ContainerState::Lost => {
                     if !starts_again(policy, remembered) {
@@ -167,6 +183,19 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             until => plan.wake(until),
         }
     }
+    plan
+}
+
+/// What a pod that has ended for good does not need any more: its containers, whose ends are on record, then its network.
+fn give_back(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
+    let mut plan = Plan::default();
+    let grace = super::spec::grace(Some(pod));
+    let containers = observed.containers.iter();
+    let mut steps: Vec<_> = containers.map(|c| clear(c, grace)).collect();
+    if steps.is_empty() && observed.has_network() {
+        steps.push(Step::ReleaseSandbox);
+    }
+    tear_down(steps, memory, now_ms, &mut plan);
     plan
 }
 

@@ -1,6 +1,9 @@
 //! What has to survive the agent's death and the removal of containers, on disk: a file per pod.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use barge_proto::v1::{ContainerStateTerminated, PodStatus};
 use prost::Message;
@@ -9,12 +12,13 @@ use super::{
     backoff::CrashBackoff,
     memory::{ContainerMemory, Exit, Memory},
 };
-use crate::files;
+use crate::files::{self, Reserve};
 
 /// The file of a pod.
 #[derive(Debug, Clone)]
 pub struct RecordFile {
     path: PathBuf,
+    reserve: Reserve,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -50,53 +54,73 @@ struct ExitRecord {
 }
 
 impl RecordFile {
-    /// The file at this path.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
+    /// The file of the pod with this uid.
+    pub fn new(data_dir: &Path, uid: &str) -> Self {
+        Self {
+            path: data_dir.join("pods").join(uid).join("record"),
+            reserve: Reserve::of(data_dir),
+        }
     }
 
-    /// What was recorded; nothing when there is no file. A file that cannot be read is worth a warning, not the pod.
-    pub fn load(&self) -> Memory {
-        let read = files::read_if_there(&self.path).and_then(|bytes| {
-            bytes
-                .map(|bytes| Record::decode(bytes.as_slice()).map_err(io::Error::other))
-                .transpose()
-        });
-        match read {
-            Ok(record) => record.map(Memory::from).unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot read a pod's record; its restarts count from what runs");
-                Memory::default()
-            }
-        }
+    /// What was recorded; nothing when there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn load(&self) -> io::Result<Memory> {
+        let path = self.path.clone();
+        let bytes = files::reading(move || files::read_if_there(&path)).await?;
+        let record = bytes.map(|bytes| Record::decode(bytes.as_slice()));
+        let record = record.transpose().map_err(io::Error::other)?;
+        Ok(record.map(Memory::from).unwrap_or_default())
     }
 
     /// Makes the record durable.
-    pub fn save(&self, memory: &Memory) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        files::write_atomic(&self.path, &Record::from(memory).encode_to_vec())
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn save(&self, memory: &Memory) -> io::Result<()> {
+        let (path, reserve) = (self.path.clone(), self.reserve.clone());
+        let bytes = Record::from(memory).encode_to_vec();
+        files::blocking(move || {
+            if let Some(folder) = path.parent() {
+                reserve.with(|| fs::create_dir_all(folder))?;
+            }
+            reserve.write_atomic(&path, &bytes)
+        })
+        .await
     }
 
     /// Removes the record, and its folder when nothing else is in it.
-    pub fn remove(&self) -> io::Result<()> {
-        files::remove_if_there(&self.path)?;
-        if let Some(folder) = self.path.parent() {
-            match fs::remove_dir(folder) {
-                Err(error)
-                    if !matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-                    ) =>
-                {
-                    return Err(error);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn remove(&self) -> io::Result<()> {
+        let path = self.path.clone();
+        files::blocking(move || remove(&path)).await
     }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    files::remove_if_there(path)?;
+    if let Some(folder) = path.parent() {
+        match fs::remove_dir(folder) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl From<&Memory> for Record {
@@ -155,11 +179,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn what_is_recorded_comes_back() {
+    #[tokio::test]
+    async fn what_is_recorded_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let file = RecordFile::new(folder.path().join("uid/record"));
-        assert!(file.load().containers.is_empty());
+        let file = RecordFile::new(folder.path(), "uid");
+        assert!(file.load().await.unwrap().containers.is_empty());
         let mut memory = Memory::default();
         memory.container("web").next_attempt = 3;
         memory.container("web").crash.delay_ms = 20_000;
@@ -171,15 +195,15 @@ mod tests {
             },
         }];
         memory.started_ms = 5;
-        file.save(&memory).unwrap();
-        let loaded = file.load();
+        file.save(&memory).await.unwrap();
+        let loaded = file.load().await.unwrap();
         let web = &loaded.containers["web"];
         assert_eq!(web.next_attempt, 3);
         assert_eq!(web.crash.delay_ms, 20_000);
         assert_eq!(web.exits, memory.containers["web"].exits);
         assert_eq!(loaded.started_ms, 5);
-        file.remove().unwrap();
-        file.remove().unwrap();
-        assert!(!folder.path().join("uid").exists());
+        file.remove().await.unwrap();
+        file.remove().await.unwrap();
+        assert!(!folder.path().join("pods/uid").exists());
     }
 }

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod images;
+mod troubles;
 
 fn pod(uid: &str, policy: &str) -> Pod {
     Pod {
@@ -95,7 +96,7 @@ impl Machine {
             unknown,
             host_ip: "192.0.2.1".into(),
             network_ready,
-            pods_dir: Path::to_owned(self.folder.path()),
+            data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
         });
         let stop = CancellationToken::new();
@@ -222,7 +223,8 @@ async fn a_pod_runs_and_ends() {
         143
     );
     assert!(machine.runtime.is_empty());
-    assert_eq!(std::fs::read_dir(machine.folder.path()).unwrap().count(), 0);
+    let folder = machine.folder.path().join("pods");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
     for reason in ["Pulled", "Created", "Started", "Killing"] {
         assert!(agent.events.contains(&reason.to_owned()), "{reason}");
     }

@@ -18,10 +18,19 @@ use super::{
     spec,
     status::{self, View},
 };
-use crate::{clock::Clock, events::Recorder, outbox::Outbox, runtime::Runtime};
+use crate::{
+    clock::Clock,
+    events::{Recorder, Severity},
+    outbox::Outbox,
+    runtime::Runtime,
+};
 
+mod hands;
 mod pulling;
+mod running;
 mod steps;
+
+use running::Running;
 
 /// What all workers share.
 pub struct Shared {
@@ -73,12 +82,18 @@ struct Pad {
     epoch: u64,
     /// What is on disk is older than the memory.
     unsaved: bool,
+    /// It was told that the memory cannot be saved.
+    told_unsaved: bool,
+    /// It was told that the pod is set aside.
+    told_aside: bool,
     /// Containers whose back-off has been told, with the attempt that waits.
     told: BTreeSet<(String, u32)>,
     /// Containers whose back-off from a pull has been told, with the time of the failure.
     told_pulls: BTreeMap<String, i64>,
     /// Ids of what was stopped and not listed since.
     stopped: Vec<String>,
+    /// Steps under way.
+    running: Running,
 }
 
 impl Worker {
@@ -87,34 +102,64 @@ impl Worker {
         let wanted = self.wanted.borrow_and_update().clone();
         let mut pad = Pad {
             observed: Observed::of(&inventory, &self.uid),
-            memory: self.record.load(),
+            memory: Memory::default(),
             reported: wanted.pod.as_ref().and_then(|pod| pod.status.clone()),
             pod: wanted.pod,
             epoch: wanted.epoch,
             unsaved: false,
+            told_unsaved: false,
+            told_aside: false,
             told: BTreeSet::new(),
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
+            running: Running::default(),
         };
         drop(inventory);
+        self.remember(&mut pad).await;
         while !self.stop.is_cancelled() {
-            let plan = self.decide(&mut pad);
-            if plan.gone {
-                return self.finish(&mut pad);
+            let plan = self.decide(&mut pad).await;
+            if plan.gone && pad.running.is_empty() {
+                return self.finish(&mut pad).await;
             }
-            if plan.steps.is_empty() {
-                if !self.wait(&mut pad, plan.wake_ms).await {
-                    return;
-                }
-            } else if self.perform(&mut pad, plan.steps).await && !self.relist(&mut pad).await {
-                return;
+            self.begin(&mut pad, plan.steps);
+            if !self.wait(&mut pad, plan.wake_ms).await {
+                break;
             }
             self.take_wanted(&mut pad);
+        }
+        pad.running.finish().await;
+    }
+
+    /// Reads the pod's record. Without one that can be read, the managers and the runtime say how the pod is.
+    async fn remember(&self, pad: &mut Pad) {
+        match self.record.load().await {
+            Ok(memory) => pad.memory = memory,
+            Err(error) => {
+                let path = self.record.path().display();
+                let message = format!(
+                    "Cannot read what was recorded of the pod in {path}: {error}. Its containers and their restarts count from what runs"
+                );
+                tracing::warn!(pod = self.uid, message);
+                self.event(pad, Severity::Warning, "RecordUnreadable", &message);
+                if let Some(pod) = &pad.pod {
+                    let now = self.shared.clock.now_ms();
+                    pad.memory = Memory::unreadable(pod, &pad.observed, now);
+                    pad.unsaved = true;
+                }
+            }
+        }
+        if let Some(pod) = pad.pod.clone() {
+            pad.memory.take_end(&pod, &pad.observed);
+        }
+        if pad.observed.is_damaged() {
+            // What runs in it serves under the address that the managers have.
+            let known = pad.reported.iter().flat_map(|status| &status.pod_ips);
+            pad.memory.ips = known.filter_map(|known| known.ip.parse().ok()).collect();
         }
     }
 
     /// Learns, says how the pod is, and plans.
-    fn decide(&mut self, pad: &mut Pad) -> Plan {
+    async fn decide(&mut self, pad: &mut Pad) -> Plan {
         let now = self.shared.clock.now_ms();
         if pad.memory.started_ms == 0 {
             pad.memory.started_ms = now;
@@ -130,20 +175,15 @@ impl Worker {
             pad.memory.finished = Some(self.status(pad, &pod, false, now));
             pad.unsaved = true;
         }
-        if pad.unsaved {
-            match self.record.save(&pad.memory) {
-                Ok(()) => pad.unsaved = false,
-                Err(error) => {
-                    tracing::warn!(pod = self.uid, %error, "cannot write the pod's record");
-                    // What depends on it waits: a number must not be given twice.
-                    return Plan {
-                        wake_ms: Some(now + 1000),
-                        ..Plan::default()
-                    };
-                }
-            }
-        }
+        let saved = self.save(pad).await;
         self.report(pad, now);
+        if !saved && !ending {
+            // What depends on it waits: a number must not be given twice. An end needs no number.
+            return Plan {
+                wake_ms: Some(now + 1000),
+                ..Plan::default()
+            };
+        }
         let goal = match (&pad.pod, ending) {
             (Some(pod), false) => Goal::Run(pod),
             (None, false) => Goal::Leave,
@@ -153,8 +193,43 @@ impl Worker {
         if !ending {
             self.tell_back_off(pad, now);
             self.tell_pull_back_off(pad, now);
+            self.tell_aside(pad);
         }
         plan
+    }
+
+    /// Makes durable what is remembered. False when the disk does not take it.
+    async fn save(&self, pad: &mut Pad) -> bool {
+        if !pad.unsaved {
+            return true;
+        }
+        match self.record.save(&pad.memory).await {
+            Ok(()) => (pad.unsaved, pad.told_unsaved) = (false, false),
+            Err(error) if !pad.told_unsaved => {
+                pad.told_unsaved = true;
+                tracing::warn!(pod = self.uid, %error, "cannot write the pod's record");
+                let message = format!(
+                    "Cannot save how the pod's containers ended in {}: {error}. They are restarted when that can be saved",
+                    self.record.path().display()
+                );
+                self.event(pad, Severity::Warning, "RecordNotSaved", &message);
+            }
+            Err(_) => {}
+        }
+        !pad.unsaved
+    }
+
+    /// Tells once that a pod is left as it is.
+    fn tell_aside(&self, pad: &mut Pad) {
+        let sandbox = pad.observed.sandbox.as_ref();
+        let damaged = sandbox.and_then(|sandbox| sandbox.damaged.clone());
+        if let Some(why) = damaged.as_ref().filter(|_| !pad.told_aside) {
+            let message = format!(
+                "The pod is left as it is, because {why}. What runs of it goes on running; delete the pod to have it replaced"
+            );
+            self.event(pad, Severity::Warning, "PodSetAside", &message);
+        }
+        pad.told_aside = damaged.is_some();
     }
 
     /// The pod was deleted, is being deleted, or was assigned and left the assignment, which it does on a recorded deletion only.
@@ -205,9 +280,16 @@ impl Worker {
         };
         tokio::select! {
             () = self.stop.cancelled() => false,
-            () = timer => true,
+            () = timer => !pad.observed.is_damaged() || self.relist(pad).await,
             changed = self.wanted.changed() => changed.is_ok(),
             () = self.changed.notified() => self.relist(pad).await,
+            outcome = pad.running.next() => {
+                let mut relist = self.learn(pad, outcome);
+                while let Some(outcome) = pad.running.ready() {
+                    relist |= self.learn(pad, outcome);
+                }
+                !relist || self.relist(pad).await
+            }
         }
     }
 
@@ -241,8 +323,8 @@ impl Worker {
     }
 
     /// Nothing is left. The record goes first: a death before the report only repeats the removal of nothing.
-    fn finish(&self, pad: &mut Pad) {
-        if let Err(error) = self.record.remove() {
+    async fn finish(&self, pad: &mut Pad) {
+        if let Err(error) = self.record.remove().await {
             tracing::warn!(pod = self.uid, %error, "cannot remove the pod's record");
         }
         // Said also of a pod that the managers no longer have: its tombstone waits for this.

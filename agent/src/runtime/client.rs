@@ -1,6 +1,6 @@
 //! The connection to containerd.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use containerd_client::{
     Client as Services,
@@ -12,16 +12,24 @@ use containerd_client::{
 };
 use hyper_util::rt::TokioIo;
 
+/// For what only asks.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// Clients of containerd's services that know their namespace. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
+    change: Duration,
     namespace: MetadataValue<Ascii>,
 }
 
 impl Client {
-    /// Connects at the first request, and again whenever containerd was away.
-    pub fn new(socket: &Path, namespace: &str) -> Result<Self, InvalidMetadataValue> {
+    /// Connects at the first request, and again whenever containerd was away. What changes something may take as long as `change`.
+    pub fn new(
+        socket: &Path,
+        namespace: &str,
+        change: Duration,
+    ) -> Result<Self, InvalidMetadataValue> {
         let socket = socket.to_owned();
         let connector = tower::service_fn(move |_| {
             let socket = socket.clone();
@@ -36,6 +44,7 @@ impl Client {
             Endpoint::from_static("http://containerd").connect_with_connector_lazy(connector);
         Ok(Self {
             channel,
+            change,
             namespace: namespace.parse()?,
         })
     }
@@ -45,8 +54,24 @@ impl Client {
         Services::from(self.channel.clone())
     }
 
-    /// A request in our namespace.
+    /// A request in our namespace that changes something. It fails when there is no answer in time.
     pub fn request<T>(&self, message: T) -> Request<T> {
+        self.within(self.change, message)
+    }
+
+    /// A request in our namespace that only asks.
+    pub fn look<T>(&self, message: T) -> Request<T> {
+        self.within(LOOK, message)
+    }
+
+    fn within<T>(&self, deadline: Duration, message: T) -> Request<T> {
+        let mut request = self.lasting(message);
+        request.set_timeout(deadline);
+        request
+    }
+
+    /// A request in our namespace that takes as long as it takes: who waits for a container's end waits for days.
+    pub fn lasting<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let namespace = self.namespace.clone();
         request
@@ -55,9 +80,10 @@ impl Client {
         request
     }
 
-    /// A request in our namespace whose results are kept from garbage collection by a lease.
+    /// A request in our namespace whose results are kept from garbage collection by a lease. It belongs to a pull, which has its own
+    /// patience.
     pub fn leased<T>(&self, lease: &MetadataValue<Ascii>, message: T) -> Request<T> {
-        let mut request = self.request(message);
+        let mut request = self.lasting(message);
         request
             .metadata_mut()
             .insert("containerd-lease", lease.clone());

@@ -22,7 +22,7 @@ pub enum CniError {
     #[error("there is no network configuration in {0}")]
     NoConfiguration(PathBuf),
     /// A configuration that is not one.
-    #[error("the network configuration {path} cannot be used: {why}")]
+    #[error("{path} cannot be used: {why}")]
     Configuration {
         /// Which file.
         path: PathBuf,

@@ -104,18 +104,19 @@ impl Containers {
         let salvaged = salvage::pod(&self.options, &self.cgroups, pod_uid).await;
         salvaged.map_err(|error| salvage_error(pod_uid, &error))?;
         // Pipes of a creation that died before it had recorded anything.
-        for entry in std::fs::read_dir(self.options.paths.io())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let id = entry.file_name().to_string_lossy().into_owned();
-            if id
-                .strip_prefix(pod_uid)
-                .is_some_and(|rest| rest.starts_with('-'))
-            {
-                self.detach(&id).await?;
-            }
+        let io = self.options.paths.io();
+        let ids = files::reading(move || {
+            let entries = std::fs::read_dir(io).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            Ok(names.collect::<Vec<_>>())
+        });
+        let ids = ids.await.map_err(|error| salvage_error(pod_uid, &error))?;
+        let ours = |id: &&String| {
+            let rest = id.strip_prefix(pod_uid);
+            rest.is_some_and(|rest| rest.starts_with('-'))
+        };
+        for id in ids.iter().filter(ours) {
+            self.detach(id).await?;
         }
         Ok(())
     }
@@ -128,12 +129,18 @@ impl Containers {
         let tasks = task::list(&self.client)
             .await
             .map_err(|status| list_error(&status))?;
-        let tasks: HashMap<&str, &Process> =
-            tasks.iter().map(|task| (task.id.as_str(), task)).collect();
-        let made = records.iter().filter(|record| !making.contains(&record.id));
-        Ok(made
-            .filter_map(|record| self.judge(record, tasks.get(record.id.as_str()).copied()))
-            .collect())
+        let mut tasks: HashMap<String, Process> = tasks
+            .into_iter()
+            .map(|task| (task.id.clone(), task))
+            .collect();
+        let made = records
+            .into_iter()
+            .filter(|record| !making.contains(&record.id));
+        let made = made.map(|record| {
+            let task = tasks.remove(&record.id);
+            (record, task)
+        });
+        self.judge(made.collect()).await
     }
 
     async fn find(&self, id: &str) -> Result<Option<Container>, RuntimeError> {
@@ -143,10 +150,28 @@ impl Containers {
         let task = task::get(&self.client, id)
             .await
             .map_err(|status| list_error(&status))?;
-        Ok(self.judge(&record, task.as_ref()))
+        Ok(self.judge(vec![(record, task)]).await?.pop())
     }
 
-    fn judge(&self, record: &Record, task: Option<&Process>) -> Option<Container> {
+    /// How containers are, by their tasks, their notes and their control groups.
+    async fn judge(
+        &self,
+        found: Vec<(Record, Option<Process>)>,
+    ) -> Result<Vec<Container>, RuntimeError> {
+        let this = self.clone();
+        let judge = move || {
+            let found = found.iter();
+            Ok(found
+                .filter_map(|(record, task)| this.judge_one(record, task.as_ref()))
+                .collect())
+        };
+        files::reading(judge).await.map_err(|error| {
+            let message = format!("cannot look at the containers: {error}");
+            RuntimeError::passing(reason::UNAVAILABLE, message)
+        })
+    }
+
+    fn judge_one(&self, record: &Record, task: Option<&Process>) -> Option<Container> {
         let found = state::identify(
             &record.id,
             &record.image,
@@ -157,8 +182,14 @@ impl Containers {
             .options
             .paths
             .started(&found.pod_uid, &found.name, found.attempt);
-        let note = files::read_if_there(&started).ok().flatten();
-        let started_at_ms = note.map(|text| String::from_utf8_lossy(&text).parse().unwrap_or(0));
+        let started_at_ms = match files::read_if_there(&started) {
+            Ok(note) => note.map(|text| String::from_utf8_lossy(&text).parse().unwrap_or(0)),
+            // It is there and cannot be read: the container may have run.
+            Err(error) => {
+                tracing::debug!(path = %started.display(), %error, "cannot read when a container was started");
+                Some(0)
+            }
+        };
         let state = state::judge(task, started_at_ms, || {
             let cgroup = self.cgroups.path(&found.pod_uid, &found.id);
             self.cgroups.oom_kills(&cgroup)
@@ -209,7 +240,8 @@ impl Containers {
                 .options
                 .paths
                 .started(&found.pod_uid, &found.name, found.attempt);
-            files::remove_if_there(&started).map_err(|error| {
+            let removed = files::blocking(move || files::remove_if_there(&started)).await;
+            removed.map_err(|error| {
                 RuntimeError::passing(
                     reason::KILL_CONTAINER,
                     format!("cannot remove {id}: {error}"),
@@ -230,7 +262,7 @@ impl Containers {
             .client
             .services()
             .containers()
-            .get(self.client.request(request))
+            .get(self.client.look(request))
             .await;
         let answer = unless_missing(answer).map_err(|status| list_error(&status))?;
         Ok(answer.and_then(|answer| answer.into_inner().container))
@@ -244,7 +276,7 @@ impl Containers {
         let listed = async {
             let mut containers = self.client.services().containers();
             let mut answers = containers
-                .list_stream(self.client.request(request))
+                .list_stream(self.client.look(request))
                 .await?
                 .into_inner();
             let mut records = Vec::new();
@@ -267,7 +299,7 @@ impl Containers {
         };
         let mut snapshots = self.client.services().snapshots();
         let mut answers = snapshots
-            .list(self.client.request(request))
+            .list(self.client.look(request))
             .await?
             .into_inner();
         let mut keys = Vec::new();

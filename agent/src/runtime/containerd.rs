@@ -48,7 +48,8 @@ impl Containerd {
             .validate()
             .map_err(|error| unusable(error.to_string()))?;
         let options = Arc::new(options);
-        let client = Client::new(&options.socket, &options.namespace).map_err(|error| {
+        let client = Client::new(&options.socket, &options.namespace, options.change_timeout);
+        let client = client.map_err(|error| {
             unusable(format!("the containerd namespace cannot be sent: {error}"))
         })?;
         let cgroups = Cgroups::new(&options.cgroup_mount, &options.cgroup_root);
@@ -76,12 +77,11 @@ impl Containerd {
     pub fn carrier(&self) -> &Carrier {
         &self.carrier
     }
+}
 
-    /// Tidies up after an agent that died: to be called once, before anything is pulled. Containers are left alone.
-    ///
-    /// # Errors
-    /// When containerd does not answer.
-    pub async fn recover(&self) -> Result<(), RuntimeError> {
+#[async_trait]
+impl Runtime for Containerd {
+    async fn recover(&self) -> Result<(), RuntimeError> {
         if let Err(error) = self.carrier.ensure().await {
             // What runs is looked after all the same; whoever keeps the carrier goes on trying.
             tracing::error!(%error, "the containers' output stands still");
@@ -90,10 +90,7 @@ impl Containerd {
             RuntimeError::from_status(reason::UNAVAILABLE, "give back leases", &status)
         })
     }
-}
 
-#[async_trait]
-impl Runtime for Containerd {
     async fn ensure_network(&self, pod_cidr: &str) -> Result<(), RuntimeError> {
         network::ensure(&self.options, pod_cidr).await
     }
@@ -114,6 +111,10 @@ impl Runtime for Containerd {
         check_uid(pod_uid)?;
         self.containers.remove_pod(pod_uid).await?;
         self.sandboxes.remove(pod_uid).await
+    }
+
+    async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.sandboxes.release(pod_uid).await
     }
 
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
@@ -156,7 +157,7 @@ impl Runtime for Containerd {
             .client
             .services()
             .version()
-            .version(self.client.request(()))
+            .version(self.client.look(()))
             .await;
         let answer = answer.map_err(|status| {
             RuntimeError::from_status(

@@ -18,6 +18,8 @@ pub mod reason {
     pub const CREATE_CONTAINER_CONFIG: &str = "CreateContainerConfigError";
     /// The container's process could not be started.
     pub const RUN_CONTAINER: &str = "RunContainerError";
+    /// What the container should run cannot be run: Kubernetes takes that for the container's end, with exit code 128.
+    pub const START_ERROR: &str = "StartError";
     /// The container could not be stopped or removed.
     pub const KILL_CONTAINER: &str = "KillContainerError";
     /// The pod could not be attached to the network, or made at all.
@@ -51,6 +53,10 @@ impl RuntimeError {
 
     /// What containerd answered to an attempt to `verb` ("create the task").
     pub(crate) fn from_status(reason: &'static str, verb: &str, status: &Status) -> Self {
+        if is_late(status) {
+            let message = format!("cannot {verb}: containerd did not answer in time");
+            return Self::passing(reason::UNAVAILABLE, message);
+        }
         if is_unreachable(status) {
             return Self::passing(
                 reason::UNAVAILABLE,
@@ -64,6 +70,24 @@ impl RuntimeError {
     }
 }
 
+/// Why a container's process did not start: what it should run is at fault, or anything else. runc and crun have words for it, and no
+/// codes.
+pub fn start_reason(status: &Status) -> &'static str {
+    const WORDS: [&str; 4] = [
+        "exec: \"",
+        "executable file",
+        "exec format error",
+        "chdir to cwd",
+    ];
+    let words = status.message();
+    // Without this, the program that is missing is the runtime's own.
+    let began = words.contains("unable to start container process") || words.contains("crun: ");
+    match began && WORDS.iter().any(|part| words.contains(part)) {
+        true => reason::START_ERROR,
+        false => reason::RUN_CONTAINER,
+    }
+}
+
 /// Whether containerd itself was not reached, or went away in between.
 pub fn is_unreachable(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
@@ -71,6 +95,13 @@ pub fn is_unreachable(status: &Status) -> bool {
             status.code(),
             Code::Unavailable | Code::Unknown | Code::Cancelled
         )
+}
+
+/// Whether a request's time ran out, here or at containerd.
+fn is_late(status: &Status) -> bool {
+    ["Timeout expired", "context deadline exceeded"]
+        .iter()
+        .any(|words| status.message().contains(words))
 }
 
 /// The cause at the bottom ("No such file or directory").
@@ -88,5 +119,36 @@ pub fn unless_missing<T>(result: Result<T, Status>) -> Result<Option<T>, Status>
         Ok(value) => Ok(Some(value)),
         Err(status) if status.code() == Code::NotFound => Ok(None),
         Err(status) => Err(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_container_that_cannot_run_is_a_start_error() {
+        let runc = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
+        for (words, reason) in [
+            (
+                format!("{runc}exec: \"nope\": executable file not found in $PATH: unknown"),
+                reason::START_ERROR,
+            ),
+            (
+                format!("{runc}exec: \"/x\": permission denied"),
+                reason::START_ERROR,
+            ),
+            (
+                format!("{runc}unable to apply cgroup configuration: disk full"),
+                reason::RUN_CONTAINER,
+            ),
+            // The machine lacks the runtime itself.
+            (
+                "unable to retrieve OCI runtime error: exec: \"runc\": executable file not found in $PATH".to_owned(),
+                reason::RUN_CONTAINER,
+            ),
+        ] {
+            assert_eq!(start_reason(&Status::unknown(&words)), reason, "{words}");
+        }
     }
 }

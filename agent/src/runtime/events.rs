@@ -103,7 +103,7 @@ async fn subscribe(
             .to_vec(),
     };
     let mut events = client.services().events();
-    let mut subscription = std::pin::pin!(events.subscribe(client.request(request)));
+    let mut subscription = std::pin::pin!(events.subscribe(client.lasting(request)));
     let mut stream = loop {
         tokio::select! {
             answer = &mut subscription => break answer?.into_inner(),

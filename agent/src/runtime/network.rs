@@ -21,20 +21,26 @@ pub async fn ensure(options: &Options, pod_cidr: &str) -> Result<(), RuntimeErro
         .parse()
         .map_err(|_| not_ready(format!("the node's pod range \"{pod_cidr}\" is not one")))?;
     let cni = options.paths.cni();
-    std::fs::create_dir_all(&cni)
-        .map_err(|error| not_ready(format!("cannot make {}: {error}", cni.display())))?;
     let config = generate(&Bridge {
         name: &options.bridge,
         range,
         addresses: &cni.join("addresses"),
     });
     let text = serde_json::to_vec_pretty(&config).map_err(|error| not_ready(error.to_string()))?;
-    let file = generated(options);
-    if files::read_if_there(&file).ok().flatten().as_deref() != Some(&text) {
-        files::write_atomic(&file, &text)
-            .map_err(|error| not_ready(format!("cannot write {}: {error}", file.display())))?;
-    }
-    if own(options).is_some() {
+    let settings = options.clone();
+    let written = files::blocking(move || {
+        let (file, reserve) = (generated(&settings), settings.paths.reserve());
+        reserve.with(|| std::fs::create_dir_all(&cni))?;
+        if files::read_if_there(&file).ok().flatten().as_deref() != Some(&text) {
+            reserve.write_atomic(&file, &text)?;
+        }
+        Ok(own(&settings).is_some())
+    });
+    let has_own = written.await.map_err(|error| {
+        let file = generated(options);
+        not_ready(format!("cannot write {}: {error}", file.display()))
+    })?;
+    if has_own {
         return Ok(());
     }
     make_bridge(&options.bridge, range).await.map_err(|error| {
@@ -46,7 +52,13 @@ pub async fn ensure(options: &Options, pod_cidr: &str) -> Result<(), RuntimeErro
 }
 
 /// The configuration that new pods get.
-pub fn current(options: &Options) -> Result<NetworkConfig, RuntimeError> {
+pub async fn current(options: &Options) -> Result<NetworkConfig, RuntimeError> {
+    let options = options.clone();
+    let read = files::reading(move || Ok(read(&options))).await;
+    read.map_err(|error| not_ready(error.to_string()))?
+}
+
+fn read(options: &Options) -> Result<NetworkConfig, RuntimeError> {
     if let Some(config) = own(options) {
         return config.map_err(|error| not_ready(error.to_string()));
     }

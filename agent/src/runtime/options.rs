@@ -17,6 +17,9 @@ pub struct Options {
     pub namespace: String,
     /// containerd's snapshotter. Default `overlayfs`.
     pub snapshotter: String,
+    /// How long containerd may take for a call that changes something. Default two minutes, as in Kubernetes: a container whose disk is
+    /// slow may take long to start.
+    pub change_timeout: Duration,
     /// Where everything of the pods lies.
     pub paths: Paths,
     /// Parent of the pods' control groups, relative to the root of each hierarchy. Default `barge`.
@@ -61,6 +64,7 @@ impl Options {
             socket: "/run/containerd/containerd.sock".into(),
             namespace: "barge".into(),
             snapshotter: "overlayfs".into(),
+            change_timeout: Duration::from_secs(120),
             paths: Paths::new(data_dir),
             cgroup_root: "barge".into(),
             pod_pids_limit: Some(DEFAULT_POD_PIDS),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::Reserve;
+
 /// The layout of an agent's data folder, as far as pods and their output go.
 ///
 /// ```text
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 ///              started/<container>.<attempt>   when it was started: it may have run
 ///              logs/<container>/<attempt>.log  its output
 /// D/cni/                                generated network configuration, addresses given out
+/// D/reserve                             room for what has to be saved on a full disk
 /// D/carrier.log                         what the carrier has to say
 /// D/run/{netns,ipc,uts}/<uid>           namespaces of pods, pinned by bind mounts
 ///       shm/<uid>                       file systems in memory, `/dev/shm` of their containers
@@ -33,6 +36,11 @@ impl Paths {
     /// The data folder itself.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Room for what has to be saved on a full disk.
+    pub fn reserve(&self) -> Reserve {
+        Reserve::of(&self.data_dir)
     }
 
     /// Folder of all pods.

@@ -12,7 +12,7 @@ use super::{
     names::check_uid,
     network,
 };
-use crate::files;
+use crate::files::{self, Reserve, blocking, reading};
 
 pub mod etc;
 mod netns;
@@ -56,14 +56,17 @@ impl Sandboxes {
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
         };
-        if let Some(ips) = self
-            .addresses(&spec.pod_uid)
-            .await
-            .map_err(|e| failed(spec, &e))?
-        {
-            return Ok(identity.sandbox(ips));
+        let (this, uid) = (self.clone(), spec.pod_uid.clone());
+        let there = reading(move || Ok(this.addresses(&uid))).await;
+        match there.map_err(|error| failed(spec, &error.into()))? {
+            Ok(Some(ips)) => return Ok(identity.sandbox(ips)),
+            Ok(None) => {}
+            // Nothing runs in it, or it would have been left alone: it is made anew.
+            Err(error) => {
+                tracing::warn!(pod = spec.pod_uid, %error, "what was noted of a pod cannot be read; making its place anew");
+            }
         }
-        let network = network::current(&self.options)?;
+        let network = network::current(&self.options).await?;
         let created = self.make(&identity, network).await;
         let ips = created.map_err(|error| failed(spec, &error))?;
         Ok(identity.sandbox(ips))
@@ -81,13 +84,14 @@ impl Sandboxes {
         let (known, planned) = (identity.clone(), network.clone());
         blocking(move || {
             let paths = &this.options.paths;
-            std::fs::create_dir_all(paths.pod(&known.pod_uid))?;
-            store(&this.identity_file(&known.pod_uid), &known)?;
+            let reserve = paths.reserve();
+            reserve.with(|| std::fs::create_dir_all(paths.pod(&known.pod_uid)))?;
+            store(&reserve, &this.identity_file(&known.pod_uid), &known)?;
             let planned = Record {
                 network: planned,
                 result: None,
             };
-            store(&this.network_file(&known.pod_uid), &planned)?;
+            store(&reserve, &this.network_file(&known.pod_uid), &planned)?;
             let shared = Shared::of(paths, &known.pod_uid);
             shared.ensure(etc::hostname(&known.name))?;
             netns::pin(&paths.netns(&known.pod_uid))
@@ -115,10 +119,12 @@ impl Sandboxes {
         let this = self.clone();
         let (known, addresses) = (identity.clone(), ips.clone());
         blocking(move || {
-            let etc = this.options.paths.pod(&known.pod_uid).join("etc");
-            etc::write(&etc, &known.name, &addresses, &this.options.resolv_conf)?;
+            let (paths, reserve) = (&this.options.paths, this.options.paths.reserve());
+            let etc = paths.pod(&known.pod_uid).join("etc");
+            reserve
+                .with(|| etc::write(&etc, &known.name, &addresses, &this.options.resolv_conf))?;
             // Last: from here on the sandbox is whole.
-            store(&this.network_file(&known.pod_uid), &record)
+            store(&reserve, &this.network_file(&known.pod_uid), &record)
         })
         .await?;
         Ok(ips)
@@ -136,12 +142,31 @@ impl Sandboxes {
         })
     }
 
+    /// Detaches a sandbox from the network. Its containers must be gone; what they wrote stays.
+    pub async fn release(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_uid(pod_uid)?;
+        let released = async {
+            let (this, uid) = (self.clone(), pod_uid.to_owned());
+            let known = reading(move || Ok(this.identity(&uid))).await?;
+            if let Some(identity) = known? {
+                self.detach(&identity).await?;
+            }
+            let (cgroups, uid) = (self.cgroups.clone(), pod_uid.to_owned());
+            blocking(move || cgroups.remove_pod(&uid)).await?;
+            Ok(())
+        };
+        released.await.map_err(|error: CniError| {
+            let message = format!("cannot give back the network of pod {pod_uid}: {error}");
+            RuntimeError::passing(reason::KILL_SANDBOX, message)
+        })
+    }
+
     async fn take_down(&self, pod_uid: &str) -> Result<(), CniError> {
-        let identity = self.identity(pod_uid)?.unwrap_or_else(|| Identity {
-            pod_uid: pod_uid.to_owned(),
-            namespace: String::new(),
-            name: String::new(),
-        });
+        let (this, uid) = (self.clone(), pod_uid.to_owned());
+        let known = reading(move || Ok(this.identity(&uid))).await?;
+        // One that cannot be read goes like one that was never written.
+        let identity = known.ok().flatten();
+        let identity = identity.unwrap_or_else(|| Identity::nameless(pod_uid));
         self.detach(&identity).await?;
         let this = self.clone();
         let uid = pod_uid.to_owned();
@@ -160,8 +185,23 @@ impl Sandboxes {
     async fn detach(&self, identity: &Identity) -> Result<(), CniError> {
         let uid = &identity.pod_uid;
         let netns = self.options.paths.netns(uid);
-        if let Some(record) = load::<Record>(&self.network_file(uid))? {
-            let there = netns::is_pinned(&netns).then_some(netns.as_path());
+        let (file, place) = (self.network_file(uid), netns.clone());
+        let looked = move || Ok((load::<Record>(&file), netns::is_pinned(&place)));
+        let (record, is_pinned) = reading(looked).await?;
+        let record = match record {
+            Ok(record) => record,
+            // DEL finds the addresses by the pod's name, too.
+            Err(error) => {
+                let network = network::current(&self.options).await;
+                let network = network.map_err(|_| error)?;
+                Some(Record {
+                    network,
+                    result: None,
+                })
+            }
+        };
+        if let Some(record) = record {
+            let there = is_pinned.then_some(netns.as_path());
             self.plugins
                 .del(&record, &identity.attachment(there))
                 .await?;
@@ -179,24 +219,9 @@ impl Sandboxes {
 
     /// All sandboxes, whole or not.
     pub async fn list(&self) -> Result<Vec<Sandbox>, RuntimeError> {
-        let listed = async {
-            let mut sandboxes = Vec::new();
-            let folder = match std::fs::read_dir(self.options.paths.pods()) {
-                Ok(folder) => folder,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sandboxes),
-                Err(error) => return Err(error.into()),
-            };
-            for pod in folder {
-                let name = pod?.file_name();
-                let Some(identity) = self.identity(&name.to_string_lossy())? else {
-                    continue;
-                };
-                let ips = self.addresses(&identity.pod_uid).await?.unwrap_or_default();
-                sandboxes.push(identity.sandbox(ips));
-            }
-            Ok::<_, CniError>(sandboxes)
-        };
-        listed.await.map_err(|error| {
+        let this = self.clone();
+        let listed = reading(move || this.list_folder()).await;
+        listed.map_err(|error| {
             RuntimeError::passing(
                 reason::UNAVAILABLE,
                 format!("cannot list the pods on this machine: {error}"),
@@ -204,8 +229,42 @@ impl Sandboxes {
         })
     }
 
-    /// The addresses of a whole sandbox; `None` for any other.
-    async fn addresses(&self, pod_uid: &str) -> Result<Option<Vec<IpAddr>>, CniError> {
+    /// A pod whose notes cannot be read is listed as damaged: it is no reason not to list the others. Blocks.
+    fn list_folder(&self) -> io::Result<Vec<Sandbox>> {
+        let mut sandboxes = Vec::new();
+        let folder = match std::fs::read_dir(self.options.paths.pods()) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sandboxes),
+            Err(error) => return Err(error),
+        };
+        for pod in folder {
+            let uid = pod?.file_name().to_string_lossy().into_owned();
+            let (identity, mut damaged) = match self.identity(&uid) {
+                Ok(None) => continue,
+                Ok(Some(identity)) => (identity, None),
+                Err(error) => (Identity::nameless(&uid), Some(error)),
+            };
+            let ips = match self.addresses(&uid) {
+                Ok(ips) => ips.unwrap_or_default(),
+                Err(error) => {
+                    damaged.get_or_insert(error);
+                    Vec::new()
+                }
+            };
+            let sandbox = match damaged {
+                None => identity.sandbox(ips),
+                Some(error) => Sandbox {
+                    damaged: Some(format!("what was noted of the pod cannot be read: {error}")),
+                    ..identity.sandbox(Vec::new())
+                },
+            };
+            sandboxes.push(sandbox);
+        }
+        Ok(sandboxes)
+    }
+
+    /// The addresses of a whole sandbox; `None` for any other. Blocks.
+    fn addresses(&self, pod_uid: &str) -> Result<Option<Vec<IpAddr>>, CniError> {
         let record = load::<Record>(&self.network_file(pod_uid))?;
         let attached = record.filter(|record| record.result.is_some());
         let pinned = netns::is_pinned(&self.options.paths.netns(pod_uid));
@@ -226,12 +285,21 @@ impl Sandboxes {
 }
 
 impl Identity {
+    fn nameless(pod_uid: &str) -> Self {
+        Self {
+            pod_uid: pod_uid.to_owned(),
+            namespace: String::new(),
+            name: String::new(),
+        }
+    }
+
     fn sandbox(self, ips: Vec<IpAddr>) -> Sandbox {
         Sandbox {
             pod_uid: self.pod_uid,
             namespace: self.namespace,
             name: self.name,
             ips,
+            damaged: None,
         }
     }
 
@@ -253,8 +321,8 @@ fn failed(spec: &SandboxSpec, error: &CniError) -> RuntimeError {
     RuntimeError::passing(reason::CREATE_SANDBOX, message)
 }
 
-fn store<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    files::write_atomic(path, &serde_json::to_vec(value)?)
+fn store<T: Serialize>(reserve: &Reserve, path: &Path, value: &T) -> io::Result<()> {
+    reserve.write_atomic(path, &serde_json::to_vec(value)?)
 }
 
 fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CniError> {
@@ -292,11 +360,4 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// File system work beside the event loop.
-async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

@@ -5,14 +5,14 @@
 //! they know of the port; this is what the machine knows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::File,
     io::{self, BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
-use super::model::Protocol;
+use super::ports::{HostPorts, Protocol};
 use crate::desired::Desired;
 
 /// The sockets of the calling thread's network namespace.
@@ -24,9 +24,6 @@ const SSH: u16 = 22;
 
 /// What uses a port that nothing is known about but that somebody listens there now.
 pub const LISTENS: &str = "a process listens there";
-
-/// Ports of this machine, and what uses each.
-pub type HostPorts = BTreeMap<(Protocol, u16), &'static str>;
 
 /// What is known without looking, and what listens right now.
 pub async fn of_machine(desired: &Desired) -> HostPorts {

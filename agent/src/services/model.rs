@@ -2,14 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::{Ipv4Addr, SocketAddrV4},
 };
 
 use barge_proto::v1::{Endpoints, ObjectMeta, Service, ServicePort};
 use ipnet::Ipv4Net;
 
-use super::host_ports::HostPorts;
+use super::ports::{HostPorts, Protocol};
 use crate::clock::to_ms;
 
 /// What rules are made of.
@@ -30,34 +29,6 @@ pub struct Inputs<'a> {
     pub bridge_netfilter: bool,
     /// Ports that stay the node's own.
     pub host_ports: HostPorts,
-}
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
-    }
-}
-
-impl Protocol {
-    fn parse(name: &str) -> Option<Self> {
-        match name {
-            "" | "TCP" => Some(Self::Tcp),
-            "UDP" => Some(Self::Udp),
-            _ => None,
-        }
-    }
 }
 
 /// The content of the table.

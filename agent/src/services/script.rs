@@ -8,7 +8,10 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::model::{Chain, Protocol, Rules};
+use super::{
+    model::{Chain, Rules},
+    ports::Protocol,
+};
 
 /// The table's name.
 pub const NAME: &str = "barge";

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 
-use crate::files;
+use crate::files::{self, Reserve};
 
 /// Until a number that the disk did not take is written again; doubled with each try.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -20,6 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Incarnation {
     path: PathBuf,
+    reserve: Reserve,
     number: u64,
     durable: bool,
 }
@@ -30,17 +31,19 @@ impl Incarnation {
     ///
     /// A file that cannot be read or written (the disk is full) keeps no agent from starting: its node would count as lost. See
     /// [`Incarnation::keep`].
-    pub async fn raise(path: PathBuf, now_ms: i64) -> Self {
+    pub async fn raise(data_dir: &Path, now_ms: i64) -> Self {
+        let (path, reserve) = (data_dir.join("incarnation"), Reserve::of(data_dir));
         let time = u64::try_from(now_ms).unwrap_or(0).max(1);
-        let file = path.clone();
-        let raised = spawn_blocking(move || raise(&file, time)).await;
-        let (number, written) = raised.unwrap_or_else(|error| (time, Err(io::Error::other(error))));
+        let (file, room) = (path.clone(), reserve.clone());
+        let raised = files::blocking(move || Ok(raise(&file, &room, time))).await;
+        let (number, written) = raised.unwrap_or_else(|error| (time, Err(error)));
         if let Err(error) = &written {
             let path = path.display();
             tracing::warn!(%path, %error, "cannot keep the agent's incarnation; going on, and trying again");
         }
         Self {
             path,
+            reserve,
             number,
             durable: written.is_ok(),
         }
@@ -59,11 +62,10 @@ impl Incarnation {
         while !durable {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let (path, number) = (self.path.clone(), self.number);
+            let (path, reserve, number) = (self.path.clone(), self.reserve.clone(), self.number);
             // One that could not be read may be higher.
-            let write = move || write(&path, number.max(read(&path)?));
-            let written = spawn_blocking(write).await;
-            match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            let write = move || write(&path, &reserve, number.max(read(&path)?));
+            match files::blocking(write).await {
                 Ok(()) => durable = true,
                 Err(error) => tracing::debug!(%error, "cannot keep the agent's incarnation yet"),
             }
@@ -71,11 +73,11 @@ impl Incarnation {
     }
 }
 
-fn raise(path: &Path, time: u64) -> (u64, io::Result<()>) {
+fn raise(path: &Path, reserve: &Reserve, time: u64) -> (u64, io::Result<()>) {
     match read(path) {
         Ok(before) => {
             let number = time.max(before.saturating_add(1));
-            (number, write(path, number))
+            (number, write(path, reserve, number))
         }
         Err(error) => (time, Err(error)),
     }
@@ -95,8 +97,8 @@ fn read(path: &Path) -> io::Result<u64> {
     }))
 }
 
-fn write(path: &Path, number: u64) -> io::Result<()> {
-    files::write_atomic(path, number.to_string().as_bytes())
+fn write(path: &Path, reserve: &Reserve, number: u64) -> io::Result<()> {
+    reserve.write_atomic(path, number.to_string().as_bytes())
 }
 
 #[cfg(test)]
@@ -106,8 +108,8 @@ mod tests {
 
     use super::*;
 
-    async fn raised(path: &Path, now_ms: i64) -> u64 {
-        let incarnation = Incarnation::raise(path.to_owned(), now_ms).await;
+    async fn raised(folder: &Path, now_ms: i64) -> u64 {
+        let incarnation = Incarnation::raise(folder, now_ms).await;
         assert!(incarnation.durable);
         incarnation.number()
     }
@@ -116,13 +118,17 @@ mod tests {
     async fn it_rises_whatever_the_clock_and_the_disk_do() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("incarnation");
-        assert_eq!(raised(&path, 1000).await, 1000);
-        assert_eq!(raised(&path, 1000).await, 1001);
-        assert_eq!(raised(&path, 5).await, 1002, "the clock was put back");
+        assert_eq!(raised(folder.path(), 1000).await, 1000);
+        assert_eq!(raised(folder.path(), 1000).await, 1001);
+        assert_eq!(
+            raised(folder.path(), 5).await,
+            1002,
+            "the clock was put back"
+        );
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(raised(&path, 2000).await, 2000);
+        assert_eq!(raised(folder.path(), 2000).await, 2000);
         std::fs::write(&path, "\u{0}\u{0}").unwrap();
-        assert_eq!(raised(&path, 3000).await, 3000);
+        assert_eq!(raised(folder.path(), 3000).await, 3000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,14 +139,14 @@ mod tests {
         // Where the new number would be written first.
         let occupied = folder.path().join("incarnation.tmp");
         std::fs::create_dir(&occupied).unwrap();
-        let incarnation = Incarnation::raise(path.clone(), 1000).await;
+        let incarnation = Incarnation::raise(folder.path(), 1000).await;
         assert_eq!(incarnation.number(), 7001);
         let mut keep = std::pin::pin!(incarnation.keep());
         let kept = timeout(Duration::from_secs(3600), keep.as_mut()).await;
         assert!(kept.is_err(), "nothing was written");
         std::fs::remove_dir(&occupied).unwrap();
         timeout(LONGEST_PAUSE, keep).await.unwrap();
-        assert_eq!(raised(&path, 1000).await, 7002);
+        assert_eq!(raised(folder.path(), 1000).await, 7002);
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,11 +154,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("incarnation");
         std::fs::create_dir(&path).unwrap();
-        let incarnation = Incarnation::raise(path.clone(), 1000).await;
+        let incarnation = Incarnation::raise(folder.path(), 1000).await;
         assert_eq!(incarnation.number(), 1000);
         std::fs::remove_dir(&path).unwrap();
         std::fs::write(&path, "7000").unwrap();
         incarnation.keep().await;
-        assert_eq!(raised(&path, 1000).await, 7001);
+        assert_eq!(raised(folder.path(), 1000).await, 7001);
     }
 }

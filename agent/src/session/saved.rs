@@ -9,12 +9,16 @@ use std::{
 use barge_proto::v1::{Assignment, ObjectMeta, Pod, Welcome};
 use prost::Message;
 
-use crate::{desired::Desired, files};
+use crate::{
+    desired::Desired,
+    files::{self, Reserve},
+};
 
 /// The folder of the assignment's files.
 #[derive(Debug, Clone)]
 pub struct AssignmentFiles {
     folder: PathBuf,
+    reserve: Reserve,
 }
 
 /// Why an assignment could not be kept.
@@ -55,7 +59,8 @@ struct Network {
 }
 
 impl SavedError {
-    fn new(path: &Path, source: io::Error) -> Self {
+    /// The file system's answer about this path.
+    pub(crate) fn new(path: &Path, source: io::Error) -> Self {
         Self {
             path: path.to_owned(),
             source,
@@ -64,16 +69,19 @@ impl SavedError {
 }
 
 impl AssignmentFiles {
-    /// Files in this folder, which is made when it is missing.
+    /// The files of a data folder. Their own folder is made when it is missing. Blocks, as all of this does.
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn open(folder: PathBuf) -> Result<Self, SavedError> {
-        fs::create_dir_all(&folder).map_err(|source| SavedError {
+    pub fn open(data_dir: &Path) -> Result<Self, SavedError> {
+        let folder = data_dir.join("assigned");
+        let reserve = Reserve::of(data_dir);
+        let made = reserve.with(|| fs::create_dir_all(&folder));
+        made.map_err(|source| SavedError {
             path: folder.clone(),
             source,
         })?;
-        Ok(Self { folder })
+        Ok(Self { folder, reserve })
     }
 
     /// What was kept of this cluster; nothing when there is none. A part that cannot be read is missing, and containers that it
@@ -160,7 +168,8 @@ impl AssignmentFiles {
 
     fn write(&self, name: &str, message: &impl Message) -> Result<(), SavedError> {
         let path = self.path(name);
-        files::write_atomic(&path, &message.encode_to_vec()).map_err(failed(&path))
+        let written = self.reserve.write_atomic(&path, &message.encode_to_vec());
+        written.map_err(failed(&path))
     }
 
     /// Its revision still holds without it: nothing older is acted on.
@@ -214,7 +223,7 @@ mod tests {
     #[test]
     fn an_assignment_survives_and_another_clusters_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
-        let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
+        let files = AssignmentFiles::open(folder.path()).unwrap();
         assert_eq!(files.load("a").revision, 0);
         let assignment = Assignment {
             revision: 7,

@@ -18,8 +18,9 @@ use super::{
     parts::{LARGEST_SET, Parts},
 };
 use crate::{
-    desired::{Desired, Refused},
+    desired::{Desired, Refused, Touched},
     events::{node_reference, pod_reference},
+    managers::cause,
     outbox::Dropped,
 };
 
@@ -46,8 +47,6 @@ pub enum Ended {
     Closed,
     /// What the manager sent must not be acted on.
     Refused(Refused),
-    /// The assignment could not be kept, so it was not acted on.
-    Disk(String),
 }
 
 impl Ended {
@@ -56,7 +55,7 @@ impl Ended {
         match self {
             Self::Status { welcome, .. } => *welcome,
             Self::Closed => true,
-            Self::Unreachable(_) | Self::Refused(_) | Self::Disk(_) => false,
+            Self::Unreachable(_) | Self::Refused(_) => false,
         }
     }
 }
@@ -68,23 +67,14 @@ impl fmt::Display for Ended {
             Self::Status { status, .. } => write!(f, "{}: {}", status.code(), cause(status)),
             Self::Closed => f.write_str("the manager closed it"),
             Self::Refused(refused) => write!(f, "its assignment was refused: {refused}"),
-            Self::Disk(message) => write!(f, "cannot keep the assignment on disk: {message}"),
         }
-    }
-}
-
-/// What went wrong, below the layers of transport.
-pub fn cause(status: &Status) -> String {
-    match std::error::Error::source(status) {
-        Some(source) => barge_client::channel::root_cause(source),
-        None => status.message().to_owned(),
     }
 }
 
 /// Holds a session until it ends.
 pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
     let (outgoing, messages) = mpsc::channel(OUTGOING);
-    let present = session.desired.borrow().clone();
+    let present = session.keeper.head();
     let held = present.held();
     let hello = Message::Hello(Hello {
         cluster_id: session.options.cluster_id.clone(),
@@ -192,20 +182,24 @@ impl Listener<'_> {
                     };
                 }
             };
-            if let Err(ended) = self.take(message).await {
+            if let Err(ended) = self.take(message) {
                 return ended;
             }
         }
     }
 
-    async fn take(&mut self, message: Option<manager_message::Message>) -> Result<(), Ended> {
+    fn take(&mut self, message: Option<manager_message::Message>) -> Result<(), Ended> {
         use manager_message::Message;
         match message {
-            Some(Message::Welcome(welcome)) => self.welcomed(welcome).await,
-            Some(Message::Assignment(assignment)) => self.assigned(assignment).await,
+            Some(Message::Welcome(welcome)) => {
+                self.welcomed(welcome);
+                Ok(())
+            }
+            Some(Message::Assignment(assignment)) => self.assigned(assignment),
             Some(Message::Ack(ack)) => {
                 let gone = self.session.options.outbox.acknowledge(ack.sequence);
-                self.confirmed(&gone).await
+                self.confirmed(&gone);
+                Ok(())
             }
             Some(Message::Refused(refused)) => {
                 self.refused(refused.sequence, &refused.reason);
@@ -235,7 +229,7 @@ impl Listener<'_> {
         }
     }
 
-    async fn welcomed(&mut self, welcome: Welcome) -> Result<(), Ended> {
+    fn welcomed(&mut self, welcome: Welcome) {
         self.welcome = true;
         let same_life = |held: &Held| held.life == welcome.life;
         self.has_base = self.held.as_ref().is_some_and(same_life);
@@ -243,23 +237,22 @@ impl Listener<'_> {
         self.session.options.lane.settled(self.address);
         self.began.send_replace(true);
         if !welcome.manager_addresses.is_empty() {
-            let managers = self.session.options.managers.clone();
             let addresses = welcome.manager_addresses.clone();
-            let learn = self
-                .session
-                .keeper
-                .run(move || managers.learned(&addresses));
-            learn.await.map_err(Ended::Disk)?;
+            self.session.keeper.learn(addresses);
         }
-        let mut next = Desired::clone(&self.session.desired.borrow());
+        let mut next = Desired::clone(&self.session.keeper.head());
         if next.welcome.as_deref() == Some(&welcome) {
-            return Ok(());
+            return;
         }
         next.welcome = Some(Arc::new(welcome));
-        self.publish(next, false, true).await
+        let touched = Touched {
+            network: true,
+            ..Touched::default()
+        };
+        self.session.keeper.put(next, touched);
     }
 
-    async fn assigned(&mut self, part: Assignment) -> Result<(), Ended> {
+    fn assigned(&mut self, part: Assignment) -> Result<(), Ended> {
         let Some(assignment) = self.parts.add(part).map_err(Ended::Refused)? else {
             return Ok(());
         };
@@ -273,15 +266,13 @@ impl Listener<'_> {
                 "the pod was deleted"
             );
         }
-        let (next, touched) = {
-            let present = self.session.desired.borrow().clone();
-            present
-                .apply(assignment, self.has_base)
-                .map_err(Ended::Refused)?
-        };
+        let present = self.session.keeper.head();
+        let applied = present.apply(assignment, self.has_base);
+        let (next, touched) = applied.map_err(Ended::Refused)?;
         self.has_base |= full;
         tracing::debug!(revision, full, ?touched, "assignment");
-        self.publish(next, touched.pods, touched.network).await
+        self.session.keeper.put(next, touched);
+        Ok(())
     }
 
     /// The managers will never take a report, or a part of it.
@@ -296,7 +287,7 @@ impl Listener<'_> {
             reason,
             "the managers refuse a report"
         );
-        let desired = self.session.desired.borrow().clone();
+        let desired = self.session.keeper.head();
         let about = match &dropped {
             Dropped::Pod(uid) | Dropped::Messages(uid) => {
                 desired.pods.get(uid).map(|pod| pod_reference(pod))
@@ -321,25 +312,17 @@ impl Listener<'_> {
     }
 
     /// The managers know that nothing of these pods is left.
-    async fn confirmed(&mut self, gone: &[String]) -> Result<(), Ended> {
+    fn confirmed(&self, gone: &[String]) {
         if gone.is_empty() {
-            return Ok(());
+            return;
         }
-        let mut next = Desired::clone(&self.session.desired.borrow());
-        match next.confirm(gone) {
-            true => self.publish(next, true, false).await,
-            false => Ok(()),
+        let mut next = Desired::clone(&self.session.keeper.head());
+        if next.confirm(gone) {
+            let touched = Touched {
+                pods: true,
+                ..Touched::default()
+            };
+            self.session.keeper.put(next, touched);
         }
-    }
-
-    /// Durable first, acted on second: an agent that dies in between must not fall for something older.
-    async fn publish(&self, next: Desired, pods: bool, network: bool) -> Result<(), Ended> {
-        let next = Arc::new(next);
-        let publish = || drop(self.session.desired.send_replace(next.clone()));
-        let keeper = &self.session.keeper;
-        keeper
-            .keep(next.clone(), pods, network, publish)
-            .await
-            .map_err(Ended::Disk)
     }
 }

@@ -1,14 +1,9 @@
 //! Sessions with managers that do as told, over TCP on this machine.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{
-    collections::BTreeSet,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use barge_proto::v1::{Ack, Assignment, DeletedPod, Held, PodStatus, manager_message};
-use nix::{sys::stat::Mode, unistd::mkfifo};
 use tokio::time::{Instant, timeout};
 
 use super::*;
@@ -16,6 +11,8 @@ use crate::{
     life,
     testing::managers::{Accepted, Known, Manager},
 };
+
+mod disk;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -46,13 +43,13 @@ impl Agent {
         let stop = CancellationToken::new();
         let thread = life::thread(stop.clone()).unwrap();
         let outbox = Arc::new(Outbox::default());
-        let files = AssignmentFiles::open(folder.join("assigned")).unwrap();
+        let files = AssignmentFiles::open(folder).unwrap();
         let (sender, desired) = watch::channel(Arc::new(files.load("c1")));
         let (node_sender, node) = watch::channel(NodeStatus::default());
         let options = Options {
             cluster_id: "c1".into(),
             managers: managers.clone(),
-            lane: life::start(&thread, managers, stop.clone()),
+            lane: life::start(&thread, managers, stop.clone(), std::future::ready(())),
             outbox: outbox.clone(),
             node,
             files,
@@ -455,86 +452,4 @@ async fn managers_that_answer_no_life_signs_have_sessions_in_turn() {
     assert!(moved.await.is_err());
     drop(session);
     managers[1 - with].accept().await.hello().await;
-}
-
-/// A file system that hangs: whoever opens the file waits until it is read.
-fn hanging(path: PathBuf) -> impl FnOnce() {
-    mkfifo(&path, Mode::S_IRWXU).unwrap();
-    move || {
-        let mut file = std::fs::File::open(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        let _ = file.read_to_end(&mut Vec::new());
-    }
-}
-
-#[tokio::test]
-async fn life_signs_and_reports_go_on_while_the_disk_hangs() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut manager = Manager::start().await;
-    let mut agent = Agent::start(folder.path(), &[&manager]);
-    let mut session = manager.accept().await;
-    session.hello().await;
-    let go_on = hanging(folder.path().join("assigned/pods.tmp"));
-    session.welcome().await;
-    session.assign(7, true, &["a"]).await;
-    let begin = Instant::now();
-    agent.outbox.pod_status("a", PodStatus::default());
-    assert_eq!(session.report().await.pods.len(), 1);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let signs = manager.life.signs();
-    let since = signs.iter().filter(|(at, _)| *at >= begin).count();
-    assert!(since >= 5, "{since} in three seconds");
-    assert_eq!(agent.desired.borrow().revision, 0, "not on disk yet");
-    // It goes on with an error, and the manager is asked again.
-    go_on();
-    let mut session = manager.accept().await;
-    assert_eq!(session.hello().await, 0);
-    session.welcome().await;
-    session.assign(7, true, &["a"]).await;
-    agent.until(|desired| desired.revision == 7).await;
-}
-
-#[tokio::test]
-async fn what_an_ended_session_left_on_disk_half_way_is_written_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let files = AssignmentFiles::open(folder.path().join("assigned")).unwrap();
-    let keeper = Keeper::new(files.clone(), "c1".into());
-    let (none, some) = (Desired::default(), with_pod(7));
-    keeper
-        .keep(Arc::new(none.clone()), true, true, || ())
-        .await
-        .unwrap();
-    let go_on = hanging(folder.path().join("assigned/acted.tmp"));
-    let kept = keeper.keep(Arc::new(some), true, false, || ());
-    assert!(
-        timeout(Duration::from_secs(1), kept).await.is_err(),
-        "it hangs"
-    );
-    assert_eq!(files.load("c1").pods.len(), 1);
-    tokio::task::spawn_blocking(go_on).await.unwrap();
-    let next = Desired {
-        revision: 8,
-        ..none
-    };
-    keeper
-        .keep(Arc::new(next), false, false, || ())
-        .await
-        .unwrap();
-    let loaded = files.load("c1");
-    assert_eq!((loaded.revision, loaded.pods.len()), (8, 0));
-}
-
-fn with_pod(revision: u64) -> Desired {
-    let pod = barge_proto::v1::Pod {
-        metadata: Some(barge_proto::v1::ObjectMeta {
-            uid: "a".into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    Desired {
-        revision,
-        pods: [("a".to_owned(), Arc::new(pod))].into(),
-        ..Default::default()
-    }
 }

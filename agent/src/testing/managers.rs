@@ -13,7 +13,7 @@ use std::{
 };
 
 use barge_proto::v1::{
-    AgentMessage, Assignment, Hello, LifeAnswer, LifeSign, ManagerMessage, ObjectMeta, Pod,
+    Ack, AgentMessage, Assignment, Hello, LifeAnswer, LifeSign, ManagerMessage, ObjectMeta, Pod,
     RelayLifeRequest, RelayLifeResponse, RelayRequest, RelayResponse, Report, TunnelChunk, Welcome,
     agent_message, life_server, manager_message, session_server,
 };
@@ -30,7 +30,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-use crate::session::Managers;
+use crate::managers::Managers;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -212,6 +212,12 @@ impl Accepted {
 
     pub async fn end(&self, status: Status) {
         self.to_agent.send(Err(status)).await.unwrap();
+    }
+
+    /// All reports up to this one are durable.
+    pub async fn ack(&self, sequence: u64) {
+        self.say(manager_message::Message::Ack(Ack { sequence }))
+            .await;
     }
 
     pub async fn welcome(&self) {

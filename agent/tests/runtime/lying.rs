@@ -158,12 +158,13 @@ fn documents_without_an_end_are_cut_off() {
         let tiny = tiny(&machine, &registry, "doc", ours());
         registry.tag("doc:1", &tiny.descriptor);
         for part in ["/manifests/", &tiny.config] {
-            registry.fault(part, Fault::Oversized(64 << 20));
+            registry.fault(part, Fault::Oversized(256 << 20));
             let before = registry.sent();
             let error = pull(&runtime, "lying.test/x/doc:1").await.unwrap_err();
             assert!(error.message.contains("more than"), "{error}");
             let sent = registry.sent() - before;
-            assert!(sent < 16 << 20, "{sent} bytes were taken");
+            // What the kernel buffers for the agent counts: some 32 MiB where connections may have so much.
+            assert!(sent < 64 << 20, "{sent} bytes were taken");
             registry.heal();
         }
         pull(&runtime, "lying.test/x/doc:1").await.unwrap();

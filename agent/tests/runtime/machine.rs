@@ -53,6 +53,24 @@ pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce(Arc<Machine>) -> F
     }
 }
 
+/// A process that stands still.
+pub struct Stopped(Pid);
+
+impl Stopped {
+    /// Stops it, until this is dropped.
+    pub fn new(pid: i32) -> Self {
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
 impl Machine {
     fn start() -> Self {
         let name = format!(
@@ -132,6 +150,13 @@ impl Machine {
         until("the registry serves", || {
             std::net::TcpStream::connect("127.0.0.1:5000").ok()
         });
+    }
+
+    /// SIGSTOP: whoever asks it something waits. Goes on when the answer is dropped.
+    pub fn stop_containerd(&self) -> Stopped {
+        let running = self.containerd.lock().unwrap();
+        let pid = running.as_ref().expect("running").id();
+        Stopped::new(i32::try_from(pid).unwrap())
     }
 
     /// SIGKILL, as a crash, and started again.

@@ -346,7 +346,7 @@ fn what_cannot_run_is_said_in_words_and_leaves_nothing() {
         assert!(pod.runtime.list().await.unwrap().containers.is_empty());
         for _ in 0..2 {
             let error = pod.runtime.start_container(&spec).await.unwrap_err();
-            assert_eq!(error.reason, "RunContainerError");
+            assert_eq!(error.reason, "StartError");
             assert!(error.message.contains("/no/such/program"), "{error}");
         }
         spec.command.clear();

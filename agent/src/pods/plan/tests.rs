@@ -68,6 +68,7 @@ fn sandbox() -> Option<Sandbox> {
         namespace: "default".into(),
         name: "p".into(),
         ips: vec![[10, 244, 0, 2].into()],
+        damaged: None,
     })
 }
 
@@ -155,6 +156,49 @@ fn policies_decide_what_starts_again() {
 }
 
 #[test]
+fn a_pod_that_ended_gives_back_what_it_does_not_need() {
+    let pod = pod("Never", &["a"]);
+    let mut observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![container("a", 0, exited(0, 10))],
+    };
+    let mut memory = Memory::default();
+    memory.absorb(&observed, 10);
+    memory.finished = Some(v1::PodStatus::default());
+    let steps = |observed: &Observed| next_steps(Goal::Run(&pod), observed, &memory, 10).steps;
+    assert_eq!(steps(&observed), [Step::Remove { id: "a-0".into() }]);
+    observed.containers.clear();
+    assert_eq!(steps(&observed), [Step::ReleaseSandbox]);
+    observed.sandbox.as_mut().unwrap().ips.clear();
+    assert_eq!(steps(&observed), []);
+}
+
+#[test]
+fn what_runs_of_a_pod_whose_notes_are_damaged_is_left_alone() {
+    let pod = pod("Always", &NAMES);
+    let damaged = Sandbox {
+        ips: Vec::new(),
+        damaged: Some("x".into()),
+        ..sandbox().unwrap()
+    };
+    let mut observed = Observed {
+        sandbox: Some(damaged),
+        containers: vec![
+            container("a", 0, running()),
+            container("b", 0, exited(1, 10)),
+        ],
+    };
+    let mut memory = Memory::default();
+    memory.absorb(&observed, 10);
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
+    assert_eq!(plan.steps, [], "it runs on, and nothing is made beside it");
+    assert!(plan.wake_ms.is_some());
+    observed.containers.clear();
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
+    assert!(plan.steps.contains(&Step::CreateSandbox), "made anew");
+}
+
+#[test]
 fn an_end_stops_then_removes_then_frees_the_network() {
     let grace = Duration::from_secs(5);
     let mut observed = Observed {
@@ -220,6 +264,11 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
             let removed = observed.containers.iter().find(|c| c.id == *id).unwrap();
             assert!(!is_running(removed), "{step:?} while it runs");
             observed.forget(id);
+        }
+        Step::ReleaseSandbox => {
+            assert!(observed.containers.is_empty(), "{step:?} under containers");
+            assert!(memory.finished.is_some(), "{step:?} of a pod that goes on");
+            observed.sandbox.as_mut().unwrap().ips.clear();
         }
         Step::RemoveSandbox => {
             assert!(observed.containers.is_empty(), "{step:?} under containers");

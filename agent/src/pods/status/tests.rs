@@ -36,6 +36,7 @@ fn observed(attempt: u32, state: runtime::ContainerState) -> Observed {
             namespace: "default".into(),
             name: "p".into(),
             ips: vec![[10, 244, 1, 5].into()],
+            damaged: None,
         }),
         containers: vec![runtime::Container {
             id: format!("u-a-{attempt}"),

@@ -6,7 +6,8 @@ use barge_proto::v1::Pod;
 
 use super::{
     Pad, Worker,
-    steps::{Outcome, pace},
+    hands::{Hands, Outcome},
+    steps::pace,
 };
 use crate::{
     events::{Severity, pod_reference},
@@ -15,13 +16,13 @@ use crate::{
 };
 
 /// An image, and how it came.
-pub(super) struct Got {
+pub struct Got {
     image: Image,
     /// How long it was pulled for; `None` when it was here.
     pulled: Option<Duration>,
 }
 
-impl Worker {
+impl Hands {
     /// Makes the image of a container present. What is here waits for no other pull.
     pub(super) async fn pull(&self, pod: &Pod, name: String) -> Outcome {
         let Some(container) = spec::containers(pod).iter().find(|c| c.name == name) else {
@@ -53,7 +54,9 @@ impl Worker {
             None => Outcome::Dropped,
         }
     }
+}
 
+impl Worker {
     /// Remembers what became of a pull, and tells it.
     pub(super) fn pulled(
         &self,

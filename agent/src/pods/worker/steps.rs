@@ -1,157 +1,43 @@
-//! One plan's steps: done at once, their results remembered, what matters told as events.
+//! Steps of a plan: begun, their results remembered, what matters told as events.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-
-use barge_proto::v1::Pod;
-use futures::{StreamExt, stream::FuturesUnordered};
-
-use super::{Pad, Worker, pulling::Got};
+use super::{
+    Pad, Worker,
+    hands::{Hands, Outcome},
+};
 use crate::{
     events::{Severity, pod_reference},
     pods::{
         backoff::{Pace, QUICK, SLOW},
         plan::{Step, crash_wait},
-        spec,
     },
-    runtime::{self, Container, Image, RuntimeError, Sandbox},
+    runtime::{self, Container, Image, RuntimeError, START_ERROR, names::container_id},
 };
 
-/// What became of a step.
-pub(super) enum Outcome {
-    Sandbox(Result<Sandbox, RuntimeError>),
-    Pulled(String, Result<Got, RuntimeError>),
-    Started(String, Result<Container, RuntimeError>),
-    Stopped(String, Result<(), RuntimeError>),
-    Removed(String, Result<(), RuntimeError>),
-    SandboxRemoved(Result<(), RuntimeError>),
-    /// Given up because the managers changed their mind.
-    Dropped,
-}
-
 impl Worker {
-    /// Does the steps. True when the runtime must be asked what there is now.
-    pub(super) async fn perform(&self, pad: &mut Pad, steps: Vec<Step>) -> bool {
-        let stopping: BTreeSet<_> = steps.iter().filter_map(stopped).collect();
-        for id in stopping {
-            self.event_of(pad, id, Severity::Normal, "Killing", "Stopping container");
-        }
-        let mut running: FuturesUnordered<_> = steps
-            .into_iter()
-            .map(|step| self.perform_one(pad.pod.clone(), self.image_for(pad, &step), step))
-            .collect();
-        let mut outcomes = Vec::new();
-        while let Some(outcome) = running.next().await {
-            outcomes.push(outcome);
-        }
-        drop(running);
-        let mut relist = false;
-        for outcome in outcomes {
-            relist |= self.learn(pad, outcome);
-        }
-        relist
-    }
-
-    fn image_for(&self, pad: &Pad, step: &Step) -> Option<Image> {
-        match step {
-            Step::Start { container, .. } => pad.memory.containers.get(container)?.image.clone(),
-            _ => None,
-        }
-    }
-
-    async fn perform_one(
-        &self,
-        pod: Option<Arc<Pod>>,
-        image: Option<Image>,
-        step: Step,
-    ) -> Outcome {
-        let runtime = &self.shared.runtime;
-        match (step, pod) {
-            (Step::Stop { id, grace }, _) => {
-                // The agent's own end does not wait for somebody else's grace; stopping goes on when it is back.
-                let stop = self.stop_container(&id, grace);
-                match self.stop.run_until_cancelled(stop).await {
-                    Some(result) => Outcome::Stopped(id, result),
-                    None => Outcome::Dropped,
-                }
+    /// Begins what is not under way.
+    pub(super) fn begin(&self, pad: &mut Pad, steps: Vec<Step>) {
+        for step in steps {
+            if !pad.running.admits(&step) {
+                continue;
             }
-            (Step::Remove { id }, _) => {
-                let _permit = self.shared.creations.acquire().await;
-                let result = runtime.remove_container(&id).await;
-                Outcome::Removed(id, result)
+            if let Step::Stop { id, .. } = &step {
+                self.event_of(pad, id, Severity::Normal, "Killing", "Stopping container");
             }
-            (Step::RemoveSandbox, _) => {
-                let _permit = self.shared.creations.acquire().await;
-                Outcome::SandboxRemoved(runtime.remove_sandbox(&self.uid).await)
-            }
-            (Step::CreateSandbox, Some(pod)) => {
-                let mut ready = self.shared.network_ready.clone();
-                let ready = ready.wait_for(|ready| *ready);
-                if self.while_wanted(ready).await.is_none() {
-                    return Outcome::Dropped;
-                }
-                let _permit = self.shared.creations.acquire().await;
-                Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
-            }
-            (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
-            (Step::Start { container, attempt }, Some(pod)) => {
-                let result = self.start(&pod, &container, attempt, image).await;
-                Outcome::Started(container, result)
-            }
-            (_, None) => Outcome::Dropped,
-        }
-    }
-
-    /// Gives up, with `None`, once the pod is to end or the agent is.
-    pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut wanted = self.wanted.clone();
-        let unwanted = wanted.wait_for(|w| w.pod.as_deref().is_none_or(spec::is_ending));
-        tokio::select! {
-            result = work => Some(result),
-            _ = unwanted => None,
-            () = self.stop.cancelled() => None,
-        }
-    }
-
-    async fn start(
-        &self,
-        pod: &Pod,
-        name: &str,
-        attempt: u32,
-        image: Option<Image>,
-    ) -> Result<Container, RuntimeError> {
-        let config_error = |message: String| RuntimeError {
-            reason: "CreateContainerConfigError",
-            message,
-            retryable: false,
-        };
-        let container = spec::containers(pod)
-            .iter()
-            .find(|c| c.name == name)
-            .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
-        let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
-        let spec = spec::container_spec(pod, container, attempt, image).map_err(config_error)?;
-        let _permit = self.shared.creations.acquire().await;
-        self.shared.runtime.start_container(&spec).await
-    }
-
-    /// Stops a container; a shorter grace that is asked for meanwhile takes effect at once.
-    async fn stop_container(&self, id: &str, mut grace: Duration) -> Result<(), RuntimeError> {
-        let mut wanted = self.wanted.clone();
-        loop {
-            let shorter = wanted.wait_for(|wanted| {
-                let pod = wanted.pod.as_deref();
-                pod.is_some_and(|pod| spec::is_ending(pod) && spec::grace(Some(pod)) < grace)
-            });
-            let shorter = tokio::select! {
-                result = self.shared.runtime.stop_container(id, grace) => return result,
-                Ok(wanted) = shorter => spec::grace(wanted.pod.as_deref()),
+            let hands = Hands {
+                uid: self.uid.clone(),
+                shared: self.shared.clone(),
+                wanted: self.wanted.clone(),
+                stop: self.stop.clone(),
             };
-            grace = shorter;
+            let (pod, image) = (pad.pod.clone(), image_for(pad, &step));
+            let about = step.clone();
+            let work = async move { hands.perform(pod, image, step).await };
+            pad.running.begin(&about, work);
         }
     }
 
     /// Remembers an outcome. True when the runtime must be asked what there is now.
-    fn learn(&self, pad: &mut Pad, outcome: Outcome) -> bool {
+    pub(super) fn learn(&self, pad: &mut Pad, outcome: Outcome) -> bool {
         let now = self.shared.clock.now_ms();
         match outcome {
             Outcome::Sandbox(Ok(sandbox)) => {
@@ -170,8 +56,18 @@ impl Worker {
                     .failed(QUICK, error.reason, error.message, now);
             }
             Outcome::Pulled(name, result) => self.pulled(pad, &name, result, now),
-            Outcome::Started(name, Ok(container)) => self.started(pad, &name, container, now),
-            Outcome::Started(name, Err(error)) => {
+            Outcome::Started(name, _, Ok(container)) => self.started(pad, &name, container, now),
+            Outcome::Started(name, attempt, Err(error)) if error.reason == START_ERROR => {
+                self.event(pad, Severity::Warning, "Failed", &error.message);
+                let id = container_id(&self.uid, &name, attempt);
+                let memory = pad.memory.container(&name);
+                memory.start.worked();
+                memory.image = None;
+                memory.failed_to_start(&id, attempt, error.message, now);
+                pad.unsaved = true;
+                return true;
+            }
+            Outcome::Started(name, _, Err(error)) => {
                 self.event(pad, Severity::Warning, "Failed", &error.message);
                 let gone = error.reason == "ErrImagePull";
                 let pace = if gone { QUICK } else { pace(&error) };
@@ -197,9 +93,16 @@ impl Worker {
                 pad.memory.removed = true;
                 pad.observed.sandbox = None;
             }
+            Outcome::SandboxReleased(Ok(())) => {
+                pad.memory.teardown.worked();
+                if let Some(sandbox) = &mut pad.observed.sandbox {
+                    sandbox.ips.clear();
+                }
+            }
             Outcome::Stopped(_, Err(error))
             | Outcome::Removed(_, Err(error))
-            | Outcome::SandboxRemoved(Err(error)) => {
+            | Outcome::SandboxRemoved(Err(error))
+            | Outcome::SandboxReleased(Err(error)) => {
                 self.event(pad, Severity::Warning, "FailedKillPod", &error.message);
                 pad.memory
                     .teardown
@@ -224,7 +127,19 @@ impl Worker {
             memory.crash = memory.crash.restarted(exit.finished_ms(), now);
             pad.unsaved = true;
         }
-        pad.observed.put(container);
+        // A listing may have shown its end by now.
+        let known = pad
+            .observed
+            .containers
+            .iter()
+            .find(|c| c.id == container.id);
+        let ended = known.is_some_and(|known| {
+            use runtime::ContainerState::{Exited, Lost};
+            matches!(known.state, Exited { .. } | Lost)
+        });
+        if !ended {
+            pad.observed.put(container);
+        }
     }
 
     /// Compares what was stopped with what is there now. A container that runs on is stopped again, but not at once.
@@ -279,9 +194,9 @@ impl Worker {
     }
 }
 
-fn stopped(step: &Step) -> Option<&str> {
+fn image_for(pad: &Pad, step: &Step) -> Option<Image> {
     match step {
-        Step::Stop { id, .. } => Some(id),
+        Step::Start { container, .. } => pad.memory.containers.get(container)?.image.clone(),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use super::{CniError, NetworkConfig, Plugins, Record};
+use crate::files;
 
 /// Plugins take milliseconds; one that takes this long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +66,8 @@ impl Plugins {
             .get("type")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let program = self.find(plugin)?;
+        let (this, name) = (self.clone(), plugin.to_owned());
+        let program = files::reading(move || Ok(this.find(&name))).await??;
         let arguments = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_UID={}",
             pod.namespace, pod.name, pod.pod_uid

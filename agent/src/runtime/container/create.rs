@@ -1,6 +1,6 @@
 //! Making a container, so that a death at any point leaves one or none.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -22,6 +22,7 @@ use crate::{
     carrier::protocol::Attachment,
     files,
     runtime::{
+        error::start_reason,
         images::ImageConfig,
         names::{check_container, check_uid, container_id},
         sandbox::{etc, shared::Shared},
@@ -42,6 +43,8 @@ const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 enum Stop {
     /// Something of this id was there, in containerd's words.
     Taken(String),
+    /// Its bundle went while it was being made: containerd cleans up by the id after an earlier shim.
+    Swept(RuntimeError),
     /// It does not work.
     Failed(RuntimeError),
 }
@@ -53,7 +56,7 @@ impl Containers {
         check_container(&spec.name)?;
         let id = container_id(&spec.pod_uid, &spec.name, spec.attempt);
         let image = self.images.config(&spec.image.id).await?;
-        let mut taken = String::new();
+        let mut last = None;
         for round in 0..TRIES {
             if round > 1 {
                 sleep(PAUSE).await;
@@ -66,22 +69,25 @@ impl Containers {
                     }
                     return Err(error);
                 }
+                Err(Stop::Swept(error)) => {
+                    last = Some(error);
+                    self.erase(&id, Some(&spec.pod_uid)).await?;
+                }
                 Err(Stop::Taken(why)) => match self.find(&id).await? {
                     Some(found) if found.state != ContainerState::Created => return Ok(found),
                     _ => {
-                        taken = why;
                         // Before the last try: what no shim answers for.
                         if round + 2 == TRIES {
-                            let removed = salvage::stumbled(&self.options, &id, &taken).await;
+                            let removed = salvage::stumbled(&self.options, &id, &why).await;
                             removed.map_err(|error| salvage_error(&id, &error))?;
                         }
+                        last = Some(remains(&id, &why));
                         self.erase(&id, Some(&spec.pod_uid)).await?;
                     }
                 },
             }
         }
-        let message = format!("remains of an earlier container {id} do not go away: {taken}");
-        Err(RuntimeError::passing(reason::CREATE_CONTAINER, message))
+        Err(last.unwrap_or_else(|| remains(&id, "it was not tried")))
     }
 
     async fn try_create(
@@ -104,7 +110,8 @@ impl Containers {
             attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
         };
         let record = async {
-            let described = self.describe(id, spec, image, &mounts, shared.as_ref())?;
+            let shared = shared.as_ref();
+            let described = self.describe(id, spec, image, &mounts, shared).await?;
             let request = CreateContainerRequest {
                 container: Some(described),
             };
@@ -123,12 +130,17 @@ impl Containers {
         let pipes = self.options.paths.container_io(id);
         let pipe = |name: &str| pipes.join(name).display().to_string();
         let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr")).await;
-        created
-            .map_err(|status| taken_or(reason::RUN_CONTAINER, "create the container", &status))?;
+        created.map_err(|status| {
+            match taken_or(start_reason(&status), "create the container", &status) {
+                Stop::Failed(error) if is_swept(&status) => Stop::Swept(error),
+                stop => stop,
+            }
+        })?;
 
         // Noted before it can run: without the note, nothing of it ever did.
         let started_at_ms = Timestamp::now().as_millisecond();
-        self.note_start(spec, started_at_ms).map_err(|error| {
+        let noted = self.note_start(spec, started_at_ms).await;
+        noted.map_err(|error| {
             failed(
                 reason::CREATE_CONTAINER,
                 format!("cannot note the start of {id}: {error}"),
@@ -136,7 +148,7 @@ impl Containers {
         })?;
         let pid = task::start(&self.client, id).await.map_err(|status| {
             Stop::Failed(RuntimeError::from_status(
-                reason::RUN_CONTAINER,
+                start_reason(&status),
                 "start the container",
                 &status,
             ))
@@ -163,21 +175,17 @@ impl Containers {
             spec.pod_resources,
         );
         let ensure = move || {
-            cgroups
-                .ensure_pod(&uid, &resources, pids_limit)
-                .map_err(|error| format!("cannot make the pod's control group: {error}"))?;
+            let group = cgroups.ensure_pod(&uid, &resources, pids_limit);
+            group.map_err(|error| within("cannot make the pod's control group", &error))?;
             if !shared.were_made() {
                 return Ok(None);
             }
-            shared
-                .ensure(etc::hostname(&name))
-                .map_err(|error| format!("cannot make the pod's namespaces: {error}"))?;
+            let made = shared.ensure(etc::hostname(&name));
+            made.map_err(|error| within("cannot make the pod's namespaces", &error))?;
             Ok(Some(shared))
         };
-        let ensured = tokio::task::spawn_blocking(ensure).await;
-        ensured
-            .unwrap_or_else(|error| Err(error.to_string()))
-            .map_err(|message| failed(reason::CREATE_CONTAINER, message))
+        let ensured = files::blocking(ensure).await;
+        ensured.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
     }
 
     /// Makes the container's own file system on top of its image.
@@ -221,7 +229,7 @@ impl Containers {
         }
     }
 
-    fn describe(
+    async fn describe(
         &self,
         id: &str,
         spec: &ContainerSpec,
@@ -230,10 +238,14 @@ impl Containers {
         shared: Option<&Shared>,
     ) -> Result<Record, Stop> {
         let config = |message: String| failed(reason::CREATE_CONTAINER_CONFIG, message);
-        let (passwd, group) = (
-            rootfs::read(mounts, "etc/passwd"),
-            rootfs::read(mounts, "etc/group"),
-        );
+        let looked_into = mounts.to_vec();
+        let read = move || {
+            let read = |name| rootfs::read(&looked_into, name);
+            Ok((read("etc/passwd"), read("etc/group")))
+        };
+        let (passwd, group) = files::reading(read)
+            .await
+            .map_err(|error| config(error.to_string()))?;
         let user = user::resolve(&image.user, &passwd, &group)
             .map_err(|error| config(error.to_string()))?;
         let paths = &self.options.paths;
@@ -277,20 +289,40 @@ impl Containers {
         })
     }
 
-    fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> std::io::Result<()> {
+    async fn note_start(&self, spec: &ContainerSpec, started_at_ms: i64) -> io::Result<()> {
         let path = self
             .options
             .paths
             .started(&spec.pod_uid, &spec.name, spec.attempt);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        files::write_atomic(&path, started_at_ms.to_string().as_bytes())
+        let reserve = self.options.paths.reserve();
+        let write = move || {
+            if let Some(folder) = path.parent() {
+                reserve.with(|| std::fs::create_dir_all(folder))?;
+            }
+            reserve.write_atomic(&path, started_at_ms.to_string().as_bytes())
+        };
+        files::blocking(write).await
     }
 }
 
 fn failed(reason: &'static str, message: String) -> Stop {
     Stop::Failed(RuntimeError::passing(reason, message))
+}
+
+fn remains(id: &str, words: &str) -> RuntimeError {
+    let message = format!("remains of an earlier container {id} do not go away: {words}");
+    RuntimeError::passing(reason::CREATE_CONTAINER, message)
+}
+
+/// Whether runc ran and failed, and its own log was not in the bundle. A runc that is missing has no log either, but does not end.
+fn is_swept(status: &Status) -> bool {
+    let words = status.message();
+    words.contains("log.json: no such file or directory")
+        && words.contains("did not terminate successfully")
+}
+
+fn within(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn taken_or(reason: &'static str, verb: &str, status: &Status) -> Stop {
@@ -301,5 +333,32 @@ fn taken_or(reason: &'static str, verb: &str, status: &Status) -> Stop {
     match taken {
         true => Stop::Taken(status.message().to_owned()),
         false => Stop::Failed(RuntimeError::from_status(reason, verb, status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bundle_that_went_is_swept() {
+        let runc = "failed to create shim task: OCI runtime create failed: ";
+        let log = "unable to retrieve OCI runtime error (open /run/x/log.json: no such file or directory): ";
+        for (words, swept) in [
+            (
+                format!("{runc}{log}runc did not terminate successfully: exit status 1: unknown"),
+                true,
+            ),
+            (
+                format!("{runc}{log}exec: \"runc\": executable file not found in $PATH: unknown"),
+                false,
+            ),
+            (
+                format!("{runc}unable to start container process: exec: \"x\""),
+                false,
+            ),
+        ] {
+            assert_eq!(is_swept(&Status::unknown(&words)), swept, "{words}");
+        }
     }
 }

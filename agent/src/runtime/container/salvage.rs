@@ -11,7 +11,10 @@ use nix::mount::{MntFlags, umount2};
 use tokio::time::{Instant, sleep};
 
 use super::shim::Shim;
-use crate::runtime::{Options, cgroup::Cgroups};
+use crate::{
+    files,
+    runtime::{Options, cgroup::Cgroups},
+};
 
 /// How long a creation whose client died may take to come to be, so that it can be undone. The shim itself waits two
 /// seconds for the output of what never ran.
@@ -132,7 +135,8 @@ async fn remove_bundle(
     id: &str,
     removed: bool,
 ) -> io::Result<()> {
-    let shim = fs::read_to_string(bundle.join("shim-binary-path"));
+    let file = bundle.join("shim-binary-path");
+    let shim = files::blocking(move || fs::read_to_string(file)).await;
     if let Ok(shim) = shim.as_deref().map(str::trim)
         && !removed
     {
@@ -156,6 +160,12 @@ async fn remove_bundle(
             tracing::debug!(container = %id, %status, "the shim's own clean-up failed");
         }
     }
+    let (bundle, id) = (bundle.to_owned(), id.to_owned());
+    files::blocking(move || remove_folders(&bundle, &id)).await
+}
+
+/// Blocks.
+fn remove_folders(bundle: &Path, id: &str) -> io::Result<()> {
     match umount2(&bundle.join("rootfs"), MntFlags::MNT_DETACH) {
         // Not mounted, or not there.
         Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}

@@ -36,7 +36,14 @@ pub fn judge(
     oom_kills: impl FnOnce() -> u64,
 ) -> ContainerState {
     let Some(started_at_ms) = started_at_ms else {
-        return ContainerState::Created;
+        return match task {
+            // The note is gone: it is made before the process may run, and what runs is never taken for half made.
+            Some(task) if is_alive(task.status()) => ContainerState::Running {
+                pid: task.pid,
+                started_at_ms: 0,
+            },
+            _ => ContainerState::Created,
+        };
     };
     let Some(task) = task else {
         return ContainerState::Lost;
@@ -54,6 +61,10 @@ pub fn judge(
             started_at_ms,
         },
     }
+}
+
+fn is_alive(status: Status) -> bool {
+    matches!(status, Status::Running | Status::Paused | Status::Pausing)
 }
 
 fn exited_at_ms(task: &Process) -> Option<i64> {
@@ -126,6 +137,11 @@ mod tests {
         assert_eq!(
             judge(Some(&task(Status::Running, 0)), Some(1), never),
             running
+        );
+        let without_note = judge(Some(&task(Status::Running, 0)), None, never);
+        assert!(
+            matches!(without_note, ContainerState::Running { pid: 7, .. }),
+            "a lost note ends nothing that runs: {without_note:?}"
         );
     }
 

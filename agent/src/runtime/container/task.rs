@@ -27,18 +27,14 @@ pub async fn get(client: &Client, id: &str) -> Result<Option<Process>, Status> {
         container_id: id.to_owned(),
         exec_id: String::new(),
     };
-    let answer = unless_missing(client.services().tasks().get(client.request(request)).await)?;
+    let answer = unless_missing(client.services().tasks().get(client.look(request)).await)?;
     Ok(answer.and_then(|answer| answer.into_inner().process))
 }
 
 /// All tasks in our namespace.
 pub async fn list(client: &Client) -> Result<Vec<Process>, Status> {
     let request = api::ListTasksRequest::default();
-    let answer = client
-        .services()
-        .tasks()
-        .list(client.request(request))
-        .await?;
+    let answer = client.services().tasks().list(client.look(request)).await?;
     Ok(answer.into_inner().tasks)
 }
 
@@ -114,7 +110,7 @@ async fn wait(client: &Client, id: &str) -> Result<(), Status> {
         let waited = client
             .services()
             .tasks()
-            .wait(client.request(request))
+            .wait(client.lasting(request))
             .await;
         match unless_missing(waited) {
             Ok(_) => return Ok(()),

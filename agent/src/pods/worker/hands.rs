@@ -1,0 +1,135 @@
+//! What carries out a step: a task of its own, so that a step that takes long (a pull, a grace) delays no other of its pod.
+
+use std::{sync::Arc, time::Duration};
+
+use barge_proto::v1::Pod;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, Wanted, pulling::Got};
+use crate::{
+    pods::{plan::Step, spec},
+    runtime::{Container, Image, RuntimeError, Sandbox},
+};
+
+/// What became of a step.
+pub enum Outcome {
+    Sandbox(Result<Sandbox, RuntimeError>),
+    Pulled(String, Result<Got, RuntimeError>),
+    /// Name and attempt of the container.
+    Started(String, u32, Result<Container, RuntimeError>),
+    Stopped(String, Result<(), RuntimeError>),
+    Removed(String, Result<(), RuntimeError>),
+    SandboxRemoved(Result<(), RuntimeError>),
+    SandboxReleased(Result<(), RuntimeError>),
+    /// Given up because the managers changed their mind.
+    Dropped,
+}
+
+/// Does steps of one pod. Cheap to clone.
+#[derive(Clone)]
+pub struct Hands {
+    pub uid: String,
+    pub shared: Arc<Shared>,
+    pub wanted: watch::Receiver<Wanted>,
+    pub stop: CancellationToken,
+}
+
+impl Hands {
+    /// Does a step. `image` is what a container to be started was pulled as.
+    pub async fn perform(
+        &self,
+        pod: Option<Arc<Pod>>,
+        image: Option<Image>,
+        step: Step,
+    ) -> Outcome {
+        let runtime = &self.shared.runtime;
+        match (step, pod) {
+            (Step::Stop { id, grace }, _) => {
+                // The agent's own end does not wait for somebody else's grace; stopping goes on when it is back.
+                let stop = self.stop_container(&id, grace);
+                match self.stop.run_until_cancelled(stop).await {
+                    Some(result) => Outcome::Stopped(id, result),
+                    None => Outcome::Dropped,
+                }
+            }
+            (Step::Remove { id }, _) => {
+                let _permit = self.shared.creations.acquire().await;
+                let result = runtime.remove_container(&id).await;
+                Outcome::Removed(id, result)
+            }
+            (Step::RemoveSandbox, _) => {
+                let _permit = self.shared.creations.acquire().await;
+                Outcome::SandboxRemoved(runtime.remove_sandbox(&self.uid).await)
+            }
+            (Step::ReleaseSandbox, _) => {
+                let _permit = self.shared.creations.acquire().await;
+                Outcome::SandboxReleased(runtime.release_sandbox(&self.uid).await)
+            }
+            (Step::CreateSandbox, Some(pod)) => {
+                let mut ready = self.shared.network_ready.clone();
+                let ready = ready.wait_for(|ready| *ready);
+                if self.while_wanted(ready).await.is_none() {
+                    return Outcome::Dropped;
+                }
+                let _permit = self.shared.creations.acquire().await;
+                Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
+            }
+            (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
+            (Step::Start { container, attempt }, Some(pod)) => {
+                let result = self.start(&pod, &container, attempt, image).await;
+                Outcome::Started(container, attempt, result)
+            }
+            (_, None) => Outcome::Dropped,
+        }
+    }
+
+    /// Gives up, with `None`, once the pod is to end or the agent is.
+    pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut wanted = self.wanted.clone();
+        let unwanted = wanted.wait_for(|w| w.pod.as_deref().is_none_or(spec::is_ending));
+        tokio::select! {
+            result = work => Some(result),
+            _ = unwanted => None,
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    async fn start(
+        &self,
+        pod: &Pod,
+        name: &str,
+        attempt: u32,
+        image: Option<Image>,
+    ) -> Result<Container, RuntimeError> {
+        let config_error = |message: String| RuntimeError {
+            reason: "CreateContainerConfigError",
+            message,
+            retryable: false,
+        };
+        let container = spec::containers(pod)
+            .iter()
+            .find(|c| c.name == name)
+            .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
+        let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
+        let spec = spec::container_spec(pod, container, attempt, image).map_err(config_error)?;
+        let _permit = self.shared.creations.acquire().await;
+        self.shared.runtime.start_container(&spec).await
+    }
+
+    /// Stops a container; a shorter grace that is asked for meanwhile takes effect at once.
+    async fn stop_container(&self, id: &str, mut grace: Duration) -> Result<(), RuntimeError> {
+        let mut wanted = self.wanted.clone();
+        loop {
+            let shorter = wanted.wait_for(|wanted| {
+                let pod = wanted.pod.as_deref();
+                pod.is_some_and(|pod| spec::is_ending(pod) && spec::grace(Some(pod)) < grace)
+            });
+            let shorter = tokio::select! {
+                result = self.shared.runtime.stop_container(id, grace) => return result,
+                Ok(wanted) = shorter => spec::grace(wanted.pod.as_deref()),
+            };
+            grace = shorter;
+        }
+    }
+}
