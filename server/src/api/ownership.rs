@@ -8,6 +8,8 @@
 //! - parties are told apart by name alone where they conflict: what the same name changed by a scale or a rollout
 //!   gives way to what it applies.
 
+use std::borrow::Cow;
+
 use barge_proto::{
     kinds::{self, custom::HEAD},
     v1::{Kind, ManagedFieldsEntry, Object, ObjectMeta, Time, object},
@@ -74,7 +76,14 @@ const NOT_SET: &[&str] = &["apiVersion", "kind", "metadata", "status"];
 /// # Errors
 /// INVALID for an object that has no JSON: only a program can send one.
 pub fn set(object: &Object) -> Result<Value, ApiError> {
-    let whole = serde_json::to_value(object)
+    // Who owns its fields is not among them, and in JSON may be nested too deep to be read.
+    let mut bare = Cow::Borrowed(object);
+    if !object.metadata().managed_fields.is_empty()
+        && let Some(metadata) = bare.to_mut().metadata_mut()
+    {
+        metadata.managed_fields.clear();
+    }
+    let whole = serde_json::to_value(&*bare)
         .map_err(|error| ApiError::invalid(object.to_string(), error.to_string()))?;
     let mut set = serde_json::Map::new();
     if let Value::Object(mut whole) = whole {

@@ -376,6 +376,7 @@ fn what_a_built_in_role_has_learned_is_not_set_by_appliers() {
     let mut raised = state.cluster().unwrap().as_ref().clone();
     raised.feature_level = barge_state::LEVEL;
     draft.put(raised);
+    commit(&mut state, draft);
     let role = |learned: &str| ClusterRole {
         metadata: Some(ObjectMeta {
             annotations: [(LEARNED.to_owned(), learned.to_owned())].into(),
@@ -385,6 +386,7 @@ fn what_a_built_in_role_has_learned_is_not_set_by_appliers() {
     };
     let mut there = role("9");
     there.metadata.as_mut().unwrap().uid = "admin".to_owned();
+    let mut draft = Draft::new();
     draft.put(there);
     commit(&mut state, draft);
     let learned = |state: &State| {
