@@ -109,7 +109,9 @@ impl ApiService {
         mut request: ApplyRequest,
     ) -> Result<ApplyResponse, Status> {
         for object in &request.objects {
-            caller.concerns.note(|| names::of_object(object));
+            caller
+                .concerns
+                .note(|| names::of_object(&self.kinds, object));
         }
         if request.dry_run {
             caller.concerns.only_asks();
@@ -235,9 +237,16 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<DeleteResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        caller
-            .concerns
-            .note(|| names::of_request(request.kind, &request.namespace, &request.name));
+        caller.concerns.note(|| {
+            let (namespace, name) = (&request.namespace, &request.name);
+            names::of_request(
+                &self.kinds,
+                request.kind,
+                request.custom.as_ref(),
+                namespace,
+                name,
+            )
+        });
         if request.dry_run {
             caller.concerns.only_asks();
         }
@@ -277,9 +286,10 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<ScaleResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        caller
-            .concerns
-            .note(|| names::of_request(request.kind, &request.namespace, &request.name));
+        caller.concerns.note(|| {
+            let (namespace, name) = (&request.namespace, &request.name);
+            names::of_request(&self.kinds, request.kind, None, namespace, name)
+        });
         let here = |request: ScaleRequest| {
             let (store, by, access) = (self.store.clone(), caller.name(), caller.access.clone());
             async move {

@@ -257,8 +257,13 @@ impl Printed for CustomObject {
     }
 
     fn describe(&self, text: &mut Text, _: i64) {
-        for (name, value) in self.fields().unwrap_or_default() {
-            text.field(&name, value.to_string());
+        match self.fields() {
+            Ok(fields) => {
+                for (name, value) in fields {
+                    text.field(&name, value.to_string());
+                }
+            }
+            Err(error) => text.field("json", error.to_string()),
         }
     }
 }

@@ -11,7 +11,9 @@ use crate::v1::CustomObject;
 
 impl Serialize for CustomObject {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = self.fields().map_err(S::Error::custom)?;
+        let fields = self
+            .fields()
+            .map_err(|error| S::Error::custom(format_args!("json: {error}")))?;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("apiVersion", &self.api_version)?;
         map.serialize_entry("kind", &self.kind)?;

@@ -105,7 +105,7 @@ impl CustomKind {
 }
 
 /// The feature level from which on there can be such objects.
-const LEVEL: u32 = 7;
+pub const LEVEL: u32 = 7;
 
 /// The name of an object's record: behind resource and group, because all of these kinds share one kind of record.
 pub fn record_name(info: &KindInfo, name: &str) -> String {
@@ -122,15 +122,54 @@ pub fn object_name(record: &str) -> &str {
     record.split_once('/').map_or(record, |(_, name)| name)
 }
 
+/// How deep the JSON of an object may be nested; the object itself counts as one. serde_json reads 128 levels, and in JSON the names
+/// of the object's fields, which say who owns them, stand five levels deeper than the fields do.
+pub const DEPTH: usize = 120;
+
+/// Why the JSON of an object is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FieldsError {
+    /// It is no JSON, or no object.
+    #[error("must be a JSON object: {0}")]
+    NoObject(#[from] serde_json::Error),
+    /// It has a field that stands beside the JSON.
+    #[error(
+        "has the key {0:?}, which the message has a field of its own for: set that field, and leave {0:?} out of the JSON"
+    )]
+    Head(&'static str),
+    /// It is nested too deep.
+    #[error("is nested deeper than {DEPTH} levels: make it flatter")]
+    TooDeep,
+}
+
+/// Whether a value is nested deeper than so many levels. It calls itself no more often than that.
+fn is_deeper(value: &Value, than: usize) -> bool {
+    let Some(left) = than.checked_sub(1) else {
+        return value.is_object() || value.is_array();
+    };
+    match value {
+        Value::Object(fields) => fields.values().any(|value| is_deeper(value, left)),
+        Value::Array(items) => items.iter().any(|value| is_deeper(value, left)),
+        _ => false,
+    }
+}
+
 impl CustomObject {
-    /// The fields beside apiVersion, kind and metadata. serde_json refuses what is nested more than 128 times.
+    /// The fields beside apiVersion, kind and metadata.
     ///
     /// # Errors
-    /// When the JSON is none, or no object.
-    pub fn fields(&self) -> Result<Map<String, Value>, serde_json::Error> {
-        match self.json.as_str() {
-            "" => Ok(Map::new()),
-            json => serde_json::from_str(json),
+    /// When the JSON is none, no object, nested deeper than [`DEPTH`], or has one of [`HEAD`].
+    pub fn fields(&self) -> Result<Map<String, Value>, FieldsError> {
+        if self.json.is_empty() {
+            return Ok(Map::new());
+        }
+        let fields: Map<String, Value> = serde_json::from_str(&self.json)?;
+        if let Some(name) = HEAD.iter().find(|name| fields.contains_key(**name)) {
+            return Err(FieldsError::Head(name));
+        }
+        match fields.values().any(|value| is_deeper(value, DEPTH - 1)) {
+            true => Err(FieldsError::TooDeep),
+            false => Ok(fields),
         }
     }
 
@@ -138,7 +177,7 @@ impl CustomObject {
     ///
     /// # Errors
     /// As [`CustomObject::fields`].
-    pub fn canonical(mut self) -> Result<Self, serde_json::Error> {
+    pub fn canonical(mut self) -> Result<Self, FieldsError> {
         self.json = Value::Object(self.fields()?).to_string();
         Ok(self)
     }

@@ -8,6 +8,8 @@
 //! - parties are told apart by name alone where they conflict: what the same name changed by a scale or a rollout
 //!   gives way to what it applies.
 
+use std::borrow::Cow;
+
 use barge_proto::{
     kinds::{self, custom::HEAD},
     v1::{Kind, ManagedFieldsEntry, Object, ObjectMeta, Time, object},
@@ -74,7 +76,14 @@ const NOT_SET: &[&str] = &["apiVersion", "kind", "metadata", "status"];
 /// # Errors
 /// INVALID for an object that has no JSON: only a program can send one.
 pub fn set(object: &Object) -> Result<Value, ApiError> {
-    let whole = serde_json::to_value(object)
+    // Who owns its fields is not among them, and in JSON may be nested too deep to be read.
+    let mut bare = Cow::Borrowed(object);
+    if !object.metadata().managed_fields.is_empty()
+        && let Some(metadata) = bare.to_mut().metadata_mut()
+    {
+        metadata.managed_fields.clear();
+    }
+    let whole = serde_json::to_value(&*bare)
         .map_err(|error| ApiError::invalid(object.to_string(), error.to_string()))?;
     let mut set = serde_json::Map::new();
     if let Value::Object(mut whole) = whole {
@@ -139,7 +148,8 @@ fn with(object: &Object, mut set: Value) -> Result<Object, ApiError> {
 /// beyond what appliers set is `live`'s.
 ///
 /// # Errors
-/// FIELD_CONFLICT with every field that others set to other values, unless the applier forces.
+/// FIELD_CONFLICT with every field that others set to other values, and CONFLICT when it cannot be read who set what, unless the
+/// applier forces.
 pub fn apply(
     live: Option<&Object>,
     config: &Object,
@@ -148,7 +158,7 @@ pub fn apply(
     let root = Type::root(config);
     let wanted = set(config)?;
     let wants = walk::fields_of(&wanted, root);
-    let mut owners = Owners::read(live);
+    let mut owners = Owners::read(live, applier.force)?;
     let Some(live) = live else {
         owners.set(applier.manager, APPLY, wants, applier.now);
         let mut created = defaulted(config, wanted)?;
@@ -186,7 +196,7 @@ pub fn apply(
 /// Notes that `manager` changed `live` into `changed`, field by field: what differs is its own from now on.
 ///
 /// # Errors
-/// INVALID for an object that has no JSON.
+/// INVALID for an object that has no JSON; CONFLICT when it cannot be read who set what.
 pub fn update(
     live: &Object,
     changed: &Object,
@@ -202,7 +212,7 @@ pub fn update(
         // An item as such is new or not; what is in it counts by itself.
         was != is && (was.is_none() || !walk::is_item(path))
     });
-    let mut owners = Owners::read(Some(live));
+    let mut owners = Owners::read(Some(live), false)?;
     let gone = walk::fields_of(&old, root).without(&sets);
     owners.lose(&differs);
     owners.lose(&gone);

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use barge_proto::{
-    kinds::Registry,
+    kinds::{Registry, custom},
     selector::{FieldSelector, Selector},
     v1::{ChangeType, Kind, Object, WatchRequest, WatchResponse},
 };
@@ -34,9 +34,11 @@ const AT_ONCE_BYTES: usize = 64 << 10;
 /// What a watcher wants to see.
 #[derive(Debug, Clone)]
 struct Filter {
-    /// Of a registered kind: apiVersion and kind.
-    custom: Option<(String, String)>,
+    /// What the names of the kind's records begin with: all registered kinds share one kind of record. Versions are not in it, so
+    /// objects that were written under an older version of their kind are seen too.
+    prefix: String,
     namespace: Option<String>,
+    /// The name of the record.
     name: Option<String>,
     selector: Selector,
     fields: FieldSelector,
@@ -81,11 +83,14 @@ pub async fn open(
     let info = names::resolve(kinds, request.kind, request.custom.as_ref())?;
     let kind = info.kind;
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let stated = || (info.api_version.to_string(), info.name.to_string());
+    let prefix = match kind {
+        Kind::Custom => custom::record_prefix(&info),
+        _ => String::new(),
+    };
     let filter = Filter {
-        custom: (kind == Kind::Custom).then(stated),
+        prefix,
         namespace: some(&request.namespace).filter(|_| info.namespaced),
-        name: some(&request.name),
+        name: some(&request.name).map(|name| names::record(&info, &name).into_owned()),
         selector: names::selector(&request.label_selector)?,
         fields: names::field_selector(kind, &request.field_selector)?,
     };
@@ -162,7 +167,10 @@ impl Watcher {
                 continue;
             }
             match timeout(BOOKMARK, self.watch.next()).await {
-                Ok(Ok(changes)) => self.changes = changes.into(),
+                Ok(Ok(changes)) => {
+                    let concerned = changes.into_iter().filter(|it| self.filter.concerns(it));
+                    self.changes = concerned.collect();
+                }
                 Ok(Err(error)) => {
                     self.ended = true;
                     return Some(Err(ApiError::from(error).into()));
@@ -239,15 +247,16 @@ impl Seen {
 }
 
 impl Filter {
-    fn matches(&self, object: &Object) -> bool {
+    /// Whether the change is of an object that the watcher may want to see. Looks at what a record keeps for its lifetime, and copies
+    /// nothing.
+    fn concerns(&self, change: &Changed) -> bool {
         let wanted = |asked: &Option<String>, is: &str| asked.as_ref().is_none_or(|a| a == is);
-        let is_of_kind = self.custom.as_ref().is_none_or(|(api_version, kind)| {
-            object.stated_type() == (api_version.as_str(), kind.as_str())
-        });
-        is_of_kind
-            && wanted(&self.namespace, object.namespace())
-            && wanted(&self.name, object.name())
-            && self.selector.matches(&object.metadata().labels)
-            && self.fields.matches(object)
+        change.name().starts_with(&self.prefix)
+            && wanted(&self.name, change.name())
+            && wanted(&self.namespace, change.namespace())
+    }
+
+    fn matches(&self, object: &Object) -> bool {
+        self.selector.matches(&object.metadata().labels) && self.fields.matches(object)
     }
 }

@@ -157,20 +157,32 @@ pub fn namespace<'a>(info: &KindInfo, asked: &'a str) -> &'a str {
 
 /// An object as the audit log names it.
 #[must_use]
-pub fn of_object(object: &Object) -> String {
-    match object.kind() {
-        Kind::Custom => object.to_string(),
-        kind => of_request(kind.into(), object.namespace(), object.name()),
+pub fn of_object(kinds: &Registry, object: &Object) -> String {
+    match kinds.of(object) {
+        Some(info) => of_kind(&info, object.namespace(), object.name()),
+        None => object.to_string(),
     }
 }
 
-/// What a request is about, as the audit log names it.
+/// What a request is about, as the audit log names it: "widget.example.com default/a". Of a kind that is not registered, what the request
+/// says of it.
 #[must_use]
-pub fn of_request(kind: i32, namespace: &str, name: &str) -> String {
-    match self::kind(kind) {
-        Ok((_, info)) => describe(info, self::namespace(info, namespace), name),
-        Err(_) => name.to_owned(),
+pub fn of_request(
+    kinds: &Registry,
+    kind: i32,
+    custom: Option<&GroupVersionResource>,
+    namespace: &str,
+    name: &str,
+) -> String {
+    match (resolve(kinds, kind, custom), custom) {
+        (Ok(info), _) => of_kind(&info, namespace, name),
+        (Err(_), Some(it)) => format!("{}.{} {namespace}/{name}", it.resource, it.group),
+        (Err(_), None) => name.to_owned(),
     }
+}
+
+fn of_kind(info: &KindInfo, namespace: &str, name: &str) -> String {
+    describe(info, self::namespace(info, namespace), name)
 }
 
 /// "deployment.apps default/web does not exist"
@@ -188,5 +200,40 @@ pub fn describe(info: &KindInfo, namespace: &str, name: &str) -> String {
     match namespace {
         "" => format!("{} {name}", info.qualified()),
         namespace => format!("{} {namespace}/{name}", info.qualified()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use barge_proto::kinds::CustomKind;
+
+    use super::*;
+
+    #[test]
+    fn the_audit_log_names_kind_group_namespace_and_name() {
+        let kinds = Registry::default();
+        let resource = GroupVersionResource {
+            group: "example.com".to_owned(),
+            version: "v1".to_owned(),
+            resource: "widgets".to_owned(),
+        };
+        let asked = |kinds: &Registry, namespace: &str| {
+            let custom = Some(&resource);
+            of_request(kinds, Kind::Custom.into(), custom, namespace, "a")
+        };
+        assert_eq!(asked(&kinds, "shop"), "widgets.example.com shop/a");
+        let kind = CustomKind {
+            resource: resource.clone(),
+            name: "Widget".to_owned(),
+            singular: String::new(),
+            namespaced: true,
+        };
+        kinds.register(&kind).unwrap();
+        assert_eq!(asked(&kinds, "shop"), "widget.example.com shop/a");
+        assert_eq!(asked(&kinds, ""), "widget.example.com default/a");
+        let built_in = of_request(&kinds, Kind::Deployment.into(), None, "", "web");
+        assert_eq!(built_in, "deployment.apps default/web");
     }
 }

@@ -41,7 +41,7 @@ pub const ORDER: u32 = 5;
 pub const NODE_TOMBSTONES: u32 = 6;
 
 /// The level from which on there can be objects of kinds that are registered while the cluster runs.
-pub const CUSTOM: u32 = 7;
+pub const CUSTOM: u32 = barge_proto::kinds::custom::LEVEL;
 
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {

@@ -242,6 +242,137 @@ async fn objects_of_a_registered_kind_are_created_listed_watched_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_is_registered_with_another_version_goes_on_to_be_watched_and_applied() {
+    let world = World::new().await;
+    let mut widgets = kind("widgets", "Widget");
+    world.kinds.register(&widgets).unwrap();
+    for name in ["a", "b"] {
+        let json = r#"{"spec":{"size":3}}"#;
+        world.apply(object("Widget", name, json)).await.unwrap();
+    }
+    "v2".clone_into(&mut widgets.resource.version);
+    let widget = world.kinds.register(&widgets).unwrap();
+    let request = WatchRequest {
+        kind: Kind::Custom.into(),
+        custom: Some(widgets.resource.clone()),
+        ..WatchRequest::default()
+    };
+    let everything = Access::Everything;
+    let watched = watch::open(
+        &world.store,
+        &world.vault,
+        &world.kinds,
+        &everything,
+        &request,
+    );
+    let mut watched = Box::pin(soon("a watch", watched).await.unwrap());
+
+    // What was written as v1 is the same object in v2, and says so once it is applied.
+    let newer = CustomObject {
+        api_version: "example.com/v2".to_owned(),
+        kind: "Widget".to_owned(),
+        metadata: Some(named("shop", "a")),
+        json: r#"{"spec":{"size":4}}"#.to_owned(),
+    };
+    let applied = world.apply(newer.into()).await.unwrap();
+    assert_eq!(applied.results[0].outcome(), ApplyOutcome::Configured);
+    let found = world.get(&widget, &widgets.resource, "a").unwrap();
+    assert_eq!(found.api_version, "example.com/v2");
+    assert_eq!(found.json, r#"{"spec":{"size":4}}"#);
+    let request = DeleteRequest {
+        kind: Kind::Custom.into(),
+        custom: Some(widgets.resource.clone()),
+        namespace: "shop".to_owned(),
+        name: "b".to_owned(),
+        ..DeleteRequest::default()
+    };
+    let deleted = delete(&world.store, &world.kinds, BY.to_owned(), request);
+    soon("a deletion", deleted).await.unwrap();
+
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let next = timeout(DEADLINE, watched.next()).await.expect("a change");
+        let next = next.unwrap().unwrap();
+        if next.r#type() != ChangeType::Bookmark {
+            seen.push((next.r#type(), next.object.unwrap().name().to_owned()));
+        }
+    }
+    let expected = [(ChangeType::Modified, "a"), (ChangeType::Deleted, "b")];
+    assert_eq!(seen, expected.map(|(what, name)| (what, name.to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_one_object_sees_no_other_of_its_kind_or_name() {
+    let world = World::new().await;
+    let widgets = kind("widgets", "Widget");
+    world.kinds.register(&widgets).unwrap();
+    world.kinds.register(&kind("gadgets", "Gadget")).unwrap();
+    let request = WatchRequest {
+        kind: Kind::Custom.into(),
+        custom: Some(widgets.resource),
+        namespace: "shop".to_owned(),
+        name: "b".to_owned(),
+        ..WatchRequest::default()
+    };
+    let everything = Access::Everything;
+    let watched = watch::open(
+        &world.store,
+        &world.vault,
+        &world.kinds,
+        &everything,
+        &request,
+    );
+    let mut watched = Box::pin(soon("a watch", watched).await.unwrap());
+    for (kind, name) in [("Gadget", "b"), ("Widget", "a"), ("Widget", "b")] {
+        world.apply(object(kind, name, "{}")).await.unwrap();
+    }
+    loop {
+        let next = timeout(DEADLINE, watched.next()).await.expect("a change");
+        let next = next.unwrap().unwrap();
+        if next.r#type() != ChangeType::Bookmark {
+            let object = next.object.unwrap();
+            assert_eq!(object.to_string(), "widget.example.com/b");
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_cannot_be_kept_whole_is_refused_with_the_reason() {
+    let world = World::new().await;
+    let widgets = kind("widgets", "Widget");
+    let widget = world.kinds.register(&widgets).unwrap();
+    for (key, value) in [
+        ("metadata", r#"{"name":"b","namespace":"kube-system"}"#),
+        ("apiVersion", r#""example.com/v9""#),
+        ("kind", r#""Gadget""#),
+    ] {
+        let json = format!(r#"{{"spec":{{}},"{key}":{value}}}"#);
+        let refused = world.apply(object("Widget", "a", &json)).await.unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains(&format!("the key {key:?}")), "{said}");
+    }
+    let nested = |levels: usize| {
+        let (open, close) = (r#"{"a":"#.repeat(levels - 1), "}".repeat(levels - 1));
+        format!(r#"{open}{{"end":1}}{close}"#)
+    };
+    let deep = object("Widget", "a", &nested(121));
+    let refused = world.apply(deep).await.unwrap_err().to_string();
+    assert!(refused.contains("deeper than 120 levels"), "{refused}");
+
+    // At the limit it is known who owns what: what is left out goes.
+    let most = nested(120);
+    let applied = world.apply(object("Widget", "a", &most)).await.unwrap();
+    assert_eq!(applied.results[0].outcome(), ApplyOutcome::Created);
+    let text = serde_json::to_string(applied.results[0].object.as_ref().unwrap()).unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let json = r#"{"b":2}"#;
+    world.apply(object("Widget", "a", json)).await.unwrap();
+    let found = world.get(&widget, &widgets.resource, "a").unwrap();
+    assert_eq!(found.json, json);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_see_a_registered_kind_is_up_to_bindings() {
     let world = World::new().await;
     let widgets = kind("widgets", "Widget");

@@ -140,8 +140,14 @@ impl FieldSet {
         text.push('}');
     }
 
-    /// From FieldsV1; what is none is an empty set.
-    pub fn decode(text: &str) -> Self {
+    /// From FieldsV1; no text is an empty set.
+    ///
+    /// # Errors
+    /// When it is no JSON, or nested deeper than serde_json reads.
+    pub fn decode(text: &str) -> Result<Self, serde_json::Error> {
+        if text.is_empty() {
+            return Ok(Self::NONE);
+        }
         fn read(value: &Value) -> FieldSet {
             let Value::Object(fields) = value else {
                 return FieldSet::default();
@@ -152,12 +158,12 @@ impl FieldSet {
                 below: below.map(|(s, set)| (s.clone(), read(set))).collect(),
             }
         }
-        let root = serde_json::from_str(text).map(|value| read(&value));
-        Self {
+        let root = serde_json::from_str(text).map(|value| read(&value))?;
+        Ok(Self {
             // The object itself has no owner.
             here: false,
-            ..root.unwrap_or_default()
-        }
+            ..root
+        })
     }
 }
 

@@ -10,13 +10,19 @@ use super::{
     object_type,
     walk::{self, Type},
 };
-use crate::error::Violation;
+use crate::error::{ApiError, Violation};
 
 /// What is set by applying: it goes when it is left out of the next apply.
 pub const APPLY: &str = "Apply";
 /// What is set one by one.
 pub const UPDATE: &str = "Update";
 const FIELDS_TYPE: &str = "FieldsV1";
+
+fn unreadable(object: &Object, manager: &str, error: &serde_json::Error) -> ApiError {
+    ApiError::Conflict(format!(
+        "{object}: the fields that {manager:?} owns cannot be read from metadata.managedFields ({error}): apply with force to take them over"
+    ))
+}
 
 /// The owned fields of each field manager and operation.
 #[derive(Debug, Default)]
@@ -33,18 +39,26 @@ struct Owner {
 
 impl Owners {
     /// The owners in an object's metadata; none without an object.
-    pub fn read(live: Option<&Object>) -> Self {
-        let entries = live.map(|live| live.metadata().managed_fields.as_slice());
-        let read = |entry: &ManagedFieldsEntry| {
-            let raw = entry.fields_v1.clone().unwrap_or_default().raw;
-            let owner = Owner {
-                fields: FieldSet::decode(&raw),
-                time: entry.time,
-                raw,
-            };
-            ((entry.manager.clone(), entry.operation.clone()), owner)
+    ///
+    /// # Errors
+    /// CONFLICT, naming the manager whose fields cannot be read; with `force`, such a manager owns nothing.
+    pub fn read(live: Option<&Object>, force: bool) -> Result<Self, ApiError> {
+        let Some(live) = live else {
+            return Ok(Self::default());
         };
-        Self(entries.unwrap_or_default().iter().map(read).collect())
+        let mut owners = BTreeMap::new();
+        for entry in &live.metadata().managed_fields {
+            let raw = entry.fields_v1.clone().unwrap_or_default().raw;
+            let fields = match FieldSet::decode(&raw) {
+                Ok(fields) => fields,
+                Err(_) if force => continue,
+                Err(error) => return Err(unreadable(live, &entry.manager, &error)),
+            };
+            let time = entry.time;
+            let owner = Owner { fields, time, raw };
+            owners.insert((entry.manager.clone(), entry.operation.clone()), owner);
+        }
+        Ok(Self(owners))
     }
 
     /// As entries of an object's metadata; managers without fields are left out.

@@ -256,12 +256,31 @@ fn what_the_server_assigned_does_not_stick() {
 }
 
 #[test]
+fn owners_that_cannot_be_read_are_named_and_give_way_to_force() {
+    let config = read(WEB);
+    let mut live = by("barge", None, &config);
+    let entries = &mut live.metadata_mut().unwrap().managed_fields;
+    entries[0].fields_v1.as_mut().unwrap().raw = r#"{"f:a":"#.repeat(200);
+    let refused = apply(Some(&live), &config, &applier("other", false)).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.contains("\"barge\"") && said.contains("force"),
+        "{said}"
+    );
+    let forced = apply(Some(&live), &config, &applier("other", true)).unwrap();
+    let managers = forced.metadata().managed_fields.iter();
+    let managers: Vec<_> = managers.map(|it| it.manager.as_str()).collect();
+    assert_eq!(managers, ["other"]);
+}
+
+#[test]
 fn sets_survive_their_encoding() {
     let config = read(WEB);
     let fields = walk::fields_of(&value(&config), Type::root(&config));
-    assert_eq!(FieldSet::decode(&fields.encode()), fields);
+    assert_eq!(FieldSet::decode(&fields.encode()).unwrap(), fields);
     assert!(fields.encode().len() < 600, "{}", fields.encode());
-    assert!(FieldSet::decode("nonsense").is_empty());
+    assert!(FieldSet::decode("nonsense").is_err());
+    assert!(FieldSet::decode("").unwrap().is_empty());
     let entries = by("barge", None, &config).metadata().managed_fields.clone();
     assert_eq!(
         (entries.len(), entries[0].api_version.as_str()),

@@ -36,7 +36,8 @@ as_merged!(
     ServiceAccount
 );
 
-/// What its fields mean is for whoever registered its kind. Type and fields are kept as they were applied.
+/// What its fields mean is for whoever registered its kind. apiVersion and kind are those of the registered kind, fields are kept as
+/// they were applied.
 impl Merge for CustomObject {
     fn merged(_: &mut Planning<'_>, mut new: Self, old: Option<&Self>) -> Result<Self, ApiError> {
         new.metadata = merged_meta(new.metadata, old.map(Kind::meta));

@@ -119,6 +119,16 @@ fn unknown(object: &Object) -> Violation {
     }
 }
 
+/// The object with its kind's apiVersion and kind. Of a registered kind they are kept with the object, which may have been written under
+/// another version.
+fn of_kind(mut object: Object, info: &KindInfo) -> Object {
+    if let Some(object::Kind::Custom(custom)) = &mut object.kind {
+        custom.api_version = info.api_version.to_string();
+        custom.kind = info.name.to_string();
+    }
+    object
+}
+
 /// The object that is meant by what was sent: mostly that one.
 fn meant<'a>(sent: &'a Object, info: &KindInfo) -> Cow<'a, Object> {
     let meta = sent.metadata();
@@ -185,6 +195,7 @@ pub fn merge(
                 Err(error) => return Err(error),
             },
         };
+        let object = of_kind(object, info);
         if let Err(violations) = validate::validate(&object) {
             broken.extend(names::violations(&object.to_string(), violations));
         }

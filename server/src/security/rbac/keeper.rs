@@ -32,13 +32,14 @@ const LEARNED: &str = "barge.dev/learned-level";
 /// What roles without it have learned.
 const LEARNED_BEFORE: u32 = ORDER;
 
-/// What is missing, and what roles have to learn.
-fn missing(state: &State, kinds: &[KindInfo]) -> Draft {
-    let mut draft = Draft::new();
+/// What is missing, and what roles have to learn: a draft for each role and each binding, so that one that is refused does not
+/// keep the others from being made.
+fn missing(state: &State, kinds: &[KindInfo]) -> Vec<Draft> {
     let level = state.feature_level();
     if state.cluster().is_none() || level < BINDINGS {
-        return draft;
+        return Vec::new();
     }
+    let mut drafts = Vec::new();
     let kinds: Vec<_> = kinds
         .iter()
         .filter(|it| it.level <= level)
@@ -46,42 +47,42 @@ fn missing(state: &State, kinds: &[KindInfo]) -> Draft {
         .collect();
     for mut role in builtin::roles(&kinds) {
         match state.get::<ClusterRole>("", &role.meta().name) {
-            Some(there) => learn(&mut draft, there, level, &kinds),
+            Some(there) => drafts.extend(learn(there, level, &kinds)),
             None => {
                 if kinds.iter().any(|info| info.level > LEARNED_BEFORE) {
                     learned(&mut role, level);
                 }
-                add::<ClusterRole>(&mut draft, state, role);
+                drafts.extend(add::<ClusterRole>(state, role));
             }
         }
     }
     for binding in builtin::bindings() {
-        add::<ClusterRoleBinding>(&mut draft, state, binding);
+        drafts.extend(add::<ClusterRoleBinding>(state, binding));
     }
-    draft
+    drafts
 }
 
-/// Adds the rules of kinds that came with a level that the role has not learned of yet. What its owner took out of it stays out.
-fn learn(draft: &mut Draft, there: &ClusterRole, level: u32, kinds: &[KindInfo]) {
+/// Adds the rules of kinds that came with a level that the role has not learned of yet. What its owner took out of it stays out:
+/// an annotation below [`LEARNED_BEFORE`] counts as that, whoever wrote it.
+fn learn(there: &ClusterRole, level: u32, kinds: &[KindInfo]) -> Option<Draft> {
     let said = there.meta().annotations.get(LEARNED);
-    let known = said
-        .and_then(|said| said.parse().ok())
-        .unwrap_or(LEARNED_BEFORE);
+    let said: Option<u32> = said.and_then(|said| said.parse().ok());
+    let known = said.unwrap_or(LEARNED_BEFORE).max(LEARNED_BEFORE);
     let new: Vec<_> = kinds
         .iter()
         .filter(|it| it.level > known)
         .cloned()
         .collect();
-    let Some(which) = builtin::within(&there.meta().name).filter(|_| !new.is_empty()) else {
-        return;
-    };
+    let which = builtin::within(&there.meta().name).filter(|_| !new.is_empty())?;
     let mut taught = there.clone();
     let rules = builtin::rules(which, &new).into_iter();
     let rules = rules.filter(|rule| !there.rules.contains(rule));
     taught.rules.extend(rules);
     learned(&mut taught, level);
+    let mut draft = Draft::new();
     draft.unchanged(there);
     draft.put(taught);
+    Some(draft)
 }
 
 fn learned(role: &mut ClusterRole, level: u32) {
@@ -89,13 +90,16 @@ fn learned(role: &mut ClusterRole, level: u32) {
     annotations.insert(LEARNED.to_owned(), level.to_string());
 }
 
-fn add<K: Kind>(draft: &mut Draft, state: &State, mut wanted: K) {
+fn add<K: Kind>(state: &State, mut wanted: K) -> Option<Draft> {
     let name = wanted.meta().name.clone();
-    if state.get::<K>("", &name).is_none() {
-        wanted.meta_mut().uid = clock::new_uid();
-        draft.absent::<K>("", &name);
-        draft.put(wanted);
+    if state.get::<K>("", &name).is_some() {
+        return None;
     }
+    wanted.meta_mut().uid = clock::new_uid();
+    let mut draft = Draft::new();
+    draft.absent::<K>("", &name);
+    draft.put(wanted);
+    Some(draft)
 }
 
 /// Makes what is missing, while this manager leads in `term`. May be dropped at any time.
@@ -103,8 +107,10 @@ pub async fn keep(store: Store, term: u64) {
     loop {
         let revision = store.read(State::revision);
         let changes = store.watch(revision, Scope::kinds(WATCHED));
-        let draft = store.read(|state| missing(state, KINDS));
-        let made = draft.is_empty() || make(&store, term, draft).await;
+        let mut made = true;
+        for draft in store.read(|state| missing(state, KINDS)) {
+            made &= make(&store, term, draft).await;
+        }
         match changes {
             // A watch that fell behind begins anew, as does one that saw a change.
             Ok(mut changes) if made => drop(changes.next().await),
@@ -148,12 +154,22 @@ mod tests {
         state
     }
 
+    /// Makes what is missing; how many records that are.
+    fn make_all(state: &mut State, kinds: &[KindInfo]) -> usize {
+        let drafts = missing(state, kinds);
+        for draft in &drafts {
+            let made = state.apply(1, draft.clone().build(PRINCIPAL.to_owned(), None));
+            assert_eq!(made.outcome.refusal, None);
+            assert_eq!(made.changes.len(), 1);
+        }
+        drafts.len()
+    }
+
     #[test]
     fn what_is_missing_is_made_once_every_manager_understands_it() {
         assert!(missing(&cluster(BINDINGS - 1), KINDS).is_empty());
         let mut state = cluster(BINDINGS);
-        let made = state.apply(1, missing(&state, KINDS).build(PRINCIPAL.to_owned(), None));
-        assert_eq!(made.outcome.refusal, None);
+        make_all(&mut state, KINDS);
         assert_eq!(state.count::<ClusterRole>(), 4);
         assert!(missing(&state, KINDS).is_empty());
         let uid = state
@@ -164,8 +180,42 @@ mod tests {
         let mut gone = Draft::new();
         gone.remove::<ClusterRole>(&uid);
         state.apply(1, gone.build("test".to_owned(), None));
-        let again = state.apply(1, missing(&state, KINDS).build(PRINCIPAL.to_owned(), None));
-        assert_eq!(again.changes.len(), 1);
+        assert_eq!(make_all(&mut state, KINDS), 1);
+    }
+
+    #[test]
+    fn a_role_that_is_refused_does_not_keep_the_others_from_being_made() {
+        let mut state = cluster(BINDINGS);
+        let mut drafts = missing(&state, KINDS).into_iter();
+        let mut first = drafts.next().unwrap();
+        first.exists::<ClusterRole>("", "nowhere");
+        let apply = |state: &mut State, draft: Draft| {
+            state.apply(1, draft.build(PRINCIPAL.to_owned(), None))
+        };
+        assert!(apply(&mut state, first).outcome.refusal.is_some());
+        for draft in drafts {
+            assert_eq!(apply(&mut state, draft).outcome.refusal, None);
+        }
+        assert_eq!(make_all(&mut state, KINDS), 1);
+    }
+
+    #[test]
+    fn an_annotation_that_names_an_old_level_teaches_nothing_old() {
+        let mut state = cluster(ORDER);
+        make_all(&mut state, KINDS);
+        let admin = state.get::<ClusterRole>("", "admin").unwrap();
+        let mut edited = admin.as_ref().clone();
+        edited.rules.clear();
+        for said in [None, Some("0"), Some("1"), Some("nonsense"), Some("-1")] {
+            let annotations = &mut edited.meta_mut().annotations;
+            annotations.clear();
+            annotations.extend(said.map(|said| (LEARNED.to_owned(), said.to_owned())));
+            let mut draft = Draft::new();
+            draft.put(edited.clone());
+            let made = state.apply(1, draft.build("test".to_owned(), None));
+            assert_eq!(made.outcome.refusal, None);
+            assert!(missing(&state, KINDS).is_empty(), "{said:?}");
+        }
     }
 
     #[test]
@@ -175,8 +225,7 @@ mod tests {
             let made = state.apply(1, draft.build(PRINCIPAL.to_owned(), None));
             assert_eq!(made.outcome.refusal, None);
         };
-        let draft = missing(&state, KINDS);
-        apply(&mut state, draft);
+        make_all(&mut state, KINDS);
         let role = |state: &State| {
             state
                 .get::<ClusterRole>("", "edit")
@@ -204,8 +253,7 @@ mod tests {
         raised.feature_level = ORDER + 1;
         draft.put(raised);
         apply(&mut state, draft);
-        let draft = missing(&state, &kinds);
-        apply(&mut state, draft);
+        make_all(&mut state, &kinds);
         let taught = role(&state);
         assert_eq!(taught.rules[..1], edited.rules[..]);
         let new: Vec<_> = taught.rules[1..]

@@ -1,7 +1,10 @@
 //! Objects of registered kinds: one kind of record, each kind with its own names.
 
-use barge_proto::v1::{self, CustomObject, Object, object};
-use barge_state::{Kind, State};
+use barge_proto::{
+    kinds::{CustomKind, Registry},
+    v1::{self, CustomObject, GroupVersionResource, Object, object},
+};
+use barge_state::{CUSTOM, Kind, RecordKind, State};
 
 use crate::fixtures::{accept, meta, put};
 
@@ -91,4 +94,21 @@ fn an_object_is_shown_without_the_prefix_of_its_record() {
     };
     assert_eq!(found.metadata.unwrap().name, "one");
     assert_eq!(found.kind, "widgets");
+}
+
+#[test]
+fn records_roles_and_the_log_agree_on_the_level_of_registered_kinds() {
+    let kind = CustomKind {
+        resource: GroupVersionResource {
+            group: "example.com".to_owned(),
+            version: "v1".to_owned(),
+            resource: "widgets".to_owned(),
+        },
+        name: "Widget".to_owned(),
+        singular: String::new(),
+        namespaced: true,
+    };
+    let registered = Registry::default().register(&kind).unwrap();
+    assert_eq!(RecordKind::Custom.level(), CUSTOM);
+    assert_eq!(registered.level, CUSTOM);
 }
