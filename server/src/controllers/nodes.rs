@@ -26,6 +26,7 @@ use std::{
 };
 
 pub use evict::remove_lost;
+pub use readiness::is_heard;
 
 /// How often a silent node is asked about, and all nodes together.
 const POLL: Duration = Duration::from_millis(250);

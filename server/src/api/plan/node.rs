@@ -5,7 +5,10 @@ use barge_state::Kind;
 
 use super::{Merge, Planning, merged_meta};
 use crate::{
-    controllers::taints::{self, NO_EXECUTE, OUT_OF_SERVICE, UNREACHABLE},
+    controllers::{
+        nodes,
+        taints::{self, NO_EXECUTE, OUT_OF_SERVICE, UNREACHABLE},
+    },
     error::ApiError,
 };
 
@@ -58,7 +61,7 @@ fn keep_managed(wanted: &mut Vec<Taint>, old: &Node) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid(format!("node/{name}: spec.taints"), rule));
     }
-    if is_new(OUT_OF_SERVICE) && barge_state::node_is_ready(old) {
+    if is_new(OUT_OF_SERVICE) && nodes::is_heard(old) {
         return Err(ApiError::Precondition(format!(
             "node {name} is heard: it is not lost, and {OUT_OF_SERVICE} is for the machine of a silent node; to keep new pods \
              away, set spec.unschedulable"

@@ -111,14 +111,17 @@ fn nodes_are_tainted_and_what_the_leader_set_stays() {
 fn only_the_machine_of_a_silent_node_is_off() {
     let mut state = tainting();
     let off = [("node.barge.dev/out-of-service", "NoExecute")];
-    edit_node(&mut state, |node| {
-        let ready = crate::controllers::testing::condition("Ready", true, STAMP.now);
-        node.status.get_or_insert_default().conditions = vec![ready];
-    });
-    let error = one(&mut state, tainted("n1", &off))
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("node n1 is heard"), "{error}");
+    // Also one that is not ready because its runtime does not answer: its agent is heard, and its containers run.
+    for ready in [true, false] {
+        edit_node(&mut state, |node| {
+            let ready = crate::controllers::testing::condition("Ready", ready, STAMP.now);
+            node.status.get_or_insert_default().conditions = vec![ready];
+        });
+        let error = one(&mut state, tainted("n1", &off))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("node n1 is heard"), "{error}");
+    }
     edit_node(&mut state, |node| node.status = None);
     one(&mut state, tainted("n1", &off)).unwrap();
     assert_eq!(taint_keys(&state), ["node.barge.dev/out-of-service"]);
