@@ -102,7 +102,7 @@ impl Session {
             let ended = tokio::select! {
                 ended = self.with(&address) => ended,
                 Ok(_) = chosen.wait_for(|chosen| chosen.as_ref() != Some(&address)) => {
-                    tracing::warn!(manager = address, "the manager does not answer life signs, another one does; moving to that");
+                    tracing::warn!(manager = address, "life signs go to another manager now (this one does not answer them, or left the cluster): the session moves there");
                     continue;
                 }
             };

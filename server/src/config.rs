@@ -85,11 +85,11 @@ pub struct Flags {
     /// Send a manager that was away for long the state with at most this much a second, at least 1Mi [default: 64Mi]
     #[arg(long, value_name = "SIZE")]
     pub snapshot_rate: Option<String>,
-    /// While this manager leads: how long an agent may be silent before its node counts as lost and its pods are made anew
-    /// elsewhere; the same for all managers [default: 4s]
+    /// While this manager leads: how long an agent may be silent before its node is not ready; the leader may then declare it
+    /// lost and have its pods made anew elsewhere; the same for all managers [default: 4s]
     #[arg(long, value_name = "DURATION")]
     pub node_grace: Option<Span>,
-    /// While this manager leads: the shortest time between two nodes that are given up and have their pods made anew elsewhere; the
+    /// While this manager leads: the shortest time between two nodes that are declared lost and have their pods made anew elsewhere; the
     /// same for all managers [default: 1s]
     #[arg(long, value_name = "DURATION")]
     pub node_loss_interval: Option<Span>,
@@ -134,7 +134,7 @@ pub struct Config {
     pub snapshot_after: Option<u64>,
     /// How fast a snapshot is sent, in bytes per second; absent for the default.
     pub snapshot_rate: Option<u64>,
-    /// How long an agent may be silent before its node counts as lost.
+    /// How long an agent may be silent before its node is not ready, and may be lost.
     pub node_grace: Duration,
     /// The shortest time between two nodes that are lost.
     pub node_loss_interval: Duration,
@@ -302,7 +302,7 @@ fn lifetime(asked: Option<Span>) -> Result<Duration, UsageError> {
     }
 }
 
-/// With less, an agent would be lost whose heartbeat is a little late.
+/// With less, a node would be lost whose agent's life sign is a little late.
 fn node_grace(asked: Option<Span>) -> Result<Duration, UsageError> {
     match asked {
         None => Ok(NODE_GRACE),

@@ -41,13 +41,13 @@ use std::{
 use supervise::supervise;
 use tokio_util::sync::CancellationToken;
 
-/// How long a node may be silent before it counts as lost, unless a manager is told otherwise.
+/// How long a node's agent may be silent before its node is not ready, and may be lost; unless a manager is told otherwise.
 pub const NODE_GRACE: Duration = Duration::from_secs(4);
 
 /// The shortest time between two nodes that are lost, unless a manager is told otherwise.
 pub const NODE_LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the sessions know of agents' heartbeats.
+/// When agents were heard: what the leader notes of their life signs (`life::Heard`).
 pub trait NodeHeartbeats: Send + Sync + 'static {
     /// When the agent of a node was last heard, by any manager that relays to this one; None if it
     /// never was.

@@ -101,7 +101,7 @@ pub struct Serving {
     pub spans: Spans,
     /// What this manager writes.
     pub logging: Logging,
-    /// How long an agent may be silent before its node counts as lost.
+    /// How long an agent may be silent before its node is not ready, and may be lost.
     pub node_grace: Duration,
     /// Counts the threads that hold the state.
     pub threads: Threads,

@@ -57,7 +57,8 @@ impl Class {
     }
 }
 
-/// A node that can take a pod; the least one is the best.
+/// A node that can take a pod; the least one is the best. The order of the fields is the policy: the least required over available,
+/// then the fewest pods of the same revision, then the fewest pods, then the name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     score: Score,

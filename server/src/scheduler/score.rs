@@ -27,7 +27,7 @@ pub fn counted(request: Usage) -> Usage {
     }
 }
 
-/// A fraction, compared exactly: managers must not disagree by a rounding error. A denominator of
+/// A fraction, compared exactly: a rounding error would decide between two nodes, and differently after a change of the formula's order. A denominator of
 /// zero is infinity.
 #[derive(Debug, Clone, Copy)]
 pub struct Score {

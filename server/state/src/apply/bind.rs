@@ -67,7 +67,7 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
     }
 }
 
-/// Whether the managers hear from a node: its condition Ready is True.
+/// Whether pods may be bound to a node: its condition Ready is True, so its agent is heard and its runtime answers.
 pub fn node_is_ready(node: &Node) -> bool {
     let mut conditions = node.status.iter().flat_map(|status| &status.conditions);
     conditions.any(|condition| condition.r#type == "Ready" && condition.status == "True")
