@@ -46,6 +46,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes the image present and answers what it is. Concurrent pulls of one image share the work, which is given up
     /// when the last of their futures is dropped.
     async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError>;
+    /// The images that pulls brought here, and how full their file system is. A runtime that cannot tell answers nothing, and nothing is collected.
+    async fn images(&self) -> Result<ImageStore, RuntimeError> {
+        Ok(ImageStore::default())
+    }
+    /// Removes an image by its name, and all of it that nothing else needs. Answers `false` when it stays, because it is being pulled.
+    async fn remove_image(&self, _name: &str) -> Result<bool, RuntimeError> {
+        Ok(false)
+    }
     /// Makes the pod's network namespace, attached to the network. A sandbox that is there is answered as it is.
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError>;
     /// Detaches and removes the pod's network namespace and whatever else is left of the pod on this machine.
@@ -91,6 +99,38 @@ pub struct Image {
     pub name: String,
     /// Name and digest ("docker.io/library/nginx@sha256:…").
     pub id: String,
+}
+
+/// What images there are and what room they have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageStore {
+    /// The file system of the images; `None` when it is not known.
+    pub disk: Option<Filled>,
+    /// Images that pulls brought here. What was imported by hand is not among them: no registry would give it back.
+    pub images: Vec<StoredImage>,
+}
+
+/// How full a file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// Bytes in use, or kept for root.
+    pub used: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// An image that a pull brought here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredImage {
+    /// Its complete name ("docker.io/library/nginx:latest").
+    pub name: String,
+    /// When it was pulled last, in milliseconds since the Unix epoch.
+    pub pulled_at_ms: i64,
+}
+
+/// The complete name of an image ("nginx" is "docker.io/library/nginx:latest"); `None` for what is no name.
+pub fn complete_name(image: &str) -> Option<String> {
+    images::complete_name(image)
 }
 
 /// What a pod's sandbox needs.

@@ -7,6 +7,8 @@
 mod bad;
 #[path = "runtime/carrying.rs"]
 mod carrying;
+#[path = "runtime/collecting.rs"]
+mod collecting;
 #[path = "runtime/image.rs"]
 mod image;
 #[path = "runtime/lying.rs"]

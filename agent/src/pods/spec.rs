@@ -35,6 +35,13 @@ pub fn containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
 }
 
+/// The images that a pod's containers name.
+pub fn images(pod: &Pod) -> impl Iterator<Item = &str> {
+    containers(pod)
+        .iter()
+        .map(|container| container.image.as_str())
+}
+
 /// Whether the managers asked for the pod's end.
 pub fn is_ending(pod: &Pod) -> bool {
     pod.metadata
