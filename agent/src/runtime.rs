@@ -20,12 +20,14 @@ mod options;
 mod paths;
 mod resources;
 mod sandbox;
+mod security;
 mod spec;
 
 pub use error::reason::START_ERROR;
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
+pub use security::{Seccomp, Security};
 
 /// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
 #[async_trait]
@@ -193,6 +195,8 @@ pub struct ContainerSpec {
     pub memory_request: u64,
     /// Memory ceiling in bytes.
     pub memory_limit: Option<u64>,
+    /// Who its processes are and what they may do.
+    pub security: Security,
 }
 
 /// A container that exists.

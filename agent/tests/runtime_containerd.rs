@@ -27,6 +27,8 @@ mod recovery;
 mod registry;
 #[path = "runtime/resources.rs"]
 mod resources;
+#[path = "runtime/security.rs"]
+mod security;
 #[path = "runtime/traces.rs"]
 mod traces;
 

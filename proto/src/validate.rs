@@ -10,6 +10,7 @@ mod metadata;
 pub(crate) mod names;
 mod pod;
 mod rbac;
+mod security;
 mod service;
 mod taints;
 mod update;
@@ -21,6 +22,7 @@ use prost::Message;
 pub use self::{
     defaults::{default, default_on_create},
     names::{dns_label, dns_subdomain},
+    security::CAPABILITIES,
     update::validate_update,
 };
 use crate::limits::OBJECT_BYTES;

@@ -68,7 +68,6 @@ spec:
       os: {name: linux}
       priority: 0
       schedulerName: default-scheduler
-      securityContext: {}
       serviceAccount: default
       serviceAccountName: default
       volumes: null

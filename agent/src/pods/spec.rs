@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use barge_proto::v1::{Container, Pod};
 
-use super::{expand::expand, resources};
+use super::{expand::expand, resources, security};
 use crate::runtime::{ContainerSpec, Image, PullPolicy, SandboxSpec};
 
 /// Grace of a pod that does not say, in seconds.
@@ -119,6 +119,7 @@ pub fn container_spec(
         cpu_limit_milli: amounts.cpu_limit,
         memory_request: amounts.memory_request.unwrap_or(0),
         memory_limit: amounts.memory_limit,
+        security: security::of(pod, container),
     })
 }
 

@@ -81,6 +81,7 @@ impl Pod {
             cpu_limit_milli: None,
             memory_request: 0,
             memory_limit: None,
+            security: barge_agent::runtime::Security::default(),
         }
     }
 

@@ -15,8 +15,8 @@ use prost_types::Any;
 use tokio::time::sleep;
 
 use super::{
-    Container, ContainerSpec, ContainerState, Containers, RuntimeError, label, reason, rootfs,
-    salvage, salvage_error, task,
+    Container, ContainerSpec, ContainerState, Containers, RuntimeError, host, label, reason,
+    rootfs, salvage, salvage_error, task,
 };
 use crate::{
     carrier::protocol::Attachment,
@@ -249,9 +249,11 @@ impl Containers {
         let (passwd, group) = files::reading(read)
             .await
             .map_err(|error| config(error.to_string()))?;
-        let user = user::resolve(&image.user, &passwd, &group)
+        let user = user::of(&spec.security, &image.user, &passwd, &group)
             .map_err(|error| config(error.to_string()))?;
         let paths = &self.options.paths;
+        let host = host::look(&spec.security, paths).await;
+        let host = host.map_err(|error| config(error.to_string()))?;
         let described = spec::build(&Inputs {
             container: spec,
             image,
@@ -262,6 +264,8 @@ impl Containers {
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
             machine: self.machine,
+            devices: &host.devices,
+            profile: host.profile.as_deref(),
         });
         let described = described.map_err(|error| config(error.to_string()))?;
         let value = serde_json::to_vec(&described).map_err(|error| config(error.to_string()))?;

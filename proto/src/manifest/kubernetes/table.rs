@@ -33,6 +33,8 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
         "ContainerPort",
         &[("hostIP", Nothing), ("hostPort", Nothing)],
     ),
+    ("PodSecurityContext", POD_SECURITY_CONTEXT),
+    ("SecurityContext", SECURITY_CONTEXT),
     ("EnvVar", &[("valueFrom", Nothing)]),
     ("ResourceRequirements", &[("claims", Nothing)]),
     ("PodStatus", POD_STATUS),
@@ -107,7 +109,6 @@ const POD_SPEC: Fields = &[
     ("runtimeClassName", Nothing),
     ("schedulerName", Only(&[r#""default-scheduler""#])),
     ("schedulingGates", Nothing),
-    ("securityContext", Nothing),
     ("serviceAccount", Only(&[r#""default""#])),
     ("serviceAccountName", Only(&[r#""default""#])),
     ("setHostnameAsFQDN", Nothing),
@@ -126,7 +127,6 @@ const CONTAINER: Fields = &[
     ("resizePolicy", Nothing),
     ("restartPolicy", Nothing),
     ("restartPolicyRules", Nothing),
-    ("securityContext", Nothing),
     ("startupProbe", Nothing),
     ("stdin", Nothing),
     ("stdinOnce", Nothing),
@@ -138,6 +138,20 @@ const CONTAINER: Fields = &[
     ("tty", Nothing),
     ("volumeDevices", Nothing),
     ("volumeMounts", Nothing),
+];
+
+const POD_SECURITY_CONTEXT: Fields = &[
+    ("appArmorProfile", Nothing),
+    ("seLinuxChangePolicy", Nothing),
+    ("seLinuxOptions", Nothing),
+    ("windowsOptions", Nothing),
+];
+
+const SECURITY_CONTEXT: Fields = &[
+    ("appArmorProfile", Nothing),
+    ("procMount", Only(&[r#""Default""#])),
+    ("seLinuxOptions", Nothing),
+    ("windowsOptions", Nothing),
 ];
 
 const POD_STATUS: Fields = &[
