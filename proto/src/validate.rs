@@ -9,6 +9,7 @@ mod kinds;
 mod metadata;
 pub(crate) mod names;
 mod pod;
+mod pod_security;
 mod rbac;
 mod security;
 mod service;
@@ -21,7 +22,9 @@ use prost::Message;
 
 pub use self::{
     defaults::{default, default_on_create},
+    kinds::pod,
     names::{dns_label, dns_subdomain},
+    pod_security::{Level, Levels},
     security::CAPABILITIES,
     update::validate_update,
 };

@@ -45,7 +45,10 @@ fn a_process_is_who_the_pod_says_and_may_what_the_pod_says() {
         let status = "grep -E 'CapBnd|NoNewPrivs|Seccomp:' /proc/self/status";
         // As it was before a pod could say anything.
         let out = says(&pod, "plain", Security::default(), status).await;
-        assert!(out.contains("NoNewPrivs:\t1") && out.contains("Seccomp:\t2"), "{out}");
+        assert!(
+            out.contains("NoNewPrivs:\t1") && out.contains("Seccomp:\t2"),
+            "{out}"
+        );
         let security = Security {
             escalation: true,
             seccomp: Seccomp::Unconfined,
