@@ -142,8 +142,29 @@ pub struct SandboxSpec {
     pub pod_uid: String,
     /// Namespace of the pod.
     pub namespace: String,
-    /// Name of the pod, and the host name inside.
+    /// Name of the pod.
     pub name: String,
+    /// What the pod is called inside, and what it calls others.
+    pub names: PodNames,
+}
+
+/// What a pod is called inside, and what it calls others. The default is a pod that says nothing of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodNames {
+    /// The host name; empty: the pod's name.
+    pub hostname: String,
+    /// The domain that the host name is in; empty: none.
+    pub domain: String,
+    /// Further lines of `/etc/hosts`: an address and names.
+    pub aliases: Vec<(String, Vec<String>)>,
+    /// Name servers besides the node's.
+    pub nameservers: Vec<String>,
+    /// Domains to search in, besides the node's.
+    pub searches: Vec<String>,
+    /// Options of `/etc/resolv.conf` ("ndots:2"). One replaces the node's of the same name.
+    pub options: Vec<String>,
+    /// Nothing of the node's `/etc/resolv.conf` is taken.
+    pub without_nodes: bool,
 }
 
 /// A sandbox that exists.
@@ -171,6 +192,8 @@ pub struct ContainerSpec {
     pub pod_namespace: String,
     /// Name of the pod.
     pub pod_name: String,
+    /// The host name; empty: the pod's name.
+    pub hostname: String,
     /// Name in the pod.
     pub name: String,
     /// Counts restarts, from 0; pod uid, name and attempt make the container's id.

@@ -4,6 +4,7 @@
 mod data;
 mod defaults;
 mod deployment;
+mod host;
 mod image;
 mod kinds;
 mod metadata;

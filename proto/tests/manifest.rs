@@ -61,7 +61,6 @@ spec:
   template:
     spec:
       automountServiceAccountToken: false
-      dnsPolicy: ClusterFirst
       enableServiceLinks: true
       hostNetwork: false
       initContainers: []

@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use barge_proto::v1::{Container, Pod};
+use barge_proto::v1::{Container, Pod, PodDnsConfigOption};
 
 use super::{expand::expand, resources, security};
-use crate::runtime::{ContainerSpec, Image, PullPolicy, SandboxSpec};
+use crate::runtime::{ContainerSpec, Image, PodNames, PullPolicy, SandboxSpec};
 
 /// Grace of a pod that does not say, in seconds.
 const GRACE_SECONDS: i64 = 30;
+
+/// The domain of the cluster's own names.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// When a container that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,35 @@ pub fn sandbox_spec(pod: &Pod) -> SandboxSpec {
         pod_uid: meta.map(|m| m.uid.clone()).unwrap_or_default(),
         namespace: meta.map(|m| m.namespace.clone()).unwrap_or_default(),
         name: meta.map(|m| m.name.clone()).unwrap_or_default(),
+        names: names(pod),
+    }
+}
+
+/// What the pod is called inside, and what it calls others.
+fn names(pod: &Pod) -> PodNames {
+    let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
+    let Some(spec) = &pod.spec else {
+        return PodNames::default();
+    };
+    let dns = spec.dns_config.clone().unwrap_or_default();
+    let option = |option: PodDnsConfigOption| match option.value {
+        Some(value) => format!("{}:{value}", option.name),
+        None => option.name,
+    };
+    let aliases = spec.host_aliases.iter();
+    PodNames {
+        hostname: spec.hostname.clone(),
+        domain: match spec.subdomain.as_str() {
+            "" => String::new(),
+            subdomain => format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"),
+        },
+        aliases: aliases
+            .map(|it| (it.ip.clone(), it.hostnames.clone()))
+            .collect(),
+        nameservers: dns.nameservers,
+        searches: dns.searches,
+        options: dns.options.into_iter().map(option).collect(),
+        without_nodes: spec.dns_policy == "None",
     }
 }
 
@@ -107,6 +139,7 @@ pub fn container_spec(
         pod_uid: sandbox.pod_uid,
         pod_namespace: sandbox.namespace,
         pod_name: sandbox.name,
+        hostname: sandbox.names.hostname,
         name: container.name.clone(),
         attempt,
         image,

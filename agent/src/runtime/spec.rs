@@ -98,7 +98,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     let Inputs {
         container, image, ..
     } = inputs;
-    spec.set_hostname(Some(etc::hostname(&container.pod_name).to_owned()));
+    spec.set_hostname(Some(
+        etc::hostname(&container.hostname, &container.pod_name).to_owned(),
+    ));
     let group = (SHIM_GROUP.to_owned(), container.pod_uid.clone());
     spec.set_annotations(Some([group].into()));
     if let Some(process) = spec.process_mut() {
@@ -212,7 +214,7 @@ fn arguments(container: &ContainerSpec, image: &ImageConfig) -> Result<Vec<Strin
 fn environment(container: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
     let mut order: Vec<&str> = Vec::new();
     let mut values: BTreeMap<&str, &str> = BTreeMap::new();
-    let hostname = etc::hostname(&container.pod_name);
+    let hostname = etc::hostname(&container.hostname, &container.pod_name);
     let fixed = [("PATH", DEFAULT_PATH), ("HOSTNAME", hostname)];
     let image = image.env.iter().filter_map(|pair| pair.split_once('='));
     let pod = container

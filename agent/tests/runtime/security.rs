@@ -110,3 +110,29 @@ fn root_does_not_start_where_the_pod_forbids_it() {
             .unwrap();
     });
 }
+
+#[test]
+fn a_pod_is_called_as_it_asks() {
+    on_a_machine(|machine| async move {
+        let (pod, _) = Pod::new(&machine, json!({})).await;
+        let mut sandbox = super::pods::sandbox("web-0");
+        sandbox.names.hostname = "shop".into();
+        sandbox.names.aliases = vec![("10.0.0.9".into(), vec!["db".into()])];
+        let made = pod.runtime.create_sandbox(&sandbox).await.unwrap();
+        let spec = ContainerSpec {
+            pod_uid: made.pod_uid.clone(),
+            pod_name: made.name.clone(),
+            hostname: "shop".into(),
+            ..pod.spec(
+                "main",
+                0,
+                "hostname; cat /etc/hostname; echo $HOSTNAME; grep -w db /etc/hosts",
+            )
+        };
+        let (_, out, _) = pod.run(&spec).await;
+        assert_eq!(out, "shop\nshop\nshop\n10.0.0.9\tdb\n");
+        for uid in [&made.pod_uid, &pod.sandbox.pod_uid] {
+            pod.runtime.remove_sandbox(uid).await.unwrap();
+        }
+    });
+}

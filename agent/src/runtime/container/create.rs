@@ -172,18 +172,15 @@ impl Containers {
     async fn ensure_pod(&self, spec: &ContainerSpec) -> Result<Option<Shared>, Stop> {
         let (cgroups, pids_limit) = (self.cgroups.clone(), self.options.pod_pids_limit);
         let shared = Shared::of(&self.options.paths, &spec.pod_uid);
-        let (uid, name, resources) = (
-            spec.pod_uid.clone(),
-            spec.pod_name.clone(),
-            spec.pod_resources,
-        );
+        let hostname = etc::hostname(&spec.hostname, &spec.pod_name).to_owned();
+        let (uid, resources) = (spec.pod_uid.clone(), spec.pod_resources);
         let ensure = move || {
             let group = cgroups.ensure_pod(&uid, &resources, pids_limit);
             group.map_err(|error| within("cannot make the pod's control group", &error))?;
             if !shared.were_made() {
                 return Ok(None);
             }
-            let made = shared.ensure(etc::hostname(&name));
+            let made = shared.ensure(&hostname);
             made.map_err(|error| within("cannot make the pod's namespaces", &error))?;
             Ok(Some(shared))
         };

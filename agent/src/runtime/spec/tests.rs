@@ -14,6 +14,7 @@ fn container() -> ContainerSpec {
         pod_uid: "3f0e4d5c-9a1b-4c7d-8e2f-001122334455".into(),
         pod_namespace: "default".into(),
         pod_name: "web-0".into(),
+        hostname: String::new(),
         name: "nginx".into(),
         attempt: 0,
         image: Image {
