@@ -75,7 +75,7 @@ fn collect(folder: &Path, levels: usize, devices: &mut Vec<LinuxDevice>) -> io::
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let own = |name: &&str| entry.file_name() == **name;
-        if devices.len() >= MOST_DEVICES || OWN.iter().any(|name| own(name)) {
+        if devices.len() >= MOST_DEVICES || OWN.iter().any(own) {
             continue;
         }
         // A device may go while it is looked at.
