@@ -9,6 +9,7 @@ mod kinds;
 mod metadata;
 pub(crate) mod names;
 mod pod;
+mod probe;
 mod rbac;
 mod service;
 mod taints;

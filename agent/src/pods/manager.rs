@@ -12,7 +12,7 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     lister::Lister,
@@ -25,6 +25,7 @@ use crate::{
     desired::Desired,
     events::Recorder,
     outbox::Outbox,
+    probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
 };
 
@@ -76,6 +77,12 @@ impl PodManager {
     pub fn new(options: Options) -> Self {
         let shared = Shared {
             lister: Lister::start(options.runtime.clone()),
+            prober: Prober::new(probes::Options {
+                runtime: options.runtime.clone(),
+                clock: options.clock.clone(),
+                recorder: options.recorder.clone(),
+                data_dir: options.data_dir.clone(),
+            }),
             runtime: options.runtime,
             clock: options.clock,
             outbox: options.outbox,
@@ -108,6 +115,9 @@ impl PodManager {
         if recovered.is_none() {
             return;
         }
+        let prober = self.shared.prober.clone();
+        prober.remember().await;
+        let _probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
         let mut events = self.shared.runtime.events();
         // Subscribed first, listed second: nothing falls between.
         let Some(inventory) = self.shared.lister.fresh(&stop).await else {
@@ -238,6 +248,7 @@ impl PodManager {
             shared: self.shared.clone(),
             wanted: receiver,
             changed: changed.clone(),
+            probed: Arc::new(Notify::new()),
             stop: stop.clone(),
         };
         self.workers.insert(uid.clone(), Handle { wanted, changed });

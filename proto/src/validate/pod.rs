@@ -69,6 +69,7 @@ impl Checker {
         if let Some(resources) = &container.resources {
             self.resources(&format!("{path}.resources"), resources);
         }
+        self.probes(path, container);
         let policies = ["Always", "IfNotPresent", "Never"];
         self.one_of(
             format!("{path}.imagePullPolicy"),

@@ -121,13 +121,10 @@ const POD_SPEC: Fields = &[
 const CONTAINER: Fields = &[
     ("envFrom", Nothing),
     ("lifecycle", Nothing),
-    ("livenessProbe", Nothing),
-    ("readinessProbe", Nothing),
     ("resizePolicy", Nothing),
     ("restartPolicy", Nothing),
     ("restartPolicyRules", Nothing),
     ("securityContext", Nothing),
-    ("startupProbe", Nothing),
     ("stdin", Nothing),
     ("stdinOnce", Nothing),
     (
