@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Clock,
     desired::Desired,
-    events::Recorder,
+    events::{Recorder, node_reference},
     outbox::Outbox,
     probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
@@ -82,6 +82,10 @@ impl PodManager {
                 clock: options.clock.clone(),
                 recorder: options.recorder.clone(),
                 data_dir: options.data_dir.clone(),
+                node: {
+                    let desired = options.desired.clone();
+                    Box::new(move || desired.borrow().node().map(node_reference))
+                },
             }),
             runtime: options.runtime,
             clock: options.clock,

@@ -18,6 +18,8 @@ mod tls;
 
 /// An attempt that ends so much later than its deadline was not looked after: this process or the machine stood still.
 const STALL: Duration = Duration::from_millis(500);
+/// So long after its deadline a runtime has to answer what became of a program.
+const HUNG: Duration = Duration::from_secs(10);
 /// Names that are looked up at a time. A look-up holds a thread, and cannot be ended.
 const LOOKUPS: usize = 4;
 
@@ -113,7 +115,11 @@ pub async fn attempt(
 
 /// Runs a program in the container. A runtime that does not answer says nothing about the container.
 async fn exec(runtime: &dyn Runtime, id: &str, command: &[String], within: Duration) -> Finding {
-    match runtime.exec(id, command, within).await {
+    let ran = timeout(within + HUNG, runtime.exec(id, command, within)).await;
+    let Ok(ran) = ran else {
+        return Finding::Void("containerd does not answer".to_owned());
+    };
+    match ran {
         Ok(outcome) if outcome.exit_code == Some(0) => Finding::Success,
         Ok(outcome) => {
             let how = match outcome.exit_code {

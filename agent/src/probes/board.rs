@@ -70,21 +70,32 @@ pub struct Tracked {
     pub pod: ObjectReference,
     asked: [Option<Asked>; 3],
     probes: Probes,
-    queued: [Option<i64>; 3],
-    attempts: [Option<AbortHandle>; 3],
+    stages: [Stage; 3],
     changed: Arc<Notify>,
     /// When a failure of each probe was told last.
-    pub told_ms: [Option<i64>; 3],
+    told_ms: [Option<i64>; 3],
+    /// When one that changed what is known was.
+    told_change_ms: [Option<i64>; 3],
+}
+
+/// Where a probe is between two results.
+enum Stage {
+    /// Held back, or not there.
+    Held,
+    /// In the queue, by this time.
+    Queued(i64),
+    /// Taken from the queue: under way, or waiting for its turn.
+    Taken(Option<AbortHandle>),
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        for (attempt, asked) in self.attempts.iter().zip(&self.asked) {
+        for (stage, asked) in self.stages.iter().zip(&self.asked) {
             // What the runtime runs is ended by its deadline.
             let is_exec = asked
                 .as_ref()
                 .is_some_and(|it| matches!(it.target, Target::Exec { .. }));
-            if let (Some(attempt), false) = (attempt, is_exec) {
+            if let (Stage::Taken(Some(attempt)), false) = (stage, is_exec) {
                 attempt.abort();
             }
         }
@@ -112,9 +123,9 @@ impl Board {
 
     fn remove(&mut self, serial: u64) {
         if let Some(tracked) = self.tracked.remove(&serial) {
-            for (kind, due) in Kind::ALL.into_iter().zip(tracked.queued) {
-                if let Some(due) = due {
-                    self.queue.remove(&(due, (serial, kind)));
+            for (kind, stage) in Kind::ALL.into_iter().zip(&tracked.stages) {
+                if let Stage::Queued(due) = stage {
+                    self.queue.remove(&(*due, (serial, kind)));
                 }
             }
         }
@@ -159,10 +170,10 @@ impl Board {
                     remembered(probed.id).or(probed.reported),
                 ),
                 asked: [None, None, None],
-                queued: [None; 3],
-                attempts: [None, None, None],
+                stages: [Stage::Held, Stage::Held, Stage::Held],
                 changed: changed.clone(),
                 told_ms: [None; 3],
+                told_change_ms: [None; 3],
             });
             tracked.asked = asked;
             known.insert(name.clone(), tracked.known());
@@ -181,24 +192,27 @@ impl Board {
         known
     }
 
-    /// Puts into the queue what is due some time and not under way.
+    /// Puts into the queue what is due some time and neither under way nor waiting for its turn.
     fn enqueue(&mut self, serial: u64) {
         let Some(tracked) = self.tracked.get_mut(&serial) else {
             return;
         };
         for kind in Kind::ALL {
-            let at = kind as usize;
-            let due = tracked.probes.due_ms(kind);
-            let due = due.filter(|_| tracked.attempts[at].is_none());
-            if tracked.queued[at] == due {
-                continue;
+            let stage = &mut tracked.stages[kind as usize];
+            match stage {
+                Stage::Taken(_) => continue,
+                Stage::Queued(due) => {
+                    self.queue.remove(&(*due, (serial, kind)));
+                }
+                Stage::Held => {}
             }
-            if let Some(old) = std::mem::replace(&mut tracked.queued[at], due) {
-                self.queue.remove(&(old, (serial, kind)));
-            }
-            if let Some(due) = due {
-                self.queue.insert((due, (serial, kind)));
-            }
+            *stage = match tracked.probes.due_ms(kind) {
+                Some(due) => {
+                    self.queue.insert((due, (serial, kind)));
+                    Stage::Queued(due)
+                }
+                None => Stage::Held,
+            };
         }
     }
 
@@ -213,7 +227,7 @@ impl Board {
         let (due, (serial, kind)) = *first;
         self.queue.pop_first();
         if let Some(tracked) = self.tracked.get_mut(&serial) {
-            tracked.queued[kind as usize] = None;
+            tracked.stages[kind as usize] = Stage::Taken(None);
         }
         Some((due, (serial, kind)))
     }
@@ -227,7 +241,7 @@ impl Board {
     /// An attempt is under way.
     pub fn began(&mut self, (serial, kind): Key, attempt: AbortHandle) {
         if let Some(tracked) = self.tracked.get_mut(&serial) {
-            tracked.attempts[kind as usize] = Some(attempt);
+            tracked.stages[kind as usize] = Stage::Taken(Some(attempt));
         }
     }
 
@@ -236,7 +250,9 @@ impl Board {
         let serials: Vec<_> = self.tracked.keys().copied().collect();
         for serial in serials {
             if let Some(tracked) = self.tracked.get_mut(&serial) {
-                tracked.attempts = [None, None, None];
+                let taken = tracked.stages.iter_mut();
+                let taken = taken.filter(|it| matches!(it, Stage::Taken(_)));
+                taken.for_each(|it| *it = Stage::Held);
             }
             self.enqueue(serial);
         }
@@ -247,13 +263,12 @@ impl Board {
         let (serial, kind) = key;
         let mut ended = Ended::default();
         if let Some(tracked) = self.tracked.get_mut(&serial) {
-            tracked.attempts[kind as usize] = None;
-            let learnt = tracked.probes.learn(kind, success, begun_ms, now_ms);
-            ended.changed = learnt.changed;
+            tracked.stages[kind as usize] = Stage::Held;
+            ended.changed = tracked.probes.learn(kind, success, begun_ms, now_ms);
             if success == Some(false) {
-                ended.tell = tracked.tells(kind, learnt.first_failure, learnt.changed, now_ms);
+                ended.tell = tracked.tells(kind, ended.changed, now_ms);
             }
-            if learnt.changed {
+            if ended.changed {
                 tracked.changed.notify_one();
             }
         }
@@ -261,10 +276,10 @@ impl Board {
         ended
     }
 
-    /// Whether a failure is to be told although nothing of it counts; at most once a minute.
+    /// Whether a failure is to be told although nothing of it counts; at most every five minutes.
     pub fn tells_trouble(&mut self, (serial, kind): Key, now_ms: i64) -> bool {
         let tracked = self.tracked.get_mut(&serial);
-        tracked.is_some_and(|it| it.tells(kind, true, false, now_ms))
+        tracked.is_some_and(|it| it.tells(kind, false, now_ms))
     }
 
     /// What is known of every container, by its id.
@@ -294,16 +309,17 @@ impl Tracked {
         }
     }
 
-    /// A failure is told when it is the first or changes something, and else every five minutes; never more than once a minute, unless it
-    /// ends the container. An object has few events, and others need them.
-    fn tells(&mut self, kind: Kind, first: bool, changed: bool, now_ms: i64) -> bool {
-        const APART: i64 = 60_000;
-        const AGAIN: i64 = 300_000;
-        let told = &mut self.told_ms[kind as usize];
-        let since = told.map(|told| now_ms.saturating_sub(told));
+    /// Whether a failure is told. One that ends the container always is; one that changes what is known every two minutes; any other
+    /// every five. An object has few events, and others need them.
+    fn tells(&mut self, kind: Kind, changed: bool, now_ms: i64) -> bool {
+        const CHANGE: i64 = 120_000;
+        const ANY: i64 = 300_000;
+        let (told, apart) = match changed {
+            true => (&mut self.told_change_ms[kind as usize], CHANGE),
+            false => (&mut self.told_ms[kind as usize], ANY),
+        };
         let ends = changed && kind != Kind::Readiness;
-        let apart = if first || changed { APART } else { AGAIN };
-        let tell = ends || since.is_none_or(|since| since >= apart);
+        let tell = ends || told.is_none_or(|told| now_ms.saturating_sub(told) >= apart);
         if tell {
             *told = Some(now_ms);
         }

@@ -24,7 +24,7 @@ use super::{
     board::{Board, Key, Known, Probed},
     meters::{Meters, Outcome},
     remembered::File,
-    stalls::Stalls,
+    stalls::{Stalls, TICK_MS},
     state::{Begin, Kind, Verdict},
     target::Target,
 };
@@ -38,8 +38,6 @@ use crate::{
 const EXECS: usize = 10;
 /// Attempts over the network at a time, on the machine.
 const ATTEMPTS: usize = 1024;
-/// Between two looks at the clock while attempts are under way.
-const TICK_MS: i64 = 250;
 /// An attempt that begins so much later than it was due is late.
 const LATE_MS: i64 = 1000;
 /// Between two writes of what is known, and for how long the start may wait to read it.
@@ -47,6 +45,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const LOAD: Duration = Duration::from_secs(5);
 /// Between two tries after a write failed.
 const SAVE_AGAIN: Duration = Duration::from_secs(30);
+/// Between two looks at how many attempts were late.
+const LATE_EVERY: Duration = Duration::from_secs(60);
 /// For how long containers are remembered that no worker has told of since the start.
 const FORGET_MS: i64 = 600_000;
 /// Before the loop starts again after a fault in it.
@@ -62,6 +62,8 @@ pub struct Options {
     pub recorder: Recorder,
     /// The agent's data folder.
     pub data_dir: PathBuf,
+    /// The node, for events about it; `None` while it is not known.
+    pub node: Box<dyn Fn() -> Option<ObjectReference> + Send + Sync>,
 }
 
 /// Probes the containers of the node. Cheap to clone.
@@ -158,7 +160,8 @@ impl Prober {
     pub async fn run(self, stop: CancellationToken) {
         let (saver, until) = (self.clone(), stop.clone());
         let _saving = AbortOnDropHandle::new(tokio::spawn(async move {
-            until.run_until_cancelled(saver.save()).await;
+            let both = async { tokio::join!(saver.save(), saver.tell_late()) };
+            until.run_until_cancelled(both).await;
         }));
         while !stop.is_cancelled() {
             let (prober, until) = (self.clone(), stop.clone());
@@ -182,9 +185,11 @@ impl Prober {
             stalls: Stalls::default(),
         };
         loop {
+            loop_.stalls.observe(self.now_ms());
             loop_.begin_due();
             let wake_ms = loop_.wake_ms();
-            loop_.stalls.expect(wake_ms);
+            loop_.stalls.observe(self.now_ms());
+            let is_idle = loop_.attempts.is_empty();
             let timer = async {
                 match wake_ms {
                     Some(at) => {
@@ -195,10 +200,10 @@ impl Prober {
                 }
             };
             tokio::select! {
-                () = timer => loop_.stalls.observe(self.now_ms()),
-                () = self.0.queued.notified() => loop_.stalls.observe(self.now_ms()),
+                () = timer => loop_.stalls.woke(self.now_ms(), is_idle),
+                () = self.0.queued.notified() => loop_.stalls.woke(self.now_ms(), is_idle),
                 Some(ended) = loop_.attempts.join_next_with_id() => {
-                    loop_.stalls.observe(self.now_ms());
+                    loop_.stalls.woke(self.now_ms(), is_idle);
                     loop_.ended(ended);
                     while let Some(ended) = loop_.attempts.try_join_next_with_id() {
                         loop_.ended(ended);
@@ -224,8 +229,7 @@ impl Prober {
                 spread: rand::random(),
             }
         };
-        let remembered = self.remembered().clone();
-        let remembered = |id: &str| remembered.get(id).copied();
+        let remembered = |id: &str| self.remembered().get(id).copied();
         let known = self.board().sync(uid, pod, running, begin, remembered);
         self.0.queued.notify_one();
         known
@@ -248,6 +252,28 @@ impl Prober {
                 }
             }
             tokio::time::sleep(SAVE_EVERY).await;
+        }
+    }
+
+    /// Says once a minute that attempts were late.
+    async fn tell_late(&self) {
+        let mut told = 0;
+        loop {
+            tokio::time::sleep(LATE_EVERY).await;
+            let late = Kind::ALL.map(|kind| self.0.meters.late(kind));
+            let late: u64 = late.iter().sum();
+            let more = late - std::mem::replace(&mut told, late);
+            if more == 0 {
+                continue;
+            }
+            let message = format!(
+                "{more} probes began more than a second late within a minute: the machine has too much to do, or programs of exec probes take long, of which {EXECS} run at a time. A late probe is no failure"
+            );
+            tracing::warn!("{message}");
+            if let Some(node) = (self.0.options.node)() {
+                let recorder = &self.0.options.recorder;
+                recorder.record(node, Severity::Warning, "ProbesLate", message);
+            }
         }
     }
 

@@ -1,29 +1,32 @@
 //! Whether this process stood still: it was stopped, or the machine had no time for it.
 
-/// So much later than it meant to may the loop wake, in milliseconds.
+/// Between two looks at the clock while attempts are under way, in milliseconds.
+pub const TICK_MS: i64 = 250;
+/// So much more may lie between them.
 const STALL_MS: i64 = 500;
 
 /// What the prober's loop knows of its own stops. Times are in milliseconds of one clock.
 #[derive(Debug, Default)]
 pub struct Stalls {
-    expected_ms: Option<i64>,
+    last_ms: i64,
     ended_ms: Option<i64>,
 }
 
 impl Stalls {
-    /// The loop sleeps, and means to wake at this time at the latest.
-    pub fn expect(&mut self, at_ms: Option<i64>) {
-        self.expected_ms = at_ms;
-    }
-
-    /// The loop woke.
+    /// The loop looks at the clock. While attempts are under way it does so every [`TICK_MS`], and between any two of its steps.
     pub fn observe(&mut self, now_ms: i64) {
-        let late = self
-            .expected_ms
-            .map(|expected| now_ms.saturating_sub(expected));
-        if late.is_some_and(|late| late > STALL_MS) {
+        if now_ms.saturating_sub(self.last_ms) > TICK_MS + STALL_MS {
             self.ended_ms = Some(now_ms);
         }
+        self.last_ms = now_ms;
+    }
+
+    /// The loop woke. An idle one may have slept for any time.
+    pub fn woke(&mut self, now_ms: i64, was_idle: bool) {
+        if was_idle {
+            self.last_ms = now_ms;
+        }
+        self.observe(now_ms);
     }
 
     /// Whether the process stood still after this time.
@@ -39,15 +42,22 @@ mod tests {
     #[test]
     fn what_began_before_the_end_of_a_stop_overlaps_it() {
         let mut stalls = Stalls::default();
-        stalls.expect(None);
-        stalls.observe(60_000);
+        stalls.woke(60_000, true);
         assert!(!stalls.overlaps(0), "nothing was to be done");
-        stalls.expect(Some(60_250));
-        stalls.observe(60_300);
+        stalls.observe(60_010);
+        stalls.woke(60_300, false);
         assert!(!stalls.overlaps(60_000));
-        stalls.expect(Some(60_550));
-        stalls.observe(120_000);
+        stalls.woke(120_000, false);
         assert!(stalls.overlaps(60_300));
         assert!(!stalls.overlaps(120_000));
+    }
+
+    #[test]
+    fn a_stop_between_two_steps_of_the_loop_is_seen() {
+        let mut stalls = Stalls::default();
+        stalls.woke(60_000, true);
+        // Attempts begin, and the process stops before the loop sleeps.
+        stalls.observe(90_000);
+        assert!(stalls.overlaps(60_000));
     }
 }

@@ -82,15 +82,6 @@ struct Counter {
     due_ms: i64,
 }
 
-/// What a result changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Learnt {
-    /// The verdict is another one.
-    pub changed: bool,
-    /// The first failure after a success or after the start.
-    pub first_failure: bool,
-}
-
 impl Probes {
     /// The probes of a container, in the order of [`Kind::ALL`]. `remembered` is what was known of it before this process began.
     pub fn new(
@@ -135,33 +126,21 @@ impl Probes {
         self.counters[kind as usize].as_ref().map(|it| it.due_ms)
     }
 
-    /// Learns the result of an attempt that began at `begun_ms`; `None` counts nothing.
-    pub fn learn(
-        &mut self,
-        kind: Kind,
-        success: Option<bool>,
-        begun_ms: i64,
-        now_ms: i64,
-    ) -> Learnt {
-        let mut learnt = Learnt {
-            changed: false,
-            first_failure: false,
-        };
+    /// Learns the result of an attempt that began at `begun_ms`; `None` counts nothing. Answers whether the verdict is another one.
+    pub fn learn(&mut self, kind: Kind, success: Option<bool>, begun_ms: i64, now_ms: i64) -> bool {
         let is_held = self.due_ms(kind).is_none();
         let Some(counter) = &mut self.counters[kind as usize] else {
-            return learnt;
+            return false;
         };
         let next = begun_ms.saturating_add(counter.thresholds.period_ms);
         counter.due_ms = next.max(now_ms);
         // A result that was on its way when its probe was held back means nothing any more.
         let Some(success) = success.filter(|_| !is_held) else {
-            return learnt;
+            return false;
         };
         if !counter.count(success) {
-            learnt.first_failure = !success && counter.run == 1;
-            return learnt;
+            return false;
         }
-        learnt.first_failure = !success && counter.run == 1;
         let before = self.verdict;
         match (kind, success) {
             (Kind::Startup, true) => self.start(now_ms),
@@ -172,8 +151,7 @@ impl Probes {
             }
             (Kind::Liveness, true) => {}
         }
-        learnt.changed = self.verdict != before;
-        learnt
+        self.verdict != before
     }
 
     /// The startup probe succeeded: the other probes begin at once, unless their delay is not over.

@@ -228,13 +228,23 @@ async fn ten_programs_run_at_a_time_and_late_ones_are_no_failures() {
             it.readiness_probe = probe("ready");
         })
     });
-    let mut agent = machine.agent(assigned(1, pods));
+    let mut desired = assigned(1, pods);
+    desired.welcome = Some(Arc::new(Welcome {
+        node: Some(Node::default()),
+        ..Default::default()
+    }));
+    let mut agent = machine.agent(desired);
     for n in 0..40 {
         let uid = format!("u{n}");
         agent.until(&uid, "ready", is(true)).await;
     }
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(machine.runtime.most_execs(), 10);
+    // A report more, and with it all events.
+    machine.runtime.exit(&container_id("u0", "web", 0), 1);
+    agent.until("u0", "restarted", restarts(1)).await;
+    let late = |it: &String| it.starts_with("ProbesLate: ");
+    assert!(agent.messages.iter().any(late), "{:?}", agent.messages);
     assert!(
         !machine
             .runtime
@@ -262,6 +272,39 @@ async fn a_runtime_that_cannot_run_programs_ends_no_container() {
             .calls()
             .iter()
             .any(|it| it.starts_with("stop"))
+    );
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_waits_for_its_turn_waits_once() {
+    let machine = Machine::new();
+    machine.runtime.exec_takes(Duration::from_millis(2000));
+    let pods = (0..30).map(|n| {
+        probed(&format!("u{n}"), |it| {
+            let slow = || {
+                probe("alive").map(|probe| Probe {
+                    timeout_seconds: 10,
+                    ..probe
+                })
+            };
+            it.liveness_probe = slow();
+            it.readiness_probe = slow();
+        })
+    });
+    let mut agent = machine.agent(assigned(1, pods));
+    for n in 0..30 {
+        agent.until(&format!("u{n}"), "ready", is(true)).await;
+    }
+    let before = machine.runtime.calls();
+    // Ten at a time, two seconds each: 60 probes have one turn in twelve seconds.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let calls = machine.runtime.calls().split_off(before.len());
+    let first = format!("exec {}", container_id("u0", "web", 0));
+    let turns = calls.iter().filter(|it| **it == first).count();
+    assert!(
+        (18..=22).contains(&turns),
+        "{turns} turns of its two probes"
     );
     agent.end().await;
 }

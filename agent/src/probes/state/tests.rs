@@ -68,11 +68,7 @@ fn startup_holds_the_others_back_and_its_failure_ends_the_container() {
     assert_eq!(probes.due_ms(Kind::Liveness), None);
     probes.learn(Kind::Startup, Some(false), 0, 0);
     let mut failing = probes.clone();
-    assert!(
-        probes
-            .learn(Kind::Startup, Some(true), SECOND, 1500)
-            .changed
-    );
+    assert!(probes.learn(Kind::Startup, Some(true), SECOND, 1500));
     assert!(probes.verdict().started && !probes.verdict().ready);
     assert_eq!(probes.due_ms(Kind::Startup), None);
     assert_eq!(probes.due_ms(Kind::Readiness), Some(1500), "at once");
@@ -129,7 +125,7 @@ proptest! {
             now += SECOND;
             let kind = Kind::ALL[which];
             let due = probes.due_ms(kind);
-            let changed = probes.learn(kind, result, now, now).changed;
+            let changed = probes.learn(kind, result, now, now);
             let held = model.failed.is_some() || ((kind == Kind::Startup) == model.started);
             prop_assert_eq!(due.is_none(), held || all[which].is_none());
             let before = model;
