@@ -14,6 +14,7 @@ use crate::{
     boot::{self, Boot},
     carrier::{Carrier, keeper},
     clock::{Clock, to_time},
+    collection::{self, Collector, Thresholds},
     desired::Desired,
     events::{Recorder, Severity, node_reference},
     files, life,
@@ -58,6 +59,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// Sandboxes and containers created or removed at a time.
     pub parallel_creations: usize,
+    /// When images that nothing here uses are removed.
+    pub collection: Thresholds,
 }
 
 /// How the agent may change its network namespace.
@@ -142,6 +145,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             tracing::warn!(%error, "cannot note the machine's boot");
         }
     };
+    let collector = Collector::new(collection::Options {
+        runtime: options.runtime.clone(),
+        clock: options.clock.clone(),
+        recorder: recorder.clone(),
+        desired: desired.clone(),
+        thresholds: options.collection,
+    });
     let (network_sender, network_ready) = watch::channel(false);
     let pods = PodManager::new(pods::Options {
         runtime: options.runtime.clone(),
@@ -172,6 +182,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         until.run_until_cancelled(lane.log()).await;
     });
     tasks.spawn(pods.run(stop.clone()));
+    tasks.spawn(collector.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));
     let prepare = prepare_network(options.runtime.clone(), desired.clone(), network_sender);
     let until = stop.clone();

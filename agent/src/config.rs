@@ -9,7 +9,10 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
-use crate::runtime::DEFAULT_POD_PIDS;
+use crate::{
+    collection::{Thresholds, ThresholdsError},
+    runtime::DEFAULT_POD_PIDS,
+};
 
 /// The command line of `barge-agent`.
 #[derive(Debug, Parser)]
@@ -70,6 +73,12 @@ pub struct RunFlags {
     /// Processes and threads that a pod may have, at least 64; -1: any number [default: 4096]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pod_pids_limit: Option<i64>,
+    /// Remove images that nothing on the node uses when their file system is so full, in percent; 100: never [default: 85]
+    #[arg(long, value_name = "PERCENT")]
+    pub image_gc_high_threshold: Option<u8>,
+    /// And stop when it is no fuller than that [default: 80]
+    #[arg(long, value_name = "PERCENT")]
+    pub image_gc_low_threshold: Option<u8>,
 }
 
 /// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.
@@ -121,6 +130,8 @@ struct File {
     node_ip: Option<IpAddr>,
     cgroup_root: Option<String>,
     pod_pids_limit: Option<i64>,
+    image_gc_high_threshold: Option<u8>,
+    image_gc_low_threshold: Option<u8>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -164,6 +175,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// Processes and threads that a pod may have; `None`: any number.
     pub pod_pids_limit: Option<u64>,
+    /// When images that nothing here uses are removed.
+    pub collection: Thresholds,
     /// Registries with settings of their own.
     pub registries: Vec<Registry>,
 }
@@ -200,6 +213,9 @@ pub enum ConfigError {
         "pod_pids_limit {0} is too small: a container needs some threads to start; give at least {LEAST_POD_PIDS}, or -1 for any number"
     )]
     PodPids(i64),
+    /// Percentages that are none.
+    #[error(transparent)]
+    Collection(#[from] ThresholdsError),
 }
 
 /// runc's own threads in a container that starts are some ten.
@@ -240,6 +256,11 @@ impl Config {
                 Some(enough.ok_or(ConfigError::PodPids(limit))?)
             }
         };
+        let high = flags
+            .image_gc_high_threshold
+            .or(file.image_gc_high_threshold);
+        let low = flags.image_gc_low_threshold.or(file.image_gc_low_threshold);
+        let collection = Thresholds::given(high, low)?;
         Ok(Self {
             data_dir: flags
                 .data_dir
@@ -262,6 +283,7 @@ impl Config {
                 .or(file.cgroup_root)
                 .unwrap_or_else(|| "barge".into()),
             pod_pids_limit,
+            collection,
             registries: file.registry,
         })
     }

@@ -144,6 +144,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
             bridge_netfilter,
         }),
         parallel_creations: PARALLEL_CREATIONS,
+        collection: config.collection,
     };
     // Containers run and are looked after from now on, whether a manager can be reached or not.
     supervisor.ready("control runs");

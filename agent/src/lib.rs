@@ -9,6 +9,7 @@ pub mod agent;
 pub mod boot;
 pub mod carrier;
 pub mod clock;
+pub mod collection;
 pub mod config;
 pub mod control;
 pub mod desired;

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod plan;
 mod record;
 pub mod resources;
+mod security;
 pub mod spec;
 pub mod status;
 pub mod unknown;

@@ -20,12 +20,14 @@ mod options;
 mod paths;
 mod resources;
 mod sandbox;
+mod security;
 mod spec;
 
 pub use error::reason::START_ERROR;
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
+pub use security::{Seccomp, Security};
 
 /// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
 #[async_trait]
@@ -46,6 +48,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Makes the image present and answers what it is. Concurrent pulls of one image share the work, which is given up
     /// when the last of their futures is dropped.
     async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError>;
+    /// The images that pulls brought here, and how full their file system is. A runtime that cannot tell answers nothing, and nothing is collected.
+    async fn images(&self) -> Result<ImageStore, RuntimeError> {
+        Ok(ImageStore::default())
+    }
+    /// Removes an image by its name, and all of it that nothing else needs. Answers `false` when it stays, because it is being pulled.
+    async fn remove_image(&self, _name: &str) -> Result<bool, RuntimeError> {
+        Ok(false)
+    }
     /// Makes the pod's network namespace, attached to the network. A sandbox that is there is answered as it is.
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError>;
     /// Detaches and removes the pod's network namespace and whatever else is left of the pod on this machine.
@@ -106,6 +116,38 @@ pub struct Image {
     pub id: String,
 }
 
+/// What images there are and what room they have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageStore {
+    /// The file system of the images; `None` when it is not known.
+    pub disk: Option<Filled>,
+    /// Images that pulls brought here. What was imported by hand is not among them: no registry would give it back.
+    pub images: Vec<StoredImage>,
+}
+
+/// How full a file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// Bytes in use, or kept for root.
+    pub used: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// An image that a pull brought here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredImage {
+    /// Its complete name ("docker.io/library/nginx:latest").
+    pub name: String,
+    /// When it was pulled last, in milliseconds since the Unix epoch.
+    pub pulled_at_ms: i64,
+}
+
+/// The complete name of an image ("nginx" is "docker.io/library/nginx:latest"); `None` for what is no name.
+pub fn complete_name(image: &str) -> Option<String> {
+    images::complete_name(image)
+}
+
 /// What a pod's sandbox needs.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
@@ -113,8 +155,29 @@ pub struct SandboxSpec {
     pub pod_uid: String,
     /// Namespace of the pod.
     pub namespace: String,
-    /// Name of the pod, and the host name inside.
+    /// Name of the pod.
     pub name: String,
+    /// What the pod is called inside, and what it calls others.
+    pub names: PodNames,
+}
+
+/// What a pod is called inside, and what it calls others. The default is a pod that says nothing of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodNames {
+    /// The host name; empty: the pod's name.
+    pub hostname: String,
+    /// The domain that the host name is in; empty: none.
+    pub domain: String,
+    /// Further lines of `/etc/hosts`: an address and names.
+    pub aliases: Vec<(String, Vec<String>)>,
+    /// Name servers besides the node's.
+    pub nameservers: Vec<String>,
+    /// Domains to search in, besides the node's.
+    pub searches: Vec<String>,
+    /// Options of `/etc/resolv.conf` ("ndots:2"). One replaces the node's of the same name.
+    pub options: Vec<String>,
+    /// Nothing of the node's `/etc/resolv.conf` is taken.
+    pub without_nodes: bool,
 }
 
 /// A sandbox that exists.
@@ -142,6 +205,8 @@ pub struct ContainerSpec {
     pub pod_namespace: String,
     /// Name of the pod.
     pub pod_name: String,
+    /// The host name; empty: the pod's name.
+    pub hostname: String,
     /// Name in the pod.
     pub name: String,
     /// Counts restarts, from 0; pod uid, name and attempt make the container's id.
@@ -166,6 +231,8 @@ pub struct ContainerSpec {
     pub memory_request: u64,
     /// Memory ceiling in bytes.
     pub memory_limit: Option<u64>,
+    /// Who its processes are and what they may do.
+    pub security: Security,
 }
 
 /// A container that exists.

@@ -16,8 +16,9 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::{
     clock::Clock,
     runtime::{
-        Container, ContainerSpec, ContainerState, ExecOutcome, Image, Inventory, PullPolicy,
-        Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+        Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
+        Inventory, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+        StoredImage,
     },
 };
 
@@ -47,6 +48,10 @@ struct World {
     ignores_term: bool,
     /// Images that need no pull.
     images: BTreeSet<String>,
+    /// Images on the disk, with the bytes that each takes alone.
+    stored: BTreeMap<String, u64>,
+    /// Bytes of that disk; 0 when nobody knows.
+    disk: u64,
     /// Images whose pull never ends.
     stalled: BTreeSet<String>,
     /// Pulls that have not ended.
@@ -122,6 +127,17 @@ impl Scripted {
     /// Puts an image there.
     pub fn put_image(&self, image: &str) {
         self.world().images.insert(image.to_owned());
+    }
+
+    /// From now on the images lie on a disk of so many bytes.
+    pub fn fill_disk(&self, bytes: u64, images: BTreeMap<String, u64>) {
+        let mut world = self.world();
+        (world.disk, world.stored) = (bytes, images);
+    }
+
+    /// The images on that disk.
+    pub fn stored(&self) -> Vec<String> {
+        self.world().stored.keys().cloned().collect()
     }
 
     /// From now on a pull of this image never ends.
@@ -359,6 +375,32 @@ impl Runtime for Scripted {
             std::future::pending::<()>().await;
         }
         self.answer(result).await
+    }
+
+    async fn images(&self) -> Result<ImageStore, RuntimeError> {
+        self.call("images", "")?;
+        let world = self.world();
+        let stored = world.stored.keys().map(|name| StoredImage {
+            name: name.clone(),
+            pulled_at_ms: 0,
+        });
+        Ok(ImageStore {
+            disk: (world.disk > 0).then(|| Filled {
+                used: world.stored.values().sum(),
+                total: world.disk,
+            }),
+            images: stored.collect(),
+        })
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<bool, RuntimeError> {
+        self.call("remove image", name)?;
+        let mut world = self.world();
+        let stays = world.stalled.contains(name);
+        if !stays {
+            world.stored.remove(name);
+        }
+        Ok(!stays)
     }
 
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError> {

@@ -7,6 +7,8 @@
 mod bad;
 #[path = "runtime/carrying.rs"]
 mod carrying;
+#[path = "runtime/collecting.rs"]
+mod collecting;
 #[path = "runtime/image.rs"]
 mod image;
 #[path = "runtime/lying.rs"]
@@ -25,6 +27,8 @@ mod recovery;
 mod registry;
 #[path = "runtime/resources.rs"]
 mod resources;
+#[path = "runtime/security.rs"]
+mod security;
 #[path = "runtime/traces.rs"]
 mod traces;
 

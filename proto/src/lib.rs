@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod auth;
 mod heap;
 mod json;
+pub mod level;
 pub mod limits;
 pub mod manifest;
 pub mod quantity;

@@ -4,13 +4,16 @@
 mod data;
 mod defaults;
 mod deployment;
+mod host;
 mod image;
 mod kinds;
 mod metadata;
 pub(crate) mod names;
 mod pod;
+mod pod_security;
 mod probe;
 mod rbac;
+mod security;
 mod service;
 mod taints;
 mod update;
@@ -21,7 +24,10 @@ use prost::Message;
 
 pub use self::{
     defaults::{default, default_on_create},
+    kinds::pod,
     names::{dns_label, dns_subdomain},
+    pod_security::{Level, Levels},
+    security::CAPABILITIES,
     update::validate_update,
 };
 use crate::limits::OBJECT_BYTES;

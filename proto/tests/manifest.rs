@@ -61,14 +61,12 @@ spec:
   template:
     spec:
       automountServiceAccountToken: false
-      dnsPolicy: ClusterFirst
       enableServiceLinks: true
       hostNetwork: false
       initContainers: []
       os: {name: linux}
       priority: 0
       schedulerName: default-scheduler
-      securityContext: {}
       serviceAccount: default
       serviceAccountName: default
       volumes: null

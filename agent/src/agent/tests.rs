@@ -53,6 +53,7 @@ fn options_on(
         data_dir: data_dir.to_owned(),
         network: None,
         parallel_creations: 1,
+        collection: crate::collection::Thresholds::default(),
     }
 }
 

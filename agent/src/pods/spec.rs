@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use barge_proto::v1::{Container, Pod};
+use barge_proto::v1::{Container, Pod, PodDnsConfigOption};
 
-use super::{expand::expand, resources};
-use crate::runtime::{ContainerSpec, Image, PullPolicy, SandboxSpec};
+use super::{expand::expand, resources, security};
+use crate::runtime::{ContainerSpec, Image, PodNames, PullPolicy, SandboxSpec};
 
 /// Grace of a pod that does not say, in seconds.
 const GRACE_SECONDS: i64 = 30;
+
+/// The domain of the cluster's own names.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// When a container that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,13 @@ pub fn restart_policy(pod: &Pod) -> RestartPolicy {
 /// The pod's containers.
 pub fn containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
+}
+
+/// The images that a pod's containers name.
+pub fn images(pod: &Pod) -> impl Iterator<Item = &str> {
+    containers(pod)
+        .iter()
+        .map(|container| container.image.as_str())
 }
 
 /// Whether the managers asked for the pod's end.
@@ -78,6 +88,35 @@ pub fn sandbox_spec(pod: &Pod) -> SandboxSpec {
         pod_uid: meta.map(|m| m.uid.clone()).unwrap_or_default(),
         namespace: meta.map(|m| m.namespace.clone()).unwrap_or_default(),
         name: meta.map(|m| m.name.clone()).unwrap_or_default(),
+        names: names(pod),
+    }
+}
+
+/// What the pod is called inside, and what it calls others.
+fn names(pod: &Pod) -> PodNames {
+    let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
+    let Some(spec) = &pod.spec else {
+        return PodNames::default();
+    };
+    let dns = spec.dns_config.clone().unwrap_or_default();
+    let option = |option: PodDnsConfigOption| match option.value {
+        Some(value) => format!("{}:{value}", option.name),
+        None => option.name,
+    };
+    let aliases = spec.host_aliases.iter();
+    PodNames {
+        hostname: spec.hostname.clone(),
+        domain: match spec.subdomain.as_str() {
+            "" => String::new(),
+            subdomain => format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"),
+        },
+        aliases: aliases
+            .map(|it| (it.ip.clone(), it.hostnames.clone()))
+            .collect(),
+        nameservers: dns.nameservers,
+        searches: dns.searches,
+        options: dns.options.into_iter().map(option).collect(),
+        without_nodes: spec.dns_policy == "None",
     }
 }
 
@@ -100,6 +139,7 @@ pub fn container_spec(
         pod_uid: sandbox.pod_uid,
         pod_namespace: sandbox.namespace,
         pod_name: sandbox.name,
+        hostname: sandbox.names.hostname,
         name: container.name.clone(),
         attempt,
         image,
@@ -112,6 +152,7 @@ pub fn container_spec(
         cpu_limit_milli: amounts.cpu_limit,
         memory_request: amounts.memory_request.unwrap_or(0),
         memory_limit: amounts.memory_limit,
+        security: security::of(pod, container),
     })
 }
 

@@ -24,6 +24,7 @@ use super::{
 use crate::{carrier::Carrier, files};
 
 mod create;
+mod host;
 mod rootfs;
 mod salvage;
 mod shim;

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{
-    Container, ContainerSpec, Image, Inventory, Options, PullPolicy, Runtime, RuntimeError,
-    RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, Image, ImageStore, Inventory, Options, PullPolicy, Runtime,
+    RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -101,6 +101,14 @@ impl Runtime for Containerd {
 
     async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
         self.images.pull(image, policy).await
+    }
+
+    async fn images(&self) -> Result<ImageStore, RuntimeError> {
+        self.images.stored().await
+    }
+
+    async fn remove_image(&self, name: &str) -> Result<bool, RuntimeError> {
+        self.images.remove(name).await
     }
 
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError> {

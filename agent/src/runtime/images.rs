@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Image, Options, PullPolicy, RuntimeError,
+    Image, ImageStore, Options, PullPolicy, RuntimeError,
     client::Client,
     error::{is_unreachable, reason, unless_missing},
     flight::Flights,
@@ -34,6 +34,7 @@ mod shares;
 #[cfg(test)]
 mod stalls;
 mod store;
+mod stored;
 mod unpack;
 
 use body::Pace;
@@ -147,6 +148,30 @@ impl Images {
                 format!("{image_id} is not on this machine any more"),
             )
         })
+    }
+
+    /// The images that pulls brought here, and how full containerd's disk is.
+    pub async fn stored(&self) -> Result<ImageStore, RuntimeError> {
+        let client = &self.puller.client;
+        let (disk, images) = tokio::join!(self.puller.disk.filled(client), stored::list(client));
+        let failed =
+            |status| RuntimeError::from_status(reason::UNAVAILABLE, "list images", &status);
+        Ok(ImageStore {
+            disk,
+            images: images.map_err(failed)?,
+        })
+    }
+
+    /// Removes an image, unless somebody pulls it. Returns when containerd has collected what nothing else needs.
+    pub async fn remove(&self, name: &str) -> Result<bool, RuntimeError> {
+        if self.flights.keys().iter().any(|pulled| pulled == name) {
+            return Ok(false);
+        }
+        let removed = stored::remove(&self.puller.client, name).await;
+        let what = format!("remove the image {name}");
+        removed
+            .map(|()| true)
+            .map_err(|status| RuntimeError::from_status(reason::UNAVAILABLE, &what, &status))
     }
 
     async fn fetch(
@@ -278,6 +303,11 @@ impl Images {
         }
         configs.insert(digest.to_owned(), config);
     }
+}
+
+/// The complete name of an image; `None` for what is no name.
+pub fn complete_name(image: &str) -> Option<String> {
+    Name::parse(image).ok().map(|name| name.to_string())
 }
 
 /// How much of a configuration is read. Of one that may be kept in memory it is the same.

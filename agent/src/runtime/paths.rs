@@ -43,6 +43,11 @@ impl Paths {
         Reserve::of(&self.data_dir)
     }
 
+    /// Folder of the profiles of system calls that pods may name.
+    pub fn seccomp(&self) -> PathBuf {
+        self.data_dir.join("seccomp")
+    }
+
     /// Folder of all pods.
     pub fn pods(&self) -> PathBuf {
         self.data_dir.join("pods")

@@ -67,15 +67,21 @@ pub struct Machine {
     /// The least `oom_score_adj` that a container can be given. Without `CAP_SYS_RESOURCE` (in a container, or a restricted
     /// virtual machine) the kernel refuses scores below the one that a process has, and no container would start.
     pub least_oom_score_adj: i32,
+    /// The capabilities that root has here, by number: nobody can be given others.
+    pub capabilities: u64,
 }
+
+/// The number of CAP_SYS_RESOURCE.
+const SYS_RESOURCE: u32 = 24;
 
 impl Machine {
     /// Looks at the machine, whose `/proc` this is.
     pub fn read(proc: &Path) -> Self {
         let read = |name: &str| fs::read_to_string(proc.join(name)).unwrap_or_default();
-        let least_oom_score_adj = match may_lower_scores(&read("self/status")) {
-            true => -1000,
-            false => {
+        let capabilities = capabilities(&read("self/status"));
+        let least_oom_score_adj = match capabilities >> SYS_RESOURCE & 1 {
+            1 => -1000,
+            _ => {
                 tracing::warn!(
                     "CAP_SYS_RESOURCE is missing: pods of the class Guaranteed are not protected when memory runs out"
                 );
@@ -86,16 +92,16 @@ impl Machine {
         Self {
             memory: memory(&read("meminfo")),
             least_oom_score_adj,
+            capabilities,
         }
     }
 }
 
-/// From the text of `/proc/self/status`; true when it does not say.
-fn may_lower_scores(status: &str) -> bool {
-    const CAP_SYS_RESOURCE: u32 = 24;
+/// From the text of `/proc/self/status`; all when it does not say.
+fn capabilities(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let capabilities = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    capabilities.is_none_or(|capabilities| capabilities >> CAP_SYS_RESOURCE & 1 == 1)
+    capabilities.unwrap_or(u64::MAX)
 }
 
 /// From the text of `/proc/meminfo`.
@@ -155,6 +161,7 @@ mod tests {
             let machine = Machine {
                 memory: 16_384,
                 least_oom_score_adj: least,
+                capabilities: u64::from_str_radix(capabilities, 16).unwrap(),
             };
             assert_eq!(Machine::read(proc.path()), machine);
         }

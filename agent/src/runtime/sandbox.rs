@@ -5,7 +5,7 @@ use std::{io, net::IpAddr, path::Path, sync::Arc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Options, RuntimeError, Sandbox, SandboxSpec,
+    Options, PodNames, RuntimeError, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     cni::{Attachment, CniError, NetworkConfig, Plugins, Record},
     error::reason,
@@ -67,7 +67,7 @@ impl Sandboxes {
             }
         }
         let network = network::current(&self.options).await?;
-        let created = self.make(&identity, network).await;
+        let created = self.make(&identity, &spec.names, network).await;
         let ips = created.map_err(|error| failed(spec, &error))?;
         Ok(identity.sandbox(ips))
     }
@@ -75,6 +75,7 @@ impl Sandboxes {
     async fn make(
         &self,
         identity: &Identity,
+        names: &PodNames,
         network: NetworkConfig,
     ) -> Result<Vec<IpAddr>, CniError> {
         let uid = &identity.pod_uid;
@@ -82,6 +83,7 @@ impl Sandboxes {
         self.detach(identity).await?;
         let this = self.clone();
         let (known, planned) = (identity.clone(), network.clone());
+        let hostname = etc::hostname(&names.hostname, &identity.name).to_owned();
         blocking(move || {
             let paths = &this.options.paths;
             let reserve = paths.reserve();
@@ -93,7 +95,7 @@ impl Sandboxes {
             };
             store(&reserve, &this.network_file(&known.pod_uid), &planned)?;
             let shared = Shared::of(paths, &known.pod_uid);
-            shared.ensure(etc::hostname(&known.name))?;
+            shared.ensure(&hostname)?;
             netns::pin(&paths.netns(&known.pod_uid))
         })
         .await?;
@@ -117,12 +119,12 @@ impl Sandboxes {
         };
         let ips = record.ips();
         let this = self.clone();
-        let (known, addresses) = (identity.clone(), ips.clone());
+        let (known, addresses, names) = (identity.clone(), ips.clone(), names.clone());
         blocking(move || {
             let (paths, reserve) = (&this.options.paths, this.options.paths.reserve());
             let etc = paths.pod(&known.pod_uid).join("etc");
-            reserve
-                .with(|| etc::write(&etc, &known.name, &addresses, &this.options.resolv_conf))?;
+            let resolv_conf = &this.options.resolv_conf;
+            reserve.with(|| etc::write(&etc, &known.name, &names, &addresses, resolv_conf))?;
             // Last: from here on the sandbox is whole.
             store(&reserve, &this.network_file(&known.pod_uid), &record)
         })

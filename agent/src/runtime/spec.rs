@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use oci_spec::{
     OciSpecError,
     runtime::{
-        Arch, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-        LinuxSeccomp, Mount, MountBuilder, Spec, UserBuilder,
+        Arch, LinuxCpuBuilder, LinuxDevice, LinuxMemoryBuilder, LinuxNamespaceBuilder,
+        LinuxNamespaceType, Mount, MountBuilder, Spec, UserBuilder,
     },
 };
 
@@ -18,6 +18,7 @@ use super::{
     sandbox::{etc, shared::Shared},
 };
 
+mod security;
 pub mod user;
 
 use user::User;
@@ -60,6 +61,10 @@ pub struct Inputs<'a> {
     pub version: CgroupVersion,
     /// What it runs on.
     pub machine: Machine,
+    /// The machine's devices, for a privileged container.
+    pub devices: &'a [LinuxDevice],
+    /// The content of the profile of system calls that the pod names.
+    pub profile: Option<&'a str>,
 }
 
 /// Why there is no specification.
@@ -71,6 +76,14 @@ pub enum SpecError {
     /// A working directory that is not absolute.
     #[error("the working directory \"{0}\" is not an absolute path")]
     WorkingDir(String),
+    /// A profile of system calls that is not on the machine.
+    #[error(
+        "the seccomp profile \"{0}\" is not on this node: put it into the folder seccomp of the agent's data folder"
+    )]
+    NoProfile(String),
+    /// A profile of system calls that is none.
+    #[error("the seccomp profile \"{0}\" of this node cannot be read: {1}")]
+    Profile(String, serde_json::Error),
     /// A value the format does not take.
     #[error("the container cannot be described to runc: {0}")]
     Oci(#[from] OciSpecError),
@@ -85,7 +98,9 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     let Inputs {
         container, image, ..
     } = inputs;
-    spec.set_hostname(Some(etc::hostname(&container.pod_name).to_owned()));
+    spec.set_hostname(Some(
+        etc::hostname(&container.hostname, &container.pod_name).to_owned(),
+    ));
     let group = (SHIM_GROUP.to_owned(), container.pod_uid.clone());
     spec.set_annotations(Some([group].into()));
     if let Some(process) = spec.process_mut() {
@@ -106,13 +121,6 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
             inputs.machine.memory,
         );
         process.set_oom_score_adj(Some(score.max(inputs.machine.least_oom_score_adj)));
-        if inputs.user.uid != 0 {
-            // What root may, another user may not; there is nothing to gain either.
-            let mut capabilities = process.capabilities().clone().unwrap_or_default();
-            capabilities.set_effective(Some([].into()));
-            capabilities.set_permitted(Some([].into()));
-            process.set_capabilities(Some(capabilities));
-        }
     }
     if let Some(mounts) = spec.mounts_mut() {
         for file in etc::FILES {
@@ -127,6 +135,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
         }
     }
     isolate(&mut spec, inputs)?;
+    security::apply(&mut spec, inputs)?;
     Ok(spec)
 }
 
@@ -136,9 +145,6 @@ fn isolate(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), SpecError> {
         return Ok(());
     };
     linux.set_cgroups_path(Some(inputs.cgroup.into()));
-    let mut seccomp: LinuxSeccomp = serde_json::from_str(SECCOMP)?;
-    seccomp.set_architectures(Some(native().into_iter().collect()));
-    linux.set_seccomp(Some(seccomp));
     if let Some(namespaces) = linux.namespaces_mut() {
         let network = LinuxNamespaceBuilder::default()
             .typ(LinuxNamespaceType::Network)
@@ -208,7 +214,7 @@ fn arguments(container: &ContainerSpec, image: &ImageConfig) -> Result<Vec<Strin
 fn environment(container: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
     let mut order: Vec<&str> = Vec::new();
     let mut values: BTreeMap<&str, &str> = BTreeMap::new();
-    let hostname = etc::hostname(&container.pod_name);
+    let hostname = etc::hostname(&container.hostname, &container.pod_name);
     let fixed = [("PATH", DEFAULT_PATH), ("HOSTNAME", hostname)];
     let image = image.env.iter().filter_map(|pair| pair.split_once('='));
     let pod = container

@@ -78,7 +78,7 @@ fn options(machine: &Machine, registry: &Registry) -> Options {
     options
 }
 
-fn runtime(machine: &Machine, registry: &Registry) -> Containerd {
+pub fn runtime(machine: &Machine, registry: &Registry) -> Containerd {
     Containerd::new(options(machine, registry)).unwrap()
 }
 

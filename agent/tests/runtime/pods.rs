@@ -60,6 +60,7 @@ impl Pod {
             pod_uid: self.sandbox.pod_uid.clone(),
             namespace: self.sandbox.namespace.clone(),
             name: self.sandbox.name.clone(),
+            names: Default::default(),
         }
     }
 
@@ -69,6 +70,7 @@ impl Pod {
             pod_uid: self.sandbox.pod_uid.clone(),
             pod_namespace: self.sandbox.namespace.clone(),
             pod_name: self.sandbox.name.clone(),
+            hostname: String::new(),
             name: name.into(),
             attempt,
             image: self.image.clone(),
@@ -81,6 +83,7 @@ impl Pod {
             cpu_limit_milli: None,
             memory_request: 0,
             memory_limit: None,
+            security: barge_agent::runtime::Security::default(),
         }
     }
 
@@ -133,6 +136,7 @@ pub fn sandbox(name: &str) -> SandboxSpec {
         pod_uid: uuid::Uuid::new_v4().to_string(),
         namespace: "default".into(),
         name: name.into(),
+        names: Default::default(),
     }
 }
 

@@ -69,6 +69,10 @@ pub(super) fn deployment(spec: &mut DeploymentSpec) {
 pub(super) fn pod(spec: &mut PodSpec) {
     fill(&mut spec.restart_policy, "Always");
     spec.termination_grace_period_seconds.get_or_insert(30);
+    // As templates of before this field have it: they are the same.
+    if spec.dns_policy == "ClusterFirst" {
+        spec.dns_policy.clear();
+    }
     spec.containers.iter_mut().for_each(container);
 }
 

@@ -3,7 +3,8 @@
 use super::{Checker, defaults};
 use crate::v1::{
     ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event,
-    Namespace, Node, Object, Pod, RbacRole, RoleBinding, Secret, Service, ServiceAccount, object,
+    Namespace, Node, Object, Pod, PodSpec, RbacRole, RoleBinding, Secret, Service, ServiceAccount,
+    object,
 };
 
 /// The rules of a kind beside those of metadata, which all have.
@@ -16,6 +17,11 @@ pub(super) trait Rules {
 
     /// Checks an object by itself.
     fn check(&self, checker: &mut Checker);
+
+    /// The pod that it is or makes, and in which field that stands.
+    fn pod(&self) -> Option<(&'static str, &PodSpec)> {
+        None
+    }
 
     /// Checks that it can take the place of `old`.
     fn check_update(&self, old: &Self, checker: &mut Checker);
@@ -43,6 +49,13 @@ macro_rules! define {
             }
         }
 
+        /// The pod that an object is or makes, and in which field that stands; `None` for kinds that make none.
+        pub fn pod(object: &Object) -> Option<(&'static str, &PodSpec)> {
+            match object.kind.as_ref()? {
+                $($(object::Kind::$object(it) => Rules::pod(it),)?)*
+            }
+        }
+
         /// Objects of two kinds are not compared.
         pub(super) fn check_update(old: &Object, new: &Object, checker: &mut Checker) {
             match &new.kind {
@@ -60,7 +73,9 @@ for_each_kind!(define);
 
 impl Rules for Namespace {
     fn default(&mut self) {}
-    fn check(&self, _: &mut Checker) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.pod_security_levels(self);
+    }
     fn check_update(&self, _: &Self, _: &mut Checker) {}
 }
 
@@ -88,6 +103,10 @@ impl Rules for Deployment {
     fn check(&self, checker: &mut Checker) {
         checker.deployment(self);
     }
+    fn pod(&self) -> Option<(&'static str, &PodSpec)> {
+        let template = self.spec.as_ref()?.template.as_ref()?;
+        Some(("spec.template.spec", template.spec.as_ref()?))
+    }
     fn check_update(&self, old: &Self, checker: &mut Checker) {
         checker.same_selector(old, self);
     }
@@ -104,6 +123,9 @@ impl Rules for Pod {
             Some(spec) => checker.pod_spec("spec", spec),
             None => checker.required("spec"),
         }
+    }
+    fn pod(&self) -> Option<(&'static str, &PodSpec)> {
+        Some(("spec", self.spec.as_ref()?))
     }
     fn check_update(&self, old: &Self, checker: &mut Checker) {
         checker.same_pod(old, self);

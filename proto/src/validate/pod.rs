@@ -41,6 +41,10 @@ impl Checker {
         }
         self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
         self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
+        self.host(path, spec);
+        if let Some(context) = &spec.security_context {
+            self.pod_security(&format!("{path}.securityContext"), context);
+        }
         if !spec.node_name.is_empty() {
             let result = names::dns_subdomain(&spec.node_name);
             self.text(format!("{path}.nodeName"), &spec.node_name, result);
@@ -68,6 +72,9 @@ impl Checker {
         }
         if let Some(resources) = &container.resources {
             self.resources(&format!("{path}.resources"), resources);
+        }
+        if let Some(context) = &container.security_context {
+            self.security(&format!("{path}.securityContext"), context);
         }
         self.probes(path, container);
         let policies = ["Always", "IfNotPresent", "Never"];

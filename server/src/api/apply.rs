@@ -78,6 +78,7 @@ pub async fn apply(
     };
     if dry_run {
         let (planned, changes) = Box::pin(rehearse(store, by, plan)).await?;
+        let warnings = warnings(&planned);
         let results = planned.into_iter().map(|planned| ApplyResult {
             outcome: planned.outcome.into(),
             object: planned
@@ -86,9 +87,13 @@ pub async fn apply(
                 .map(|it| after(store, &changes, it)),
         });
         let results = results.collect();
-        return opened(vault, results, store.read(State::revision));
+        return opened(vault, results, store.read(State::revision), warnings);
     }
     let committed = commit(store, by, record, plan).await?;
+    let warnings = match &committed {
+        Committed::Applied(planned, _) | Committed::Nothing(planned) => warnings(planned),
+        Committed::Repeated(_) => Vec::new(),
+    };
     if omit_objects && let Committed::Applied(planned, outcome) = &committed {
         let results = planned.iter().map(|planned| ApplyResult {
             object: None,
@@ -97,6 +102,7 @@ pub async fn apply(
         return Ok(ApplyResponse {
             results: results.collect(),
             revision: outcome.revision,
+            warnings,
         });
     }
     let (mut results, revision) = match committed {
@@ -113,7 +119,12 @@ pub async fn apply(
     if omit_objects {
         results.iter_mut().for_each(|result| result.object = None);
     }
-    opened(vault, results, revision)
+    opened(vault, results, revision, warnings)
+}
+
+fn warnings(planned: &[Planned]) -> Vec<String> {
+    let all = planned.iter().flat_map(|it| &it.warnings);
+    all.cloned().collect()
 }
 
 /// The answer, as it is shown.
@@ -121,11 +132,16 @@ fn opened(
     vault: &Vault,
     mut results: Vec<ApplyResult>,
     revision: u64,
+    warnings: Vec<String>,
 ) -> Result<ApplyResponse, ApiError> {
     for result in &mut results {
         result.object = result.object.take().map(|it| vault.open(it)).transpose()?;
     }
-    Ok(ApplyResponse { results, revision })
+    Ok(ApplyResponse {
+        results,
+        revision,
+        warnings,
+    })
 }
 
 /// The objects of these kinds and names as they are now, put together outside of the state's lock.

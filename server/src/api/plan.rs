@@ -3,7 +3,7 @@
 //! Where to look for free addresses is in the [`Stamp`]; identities are drawn anew for each try, and only those of the try that
 //! was applied are ever seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use barge_proto::{
     for_each_kind,
@@ -12,7 +12,7 @@ use barge_proto::{
         ApplyOutcome, Endpoints, Event, Kind, Namespace, Object, ObjectMeta, Pod, RecordRef, Time,
         object,
     },
-    validate,
+    validate::{self, Levels},
 };
 use barge_state::{Kind as Recorded, RecordKind, State};
 
@@ -33,6 +33,7 @@ mod namespace;
 mod node;
 mod plain;
 mod pod;
+mod security;
 mod service;
 mod wanted;
 
@@ -80,6 +81,8 @@ pub struct Planned {
     pub outcome: ApplyOutcome,
     /// The object as it will be; may be absent in a plan that need not show it.
     pub object: Option<Object>,
+    /// What its namespace warns of.
+    pub warnings: Vec<String>,
 }
 
 /// A plan in the making.
@@ -93,8 +96,8 @@ struct Planning<'a> {
     /// Whether the objects are wanted as they will be.
     shown: bool,
     draft: Draft,
-    /// Namespaces that this very request creates.
-    namespaces: BTreeSet<String>,
+    /// Namespaces that are there, or that this very request creates, and what they say of their pods.
+    namespaces: BTreeMap<String, Levels>,
     /// Addresses and ports that this very request takes.
     taken: BTreeSet<String>,
 }
@@ -118,7 +121,7 @@ pub fn plan(
         kinds: stamp.kinds,
         shown,
         draft: Draft::new(),
-        namespaces: BTreeSet::new(),
+        namespaces: BTreeMap::new(),
         taken: BTreeSet::new(),
     };
     // Namespaces first: what is in them may stand before them in the manifest.
@@ -183,7 +186,9 @@ impl Planning<'_> {
             basis,
             info,
         } = merged;
-        self.check_namespace(&object)?;
+        let levels = self.check_namespace(&object)?;
+        // Afterwards, when it is known whether anything changes; then the object is gone.
+        let limited = security::judge(&object, levels);
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let record = names::record(&info, &name).into_owned();
         let now = RecordKind::of(info.kind).and_then(|kind| {
@@ -207,6 +212,11 @@ impl Planning<'_> {
             metadata.name = record;
         }
         let (outcome, mut after) = self.applied(object)?;
+        let warnings = match outcome {
+            // What is there stays as it is, whatever the namespace says by now.
+            ApplyOutcome::Unchanged => Vec::new(),
+            _ => limited?,
+        };
         if let Some(metadata) = after.as_mut().and_then(Object::metadata_mut) {
             metadata.name.clone_from(&name);
         }
@@ -216,20 +226,26 @@ impl Planning<'_> {
             name,
             outcome,
             object: after.map(Object::typed),
+            warnings,
         }))
     }
 
-    fn check_namespace(&mut self, object: &Object) -> Result<(), ApiError> {
+    /// Whether there may be objects in the namespace of this one, and what it says of pods.
+    fn check_namespace(&mut self, object: &Object) -> Result<Levels, ApiError> {
         let namespace = object.namespace();
-        if namespace.is_empty() || self.namespaces.contains(namespace) {
-            return Ok(());
+        if namespace.is_empty() {
+            return Ok(Levels::default());
+        }
+        if let Some(levels) = self.namespaces.get(namespace) {
+            return Ok(*levels);
         }
         match self.state.get::<Namespace>("", namespace) {
             Some(found) if found.meta().deletion_timestamp.is_none() => {
                 self.draft.exists::<Namespace>("", namespace);
+                let levels = Levels::of(found.meta());
                 // Once per request is enough.
-                self.namespaces.insert(namespace.to_owned());
-                Ok(())
+                self.namespaces.insert(namespace.to_owned(), levels);
+                Ok(levels)
             }
             Some(_) => Err(ApiError::Conflict(format!(
                 "namespace {namespace} is being deleted: nothing can be created in it"

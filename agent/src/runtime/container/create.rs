@@ -15,8 +15,8 @@ use prost_types::Any;
 use tokio::time::sleep;
 
 use super::{
-    Container, ContainerSpec, ContainerState, Containers, RuntimeError, label, reason, rootfs,
-    salvage, salvage_error, task,
+    Container, ContainerSpec, ContainerState, Containers, RuntimeError, host, label, reason,
+    rootfs, salvage, salvage_error, task,
 };
 use crate::{
     carrier::protocol::Attachment,
@@ -172,18 +172,15 @@ impl Containers {
     async fn ensure_pod(&self, spec: &ContainerSpec) -> Result<Option<Shared>, Stop> {
         let (cgroups, pids_limit) = (self.cgroups.clone(), self.options.pod_pids_limit);
         let shared = Shared::of(&self.options.paths, &spec.pod_uid);
-        let (uid, name, resources) = (
-            spec.pod_uid.clone(),
-            spec.pod_name.clone(),
-            spec.pod_resources,
-        );
+        let hostname = etc::hostname(&spec.hostname, &spec.pod_name).to_owned();
+        let (uid, resources) = (spec.pod_uid.clone(), spec.pod_resources);
         let ensure = move || {
             let group = cgroups.ensure_pod(&uid, &resources, pids_limit);
             group.map_err(|error| within("cannot make the pod's control group", &error))?;
             if !shared.were_made() {
                 return Ok(None);
             }
-            let made = shared.ensure(etc::hostname(&name));
+            let made = shared.ensure(&hostname);
             made.map_err(|error| within("cannot make the pod's namespaces", &error))?;
             Ok(Some(shared))
         };
@@ -249,9 +246,11 @@ impl Containers {
         let (passwd, group) = files::reading(read)
             .await
             .map_err(|error| config(error.to_string()))?;
-        let user = user::resolve(&image.user, &passwd, &group)
+        let user = user::of(&spec.security, &image.user, &passwd, &group)
             .map_err(|error| config(error.to_string()))?;
         let paths = &self.options.paths;
+        let host = host::look(&spec.security, paths).await;
+        let host = host.map_err(|error| config(error.to_string()))?;
         let described = spec::build(&Inputs {
             container: spec,
             image,
@@ -262,6 +261,8 @@ impl Containers {
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
             machine: self.machine,
+            devices: &host.devices,
+            profile: host.profile.as_deref(),
         });
         let described = described.map_err(|error| config(error.to_string()))?;
         let value = serde_json::to_vec(&described).map_err(|error| config(error.to_string()))?;

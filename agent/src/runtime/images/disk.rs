@@ -1,4 +1,4 @@
-//! Whether the disk has room for an image.
+//! The disk of the images: whether it has room for another one, and how full it is.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -7,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 use tokio::sync::OnceCell;
 
 use super::limits::{CALL, within};
-use crate::runtime::client::Client;
+use crate::runtime::{Filled, client::Client};
 
 /// The disk of containerd's content. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -18,16 +18,10 @@ impl Disk {
     /// they lie there a second time, and are not smaller. Where it cannot be found out they are taken to fit: the disk
     /// itself says so soon enough.
     pub async fn lacks(&self, client: &Client, packed: u64) -> Option<String> {
-        let root = self.0.get_or_try_init(|| content_root(client)).await;
-        let root = root.ok()?.clone()?;
         let needed = packed.saturating_mul(2);
+        let root = self.root(client).await?;
         let shown = root.display().to_string();
-        // A disk that hangs holds a thread of its own.
-        let asked = tokio::task::spawn_blocking(move || statvfs(&root)).await;
-        let disk = asked.ok()?.ok()?;
-        // The types differ between architectures.
-        #[allow(clippy::useless_conversion)]
-        let free = u64::from(disk.blocks_available()).saturating_mul(disk.fragment_size().into());
+        let (free, _) = look(root).await?;
         (free < needed).then(|| {
             let (needed, free) = (needed >> 20, free >> 20);
             format!(
@@ -35,6 +29,35 @@ impl Disk {
             )
         })
     }
+
+    /// How full the disk is; `None` when it cannot be found out.
+    pub async fn filled(&self, client: &Client) -> Option<Filled> {
+        let (free, total) = look(self.root(client).await?).await?;
+        Some(Filled {
+            used: total.saturating_sub(free),
+            total,
+        })
+    }
+
+    async fn root(&self, client: &Client) -> Option<PathBuf> {
+        let root = self.0.get_or_try_init(|| content_root(client)).await;
+        root.ok()?.clone()
+    }
+}
+
+/// Bytes that are free for everybody, and all bytes, of a file system.
+async fn look(root: PathBuf) -> Option<(u64, u64)> {
+    // A disk that hangs holds a thread of its own.
+    let asked = tokio::task::spawn_blocking(move || statvfs(&root)).await;
+    let disk = asked.ok()?.ok()?;
+    // The types differ between architectures.
+    #[allow(clippy::useless_conversion)]
+    let (unit, free, all): (u64, u64, u64) = (
+        disk.fragment_size().into(),
+        disk.blocks_available().into(),
+        disk.blocks().into(),
+    );
+    Some((free.saturating_mul(unit), all.saturating_mul(unit)))
 }
 
 /// Where containerd says that it keeps its content.

@@ -45,7 +45,8 @@ impl Lease {
             id: id.clone(),
             labels: HashMap::from([
                 ("containerd.io/gc.expire".to_owned(), format!("{expire:.0}")),
-                (LABEL.to_owned(), String::new()),
+                // containerd does not keep a label without a value.
+                (LABEL.to_owned(), "true".to_owned()),
             ]),
         };
         let mut leases = client.services().leases();

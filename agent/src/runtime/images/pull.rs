@@ -26,6 +26,7 @@ use super::{
     resolve::{self, Resolved, Top},
     shares::{Permit, Shares},
     store::{self, WriteError},
+    stored,
     unpack::{self, Layer, Unpacker},
 };
 use crate::runtime::{client::Client, flight::Flights};
@@ -323,6 +324,7 @@ impl Puller {
     async fn record(&self, name: &Name, target: types::Descriptor) -> Result<(), Status> {
         let record = Record {
             name: name.to_string(),
+            labels: stored::labels(&name.to_string()),
             target: Some(target),
             ..Record::default()
         };
@@ -338,7 +340,7 @@ impl Puller {
         let update = UpdateImageRequest {
             image: Some(record),
             update_mask: Some(FieldMask {
-                paths: vec!["target".to_owned()],
+                paths: vec!["target".to_owned(), format!("labels.{}", stored::LABEL)],
             }),
             ..UpdateImageRequest::default()
         };

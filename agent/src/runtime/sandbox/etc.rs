@@ -2,28 +2,45 @@
 
 use std::{fmt::Write, fs, io, net::IpAddr, path::Path};
 
+use crate::runtime::PodNames;
+
 /// Where systemd-resolved lists the real name servers, when `/etc/resolv.conf` has only its own.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Programs read no more (resolv.conf(5)).
+const MOST_SERVERS: usize = 3;
 
 /// Names of the files, as they are in `/etc`.
 pub const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
 /// Writes the files into a folder.
-pub fn write(folder: &Path, pod: &str, ips: &[IpAddr], resolv_conf: &Path) -> io::Result<()> {
+pub fn write(
+    folder: &Path,
+    pod: &str,
+    names: &PodNames,
+    ips: &[IpAddr],
+    resolv_conf: &Path,
+) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let name = hostname(pod);
+    let name = hostname(&names.hostname, pod);
     fs::write(folder.join("hostname"), format!("{name}\n"))?;
-    fs::write(folder.join("hosts"), hosts(name, ips))?;
+    fs::write(folder.join("hosts"), hosts(name, names, ips))?;
     let read = |path: &Path| crate::files::read_if_there(path).map(Option::unwrap_or_default);
-    let mut resolvers = reachable(&String::from_utf8_lossy(&read(resolv_conf)?));
-    if !resolvers.contains("nameserver") {
-        resolvers = reachable(&String::from_utf8_lossy(&read(Path::new(RESOLVED))?));
+    let mut resolvers = String::new();
+    if !names.without_nodes {
+        resolvers = reachable(&String::from_utf8_lossy(&read(resolv_conf)?));
+        if !resolvers.contains("nameserver") {
+            resolvers = reachable(&String::from_utf8_lossy(&read(Path::new(RESOLVED))?));
+        }
     }
-    fs::write(folder.join("resolv.conf"), resolvers)
+    fs::write(folder.join("resolv.conf"), with_own(resolvers, names))
 }
 
-/// A pod's host name: as much of its name as the kernel takes.
-pub fn hostname(pod: &str) -> &str {
+/// A pod's host name: the one that it asks for, or as much of its name as the kernel takes.
+pub fn hostname<'a>(asked: &'a str, pod: &'a str) -> &'a str {
+    if !asked.is_empty() {
+        return asked;
+    }
     let cut = pod
         .char_indices()
         .map(|(at, _)| at)
@@ -37,12 +54,57 @@ pub fn hostname(pod: &str) -> &str {
     pod[..cut].trim_end_matches(['-', '.'])
 }
 
-fn hosts(name: &str, ips: &[IpAddr]) -> String {
+fn hosts(name: &str, names: &PodNames, ips: &[IpAddr]) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for ip in ips {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{ip}\t{name}");
+        let _ = match names.domain.as_str() {
+            "" => writeln!(text, "{ip}\t{name}"),
+            domain => writeln!(text, "{ip}\t{name}.{domain}\t{name}"),
+        };
+    }
+    for (ip, aliases) in &names.aliases {
+        let _ = writeln!(text, "{ip}\t{}", aliases.join("\t"));
+    }
+    text
+}
+
+/// What the pod says, added to what the node says.
+fn with_own(nodes: String, names: &PodNames) -> String {
+    let PodNames {
+        nameservers,
+        searches,
+        options,
+        ..
+    } = names;
+    if nameservers.is_empty() && searches.is_empty() && options.is_empty() {
+        return nodes;
+    }
+    let name = |option: &str| option.split(':').next().unwrap_or(option).to_owned();
+    let own: Vec<_> = options.iter().map(|option| name(option)).collect();
+    let (mut servers, mut domains, mut settings) = (Vec::new(), Vec::new(), Vec::new());
+    for line in nodes.lines() {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        match words.next().as_deref() {
+            Some("nameserver") => servers.extend(words),
+            // The last one counts.
+            Some("search" | "domain") => domains = words.collect(),
+            Some("options") => settings.extend(words.filter(|it| !own.contains(&name(it)))),
+            _ => {}
+        }
+    }
+    let mut text = String::new();
+    servers.extend(nameservers.iter().cloned());
+    for server in servers.iter().take(MOST_SERVERS) {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    domains.extend(searches.iter().cloned());
+    settings.extend(options.iter().cloned());
+    for (word, list) in [("search", domains), ("options", settings)] {
+        if !list.is_empty() {
+            let _ = writeln!(text, "{word} {}", list.join(" "));
+        }
     }
     text
 }
@@ -69,9 +131,12 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernel() {
-        assert_eq!(hostname("web-0"), "web-0");
-        assert_eq!(hostname(&"a".repeat(70)), "a".repeat(63));
-        assert_eq!(hostname(&format!("{}-b", "a".repeat(62))), "a".repeat(62));
+        assert_eq!(hostname("", "web-0"), "web-0");
+        assert_eq!(hostname("", &"a".repeat(70)), "a".repeat(63));
+        assert_eq!(
+            hostname("", &format!("{}-b", "a".repeat(62))),
+            "a".repeat(62)
+        );
     }
 
     #[test]
@@ -91,6 +156,7 @@ mod tests {
         write(
             &etc,
             "web-0",
+            &PodNames::default(),
             &["10.244.1.7".parse().unwrap()],
             Path::new("/nonexistent"),
         )
@@ -100,5 +166,42 @@ mod tests {
         for file in FILES {
             assert!(etc.join(file).exists());
         }
+    }
+
+    #[test]
+    fn a_pod_has_the_names_that_it_asks_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (etc, nodes) = (folder.path().join("etc"), folder.path().join("resolv.conf"));
+        fs::write(
+            &nodes,
+            "search x\nnameserver 10.0.0.2\noptions ndots:5 edns0\n",
+        )
+        .unwrap();
+        let mut names = PodNames {
+            hostname: "web".into(),
+            domain: "shop.default.svc.cluster.local".into(),
+            aliases: vec![(
+                "10.0.0.9".into(),
+                vec!["db".into(), "db.example.com".into()],
+            )],
+            nameservers: vec!["10.0.0.3".into()],
+            searches: vec!["y".into()],
+            options: vec!["ndots:2".into()],
+            without_nodes: false,
+        };
+        let read = |name: &str| fs::read_to_string(etc.join(name)).unwrap();
+        let ips = ["10.244.1.7".parse().unwrap()];
+        write(&etc, "web-0", &names, &ips, &nodes).unwrap();
+        assert_eq!(read("hostname"), "web\n");
+        assert!(read("hosts").contains("10.244.1.7\tweb.shop.default.svc.cluster.local\tweb\n"));
+        assert!(read("hosts").ends_with("10.0.0.9\tdb\tdb.example.com\n"));
+        let both = "nameserver 10.0.0.2\nnameserver 10.0.0.3\nsearch x y\noptions edns0 ndots:2\n";
+        assert_eq!(read("resolv.conf"), both);
+        names.without_nodes = true;
+        write(&etc, "web-0", &names, &ips, &nodes).unwrap();
+        assert_eq!(
+            read("resolv.conf"),
+            "nameserver 10.0.0.3\nsearch y\noptions ndots:2\n"
+        );
     }
 }

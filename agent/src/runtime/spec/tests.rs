@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::runtime::LinuxSeccomp;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::runtime::{Image, PodResources, QosClass};
+use crate::runtime::{Image, PodResources, QosClass, Seccomp, Security};
 
 fn container() -> ContainerSpec {
     ContainerSpec {
         pod_uid: "3f0e4d5c-9a1b-4c7d-8e2f-001122334455".into(),
         pod_namespace: "default".into(),
         pod_name: "web-0".into(),
+        hostname: String::new(),
         name: "nginx".into(),
         attempt: 0,
         image: Image {
@@ -32,6 +34,7 @@ fn container() -> ContainerSpec {
         cpu_limit_milli: Some(500),
         memory_request: 32 << 20,
         memory_limit: Some(64 << 20),
+        security: Security::default(),
     }
 }
 
@@ -67,7 +70,10 @@ fn built(
         machine: Machine {
             memory: 64 << 20,
             least_oom_score_adj: 0,
+            capabilities: u64::MAX,
         },
+        devices: &[],
+        profile: None,
     })
 }
 
@@ -239,4 +245,129 @@ proptest! {
             prop_assert_eq!(found, [&format!("{name}=pod")]);
         }
     }
+}
+
+/// A container of root's with this security context.
+fn secured(security: Security, profile: Option<&str>) -> Result<Spec, SpecError> {
+    let container = ContainerSpec {
+        security,
+        ..container()
+    };
+    build(&Inputs {
+        container: &container,
+        image: &image(),
+        user: &User::default(),
+        netns: Path::new("/d/run/netns/u"),
+        shared: None,
+        etc: Path::new("/d/pods/u/etc"),
+        cgroup: "/barge/u/nginx.0",
+        version: CgroupVersion::V2,
+        machine: Machine {
+            memory: 64 << 20,
+            least_oom_score_adj: 0,
+            capabilities: u64::MAX,
+        },
+        devices: &[],
+        profile,
+    })
+}
+
+fn bounding(spec: &Spec) -> Vec<String> {
+    let capabilities = spec.process().as_ref().unwrap().capabilities().clone();
+    let held = capabilities.unwrap().bounding().clone().unwrap();
+    let mut names: Vec<_> = held.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    names
+}
+
+fn allows(spec: &Spec, name: &str) -> bool {
+    let seccomp = spec.linux().as_ref().unwrap().seccomp().clone().unwrap();
+    let rules = seccomp.syscalls().clone().unwrap();
+    let mut rules = rules
+        .iter()
+        .filter(|rule| rule.names().iter().any(|n| n == name));
+    rules.any(|rule| rule.action().to_string() == "SCMP_ACT_ALLOW" && rule.args().is_none())
+}
+
+#[test]
+fn capabilities_come_and_go_by_name() {
+    let names = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+    let of = |add: &[&str], drop: &[&str]| {
+        let security = Security {
+            add: names(add),
+            drop: names(drop),
+            ..Security::default()
+        };
+        secured(security, None).unwrap()
+    };
+    assert_eq!(bounding(&of(&[], &[])).len(), 11);
+    assert!(bounding(&of(&[], &["ALL"])).is_empty());
+    assert_eq!(
+        bounding(&of(&["NET_BIND_SERVICE"], &["ALL"])),
+        ["NET_BIND_SERVICE"]
+    );
+    assert_eq!(bounding(&of(&["NET_ADMIN"], &["CHOWN"])).len(), 11);
+    assert_eq!(bounding(&of(&["ALL"], &["NET_RAW"])).len(), 40);
+    assert!(!allows(&of(&["NET_ADMIN"], &[]), "mount"));
+    let admin = of(&["SYS_ADMIN"], &[]);
+    for name in ["mount", "setns", "clone", "clone3"] {
+        assert!(allows(&admin, name), "{name}");
+    }
+    let rules = admin.linux().as_ref().unwrap().seccomp().clone().unwrap();
+    let rules = rules.syscalls().clone().unwrap();
+    let of_clone3 = rules
+        .iter()
+        .filter(|rule| rule.names().iter().any(|name| name == "clone3"));
+    assert_eq!(of_clone3.count(), 1, "rules that contradict each other");
+}
+
+#[test]
+fn a_privileged_container_is_as_root_on_the_machine() {
+    let security = Security {
+        privileged: true,
+        escalation: true,
+        ..Security::default()
+    };
+    let spec = secured(security, None).unwrap();
+    assert_eq!(bounding(&spec).len(), 41);
+    assert_eq!(
+        spec.process().as_ref().unwrap().no_new_privileges(),
+        Some(false)
+    );
+    let value = serde_json::to_value(&spec).unwrap();
+    let linux = &value["linux"];
+    assert!(linux.get("seccomp").is_none() && linux.get("maskedPaths").is_none());
+    assert_eq!(
+        linux["resources"]["devices"],
+        serde_json::json!([{"allow": true, "access": "rwm"}])
+    );
+    let mounts = value["mounts"].as_array().unwrap();
+    let sys = mounts
+        .iter()
+        .find(|mount| mount["destination"] == "/sys")
+        .unwrap();
+    assert!(!sys["options"].as_array().unwrap().contains(&"ro".into()));
+}
+
+#[test]
+fn a_profile_of_system_calls_is_taken_from_the_machine() {
+    let security = Security {
+        seccomp: Seccomp::Profile("web.json".into()),
+        ..Security::default()
+    };
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#;
+    let spec = secured(security.clone(), Some(text)).unwrap();
+    let seccomp = spec.linux().as_ref().unwrap().seccomp().clone().unwrap();
+    assert!(seccomp.syscalls().is_none());
+    let missing = secured(security.clone(), None).unwrap_err().to_string();
+    assert!(
+        missing.contains("web.json") && missing.contains("seccomp"),
+        "{missing}"
+    );
+    assert!(
+        secured(security, Some("{"))
+            .unwrap_err()
+            .to_string()
+            .contains("cannot be read")
+    );
 }

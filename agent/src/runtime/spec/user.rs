@@ -1,5 +1,7 @@
 //! Whom an image wants its process to be.
 
+use crate::runtime::Security;
+
 /// A user as the kernel knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
@@ -20,6 +22,38 @@ pub enum UserError {
     /// Not in `/etc/group`.
     #[error("the image runs as group \"{0}\", which its /etc/group does not have")]
     Group(String),
+    /// The pod forbids root, and the image wants it.
+    #[error(
+        "runAsNonRoot is true, and the image runs as root (its user is \"{0}\"): set runAsUser, or take an image with another user"
+    )]
+    Root(String),
+}
+
+/// Who a container's processes are: what the pod says, and what it leaves open as the image says it. `image` is the image's "user:group".
+pub fn of(security: &Security, image: &str, passwd: &str, group: &str) -> Result<User, UserError> {
+    let own = security.run_as_user.map(|uid| uid.to_string());
+    let mut user = match (own, security.run_as_group) {
+        (None, None) => resolve(image, passwd, group)?,
+        (Some(uid), _) => resolve(&uid, passwd, group)?,
+        // The group that the image names beside its user gives way.
+        (None, Some(_)) => {
+            let user = image.split_once(':').map_or(image, |(user, _)| user);
+            resolve(user, passwd, group)?
+        }
+    };
+    user.gid = security.run_as_group.unwrap_or(user.gid);
+    if security.only_these_groups {
+        user.groups.clear();
+    }
+    for group in &security.groups {
+        if !user.groups.contains(group) {
+            user.groups.push(*group);
+        }
+    }
+    match security.run_as_non_root && user.uid == 0 {
+        true => Err(UserError::Root(image.to_owned())),
+        false => Ok(user),
+    }
 }
 
 /// Finds out "user", "uid", "user:group" and so on with the image's own `/etc/passwd` and `/etc/group`.
@@ -141,5 +175,50 @@ mod tests {
             Err(UserError::Group("joe".into()))
         );
         assert_eq!(resolve("0", "", ""), Ok(User::default()));
+    }
+
+    #[test]
+    fn the_pod_decides_before_the_image() {
+        let of = |security: &Security, image: &str| super::of(security, image, PASSWD, GROUP);
+        let security = Security::default();
+        assert_eq!(
+            of(&security, "www").unwrap(),
+            resolve("www", PASSWD, GROUP).unwrap()
+        );
+        let security = Security {
+            run_as_user: Some(33),
+            groups: vec![7, 50],
+            ..Security::default()
+        };
+        let user = of(&security, "root:logs").unwrap();
+        assert_eq!(
+            (user.uid, user.gid, &user.groups[..]),
+            (33, 34, &[50, 51, 7][..])
+        );
+        let security = Security {
+            run_as_group: Some(9),
+            only_these_groups: true,
+            groups: vec![7],
+            ..Security::default()
+        };
+        let user = of(&security, "www:logs").unwrap();
+        assert_eq!((user.uid, user.gid, &user.groups[..]), (33, 9, &[7][..]));
+    }
+
+    #[test]
+    fn root_is_refused_where_the_pod_forbids_it() {
+        let security = Security {
+            run_as_non_root: true,
+            ..Security::default()
+        };
+        let of = |security: &Security, image: &str| super::of(security, image, PASSWD, GROUP);
+        assert_eq!(of(&security, ""), Err(UserError::Root(String::new())));
+        assert_eq!(of(&security, "root"), Err(UserError::Root("root".into())));
+        assert_eq!(of(&security, "www").unwrap().uid, 33);
+        let security = Security {
+            run_as_user: Some(1001),
+            ..security
+        };
+        assert_eq!(of(&security, "root").unwrap().uid, 1001);
     }
 }

@@ -110,6 +110,9 @@ fn deployments(answer: &ApplyResponse) -> impl Iterator<Item = &Object> {
 }
 
 fn print(answer: &ApplyResponse, dry: bool) -> Result<()> {
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
+    }
     let mut out = io::stdout().lock();
     for result in &answer.results {
         let Some(object) = &result.object else {

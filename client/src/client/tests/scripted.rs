@@ -230,6 +230,7 @@ impl Api for Scripted {
         Ok(Response::new(ApplyResponse {
             results: vec![],
             revision,
+            warnings: vec![],
         }))
     }
 
@@ -247,6 +248,7 @@ impl Api for Scripted {
                     Ok((_, revision)) => Answer::Response(ApplyResponse {
                         results: vec![],
                         revision,
+                        warnings: vec![],
                     }),
                     // A broken stream, and not an answer.
                     Err(status) if status.message() == BROKEN => return Err(status),

@@ -33,6 +33,8 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
         "ContainerPort",
         &[("hostIP", Nothing), ("hostPort", Nothing)],
     ),
+    ("PodSecurityContext", POD_SECURITY_CONTEXT),
+    ("SecurityContext", SECURITY_CONTEXT),
     ("EnvVar", &[("valueFrom", Nothing)]),
     ("ResourceRequirements", &[("claims", Nothing)]),
     ("PodStatus", POD_STATUS),
@@ -82,17 +84,13 @@ const POD_SPEC: Fields = &[
     ("affinity", Nothing),
     // Barge never mounts a token.
     ("automountServiceAccountToken", Only(&["true", "false"])),
-    ("dnsConfig", Nothing),
-    ("dnsPolicy", Only(&[r#""ClusterFirst""#])),
     // Barge never injects the environment variables of Docker links.
     ("enableServiceLinks", Only(&["true", "false"])),
     ("ephemeralContainers", Nothing),
-    ("hostAliases", Nothing),
     ("hostIPC", Nothing),
     ("hostNetwork", Nothing),
     ("hostPID", Nothing),
     ("hostUsers", Only(&["true"])),
-    ("hostname", Nothing),
     ("hostnameOverride", Nothing),
     ("imagePullSecrets", Nothing),
     ("initContainers", Nothing),
@@ -107,12 +105,10 @@ const POD_SPEC: Fields = &[
     ("runtimeClassName", Nothing),
     ("schedulerName", Only(&[r#""default-scheduler""#])),
     ("schedulingGates", Nothing),
-    ("securityContext", Nothing),
     ("serviceAccount", Only(&[r#""default""#])),
     ("serviceAccountName", Only(&[r#""default""#])),
     ("setHostnameAsFQDN", Nothing),
     ("shareProcessNamespace", Nothing),
-    ("subdomain", Nothing),
     ("topologySpreadConstraints", Nothing),
     ("volumes", Nothing),
     ("workloadRef", Nothing),
@@ -124,7 +120,6 @@ const CONTAINER: Fields = &[
     ("resizePolicy", Nothing),
     ("restartPolicy", Nothing),
     ("restartPolicyRules", Nothing),
-    ("securityContext", Nothing),
     ("stdin", Nothing),
     ("stdinOnce", Nothing),
     (
@@ -135,6 +130,20 @@ const CONTAINER: Fields = &[
     ("tty", Nothing),
     ("volumeDevices", Nothing),
     ("volumeMounts", Nothing),
+];
+
+const POD_SECURITY_CONTEXT: Fields = &[
+    ("appArmorProfile", Nothing),
+    ("seLinuxChangePolicy", Nothing),
+    ("seLinuxOptions", Nothing),
+    ("windowsOptions", Nothing),
+];
+
+const SECURITY_CONTEXT: Fields = &[
+    ("appArmorProfile", Nothing),
+    ("procMount", Only(&[r#""Default""#])),
+    ("seLinuxOptions", Nothing),
+    ("windowsOptions", Nothing),
 ];
 
 const POD_STATUS: Fields = &[

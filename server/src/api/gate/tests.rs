@@ -86,6 +86,7 @@ fn planned(object: impl Into<Object>, outcome: ApplyOutcome) -> Planned {
         name: object.name().to_owned(),
         outcome,
         object: Some(object),
+        warnings: Vec::new(),
     }
 }
 

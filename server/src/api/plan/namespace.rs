@@ -1,6 +1,9 @@
 //! Applying namespaces.
 
-use barge_proto::v1::{Namespace, NamespaceSpec, NamespaceStatus};
+use barge_proto::{
+    v1::{Namespace, NamespaceSpec, NamespaceStatus},
+    validate::Levels,
+};
 use barge_state::Kind;
 
 use super::{Merge, Planning, merged_meta};
@@ -12,7 +15,6 @@ impl Merge for Namespace {
         new: Self,
         old: Option<&Self>,
     ) -> Result<Self, ApiError> {
-        planning.namespaces.insert(new.meta().name.clone());
         let mut merged = match old {
             Some(old) => old.clone(),
             None => Self {
@@ -24,6 +26,8 @@ impl Merge for Namespace {
             },
         };
         merged.metadata = merged_meta(new.metadata, old.map(Kind::meta));
+        let (name, levels) = (merged.meta().name.clone(), Levels::of(merged.meta()));
+        planning.namespaces.insert(name, levels);
         Ok(merged)
     }
 }

@@ -16,6 +16,7 @@ use crate::pki::{Keyring, keyring::KeyFile};
 
 mod nodes;
 mod reserved;
+mod security;
 
 static NONE: ReservedPorts = ReservedPorts::NONE;
 
