@@ -31,6 +31,27 @@ pub(super) fn default(container: &mut Container) {
     }
 }
 
+/// The hosts that a container's probes name, with their fields ("livenessProbe.httpGet.host").
+pub(super) fn hosts(container: &Container) -> Vec<(String, String)> {
+    let probes = [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+        ("startupProbe", &container.startup_probe),
+    ];
+    let mut found = Vec::new();
+    for (name, probe) in probes {
+        let Some(probe) = probe else { continue };
+        let http = probe.http_get.as_ref().map(|it| ("httpGet", &it.host));
+        let tcp = probe.tcp_socket.as_ref().map(|it| ("tcpSocket", &it.host));
+        for (way, host) in [http, tcp].into_iter().flatten() {
+            if !host.is_empty() {
+                found.push((format!("{name}.{way}.host"), host.clone()));
+            }
+        }
+    }
+    found
+}
+
 impl Checker {
     /// The probes of a container that is there to stay: not of an init container that ends.
     pub(super) fn probes(&mut self, path: &str, container: &Container) {

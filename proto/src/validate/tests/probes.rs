@@ -133,3 +133,19 @@ fn probes_have_rules() {
         check(POD, &[(from, to, &expected)]);
     }
 }
+
+#[test]
+fn the_hosts_of_probes_break_the_baseline() {
+    use crate::validate::pod_security::Level;
+    let text = POD.replace("{port: http}", "{port: http, host: 169.254.169.254}");
+    let object = read(&text);
+    let Some(Kind::Pod(pod)) = object.kind else {
+        panic!("{text}");
+    };
+    let spec = pod.spec.unwrap();
+    assert!(Level::Privileged.violations("spec", &spec).is_empty());
+    let found = Level::Baseline.violations("spec", &spec);
+    let found: Vec<_> = found.iter().map(Violation::to_string).collect();
+    let field = "spec.containers[0].readinessProbe.httpGet.host: 169.254.169.254 must be absent";
+    assert!(found.len() == 1 && found[0].starts_with(field), "{found:?}");
+}
