@@ -23,6 +23,7 @@ pub mod membership;
 pub mod node;
 pub mod outbox;
 pub mod pods;
+pub mod probes;
 pub mod routes;
 pub mod runtime;
 pub mod services;

@@ -11,6 +11,7 @@ mod metadata;
 pub(crate) mod names;
 mod pod;
 mod pod_security;
+mod probe;
 mod rbac;
 mod security;
 mod service;

@@ -12,7 +12,7 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     lister::Lister,
@@ -23,8 +23,9 @@ use super::{
 use crate::{
     clock::Clock,
     desired::Desired,
-    events::Recorder,
+    events::{Recorder, node_reference},
     outbox::Outbox,
+    probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
 };
 
@@ -76,6 +77,16 @@ impl PodManager {
     pub fn new(options: Options) -> Self {
         let shared = Shared {
             lister: Lister::start(options.runtime.clone()),
+            prober: Prober::new(probes::Options {
+                runtime: options.runtime.clone(),
+                clock: options.clock.clone(),
+                recorder: options.recorder.clone(),
+                data_dir: options.data_dir.clone(),
+                node: {
+                    let desired = options.desired.clone();
+                    Box::new(move || desired.borrow().node().map(node_reference))
+                },
+            }),
             runtime: options.runtime,
             clock: options.clock,
             outbox: options.outbox,
@@ -108,6 +119,9 @@ impl PodManager {
         if recovered.is_none() {
             return;
         }
+        let prober = self.shared.prober.clone();
+        prober.remember().await;
+        let _probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
         let mut events = self.shared.runtime.events();
         // Subscribed first, listed second: nothing falls between.
         let Some(inventory) = self.shared.lister.fresh(&stop).await else {
@@ -238,6 +252,7 @@ impl PodManager {
             shared: self.shared.clone(),
             wanted: receiver,
             changed: changed.clone(),
+            probed: Arc::new(Notify::new()),
             stop: stop.clone(),
         };
         self.workers.insert(uid.clone(), Handle { wanted, changed });

@@ -22,10 +22,12 @@ use crate::{
     clock::Clock,
     events::{Recorder, Severity},
     outbox::Outbox,
+    probes::{Prober, Registration},
     runtime::Runtime,
 };
 
 mod hands;
+mod probing;
 mod pulling;
 mod running;
 mod steps;
@@ -41,6 +43,7 @@ pub struct Shared {
     pub recorder: Recorder,
     pub host_ip: String,
     pub network_ready: watch::Receiver<bool>,
+    pub prober: Prober,
     /// Bounds what loads the machine: creations and removals at a time.
     pub creations: Semaphore,
 }
@@ -68,6 +71,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub wanted: watch::Receiver<Wanted>,
     pub changed: Arc<Notify>,
+    /// What the probes of the pod's containers know changed.
+    pub probed: Arc<Notify>,
     pub record: RecordFile,
     pub stop: CancellationToken,
 }
@@ -94,6 +99,8 @@ struct Pad {
     stopped: Vec<String>,
     /// Steps under way.
     running: Running,
+    /// The pod's place at the prober.
+    probes: Registration,
 }
 
 impl Worker {
@@ -113,6 +120,7 @@ impl Worker {
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
             running: Running::default(),
+            probes: self.shared.prober.register(&self.uid, self.probed.clone()),
         };
         drop(inventory);
         self.remember(&mut pad).await;
@@ -167,6 +175,7 @@ impl Worker {
         self.check_stopped(pad, now);
         pad.unsaved |= pad.memory.absorb(&pad.observed, now);
         let ending = self.is_ending(pad);
+        probing::look(pad, ending);
         if let Some(pod) = pad.pod.clone()
             && !ending
             && pad.memory.finished.is_none()
@@ -283,6 +292,7 @@ impl Worker {
             () = timer => !pad.observed.is_damaged() || self.relist(pad).await,
             changed = self.wanted.changed() => changed.is_ok(),
             () = self.changed.notified() => self.relist(pad).await,
+            () = self.probed.notified() => true,
             outcome = pad.running.next() => {
                 let mut relist = self.learn(pad, outcome);
                 while let Some(outcome) = pad.running.ready() {

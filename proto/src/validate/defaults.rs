@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{image, kinds, rbac::GROUP as RBAC};
+use super::{image, kinds, probe, rbac::GROUP as RBAC};
 use crate::{
     quantity::Amount,
     v1::{
@@ -84,6 +84,7 @@ fn container(container: &mut Container) {
     for port in &mut container.ports {
         fill(&mut port.protocol, "TCP");
     }
+    probe::default(container);
     if let Some(resources) = &mut container.resources {
         canonical(&mut resources.limits);
         canonical(&mut resources.requests);

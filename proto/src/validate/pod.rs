@@ -76,6 +76,7 @@ impl Checker {
         if let Some(context) = &container.security_context {
             self.security(&format!("{path}.securityContext"), context);
         }
+        self.probes(path, container);
         let policies = ["Always", "IfNotPresent", "Never"];
         self.one_of(
             format!("{path}.imagePullPolicy"),

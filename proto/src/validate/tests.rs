@@ -2,6 +2,7 @@
 
 mod changes;
 mod host;
+mod probes;
 mod security;
 mod service;
 mod taints;

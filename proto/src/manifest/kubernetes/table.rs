@@ -117,12 +117,9 @@ const POD_SPEC: Fields = &[
 const CONTAINER: Fields = &[
     ("envFrom", Nothing),
     ("lifecycle", Nothing),
-    ("livenessProbe", Nothing),
-    ("readinessProbe", Nothing),
     ("resizePolicy", Nothing),
     ("restartPolicy", Nothing),
     ("restartPolicyRules", Nothing),
-    ("startupProbe", Nothing),
     ("stdin", Nothing),
     ("stdinOnce", Nothing),
     (
