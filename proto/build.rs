@@ -20,6 +20,7 @@ const FILES: &[&str] = &[
     "meta",
     "core",
     "apps",
+    "policy",
     "rbac",
     "custom",
     "auth",
@@ -39,6 +40,7 @@ const JSON_FILES: &[&str] = &[
     "barge/v1/meta.proto",
     "barge/v1/core.proto",
     "barge/v1/apps.proto",
+    "barge/v1/policy.proto",
     "barge/v1/rbac.proto",
 ];
 
@@ -80,6 +82,10 @@ const ALWAYS_PRINTED: &[&str] = &[
     "OwnerReference.kind",
     "OwnerReference.name",
     "OwnerReference.uid",
+    "PodDisruptionBudgetStatus.current_healthy",
+    "PodDisruptionBudgetStatus.desired_healthy",
+    "PodDisruptionBudgetStatus.disruptions_allowed",
+    "PodDisruptionBudgetStatus.expected_pods",
     "PodIP.ip",
     "PolicyRule.verbs",
     "RbacRole.rules",

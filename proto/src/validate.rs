@@ -4,6 +4,7 @@
 mod data;
 mod defaults;
 mod deployment;
+mod disruption;
 mod host;
 mod image;
 mod kinds;
