@@ -10,6 +10,7 @@ pub mod boot;
 pub mod carrier;
 pub mod clock;
 pub mod config;
+pub mod configuration;
 pub mod control;
 pub mod desired;
 pub mod events;

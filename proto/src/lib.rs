@@ -10,8 +10,10 @@
 pub mod kinds;
 
 pub mod auth;
+pub mod configuration;
 mod heap;
 mod json;
+pub mod level;
 pub mod limits;
 pub mod manifest;
 pub mod quantity;

@@ -4,6 +4,7 @@
 mod data;
 mod defaults;
 mod deployment;
+mod environment;
 mod image;
 mod kinds;
 mod metadata;
@@ -20,7 +21,7 @@ use prost::Message;
 
 pub use self::{
     defaults::{default, default_on_create},
-    names::{dns_label, dns_subdomain},
+    names::{dns_label, dns_subdomain, env_name},
     update::validate_update,
 };
 use crate::limits::OBJECT_BYTES;

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod images;
+mod needs;
 mod troubles;
 
 fn pod(uid: &str, policy: &str) -> Pod {

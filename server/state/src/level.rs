@@ -21,7 +21,8 @@ use crate::{apply::refusal, state::State};
 ///   deleted, and events and remembered requests are bounded by namespace and by age
 /// - 6: tombstones of nodes
 /// - 7: objects of kinds that are registered while the cluster runs
-pub const LEVEL: u32 = 7;
+/// - 8: pods with references to configuration and what else [`barge_proto::level`] names
+pub const LEVEL: u32 = 8;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
@@ -43,6 +44,9 @@ pub const NODE_TOMBSTONES: u32 = 6;
 /// The level from which on there can be objects of kinds that are registered while the cluster runs.
 pub const CUSTOM: u32 = barge_proto::kinds::custom::LEVEL;
 
+/// The level from which on templates may have the fields of pods that came with it.
+pub const PODS: u32 = barge_proto::level::PODS;
+
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {
     let record = match change {
@@ -52,19 +56,18 @@ pub fn needed(change: &Change) -> u32 {
         Change::ForgetRequestsBefore(_) => return ORDER,
         _ => None,
     };
-    let newer = match record {
-        Some(Body::Node(node)) => node
-            .spec
-            .as_ref()
-            .is_some_and(|spec| !spec.taints.is_empty()),
-        Some(Body::Deployment(it)) => {
-            let template = it.spec.as_ref().and_then(|spec| spec.template.as_ref());
-            tolerates(template)
+    match record {
+        Some(Body::Node(node)) => {
+            let tainted = node.spec.as_ref().is_some_and(|it| !it.taints.is_empty());
+            if tainted { LOSS } else { 0 }
         }
-        Some(Body::Revision(revision)) => tolerates(revision.template.as_ref()),
-        _ => false,
-    };
-    if newer { LOSS } else { 0 }
+        Some(Body::Deployment(it)) => {
+            let spec = it.spec.as_ref();
+            of_template(spec.and_then(|spec| spec.template.as_ref()))
+        }
+        Some(Body::Revision(revision)) => of_template(revision.template.as_ref()),
+        _ => 0,
+    }
 }
 
 /// The level that a precondition needs: an older manager would find no demand in it, and refuse.
@@ -75,9 +78,13 @@ pub fn demanded(must: &Must) -> u32 {
     }
 }
 
-fn tolerates(template: Option<&PodTemplateSpec>) -> bool {
-    let spec = template.and_then(|template| template.spec.as_ref());
-    spec.is_some_and(|spec| !spec.tolerations.is_empty())
+/// The level of the newest field that a template uses.
+fn of_template(template: Option<&PodTemplateSpec>) -> u32 {
+    let Some(spec) = template.and_then(|template| template.spec.as_ref()) else {
+        return 0;
+    };
+    let loss = if spec.tolerations.is_empty() { 0 } else { LOSS };
+    barge_proto::level::of_pod(spec).max(loss)
 }
 
 /// A cluster makes use of what a version does not know.

@@ -53,7 +53,7 @@ pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{
-    BINDINGS, COMPRESSION, CUSTOM, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER,
+    BINDINGS, COMPRESSION, CUSTOM, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, PODS,
     check_understood, demanded, needed,
 };
 pub use packed::{PackedPod, Pool};

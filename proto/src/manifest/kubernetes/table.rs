@@ -33,7 +33,7 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
         "ContainerPort",
         &[("hostIP", Nothing), ("hostPort", Nothing)],
     ),
-    ("EnvVar", &[("valueFrom", Nothing)]),
+    ("EnvVarSource", &[("fileKeyRef", Nothing)]),
     ("ResourceRequirements", &[("claims", Nothing)]),
     ("PodStatus", POD_STATUS),
     ("ContainerStatus", CONTAINER_STATUS),
@@ -119,7 +119,6 @@ const POD_SPEC: Fields = &[
 ];
 
 const CONTAINER: Fields = &[
-    ("envFrom", Nothing),
     ("lifecycle", Nothing),
     ("livenessProbe", Nothing),
     ("readinessProbe", Nothing),
