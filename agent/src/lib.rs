@@ -11,6 +11,7 @@ pub mod carrier;
 pub mod clock;
 pub mod collection;
 pub mod config;
+pub mod configuration;
 pub mod control;
 pub mod desired;
 pub mod events;

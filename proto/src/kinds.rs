@@ -376,7 +376,10 @@ mod tests {
             ),
             "{said}"
         );
-        assert!(KINDS.iter().all(|kind| said.contains(&*kind.name)), "{said}");
+        assert!(
+            KINDS.iter().all(|kind| said.contains(&*kind.name)),
+            "{said}"
+        );
     }
 
     #[test]

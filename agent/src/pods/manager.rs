@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    given::Given,
     lister::Lister,
     record::RecordFile,
     unknown::{Teller, Unknown},
@@ -271,7 +272,9 @@ impl PodManager {
                     (None, None) => true,
                     _ => false,
                 };
-                let changed = !same || old.deleted != new.deleted || old.epoch != new.epoch;
+                let given = old.given.is(&new.given);
+                let changed =
+                    !same || !given || old.deleted != new.deleted || old.epoch != new.epoch;
                 *old = new;
                 changed
             });
@@ -314,8 +317,11 @@ impl PodManager {
 }
 
 fn wanted(desired: &Desired, uid: &str) -> Wanted {
+    let pod = desired.pods.get(uid).cloned();
+    let given = pod.as_deref().map(|pod| Given::to(pod, desired));
     Wanted {
-        pod: desired.pods.get(uid).cloned(),
+        given: given.unwrap_or_default(),
+        pod,
         deleted: desired.deleted.contains(uid),
         epoch: desired.epoch,
     }

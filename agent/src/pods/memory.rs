@@ -66,6 +66,9 @@ pub struct ContainerMemory {
     pub probed: Option<Known>,
 }
 
+/// Why a container is not made: something that it needs is missing.
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exit {
@@ -136,6 +139,16 @@ impl Observed {
 }
 
 impl Memory {
+    /// The cluster gives the pod something that it did not have: containers that waited for it try again at once.
+    pub fn given_more(&mut self) {
+        for container in self.containers.values_mut() {
+            let failure = container.start.failure.as_ref();
+            if failure.is_some_and(|failure| failure.reason == CONFIG_ERROR) {
+                container.start.worked();
+            }
+        }
+    }
+
     /// Learns from what the runtime shows: attempts, ends, addresses. Tells whether what is kept on disk changed; it
     /// has to be there before anything is removed, or the next attempt would reuse a number.
     pub fn absorb(&mut self, observed: &Observed, now_ms: i64) -> bool {

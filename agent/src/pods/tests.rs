@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod images;
+mod needs;
 mod probes;
 mod troubles;
 

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    given::Given,
     lister::Lister,
     memory::{Memory, Observed},
     plan::{self, Goal, Plan},
@@ -53,6 +54,8 @@ pub struct Shared {
 pub struct Wanted {
     /// The pod; `None` when it is not assigned, or not any more.
     pub pod: Option<Arc<Pod>>,
+    /// What the cluster gives it.
+    pub given: Given,
     /// Its deletion was recorded.
     pub deleted: bool,
     /// Which full set it comes from.
@@ -85,6 +88,8 @@ struct Pad {
     pod: Option<Arc<Pod>>,
     reported: Option<PodStatus>,
     epoch: u64,
+    /// What the cluster gave the pod when that was looked at last.
+    given: Given,
     /// What is on disk is older than the memory.
     unsaved: bool,
     /// It was told that the memory cannot be saved.
@@ -113,6 +118,7 @@ impl Worker {
             reported: wanted.pod.as_ref().and_then(|pod| pod.status.clone()),
             pod: wanted.pod,
             epoch: wanted.epoch,
+            given: wanted.given,
             unsaved: false,
             told_unsaved: false,
             told_aside: false,
@@ -313,6 +319,10 @@ impl Worker {
 
     fn take_wanted(&mut self, pad: &mut Pad) {
         let wanted = self.wanted.borrow_and_update().clone();
+        if !wanted.given.is(&pad.given) {
+            pad.memory.given_more();
+            pad.given = wanted.given;
+        }
         if let Some(pod) = wanted.pod {
             if wanted.epoch != pad.epoch {
                 // Another session's full set tells what the managers have of the pod now; when that is not what

@@ -65,7 +65,10 @@ pub(crate) fn port_name(name: &str) -> Result<(), String> {
 }
 
 /// The name of an environment variable.
-pub(crate) fn env_name(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn env_name(name: &str) -> Result<(), String> {
     let rule = "must be printable ASCII characters other than '='";
     let is_part = |c: char| (c.is_ascii_graphic() || c == ' ') && c != '=';
     require(!name.is_empty() && name.chars().all(is_part), rule)

@@ -1,5 +1,7 @@
 //! Steps of a plan: begun, their results remembered, what matters told as events.
 
+use std::net::IpAddr;
+
 use super::{
     Pad, Worker,
     hands::{Hands, Outcome},
@@ -29,6 +31,7 @@ impl Worker {
                 shared: self.shared.clone(),
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
+                ips: ips(pad),
             };
             let (pod, image) = (pad.pod.clone(), image_for(pad, &step));
             let about = step.clone();
@@ -202,6 +205,12 @@ impl Worker {
             recorder.record(pod_reference(pod), severity, reason, message);
         }
     }
+}
+
+/// The pod's addresses.
+fn ips(pad: &Pad) -> Vec<IpAddr> {
+    let sandbox = pad.observed.sandbox.as_ref();
+    sandbox.map(|it| it.ips.clone()).unwrap_or_default()
 }
 
 fn image_for(pad: &Pad, step: &Step) -> Option<Image> {

@@ -35,7 +35,7 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ),
     ("PodSecurityContext", POD_SECURITY_CONTEXT),
     ("SecurityContext", SECURITY_CONTEXT),
-    ("EnvVar", &[("valueFrom", Nothing)]),
+    ("EnvVarSource", &[("fileKeyRef", Nothing)]),
     ("ResourceRequirements", &[("claims", Nothing)]),
     ("PodStatus", POD_STATUS),
     ("ContainerStatus", CONTAINER_STATUS),
@@ -115,7 +115,6 @@ const POD_SPEC: Fields = &[
 ];
 
 const CONTAINER: Fields = &[
-    ("envFrom", Nothing),
     ("lifecycle", Nothing),
     ("resizePolicy", Nothing),
     ("restartPolicy", Nothing),
