@@ -66,6 +66,11 @@ fn a_namespace_that_says_nothing_has_the_baseline() {
 #[test]
 fn the_label_counts_from_the_request_on_that_sets_it() {
     let mut state = state();
+    let mut raised = ClusterRecord::clone(state.cluster().unwrap());
+    raised.feature_level = barge_state::LEVEL;
+    let mut draft = Draft::new();
+    draft.put(raised);
+    commit(&mut state, draft);
     let free = namespace("free", &[("enforce", "privileged"), ("warn", "restricted")]);
     let all = vec![privileged(pod("web:1"), "free"), free];
     let (draft, planned) = planned(&state, all).unwrap();
