@@ -7,6 +7,8 @@ use std::{
 
 use barge_proto::v1::{Assignment, DeletedPod, Endpoints, Held, Node, Peer, Pod, Service, Welcome};
 
+use crate::configuration::Configuration;
+
 /// The whole assignment of this node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
@@ -28,6 +30,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<String, Arc<Endpoints>>,
     /// The other nodes, by uid.
     pub peers: BTreeMap<String, Arc<Peer>>,
+    /// What pods use.
+    pub configuration: Configuration,
     /// What the cluster says of this node and itself.
     pub welcome: Option<Arc<Welcome>>,
 }
@@ -64,6 +68,8 @@ pub struct Touched {
     pub pods: bool,
     /// Services, endpoints or peers.
     pub network: bool,
+    /// ConfigMaps or Secrets.
+    pub configuration: bool,
 }
 
 impl Desired {
@@ -114,7 +120,7 @@ impl Desired {
         Ok((next, touched))
     }
 
-    fn merge(&mut self, assignment: Assignment) -> Touched {
+    fn merge(&mut self, mut assignment: Assignment) -> Touched {
         self.revision = assignment.revision;
         let full = assignment.full;
         if full {
@@ -122,6 +128,7 @@ impl Desired {
             let welcome = self.welcome.as_ref();
             self.life = Some(welcome.map_or(String::new(), |welcome| welcome.life.clone()));
         }
+        let configuration = self.configuration.merge(&mut assignment);
         let pods = if full {
             self.replace_pods(assignment.pods, &assignment.tombstones)
         } else {
@@ -152,6 +159,7 @@ impl Desired {
         Touched {
             pods,
             network: services || endpoints || peers,
+            configuration,
         }
     }
 
@@ -316,7 +324,7 @@ mod tests {
         let (desired, _) = desired.apply(difference, true).unwrap();
         assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["b", "c"]);
         let (desired, touched) = desired.apply(full(6, &["b", "c"]), false).unwrap();
-        assert_eq!(touched, Touched::default());
+        assert!(!touched.pods && !touched.network && !touched.configuration);
         let tombstones = ["b", "c"].map(tombstone).to_vec();
         let replacement = Assignment {
             tombstones,

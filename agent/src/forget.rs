@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     config::Config,
     control,
-    desired::Desired,
+    desired::{Desired, Touched},
     membership::{DataFolder, MembershipError},
     pods::unknown::{Unknown, unknown},
     runtime::{Runtime, RuntimeError, containerd::Containerd},
@@ -74,8 +74,10 @@ pub async fn run(config: &Config, which: Which) -> Result<String, ForgetError> {
     files.save(
         &identity.cluster_id,
         &forget(&desired, &chosen),
-        true,
-        false,
+        Touched {
+            pods: true,
+            ..Touched::default()
+        },
     )?;
     Ok(lines(&chosen))
 }

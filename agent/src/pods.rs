@@ -2,7 +2,9 @@
 //! worker per pod carries the steps out; the manager starts workers for what is desired and for what is found.
 
 pub mod backoff;
+pub mod environment;
 pub mod expand;
+pub mod given;
 mod lister;
 mod manager;
 pub mod memory;

@@ -69,6 +69,19 @@ pub trait Runtime: Send + Sync + 'static {
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;
     /// Removes a stopped container: task, container, snapshot. Its log stays until the sandbox goes.
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError>;
+    /// Runs a program in a running container and waits for its end. What runs after `timeout` is killed.
+    async fn exec(
+        &self,
+        id: &str,
+        _command: &[String],
+        _timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        Err(RuntimeError {
+            reason: "ExecNotSupported",
+            message: format!("the runtime runs no programs in {id}"),
+            retryable: false,
+        })
+    }
     /// All sandboxes and containers that this agent made, whoever made them before it.
     async fn list(&self) -> Result<Inventory, RuntimeError>;
     /// What happens to containers. `Resync` comes first and whenever something may have been missed: list again.
@@ -287,6 +300,15 @@ pub enum RuntimeEvent {
         /// The container's id.
         id: String,
     },
+}
+
+/// What became of a program that was run in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecOutcome {
+    /// Its exit code; `None` when it was killed because its time was over.
+    pub exit_code: Option<i32>,
+    /// The beginning of what it wrote, at most 10 KiB.
+    pub output: Vec<u8>,
 }
 
 /// Why a step failed, as people know it: `reason` goes into the status, `message` says what to do.

@@ -22,6 +22,7 @@ mod incarnation;
 mod keeper;
 mod parts;
 mod saved;
+mod secrets;
 mod stream;
 
 pub use incarnation::Incarnation;

@@ -16,8 +16,9 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::{
     clock::Clock,
     runtime::{
-        Container, ContainerSpec, ContainerState, Filled, Image, ImageStore, Inventory, PullPolicy,
-        Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, StoredImage,
+        Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
+        Inventory, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+        StoredImage,
     },
 };
 
@@ -57,6 +58,12 @@ struct World {
     pulling: usize,
     /// What is still to be written when a container has ended.
     last_output: Option<Box<dyn FnOnce() + Send>>,
+    /// How programs in containers end, by their first word; 0 unless it is here.
+    exits: BTreeMap<String, i32>,
+    /// For how long programs in containers run.
+    exec_takes: Duration,
+    /// Programs that run, and the most that ran at a time.
+    execs: (usize, usize),
     /// Where logs are; nowhere, unless a test says otherwise.
     logs: PathBuf,
 }
@@ -100,6 +107,21 @@ impl Scripted {
     /// Containers end only by KILL, after the grace.
     pub fn ignore_term(&self) {
         self.world().ignores_term = true;
+    }
+
+    /// From now on this program ends so in every container.
+    pub fn exec_exits(&self, program: &str, code: i32) {
+        self.world().exits.insert(program.to_owned(), code);
+    }
+
+    /// From now on programs in containers run for so long.
+    pub fn exec_takes(&self, takes: Duration) {
+        self.world().exec_takes = takes;
+    }
+
+    /// The most programs that ran in containers at a time.
+    pub fn most_execs(&self) -> usize {
+        self.world().execs.1
     }
 
     /// Puts an image there.
@@ -416,6 +438,30 @@ impl Runtime for Scripted {
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
         let result = self.remove(id);
         self.answer(result).await
+    }
+
+    async fn exec(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        let takes = {
+            let mut world = self.world();
+            world.execs.0 += 1;
+            world.execs.1 = world.execs.1.max(world.execs.0);
+            world.exec_takes
+        };
+        self.call("exec", id)?;
+        let ended = tokio::time::timeout(timeout, tokio::time::sleep(takes)).await;
+        let mut world = self.world();
+        world.execs.0 -= 1;
+        let program = command.first().map_or("", String::as_str);
+        let code = world.exits.get(program).copied().unwrap_or(0);
+        Ok(ExecOutcome {
+            exit_code: ended.is_ok().then_some(code),
+            output: format!("{program} says {code}").into_bytes(),
+        })
     }
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {

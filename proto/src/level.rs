@@ -18,6 +18,10 @@ pub fn of_pod(spec: &PodSpec) -> u32 {
 }
 
 /// What a manager below [`PODS`] would keep.
+#[allow(
+    clippy::needless_update,
+    reason = "what has no newer fields yet will have some"
+)]
 fn reduced(spec: &PodSpec) -> PodSpec {
     PodSpec {
         containers: spec.containers.iter().map(container).collect(),
@@ -30,10 +34,7 @@ fn reduced(spec: &PodSpec) -> PodSpec {
     }
 }
 
-#[allow(
-    clippy::needless_update,
-    reason = "the messages below have no newer fields yet, and will have some"
-)]
+#[allow(clippy::needless_update, reason = "as above")]
 fn toleration(it: &Toleration) -> Toleration {
     Toleration {
         key: it.key.clone(),
@@ -70,7 +71,6 @@ fn port(it: &ContainerPort) -> ContainerPort {
     }
 }
 
-#[allow(clippy::needless_update, reason = "as above")]
 fn variable(it: &EnvVar) -> EnvVar {
     EnvVar {
         name: it.name.clone(),
@@ -92,6 +92,7 @@ fn resources(it: &ResourceRequirements) -> ResourceRequirements {
 mod tests {
     use super::*;
 
+    #[allow(clippy::needless_update, reason = "as above")]
     #[test]
     fn what_older_managers_know_needs_no_level() {
         let container = Container {
@@ -108,6 +109,7 @@ mod tests {
             env: vec![EnvVar {
                 name: "A".into(),
                 value: "b".into(),
+                ..EnvVar::default()
             }],
             resources: Some(ResourceRequirements::default()),
             image_pull_policy: "Always".into(),
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(of_pod(&newer), PODS);
         let newer = PodSpec {
             containers: vec![Container {
-                security_context: Some(crate::v1::SecurityContext::default()),
+                env_from: vec![Default::default()],
                 ..container
             }],
             ..old

@@ -10,6 +10,7 @@
 pub mod kinds;
 
 pub mod auth;
+pub mod configuration;
 mod heap;
 mod json;
 pub mod level;

@@ -4,6 +4,8 @@
 mod data;
 mod defaults;
 mod deployment;
+mod disruption;
+mod environment;
 mod host;
 mod image;
 mod kinds;
@@ -11,6 +13,7 @@ mod metadata;
 pub(crate) mod names;
 mod pod;
 mod pod_security;
+mod probe;
 mod rbac;
 mod security;
 mod service;
@@ -24,7 +27,7 @@ use prost::Message;
 pub use self::{
     defaults::{default, default_on_create},
     kinds::pod,
-    names::{dns_label, dns_subdomain},
+    names::{dns_label, dns_subdomain, env_name},
     pod_security::{Level, Levels},
     security::CAPABILITIES,
     update::validate_update,

@@ -37,6 +37,7 @@ const OBJECTS: &[&str] = &[
     "role_binding",
     "cluster_role_binding",
     "service_account",
+    "pod_disruption_budget",
 ];
 
 fn read(name: &str) -> (String, Object) {

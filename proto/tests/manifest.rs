@@ -190,3 +190,48 @@ fn what_is_nested_too_deeply_is_refused() {
         assert!(!error.message().is_empty());
     }
 }
+
+/// The page for users lists what is refused; each row is.
+#[test]
+fn fields_that_the_guide_calls_refused_are_refused() {
+    let page = include_str!("../../docs/guide/kubernetes-fields.md");
+    let (_, refused) = page.split_once("## Refused").unwrap();
+    let rows = refused.lines().filter_map(|line| line.strip_prefix("| `"));
+    let fields: Vec<&str> = rows
+        .filter_map(|row| Some(row.split_once('`')?.0))
+        .collect();
+    assert!(fields.len() > 10, "{fields:?}");
+    for field in fields {
+        let name = field.rsplit('.').next().unwrap();
+        let value = match name {
+            "activeDeadlineSeconds" | "hostPort" => "1",
+            "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
+            "serviceAccountName"
+            | "priorityClassName"
+            | "runtimeClassName"
+            | "terminationMessagePath" => "x",
+            "volumes"
+            | "volumeMounts"
+            | "initContainers"
+            | "imagePullSecrets"
+            | "topologySpreadConstraints"
+            | "ephemeralContainers" => "[{name: x}]",
+            _ => "{x: {k: z}}",
+        };
+        let (pod, container, port) = match field.strip_prefix("containers[].") {
+            None => (format!("{name}: {value}, "), String::new(), String::new()),
+            Some(rest) if rest.starts_with("ports") => {
+                (String::new(), String::new(), format!(", {name}: {value}"))
+            }
+            Some(_) => (String::new(), format!(", {name}: {value}"), String::new()),
+        };
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{{pod}containers: [{{name: a, ports: [{{containerPort: 1{port}}}]{container}}}]}}\n"
+        );
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`{name}` is a field of Kubernetes")),
+            "{field}: {error}"
+        );
+    }
+}

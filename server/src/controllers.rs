@@ -10,6 +10,7 @@
 pub mod conditions;
 pub mod deletions;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod guard;

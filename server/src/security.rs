@@ -1,8 +1,9 @@
 //! Authentication and authorisation ([`auth`]), rights by roles and bindings ([`rbac`]), the audit log ([`audit`]), and the certificates and secrets that the cluster
-//! issues ([`issue`], [`secret`]).
+//! issues ([`issue`], [`secret`]), and how the values of Secrets are sealed ([`sealed`]).
 
 pub mod audit;
 pub mod auth;
 pub mod issue;
 pub mod rbac;
+pub mod sealed;
 pub mod secret;

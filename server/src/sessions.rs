@@ -1,4 +1,4 @@
-//! The managers' side of agents: sessions ([`connect`]), assignments to agents ([`tell`], [`feed`]), the relay of their reports
+//! The managers' side of agents: sessions ([`connect`]), assignments to agents ([`tell`], [`feed`], [`needs`]), the relay of their reports
 //! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`logs`]). Life signs are
 //! elsewhere ([`crate::life`]).
 
@@ -21,6 +21,7 @@ use crate::error::ApiError;
 pub mod connect;
 pub mod feed;
 pub mod logs;
+pub mod needs;
 pub mod outbox;
 pub mod receive;
 pub mod relay;

@@ -11,7 +11,7 @@ use barge_client::{
 };
 use barge_proto::v1::{
     ApplyOutcome, ApplyRequest, DeleteRequest, GetRequest, Held, Hello, Kind, ListMembersRequest,
-    LogsRequest, PodReport, PodStatus, Report, Role, Service, StatusVersion, TunnelChunk,
+    LogsRequest, Object, PodReport, PodStatus, Report, Role, Service, StatusVersion, TunnelChunk,
     agent_message::Message as FromAgent, api_client::ApiClient, cluster_client::ClusterClient,
     logs_client::LogsClient, manager_message::Message as ToAgent, session_client::SessionClient,
 };
@@ -20,6 +20,8 @@ use prost::Message as _;
 use tokio::{runtime::Runtime, time::timeout};
 use tonic::{Code, Status, transport::Channel};
 
+#[path = "session/configuration.rs"]
+mod configuration;
 #[path = "session/parties.rs"]
 mod parties;
 

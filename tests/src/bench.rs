@@ -11,6 +11,7 @@ pub mod load;
 pub mod long_apply;
 pub mod manager_freeze;
 pub mod node_loss;
+pub mod probes;
 pub mod reads;
 pub mod replicas;
 pub mod report;
@@ -39,6 +40,11 @@ pub const ALL: &[Benchmark] = &[
         name: "replicas-60",
         about: "60 replicas on one node, applied to running, beside 60 bare starts with the same CNI",
         run: replicas::run,
+    },
+    Benchmark {
+        name: "probes",
+        about: "500 HTTP probes a second: the agent's processor time",
+        run: probes::run,
     },
     Benchmark {
         name: "leader-kill",

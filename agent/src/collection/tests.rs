@@ -109,7 +109,8 @@ async fn images_of_containers_that_are_there_stay() {
     };
     let spec = pod_with(&["a"]);
     let container = &spec.spec.as_ref().unwrap().containers[0];
-    let mut made = crate::pods::spec::container_spec(&spec, container, 0, image).unwrap();
+    let mut made =
+        crate::pods::spec::container_spec(&spec, container, 0, image, Default::default()).unwrap();
     made.pod_uid = "gone".into();
     runtime.start_container(&made).await.unwrap();
     collector.look().await.unwrap();

@@ -12,9 +12,10 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    given::Given,
     lister::Lister,
     record::RecordFile,
     unknown::{Teller, Unknown},
@@ -23,8 +24,9 @@ use super::{
 use crate::{
     clock::Clock,
     desired::Desired,
-    events::Recorder,
+    events::{Recorder, node_reference},
     outbox::Outbox,
+    probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
 };
 
@@ -76,6 +78,16 @@ impl PodManager {
     pub fn new(options: Options) -> Self {
         let shared = Shared {
             lister: Lister::start(options.runtime.clone()),
+            prober: Prober::new(probes::Options {
+                runtime: options.runtime.clone(),
+                clock: options.clock.clone(),
+                recorder: options.recorder.clone(),
+                data_dir: options.data_dir.clone(),
+                node: {
+                    let desired = options.desired.clone();
+                    Box::new(move || desired.borrow().node().map(node_reference))
+                },
+            }),
             runtime: options.runtime,
             clock: options.clock,
             outbox: options.outbox,
@@ -108,6 +120,9 @@ impl PodManager {
         if recovered.is_none() {
             return;
         }
+        let prober = self.shared.prober.clone();
+        prober.remember().await;
+        let _probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
         let mut events = self.shared.runtime.events();
         // Subscribed first, listed second: nothing falls between.
         let Some(inventory) = self.shared.lister.fresh(&stop).await else {
@@ -238,6 +253,7 @@ impl PodManager {
             shared: self.shared.clone(),
             wanted: receiver,
             changed: changed.clone(),
+            probed: Arc::new(Notify::new()),
             stop: stop.clone(),
         };
         self.workers.insert(uid.clone(), Handle { wanted, changed });
@@ -256,7 +272,9 @@ impl PodManager {
                     (None, None) => true,
                     _ => false,
                 };
-                let changed = !same || old.deleted != new.deleted || old.epoch != new.epoch;
+                let given = old.given.is(&new.given);
+                let changed =
+                    !same || !given || old.deleted != new.deleted || old.epoch != new.epoch;
                 *old = new;
                 changed
             });
@@ -299,8 +317,11 @@ impl PodManager {
 }
 
 fn wanted(desired: &Desired, uid: &str) -> Wanted {
+    let pod = desired.pods.get(uid).cloned();
+    let given = pod.as_deref().map(|pod| Given::to(pod, desired));
     Wanted {
-        pod: desired.pods.get(uid).cloned(),
+        given: given.unwrap_or_default(),
+        pod,
         deleted: desired.deleted.contains(uid),
         epoch: desired.epoch,
     }

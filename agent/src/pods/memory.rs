@@ -1,6 +1,6 @@
 //! What a worker remembers of its pod beyond what the runtime shows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use barge_proto::v1::{ContainerStateTerminated, Pod, PodStatus};
 
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     clock::{to_ms, to_time},
+    probes::{Known, state::Kind},
     runtime::{Container, ContainerState, Image, Inventory, Sandbox},
 };
 
@@ -61,7 +62,12 @@ pub struct ContainerMemory {
     pub pull: Retry,
     /// Tries to create and start.
     pub start: Retry,
+    /// What its probes found. The prober keeps it.
+    pub probed: Option<Known>,
 }
+
+/// Why a container is not made: something that it needs is missing.
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,6 +139,16 @@ impl Observed {
 }
 
 impl Memory {
+    /// The cluster gives the pod something that it did not have: containers that waited for it try again at once.
+    pub fn given_more(&mut self) {
+        for container in self.containers.values_mut() {
+            let failure = container.start.failure.as_ref();
+            if failure.is_some_and(|failure| failure.reason == CONFIG_ERROR) {
+                container.start.worked();
+            }
+        }
+    }
+
     /// Learns from what the runtime shows: attempts, ends, addresses. Tells whether what is kept on disk changed; it
     /// has to be there before anything is removed, or the next attempt would reuse a number.
     pub fn absorb(&mut self, observed: &Observed, now_ms: i64) -> bool {
@@ -219,6 +235,26 @@ impl ContainerMemory {
                 ..Default::default()
             },
         });
+    }
+
+    /// Whether the container with this id may get traffic, by its probes.
+    pub fn is_ready(&self, id: &str) -> bool {
+        self.probed(id).is_none_or(|known| known.verdict.ready)
+    }
+
+    /// Whether the container with this id has started, by its startup probe.
+    pub fn is_started(&self, id: &str) -> bool {
+        self.probed(id).is_none_or(|known| known.verdict.started)
+    }
+
+    /// The probe because of which the container with this id is to be ended, and the probe's own grace.
+    pub fn wants_kill(&self, id: &str) -> Option<(Kind, Option<Duration>)> {
+        let known = self.probed(id)?;
+        Some((known.verdict.failed?, known.grace))
+    }
+
+    fn probed(&self, id: &str) -> Option<&Known> {
+        self.probed.as_ref().filter(|known| known.id == id)
     }
 
     fn ended(&mut self, exit: Exit) {

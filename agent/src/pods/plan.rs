@@ -149,7 +149,14 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             None if !starts_again(policy, remembered) => continue,
             None => true,
             Some(current) => match current.state {
-                ContainerState::Running { .. } => continue,
+                ContainerState::Running { .. } => {
+                    if let Some((_, grace)) = remembered.wants_kill(&current.id) {
+                        let grace = grace.unwrap_or_else(|| super::spec::grace(Some(pod)));
+                        let id = current.id.clone();
+                        tear_down(vec![Step::Stop { id, grace }], memory, now_ms, &mut plan);
+                    }
+                    continue;
+                }
                 // A start that failed for good, half undone.
                 ContainerState::Created if !starts_again(policy, remembered) => {
                     let id = current.id.clone();

@@ -1,10 +1,10 @@
 //! From a pod's specification to what the runtime is asked for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use barge_proto::v1::{Container, Pod, PodDnsConfigOption};
 
-use super::{expand::expand, resources, security};
+use super::{environment::Environment, expand::expand, resources, security};
 use crate::runtime::{ContainerSpec, Image, PodNames, PullPolicy, SandboxSpec};
 
 /// Grace of a pod that does not say, in seconds.
@@ -120,18 +120,15 @@ fn names(pod: &Pod) -> PodNames {
     }
 }
 
-/// What a container needs, with references expanded. The error is a sentence.
+/// What a container needs, with references to its environment expanded. The error is a sentence.
 pub fn container_spec(
     pod: &Pod,
     container: &Container,
     attempt: u32,
     image: Image,
+    environment: Environment,
 ) -> Result<ContainerSpec, String> {
-    let mut env = BTreeMap::new();
-    for variable in &container.env {
-        let value = expand(&variable.value, &env);
-        env.insert(variable.name.clone(), value);
-    }
+    let env = environment.variables;
     let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
     let amounts = resources::of_container(container)?;
     let sandbox = sandbox_spec(pod);
@@ -162,6 +159,10 @@ mod tests {
     use barge_proto::v1::{EnvVar, ObjectMeta, PodSpec, Quantity, ResourceRequirements};
 
     use super::*;
+    use crate::pods::{
+        environment::{Around, environment},
+        given::Given,
+    };
 
     #[test]
     fn latest_is_pulled_always() {
@@ -182,6 +183,7 @@ mod tests {
         let variable = |name: &str, value: &str| EnvVar {
             name: name.into(),
             value: value.into(),
+            ..Default::default()
         };
         let quantity = |value: &str| Quantity {
             value: value.into(),
@@ -208,7 +210,15 @@ mod tests {
             name: "i".into(),
             id: "i@d".into(),
         };
-        let spec = container_spec(&Pod::default(), &container, 2, image).unwrap();
+        let (pod, given) = (Pod::default(), Given::default());
+        let around = Around {
+            pod: &pod,
+            given: &given,
+            host_ip: "",
+            ips: &[],
+        };
+        let environment = environment(&container, around).unwrap();
+        let spec = container_spec(&pod, &container, 2, image, environment).unwrap();
         assert_eq!(spec.args, ["--at=http://db/$(LATER)", "$(URL)"]);
         assert_eq!(spec.cpu_request_milli, 250);
         assert_eq!(spec.cpu_limit_milli, Some(250));

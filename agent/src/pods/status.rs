@@ -106,8 +106,8 @@ fn container_status(view: View<'_>, container: &v1::Container) -> ContainerStatu
         .find(|exit| Some(&exit.terminated.container_id) != told);
     ContainerStatus {
         name: container.name.clone(),
-        ready: running && !view.ending,
-        started: Some(running),
+        ready: running && !view.ending && current.is_some_and(|c| memory.is_ready(&c.id)),
+        started: Some(running && current.is_some_and(|c| memory.is_started(&c.id))),
         restart_count: attempt.map_or(0, |n| i32::try_from(n).unwrap_or(i32::MAX)),
         image: container.image.clone(),
         image_id: current.map(|c| c.image_id.clone()).unwrap_or_default(),

@@ -21,6 +21,8 @@ use crate::{
 };
 
 mod images;
+mod needs;
+mod probes;
 mod troubles;
 
 fn pod(uid: &str, policy: &str) -> Pod {

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    given::Given,
     lister::Lister,
     memory::{Memory, Observed},
     plan::{self, Goal, Plan},
@@ -22,10 +23,12 @@ use crate::{
     clock::Clock,
     events::{Recorder, Severity},
     outbox::Outbox,
+    probes::{Prober, Registration},
     runtime::Runtime,
 };
 
 mod hands;
+mod probing;
 mod pulling;
 mod running;
 mod steps;
@@ -41,6 +44,7 @@ pub struct Shared {
     pub recorder: Recorder,
     pub host_ip: String,
     pub network_ready: watch::Receiver<bool>,
+    pub prober: Prober,
     /// Bounds what loads the machine: creations and removals at a time.
     pub creations: Semaphore,
 }
@@ -50,6 +54,8 @@ pub struct Shared {
 pub struct Wanted {
     /// The pod; `None` when it is not assigned, or not any more.
     pub pod: Option<Arc<Pod>>,
+    /// What the cluster gives it.
+    pub given: Given,
     /// Its deletion was recorded.
     pub deleted: bool,
     /// Which full set it comes from.
@@ -68,6 +74,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub wanted: watch::Receiver<Wanted>,
     pub changed: Arc<Notify>,
+    /// What the probes of the pod's containers know changed.
+    pub probed: Arc<Notify>,
     pub record: RecordFile,
     pub stop: CancellationToken,
 }
@@ -80,6 +88,8 @@ struct Pad {
     pod: Option<Arc<Pod>>,
     reported: Option<PodStatus>,
     epoch: u64,
+    /// What the cluster gave the pod when that was looked at last.
+    given: Given,
     /// What is on disk is older than the memory.
     unsaved: bool,
     /// It was told that the memory cannot be saved.
@@ -94,6 +104,8 @@ struct Pad {
     stopped: Vec<String>,
     /// Steps under way.
     running: Running,
+    /// The pod's place at the prober.
+    probes: Registration,
 }
 
 impl Worker {
@@ -106,6 +118,7 @@ impl Worker {
             reported: wanted.pod.as_ref().and_then(|pod| pod.status.clone()),
             pod: wanted.pod,
             epoch: wanted.epoch,
+            given: wanted.given,
             unsaved: false,
             told_unsaved: false,
             told_aside: false,
@@ -113,6 +126,7 @@ impl Worker {
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
             running: Running::default(),
+            probes: self.shared.prober.register(&self.uid, self.probed.clone()),
         };
         drop(inventory);
         self.remember(&mut pad).await;
@@ -167,6 +181,7 @@ impl Worker {
         self.check_stopped(pad, now);
         pad.unsaved |= pad.memory.absorb(&pad.observed, now);
         let ending = self.is_ending(pad);
+        probing::look(pad, ending);
         if let Some(pod) = pad.pod.clone()
             && !ending
             && pad.memory.finished.is_none()
@@ -283,6 +298,7 @@ impl Worker {
             () = timer => !pad.observed.is_damaged() || self.relist(pad).await,
             changed = self.wanted.changed() => changed.is_ok(),
             () = self.changed.notified() => self.relist(pad).await,
+            () = self.probed.notified() => true,
             outcome = pad.running.next() => {
                 let mut relist = self.learn(pad, outcome);
                 while let Some(outcome) = pad.running.ready() {
@@ -303,6 +319,10 @@ impl Worker {
 
     fn take_wanted(&mut self, pad: &mut Pad) {
         let wanted = self.wanted.borrow_and_update().clone();
+        if !wanted.given.is(&pad.given) {
+            pad.memory.given_more();
+            pad.given = wanted.given;
+        }
         if let Some(pod) = wanted.pod {
             if wanted.epoch != pad.epoch {
                 // Another session's full set tells what the managers have of the pod now; when that is not what

@@ -16,6 +16,7 @@ use crate::files::Reserve;
 /// D/reserve                             room for what has to be saved on a full disk
 /// D/carrier.log                         what the carrier has to say
 /// D/run/{netns,ipc,uts}/<uid>           namespaces of pods, pinned by bind mounts
+///       secrets/                        Secrets that pods use, in memory
 ///       shm/<uid>                       file systems in memory, `/dev/shm` of their containers
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
 ///       carrier.{sock,lock}             how control finds the carrier; held while one runs

@@ -72,6 +72,7 @@ impl Keeper {
                 touched: Touched {
                     pods: true,
                     network: true,
+                    configuration: true,
                 },
                 addresses: None,
             }),
@@ -92,6 +93,7 @@ impl Keeper {
         pending.is_new = true;
         pending.touched.pods |= touched.pods;
         pending.touched.network |= touched.network;
+        pending.touched.configuration |= touched.configuration;
         drop(pending);
         self.wake.notify_one();
     }
@@ -171,7 +173,7 @@ impl Keeper {
     async fn save(&self, next: &Arc<Desired>, touched: Touched) -> Result<(), String> {
         let (files, cluster_id, saved) =
             (self.files.clone(), self.cluster_id.clone(), next.clone());
-        let save = move || Ok(files.save(&cluster_id, &saved, touched.pods, touched.network));
+        let save = move || Ok(files.save(&cluster_id, &saved, touched));
         let meanwhile = async {
             sleep(SLOW).await;
             self.pass_on().await
@@ -205,6 +207,7 @@ impl Keeper {
             services: next.services.clone(),
             endpoints: next.endpoints.clone(),
             peers: next.peers.clone(),
+            configuration: next.configuration.clone(),
             welcome: next.welcome.clone(),
             ..Desired::clone(&published)
         };
@@ -226,6 +229,7 @@ impl Keeper {
         pending.is_new = true;
         pending.touched.pods |= touched.pods;
         pending.touched.network |= touched.network;
+        pending.touched.configuration |= touched.configuration;
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {

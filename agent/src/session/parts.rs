@@ -52,6 +52,8 @@ fn join(set: &mut Assignment, part: Assignment) {
     set.endpoints.extend(part.endpoints);
     set.peers.extend(part.peers);
     set.tombstones.extend(part.tombstones);
+    set.config_maps.extend(part.config_maps);
+    set.secrets.extend(part.secrets);
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use barge_proto::v1::{Assignment, ObjectMeta, Pod, Welcome};
+use barge_proto::v1::{Assignment, ConfigMap, ObjectMeta, Pod, Welcome};
 use prost::Message;
 
+use super::secrets::SecretFiles;
+
 use crate::{
-    desired::Desired,
+    configuration::Configuration,
+    desired::{Desired, Touched},
     files::{self, Reserve},
 };
 
@@ -18,6 +21,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct AssignmentFiles {
     folder: PathBuf,
+    secrets: SecretFiles,
     reserve: Reserve,
 }
 
@@ -47,6 +51,18 @@ struct Pods {
     unknown: Vec<String>,
     #[prost(string, repeated, tag = "13")]
     deleted: Vec<String>,
+}
+
+/// ConfigMaps, and whether there are Secrets besides, in memory.
+#[derive(Clone, PartialEq, Message)]
+struct Configured {
+    #[prost(message, repeated, tag = "1")]
+    config_maps: Vec<ConfigMap>,
+    #[prost(bool, tag = "2")]
+    has_secrets: bool,
+    /// Of what was kept, nothing was missing.
+    #[prost(bool, tag = "3")]
+    complete: bool,
 }
 
 /// Services, endpoints, peers, and what the cluster said of itself.
@@ -81,7 +97,11 @@ impl AssignmentFiles {
             path: folder.clone(),
             source,
         })?;
-        Ok(Self { folder, reserve })
+        Ok(Self {
+            folder,
+            secrets: SecretFiles::of(data_dir),
+            reserve,
+        })
     }
 
     /// What was kept of this cluster; nothing when there is none. A part that cannot be read is missing, and containers that it
@@ -115,11 +135,40 @@ impl AssignmentFiles {
             services: table(known.services, |service| uid(&service.metadata)),
             endpoints: table(known.endpoints, |endpoints| uid(&endpoints.metadata)),
             peers: table(known.peers, |peer| peer.node_uid.clone()),
+            configuration: self.configuration(),
             welcome: network.welcome.map(Arc::new),
         })
     }
 
-    /// Makes durable what changed, then the revision.
+    fn configuration(&self) -> Configuration {
+        let configured: Configured = self.part("configuration");
+        let secrets = match configured.has_secrets {
+            true => self.secrets.load(),
+            false => Some(Vec::new()),
+        };
+        let complete = configured.complete && secrets.is_some();
+        Configuration::kept(
+            configured.config_maps,
+            secrets.unwrap_or_default(),
+            complete,
+        )
+    }
+
+    /// Keeps ConfigMaps on disk and Secrets in memory. Without the Secrets, a start without managers waits for these; nothing else does.
+    fn configure(&self, configuration: &Configuration) -> Result<(), SavedError> {
+        let secrets: Vec<_> = configuration.secrets().cloned().collect();
+        let configured = Configured {
+            config_maps: configuration.config_maps().cloned().collect(),
+            has_secrets: !secrets.is_empty(),
+            complete: configuration.complete,
+        };
+        if let Err(error) = self.secrets.save(secrets) {
+            tracing::warn!(%error, "cannot keep Secrets in memory: after a restart of the agent, containers that use them wait for a manager");
+        }
+        self.write("configuration", &configured)
+    }
+
+    /// Makes durable what changed, then the revision. What pods use comes before the pods.
     ///
     /// # Errors
     /// What the file system says.
@@ -127,9 +176,16 @@ impl AssignmentFiles {
         &self,
         cluster_id: &str,
         desired: &Desired,
-        pods: bool,
-        network: bool,
+        touched: Touched,
     ) -> Result<(), SavedError> {
+        let Touched {
+            pods,
+            network,
+            configuration,
+        } = touched;
+        if configuration {
+            self.configure(&desired.configuration)?;
+        }
         if pods || !self.path("pods").exists() {
             let pods = Pods {
                 pods: values(&desired.pods),
@@ -248,9 +304,7 @@ mod tests {
         };
         let (mut desired, touched) = Desired::default().apply(assignment, false).unwrap();
         desired.unknown.insert("p".into());
-        files
-            .save("a", &desired, touched.pods, touched.network)
-            .unwrap();
+        files.save("a", &desired, touched).unwrap();
         let loaded = files.load("a");
         assert_eq!(loaded.revision, 7);
         assert_eq!(loaded.epoch, 0);

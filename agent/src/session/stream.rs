@@ -82,6 +82,12 @@ pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
         status: Some(session.options.node.borrow().clone()),
         takes_parts: true,
         held: held.clone(),
+        takes_configuration: true,
+        configuration: match held {
+            Some(_) => present.configuration.held(),
+            // It is told of all.
+            None => Vec::new(),
+        },
     });
     drop(present);
     if send(&outgoing, hello).await.is_err() {

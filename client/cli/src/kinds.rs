@@ -2,7 +2,8 @@
 
 use barge_client::v1::{
     ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event, Kind,
-    Namespace, Node, Object, Pod, RbacRole, RoleBinding, Secret, Service, ServiceAccount, object,
+    Namespace, Node, Object, Pod, PodDisruptionBudget, RbacRole, RoleBinding, Secret, Service,
+    ServiceAccount, object,
 };
 use barge_proto::for_each_kind;
 
@@ -124,6 +125,27 @@ impl Printed for Pod {
 
     fn describe(&self, text: &mut Text, now: i64) {
         sections::pod(text, self, now);
+    }
+}
+
+impl Printed for PodDisruptionBudget {
+    const COLUMNS: Names = (
+        &[
+            "NAME",
+            "MIN AVAILABLE",
+            "MAX UNAVAILABLE",
+            "ALLOWED DISRUPTIONS",
+            "AGE",
+        ],
+        &[],
+    );
+
+    fn cells(&self, _: &Object, name: String, now: i64) -> Cells {
+        columns::disruption_budget(self, name, now)
+    }
+
+    fn describe(&self, text: &mut Text, _: i64) {
+        sections::disruption_budget(text, self);
     }
 }
 

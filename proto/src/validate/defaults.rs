@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{image, kinds, rbac::GROUP as RBAC};
+use super::{image, kinds, probe, rbac::GROUP as RBAC};
 use crate::{
     quantity::Amount,
     v1::{
@@ -83,6 +83,18 @@ fn container(container: &mut Container) {
     fill(&mut container.image_pull_policy, policy);
     for port in &mut container.ports {
         fill(&mut port.protocol, "TCP");
+    }
+    probe::default(container);
+    let sources = container.env.iter_mut().flat_map(|it| &mut it.value_from);
+    for source in sources {
+        if let Some(field) = &mut source.field_ref {
+            fill(&mut field.api_version, "v1");
+        }
+        if let Some(field) = &mut source.resource_field_ref {
+            field.divisor.get_or_insert_with(|| Quantity {
+                value: "0".to_owned(),
+            });
+        }
     }
     if let Some(resources) = &mut container.resources {
         canonical(&mut resources.limits);

@@ -59,6 +59,20 @@ impl Checker {
 
     /// The selector, if it is one that selects something in particular.
     fn selector(&mut self, path: &str, selector: &LabelSelector) -> Option<Selector> {
+        let selector = self.requirements(path, selector)?;
+        if selector.is_empty() {
+            self.violated(path, "", "must not be empty: it would select everything");
+            return None;
+        }
+        Some(selector)
+    }
+
+    /// The selector, whatever it selects.
+    pub(super) fn requirements(
+        &mut self,
+        path: &str,
+        selector: &LabelSelector,
+    ) -> Option<Selector> {
         self.labels(format_args!("{path}.matchLabels"), &selector.match_labels);
         for (index, requirement) in selector.match_expressions.iter().enumerate() {
             let field = format!("{path}.matchExpressions[{index}]");
@@ -70,10 +84,6 @@ impl Checker {
             }
         }
         match Selector::try_from(selector) {
-            Ok(selector) if selector.is_empty() => {
-                self.violated(path, "", "must not be empty: it would select everything");
-                None
-            }
             Ok(selector) => Some(selector),
             Err(error) => {
                 self.violated(path, "", error.to_string());
@@ -114,12 +124,7 @@ impl Checker {
         }
         let unavailable = rolling.max_unavailable.as_ref();
         let surge = rolling.max_surge.as_ref();
-        if let Some(Value::String(text)) = unavailable.and_then(|share| share.value.as_ref())
-            && matches!(text.trim_end_matches('%').parse(), Ok(101..=i32::MAX))
-        {
-            let rule = "must be at most 100%";
-            self.violated(format!("{path}.maxUnavailable"), text, rule);
-        }
+        self.at_most_all(&format!("{path}.maxUnavailable"), unavailable);
         let unavailable = self.share(&format!("{path}.maxUnavailable"), unavailable);
         let surge = self.share(&format!("{path}.maxSurge"), surge);
         if (unavailable, surge) == (Some(0), Some(0)) {
@@ -129,7 +134,7 @@ impl Checker {
     }
 
     /// The number or percentage, if it is one; it defaults to 25%.
-    fn share(&mut self, field: &str, value: Option<&IntOrString>) -> Option<i32> {
+    pub(super) fn share(&mut self, field: &str, value: Option<&IntOrString>) -> Option<i32> {
         let Some(value) = value else { return Some(25) };
         let number = match &value.value {
             Some(Value::Int(number)) => Some(*number),

@@ -3,8 +3,8 @@
 use super::{Checker, defaults};
 use crate::v1::{
     ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event,
-    Namespace, Node, Object, Pod, PodSpec, RbacRole, RoleBinding, Secret, Service, ServiceAccount,
-    object,
+    Namespace, Node, Object, Pod, PodDisruptionBudget, PodSpec, RbacRole, RoleBinding, Secret,
+    Service, ServiceAccount, object,
 };
 
 /// The rules of a kind beside those of metadata, which all have.
@@ -144,6 +144,14 @@ impl Rules for Service {
     fn check_update(&self, old: &Self, checker: &mut Checker) {
         checker.same_address(old, self);
     }
+}
+
+impl Rules for PodDisruptionBudget {
+    fn default(&mut self) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.disruption_budget(self);
+    }
+    fn check_update(&self, _: &Self, _: &mut Checker) {}
 }
 
 impl Rules for Endpoints {

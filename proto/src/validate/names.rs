@@ -65,10 +65,26 @@ pub(crate) fn port_name(name: &str) -> Result<(), String> {
 }
 
 /// The name of an environment variable.
-pub(crate) fn env_name(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn env_name(name: &str) -> Result<(), String> {
     let rule = "must be printable ASCII characters other than '='";
     let is_part = |c: char| (c.is_ascii_graphic() || c == ' ') && c != '=';
     require(!name.is_empty() && name.chars().all(is_part), rule)
+}
+
+/// The name of a header of HTTP.
+pub(crate) fn header_name(name: &str) -> Result<(), String> {
+    let rule = "must be letters, digits and '-', such as X-Custom-Header";
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    require(!name.is_empty() && name.chars().all(is_part), rule)
+}
+
+/// The value of a header of HTTP.
+pub(crate) fn header_value(value: &str) -> Result<(), String> {
+    let rule = "must be one line without control characters";
+    require(!value.contains(|c: char| c.is_control() && c != '\t'), rule)
 }
 
 /// The key of a value in a Secret or a ConfigMap: the name of a file, too.

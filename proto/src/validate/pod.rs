@@ -17,10 +17,11 @@ impl Checker {
                 "at least one container is required",
             );
         }
+        let names: Vec<_> = spec.containers.iter().map(|it| it.name.as_str()).collect();
         let mut seen = HashSet::new();
         for (index, container) in spec.containers.iter().enumerate() {
             let path = format!("{path}.containers[{index}]");
-            self.container(&path, container);
+            self.container(&path, container, &names);
             if !container.name.is_empty() && !seen.insert(&container.name) {
                 let name = format_args!("{:?}", container.name);
                 self.violated(
@@ -51,7 +52,7 @@ impl Checker {
         }
     }
 
-    fn container(&mut self, path: &str, container: &Container) {
+    fn container(&mut self, path: &str, container: &Container, containers: &[&str]) {
         let field = format!("{path}.name");
         if container.name.is_empty() {
             self.required(field);
@@ -66,16 +67,14 @@ impl Checker {
             self.text(field, &container.image, result);
         }
         self.container_ports(path, &container.ports);
-        for (index, variable) in container.env.iter().enumerate() {
-            let result = names::env_name(&variable.name);
-            self.text(format!("{path}.env[{index}].name"), &variable.name, result);
-        }
+        self.environment(path, container, containers);
         if let Some(resources) = &container.resources {
             self.resources(&format!("{path}.resources"), resources);
         }
         if let Some(context) = &container.security_context {
             self.security(&format!("{path}.securityContext"), context);
         }
+        self.probes(path, container);
         let policies = ["Always", "IfNotPresent", "Never"];
         self.one_of(
             format!("{path}.imagePullPolicy"),

@@ -1,6 +1,6 @@
 //! How much a pod may ask of its node: the levels of Kubernetes' Pod Security Standards, which a namespace chooses by labels.
 
-use super::{Checker, Violation};
+use super::{Checker, Violation, probe};
 use crate::v1::{Namespace, ObjectMeta, PodSecurityContext, PodSpec, SecurityContext};
 
 /// What the labels of Pod Security begin with.
@@ -172,6 +172,7 @@ fn baseline(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
             "must be RuntimeDefault or Localhost",
         );
     }
+    hosts(path, pod, found);
     for (path, own) in contexts(path, pod) {
         if own.privileged == Some(true) {
             broken(found, format!("{path}.privileged"), "true", "must be false");
@@ -192,6 +193,17 @@ fn baseline(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
                 let rule = format!("must be one of {}", BASELINE.join(", "));
                 broken(found, field, name, &rule);
             }
+        }
+    }
+}
+
+/// A probe's host would have the node ask other machines in the pod's name.
+fn hosts(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
+    for (index, container) in pod.containers.iter().enumerate() {
+        for (field, host) in probe::hosts(container) {
+            let field = format!("{path}.containers[{index}].{field}");
+            let rule = "must be absent: the node asks at the pod's address";
+            broken(found, field, &host, rule);
         }
     }
 }

@@ -99,7 +99,7 @@ impl Checker {
         }
     }
 
-    fn target_port(&mut self, field: String, target: &IntOrString) {
+    pub(super) fn target_port(&mut self, field: String, target: &IntOrString) {
         match &target.value {
             Some(Value::Int(port)) => self.port(field, *port),
             Some(Value::String(name)) => self.text(field, name, names::port_name(name)),

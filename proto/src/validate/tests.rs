@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod changes;
+mod disruption;
 mod host;
+mod probes;
 mod security;
 mod service;
 mod taints;

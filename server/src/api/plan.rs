@@ -28,6 +28,7 @@ use crate::{
 
 mod addresses;
 mod deployment;
+mod disruption;
 mod meta;
 mod namespace;
 mod node;

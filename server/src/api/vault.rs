@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use barge_proto::{
     limits::OBJECT_BYTES,
-    v1::{ApplyRequest, Kind, Object, Secret, WatchResponse, object},
+    v1::{ApplyRequest, Kind, Object, WatchResponse, object},
 };
 use prost::Message;
 
 use super::commit::digest;
 use crate::{
     error::ApiError,
-    pki::{Keyring, Purpose},
+    pki::Keyring,
+    security::sealed::{self, place, purpose},
 };
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -35,14 +36,8 @@ impl Vault {
     /// is damaged.
     pub fn open(&self, mut object: Object) -> Result<Object, ApiError> {
         if let Some(object::Kind::Secret(secret)) = &mut object.kind {
-            let (namespace, name) = place(secret);
-            let named = format!("secret/{name}");
-            let sealing_key = self.0.key()?;
-            for (key, value) in &mut secret.data {
-                *value = sealing_key
-                    .open(purpose(&namespace, &name, key), value)
-                    .map_err(|error| ApiError::Internal(format!("{named}: {key}: {error}")))?;
-            }
+            sealed::open(&self.0.key()?, secret)
+                .map_err(|error| ApiError::Internal(error.to_string()))?;
         }
         Ok(object)
     }
@@ -133,26 +128,13 @@ fn data(object: &Object) -> Option<&Data> {
     }
 }
 
-fn place(secret: &Secret) -> (String, String) {
-    let metadata = secret.metadata.clone().unwrap_or_default();
-    (metadata.namespace, metadata.name)
-}
-
-fn purpose<'a>(namespace: &'a str, name: &'a str, key: &'a str) -> Purpose<'a> {
-    Purpose::Secret {
-        namespace,
-        name,
-        key,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::pki::{SealingKey, keyring::KeyFile};
-    use barge_proto::v1::ObjectMeta;
+    use barge_proto::v1::{ObjectMeta, Secret};
 
     fn vault() -> Vault {
         let key = KeyFile::Clear(SealingKey::generate());

@@ -9,7 +9,7 @@ use futures::FutureExt;
 
 use crate::{
     controllers::{
-        Context, NodeHeartbeats, deletions, deployment, endpoints, garbage, keep,
+        Context, NodeHeartbeats, deletions, deployment, disruption, endpoints, garbage, keep,
         nodes::{self, NodeTimes},
         propose::catch_up,
         replica::Replica,
@@ -41,6 +41,7 @@ pub async fn run<R: Replica>(
     }
     tokio::join!(
         keep(&replica, deployment::Deployments, &context),
+        keep(&replica, disruption::DisruptionBudgets, &context),
         keep(&replica, endpoints::EndpointsOfServices, &context),
         keep(&replica, nodes, &context),
         keep(&replica, deletions::Deletions::default(), &context),

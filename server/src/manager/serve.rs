@@ -291,6 +291,7 @@ fn router(
         store: store.clone(),
         sessions: sessions.clone(),
         relay,
+        keyring: serving.issuer.keyring().clone(),
         stop: stop.clone(),
     };
     let logs = LogsService {

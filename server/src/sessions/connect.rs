@@ -23,7 +23,7 @@ use super::{
     reports::unacceptable,
     tell::Teller,
 };
-use crate::{error::ApiError, store::Store};
+use crate::{error::ApiError, pki::Keyring, store::Store};
 
 /// For the first message, and for this manager to know as much as the agent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ pub struct Host {
     pub sessions: Sessions,
     /// The way to the leader.
     pub relay: Relay,
+    /// Opens Secrets for the nodes whose pods use them.
+    pub keyring: Keyring,
     /// Ends all sessions.
     pub stop: CancellationToken,
 }

@@ -8,16 +8,24 @@ use std::{
     sync::Arc,
 };
 
+use barge_proto::configuration::Source;
 use barge_proto::v1::{
-    Assignment, DeletedPod, Endpoints, Node, Peer, PodRecord, PodTombstone, Revision, Service,
+    Assignment, ConfigMap, DeletedPod, Endpoints, Node, ObjectName, Peer, PodRecord, PodTombstone,
+    Revision, Secret, Service,
 };
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored, whole_pod};
 use prost::Message;
+
+use super::needs::{Found, Need, of_template, short};
 
 /// The last word on each object that concerns a node, by kind and uid.
 #[derive(Debug, Default)]
 pub struct News {
     items: BTreeMap<(RecordKind, String), Item>,
+    /// What pods use; it goes first, so that no pod comes before it.
+    configuration: BTreeMap<Need, Found>,
+    /// The agent does not take configuration: it is not told of pods that use any.
+    without_configuration: bool,
 }
 
 #[derive(Debug)]
@@ -32,12 +40,24 @@ enum Item {
 }
 
 impl News {
+    /// Nothing yet, for an agent that takes ConfigMaps and Secrets, or does not.
+    #[must_use]
+    pub fn new(takes_configuration: bool) -> Self {
+        Self {
+            without_configuration: !takes_configuration,
+            ..Self::default()
+        }
+    }
+
     /// Everything that a node should run and know.
     #[must_use]
-    pub fn full(state: &State, node_uid: &str) -> Self {
-        let mut news = Self::default();
+    pub fn full(state: &State, node_uid: &str, takes_configuration: bool) -> Self {
+        let mut news = Self::new(takes_configuration);
         for pod in state.pods_on(node_uid) {
             let template = state.template(pod).cloned();
+            if news.withholds(template.as_deref()) {
+                continue;
+            }
             news.put::<PodRecord>(pod.uid(), Item::Pod(pod.clone(), template));
         }
         for service in state.list::<Service>(None) {
@@ -76,13 +96,24 @@ impl News {
     /// Whether nothing concerns the node.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.configuration.is_empty()
+    }
+
+    /// Adds what there is under a name that pods use.
+    pub fn put_configuration(&mut self, need: Need, found: Found) {
+        self.configuration.insert(need, found);
+    }
+
+    /// Whether the agent could not run pods of a template.
+    fn withholds(&self, template: Option<&Revision>) -> bool {
+        self.without_configuration && template.is_some_and(|it| !of_template(it).is_empty())
     }
 
     /// Puts it into messages of about `bytes` bytes, for the node that `node` is.
     pub fn parts(self, node: Arc<Node>, bytes: usize) -> Parts {
         Parts {
             items: self.items,
+            configuration: self.configuration,
             node,
             bytes,
         }
@@ -100,6 +131,7 @@ impl News {
         let told =
             matches!((before, after), (Some(before), Some(after)) if same_orders(before, after));
         let item = match after {
+            Some(_) if self.withholds(change.template.as_deref()) => return,
             Some(pod) => Item::Pod(pod.clone(), change.template.clone()),
             None if before.is_some() => Item::Gone,
             None => return,
@@ -151,6 +183,7 @@ impl News {
 /// What is left to be put into messages.
 pub struct Parts {
     items: BTreeMap<(RecordKind, String), Item>,
+    configuration: BTreeMap<Need, Found>,
     node: Arc<Node>,
     bytes: usize,
 }
@@ -161,11 +194,17 @@ impl Parts {
         let mut part = Assignment::default();
         let mut bytes = 0;
         while bytes < self.bytes
+            && let Some((need, found)) = self.configuration.pop_first()
+        {
+            bytes += configuration(need, found, &mut part);
+        }
+        while bytes < self.bytes
             && let Some(((kind, uid), item)) = self.items.pop_first()
         {
             bytes += self.render(kind, uid, item, &mut part);
         }
-        (part, !self.items.is_empty())
+        let more = !self.items.is_empty() || !self.configuration.is_empty();
+        (part, more)
     }
 
     /// Adds an object to a message, and tells its size in bytes.
@@ -190,6 +229,33 @@ impl Parts {
                 removed.push(uid);
                 removed.last().map_or(0, String::len)
             }
+        }
+    }
+}
+
+/// Adds what there is under a name to a message, and tells its size in bytes.
+fn configuration((source, namespace, name): Need, found: Found, to: &mut Assignment) -> usize {
+    match found {
+        Found::ConfigMap(it) => push(
+            &mut to.config_maps,
+            ConfigMap {
+                metadata: it.metadata.as_ref().map(short),
+                ..Arc::unwrap_or_clone(it)
+            },
+        ),
+        Found::Secret(it) => push(
+            &mut to.secrets,
+            Secret {
+                metadata: it.metadata.as_ref().map(short),
+                ..Arc::unwrap_or_clone(it)
+            },
+        ),
+        Found::Nothing => {
+            let removed = match source {
+                Source::ConfigMap => &mut to.removed_config_maps,
+                Source::Secret => &mut to.removed_secrets,
+            };
+            push(removed, ObjectName { namespace, name })
         }
     }
 }

@@ -4,11 +4,12 @@
 //! revision up to which it is complete. While the outbox is full, the watch stays at its position in the shared history; later it sends all changes
 //! since then as one difference.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use barge_client::{error::node_deleted, identity::roots_sha256};
 use barge_proto::v1::{
-    Assignment, Hello, ManagerMessage, Node, Trust, Welcome, manager_message::Message as ToAgent,
+    Assignment, HeldObject, Hello, ManagerMessage, Node, ObjectName, Trust, Welcome,
+    manager_message::Message as ToAgent,
 };
 use barge_state::{Changed, Kind, ORDER, RecordKind, State, Stored};
 use tokio::{
@@ -17,8 +18,14 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{connect::Host, feed::News, outbox::Outbox};
+use super::{
+    connect::Host,
+    feed::News,
+    needs::{self, Need, Needs},
+    outbox::Outbox,
+};
 use crate::{
+    security::sealed,
     storage::lock::By,
     store::{Scope, Watch},
 };
@@ -48,6 +55,9 @@ pub struct Teller<'a> {
     /// Everything up to here was told.
     told: u64,
     roots: Option<[u8; 32]>,
+    /// Whether the agent takes ConfigMaps and Secrets.
+    takes_configuration: bool,
+    needs: Needs,
 }
 
 impl<'a> Teller<'a> {
@@ -63,11 +73,14 @@ impl<'a> Teller<'a> {
         hello: &Hello,
         inbox: mpsc::Receiver<ManagerMessage>,
     ) -> Result<(), Status> {
+        let takes_configuration = hello.takes_configuration;
         let resumed = match resumable(host, hello) {
-            true => host
-                .store
-                .watch(hello.acted_revision, scopes(node_uid))
-                .ok(),
+            true => {
+                let needs = needed(host, node_uid, takes_configuration);
+                let scopes = scopes(node_uid, &needs);
+                let watch = host.store.watch(hello.acted_revision, scopes).ok();
+                watch.map(|watch| (watch, needs))
+            }
             false => None,
         };
         let (mut welcome, node) = host
@@ -83,9 +96,14 @@ impl<'a> Teller<'a> {
             node,
             told: hello.acted_revision,
             roots: None,
+            takes_configuration,
+            needs: Needs::default(),
         };
         let watch = match resumed {
-            Some(watch) => watch,
+            Some((watch, needs)) => {
+                teller.resume(needs, &hello.configuration).await?;
+                watch
+            }
             None => {
                 // Each takes some megabytes until it is sent, and all agents of another manager may come at once.
                 let _turn = host.sessions.turn().await;
@@ -107,13 +125,27 @@ impl<'a> Teller<'a> {
         // Only references are taken while the lock of the state is held.
         let read = self.host.store.read_by(By::Session, |state| {
             let node = state.by_uid::<Node>(self.node_uid)?.clone();
-            Some((node, state.revision(), News::full(state, self.node_uid)))
+            let mut news = News::full(state, self.node_uid, self.takes_configuration);
+            let needs = match self.takes_configuration {
+                true => needs::of_node(state, self.node_uid),
+                false => BTreeSet::new(),
+            };
+            for need in &needs {
+                let found = needs::find(state, need);
+                // A full set has no removals.
+                if !matches!(found, needs::Found::Nothing) {
+                    news.put_configuration(need.clone(), found);
+                }
+            }
+            Some((node, state.revision(), news, needs))
         });
         // It may have been deleted while the session waited for its turn, and no change from here on would say so.
-        let (node, revision, news) = read.ok_or_else(|| unknown_node(self.host, self.node_uid))?;
+        let (node, revision, news, needs) =
+            read.ok_or_else(|| unknown_node(self.host, self.node_uid))?;
         self.node = node;
-        let watch = self.host.store.watch(revision, scopes(self.node_uid));
-        let watch = watch.map_err(behind)?;
+        let scopes = scopes(self.node_uid, &needs);
+        let watch = self.host.store.watch(revision, scopes).map_err(behind)?;
+        self.needs = Needs::told(needs, revision);
         let mut parts = news.parts(self.node.clone(), bytes);
         loop {
             let (part, more) = parts.next_part();
@@ -132,6 +164,22 @@ impl<'a> Teller<'a> {
         Ok(watch)
     }
 
+    /// Tells which ConfigMaps and Secrets are not as the agent has them. What changes after that comes by the watch.
+    async fn resume(&mut self, needs: BTreeSet<Need>, held: &[HeldObject]) -> Result<(), Status> {
+        if !self.takes_configuration {
+            return Ok(());
+        }
+        let (revision, since) = self.host.store.read_by(By::Session, |state| {
+            (state.revision(), needs::since(state, &needs, held))
+        });
+        self.needs = Needs::told(needs, revision);
+        let mut news = News::new(true);
+        for (need, found) in since {
+            news.put_configuration(need, found);
+        }
+        self.send(news, self.told).await
+    }
+
     async fn follow(
         mut self,
         mut watch: Watch,
@@ -145,7 +193,8 @@ impl<'a> Teller<'a> {
                 changes = watch.next() => {
                     let mut changes = changes.map_err(behind)?;
                     watch.gather(&mut changes, GATHER).await.map_err(behind)?;
-                    self.difference(&changes, watch.progress()).await?;
+                    let revision = watch.progress();
+                    self.difference(&changes, revision, &mut watch).await?;
                 }
                 order = inbox.recv() => {
                     // The registry forgets a session when another one takes its place.
@@ -169,8 +218,13 @@ impl<'a> Teller<'a> {
     }
 
     /// Tells what changed up to a revision.
-    async fn difference(&mut self, changes: &[Changed], revision: u64) -> Result<(), Status> {
-        let mut news = News::default();
+    async fn difference(
+        &mut self,
+        changes: &[Changed],
+        revision: u64,
+        watch: &mut Watch,
+    ) -> Result<(), Status> {
+        let mut news = News::new(self.takes_configuration);
         let (mut gone, mut trust) = (false, false);
         for change in changes {
             news.add(change, self.node_uid);
@@ -183,18 +237,12 @@ impl<'a> Teller<'a> {
                 _ => {}
             }
         }
+        if self.takes_configuration {
+            self.configuration(changes, watch, &mut news);
+        }
         if !news.is_empty() {
             self.host.sessions.counters().differences.inc();
-            let mut parts = news.parts(self.node.clone(), PART);
-            loop {
-                let (part, more) = parts.next_part();
-                // Only with the last part everything up to there is told.
-                let revision = if more { self.told } else { revision };
-                self.assign(Assignment { revision, ..part }).await?;
-                if !more {
-                    break;
-                }
-            }
+            self.send(news, revision).await?;
             self.told = revision;
         }
         if trust {
@@ -207,10 +255,88 @@ impl<'a> Teller<'a> {
         }
     }
 
-    async fn assign(&self, assignment: Assignment) -> Result<(), Status> {
+    /// Sends a difference up to a revision.
+    async fn send(&self, news: News, revision: u64) -> Result<(), Status> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut parts = news.parts(self.node.clone(), PART);
+        loop {
+            let (part, more) = parts.next_part();
+            // Only with the last part everything up to there is told.
+            let revision = if more { self.told } else { revision };
+            self.assign(Assignment { revision, ..part }).await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Adds changes of what the node's pods use, and what they use since these changes.
+    fn configuration(&mut self, changes: &[Changed], watch: &mut Watch, news: &mut News) {
+        let mut needed = BTreeSet::new();
+        let mut pods = false;
+        for change in changes {
+            if let Some((need, found)) = self.needs.hear(change) {
+                news.put_configuration(need, found);
+            }
+            if change.kind() == Some(RecordKind::Pod) {
+                pods = true;
+                needed.extend(needs::of_change(change, self.node_uid));
+            }
+        }
+        if !pods || (needed.is_empty() && self.needs.is_empty()) {
+            return;
+        }
+        let store = &self.host.store;
+        needed.extend(store.read_by(By::Session, |state| needs::of_node(state, self.node_uid)));
+        if self.needs.are(&needed) {
+            return;
+        }
+        // What changes from here on comes by the watch; what changed before is seen below.
+        watch.rescope(scopes(self.node_uid, &needed));
+        store.read_by(By::Session, |state| {
+            let (new, gone) = self.needs.replace(&needed, state.revision());
+            for need in new {
+                let found = needs::find(state, &need);
+                news.put_configuration(need, found);
+            }
+            for need in gone {
+                news.put_configuration(need, needs::Found::Nothing);
+            }
+        });
+    }
+
+    async fn assign(&self, mut assignment: Assignment) -> Result<(), Status> {
+        self.open(&mut assignment)?;
         let bytes = self.outbox.send(ToAgent::Assignment(assignment)).await?;
         let counters = self.host.sessions.counters();
         counters.assigned_bytes.inc_by(bytes as u64);
+        Ok(())
+    }
+
+    /// Opens the values of Secrets. One that does not open is, for the agent, not there.
+    fn open(&self, assignment: &mut Assignment) -> Result<(), Status> {
+        if assignment.secrets.is_empty() {
+            return Ok(());
+        }
+        // Another manager may be unlocked.
+        let key = self.host.keyring.key().map_err(|error| {
+            Status::unavailable(format!("pods of the node use Secrets, and {error}"))
+        })?;
+        for mut secret in std::mem::take(&mut assignment.secrets) {
+            match sealed::open(&key, &mut secret) {
+                Ok(()) => assignment.secrets.push(secret),
+                Err(error) => {
+                    tracing::error!(%error, "a Secret cannot be opened; pods that use it wait");
+                    if !assignment.full {
+                        let (namespace, name) = sealed::place(&secret);
+                        let removed = ObjectName { namespace, name };
+                        assignment.removed_secrets.push(removed);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 
@@ -261,14 +387,25 @@ fn welcome(state: &State, node_uid: &str) -> Option<(Welcome, Arc<Node>)> {
 }
 
 /// The node's own pods and their tombstones, and itself: of ten thousand nodes, each change of a pod costs one session. What every node has
-/// to know. And the roots to trust.
-fn scopes(node_uid: &str) -> [Scope; 3] {
+/// to know. The roots to trust. And of ConfigMaps and Secrets, by name, those that its pods use.
+fn scopes(node_uid: &str, needs: &BTreeSet<Need>) -> Vec<Scope> {
     let own = Scope {
         node: Some(node_uid.to_owned()),
         ..Scope::kinds([RecordKind::Pod, RecordKind::PodTombstone])
     };
     let common = Scope::kinds([RecordKind::Service, RecordKind::Endpoints, RecordKind::Node]);
-    [own, common, Scope::kinds([RecordKind::Cluster])]
+    let mut scopes = vec![own, common, Scope::kinds([RecordKind::Cluster])];
+    scopes.extend(needs::scopes(needs));
+    scopes
+}
+
+/// What the pods of a node use, for an agent that takes it.
+fn needed(host: &Host, node_uid: &str, takes_configuration: bool) -> BTreeSet<Need> {
+    let needed = |state: &State| needs::of_node(state, node_uid);
+    match takes_configuration {
+        true => host.store.read_by(By::Session, needed),
+        false => BTreeSet::new(),
+    }
 }
 
 /// Why the session of a node ends that the state does not have: its deletion is on record, or nobody knows.

@@ -39,6 +39,8 @@ pub struct Scope {
     pub namespace: Option<String>,
     /// Only pods that are or were bound to the node with this uid, and the node itself.
     pub node: Option<String>,
+    /// Only records of this name; the namespace has to be given, too.
+    pub name: Option<String>,
 }
 
 impl Scope {
@@ -65,6 +67,10 @@ impl Scope {
                 .node
                 .as_deref()
                 .is_none_or(|node| change.node_uids().any(|uid| uid == node))
+            && self
+                .name
+                .as_deref()
+                .is_none_or(|name| change.name() == name)
     }
 
     /// Where a change looks for this watch.
@@ -80,6 +86,7 @@ impl Scope {
                 kind: *kind,
                 // One of the two is enough to find it; the other one is checked then.
                 namespace: self.namespace.clone().filter(|_| self.node.is_none()),
+                name: self.name.clone().filter(|_| self.node.is_none()),
                 node: self.node.clone(),
             })
             .collect()
@@ -93,6 +100,12 @@ pub struct Scopes(Arc<[Scope]>);
 impl From<Scope> for Scopes {
     fn from(scope: Scope) -> Self {
         Self(Arc::new([scope]))
+    }
+}
+
+impl From<Vec<Scope>> for Scopes {
+    fn from(scopes: Vec<Scope>) -> Self {
+        Self(scopes.into())
     }
 }
 
@@ -117,6 +130,7 @@ impl Scopes {
 struct Key {
     kind: RecordKind,
     namespace: Option<String>,
+    name: Option<String>,
     node: Option<String>,
 }
 
@@ -306,20 +320,32 @@ impl Observer for Hub {
 }
 
 impl Inner {
+    /// A change that looks under this key no longer finds the watch.
+    fn unlist(&mut self, key: &Key, id: u64) {
+        if let Some(ids) = self.index.get_mut(key) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.index.remove(key);
+            }
+        }
+    }
+
     fn publish(&mut self, change: &Changed) {
         let Some(kind) = change.kind() else {
             return;
         };
-        let key = |namespace: Option<&str>, node: Option<&str>| Key {
+        let key = |namespace: Option<&str>, name: Option<&str>, node: Option<&str>| Key {
             kind,
             namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
             node: node.map(str::to_owned),
         };
-        let mut keys = vec![key(None, None)];
+        let mut keys = vec![key(None, None, None)];
         if !change.namespace().is_empty() {
-            keys.push(key(Some(change.namespace()), None));
+            keys.push(key(Some(change.namespace()), None, None));
+            keys.push(key(Some(change.namespace()), Some(change.name()), None));
         }
-        keys.extend(change.node_uids().map(|node| key(None, Some(node))));
+        keys.extend(change.node_uids().map(|node| key(None, None, Some(node))));
         let (size, mut told) = (change.size(), BTreeSet::new());
         for id in keys.iter().filter_map(|key| self.index.get(key)).flatten() {
             if told.insert(*id)
@@ -443,6 +469,25 @@ impl Watch {
         Ok(())
     }
 
+    /// From now on the watch is about something else. Changes that were published before and not taken yet may be of the old scopes; of the
+    /// new ones, what was published before may be missing: who watches reads the state afterwards.
+    pub fn rescope(&mut self, scopes: impl Into<Scopes>) {
+        let scopes = scopes.into();
+        let mut inner = self.hub.lock();
+        let (old, new) = (self.scopes.keys(), scopes.keys());
+        for key in old.difference(&new) {
+            inner.unlist(key, self.id);
+        }
+        for key in new.difference(&old) {
+            inner.index.entry(key.clone()).or_default().insert(self.id);
+        }
+        if let Some(watcher) = inner.watchers.get_mut(&self.id) {
+            watcher.scopes = scopes.clone();
+        }
+        drop(inner);
+        self.scopes = scopes;
+    }
+
     /// Some of what there is, and whether there is more in the history.
     fn take(&self) -> Result<(Vec<Changed>, bool), Lagged> {
         let (taken, behind) = {
@@ -485,12 +530,7 @@ impl Drop for Watch {
             return;
         };
         for key in watcher.scopes.keys() {
-            if let Some(ids) = inner.index.get_mut(&key) {
-                ids.remove(&self.id);
-                if ids.is_empty() {
-                    inner.index.remove(&key);
-                }
-            }
+            inner.unlist(&key, self.id);
         }
     }
 }

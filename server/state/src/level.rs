@@ -21,7 +21,7 @@ use crate::{apply::refusal, state::State};
 ///   deleted, and events and remembered requests are bounded by namespace and by age
 /// - 6: tombstones of nodes
 /// - 7: objects of kinds that are registered while the cluster runs
-/// - 8: pods with init containers, hooks and what else [`barge_proto::level`] names
+/// - 8: pods with fields that [`barge_proto::level`] does not name, and PodDisruptionBudgets
 pub const LEVEL: u32 = 8;
 
 /// The level from which on bindings decide what a credential may.

@@ -4,8 +4,9 @@ use barge_proto::{
     for_each_kind,
     v1::{
         ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
-        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone,
-        RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodDisruptionBudget,
+        PodRecord, PodTombstone, RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount,
+        TokenRecord,
     },
 };
 

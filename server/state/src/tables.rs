@@ -6,8 +6,9 @@ use barge_proto::{
     for_each_kind,
     v1::{
         ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
-        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodRecord, PodTombstone,
-        RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+        Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodDisruptionBudget,
+        PodRecord, PodTombstone, RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount,
+        TokenRecord,
     },
 };
 
@@ -220,6 +221,7 @@ impl Tables {
                 | Stored::Role(_)
                 | Stored::ClusterRole(_)
                 | Stored::ServiceAccount(_)
+                | Stored::PodDisruptionBudget(_)
                 | Stored::Custom(_),
             )
             | None => {}

@@ -234,10 +234,9 @@ async fn after_a_boot_no_sign_goes_out_before_the_managers_know_that_nothing_is_
     let touched = Touched {
         pods: true,
         network: true,
+        ..Touched::default()
     };
-    files
-        .save("c1", &kept, touched.pods, touched.network)
-        .unwrap();
+    files.save("c1", &kept, touched).unwrap();
     let mut manager = Manager::start().await;
     let stop = CancellationToken::new();
     let mut options = options(&data_dir, &manager, &stop);

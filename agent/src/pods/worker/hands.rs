@@ -1,6 +1,6 @@
 //! What carries out a step: a task of its own, so that a step that takes long (a pull, a grace) delays no other of its pod.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use barge_proto::v1::Pod;
 use tokio::sync::watch;
@@ -8,7 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, Wanted, pulling::Got};
 use crate::{
-    pods::{plan::Step, spec},
+    events::{Severity, pod_reference},
+    pods::{
+        environment::{Around, environment},
+        memory::CONFIG_ERROR,
+        plan::Step,
+        spec,
+    },
     runtime::{Container, Image, RuntimeError, Sandbox},
 };
 
@@ -33,6 +39,8 @@ pub struct Hands {
     pub shared: Arc<Shared>,
     pub wanted: watch::Receiver<Wanted>,
     pub stop: CancellationToken,
+    /// The pod's addresses.
+    pub ips: Vec<IpAddr>,
 }
 
 impl Hands {
@@ -103,7 +111,7 @@ impl Hands {
         image: Option<Image>,
     ) -> Result<Container, RuntimeError> {
         let config_error = |message: String| RuntimeError {
-            reason: "CreateContainerConfigError",
+            reason: CONFIG_ERROR,
             message,
             retryable: false,
         };
@@ -112,7 +120,21 @@ impl Hands {
             .find(|c| c.name == name)
             .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
         let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
-        let spec = spec::container_spec(pod, container, attempt, image).map_err(config_error)?;
+        let given = self.wanted.borrow().given.clone();
+        let around = Around {
+            pod,
+            given: &given,
+            host_ip: &self.shared.host_ip,
+            ips: &self.ips,
+        };
+        let environment = environment(container, around).map_err(config_error)?;
+        for message in &environment.skipped {
+            let reason = "InvalidEnvironmentVariableNames";
+            let recorder = &self.shared.recorder;
+            recorder.record(pod_reference(pod), Severity::Warning, reason, message);
+        }
+        let spec = spec::container_spec(pod, container, attempt, image, environment)
+            .map_err(config_error)?;
         let _permit = self.shared.creations.acquire().await;
         self.shared.runtime.start_container(&spec).await
     }

@@ -1,5 +1,7 @@
 //! Steps of a plan: begun, their results remembered, what matters told as events.
 
+use std::net::IpAddr;
+
 use super::{
     Pad, Worker,
     hands::{Hands, Outcome},
@@ -10,6 +12,7 @@ use crate::{
         backoff::{Pace, QUICK, SLOW},
         plan::{Step, crash_wait},
     },
+    probes::state::Kind,
     runtime::{self, Container, Image, RuntimeError, START_ERROR, names::container_id},
 };
 
@@ -21,13 +24,14 @@ impl Worker {
                 continue;
             }
             if let Step::Stop { id, .. } = &step {
-                self.event_of(pad, id, Severity::Normal, "Killing", "Stopping container");
+                self.tell_killing(pad, id);
             }
             let hands = Hands {
                 uid: self.uid.clone(),
                 shared: self.shared.clone(),
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
+                ips: ips(pad),
             };
             let (pod, image) = (pad.pod.clone(), image_for(pad, &step));
             let about = step.clone();
@@ -180,10 +184,19 @@ impl Worker {
         }
     }
 
-    fn event_of(&self, pad: &Pad, id: &str, severity: Severity, reason: &str, message: &str) {
+    fn tell_killing(&self, pad: &Pad, id: &str) {
         let name = pad.observed.containers.iter().find(|c| c.id == id);
         let name = name.map_or(id, |container| &container.name);
-        self.event(pad, severity, reason, &format!("{message} {name}"));
+        let memory = pad.memory.containers.get(name);
+        let failed = memory.and_then(|memory| memory.wants_kill(id));
+        let message = match failed.filter(|_| !self.is_ending(pad)) {
+            Some((Kind::Startup, _)) => {
+                format!("Stopping container {name}, because its startup probe failed")
+            }
+            Some(_) => format!("Stopping container {name}, because its liveness probe failed"),
+            None => format!("Stopping container {name}"),
+        };
+        self.event(pad, Severity::Normal, "Killing", &message);
     }
 
     pub(super) fn event(&self, pad: &Pad, severity: Severity, reason: &str, message: &str) {
@@ -192,6 +205,12 @@ impl Worker {
             recorder.record(pod_reference(pod), severity, reason, message);
         }
     }
+}
+
+/// The pod's addresses.
+fn ips(pad: &Pad) -> Vec<IpAddr> {
+    let sandbox = pad.observed.sandbox.as_ref();
+    sandbox.map(|it| it.ips.clone()).unwrap_or_default()
 }
 
 fn image_for(pad: &Pad, step: &Step) -> Option<Image> {

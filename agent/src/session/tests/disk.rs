@@ -99,6 +99,7 @@ async fn what_comes_during_a_write_is_written_after_it() {
     let touched = Touched {
         pods: true,
         network: false,
+        ..Touched::default()
     };
     keeper.put(with_pod(7), touched);
     let half = async {

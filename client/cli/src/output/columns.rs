@@ -1,8 +1,8 @@
 //! The columns of every kind, as kubectl has them.
 
 use barge_client::v1::{
-    ConfigMap, Container, Deployment, Endpoints, Event, Kind, Namespace, Node, Object, Pod, Secret,
-    Service,
+    ConfigMap, Container, Deployment, Endpoints, Event, IntOrString, Kind, Namespace, Node, Object,
+    Pod, PodDisruptionBudget, Secret, Service,
 };
 
 use super::{
@@ -56,6 +56,20 @@ pub fn row(object: &Object, columns: Columns, now: i64) -> Vec<String> {
 
 /// The cells of the usual columns, and of those of `-o wide`.
 pub type Cells = (Vec<String>, Vec<String>);
+
+pub fn disruption_budget(it: &PodDisruptionBudget, name: String, now: i64) -> Cells {
+    let spec = it.spec.clone().unwrap_or_default();
+    let status = it.status.clone().unwrap_or_default();
+    let share = |share: Option<IntOrString>| share.map_or("N/A".to_owned(), |it| it.to_string());
+    let cells = vec![
+        name,
+        share(spec.min_available),
+        share(spec.max_unavailable),
+        status.disruptions_allowed.to_string(),
+        age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+    ];
+    (cells, Vec::new())
+}
 
 pub fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
     let spec = it.spec.clone().unwrap_or_default();

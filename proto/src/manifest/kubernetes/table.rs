@@ -35,7 +35,7 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ),
     ("PodSecurityContext", POD_SECURITY_CONTEXT),
     ("SecurityContext", SECURITY_CONTEXT),
-    ("EnvVar", &[("valueFrom", Nothing)]),
+    ("EnvVarSource", &[("fileKeyRef", Nothing)]),
     ("ResourceRequirements", &[("claims", Nothing)]),
     ("PodStatus", POD_STATUS),
     ("ContainerStatus", CONTAINER_STATUS),
@@ -115,14 +115,10 @@ const POD_SPEC: Fields = &[
 ];
 
 const CONTAINER: Fields = &[
-    ("envFrom", Nothing),
     ("lifecycle", Nothing),
-    ("livenessProbe", Nothing),
-    ("readinessProbe", Nothing),
     ("resizePolicy", Nothing),
     ("restartPolicy", Nothing),
     ("restartPolicyRules", Nothing),
-    ("startupProbe", Nothing),
     ("stdin", Nothing),
     ("stdinOnce", Nothing),
     (

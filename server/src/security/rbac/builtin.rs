@@ -171,11 +171,13 @@ mod tests {
         let view = [
             "read \"\" configmaps,endpoints,events,namespaces,pods,pods/log,pods/status,serviceaccounts,services,services/status",
             "read \"apps\" deployments,deployments/scale,deployments/status",
+            "read \"policy\" poddisruptionbudgets,poddisruptionbudgets/status",
         ];
         let edit = [
             "read \"\" secrets",
             "write \"\" configmaps,pods,secrets,serviceaccounts,services",
             "write \"apps\" deployments,deployments/scale",
+            "write \"policy\" poddisruptionbudgets",
             "impersonate \"\" serviceaccounts",
         ];
         let admin = [
@@ -184,9 +186,9 @@ mod tests {
         ];
         let all = [&view[..], &edit, &admin].concat();
         for (role, count) in [
-            (BuiltinRole::View, 2),
-            (BuiltinRole::Edit, 6),
-            (BuiltinRole::Admin, 8),
+            (BuiltinRole::View, 3),
+            (BuiltinRole::Edit, 8),
+            (BuiltinRole::Admin, 10),
         ] {
             assert_eq!(words(&rules(role, KINDS)), all[..count], "{role:?}");
         }

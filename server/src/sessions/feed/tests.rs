@@ -2,13 +2,15 @@
 //! What a node hears of, and what it does not.
 
 use barge_proto::v1::{
-    Bind, ClusterRecord, Namespace, NodeSpec, NodeStatus, ObjectMeta, PodStatus, PodTemplateSpec,
-    Quantity, Revision, TerminatePod, change::Change as Action,
+    Bind, ClusterRecord, ConfigMapEnvSource, Container, EnvFromSource, Namespace, NodeSpec,
+    NodeStatus, ObjectMeta, PodSpec, PodStatus, PodTemplateSpec, Quantity, Revision, TerminatePod,
+    change::Change as Action,
 };
 
-use barge_state::LOSS;
+use barge_state::PODS;
 
 use super::*;
+use crate::sessions::needs::{self, Needs};
 use crate::store::transaction::Draft;
 
 fn meta(namespace: &str, uid: &str) -> Option<ObjectMeta> {
@@ -74,7 +76,7 @@ fn beginning() -> State {
     apply(&mut state, |draft| {
         draft.put(ClusterRecord {
             metadata: meta("", "cluster"),
-            feature_level: LOSS,
+            feature_level: PODS,
             ..ClusterRecord::default()
         });
         draft.put(Namespace {
@@ -102,13 +104,13 @@ fn render(state: &State, news: News, node: &str) -> Assignment {
 }
 
 fn told(state: &State, changes: &[Changed], node: &str) -> Option<Assignment> {
-    let mut news = News::default();
+    let mut news = News::new(true);
     changes.iter().for_each(|change| news.add(change, node));
     (!news.is_empty()).then(|| render(state, news, node))
 }
 
 fn full(state: &State, node: &str) -> Assignment {
-    render(state, News::full(state, node), node)
+    render(state, News::full(state, node, true), node)
 }
 
 #[test]
@@ -263,7 +265,7 @@ fn a_large_set_is_told_in_parts_that_are_bounded_and_complete() {
     }
     let whole = full(&state, "n1");
     let node = state.by_uid::<Node>("n1").unwrap().clone();
-    let mut parts = News::full(&state, "n1").parts(node, 4096);
+    let mut parts = News::full(&state, "n1", true).parts(node, 4096);
     let mut together = Assignment::default();
     for count in 1.. {
         let (part, more) = parts.next_part();
@@ -275,4 +277,102 @@ fn a_large_set_is_told_in_parts_that_are_bounded_and_complete() {
         }
     }
     assert_eq!(together, whole);
+}
+
+/// A template of pods that take all variables of the ConfigMap `web`.
+fn put_needy(draft: &mut Draft) {
+    let container = Container {
+        env_from: vec![EnvFromSource {
+            config_map_ref: Some(ConfigMapEnvSource {
+                name: "web".to_owned(),
+                optional: None,
+            }),
+            ..EnvFromSource::default()
+        }],
+        ..Container::default()
+    };
+    draft.put(Revision {
+        metadata: meta("default", "needy"),
+        number: 1,
+        template: Some(PodTemplateSpec {
+            spec: Some(PodSpec {
+                containers: vec![container],
+                ..PodSpec::default()
+            }),
+            ..PodTemplateSpec::default()
+        }),
+    });
+    draft.put(PodRecord {
+        metadata: meta("default", "p2"),
+        template_uid: "needy".to_owned(),
+        ..PodRecord::default()
+    });
+    bind(draft, "p2", "n1");
+}
+
+#[test]
+fn what_pods_of_a_node_use_follows_from_their_templates() {
+    let mut state = beginning();
+    assert!(needs::of_node(&state, "n1").is_empty());
+    let changes = apply(&mut state, put_needy);
+    let web = (Source::ConfigMap, "default".to_owned(), "web".to_owned());
+    assert_eq!(needs::of_node(&state, "n1"), [web.clone()].into());
+    assert!(needs::of_node(&state, "n2").is_empty());
+    let of_changes = |node: &str| -> Vec<Need> {
+        let needs = changes.iter().map(|it| needs::of_change(it, node));
+        needs.flatten().collect()
+    };
+    assert!(of_changes("n1").contains(&web));
+    assert!(of_changes("n2").is_empty());
+}
+
+#[test]
+fn configuration_goes_before_pods_and_an_older_agent_gets_neither() {
+    let mut state = beginning();
+    let changes = apply(&mut state, put_needy);
+    let mut news = News::full(&state, "n1", true);
+    let web = ConfigMap {
+        metadata: meta("default", "web"),
+        data: [("a".to_owned(), "b".repeat(10_000))].into(),
+        ..ConfigMap::default()
+    };
+    let need = (Source::ConfigMap, "default".to_owned(), "web".to_owned());
+    news.put_configuration(need, Found::ConfigMap(Arc::new(web)));
+    let node = state.by_uid::<Node>("n1").unwrap().clone();
+    let (first, more) = news.parts(node, 4096).next_part();
+    assert!(more && first.pods.is_empty());
+    assert_eq!(first.config_maps.len(), 1);
+
+    let older = render(&state, News::full(&state, "n1", false), "n1");
+    let uids = older
+        .pods
+        .iter()
+        .map(|pod| pod.metadata.clone().unwrap().uid);
+    assert_eq!(uids.collect::<Vec<_>>(), ["p1"]);
+    let mut news = News::new(false);
+    changes.iter().for_each(|change| news.add(change, "n1"));
+    assert!(news.is_empty());
+}
+
+#[test]
+fn a_change_is_told_once_and_only_if_it_is_newer() {
+    let mut state = beginning();
+    let name = |name: &str| (Source::ConfigMap, "default".to_owned(), name.to_owned());
+    let put = |draft: &mut Draft| {
+        draft.put(ConfigMap {
+            metadata: meta("default", "web"),
+            ..ConfigMap::default()
+        });
+    };
+    let before = state.revision();
+    let made = apply(&mut state, put);
+    let mut needs = Needs::told([name("web")].into(), before);
+    assert!(needs.hear(&made[0]).is_some());
+    assert!(needs.hear(&made[0]).is_none(), "it was told of that");
+    let mut up_to_date = Needs::told([name("web")].into(), state.revision());
+    assert!(up_to_date.hear(&made[0]).is_none());
+    let mut others = Needs::told([name("db")].into(), before);
+    assert!(others.hear(&made[0]).is_none());
+    let (new, gone) = others.replace(&[name("web")].into(), state.revision());
+    assert_eq!((new, gone), (vec![name("web")], vec![name("db")]));
 }

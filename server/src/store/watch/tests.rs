@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use barge_proto::v1::{Namespace, ObjectMeta, PodRecord};
+use barge_proto::v1::{ConfigMap, Namespace, ObjectMeta, PodRecord};
 use barge_state::{PackedPod, Stored};
 use futures::FutureExt;
 use proptest::prelude::*;
@@ -69,6 +69,7 @@ fn a_change_reaches_those_it_concerns() {
         kinds: kinds.to_vec(),
         namespace: namespace.map(str::to_owned),
         node: node.map(str::to_owned),
+        name: None,
     };
     let pods = &[RecordKind::Pod];
     let mut all = hub.watch(0, Scope::all()).unwrap();
@@ -235,6 +236,43 @@ fn a_replaced_state_ends_watches_that_missed_it() {
         "what it has seen elsewhere is not repeated"
     );
     assert!(hub.watch(49, Scope::all()).is_err());
+}
+
+fn config_map(revision: u64, name: &str) -> Changed {
+    let record = ConfigMap {
+        metadata: meta("shop", name),
+        ..ConfigMap::default()
+    };
+    Changed {
+        revision,
+        before: None,
+        after: Some(Stored::ConfigMap(Arc::new(record))),
+        template: None,
+    }
+}
+
+#[test]
+fn a_watch_of_names_hears_of_these_and_may_go_over_to_others() {
+    let named = |name: &str| Scope {
+        namespace: Some("shop".into()),
+        name: Some(name.into()),
+        ..Scope::kinds([RecordKind::ConfigMap])
+    };
+    let hub = hub();
+    let mut watch = hub.watch(0, vec![named("web"), named("db")]).unwrap();
+    hub.applied(vec![config_map(1, "web"), config_map(2, "other")]);
+    assert_eq!(drain(&mut watch).unwrap(), [1]);
+    watch.rescope(vec![named("other"), named("db")]);
+    hub.applied(vec![config_map(3, "web"), config_map(4, "other")]);
+    hub.applied(vec![config_map(5, "db")]);
+    assert_eq!(drain(&mut watch).unwrap(), [4, 5]);
+    assert_eq!(watch.progress(), 5);
+    // More than fits into its queue: the history is looked through by the same names.
+    let many = (6..900).map(|revision| config_map(revision, "other"));
+    hub.applied(many.chain([config_map(900, "web")]).collect());
+    assert_eq!(drain(&mut watch).unwrap().len(), 894);
+    drop(watch);
+    assert!(hub.lock().index.is_empty());
 }
 
 #[test]

@@ -421,6 +421,7 @@ pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::O
         Body::RoleBinding(record) => &mut record.metadata,
         Body::ClusterRoleBinding(record) => &mut record.metadata,
         Body::ServiceAccount(record) => &mut record.metadata,
+        Body::PodDisruptionBudget(record) => &mut record.metadata,
         Body::PodTombstone(record) => &mut record.metadata,
         Body::Custom(record) => &mut record.metadata,
     };

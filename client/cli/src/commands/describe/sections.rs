@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use barge_client::v1::{
-    Condition, ConfigMap, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod, Quantity,
-    Secret, Service, Taint, Toleration, int_or_string,
+    Condition, ConfigMap, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod,
+    PodDisruptionBudget, Quantity, Secret, Service, Taint, Toleration, int_or_string,
 };
 
 use super::{containers, text::Text};
@@ -98,6 +98,31 @@ pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     text.section("Containers", |text| {
         containers::describe(text, &template.containers, &[], now);
     });
+    conditions(text, &status.conditions);
+}
+
+pub fn disruption_budget(text: &mut Text, it: &PodDisruptionBudget) {
+    let spec = it.spec.clone().unwrap_or_default();
+    let status = it.status.clone().unwrap_or_default();
+    text.field("Selector", output::selector(spec.selector.as_ref()));
+    text.field(
+        "Min available",
+        int_or_string(spec.min_available.as_ref(), ""),
+    );
+    text.field(
+        "Max unavailable",
+        int_or_string(spec.max_unavailable.as_ref(), ""),
+    );
+    text.field(
+        "Pods",
+        format!(
+            "{} wanted, {} healthy, {} must stay healthy, {} may be ended",
+            status.expected_pods,
+            status.current_healthy,
+            status.desired_healthy,
+            status.disruptions_allowed
+        ),
+    );
     conditions(text, &status.conditions);
 }
 

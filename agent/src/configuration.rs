@@ -1,0 +1,181 @@
+//! The ConfigMaps and Secrets that the pods of this node use, as the managers last told.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barge_proto::{
+    configuration::Source,
+    v1::{Assignment, ConfigMap, HeldObject, ObjectMeta, ObjectName, Secret},
+};
+
+/// Namespace and name.
+type Name = (String, String);
+
+/// What pods use. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    config_maps: BTreeMap<Name, Arc<ConfigMap>>,
+    secrets: BTreeMap<Name, Arc<Secret>>,
+    /// One that is missing does not exist. False when this comes from a disk that lacks some: Secrets do not survive a boot.
+    pub complete: bool,
+}
+
+/// One of the two.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// A ConfigMap.
+    ConfigMap(Arc<ConfigMap>),
+    /// A Secret, open.
+    Secret(Arc<Secret>),
+}
+
+impl Configuration {
+    /// As it was kept.
+    pub fn kept(config_maps: Vec<ConfigMap>, secrets: Vec<Secret>, complete: bool) -> Self {
+        let config_maps = config_maps.into_iter();
+        let secrets = secrets.into_iter();
+        Self {
+            config_maps: config_maps
+                .map(|it| (name(&it.metadata), Arc::new(it)))
+                .collect(),
+            secrets: secrets
+                .map(|it| (name(&it.metadata), Arc::new(it)))
+                .collect(),
+            complete,
+        }
+    }
+
+    /// Takes what an assignment has of it. Tells whether anything changed.
+    pub fn merge(&mut self, assignment: &mut Assignment) -> bool {
+        let mut changed = false;
+        if assignment.full {
+            changed = !self.complete || !self.config_maps.is_empty() || !self.secrets.is_empty();
+            *self = Self {
+                complete: true,
+                ..Self::default()
+            };
+        }
+        for it in std::mem::take(&mut assignment.config_maps) {
+            self.config_maps.insert(name(&it.metadata), Arc::new(it));
+            changed = true;
+        }
+        for it in std::mem::take(&mut assignment.secrets) {
+            self.secrets.insert(name(&it.metadata), Arc::new(it));
+            changed = true;
+        }
+        for it in &assignment.removed_config_maps {
+            changed |= self.config_maps.remove(&key(it)).is_some();
+        }
+        for it in &assignment.removed_secrets {
+            changed |= self.secrets.remove(&key(it)).is_some();
+        }
+        changed
+    }
+
+    /// The object of this kind and name.
+    pub fn get(&self, source: Source, namespace: &str, name: &str) -> Option<Found> {
+        let key = (namespace.to_owned(), name.to_owned());
+        match source {
+            Source::ConfigMap => self.config_maps.get(&key).cloned().map(Found::ConfigMap),
+            Source::Secret => self.secrets.get(&key).cloned().map(Found::Secret),
+        }
+    }
+
+    /// All ConfigMaps.
+    pub fn config_maps(&self) -> impl Iterator<Item = &ConfigMap> {
+        self.config_maps.values().map(Arc::as_ref)
+    }
+
+    /// All Secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.secrets.values().map(Arc::as_ref)
+    }
+
+    /// What a session can go on from.
+    pub fn held(&self) -> Vec<HeldObject> {
+        let config_maps = self.config_maps();
+        let config_maps = config_maps.map(|it| held(Source::ConfigMap, &it.metadata));
+        let secrets = self.secrets();
+        let secrets = secrets.map(|it| held(Source::Secret, &it.metadata));
+        config_maps.chain(secrets).collect()
+    }
+}
+
+impl Found {
+    /// Whether both are the same message.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::ConfigMap(one), Self::ConfigMap(other)) => Arc::ptr_eq(one, other),
+            (Self::Secret(one), Self::Secret(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+fn held(source: Source, metadata: &Option<ObjectMeta>) -> HeldObject {
+    let metadata = metadata.clone().unwrap_or_default();
+    HeldObject {
+        kind: source.kind().to_owned(),
+        namespace: metadata.namespace,
+        name: metadata.name,
+        resource_version: metadata.resource_version,
+    }
+}
+
+fn name(metadata: &Option<ObjectMeta>) -> Name {
+    let metadata = metadata.clone().unwrap_or_default();
+    (metadata.namespace, metadata.name)
+}
+
+fn key(name: &ObjectName) -> Name {
+    (name.namespace.clone(), name.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_map(name: &str, version: &str) -> ConfigMap {
+        ConfigMap {
+            metadata: Some(ObjectMeta {
+                namespace: "shop".into(),
+                name: name.into(),
+                resource_version: version.into(),
+                ..ObjectMeta::default()
+            }),
+            ..ConfigMap::default()
+        }
+    }
+
+    fn names(configuration: &Configuration) -> Vec<String> {
+        let held = configuration.held().into_iter();
+        held.map(|it| format!("{}@{}", it.name, it.resource_version))
+            .collect()
+    }
+
+    #[test]
+    fn a_full_set_replaces_and_a_difference_adds_and_removes() {
+        let mut configuration = Configuration::default();
+        let mut full = Assignment {
+            full: true,
+            config_maps: vec![config_map("a", "1"), config_map("b", "1")],
+            ..Assignment::default()
+        };
+        assert!(configuration.merge(&mut full.clone()));
+        assert!(configuration.complete);
+        assert_eq!(names(&configuration), ["a@1", "b@1"]);
+        let mut difference = Assignment {
+            config_maps: vec![config_map("b", "2")],
+            removed_config_maps: vec![ObjectName {
+                namespace: "shop".into(),
+                name: "a".into(),
+            }],
+            ..Assignment::default()
+        };
+        assert!(configuration.merge(&mut difference));
+        assert_eq!(names(&configuration), ["b@2"]);
+        assert!(!configuration.merge(&mut Assignment::default()));
+        full.config_maps.clear();
+        assert!(configuration.merge(&mut full));
+        assert!(names(&configuration).is_empty());
+    }
+}

@@ -1,0 +1,253 @@
+//! The environment of a container, in Kubernetes' order: `envFrom` first, of which a later one counts more, then `env` in its own order, in
+//! which `value` may refer to all before it. What comes from elsewhere is not expanded.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use barge_proto::{
+    configuration::Source,
+    quantity::{parse_milli, parse_whole},
+    v1::{
+        Container, EnvFromSource, EnvVarSource, ObjectFieldSelector, Pod, Quantity,
+        ResourceFieldSelector,
+    },
+    validate::env_name,
+};
+
+use super::{expand::expand, given::Given, resources, spec::containers};
+use crate::configuration::Found;
+
+/// What a container's environment is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What the cluster gives it.
+    pub given: &'a Given,
+    /// The node's address.
+    pub host_ip: &'a str,
+    /// The pod's addresses.
+    pub ips: &'a [IpAddr],
+}
+
+/// A container's environment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// Names and values.
+    pub variables: BTreeMap<String, String>,
+    /// Keys that can be no variables, a sentence for each object that has some.
+    pub skipped: Vec<String>,
+}
+
+/// Puts the environment together.
+///
+/// # Errors
+/// A sentence that says what is missing, and what to do.
+pub fn environment(container: &Container, around: Around<'_>) -> Result<Environment, String> {
+    let mut made = Environment::default();
+    for from in &container.env_from {
+        made.take_all(from, around)?;
+    }
+    for variable in &container.env {
+        let name = &variable.name;
+        let value = match &variable.value_from {
+            None => Some(expand(&variable.value, &made.variables)),
+            Some(source) => {
+                let value = value_of(source, container, around);
+                value.map_err(|why| format!("variable {name:?}: {why}"))?
+            }
+        };
+        if let Some(value) = value {
+            made.variables.insert(name.clone(), value);
+        }
+    }
+    Ok(made)
+}
+
+impl Environment {
+    fn take_all(&mut self, from: &EnvFromSource, around: Around<'_>) -> Result<(), String> {
+        let (source, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
+            (Some(it), _) => (Source::ConfigMap, &it.name, it.optional),
+            (None, Some(it)) => (Source::Secret, &it.name, it.optional),
+            (None, None) => return Ok(()),
+        };
+        let found = around.given.find(source, name, optional == Some(true))?;
+        let mut invalid = Vec::new();
+        for (key, value) in found.iter().flat_map(|found| values(found)) {
+            let variable = format!("{}{key}", from.prefix);
+            match text(value) {
+                Some(value) if env_name(&variable).is_ok() => {
+                    self.variables.insert(variable, value.to_owned());
+                }
+                _ => invalid.push(variable),
+            }
+        }
+        if !invalid.is_empty() {
+            let kind = source.kind();
+            let names = invalid.join(", ");
+            self.skipped.push(format!(
+                "Of {kind} {name:?} these keys are no variables, because of their names or because their values are not text: {names}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The value of a variable; `None` when it is optional and there is none.
+fn value_of(
+    source: &EnvVarSource,
+    container: &Container,
+    around: Around<'_>,
+) -> Result<Option<String>, String> {
+    if let Some(field) = &source.field_ref {
+        return field_of(field, around).map(Some);
+    }
+    if let Some(field) = &source.resource_field_ref {
+        return amount_of(field, container, around).map(Some);
+    }
+    if let Some(it) = &source.config_map_key_ref {
+        let optional = it.optional == Some(true);
+        return key_of(Source::ConfigMap, &it.name, &it.key, optional, around);
+    }
+    if let Some(it) = &source.secret_key_ref {
+        let optional = it.optional == Some(true);
+        return key_of(Source::Secret, &it.name, &it.key, optional, around);
+    }
+    Err("it comes from something that this agent does not know: install the managers' version on the node".to_owned())
+}
+
+fn key_of(
+    source: Source,
+    name: &str,
+    key: &str,
+    optional: bool,
+    around: Around<'_>,
+) -> Result<Option<String>, String> {
+    let found = around.given.find(source, name, optional)?;
+    let value = found.and_then(|found| values(found).find(|(known, _)| *known == key));
+    let kind = source.kind();
+    match value.map(|(_, value)| text(value)) {
+        Some(Some(value)) => Ok(Some(value.to_owned())),
+        Some(None) => Err(format!(
+            "the value of {key:?} in {kind} {name:?} is not text, and variables can hold nothing else"
+        )),
+        None if optional => Ok(None),
+        None => Err(format!(
+            "{kind} {name:?} has no key {key:?}: add it, and the container starts"
+        )),
+    }
+}
+
+/// Of a ConfigMap only what is text.
+fn values(found: &Found) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
+    match found {
+        Found::ConfigMap(it) => {
+            let data = it.data.iter();
+            Box::new(data.map(|(key, value)| (key.as_str(), value.as_bytes())))
+        }
+        Found::Secret(it) => {
+            let data = it.data.iter();
+            Box::new(data.map(|(key, value)| (key.as_str(), value.as_slice())))
+        }
+    }
+}
+
+/// A variable's value ends at the first NUL.
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value)
+        .ok()
+        .filter(|it| !it.contains('\0'))
+}
+
+fn field_of(field: &ObjectFieldSelector, around: Around<'_>) -> Result<String, String> {
+    let meta = around.pod.metadata.clone().unwrap_or_default();
+    let path = field.field_path.as_str();
+    let of_map = |map: &str| {
+        let key = path.strip_prefix(map)?.strip_prefix("['")?;
+        key.strip_suffix("']")
+    };
+    if let Some(key) = of_map("metadata.labels") {
+        return Ok(meta.labels.get(key).cloned().unwrap_or_default());
+    }
+    if let Some(key) = of_map("metadata.annotations") {
+        return Ok(meta.annotations.get(key).cloned().unwrap_or_default());
+    }
+    let ips: Vec<String> = around.ips.iter().map(IpAddr::to_string).collect();
+    Ok(match path {
+        "metadata.name" => meta.name,
+        "metadata.namespace" => meta.namespace,
+        "metadata.uid" => meta.uid,
+        "spec.nodeName" => {
+            let spec = around.pod.spec.as_ref();
+            spec.map(|spec| spec.node_name.clone()).unwrap_or_default()
+        }
+        // There is no other.
+        "spec.serviceAccountName" => "default".to_owned(),
+        "status.hostIP" | "status.hostIPs" => around.host_ip.to_owned(),
+        "status.podIP" => ips.into_iter().next().unwrap_or_default(),
+        "status.podIPs" => ips.join(","),
+        _ => {
+            return Err(format!(
+                "this agent does not know the field {path:?}: install the managers' version on the node"
+            ));
+        }
+    })
+}
+
+/// Kubernetes' `ExtractContainerResourceValue`: the amount by the divisor, rounded up. A limit that there is not is what the node has.
+fn amount_of(
+    field: &ResourceFieldSelector,
+    container: &Container,
+    around: Around<'_>,
+) -> Result<String, String> {
+    let name = &field.container_name;
+    let container = match name.is_empty() {
+        true => container,
+        false => containers(around.pod)
+            .iter()
+            .find(|it| it.name == *name)
+            .ok_or_else(|| format!("the pod has no container {name:?}"))?,
+    };
+    let amounts = resources::of_container(container)?;
+    // In thousandths of cores, or in bytes.
+    let (amount, is_cpu) = match field.resource.as_str() {
+        "limits.cpu" => match amounts.cpu_limit {
+            Some(limit) => (limit, true),
+            None => (of_node("cpu", around.given)?, true),
+        },
+        "limits.memory" => match amounts.memory_limit {
+            Some(limit) => (limit, false),
+            None => (of_node("memory", around.given)?, false),
+        },
+        "requests.cpu" => (amounts.cpu_request.unwrap_or(0), true),
+        "requests.memory" => (amounts.memory_request.unwrap_or(0), false),
+        other => return Err(format!("there is no amount {other:?}")),
+    };
+    let unit = if is_cpu { 1000 } else { 1 };
+    let divisor = match &field.divisor {
+        Some(divisor) => number(divisor, is_cpu)?,
+        None => 0,
+    };
+    let divisor = if divisor == 0 { unit } else { divisor };
+    Ok(amount.div_ceil(divisor).to_string())
+}
+
+fn of_node(resource: &str, given: &Given) -> Result<u64, String> {
+    let quantity = given.allocatable(resource);
+    quantity.map_or_else(
+        || Err(format!("how much {resource} the node has is not known yet")),
+        |quantity| number(quantity, resource == "cpu"),
+    )
+}
+
+/// In thousandths of cores, or in bytes.
+fn number(quantity: &Quantity, is_cpu: bool) -> Result<u64, String> {
+    let parsed = match is_cpu {
+        true => parse_milli(quantity),
+        false => parse_whole(quantity),
+    };
+    let number = parsed.map_err(|error| error.to_string())?;
+    Ok(u64::try_from(number).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

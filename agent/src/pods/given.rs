@@ -1,0 +1,76 @@
+//! What a pod's containers are given by the cluster: the ConfigMaps and Secrets that they use, and what the node has.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use barge_proto::{
+    configuration::{Source, used},
+    v1::{Pod, Quantity, Welcome},
+};
+
+use crate::{configuration::Found, desired::Desired};
+
+/// Of one pod. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    objects: BTreeMap<(Source, String), Found>,
+    /// What is missing does not exist.
+    complete: bool,
+    welcome: Option<Arc<Welcome>>,
+}
+
+impl Given {
+    /// What there is for a pod.
+    pub fn to(pod: &Pod, desired: &Desired) -> Self {
+        let configuration = &desired.configuration;
+        let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
+        let used = pod.spec.as_ref().map(used).unwrap_or_default();
+        let objects = used.into_iter().filter_map(|(source, name)| {
+            let found = configuration.get(source, namespace, name)?;
+            Some(((source, name.to_owned()), found))
+        });
+        Self {
+            objects: objects.collect(),
+            complete: configuration.complete,
+            welcome: desired.welcome.clone(),
+        }
+    }
+
+    /// Whether a container that could not start for lack of something has to wait on.
+    pub fn is(&self, other: &Self) -> bool {
+        let mut pairs = self.objects.iter().zip(&other.objects);
+        self.complete == other.complete
+            && self.objects.len() == other.objects.len()
+            && pairs.all(|(one, other)| one.0 == other.0 && one.1.is(other.1))
+            && self.welcome.is_some() == other.welcome.is_some()
+    }
+
+    /// The ConfigMap or Secret of this name; `None` when there is none and it is optional.
+    ///
+    /// # Errors
+    /// A sentence: it is needed and not there, or the node has not heard of it yet.
+    pub fn find(
+        &self,
+        source: Source,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<&Found>, String> {
+        let kind = source.kind();
+        match self.objects.get(&(source, name.to_owned())) {
+            Some(found) => Ok(Some(found)),
+            None if !self.complete => Err(format!(
+                "{kind} {name:?} is not known on this node: it was booted since (Secrets do not outlive that), and no manager was \
+                 reached yet; the container starts when one was"
+            )),
+            None if optional => Ok(None),
+            None => Err(format!(
+                "{kind} {name:?} does not exist: create it in the pod's namespace, and the container starts"
+            )),
+        }
+    }
+
+    /// How much of a resource the node has for pods.
+    pub fn allocatable(&self, resource: &str) -> Option<&Quantity> {
+        let node = self.welcome.as_ref()?.node.as_ref()?;
+        node.status.as_ref()?.allocatable.get(resource)
+    }
+}

@@ -1,0 +1,271 @@
+//! PodDisruptionBudgets: how many pods of an application may be ended on purpose now.
+//!
+//! The leader counts; whoever ends pods on purpose (a drain, an eviction) asks.
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Controller, Name, conditions,
+    plan::{Plan, is_going, object_reference},
+    pods,
+    stamp::Stamp,
+};
+use barge_proto::{
+    selector::Selector,
+    v1::{
+        Deployment, IntOrString, ObjectReference, PodDisruptionBudget, PodDisruptionBudgetSpec,
+        PodDisruptionBudgetStatus, PodRecord, Revision, int_or_string::Value,
+    },
+};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// The condition that says whether a pod may be ended.
+const ALLOWED: &str = "DisruptionAllowed";
+
+/// The controller of PodDisruptionBudgets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DisruptionBudgets;
+
+impl Controller for DisruptionBudgets {
+    type Key = Name;
+    const NAME: &'static str = "disruption";
+    const KINDS: &'static [RecordKind] = &[
+        RecordKind::PodDisruptionBudget,
+        RecordKind::Pod,
+        RecordKind::Deployment,
+    ];
+
+    fn all(&self, state: &State) -> Vec<Name> {
+        let budgets = state.list::<PodDisruptionBudget>(None);
+        budgets.map(|budget| Name::of(budget.meta())).collect()
+    }
+
+    fn dirtied(&self, state: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
+        match changed.kind() {
+            Some(RecordKind::PodDisruptionBudget) => dirty(Name {
+                namespace: changed.namespace().to_owned(),
+                name: changed.name().to_owned(),
+            }),
+            Some(RecordKind::Pod) if pod_matters(changed) => {
+                let labels = changed.template.as_deref().and_then(labels);
+                selecting(state, changed.namespace(), labels, dirty);
+            }
+            Some(RecordKind::Deployment) if scale_matters(changed) => {
+                let (before, after) = changed.of::<Deployment>();
+                let deployment = after.or(before);
+                let spec = deployment.and_then(|it| it.spec.as_ref());
+                let template = spec.and_then(|spec| spec.template.as_ref());
+                let labels = template.and_then(|it| Some(&it.metadata.as_ref()?.labels));
+                selecting(state, changed.namespace(), labels, dirty);
+            }
+            _ => {}
+        }
+    }
+
+    fn plan(&self, state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
+        plan(state, key, stamp)
+    }
+
+    fn concerned(&self, state: &State, key: &Name) -> Option<ObjectReference> {
+        let budget = state.get::<PodDisruptionBudget>(&key.namespace, &key.name)?;
+        Some(object_reference(
+            "policy/v1",
+            "PodDisruptionBudget",
+            budget.meta(),
+        ))
+    }
+}
+
+/// The budgets of a namespace that select these labels.
+fn selecting(
+    state: &State,
+    namespace: &str,
+    labels: Option<&BTreeMap<String, String>>,
+    dirty: &mut dyn FnMut(Name),
+) {
+    let none = BTreeMap::new();
+    let labels = labels.unwrap_or(&none);
+    for budget in state.list::<PodDisruptionBudget>(Some(namespace)) {
+        let selector = budget.spec.as_ref().and_then(selector);
+        if selector.is_some_and(|selector| selector.matches(labels)) {
+            dirty(Name::of(budget.meta()));
+        }
+    }
+}
+
+/// Whether a pod's change can change any budget: most (restarts, addresses) can't.
+fn pod_matters(changed: &Changed) -> bool {
+    let seen = |pod: &Arc<PackedPod>| (is_counted(pod), is_healthy(pod));
+    let (before, after) = changed.of::<PodRecord>();
+    before.map(seen) != after.map(seen)
+}
+
+fn scale_matters(changed: &Changed) -> bool {
+    let seen = |it: &Arc<Deployment>| it.spec.as_ref().and_then(|spec| spec.replicas);
+    let (before, after) = changed.of::<Deployment>();
+    before.map(seen) != after.map(seen)
+}
+
+fn labels(revision: &Revision) -> Option<&BTreeMap<String, String>> {
+    let template = revision.template.as_ref()?;
+    Some(&template.metadata.as_ref()?.labels)
+}
+
+/// What a budget selects; `None` when that is nothing.
+fn selector(spec: &PodDisruptionBudgetSpec) -> Option<Selector> {
+    // Validation let in nothing that is none.
+    Selector::try_from(spec.selector.as_ref()?).ok()
+}
+
+/// Whether it is a pod of the application: one that has ended for good is not.
+fn is_counted(pod: &PackedPod) -> bool {
+    !pods::is_finished(pod)
+}
+
+/// Whether it serves, and is not about to end.
+fn is_healthy(pod: &PackedPod) -> bool {
+    pods::is_ready(pod) && !pods::is_terminating(pod)
+}
+
+/// What should be done for a budget now.
+pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(budget) = state.get::<PodDisruptionBudget>(&key.namespace, &key.name) else {
+        return plan;
+    };
+    if is_going(state, budget.meta()) {
+        return plan;
+    }
+    let Some(spec) = &budget.spec else {
+        return plan;
+    };
+    let counts = counts(state, &key.namespace, spec);
+    let old = budget.status.clone().unwrap_or_default();
+    let mut status = PodDisruptionBudgetStatus {
+        observed_generation: budget.meta().generation,
+        disruptions_allowed: number(counts.allowed()),
+        current_healthy: number(counts.healthy),
+        desired_healthy: number(counts.desired),
+        expected_pods: number(counts.expected),
+        conditions: old.conditions.clone(),
+    };
+    let (value, reason) = match counts.allowed() {
+        0 => ("False", "InsufficientPods"),
+        _ => ("True", "SufficientPods"),
+    };
+    conditions::set(
+        &mut status.conditions,
+        ALLOWED,
+        value,
+        reason,
+        "",
+        stamp.now,
+    );
+    if status == old {
+        return plan;
+    }
+    plan.draft.put_status(PodDisruptionBudget {
+        metadata: budget.metadata.clone(),
+        status: Some(status),
+        ..PodDisruptionBudget::default()
+    });
+    plan.draft.same(&**budget);
+    plan.draft.same_generation(&**budget);
+    plan
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    healthy: usize,
+    desired: usize,
+    expected: usize,
+}
+
+impl Counts {
+    fn allowed(self) -> usize {
+        match self.expected {
+            0 => 0,
+            _ => self.healthy.saturating_sub(self.desired),
+        }
+    }
+}
+
+/// As the disruption controller of Kubernetes counts. A percentage, and what may be missing, are of the pods that the owners want; a number
+/// that must stay is of the pods that there are. A pod without an owner counts as one that is wanted.
+fn counts(state: &State, namespace: &str, spec: &PodDisruptionBudgetSpec) -> Counts {
+    let (mut pods, mut healthy, mut wanted) = (0, 0, 0);
+    let mut owners = BTreeSet::new();
+    let selector = selector(spec);
+    // Labels belong to the template: they are compared once per revision.
+    let none = BTreeMap::new();
+    let selects = |revision: &&Arc<Revision>| {
+        let labels = labels(revision).unwrap_or(&none);
+        selector
+            .as_ref()
+            .is_some_and(|selector| selector.matches(labels))
+    };
+    for revision in state.list::<Revision>(Some(namespace)).filter(selects) {
+        let owner = revision
+            .meta()
+            .owner_references
+            .iter()
+            .find(|owner| owner.kind == "Deployment");
+        let owner = owner.and_then(|owner| state.by_uid::<Deployment>(&owner.uid));
+        if let Some(owner) = owner
+            && owners.insert(owner.uid().to_owned())
+        {
+            wanted += replicas(state, owner);
+        }
+        for pod in state.pods_of(revision.uid()).filter(|pod| is_counted(pod)) {
+            pods += 1;
+            healthy += usize::from(is_healthy(pod));
+            wanted += usize::from(owner.is_none());
+        }
+    }
+    let (desired, expected) = match (&spec.min_available, &spec.max_unavailable) {
+        (Some(least), _) => match least.value {
+            Some(Value::String(_)) => (share(least, wanted), wanted),
+            _ => (share(least, pods), pods),
+        },
+        (None, Some(most)) => (wanted.saturating_sub(share(most, wanted)), wanted),
+        (None, None) => (0, wanted),
+    };
+    Counts {
+        healthy,
+        desired,
+        expected,
+    }
+}
+
+/// The pods that a Deployment wants; none when it is on its way out.
+fn replicas(state: &State, deployment: &Deployment) -> usize {
+    if is_going(state, deployment.meta()) {
+        return 0;
+    }
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    usize::try_from(replicas.unwrap_or(1)).unwrap_or(0)
+}
+
+/// A number, or so much of `whole`, rounded up.
+fn share(share: &IntOrString, whole: usize) -> usize {
+    match &share.value {
+        Some(Value::Int(number)) => usize::try_from(*number).unwrap_or(0),
+        Some(Value::String(text)) => {
+            let percent = text
+                .strip_suffix('%')
+                .and_then(|digits| digits.parse::<usize>().ok());
+            // Validation lets only percentages in.
+            percent.unwrap_or(0).saturating_mul(whole).div_ceil(100)
+        }
+        None => 0,
+    }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
