@@ -7,7 +7,7 @@ pub mod attempt;
 mod board;
 mod meters;
 mod prober;
-mod remembered;
+pub(crate) mod remembered;
 mod stalls;
 pub mod state;
 pub mod target;

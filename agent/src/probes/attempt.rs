@@ -1,6 +1,10 @@
 //! One attempt of a probe: asked once, ended by its deadline.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpStream,
@@ -22,6 +26,11 @@ const STALL: Duration = Duration::from_millis(500);
 const HUNG: Duration = Duration::from_secs(10);
 /// Names that are looked up at a time. A look-up holds a thread, and cannot be ended.
 const LOOKUPS: usize = 4;
+
+/// For a turn to look up a name: less than the least time of an attempt.
+const LOOKUP_TURN: Duration = Duration::from_millis(500);
+/// Addresses of a name that are tried.
+const MOST_ADDRESSES: usize = 4;
 
 static LOOKING_UP: Semaphore = Semaphore::const_new(LOOKUPS);
 
@@ -146,28 +155,38 @@ fn quoted(how: &str, said: &str) -> String {
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, Trouble> {
     let to = super::target::authority(host, port);
-    let address = match host.parse::<IpAddr>() {
-        Ok(ip) => (ip, port).into(),
+    let addresses = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![(ip, port).into()],
         Err(_) => look_up(&to).await?,
     };
-    let stream = TcpStream::connect(address).await;
-    stream.map_err(|error| Trouble::connect(&to, &error))
+    let mut trouble = Trouble::Ours(format!("{to} has no address"));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => trouble = Trouble::connect(&to, &error),
+        }
+    }
+    Err(trouble)
 }
 
-/// The first address of a name.
-async fn look_up(to: &str) -> Result<std::net::SocketAddr, Trouble> {
-    let closed = |_| Trouble::Ours("name look-ups have ended".to_owned());
-    let permit = LOOKING_UP.acquire().await.map_err(closed)?;
+/// The addresses of a name. That there are none says nothing of the container: names are the resolver's.
+async fn look_up(to: &str) -> Result<Vec<SocketAddr>, Trouble> {
+    // Look-ups of other containers' names may hang: that is not this one's fault.
+    let Ok(permit) = timeout(LOOKUP_TURN, LOOKING_UP.acquire()).await else {
+        let why = format!("cannot look up {to}: {LOOKUPS} other look-ups get no answer");
+        return Err(Trouble::Ours(why));
+    };
+    let permit = permit.map_err(|_| Trouble::Ours("name look-ups have ended".to_owned()))?;
     let name = to.to_owned();
     let found = spawn_blocking(move || {
         // Held until the look-up ends, also when nobody waits for it any more.
         let _permit = permit;
-        std::net::ToSocketAddrs::to_socket_addrs(&name).map(|mut all| all.next())
+        let all = std::net::ToSocketAddrs::to_socket_addrs(&name)?;
+        Ok::<_, io::Error>(all.take(MOST_ADDRESSES).collect())
     });
     match found.await {
-        Ok(Ok(Some(address))) => Ok(address),
-        Ok(Ok(None)) => Err(Trouble::Theirs(format!("{to} has no address"))),
-        Ok(Err(error)) => Err(Trouble::Theirs(format!("cannot look up {to}: {error}"))),
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => Err(Trouble::Ours(format!("cannot look up {to}: {error}"))),
         Err(error) => Err(Trouble::Ours(format!("cannot look up {to}: {error}"))),
     }
 }

@@ -102,6 +102,19 @@ impl Drop for Tracked {
     }
 }
 
+/// What either of two knows, of which nobody can say which one is newer. A container that is wrongly called ready is found out by its
+/// probe; one that is wrongly called unready would lose its traffic at once.
+fn either(one: Option<Verdict>, other: Option<Verdict>) -> Option<Verdict> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(Verdict {
+            started: one.started || other.started,
+            ready: one.ready || other.ready,
+            failed: None,
+        }),
+        (one, other) => one.or(other),
+    }
+}
+
 impl Board {
     /// A pod of which nothing is probed yet.
     pub fn register(&mut self, uid: &str, changed: Arc<Notify>) {
@@ -167,7 +180,7 @@ impl Board {
                 probes: Probes::new(
                     asked.clone().map(|it| it.map(|it| it.thresholds)),
                     begin(probed),
-                    remembered(probed.id).or(probed.reported),
+                    either(remembered(probed.id), probed.reported),
                 ),
                 asked: [None, None, None],
                 stages: [Stage::Held, Stage::Held, Stage::Held],

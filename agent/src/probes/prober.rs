@@ -49,6 +49,9 @@ const SAVE_AGAIN: Duration = Duration::from_secs(30);
 const LATE_EVERY: Duration = Duration::from_secs(60);
 /// For how long containers are remembered that no worker has told of since the start.
 const FORGET_MS: i64 = 600_000;
+/// An attempt during which the loop was late by more than this part of the time that the attempt had says nothing of the container: many short
+/// stalls, as on a machine that has too much to do, take that time from the agent's side of it.
+const LAGGING: i64 = 2;
 /// Before the loop starts again after a fault in it.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -110,6 +113,9 @@ impl Registration {
 
 struct Done {
     begun_ms: i64,
+    /// What [`Stalls::lag_ms`] was then.
+    lag_ms: i64,
+    within: Duration,
     finding: Finding,
 }
 
@@ -160,7 +166,7 @@ impl Prober {
     pub async fn run(self, stop: CancellationToken) {
         let (saver, until) = (self.clone(), stop.clone());
         let _saving = AbortOnDropHandle::new(tokio::spawn(async move {
-            let both = async { tokio::join!(saver.save(), saver.tell_late()) };
+            let both = async { tokio::join!(saver.save(&until), saver.tell_late()) };
             until.run_until_cancelled(both).await;
         }));
         while !stop.is_cancelled() {
@@ -221,7 +227,11 @@ impl Prober {
     ) -> BTreeMap<String, Known> {
         let (now_ms, epoch_ms) = (self.now_ms(), self.0.options.clock.now_ms());
         let begin = |probed: &Probed<'_>| {
-            let age = epoch_ms.saturating_sub(probed.started_ms);
+            // 0 is a start of which nothing is known: it may have been now.
+            let age = match probed.started_ms {
+                ..=0 => 0,
+                started_ms => epoch_ms.saturating_sub(started_ms),
+            };
             Begin {
                 // A clock that was set back makes no container younger than it is.
                 started_ms: now_ms.saturating_sub(age.max(0)),
@@ -229,18 +239,23 @@ impl Prober {
                 spread: rand::random(),
             }
         };
-        let remembered = |id: &str| self.remembered().get(id).copied();
+        // Once: from then on the board knows better.
+        let remembered = |id: &str| self.remembered().remove(id);
         let known = self.board().sync(uid, pod, running, begin, remembered);
         self.0.queued.notify_one();
         known
     }
 
     /// Keeps on disk what is known.
-    async fn save(&self) {
+    async fn save(&self, stop: &CancellationToken) {
         let mut saved = None;
         loop {
             self.0.learnt.notified().await;
             let known = self.known();
+            // Workers that end take their containers off the board, and these run on.
+            if stop.is_cancelled() {
+                return;
+            }
             if saved.as_ref() != Some(&known) {
                 match self.0.file.save(known.clone()).await {
                     Ok(()) => saved = Some(known),
@@ -263,11 +278,18 @@ impl Prober {
             let late = Kind::ALL.map(|kind| self.0.meters.late(kind));
             let late: u64 = late.iter().sum();
             let more = late - std::mem::replace(&mut told, late);
-            if more == 0 {
+            let overdue = self.now_ms().saturating_sub(LATE_MS);
+            let is_stuck = self.board().next_due().is_some_and(|due| due < overdue);
+            if more == 0 && !is_stuck {
                 continue;
             }
+            let still = if is_stuck {
+                ", and others wait still"
+            } else {
+                ""
+            };
             let message = format!(
-                "{more} probes began more than a second late within a minute: the machine has too much to do, or programs of exec probes take long, of which {EXECS} run at a time. A late probe is no failure"
+                "{more} probes began more than a second late within a minute{still}: the machine has too much to do, or {ATTEMPTS} attempts that get no answer, or {EXECS} programs of exec probes, are under way. A late probe is no failure"
             );
             tracing::warn!("{message}");
             if let Some(node) = (self.0.options.node)() {
@@ -346,10 +368,13 @@ impl Loop<'_> {
         }
         let (id, asked) = (tracked.id.clone(), asked.clone());
         let runtime = prober.0.options.runtime.clone();
+        let lag_ms = self.stalls.lag_ms();
         let work = async move {
             let finding = attempt(&*runtime, &id, &asked.target, asked.timeout).await;
             Done {
                 begun_ms: now_ms,
+                lag_ms,
+                within: asked.timeout,
                 finding,
             }
         };
@@ -385,13 +410,17 @@ impl Loop<'_> {
         self.execs -= usize::from(is_exec);
         let done = ended.map(|(_, done)| done).unwrap_or_else(|error| Done {
             begun_ms: begun,
+            lag_ms: 0,
+            within: Duration::ZERO,
             finding: Finding::Void(format!("the attempt ended by itself: {error}")),
         });
         self.learn(key, done, now_ms);
     }
 
     fn learn(&mut self, key: Key, done: Done, now_ms: i64) {
-        let stood_still = self.stalls.overlaps(done.begun_ms);
+        let lag_ms = self.stalls.lag_ms() - done.lag_ms;
+        let within_ms = i64::try_from(done.within.as_millis()).unwrap_or(i64::MAX);
+        let stood_still = self.stalls.overlaps(done.begun_ms) || lag_ms > within_ms / LAGGING;
         let finding = match done.finding {
             Finding::Failure(_) if stood_still => {
                 Finding::Void("the agent or its machine stood still meanwhile".to_owned())

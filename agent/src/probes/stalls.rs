@@ -9,6 +9,7 @@ const STALL_MS: i64 = 500;
 #[derive(Debug, Default)]
 pub struct Stalls {
     last_ms: i64,
+    lag_ms: i64,
     ended_ms: Option<i64>,
 }
 
@@ -18,7 +19,14 @@ impl Stalls {
         if now_ms.saturating_sub(self.last_ms) > TICK_MS + STALL_MS {
             self.ended_ms = Some(now_ms);
         }
+        let late = now_ms.saturating_sub(self.last_ms).saturating_sub(TICK_MS);
+        self.lag_ms = self.lag_ms.saturating_add(late.max(0));
         self.last_ms = now_ms;
+    }
+
+    /// By how much all looks together came later than they should have.
+    pub fn lag_ms(&self) -> i64 {
+        self.lag_ms
     }
 
     /// The loop woke. An idle one may have slept for any time.
@@ -59,5 +67,19 @@ mod tests {
         // Attempts begin, and the process stops before the loop sleeps.
         stalls.observe(90_000);
         assert!(stalls.overlaps(60_000));
+    }
+
+    #[test]
+    fn many_short_stalls_add_up() {
+        let mut stalls = Stalls::default();
+        stalls.woke(60_000, true);
+        assert_eq!(stalls.lag_ms(), 0, "an idle loop is not late");
+        for look in 1..=3 {
+            stalls.woke(60_000 + look * 650, false);
+        }
+        assert!(!stalls.overlaps(60_000), "none of them is a stop");
+        assert_eq!(stalls.lag_ms(), 1200);
+        stalls.woke(62_000, false);
+        assert_eq!(stalls.lag_ms(), 1200);
     }
 }

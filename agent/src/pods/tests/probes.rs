@@ -3,6 +3,7 @@
 use barge_proto::v1::{ContainerStatus, ExecAction, Probe};
 
 use super::*;
+use crate::probes::{self, Probed, Prober, remembered::File, state::Verdict};
 
 /// Runs a program each second; two failures in a row count.
 fn probe(program: &str) -> Option<Probe> {
@@ -172,6 +173,97 @@ async fn an_agent_that_is_replaced_takes_no_ready_pod_out() {
     agent.until("u1", "unready", is(false)).await;
     assert_eq!(container(&agent.reports["u1"]).started, Some(true));
     agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_older_than_what_the_managers_know_takes_no_ready_pod_out() {
+    let machine = Machine::new();
+    let pod = probed("u1", |it| {
+        it.readiness_probe = probe("ready").map(|probe| Probe {
+            failure_threshold: 100,
+            ..probe
+        });
+    });
+    let mut agent = machine.agent(assigned(1, [pod.clone()]));
+    agent.until("u1", "ready", is(true)).await;
+    machine.runtime.exec_exits("ready", 1);
+    agent.until("u1", "unready", is(false)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let file = machine.folder.path().join("probes");
+    let older = std::fs::read(&file).unwrap();
+    machine.runtime.exec_exits("ready", 0);
+    agent.until("u1", "ready", is(true)).await;
+    let told = agent.reports["u1"].status.clone();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    agent.kill();
+    // The disk was full: the last write is missing.
+    std::fs::write(&file, older).unwrap();
+    machine.runtime.exec_takes(Duration::from_secs(3600));
+    let pod = Pod {
+        status: told,
+        ..pod
+    };
+    let agent = machine.agent(assigned(1, [pod]));
+    // A status is reported when it differs from what the managers have.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let reported = agent.outbox.take().map(|report| report.pods);
+    let unready = reported.into_iter().flatten().find(is(false));
+    assert_eq!(unready, None);
+    agent.end().await;
+}
+
+/// The workers end first, and take their containers off the board.
+#[tokio::test]
+async fn an_agent_that_stops_keeps_what_it_knows() {
+    let machine = Machine::new();
+    let outbox = Arc::new(Outbox::default());
+    let prober = Prober::new(probes::Options {
+        runtime: machine.runtime.clone(),
+        clock: machine.clock.clone(),
+        recorder: Recorder::new(outbox, machine.clock.clone()),
+        data_dir: Path::to_owned(machine.folder.path()),
+        node: Box::new(|| None),
+    });
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(prober.clone().run(stop.clone()));
+    let pod = probed("u1", |it| it.readiness_probe = probe("ready"));
+    let ready = Verdict {
+        started: true,
+        ready: true,
+        failed: None,
+    };
+    let mut known = prober.register("u1", Arc::default());
+    let containers = &pod.spec.as_ref().unwrap().containers;
+    known.sync(
+        &pod,
+        &[Probed {
+            id: "u1-web-0",
+            started_ms: machine.clock.now_ms(),
+            container: &containers[0],
+            ip: None,
+            reported: Some(ready),
+        }],
+    );
+    // Another pod that goes has all of it written.
+    drop(prober.register("u2", Arc::default()));
+    let file = File::new(machine.folder.path());
+    let kept = async || file.load().await.unwrap().contains_key("u1-web-0");
+    timeout(Duration::from_secs(50), async {
+        while !kept().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    // Past the pause between two writes: the next one would come at once.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    stop.cancel();
+    drop(known);
+    running.await.unwrap();
+    for _ in 0..50 {
+        assert!(kept().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
