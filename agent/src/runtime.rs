@@ -73,15 +73,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn exec(
         &self,
         id: &str,
-        _command: &[String],
-        _timeout: Duration,
-    ) -> Result<ExecOutcome, RuntimeError> {
-        Err(RuntimeError {
-            reason: "ExecNotSupported",
-            message: format!("the runtime runs no programs in {id}"),
-            retryable: false,
-        })
-    }
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError>;
     /// All sandboxes and containers that this agent made, whoever made them before it.
     async fn list(&self) -> Result<Inventory, RuntimeError>;
     /// What happens to containers. `Resync` comes first and whenever something may have been missed: list again.

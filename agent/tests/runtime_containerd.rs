@@ -9,6 +9,8 @@ mod bad;
 mod carrying;
 #[path = "runtime/collecting.rs"]
 mod collecting;
+#[path = "runtime/execs.rs"]
+mod execs;
 #[path = "runtime/image.rs"]
 mod image;
 #[path = "runtime/lying.rs"]

@@ -24,6 +24,7 @@ use super::{
 use crate::{carrier::Carrier, files};
 
 mod create;
+mod exec;
 mod host;
 mod rootfs;
 mod salvage;

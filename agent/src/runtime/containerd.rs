@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{
-    Container, ContainerSpec, Image, ImageStore, Inventory, Options, PullPolicy, Runtime,
-    RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, ExecOutcome, Image, ImageStore, Inventory, Options, PullPolicy,
+    Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -23,7 +23,7 @@ use super::{
     resources::Machine,
     sandbox::Sandboxes,
 };
-use crate::carrier::Carrier;
+use crate::{carrier::Carrier, files};
 
 /// Runs pods through containerd. What it made outlives it: another one over the same options finds everything again.
 /// Cheap to clone.
@@ -86,6 +86,15 @@ impl Runtime for Containerd {
             // What runs is looked after all the same; whoever keeps the carrier goes on trying.
             tracing::error!(%error, "the containers' output stands still");
         }
+        // Of programs that an earlier agent ran in containers.
+        let pipes = self.options.paths.execs();
+        let swept = files::blocking(move || match std::fs::remove_dir_all(pipes) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "cannot remove pipes of an earlier agent");
+        }
         images::sweep(&self.client).await.map_err(|status| {
             RuntimeError::from_status(reason::UNAVAILABLE, "give back leases", &status)
         })
@@ -136,6 +145,15 @@ impl Runtime for Containerd {
 
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
         self.containers.remove(id).await
+    }
+
+    async fn exec(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        self.containers.exec(id, command, timeout).await
     }
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {

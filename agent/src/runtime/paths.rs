@@ -101,6 +101,11 @@ impl Paths {
         self.run().join("shm").join(pod_uid)
     }
 
+    /// Folder of the pipes of programs that are run in containers.
+    pub fn execs(&self) -> PathBuf {
+        self.run().join("exec")
+    }
+
     /// Folder of all pipes.
     pub fn io(&self) -> PathBuf {
         self.run().join("io")

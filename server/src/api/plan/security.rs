@@ -16,20 +16,6 @@ pub fn judge(object: &Object, levels: Levels) -> Result<Vec<String>, ApiError> {
         return Ok(Vec::new());
     };
     let name = object.to_string();
-    for (index, container) in pod.containers.iter().enumerate() {
-        let probes = [
-            &container.liveness_probe,
-            &container.readiness_probe,
-            &container.startup_probe,
-        ];
-        // Agents cannot run programs in containers yet.
-        if probes.into_iter().flatten().any(|it| it.exec.is_some()) {
-            return Err(ApiError::invalid(
-                format!("{name}: {path}.containers[{index}]"),
-                "has a probe with exec, which Barge does not run yet: use httpGet, tcpSocket or grpc",
-            ));
-        }
-    }
     let mut refused = levels.enforce.violations(path, pod);
     if !refused.is_empty() {
         let namespace = object.namespace();
