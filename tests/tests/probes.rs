@@ -98,6 +98,7 @@ fn probes_decide_about_traffic_and_restarts() {
     let agent = cluster.layout().agents.remove(0);
     readiness(&cluster, &agent);
     liveness(&cluster, &agent);
+    programs(&cluster, &agent);
     control_is_replaced(&cluster);
     control_stands_still(&cluster);
 }
@@ -152,6 +153,25 @@ fn liveness(cluster: &Cluster, agent: &Agent) {
     wait_until(cluster, "slow", true);
     assert_eq!(restarts(cluster, "slow"), 0);
     cluster.barge(&["delete", "pod", "slow", "stops"]);
+}
+
+/// A program in the container decides about its readiness.
+fn programs(cluster: &Cluster, agent: &Agent) {
+    let probes =
+        "    readinessProbe: {exec: {command: [busybox, test, -e, /www/ok]}, periodSeconds: 1}\n";
+    cluster.apply(&pod("asked", "exec busybox sleep 1000", probes));
+    eventually("it runs, and is not ready", || {
+        let events = cluster.barge(&["events"]);
+        match events.contains("Readiness probe of main failed: exit code 1") {
+            true => Ok(()),
+            false => Err(events),
+        }
+    });
+    wait_until(cluster, "asked", false);
+    fs::write(inside(cluster, agent, "asked", "/www/ok"), "").expect("write in the container");
+    wait_until(cluster, "asked", true);
+    assert_eq!(restarts(cluster, "asked"), 0);
+    cluster.barge(&["delete", "pod", "asked"]);
 }
 
 /// Control dies and comes back: a ready pod is never said to be unready in between, nor before the first results.

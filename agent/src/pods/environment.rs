@@ -27,6 +27,8 @@ pub struct Around<'a> {
     pub host_ip: &'a str,
     /// The pod's addresses.
     pub ips: &'a [IpAddr],
+    /// What the node has for pods, as the agent itself sees it: the managers learn it from the agent.
+    pub allocatable: &'a BTreeMap<String, Quantity>,
 }
 
 /// A container's environment.
@@ -212,11 +214,11 @@ fn amount_of(
     let (amount, is_cpu) = match field.resource.as_str() {
         "limits.cpu" => match amounts.cpu_limit {
             Some(limit) => (limit, true),
-            None => (of_node("cpu", around.given)?, true),
+            None => (of_node("cpu", around)?, true),
         },
         "limits.memory" => match amounts.memory_limit {
             Some(limit) => (limit, false),
-            None => (of_node("memory", around.given)?, false),
+            None => (of_node("memory", around)?, false),
         },
         "requests.cpu" => (amounts.cpu_request.unwrap_or(0), true),
         "requests.memory" => (amounts.memory_request.unwrap_or(0), false),
@@ -231,10 +233,10 @@ fn amount_of(
     Ok(amount.div_ceil(divisor).to_string())
 }
 
-fn of_node(resource: &str, given: &Given) -> Result<u64, String> {
-    let quantity = given.allocatable(resource);
+fn of_node(resource: &str, around: Around<'_>) -> Result<u64, String> {
+    let quantity = around.allocatable.get(resource);
     quantity.map_or_else(
-        || Err(format!("how much {resource} the node has is not known yet")),
+        || Err(format!("how much {resource} the node has is not known")),
         |quantity| number(quantity, resource == "cpu"),
     )
 }

@@ -1,10 +1,10 @@
-//! What a pod's containers are given by the cluster: the ConfigMaps and Secrets that they use, and what the node has.
+//! What a pod's containers are given by the cluster: the ConfigMaps and Secrets that they use.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use barge_proto::{
     configuration::{Source, used},
-    v1::{Pod, Quantity, Welcome},
+    v1::Pod,
 };
 
 use crate::{configuration::Found, desired::Desired};
@@ -15,7 +15,6 @@ pub struct Given {
     objects: BTreeMap<(Source, String), Found>,
     /// What is missing does not exist.
     complete: bool,
-    welcome: Option<Arc<Welcome>>,
 }
 
 impl Given {
@@ -31,7 +30,6 @@ impl Given {
         Self {
             objects: objects.collect(),
             complete: configuration.complete,
-            welcome: desired.welcome.clone(),
         }
     }
 
@@ -41,7 +39,6 @@ impl Given {
         self.complete == other.complete
             && self.objects.len() == other.objects.len()
             && pairs.all(|(one, other)| one.0 == other.0 && one.1.is(other.1))
-            && self.welcome.is_some() == other.welcome.is_some()
     }
 
     /// The ConfigMap or Secret of this name; `None` when there is none and it is optional.
@@ -66,11 +63,5 @@ impl Given {
                 "{kind} {name:?} does not exist: create it in the pod's namespace, and the container starts"
             )),
         }
-    }
-
-    /// How much of a resource the node has for pods.
-    pub fn allocatable(&self, resource: &str) -> Option<&Quantity> {
-        let node = self.welcome.as_ref()?.node.as_ref()?;
-        node.status.as_ref()?.allocatable.get(resource)
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use barge_proto::v1::NodeStatus;
 use futures::StreamExt;
 use tokio::{
     sync::{Notify, Semaphore, watch},
@@ -49,6 +50,8 @@ pub struct Options {
     pub unknown: watch::Sender<Unknown>,
     /// The node's address.
     pub host_ip: String,
+    /// What the machine is.
+    pub node: watch::Receiver<NodeStatus>,
     /// Whether sandboxes can be made; those that are there need not wait.
     pub network_ready: watch::Receiver<bool>,
     /// The agent's data folder. Each pod has a folder in it, with the pod's record.
@@ -93,6 +96,7 @@ impl PodManager {
             outbox: options.outbox,
             recorder: options.recorder.clone(),
             host_ip: options.host_ip,
+            node: options.node,
             network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
         };

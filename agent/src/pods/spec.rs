@@ -158,6 +158,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use barge_proto::v1::{EnvVar, ObjectMeta, PodSpec, Quantity, ResourceRequirements};
 
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::pods::{
         environment::{Around, environment},
@@ -212,6 +214,7 @@ mod tests {
         };
         let (pod, given) = (Pod::default(), Given::default());
         let around = Around {
+            allocatable: &BTreeMap::new(),
             pod: &pod,
             given: &given,
             host_ip: "",

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use barge_proto::v1::{
-    Container, ContainerState as ApiState, Node, ObjectMeta, Pod, PodReport, PodSpec, PodStatus,
-    Time, Welcome,
+    Container, ContainerState as ApiState, Node, NodeStatus, ObjectMeta, Pod, PodReport, PodSpec,
+    PodStatus, Quantity, Time, Welcome,
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,15 @@ fn ending(mut pod: Pod, grace: i64) -> Pod {
     pod
 }
 
+/// What the machine has for pods.
+fn node() -> NodeStatus {
+    let four = Quantity { value: "4".into() };
+    NodeStatus {
+        allocatable: [("cpu".to_owned(), four)].into(),
+        ..NodeStatus::default()
+    }
+}
+
 /// A machine: what stays when its agent dies.
 struct Machine {
     runtime: Arc<Scripted>,
@@ -97,6 +106,7 @@ impl Machine {
             desired: receiver,
             unknown,
             host_ip: "192.0.2.1".into(),
+            node: watch::channel(node()).1,
             network_ready,
             data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use barge_proto::v1::{Pod, PodStatus};
+use barge_proto::v1::{NodeStatus, Pod, PodStatus};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,7 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     pub recorder: Recorder,
     pub host_ip: String,
+    pub node: watch::Receiver<NodeStatus>,
     pub network_ready: watch::Receiver<bool>,
     pub prober: Prober,
     /// Bounds what loads the machine: creations and removals at a time.

@@ -1,9 +1,8 @@
 #![allow(clippy::unwrap_used)]
-use std::sync::Arc;
 
 use barge_proto::v1::{
-    ConfigMap, ConfigMapEnvSource, ConfigMapKeySelector, EnvVar, Node, NodeStatus, ObjectMeta,
-    PodSpec, ResourceRequirements, Secret, SecretEnvSource, SecretKeySelector, Welcome,
+    ConfigMap, ConfigMapEnvSource, ConfigMapKeySelector, EnvVar, ObjectMeta, PodSpec,
+    ResourceRequirements, Secret, SecretEnvSource, SecretKeySelector,
 };
 
 use super::*;
@@ -40,26 +39,8 @@ fn desired() -> Desired {
         .into(),
         ..Secret::default()
     };
-    let quantity = |value: &str| Quantity {
-        value: value.to_owned(),
-    };
-    let status = NodeStatus {
-        allocatable: [
-            ("cpu".to_owned(), quantity("4")),
-            ("memory".to_owned(), quantity("8Gi")),
-        ]
-        .into(),
-        ..NodeStatus::default()
-    };
     Desired {
         configuration: Configuration::kept(vec![web], vec![db], true),
-        welcome: Some(Arc::new(Welcome {
-            node: Some(Node {
-                status: Some(status),
-                ..Node::default()
-            }),
-            ..Welcome::default()
-        })),
         ..Desired::default()
     }
 }
@@ -77,7 +58,15 @@ fn made_with(container: Container, desired: &Desired) -> Result<Environment, Str
         ..Pod::default()
     };
     let given = Given::to(&pod, desired);
+    let quantity = |value: &str| Quantity {
+        value: value.to_owned(),
+    };
+    let allocatable = [
+        ("cpu".to_owned(), quantity("4")),
+        ("memory".to_owned(), quantity("8Gi")),
+    ];
     let around = Around {
+        allocatable: &allocatable.into(),
         pod: &pod,
         given: &given,
         host_ip: "192.0.2.1",

@@ -1,6 +1,8 @@
 //! Containers that need ConfigMaps and Secrets.
 
-use barge_proto::v1::{EnvFromSource, Secret, SecretEnvSource};
+use barge_proto::v1::{
+    EnvFromSource, EnvVar, EnvVarSource, ResourceFieldSelector, Secret, SecretEnvSource,
+};
 
 use super::*;
 use crate::configuration::Configuration;
@@ -88,5 +90,26 @@ async fn a_secret_that_goes_or_changes_ends_no_container() {
     machine.runtime.exit(&container_id("u1", "web", 0), 1);
     let without = |report: &PodReport| waits(report, "Secret \"db\" does not exist");
     agent.until("u1", "waiting", without).await;
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_learns_what_its_node_has_although_no_manager_has_said_it() {
+    let machine = Machine::new();
+    let mut pod = pod("u1", "Always");
+    let source = EnvVarSource {
+        resource_field_ref: Some(ResourceFieldSelector {
+            resource: "limits.cpu".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    pod.spec.as_mut().unwrap().containers[0].env = vec![EnvVar {
+        name: "CPUS".into(),
+        value_from: Some(source),
+        ..Default::default()
+    }];
+    let mut agent = machine.agent(assigned(1, [pod]));
+    agent.until_phase("u1", "Running").await;
     agent.end().await;
 }

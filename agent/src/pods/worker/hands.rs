@@ -121,7 +121,9 @@ impl Hands {
             .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
         let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
         let given = self.wanted.borrow().given.clone();
+        let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
+            allocatable: &allocatable,
             pod,
             given: &given,
             host_ip: &self.shared.host_ip,
