@@ -149,14 +149,24 @@ impl Keeper {
                 self.published.send_replace(next.clone());
             }
             match self.save(&next, touched).await {
-                Ok(()) => {
-                    if pause > FIRST_PAUSE {
-                        tracing::info!("assignments can be saved again");
-                    }
-                    pause = FIRST_PAUSE;
+                Ok(all) => {
                     if touched.pods {
                         self.published.send_replace(next);
                     }
+                    if all {
+                        if pause > FIRST_PAUSE {
+                            tracing::info!("assignments can be saved again");
+                        }
+                        pause = FIRST_PAUSE;
+                        continue;
+                    }
+                    // What comes meanwhile does not wait for it.
+                    self.put_back(Touched {
+                        configuration: true,
+                        ..Touched::default()
+                    });
+                    let _ = timeout(pause, self.wake.notified()).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err(error) => {
                     if pause == FIRST_PAUSE {
@@ -170,7 +180,7 @@ impl Keeper {
         }
     }
 
-    async fn save(&self, next: &Arc<Desired>, touched: Touched) -> Result<(), String> {
+    async fn save(&self, next: &Arc<Desired>, touched: Touched) -> Result<bool, String> {
         let (files, cluster_id, saved) =
             (self.files.clone(), self.cluster_id.clone(), next.clone());
         let save = move || Ok(files.save(&cluster_id, &saved, touched));

@@ -168,7 +168,20 @@ impl AssignmentFiles {
         self.write("configuration", &configured)
     }
 
-    /// Makes durable what changed, then the revision. What pods use comes before the pods.
+    /// As [`AssignmentFiles::configure`]; when it fails, nothing is kept, so that nothing old is taken for what there is: a start without managers
+    /// waits for these. Tells whether it was done.
+    fn try_configure(&self, configuration: &Configuration) -> Result<bool, SavedError> {
+        let Err(error) = self.configure(configuration) else {
+            return Ok(true);
+        };
+        tracing::warn!(%error, "cannot keep ConfigMaps: after a restart of the agent, containers that use them wait for a manager; trying again");
+        let path = self.path("configuration");
+        files::remove_if_there(&path).map_err(failed(&path))?;
+        Ok(false)
+    }
+
+    /// Makes durable what changed, then the revision. What pods use comes before the pods, and does not hold them up: ConfigMaps may be large, and a
+    /// disk without room for them still takes deletions. Answers whether all of it was kept; if not, the configuration is missing.
     ///
     /// # Errors
     /// What the file system says.
@@ -177,15 +190,13 @@ impl AssignmentFiles {
         cluster_id: &str,
         desired: &Desired,
         touched: Touched,
-    ) -> Result<(), SavedError> {
+    ) -> Result<bool, SavedError> {
         let Touched {
             pods,
             network,
             configuration,
         } = touched;
-        if configuration {
-            self.configure(&desired.configuration)?;
-        }
+        let configured = !configuration || self.try_configure(&desired.configuration)?;
         if pods || !self.path("pods").exists() {
             let pods = Pods {
                 pods: values(&desired.pods),
@@ -215,7 +226,8 @@ impl AssignmentFiles {
                 cluster_id: cluster_id.to_owned(),
                 revision: desired.revision,
             },
-        )
+        )?;
+        Ok(configured)
     }
 
     fn path(&self, name: &str) -> PathBuf {

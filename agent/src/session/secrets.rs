@@ -60,7 +60,12 @@ impl SecretFiles {
             };
         }
         self.prepare()?;
-        files::write_atomic(&self.path(), &Secrets { secrets }.encode_to_vec())
+        let written = files::write_atomic(&self.path(), &Secrets { secrets }.encode_to_vec());
+        if written.is_err() {
+            // Older ones must not be taken for these.
+            files::remove_if_there(&self.path())?;
+        }
+        written
     }
 
     fn prepare(&self) -> io::Result<()> {
@@ -127,5 +132,23 @@ mod tests {
         assert_eq!(files.load(), None);
         let left = fs::read_dir(&files.folder).unwrap().count();
         assert_eq!(left, 0, "the disk has nothing");
+    }
+
+    #[test]
+    fn secrets_that_cannot_be_kept_leave_no_older_ones() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        let files = SecretFiles::of(data.path());
+        let _mounted = Mounted(files.folder.clone());
+        files.save(vec![Secret::default()]).unwrap();
+        fs::create_dir(files.path().with_extension("tmp")).unwrap();
+        assert!(
+            files
+                .save(vec![Secret::default(), Secret::default()])
+                .is_err()
+        );
+        assert_eq!(files.load(), None);
     }
 }

@@ -135,3 +135,39 @@ fn with_pod(revision: u64) -> Desired {
         ..Default::default()
     }
 }
+
+#[tokio::test]
+async fn a_disk_without_room_for_configuration_takes_deletions() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let mut agent = Agent::start(folder.path(), &[&manager]);
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.welcome().await;
+    session.assign(7, true, &["a", "b"]).await;
+    agent.until(|desired| desired.revision == 7).await;
+    let kept = folder.path().join("assigned/configuration");
+    // It cannot be written from here on.
+    std::fs::create_dir(kept.with_extension("tmp")).unwrap();
+    let assignment = Assignment {
+        revision: 8,
+        removed_pod_uids: vec!["a".into()],
+        config_maps: vec![barge_proto::v1::ConfigMap::default()],
+        ..Default::default()
+    };
+    session
+        .say(manager_message::Message::Assignment(assignment))
+        .await;
+    agent.until(|desired| desired.deleted.contains("a")).await;
+    assert!(!kept.exists(), "nothing older is taken for it");
+    // What comes while it is tried again does not wait for it.
+    session.assign(9, false, &["c"]).await;
+    agent.until(|desired| desired.pods.contains_key("c")).await;
+    std::fs::remove_dir(kept.with_extension("tmp")).unwrap();
+    let written = async {
+        while !kept.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, written).await.unwrap();
+}
