@@ -47,12 +47,21 @@ impl Configuration {
     /// Takes what an assignment has of it. Tells whether anything changed.
     pub fn merge(&mut self, assignment: &mut Assignment) -> bool {
         let mut changed = false;
+        let withheld = assignment.secrets_withheld;
         if assignment.full {
             changed = !self.complete || !self.config_maps.is_empty() || !self.secrets.is_empty();
+            // What the manager cannot open stays as it was: it is not known to be gone.
+            let secrets = match withheld {
+                true => std::mem::take(&mut self.secrets),
+                false => BTreeMap::new(),
+            };
             *self = Self {
-                complete: true,
+                secrets,
+                complete: !withheld,
                 ..Self::default()
             };
+        } else if withheld {
+            changed = std::mem::replace(&mut self.complete, false);
         }
         for it in std::mem::take(&mut assignment.config_maps) {
             self.config_maps.insert(name(&it.metadata), Arc::new(it));
@@ -177,5 +186,43 @@ mod tests {
         full.config_maps.clear();
         assert!(configuration.merge(&mut full));
         assert!(names(&configuration).is_empty());
+    }
+
+    #[test]
+    fn secrets_that_a_manager_cannot_open_stay_and_others_are_waited_for() {
+        let secret = |name: &str| Secret {
+            metadata: config_map(name, "1").metadata,
+            ..Secret::default()
+        };
+        let mut configuration = Configuration::default();
+        let mut full = Assignment {
+            full: true,
+            config_maps: vec![config_map("a", "1")],
+            secrets: vec![secret("db")],
+            ..Assignment::default()
+        };
+        configuration.merge(&mut full);
+        let mut locked = Assignment {
+            full: true,
+            secrets_withheld: true,
+            ..Assignment::default()
+        };
+        assert!(configuration.merge(&mut locked));
+        assert_eq!(names(&configuration), ["db@1"]);
+        assert!(!configuration.complete, "there may be others");
+        let mut unlocked = Assignment {
+            full: true,
+            secrets: vec![secret("new")],
+            ..Assignment::default()
+        };
+        configuration.merge(&mut unlocked);
+        assert_eq!(names(&configuration), ["new@1"]);
+        assert!(configuration.complete);
+        let mut difference = Assignment {
+            secrets_withheld: true,
+            ..Assignment::default()
+        };
+        assert!(configuration.merge(&mut difference));
+        assert!(!configuration.complete);
     }
 }

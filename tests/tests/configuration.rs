@@ -142,3 +142,37 @@ fn a_container_waits_for_its_secret_and_has_it_in_its_environment() {
         }
     });
 }
+
+/// Managers that were started again under a passphrase cannot open Secrets; the nodes whose pods use some are told of all else.
+#[test]
+fn a_node_with_secrets_goes_on_while_its_managers_are_locked() {
+    let cluster = Cluster::up("configuration-locked", 1, 1);
+    let agent = cluster.layout().agents.remove(0);
+    cluster.apply(&[&secret(PASSWORD), WEB].join("---\n"));
+    cluster.ready_pods("app=web", 1);
+    let [(_, pid)] = cluster.container_pids(&agent).try_into().unwrap();
+    let passphrase = cluster.write("passphrase", "correct horse\n");
+    let passphrase = ["--passphrase-file", passphrase.to_str().unwrap()];
+    cluster.barge(&[&["cluster", "lock"], &passphrase[..]].concat());
+    // The agent, too: it needs a full set.
+    kill(agent.pid);
+    kill(cluster.layout().managers[0].pid);
+    cluster.dev_up(1, 1);
+    let status = cluster.barge(&["cluster", "status"]);
+    assert!(status.contains("is locked"), "{status}");
+    cluster.apply(&WEB.replace("web", "plain").replace(
+        "        - {name: PASSWORD, valueFrom: {secretKeyRef: {name: db, key: password}}}\n",
+        "",
+    ));
+    cluster.ready_pods("app=plain", 1);
+    assert!(!environment(pid).is_empty(), "the other one runs on");
+
+    cluster.barge(&[&["cluster", "unlock"], &passphrase[..]].concat());
+    let db = "{name: db, key: password}";
+    assert!(WEB.contains(db));
+    let late = WEB
+        .replace("web", "late")
+        .replace(db, "{name: late, key: password}");
+    cluster.apply(&[&secret("later").replace("name: db", "name: late"), &late].join("---\n"));
+    cluster.ready_pods("app=late", 1);
+}

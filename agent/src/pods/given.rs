@@ -55,8 +55,8 @@ impl Given {
         match self.objects.get(&(source, name.to_owned())) {
             Some(found) => Ok(Some(found)),
             None if !self.complete => Err(format!(
-                "{kind} {name:?} is not known on this node: it was booted since (Secrets do not outlive that), and no manager was \
-                 reached yet; the container starts when one was"
+                "{kind} {name:?} is not known on this node yet: it was booted since (Secrets do not outlive that), or the managers' keys are \
+                 locked; the container starts when a manager has told of it"
             )),
             None if optional => Ok(None),
             None => Err(format!(

@@ -9,6 +9,7 @@ use std::{
 };
 
 use barge_proto::configuration::Source;
+use barge_proto::level::{PODS, of_pod};
 use barge_proto::v1::{
     Assignment, ConfigMap, DeletedPod, Endpoints, Node, ObjectName, Peer, PodRecord, PodTombstone,
     Revision, Secret, Service,
@@ -16,7 +17,7 @@ use barge_proto::v1::{
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored, whole_pod};
 use prost::Message;
 
-use super::needs::{Found, Need, of_template, short};
+use super::needs::{Found, Need, short};
 
 /// The last word on each object that concerns a node, by kind and uid.
 #[derive(Debug, Default)]
@@ -24,8 +25,8 @@ pub struct News {
     items: BTreeMap<(RecordKind, String), Item>,
     /// What pods use; it goes first, so that no pod comes before it.
     configuration: BTreeMap<Need, Found>,
-    /// The agent does not take configuration: it is not told of pods that use any.
-    without_configuration: bool,
+    /// The feature level whose fields of pods the agent acts on.
+    pod_level: u32,
 }
 
 #[derive(Debug)]
@@ -40,19 +41,19 @@ enum Item {
 }
 
 impl News {
-    /// Nothing yet, for an agent that takes ConfigMaps and Secrets, or does not.
+    /// Nothing yet, for an agent that acts on the fields of pods up to a feature level.
     #[must_use]
-    pub fn new(takes_configuration: bool) -> Self {
+    pub fn new(pod_level: u32) -> Self {
         Self {
-            without_configuration: !takes_configuration,
+            pod_level,
             ..Self::default()
         }
     }
 
     /// Everything that a node should run and know.
     #[must_use]
-    pub fn full(state: &State, node_uid: &str, takes_configuration: bool) -> Self {
-        let mut news = Self::new(takes_configuration);
+    pub fn full(state: &State, node_uid: &str, pod_level: u32) -> Self {
+        let mut news = Self::new(pod_level);
         for pod in state.pods_on(node_uid) {
             let template = state.template(pod).cloned();
             if news.withholds(template.as_deref()) {
@@ -104,9 +105,14 @@ impl News {
         self.configuration.insert(need, found);
     }
 
-    /// Whether the agent could not run pods of a template.
+    /// Whether the agent would not do what a template says: it would drop a field.
     fn withholds(&self, template: Option<&Revision>) -> bool {
-        self.without_configuration && template.is_some_and(|it| !of_template(it).is_empty())
+        if self.pod_level >= PODS {
+            return false;
+        }
+        let template = template.and_then(|it| it.template.as_ref());
+        let spec = template.and_then(|it| it.spec.as_ref());
+        spec.is_some_and(|spec| of_pod(spec) > self.pod_level)
     }
 
     /// Puts it into messages of about `bytes` bytes, for the node that `node` is.

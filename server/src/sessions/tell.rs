@@ -4,14 +4,19 @@
 //! revision up to which it is complete. While the outbox is full, the watch stays at its position in the shared history; later it sends all changes
 //! since then as one difference.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use barge_client::{error::node_deleted, identity::roots_sha256};
+use barge_proto::level::PODS;
 use barge_proto::v1::{
-    Assignment, HeldObject, Hello, ManagerMessage, Node, ObjectName, Trust, Welcome,
+    Assignment, HeldObject, Hello, ManagerMessage, Node, ObjectName, PodRecord, Trust, Welcome,
     manager_message::Message as ToAgent,
 };
-use barge_state::{Changed, Kind, ORDER, RecordKind, State, Stored};
+use barge_state::{Changed, Kind, ORDER, PackedPod, RecordKind, State, Stored};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
@@ -55,9 +60,11 @@ pub struct Teller<'a> {
     /// Everything up to here was told.
     told: u64,
     roots: Option<[u8; 32]>,
-    /// Whether the agent takes ConfigMaps and Secrets.
-    takes_configuration: bool,
+    /// The feature level whose fields of pods the agent acts on.
+    pod_level: u32,
     needs: Needs,
+    /// Secrets were left out, because this manager's key is locked.
+    withheld: bool,
 }
 
 impl<'a> Teller<'a> {
@@ -73,10 +80,10 @@ impl<'a> Teller<'a> {
         hello: &Hello,
         inbox: mpsc::Receiver<ManagerMessage>,
     ) -> Result<(), Status> {
-        let takes_configuration = hello.takes_configuration;
+        let pod_level = hello.pod_level;
         let resumed = match resumable(host, hello) {
             true => {
-                let needs = needed(host, node_uid, takes_configuration);
+                let needs = needed(host, node_uid, pod_level);
                 let scopes = scopes(node_uid, &needs);
                 let watch = host.store.watch(hello.acted_revision, scopes).ok();
                 watch.map(|watch| (watch, needs))
@@ -96,8 +103,9 @@ impl<'a> Teller<'a> {
             node,
             told: hello.acted_revision,
             roots: None,
-            takes_configuration,
+            pod_level,
             needs: Needs::default(),
+            withheld: false,
         };
         let watch = match resumed {
             Some((watch, needs)) => {
@@ -125,8 +133,8 @@ impl<'a> Teller<'a> {
         // Only references are taken while the lock of the state is held.
         let read = self.host.store.read_by(By::Session, |state| {
             let node = state.by_uid::<Node>(self.node_uid)?.clone();
-            let mut news = News::full(state, self.node_uid, self.takes_configuration);
-            let needs = match self.takes_configuration {
+            let mut news = News::full(state, self.node_uid, self.pod_level);
+            let needs = match takes_configuration(self.pod_level) {
                 true => needs::of_node(state, self.node_uid),
                 false => BTreeSet::new(),
             };
@@ -166,14 +174,14 @@ impl<'a> Teller<'a> {
 
     /// Tells which ConfigMaps and Secrets are not as the agent has them. What changes after that comes by the watch.
     async fn resume(&mut self, needs: BTreeSet<Need>, held: &[HeldObject]) -> Result<(), Status> {
-        if !self.takes_configuration {
+        if !takes_configuration(self.pod_level) {
             return Ok(());
         }
         let (revision, since) = self.host.store.read_by(By::Session, |state| {
             (state.revision(), needs::since(state, &needs, held))
         });
         self.needs = Needs::told(needs, revision);
-        let mut news = News::new(true);
+        let mut news = News::new(self.pod_level);
         for (need, found) in since {
             news.put_configuration(need, found);
         }
@@ -205,6 +213,10 @@ impl<'a> Teller<'a> {
                     }
                 }
                 _ = bookmarks.tick() => {
+                    if self.withheld && !self.host.keyring.is_locked() {
+                        // The next session begins with a full set, because the agent lacks some.
+                        return Err(Status::unavailable("this manager was unlocked, and has Secrets for the node"));
+                    }
                     let revision = watch.progress();
                     ticks = ticks.wrapping_add(1);
                     let enough = if ticks.is_multiple_of(EVERY) { 1 } else { BOOKMARK.1 };
@@ -224,7 +236,7 @@ impl<'a> Teller<'a> {
         revision: u64,
         watch: &mut Watch,
     ) -> Result<(), Status> {
-        let mut news = News::new(self.takes_configuration);
+        let mut news = News::new(self.pod_level);
         let (mut gone, mut trust) = (false, false);
         for change in changes {
             news.add(change, self.node_uid);
@@ -237,7 +249,7 @@ impl<'a> Teller<'a> {
                 _ => {}
             }
         }
-        if self.takes_configuration {
+        if takes_configuration(self.pod_level) {
             self.configuration(changes, watch, &mut news);
         }
         if !news.is_empty() {
@@ -256,7 +268,7 @@ impl<'a> Teller<'a> {
     }
 
     /// Sends a difference up to a revision.
-    async fn send(&self, news: News, revision: u64) -> Result<(), Status> {
+    async fn send(&mut self, news: News, revision: u64) -> Result<(), Status> {
         if news.is_empty() {
             return Ok(());
         }
@@ -274,17 +286,19 @@ impl<'a> Teller<'a> {
 
     /// Adds changes of what the node's pods use, and what they use since these changes.
     fn configuration(&mut self, changes: &[Changed], watch: &mut Watch, news: &mut News) {
-        let mut needed = BTreeSet::new();
-        let mut pods = false;
+        // By pod, because a later change of it may take it away again.
+        let mut bound = BTreeMap::new();
         for change in changes {
             if let Some((need, found)) = self.needs.hear(change) {
                 news.put_configuration(need, found);
             }
-            if change.kind() == Some(RecordKind::Pod) {
-                pods = true;
-                needed.extend(needs::of_change(change, self.node_uid));
+            if moves(change, self.node_uid) {
+                let needs = needs::of_change(change, self.node_uid);
+                bound.insert(change.uid(), needs);
             }
         }
+        let pods = !bound.is_empty();
+        let mut needed: BTreeSet<Need> = bound.into_values().flatten().collect();
         if !pods || (needed.is_empty() && self.needs.is_empty()) {
             return;
         }
@@ -307,23 +321,26 @@ impl<'a> Teller<'a> {
         });
     }
 
-    async fn assign(&self, mut assignment: Assignment) -> Result<(), Status> {
-        self.open(&mut assignment)?;
+    async fn assign(&mut self, mut assignment: Assignment) -> Result<(), Status> {
+        self.open(&mut assignment);
         let bytes = self.outbox.send(ToAgent::Assignment(assignment)).await?;
         let counters = self.host.sessions.counters();
         counters.assigned_bytes.inc_by(bytes as u64);
         Ok(())
     }
 
-    /// Opens the values of Secrets. One that does not open is, for the agent, not there.
-    fn open(&self, assignment: &mut Assignment) -> Result<(), Status> {
+    /// Opens the values of Secrets. One that does not open is, for the agent, not there. Without a key all of them are left out, and the agent is told
+    /// so: pods, deletions and endpoints need none.
+    fn open(&mut self, assignment: &mut Assignment) {
         if assignment.secrets.is_empty() {
-            return Ok(());
+            return;
         }
-        // Another manager may be unlocked.
-        let key = self.host.keyring.key().map_err(|error| {
-            Status::unavailable(format!("pods of the node use Secrets, and {error}"))
-        })?;
+        let Ok(key) = self.host.keyring.key() else {
+            assignment.secrets.clear();
+            assignment.secrets_withheld = true;
+            self.withheld = true;
+            return;
+        };
         for mut secret in std::mem::take(&mut assignment.secrets) {
             match sealed::open(&key, &mut secret) {
                 Ok(()) => assignment.secrets.push(secret),
@@ -337,7 +354,6 @@ impl<'a> Teller<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     /// What the agent should trust, when that is something else than it was told last.
@@ -399,10 +415,24 @@ fn scopes(node_uid: &str, needs: &BTreeSet<Need>) -> Vec<Scope> {
     scopes
 }
 
+/// Whether a change brings a pod to a node, takes it away, or gives it another template. What it reports is none of these.
+fn moves(change: &Changed, node_uid: &str) -> bool {
+    let here = |pod: &Arc<PackedPod>| {
+        let is_here = pod.node_uid() == node_uid;
+        is_here.then(|| pod.template_uid().to_owned())
+    };
+    let (before, after) = change.of::<PodRecord>();
+    before.and_then(here) != after.and_then(here)
+}
+
+fn takes_configuration(pod_level: u32) -> bool {
+    pod_level >= PODS
+}
+
 /// What the pods of a node use, for an agent that takes it.
-fn needed(host: &Host, node_uid: &str, takes_configuration: bool) -> BTreeSet<Need> {
+fn needed(host: &Host, node_uid: &str, pod_level: u32) -> BTreeSet<Need> {
     let needed = |state: &State| needs::of_node(state, node_uid);
-    match takes_configuration {
+    match takes_configuration(pod_level) {
         true => host.store.read_by(By::Session, needed),
         false => BTreeSet::new(),
     }

@@ -473,8 +473,9 @@ impl Watch {
     /// new ones, what was published before may be missing: who watches reads the state afterwards.
     pub fn rescope(&mut self, scopes: impl Into<Scopes>) {
         let scopes = scopes.into();
-        let mut inner = self.hub.lock();
+        // Names are copied before everybody waits.
         let (old, new) = (self.scopes.keys(), scopes.keys());
+        let mut inner = self.hub.lock();
         for key in old.difference(&new) {
             inner.unlist(key, self.id);
         }

@@ -161,7 +161,7 @@ async fn an_agents_configuration(threads: &Threads) {
     answer(&mut signs).await;
     let takes = Hello {
         takes_parts: true,
-        takes_configuration: true,
+        pod_level: barge_proto::level::PODS,
         ..Hello::default()
     };
     let mut agent = Agent::connect_as(&node, takes.clone()).await.unwrap();

@@ -68,7 +68,7 @@ async fn a_container_waits_for_its_secret_and_starts_as_soon_as_that_comes() {
 async fn after_a_boot_a_container_waits_for_the_managers() {
     let machine = Machine::new();
     let mut agent = machine.agent(assigned_with(vec![], false));
-    let unknown = |report: &PodReport| waits(report, "no manager was reached yet");
+    let unknown = |report: &PodReport| waits(report, "it was booted since");
     agent.until("u1", "waiting", unknown).await;
     agent.assign(assigned_with(vec![db()], true));
     agent.until_phase("u1", "Running").await;

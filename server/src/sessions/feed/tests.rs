@@ -104,13 +104,13 @@ fn render(state: &State, news: News, node: &str) -> Assignment {
 }
 
 fn told(state: &State, changes: &[Changed], node: &str) -> Option<Assignment> {
-    let mut news = News::new(true);
+    let mut news = News::new(PODS);
     changes.iter().for_each(|change| news.add(change, node));
     (!news.is_empty()).then(|| render(state, news, node))
 }
 
 fn full(state: &State, node: &str) -> Assignment {
-    render(state, News::full(state, node, true), node)
+    render(state, News::full(state, node, PODS), node)
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_large_set_is_told_in_parts_that_are_bounded_and_complete() {
     }
     let whole = full(&state, "n1");
     let node = state.by_uid::<Node>("n1").unwrap().clone();
-    let mut parts = News::full(&state, "n1", true).parts(node, 4096);
+    let mut parts = News::full(&state, "n1", PODS).parts(node, 4096);
     let mut together = Assignment::default();
     for count in 1.. {
         let (part, more) = parts.next_part();
@@ -330,7 +330,7 @@ fn what_pods_of_a_node_use_follows_from_their_templates() {
 fn configuration_goes_before_pods_and_an_older_agent_gets_neither() {
     let mut state = beginning();
     let changes = apply(&mut state, put_needy);
-    let mut news = News::full(&state, "n1", true);
+    let mut news = News::full(&state, "n1", PODS);
     let web = ConfigMap {
         metadata: meta("default", "web"),
         data: [("a".to_owned(), "b".repeat(10_000))].into(),
@@ -343,13 +343,13 @@ fn configuration_goes_before_pods_and_an_older_agent_gets_neither() {
     assert!(more && first.pods.is_empty());
     assert_eq!(first.config_maps.len(), 1);
 
-    let older = render(&state, News::full(&state, "n1", false), "n1");
+    let older = render(&state, News::full(&state, "n1", 0), "n1");
     let uids = older
         .pods
         .iter()
         .map(|pod| pod.metadata.clone().unwrap().uid);
     assert_eq!(uids.collect::<Vec<_>>(), ["p1"]);
-    let mut news = News::new(false);
+    let mut news = News::new(0);
     changes.iter().for_each(|change| news.add(change, "n1"));
     assert!(news.is_empty());
 }
