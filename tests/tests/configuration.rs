@@ -148,7 +148,7 @@ fn a_container_waits_for_its_secret_and_has_it_in_its_environment() {
 fn a_node_with_secrets_goes_on_while_its_managers_are_locked() {
     let cluster = Cluster::up("configuration-locked", 1, 1);
     let agent = cluster.layout().agents.remove(0);
-    cluster.apply(&[&secret(PASSWORD), WEB].join("---\n"));
+    cluster.apply(&format!("{}---\n{WEB}", secret(PASSWORD)));
     cluster.ready_pods("app=web", 1);
     let [(_, pid)] = cluster.container_pids(&agent).try_into().unwrap();
     let passphrase = cluster.write("passphrase", "correct horse\n");
@@ -173,6 +173,7 @@ fn a_node_with_secrets_goes_on_while_its_managers_are_locked() {
     let late = WEB
         .replace("web", "late")
         .replace(db, "{name: late, key: password}");
-    cluster.apply(&[&secret("later").replace("name: db", "name: late"), &late].join("---\n"));
+    let secret = secret("later").replace("name: db", "name: late");
+    cluster.apply(&format!("{secret}---\n{late}"));
     cluster.ready_pods("app=late", 1);
 }
