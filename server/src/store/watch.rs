@@ -4,6 +4,7 @@
 //! wait in a short list. When the list is full, it is dropped, and the watch catches up from the shared
 //! history, so a watch whose client does not read costs next to nothing. A watch that is slower than the history has lost changes and ends.
 
+mod scope;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use barge_state::{Changed, Expired, History, RecordKind};
+use barge_state::{Changed, Expired, History};
 use tokio::sync::Notify;
+
+use scope::Key;
+pub use scope::{Scope, Scopes};
 
 use super::heads::Heads;
 use crate::storage::applier::Observer;
@@ -29,110 +33,6 @@ const AGE: Duration = Duration::from_secs(300);
 const NODE: usize = 4096;
 /// Blocks of the history that a watch which catches up takes at once; it looks through them without holding the lock.
 const CATCH_UP: usize = 4;
-
-/// What a watch is about. Everything that is given has to match.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Kinds of records; all when empty.
-    pub kinds: Vec<RecordKind>,
-    /// Only records of this namespace.
-    pub namespace: Option<String>,
-    /// Only pods that are or were bound to the node with this uid, and the node itself.
-    pub node: Option<String>,
-    /// Only records of this name; the namespace has to be given, too.
-    pub name: Option<String>,
-}
-
-impl Scope {
-    /// Everything.
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// Records of these kinds.
-    pub fn kinds(kinds: impl IntoIterator<Item = RecordKind>) -> Self {
-        Self {
-            kinds: kinds.into_iter().collect(),
-            ..Self::default()
-        }
-    }
-
-    fn matches(&self, change: &Changed) -> bool {
-        (self.kinds.is_empty() || change.kind().is_some_and(|kind| self.kinds.contains(&kind)))
-            && self
-                .namespace
-                .as_deref()
-                .is_none_or(|namespace| change.namespace() == namespace)
-            && self
-                .node
-                .as_deref()
-                .is_none_or(|node| change.node_uids().any(|uid| uid == node))
-            && self
-                .name
-                .as_deref()
-                .is_none_or(|name| change.name() == name)
-    }
-
-    /// Where a change looks for this watch.
-    fn keys(&self) -> Vec<Key> {
-        let kinds: &[_] = if self.kinds.is_empty() {
-            RecordKind::ALL
-        } else {
-            &self.kinds
-        };
-        kinds
-            .iter()
-            .map(|kind| Key {
-                kind: *kind,
-                // One of the two is enough to find it; the other one is checked then.
-                namespace: self.namespace.clone().filter(|_| self.node.is_none()),
-                name: self.name.clone().filter(|_| self.node.is_none()),
-                node: self.node.clone(),
-            })
-            .collect()
-    }
-}
-
-/// What a watch is about, when that is several things: changes that are in any of the scopes, in the order of their revisions.
-#[derive(Debug, Clone)]
-pub struct Scopes(Arc<[Scope]>);
-
-impl From<Scope> for Scopes {
-    fn from(scope: Scope) -> Self {
-        Self(Arc::new([scope]))
-    }
-}
-
-impl From<Vec<Scope>> for Scopes {
-    fn from(scopes: Vec<Scope>) -> Self {
-        Self(scopes.into())
-    }
-}
-
-impl<const N: usize> From<[Scope; N]> for Scopes {
-    fn from(scopes: [Scope; N]) -> Self {
-        Self(Arc::new(scopes))
-    }
-}
-
-impl Scopes {
-    fn matches(&self, change: &Changed) -> bool {
-        self.0.iter().any(|scope| scope.matches(change))
-    }
-
-    /// Where a change looks for this watch; each once.
-    fn keys(&self) -> BTreeSet<Key> {
-        self.0.iter().flat_map(Scope::keys).collect()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Key {
-    kind: RecordKind,
-    namespace: Option<String>,
-    name: Option<String>,
-    node: Option<String>,
-}
 
 /// A watch lost changes because it was too slow, or because the state was replaced by a snapshot: read again, and watch
 /// from there.

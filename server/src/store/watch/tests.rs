@@ -5,6 +5,8 @@ use barge_state::{PackedPod, Stored};
 use futures::FutureExt;
 use proptest::prelude::*;
 
+use barge_state::RecordKind;
+
 use super::*;
 
 fn meta(namespace: &str, name: &str) -> Option<ObjectMeta> {
