@@ -38,6 +38,7 @@ mod security;
 mod service;
 mod wanted;
 
+pub use self::security::judge;
 pub use self::wanted::{Merged, Wanted, merge, prepare, there};
 
 /// Each further try means that another write was applied.

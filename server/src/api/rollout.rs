@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    Deployment, Kind, Object, Revision, RolloutHistoryRequest, RolloutHistoryResponse,
+    Deployment, Kind, Namespace, Object, Revision, RolloutHistoryRequest, RolloutHistoryResponse,
     RolloutRequest, RolloutResponse, TemplateRevision, Time, rollout_request::Action,
 };
+use barge_proto::validate::Levels;
 use barge_state::{Kind as _, State};
 
 use super::{
     commit::{Committed, after, commit, digest, rehearse, request_record},
     ownership,
+    plan::judge,
 };
 use crate::{
     calls::names,
@@ -149,6 +151,10 @@ fn plan(
             not_while_paused("rolled back")?;
             let earlier = earlier(&revisions(state, found), *number, name)?;
             spec.template = earlier.template.as_ref().map(without_hash);
+            // It may ask for more than its namespace allows by now.
+            let place = state.get::<Namespace>("", namespace);
+            let levels = place.map(|place| Levels::of(place.meta()));
+            judge(&changed.clone().into(), levels.unwrap_or_default())?;
         }
         None => return Err(ApiError::invalid("action", "is required")),
     }
@@ -177,4 +183,67 @@ fn earlier<'a>(
             ),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use barge_proto::v1::{ObjectMeta, SecurityContext, record::Record};
+
+    use super::*;
+    use crate::controllers::{
+        Name, deployment,
+        testing::{World, nginx, set_image},
+    };
+
+    #[test]
+    fn a_template_that_the_namespace_does_not_allow_any_more_does_not_come_back() {
+        let mut world = World::default();
+        world.raise(barge_state::LEVEL);
+        let uid = world.uid();
+        world.put(Record::Namespace(Namespace {
+            metadata: Some(ObjectMeta {
+                name: "default".to_owned(),
+                uid,
+                ..ObjectMeta::default()
+            }),
+            ..Namespace::default()
+        }));
+        let uid = world.uid();
+        world.put(nginx(&uid, 1));
+        let key = Name {
+            namespace: "default".to_owned(),
+            name: "nginx-deployment".to_owned(),
+        };
+        for (image, privileged) in [("nginx:1", true), ("nginx:2", false), ("nginx:3", false)] {
+            world.edit("nginx-deployment", |spec| {
+                set_image(spec, image);
+                let template = spec.template.as_mut().unwrap().spec.as_mut().unwrap();
+                template.containers[0].security_context = privileged.then(|| SecurityContext {
+                    privileged: Some(true),
+                    ..SecurityContext::default()
+                });
+            });
+            let mut stamp = world.stamp();
+            let plan = deployment::plan(&world.state, &key, &mut stamp);
+            world.follow(plan);
+        }
+        let undo = |number| {
+            let request = RolloutRequest {
+                name: "nginx-deployment".to_owned(),
+                action: Some(Action::Undo(number)),
+                ..RolloutRequest::default()
+            };
+            plan(&world.state, "default", &request, "test", world.now)
+        };
+        assert!(undo(2).is_ok());
+        let Err(ApiError::Invalid(violations)) = undo(1) else {
+            panic!("it is taken");
+        };
+        let said = &violations[0].description;
+        assert!(
+            said.contains("pod-security.kubernetes.io/enforce=baseline"),
+            "{said}"
+        );
+    }
 }
