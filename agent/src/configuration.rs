@@ -1,6 +1,9 @@
 //! The ConfigMaps and Secrets that the pods of this node use, as the managers last told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use barge_proto::{
     configuration::Source,
@@ -17,6 +20,8 @@ pub struct Configuration {
     secrets: BTreeMap<Name, Arc<Secret>>,
     /// One that is missing does not exist. False when this comes from a disk that lacks some: Secrets do not survive a boot.
     pub complete: bool,
+    /// Secrets that are there, and that the managers could not open yet: what is here of them may be old.
+    withheld: BTreeSet<Name>,
 }
 
 /// One of the two.
@@ -41,33 +46,44 @@ impl Configuration {
                 .map(|it| (name(&it.metadata), Arc::new(it)))
                 .collect(),
             complete,
+            withheld: BTreeSet::new(),
         }
+    }
+
+    /// Whether all is here, as it is.
+    pub fn is_whole(&self) -> bool {
+        self.complete && self.withheld.is_empty()
+    }
+
+    /// Whether nobody here can say what this is: it may exist.
+    pub fn is_unknown(&self, source: Source, namespace: &str, name: &str) -> bool {
+        let key = (namespace.to_owned(), name.to_owned());
+        !self.complete || (source == Source::Secret && self.withheld.contains(&key))
     }
 
     /// Takes what an assignment has of it. Tells whether anything changed.
     pub fn merge(&mut self, assignment: &mut Assignment) -> bool {
         let mut changed = false;
-        let withheld = assignment.secrets_withheld;
+        let withheld: BTreeSet<_> = assignment.withheld_secrets.iter().map(key).collect();
         if assignment.full {
             changed = !self.complete || !self.config_maps.is_empty() || !self.secrets.is_empty();
-            // What the manager cannot open stays as it was: it is not known to be gone.
-            let secrets = match withheld {
-                true => std::mem::take(&mut self.secrets),
-                false => BTreeMap::new(),
-            };
+            // What the manager cannot open stays as it was: it is there, maybe in another version.
+            let mut secrets = std::mem::take(&mut self.secrets);
+            secrets.retain(|name, _| withheld.contains(name));
             *self = Self {
                 secrets,
-                complete: !withheld,
+                complete: true,
                 ..Self::default()
             };
-        } else if withheld {
-            changed = std::mem::replace(&mut self.complete, false);
         }
+        changed |= !withheld.is_subset(&self.withheld);
+        self.withheld.extend(withheld);
         for it in std::mem::take(&mut assignment.config_maps) {
             self.config_maps.insert(name(&it.metadata), Arc::new(it));
             changed = true;
         }
         for it in std::mem::take(&mut assignment.secrets) {
+            self.withheld.remove(&name(&it.metadata));
             self.secrets.insert(name(&it.metadata), Arc::new(it));
             changed = true;
         }
@@ -75,7 +91,7 @@ impl Configuration {
             changed |= self.config_maps.remove(&key(it)).is_some();
         }
         for it in &assignment.removed_secrets {
-            changed |= self.secrets.remove(&key(it)).is_some();
+            changed |= self.secrets.remove(&key(it)).is_some() | self.withheld.remove(&key(it));
         }
         changed
     }
@@ -189,40 +205,49 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_a_manager_cannot_open_stay_and_others_are_waited_for() {
+    fn secrets_that_a_manager_cannot_open_stay_and_are_waited_for() {
         let secret = |name: &str| Secret {
             metadata: config_map(name, "1").metadata,
             ..Secret::default()
+        };
+        let named = |name: &str| ObjectName {
+            namespace: "shop".into(),
+            name: name.into(),
+        };
+        let unknown = |configuration: &Configuration, name: &str| {
+            configuration.is_unknown(Source::Secret, "shop", name)
         };
         let mut configuration = Configuration::default();
         let mut full = Assignment {
             full: true,
             config_maps: vec![config_map("a", "1")],
-            secrets: vec![secret("db")],
+            secrets: vec![secret("db"), secret("old")],
             ..Assignment::default()
         };
         configuration.merge(&mut full);
+        assert!(configuration.is_whole());
         let mut locked = Assignment {
             full: true,
-            secrets_withheld: true,
+            withheld_secrets: vec![named("db"), named("new")],
             ..Assignment::default()
         };
         assert!(configuration.merge(&mut locked));
         assert_eq!(names(&configuration), ["db@1"]);
-        assert!(!configuration.complete, "there may be others");
-        let mut unlocked = Assignment {
-            full: true,
+        assert!(unknown(&configuration, "new") && !configuration.is_whole());
+        assert!(!unknown(&configuration, "old"), "it is gone");
+        let mut difference = Assignment {
             secrets: vec![secret("new")],
+            removed_secrets: vec![named("db")],
             ..Assignment::default()
         };
-        configuration.merge(&mut unlocked);
+        configuration.merge(&mut difference);
         assert_eq!(names(&configuration), ["new@1"]);
-        assert!(configuration.complete);
+        assert!(configuration.is_whole());
         let mut difference = Assignment {
-            secrets_withheld: true,
+            withheld_secrets: vec![named("late")],
             ..Assignment::default()
         };
         assert!(configuration.merge(&mut difference));
-        assert!(!configuration.complete);
+        assert!(unknown(&configuration, "late"));
     }
 }

@@ -76,7 +76,7 @@ impl Desired {
     /// What this node can go on from with differences, if it has all that was assigned to it up to its revision. After a start it asks
     /// for a full set once, also to be told which statuses the managers have; and when the managers lacked one of its pods.
     pub fn held(&self) -> Option<Held> {
-        let whole = self.unknown.is_empty() && self.configuration.complete;
+        let whole = self.unknown.is_empty() && self.configuration.is_whole();
         let life = self.life.clone().filter(|_| whole)?;
         Some(Held { life })
     }

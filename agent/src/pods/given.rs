@@ -1,6 +1,6 @@
 //! What a pod's containers are given by the cluster: the ConfigMaps and Secrets that they use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use barge_proto::{
     configuration::{Source, used},
@@ -13,8 +13,8 @@ use crate::{configuration::Found, desired::Desired};
 #[derive(Debug, Clone, Default)]
 pub struct Given {
     objects: BTreeMap<(Source, String), Found>,
-    /// What is missing does not exist.
-    complete: bool,
+    /// What is missing and may exist.
+    unknown: BTreeSet<(Source, String)>,
 }
 
 impl Given {
@@ -23,20 +23,24 @@ impl Given {
         let configuration = &desired.configuration;
         let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
         let used = pod.spec.as_ref().map(used).unwrap_or_default();
-        let objects = used.into_iter().filter_map(|(source, name)| {
-            let found = configuration.get(source, namespace, name)?;
-            Some(((source, name.to_owned()), found))
-        });
-        Self {
-            objects: objects.collect(),
-            complete: configuration.complete,
+        let mut given = Self::default();
+        for (source, name) in used {
+            let key = (source, name.to_owned());
+            match configuration.get(source, namespace, name) {
+                Some(found) => drop(given.objects.insert(key, found)),
+                None if configuration.is_unknown(source, namespace, name) => {
+                    given.unknown.insert(key);
+                }
+                None => {}
+            }
         }
+        given
     }
 
     /// Whether a container that could not start for lack of something has to wait on.
     pub fn is(&self, other: &Self) -> bool {
         let mut pairs = self.objects.iter().zip(&other.objects);
-        self.complete == other.complete
+        self.unknown == other.unknown
             && self.objects.len() == other.objects.len()
             && pairs.all(|(one, other)| one.0 == other.0 && one.1.is(other.1))
     }
@@ -52,9 +56,10 @@ impl Given {
         optional: bool,
     ) -> Result<Option<&Found>, String> {
         let kind = source.kind();
-        match self.objects.get(&(source, name.to_owned())) {
+        let key = (source, name.to_owned());
+        match self.objects.get(&key) {
             Some(found) => Ok(Some(found)),
-            None if !self.complete => Err(format!(
+            None if self.unknown.contains(&key) => Err(format!(
                 "{kind} {name:?} is not known on this node yet: it was booted since (Secrets do not outlive that), or the managers' keys are \
                  locked; the container starts when a manager has told of it"
             )),

@@ -52,7 +52,7 @@ fn join(set: &mut Assignment, part: Assignment) {
     set.endpoints.extend(part.endpoints);
     set.peers.extend(part.peers);
     set.tombstones.extend(part.tombstones);
-    set.secrets_withheld |= part.secrets_withheld;
+    set.withheld_secrets.extend(part.withheld_secrets);
     set.config_maps.extend(part.config_maps);
     set.secrets.extend(part.secrets);
 }

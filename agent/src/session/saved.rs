@@ -160,7 +160,7 @@ impl AssignmentFiles {
         let configured = Configured {
             config_maps: configuration.config_maps().cloned().collect(),
             has_secrets: !secrets.is_empty(),
-            complete: configuration.complete,
+            complete: configuration.is_whole(),
         };
         if let Err(error) = self.secrets.save(secrets) {
             tracing::warn!(%error, "cannot keep Secrets in memory: after a restart of the agent, containers that use them wait for a manager");

@@ -329,15 +329,20 @@ impl<'a> Teller<'a> {
         Ok(())
     }
 
-    /// Opens the values of Secrets. One that does not open is, for the agent, not there. Without a key all of them are left out, and the agent is told
-    /// so: pods, deletions and endpoints need none.
+    /// Opens the values of Secrets. One that does not open is, for the agent, not there. Without a key they are named only: pods,
+    /// deletions and endpoints need none.
     fn open(&mut self, assignment: &mut Assignment) {
         if assignment.secrets.is_empty() {
             return;
         }
         let Ok(key) = self.host.keyring.key() else {
-            assignment.secrets.clear();
-            assignment.secrets_withheld = true;
+            let secrets = std::mem::take(&mut assignment.secrets);
+            assignment
+                .withheld_secrets
+                .extend(secrets.iter().map(|secret| {
+                    let (namespace, name) = sealed::place(secret);
+                    ObjectName { namespace, name }
+                }));
             self.withheld = true;
             return;
         };
