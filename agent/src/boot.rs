@@ -110,7 +110,8 @@ fn not_ready(status: Option<&PodStatus>, now: Time) -> PodStatus {
         phase: "Pending".to_owned(),
         ..PodStatus::default()
     });
-    for container in &mut status.container_statuses {
+    let init = status.init_container_statuses.iter_mut();
+    for container in init.chain(&mut status.container_statuses) {
         (container.ready, container.started) = (false, Some(false));
     }
     for kind in ["Ready", "ContainersReady"] {

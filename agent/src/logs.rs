@@ -290,13 +290,13 @@ fn last(error: String) -> TunnelChunk {
 }
 
 fn container_name(pod: &Pod, wanted: &str) -> Result<String, String> {
-    let names: Vec<_> = spec::containers(pod).iter().map(|c| &c.name).collect();
-    match (wanted, names.as_slice()) {
-        ("", [only]) => Ok((*only).clone()),
+    let names: Vec<_> = spec::all_containers(pod).map(|c| &c.name).collect();
+    match (wanted, spec::containers(pod)) {
+        ("", [only]) => Ok(only.name.clone()),
         ("", _) => Err(format!(
             "the pod has several containers, choose one of {names:?}"
         )),
-        (wanted, names) if names.iter().any(|name| *name == wanted) => Ok(wanted.to_owned()),
+        (wanted, _) if names.iter().any(|name| *name == wanted) => Ok(wanted.to_owned()),
         (wanted, _) => Err(format!(
             "the pod has no container \"{wanted}\", only {names:?}"
         )),

@@ -2,6 +2,7 @@
 //! worker per pod carries the steps out; the manager starts workers for what is desired and for what is found.
 
 pub mod backoff;
+pub mod deadline;
 pub mod environment;
 pub mod expand;
 pub mod given;

@@ -76,6 +76,14 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutcome, RuntimeError>;
+    /// What a container that ended left behind as its last words; empty when that is nothing.
+    async fn last_words(
+        &self,
+        _container: &Container,
+        _wanted: LastWords,
+    ) -> Result<String, RuntimeError> {
+        Ok(String::new())
+    }
     /// All sandboxes and containers that this agent made, whoever made them before it.
     async fn list(&self) -> Result<Inventory, RuntimeError>;
     /// What happens to containers. `Resync` comes first and whenever something may have been missed: list again.
@@ -215,6 +223,10 @@ pub struct ContainerSpec {
     pub env: BTreeMap<String, String>,
     /// Replaces the image's working directory unless empty.
     pub working_dir: String,
+    /// Where the container finds the file for its last words.
+    pub last_words: String,
+    /// Replaces the signal by which the image wants to be stopped, unless empty.
+    pub stop_signal: String,
     /// What all containers of the pod request and may use together.
     pub pod_resources: PodResources,
     /// CPU request in thousandths of a core; becomes the weight among the pod's containers.
@@ -227,6 +239,15 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// Who its processes are and what they may do.
     pub security: Security,
+}
+
+/// How much of a container's last words is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastWords {
+    /// At most this many bytes.
+    pub most: usize,
+    /// When it left none, the end of its log.
+    pub or_log: bool,
 }
 
 /// A container that exists.

@@ -28,7 +28,7 @@ impl Source {
 #[must_use]
 pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
     let mut used = BTreeSet::new();
-    for container in &spec.containers {
+    for container in spec.all_containers() {
         used.extend(of_container(container));
     }
     used

@@ -11,6 +11,7 @@ pub mod kinds;
 
 pub mod auth;
 pub mod configuration;
+mod containers;
 mod heap;
 mod json;
 pub mod level;

@@ -9,6 +9,7 @@ mod environment;
 mod host;
 mod image;
 mod kinds;
+mod lifecycle;
 mod metadata;
 pub(crate) mod names;
 mod pod;

@@ -72,8 +72,6 @@ spec:
       volumes: null
       containers:
       - name: web
-        terminationMessagePath: /dev/termination-log
-        terminationMessagePolicy: File
         tty: false
         ports: [{containerPort: 80, hostPort: 0}]
 ---
@@ -204,15 +202,11 @@ fn fields_that_the_guide_calls_refused_are_refused() {
     for field in fields {
         let name = field.rsplit('.').next().unwrap();
         let value = match name {
-            "activeDeadlineSeconds" | "hostPort" => "1",
+            "hostPort" => "1",
             "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
-            "serviceAccountName"
-            | "priorityClassName"
-            | "runtimeClassName"
-            | "terminationMessagePath" => "x",
+            "serviceAccountName" | "priorityClassName" | "runtimeClassName" => "x",
             "volumes"
             | "volumeMounts"
-            | "initContainers"
             | "imagePullSecrets"
             | "topologySpreadConstraints"
             | "ephemeralContainers" => "[{name: x}]",

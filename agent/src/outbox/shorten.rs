@@ -29,7 +29,8 @@ pub fn event(event: &mut EventReport) {
 fn texts(status: &mut PodStatus) -> impl Iterator<Item = (&mut String, usize)> {
     let conditions = status.conditions.iter_mut().map(|c| &mut c.message);
     let sentences = once(&mut status.message).chain(conditions);
-    let containers = status.container_statuses.iter_mut();
+    let init = status.init_container_statuses.iter_mut();
+    let containers = init.chain(&mut status.container_statuses);
     let states = containers.flat_map(|c| [&mut c.state, &mut c.last_state]);
     let states = states.flatten().flat_map(state);
     let sentences = sentences.map(|text| (text, SENTENCE));

@@ -13,7 +13,7 @@ use barge_proto::{
     validate::env_name,
 };
 
-use super::{expand::expand, given::Given, resources, spec::containers};
+use super::{expand::expand, given::Given, resources, spec};
 use crate::configuration::Found;
 
 /// What a container's environment is made of.
@@ -204,9 +204,7 @@ fn amount_of(
     let name = &field.container_name;
     let container = match name.is_empty() {
         true => container,
-        false => containers(around.pod)
-            .iter()
-            .find(|it| it.name == *name)
+        false => spec::container(around.pod, name)
             .ok_or_else(|| format!("the pod has no container {name:?}"))?,
     };
     let amounts = resources::of_container(container)?;

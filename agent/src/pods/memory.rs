@@ -6,7 +6,8 @@ use barge_proto::v1::{ContainerStateTerminated, Pod, PodStatus};
 
 use super::{
     backoff::{CrashBackoff, Retry},
-    spec::{RestartPolicy, restart_policy},
+    deadline::DEADLINE_EXCEEDED,
+    spec::{RestartPolicy, Role, restart_policy},
 };
 use crate::{
     clock::{to_ms, to_time},
@@ -18,6 +19,11 @@ use crate::{
 const START_ERROR: i32 = 128;
 /// Exit code of a container whose end was not seen.
 const LOST: i32 = 137;
+/// What a container has at least between TERM and KILL when others used up the grace before it (Kubernetes' minimumGracePeriodInSeconds).
+pub const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// The last words of containers that ended, by id.
+pub type LastWords = BTreeMap<String, String>;
 
 /// What the runtime has of one pod.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +45,12 @@ pub struct Memory {
     pub teardown: Retry,
     /// When the agent first saw the pod; 0 before.
     pub started_ms: i64,
+    /// The init containers have done their part in the pod's present network. Kept on disk.
+    pub initialized: bool,
+    /// Why the pod is to end as Failed, whatever its containers do. Kept on disk.
+    pub failed: Option<PodFailure>,
+    /// When the end of the pod's containers began; `None` before, and after the agent was started again.
+    pub ending_ms: Option<i64>,
     /// The pod's last status, once all its containers ended for good. Kept on disk.
     pub finished: Option<PodStatus>,
     /// The end of the pod: everything but the record was removed.
@@ -52,6 +64,10 @@ pub struct Memory {
 pub struct ContainerMemory {
     /// The attempt that comes next. Kept on disk.
     pub next_attempt: u32,
+    /// The first attempt in the pod's present network. Kept on disk.
+    pub first_attempt: u32,
+    /// The id of the attempt whose hook after the start is not done yet.
+    pub starting: Option<String>,
     /// The last two ends, older first. Kept on disk.
     pub exits: Vec<Exit>,
     /// Kept on disk.
@@ -64,6 +80,15 @@ pub struct ContainerMemory {
     pub start: Retry,
     /// What its probes found. The prober keeps it.
     pub probed: Option<Known>,
+}
+
+/// Why a pod ends as Failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodFailure {
+    /// One of Kubernetes' words ("DeadlineExceeded").
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
 }
 
 /// Why a container is not made: something that it needs is missing.
@@ -150,8 +175,9 @@ impl Memory {
     }
 
     /// Learns from what the runtime shows: attempts, ends, addresses. Tells whether what is kept on disk changed; it
-    /// has to be there before anything is removed, or the next attempt would reuse a number.
-    pub fn absorb(&mut self, observed: &Observed, now_ms: i64) -> bool {
+    /// has to be there before anything is removed, or the next attempt would reuse a number. `words` are the last words of
+    /// containers that ended, by id.
+    pub fn absorb(&mut self, observed: &Observed, words: &LastWords, now_ms: i64) -> bool {
         if let Some(sandbox) = observed.sandbox.as_ref().filter(|s| !s.ips.is_empty()) {
             self.ips.clone_from(&sandbox.ips);
         }
@@ -160,21 +186,51 @@ impl Memory {
         let mut changed = false;
         for container in containers {
             let memory = self.containers.entry(container.name.clone()).or_default();
-            changed |= memory.absorb(container, now_ms);
+            changed |= memory.absorb(container, words, now_ms);
         }
         changed
+    }
+
+    /// The pod gets a new network, and its init containers run again in it. Tells whether what is kept on disk changed.
+    pub fn begins_anew(&mut self) -> bool {
+        let mut changed = std::mem::take(&mut self.initialized);
+        for container in self.containers.values_mut() {
+            changed |= container.first_attempt != container.next_attempt;
+            container.first_attempt = container.next_attempt;
+        }
+        changed
+    }
+
+    /// What is left of a grace that began with the end of the pod's containers, at least [`LEAST_GRACE`] unless there was none.
+    pub fn left_of(&self, grace: Duration, now_ms: i64) -> Duration {
+        let passed = self
+            .ending_ms
+            .map_or(0, |since| now_ms.saturating_sub(since));
+        let passed = Duration::from_millis(u64::try_from(passed).unwrap_or(0));
+        grace.saturating_sub(passed).max(LEAST_GRACE.min(grace))
     }
 
     /// In place of a record that cannot be read: what the managers know of the pod. Containers of which nothing is left, and which
     /// ran, ended unseen; so none runs twice that must not.
     pub fn unreadable(pod: &Pod, observed: &Observed, now_ms: i64) -> Self {
         let mut memory = Self::default();
-        let statuses = pod.status.iter().flat_map(|s| &s.container_statuses);
+        let statuses = pod.status.iter();
+        let statuses = statuses.flat_map(|s| {
+            s.init_container_statuses
+                .iter()
+                .chain(&s.container_statuses)
+        });
         let ran = statuses.filter(|s| !s.container_id.is_empty() || s.restart_count > 0);
+        let main = |name: &str| Role::of(pod, name) == Some(Role::Main);
+        memory.initialized = ran.clone().any(|it| main(&it.name))
+            || observed.containers.iter().any(|it| main(&it.name));
         for status in ran.filter(|s| observed.current(&s.name).is_none()) {
             let id = status.container_id.strip_prefix("containerd://");
-            let mut exit = lost(id.unwrap_or_default(), now_ms);
-            exit.message = "What was recorded of the container cannot be read.".to_owned();
+            let told = status.state.as_ref().and_then(|it| it.terminated.clone());
+            let exit = told.unwrap_or_else(|| ContainerStateTerminated {
+                message: "What was recorded of the container cannot be read.".to_owned(),
+                ..lost(id.unwrap_or_default(), now_ms)
+            });
             memory.container(&status.name).ended(Exit {
                 attempt: u32::try_from(status.restart_count).unwrap_or(0),
                 terminated: exit,
@@ -185,11 +241,12 @@ impl Memory {
 
     /// Learns from what the managers have of a pod that this node has no record of: one that has ended for good does not run again.
     pub fn take_end(&mut self, pod: &Pod, observed: &Observed) {
-        let ends = restart_policy(pod) != RestartPolicy::Always;
-        let ended = pod
-            .status
-            .as_ref()
-            .filter(|status| ends && matches!(status.phase.as_str(), "Succeeded" | "Failed"));
+        let ends = |status: &PodStatus| {
+            restart_policy(pod) != RestartPolicy::Always || status.reason == DEADLINE_EXCEEDED
+        };
+        let ended = pod.status.as_ref().filter(|status| {
+            ends(status) && matches!(status.phase.as_str(), "Succeeded" | "Failed")
+        });
         if self.finished.is_none() && observed.containers.is_empty() {
             self.finished = ended.cloned();
         }
@@ -202,15 +259,18 @@ impl Memory {
 }
 
 impl ContainerMemory {
-    fn absorb(&mut self, container: &Container, now_ms: i64) -> bool {
+    fn absorb(&mut self, container: &Container, words: &LastWords, now_ms: i64) -> bool {
         let attempt = container.attempt;
-        let Some(terminated) = terminated(container, now_ms) else {
+        let Some(mut terminated) = terminated(container, now_ms) else {
             // A number is taken once it is seen; that needs no record as long as the container is there.
             self.next_attempt = self.next_attempt.max(attempt);
             return false;
         };
         if attempt < self.next_attempt {
             return false;
+        }
+        if let Some(words) = words.get(&container.id) {
+            terminated.message.clone_from(words);
         }
         self.ended(Exit {
             attempt,
@@ -237,14 +297,19 @@ impl ContainerMemory {
         });
     }
 
-    /// Whether the container with this id may get traffic, by its probes.
+    /// Whether the container with this id may get traffic, by its hook and its probes.
     pub fn is_ready(&self, id: &str) -> bool {
-        self.probed(id).is_none_or(|known| known.verdict.ready)
+        !self.is_starting(id) && self.probed(id).is_none_or(|known| known.verdict.ready)
     }
 
-    /// Whether the container with this id has started, by its startup probe.
+    /// Whether the container with this id has started, by its hook and its startup probe.
     pub fn is_started(&self, id: &str) -> bool {
-        self.probed(id).is_none_or(|known| known.verdict.started)
+        !self.is_starting(id) && self.probed(id).is_none_or(|known| known.verdict.started)
+    }
+
+    /// Whether the hook after the start of the container with this id is not done yet.
+    pub fn is_starting(&self, id: &str) -> bool {
+        self.starting.as_deref() == Some(id)
     }
 
     /// The probe because of which the container with this id is to be ended, and the probe's own grace.
@@ -268,6 +333,12 @@ impl ContainerMemory {
     /// The newest end.
     pub fn last_exit(&self) -> Option<&Exit> {
         self.exits.last()
+    }
+
+    /// The newest end in the pod's present network.
+    pub fn exit_here(&self) -> Option<&Exit> {
+        let last = self.last_exit();
+        last.filter(|exit| exit.attempt >= self.first_attempt)
     }
 }
 

@@ -9,9 +9,13 @@ use barge_proto::v1::{self, Pod};
 
 use super::{
     memory::{ContainerMemory, Memory, Observed},
-    spec::{RestartPolicy, containers, restart_policy},
+    spec::Role,
 };
 use crate::runtime::{Container, ContainerState};
+
+mod stage;
+
+pub use stage::Now;
 
 /// Between two looks at a pod whose notes cannot be read, in milliseconds.
 const DAMAGED_MS: i64 = 30_000;
@@ -21,8 +25,8 @@ const DAMAGED_MS: i64 = 30_000;
 pub enum Goal<'a> {
     /// To run.
     Run(&'a Pod),
-    /// To end, its processes within this time.
-    End(Duration),
+    /// To end, its processes within this time. What the pod is may not be known any more.
+    End(Option<&'a Pod>, Duration),
     /// To be left as it is: nobody here knows what it should be, and its deletion was not recorded.
     Leave,
 }
@@ -86,20 +90,24 @@ impl Plan {
 pub fn next_steps(goal: Goal<'_>, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     match goal {
         Goal::Run(pod) => run(pod, observed, memory, now_ms),
-        Goal::End(grace) => end(grace, observed, memory, now_ms),
+        Goal::End(pod, grace) => end(pod, grace, observed, memory, now_ms),
         Goal::Leave => leave(observed, memory, now_ms),
     }
 }
 
-fn end(grace: Duration, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
+fn end(
+    pod: Option<&Pod>,
+    grace: Duration,
+    observed: &Observed,
+    memory: &Memory,
+    now_ms: i64,
+) -> Plan {
     let mut plan = Plan::default();
     if let Some(until) = memory.teardown.until(now_ms) {
         plan.wake(Some(until));
         return plan;
     }
-    for container in &observed.containers {
-        plan.steps.push(clear(container, grace));
-    }
+    plan.steps = in_order(pod, observed, memory, grace, now_ms);
     if observed.containers.is_empty() {
         // Also without a sandbox in sight: more than it may be left.
         if observed.sandbox.is_some() || !memory.removed {
@@ -115,7 +123,7 @@ fn end(grace: Duration, observed: &Observed, memory: &Memory, now_ms: i64) -> Pl
 fn leave(observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     let mut containers = observed.containers.iter();
     match containers.all(|container| container.state == ContainerState::Created) {
-        true => end(Duration::ZERO, observed, memory, now_ms),
+        true => end(None, Duration::ZERO, observed, memory, now_ms),
         false => Plan::default(),
     }
 }
@@ -140,13 +148,27 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         return plan;
     }
     clear_strays(pod, observed, memory, now_ms, &mut plan);
-    let policy = restart_policy(pod);
+    let now = Now {
+        pod,
+        observed,
+        memory,
+    };
+    if now.is_over() {
+        let grace = super::spec::grace(Some(pod));
+        let mut steps = in_order(Some(pod), observed, memory, grace, now_ms);
+        // What ended stays until the pod's last status is made of it.
+        steps.retain(|step| matches!(step, Step::Stop { .. }));
+        tear_down(steps, memory, now_ms, &mut plan);
+        return plan;
+    }
+    plan.wake(super::deadline::at_ms(pod, memory));
     let mut wanted = false;
-    for container in containers(pod) {
+    for container in now.due() {
         let none = ContainerMemory::default();
         let remembered = memory.containers.get(&container.name).unwrap_or(&none);
+        let again = now.starts_again(container);
         let cleared = match observed.current(&container.name) {
-            None if !starts_again(policy, remembered) => continue,
+            None if !again => continue,
             None => true,
             Some(current) => match current.state {
                 ContainerState::Running { .. } => {
@@ -158,18 +180,14 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
                     continue;
                 }
                 // A start that failed for good, half undone.
-                ContainerState::Created if !starts_again(policy, remembered) => {
+                ContainerState::Created if !again => {
                     let id = current.id.clone();
                     tear_down(vec![Step::Remove { id }], memory, now_ms, &mut plan);
                     continue;
                 }
                 ContainerState::Created => false,
-                ContainerState::Exited { .. } | ContainerState::Lost => {
-                    if !starts_again(policy, remembered) {
-                        continue;
-                    }
-                    false
-                }
+                ContainerState::Exited { .. } | ContainerState::Lost if !again => continue,
+                ContainerState::Exited { .. } | ContainerState::Lost => false,
             },
         };
         if let Some(until) = crash_wait(remembered, now_ms) {
@@ -191,6 +209,37 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         }
     }
     plan
+}
+
+/// The steps by which the containers of a pod come to their end. Sidecars serve the others, so they are stopped after them, the last one
+/// first, in what is left of the grace.
+fn in_order(
+    pod: Option<&Pod>,
+    observed: &Observed,
+    memory: &Memory,
+    grace: Duration,
+    now_ms: i64,
+) -> Vec<Step> {
+    let role = |container: &Container| pod.and_then(|pod| Role::of(pod, &container.name));
+    let is_sidecar = |container: &Container| role(container) == Some(Role::Sidecar);
+    let there = || observed.containers.iter();
+    let others_run = there().any(|it| is_running(it) && !is_sidecar(it));
+    let sidecars = pod.map_or(&[][..], super::spec::init_containers).iter();
+    let next = match others_run {
+        true => None,
+        false => sidecars
+            .rev()
+            .find(|sidecar| there().any(|it| it.name == sidecar.name && is_running(it))),
+    };
+    let left = memory.left_of(grace, now_ms);
+    let steps = there().filter_map(|container| match container.state {
+        ContainerState::Running { .. } if is_sidecar(container) => {
+            let its_turn = next.is_some_and(|next| next.name == container.name);
+            its_turn.then(|| clear(container, left))
+        }
+        _ => Some(clear(container, grace)),
+    });
+    steps.collect()
 }
 
 /// What a pod that has ended for good does not need any more: its containers, whose ends are on record, then its network.
@@ -262,7 +311,7 @@ fn clear_strays(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64, pl
     let grace = super::spec::grace(Some(pod));
     let orphaned = orphaned(observed);
     let strays = observed.containers.iter().filter(|container| {
-        let known = containers(pod).iter().any(|c| c.name == container.name);
+        let known = super::spec::container(pod, &container.name).is_some();
         let newest = observed
             .current(&container.name)
             .is_some_and(|current| current.id == container.id);
@@ -293,17 +342,9 @@ fn orphaned(observed: &Observed) -> bool {
     observed.sandbox.is_none() && observed.containers.iter().any(is_running)
 }
 
-fn is_running(container: &Container) -> bool {
+/// Whether a container's first process lives.
+pub fn is_running(container: &Container) -> bool {
     matches!(container.state, ContainerState::Running { .. })
-}
-
-/// Whether a container that does not run should.
-fn starts_again(policy: RestartPolicy, remembered: &ContainerMemory) -> bool {
-    match (remembered.last_exit(), policy) {
-        (None, _) | (Some(_), RestartPolicy::Always) => true,
-        (Some(_), RestartPolicy::Never) => false,
-        (Some(exit), RestartPolicy::OnFailure) => exit.terminated.exit_code != 0,
-    }
 }
 
 /// Until when the back-off holds a container; `None` when it may start.
@@ -314,19 +355,12 @@ pub fn crash_wait(remembered: &ContainerMemory, now_ms: i64) -> Option<i64> {
 
 /// Whether all containers of a pod have ended and none will start again.
 pub fn is_finished(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
-    let policy = restart_policy(pod);
-    !containers(pod).is_empty()
-        && containers(pod).iter().all(|container| {
-            let running = observed
-                .containers
-                .iter()
-                .any(|c| c.name == container.name && is_running(c));
-            let ended = memory
-                .containers
-                .get(&container.name)
-                .is_some_and(|m| m.last_exit().is_some() && !starts_again(policy, m));
-            !running && ended
-        })
+    let now = Now {
+        pod,
+        observed,
+        memory,
+    };
+    now.is_over() && !observed.containers.iter().any(is_running)
 }
 
 #[cfg(test)]

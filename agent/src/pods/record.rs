@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::{
     backoff::CrashBackoff,
-    memory::{ContainerMemory, Exit, Memory},
+    memory::{ContainerMemory, Exit, Memory, PodFailure},
 };
 use crate::files::{self, Reserve};
 
@@ -29,6 +29,12 @@ struct Record {
     finished: Option<PodStatus>,
     #[prost(int64, tag = "3")]
     started_ms: i64,
+    #[prost(bool, tag = "4")]
+    initialized: bool,
+    #[prost(string, tag = "5")]
+    failed_reason: String,
+    #[prost(string, tag = "6")]
+    failed_message: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -43,6 +49,8 @@ struct ContainerRecord {
     delay_ms: i64,
     #[prost(int64, tag = "5")]
     restarted_ms: i64,
+    #[prost(uint32, tag = "6")]
+    first_attempt: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,11 +146,18 @@ impl From<&Memory> for Record {
                 exits: container.exits.iter().map(exit).collect(),
                 delay_ms: container.crash.delay_ms,
                 restarted_ms: container.crash.restarted_ms,
+                first_attempt: container.first_attempt,
             });
+        let failed = memory.failed.clone();
+        let (failed_reason, failed_message) =
+            failed.map(|it| (it.reason, it.message)).unwrap_or_default();
         Self {
             containers: containers.collect(),
             finished: memory.finished.clone(),
             started_ms: memory.started_ms,
+            initialized: memory.initialized,
+            failed_reason,
+            failed_message,
         }
     }
 }
@@ -156,6 +171,7 @@ impl From<Record> for Memory {
         let containers = record.containers.into_iter().map(|container| {
             let memory = ContainerMemory {
                 next_attempt: container.next_attempt,
+                first_attempt: container.first_attempt,
                 exits: container.exits.into_iter().map(exit).collect(),
                 crash: CrashBackoff {
                     delay_ms: container.delay_ms,
@@ -169,6 +185,11 @@ impl From<Record> for Memory {
             containers: containers.collect(),
             started_ms: record.started_ms,
             finished: record.finished,
+            initialized: record.initialized,
+            failed: (!record.failed_reason.is_empty()).then_some(PodFailure {
+                reason: record.failed_reason,
+                message: record.failed_message,
+            }),
             ..Default::default()
         }
     }
@@ -194,14 +215,23 @@ mod tests {
                 ..Default::default()
             },
         }];
+        memory.container("web").first_attempt = 2;
         memory.started_ms = 5;
+        memory.initialized = true;
+        memory.failed = Some(PodFailure {
+            reason: "DeadlineExceeded".to_owned(),
+            message: "its time is over".to_owned(),
+        });
         file.save(&memory).await.unwrap();
         let loaded = file.load().await.unwrap();
         let web = &loaded.containers["web"];
         assert_eq!(web.next_attempt, 3);
         assert_eq!(web.crash.delay_ms, 20_000);
         assert_eq!(web.exits, memory.containers["web"].exits);
+        assert_eq!(web.first_attempt, 2);
         assert_eq!(loaded.started_ms, 5);
+        assert!(loaded.initialized);
+        assert_eq!(loaded.failed, memory.failed);
         file.remove().await.unwrap();
         file.remove().await.unwrap();
         assert!(!folder.path().join("pods/uid").exists());

@@ -7,7 +7,7 @@ use barge_proto::{
     v1::{Container, Pod, Quantity},
 };
 
-use super::spec::containers;
+use super::spec::all_containers;
 use crate::runtime::{PodResources, QosClass};
 
 /// What a container requests and may use. An amount that is absent or 0 is no request and no limit.
@@ -40,21 +40,21 @@ pub fn of_container(container: &Container) -> Result<Amounts, String> {
     })
 }
 
-/// Adds up a pod's containers, and finds its class by Kubernetes' rules. The error is a sentence.
+/// Finds what a pod's containers need at most at a time, and its class by Kubernetes' rules. The error is a sentence.
 pub fn of_pod(pod: &Pod) -> Result<PodResources, String> {
-    let all: Vec<Amounts> = containers(pod)
-        .iter()
+    let all: Vec<Amounts> = all_containers(pod)
         .map(of_container)
         .collect::<Result<_, _>>()?;
-    let limits = all.iter().map(|amounts| amounts.memory_limit);
-    let sum = |total: u64, amount: u64| total.saturating_add(amount);
+    let limited = !all.is_empty() && all.iter().all(|amounts| amounts.memory_limit.is_some());
+    let at_a_time = |amount: fn(Amounts) -> Option<u64>| {
+        let of = |container: &Container| of_container(container).ok().and_then(amount).unwrap_or(0);
+        let spec = pod.spec.as_ref();
+        spec.map_or(0, |spec| spec.at_a_time(of, u64::saturating_add, u64::max))
+    };
     Ok(PodResources {
         qos: class(&all),
-        cpu_request_milli: all.iter().filter_map(|a| a.cpu_request).fold(0, sum),
-        memory_limit: limits
-            .collect::<Option<Vec<u64>>>()
-            .filter(|limits| !limits.is_empty())
-            .map(|limits| limits.into_iter().fold(0, sum)),
+        cpu_request_milli: at_a_time(|amounts| amounts.cpu_request),
+        memory_limit: limited.then(|| at_a_time(|amounts| amounts.memory_limit)),
     })
 }
 

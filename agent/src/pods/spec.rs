@@ -10,6 +10,9 @@ use crate::runtime::{ContainerSpec, Image, PodNames, PullPolicy, SandboxSpec};
 /// Grace of a pod that does not say, in seconds.
 const GRACE_SECONDS: i64 = 30;
 
+/// Where a container leaves its last words unless it says otherwise.
+const LAST_WORDS: &str = "/dev/termination-log";
+
 /// The domain of the cluster's own names.
 const CLUSTER_DOMAIN: &str = "cluster.local";
 
@@ -33,16 +36,63 @@ pub fn restart_policy(pod: &Pod) -> RestartPolicy {
     }
 }
 
-/// The pod's containers.
+/// What a container is in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One of those that the pod is for.
+    Main,
+    /// Runs to its end before them.
+    Init,
+    /// Starts before them and runs on beside them.
+    Sidecar,
+}
+
+impl Role {
+    /// The role of the container with this name; `None` when the pod has none.
+    pub fn of(pod: &Pod, name: &str) -> Option<Self> {
+        if containers(pod).iter().any(|it| it.name == name) {
+            return Some(Self::Main);
+        }
+        let container = init_containers(pod).iter().find(|it| it.name == name)?;
+        Some(match container.is_sidecar() {
+            true => Self::Sidecar,
+            false => Self::Init,
+        })
+    }
+
+    /// When a container of this role is started again.
+    pub fn policy(self, pod: &Pod) -> RestartPolicy {
+        match (self, restart_policy(pod)) {
+            (Self::Sidecar, _) => RestartPolicy::Always,
+            (Self::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+            (_, policy) => policy,
+        }
+    }
+}
+
+/// The containers that the pod is for.
 pub fn containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
 }
 
+/// The pod's init containers, sidecars among them.
+pub fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map_or(&[], |spec| &spec.init_containers)
+}
+
+/// All containers of the pod, in the order in which they start.
+pub fn all_containers(pod: &Pod) -> impl DoubleEndedIterator<Item = &Container> {
+    init_containers(pod).iter().chain(containers(pod))
+}
+
+/// The container with this name, whatever its role.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    all_containers(pod).find(|it| it.name == name)
+}
+
 /// The images that a pod's containers name.
 pub fn images(pod: &Pod) -> impl Iterator<Item = &str> {
-    containers(pod)
-        .iter()
-        .map(|container| container.image.as_str())
+    all_containers(pod).map(|container| container.image.as_str())
 }
 
 /// Whether the managers asked for the pod's end.
@@ -144,6 +194,15 @@ pub fn container_spec(
         args: expanded(&container.args),
         env,
         working_dir: container.working_dir.clone(),
+        last_words: match container.termination_message_path.as_str() {
+            "" => LAST_WORDS.to_owned(),
+            path => path.to_owned(),
+        },
+        stop_signal: container
+            .lifecycle
+            .as_ref()
+            .map(|it| it.stop_signal.clone())
+            .unwrap_or_default(),
         pod_resources: resources::of_pod(pod)?,
         cpu_request_milli: amounts.cpu_request.unwrap_or(0),
         cpu_limit_milli: amounts.cpu_limit,

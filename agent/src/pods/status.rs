@@ -7,8 +7,8 @@ use barge_proto::v1::{
 
 use super::{
     memory::{ContainerMemory, Memory, Observed, container_id},
-    plan::crash_wait,
-    spec::{RestartPolicy, containers, restart_policy},
+    plan::{Now, crash_wait, is_running},
+    spec::{RestartPolicy, Role, containers, init_containers, restart_policy},
 };
 use crate::{clock::to_time, runtime};
 
@@ -34,6 +34,19 @@ pub struct View<'a> {
     pub previous: Option<&'a PodStatus>,
 }
 
+impl<'a> View<'a> {
+    fn now(self) -> Now<'a> {
+        Now {
+            pod: self.pod,
+            observed: self.observed,
+            memory: self.memory,
+        }
+    }
+}
+
+/// The phase of a pod that ended and should not have, or not so.
+const FAILED: &str = "Failed";
+
 /// One of the three.
 enum State {
     Waiting(ContainerStateWaiting),
@@ -58,21 +71,27 @@ pub fn status(view: View<'_>) -> PodStatus {
     if let Some(finished) = &view.memory.finished {
         return finished.clone();
     }
-    let statuses: Vec<_> = containers(view.pod)
-        .iter()
-        .map(|container| container_status(view, container))
-        .collect();
-    let phase = phase(view, &statuses);
+    let of = |all: &[v1::Container]| -> Vec<_> {
+        all.iter().map(|it| container_status(view, it)).collect()
+    };
+    let statuses = of(containers(view.pod));
+    let init = of(init_containers(view.pod));
+    let phase = phase(view, &init, &statuses);
+    let failed = view.memory.failed.clone().filter(|_| phase == FAILED);
+    let (reason, message) = failed.map(|it| (it.reason, it.message)).unwrap_or_default();
     let ips = view.memory.ips.iter().map(ToString::to_string);
     let pod_ips: Vec<_> = ips.map(|ip| PodIp { ip }).collect();
     PodStatus {
-        conditions: conditions(view, phase, &statuses),
+        conditions: conditions(view, phase, &init, &statuses),
+        reason,
+        message,
         phase: phase.to_owned(),
         host_ip: view.host_ip.to_owned(),
         pod_ip: pod_ips.first().map(|p| p.ip.clone()).unwrap_or_default(),
         pod_ips,
         start_time: Some(start_time(view)),
         container_statuses: statuses,
+        init_container_statuses: init,
         ..Default::default()
     }
 }
@@ -135,14 +154,10 @@ fn container_state(
             started_at: Some(to_time(*started_at_ms)),
         });
     }
-    let exit = memory.last_exit();
-    let restarts = exit.is_some_and(|exit| match restart_policy(view.pod) {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => exit.terminated.exit_code != 0,
-        RestartPolicy::Never => false,
-    });
+    let now = view.now();
+    let exit = now.counted(container);
     if let Some(exit) = exit
-        && (view.ending || !restarts)
+        && (view.ending || now.is_over() || !now.starts_again(container))
     {
         return State::Terminated(exit.terminated.clone());
     }
@@ -154,7 +169,10 @@ fn container_state(
             State::Waiting(crash_loop(view, container, memory))
         }
         Some(exit) => State::Terminated(exit.terminated.clone()),
-        None => State::Waiting(waiting("ContainerCreating", String::new())),
+        None if init_containers(view.pod).is_empty() => {
+            State::Waiting(waiting("ContainerCreating", String::new()))
+        }
+        None => State::Waiting(waiting("PodInitializing", String::new())),
     }
 }
 
@@ -181,7 +199,11 @@ fn waiting_for_retry(
         return Some(waiting(failure.reason, failure.message.clone()));
     }
     let failure = view.memory.sandbox.failure.as_ref()?;
-    Some(waiting("ContainerCreating", failure.message.clone()))
+    let reason = match init_containers(view.pod).is_empty() {
+        true => "ContainerCreating",
+        false => "PodInitializing",
+    };
+    Some(waiting(reason, failure.message.clone()))
 }
 
 fn crash_loop(
@@ -209,7 +231,24 @@ fn waiting(reason: &str, message: String) -> ContainerStateWaiting {
 }
 
 /// Kubernetes' getPhase.
-fn phase(view: View<'_>, statuses: &[ContainerStatus]) -> &'static str {
+fn phase(view: View<'_>, init: &[ContainerStatus], statuses: &[ContainerStatus]) -> &'static str {
+    let now = view.now();
+    if now.is_over() && (view.memory.failed.is_some() || now.init_failed()) {
+        // Failed is final: it is said when nothing runs any more.
+        let runs = view.observed.containers.iter().any(is_running);
+        return match (runs, now.is_initialized()) {
+            (false, _) => FAILED,
+            (true, true) => "Running",
+            (true, false) => "Pending",
+        };
+    }
+    if !now.is_initialized() && !view.ending {
+        return "Pending";
+    }
+    let sidecar_runs = init.iter().any(|status| {
+        let state = status.state.as_ref();
+        state.is_some_and(|state| state.running.is_some())
+    });
     let (mut waiting, mut running, mut succeeded, mut failed) = (0, 0, 0, 0);
     for status in statuses {
         let state = status.state.clone().unwrap_or_default();
@@ -225,23 +264,31 @@ fn phase(view: View<'_>, statuses: &[ContainerStatus]) -> &'static str {
     if waiting > 0 || statuses.is_empty() {
         return "Pending";
     }
-    if running > 0 {
+    if running > 0 || sidecar_runs {
         return "Running";
     }
     match restart_policy(view.pod) {
         // Ended for good, whatever the policy.
         _ if view.ending && failed == 0 => "Succeeded",
-        _ if view.ending => "Failed",
+        _ if view.ending => FAILED,
         RestartPolicy::Always => "Running",
         _ if failed == 0 && succeeded == statuses.len() => "Succeeded",
-        RestartPolicy::Never => "Failed",
+        RestartPolicy::Never => FAILED,
         RestartPolicy::OnFailure => "Running",
     }
 }
 
-fn conditions(view: View<'_>, phase: &str, statuses: &[ContainerStatus]) -> Vec<Condition> {
-    let unready: Vec<_> = statuses
-        .iter()
+fn conditions(
+    view: View<'_>,
+    phase: &str,
+    init: &[ContainerStatus],
+    statuses: &[ContainerStatus],
+) -> Vec<Condition> {
+    let (initialized, why, uninitialized) = initialized(view, phase, init);
+    let sidecar = |name: &str| Role::of(view.pod, name) == Some(Role::Sidecar);
+    let stay = init.iter().filter(|status| sidecar(&status.name));
+    let unready: Vec<_> = stay
+        .chain(statuses)
         .filter(|status| !status.ready)
         .map(|status| status.name.as_str())
         .collect();
@@ -273,11 +320,31 @@ fn conditions(view: View<'_>, phase: &str, statuses: &[ContainerStatus]) -> Vec<
         }
     };
     vec![
-        condition("Initialized", "True", "", ""),
+        condition("Initialized", initialized, why, &uninitialized),
         condition("Ready", ready, reason, &message),
         condition("ContainersReady", ready, reason, &message),
         condition("PodScheduled", "True", "", ""),
     ]
+}
+
+/// Status, reason and message of the condition Initialized.
+fn initialized(
+    view: View<'_>,
+    phase: &str,
+    init: &[ContainerStatus],
+) -> (&'static str, &'static str, String) {
+    if init.is_empty() || view.now().is_initialized() || phase == "Succeeded" {
+        return ("True", "", String::new());
+    }
+    let done = |status: &&ContainerStatus| {
+        let ended = status.state.iter().flat_map(|it| &it.terminated).next();
+        let sidecar = Role::of(view.pod, &status.name) == Some(Role::Sidecar);
+        ended.is_some_and(|it| it.exit_code == 0) || (sidecar && status.started == Some(true))
+    };
+    let incomplete = init.iter().filter(|status| !done(status));
+    let names: Vec<_> = incomplete.map(|status| status.name.as_str()).collect();
+    let message = format!("containers with incomplete status: [{}]", names.join(" "));
+    ("False", "ContainersNotInitialized", message)
 }
 
 /// When the status changes although nothing happens: a failed pull becomes a back-off.

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    deadline,
     given::Given,
     lister::Lister,
     memory::{Memory, Observed},
@@ -28,9 +29,11 @@ use crate::{
 };
 
 mod hands;
+mod hooks;
 mod probing;
 mod pulling;
 mod running;
+mod stages;
 mod steps;
 
 use running::Running;
@@ -105,6 +108,8 @@ struct Pad {
     stopped: Vec<String>,
     /// Steps under way.
     running: Running,
+    /// To give up the hooks after a start that are under way, by the container's id.
+    hooks: BTreeMap<String, CancellationToken>,
     /// The pod's place at the prober.
     probes: Registration,
 }
@@ -127,6 +132,7 @@ impl Worker {
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
             running: Running::default(),
+            hooks: BTreeMap::new(),
             probes: self.shared.prober.register(&self.uid, self.probed.clone()),
         };
         drop(inventory);
@@ -178,11 +184,16 @@ impl Worker {
         let now = self.shared.clock.now_ms();
         if pad.memory.started_ms == 0 {
             pad.memory.started_ms = now;
+            // A pod's time counts from here, also for the agents that come after this one.
+            let pod = pad.pod.as_deref();
+            pad.unsaved |= pod.is_some_and(|pod| deadline::at_ms(pod, &pad.memory).is_some());
         }
         self.check_stopped(pad, now);
-        pad.unsaved |= pad.memory.absorb(&pad.observed, now);
+        let words = self.last_words(pad).await;
+        pad.unsaved |= pad.memory.absorb(&pad.observed, &words, now);
         let ending = self.is_ending(pad);
         probing::look(pad, ending);
+        self.take_turns(pad, ending, now);
         if let Some(pod) = pad.pod.clone()
             && !ending
             && pad.memory.finished.is_none()
@@ -203,7 +214,7 @@ impl Worker {
         let goal = match (&pad.pod, ending) {
             (Some(pod), false) => Goal::Run(pod),
             (None, false) => Goal::Leave,
-            (pod, true) => Goal::End(spec::grace(pod.as_deref())),
+            (pod, true) => Goal::End(pod.as_deref(), spec::grace(pod.as_deref())),
         };
         let plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
         if !ending {

@@ -122,6 +122,33 @@ pub async fn attempt(
     }
 }
 
+/// Makes a hook's request: any answer is success.
+pub async fn reach(target: &Target, within: Duration) -> Result<(), String> {
+    let Target::Http { url, headers } = target else {
+        return Err("it is no request".to_owned());
+    };
+    let why = |trouble| match trouble {
+        Trouble::Theirs(why) | Trouble::Ours(why) => why,
+    };
+    match timeout(within, http::ask(url, headers)).await {
+        Ok(answer) => answer.map(|_| ()).map_err(why),
+        Err(_) => Err(format!("no answer within {within:?}")),
+    }
+}
+
+/// Runs a hook's program in the container: exit code 0 is success.
+pub async fn run(
+    runtime: &dyn Runtime,
+    id: &str,
+    command: &[String],
+    within: Duration,
+) -> Result<(), String> {
+    match exec(runtime, id, command, within).await {
+        Finding::Success | Finding::Warning(_) => Ok(()),
+        Finding::Failure(why) | Finding::Void(why) => Err(why),
+    }
+}
+
 /// Runs a program in the container. A runtime that does not answer says nothing about the container.
 async fn exec(runtime: &dyn Runtime, id: &str, command: &[String], within: Duration) -> Finding {
     let ran = timeout(within + HUNG, runtime.exec(id, command, within)).await;

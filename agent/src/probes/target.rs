@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use barge_proto::v1::{Container, HttpHeader, IntOrString, Probe, int_or_string::Value};
+use barge_proto::v1::{
+    Container, HttpGetAction, HttpHeader, IntOrString, Probe, int_or_string::Value,
+};
 use reqwest::Url;
 
 use super::state::{Kind, Thresholds};
@@ -96,29 +98,11 @@ fn target(container: &Container, probe: &Probe, ip: Option<IpAddr>) -> Result<Ta
         let command = exec.command.clone();
         return Ok(Target::Exec { command });
     }
-    let own = || {
-        let ip = ip.ok_or("the pod has no address")?;
-        Ok::<_, String>(ip.to_string())
-    };
-    let host = |host: &str| match host {
-        "" => own(),
-        host => Ok(host.to_owned()),
-    };
     if let Some(get) = &probe.http_get {
-        let port = port(container, get.port.as_ref())?;
-        let authority = authority(&host(&get.host)?, port);
-        let scheme = match get.scheme.as_str() {
-            "HTTPS" => "https",
-            _ => "http",
-        };
-        let slash = if get.path.starts_with('/') { "" } else { "/" };
-        let text = format!("{scheme}://{authority}{slash}{}", get.path);
-        let url = Url::parse(&text).map_err(|error| format!("{text} is not a URL: {error}"))?;
-        let headers = get.http_headers.clone();
-        return Ok(Target::Http { url, headers });
+        return http(container, get, ip);
     }
     if let Some(tcp) = &probe.tcp_socket {
-        let (host, port) = (host(&tcp.host)?, port(container, tcp.port.as_ref())?);
+        let (host, port) = (host(&tcp.host, ip)?, port(container, tcp.port.as_ref())?);
         return Ok(Target::Tcp { host, port });
     }
     let grpc = probe
@@ -126,10 +110,37 @@ fn target(container: &Container, probe: &Probe, ip: Option<IpAddr>) -> Result<Ta
         .as_ref()
         .ok_or("the probe says not what to ask")?;
     Ok(Target::Grpc {
-        host: own()?,
+        host: host("", ip)?,
         port: number(grpc.port)?,
         service: grpc.service.clone().unwrap_or_default(),
     })
+}
+
+/// The request of a probe or a hook, to the host that it names, else to the pod.
+pub fn http(
+    container: &Container,
+    get: &HttpGetAction,
+    ip: Option<IpAddr>,
+) -> Result<Target, String> {
+    let port = port(container, get.port.as_ref())?;
+    let authority = authority(&host(&get.host, ip)?, port);
+    let scheme = match get.scheme.as_str() {
+        "HTTPS" => "https",
+        _ => "http",
+    };
+    let slash = if get.path.starts_with('/') { "" } else { "/" };
+    let text = format!("{scheme}://{authority}{slash}{}", get.path);
+    let url = Url::parse(&text).map_err(|error| format!("{text} is not a URL: {error}"))?;
+    let headers = get.http_headers.clone();
+    Ok(Target::Http { url, headers })
+}
+
+fn host(host: &str, ip: Option<IpAddr>) -> Result<String, String> {
+    match (host, ip) {
+        ("", Some(ip)) => Ok(ip.to_string()),
+        ("", None) => Err("the pod has no address".to_owned()),
+        (host, _) => Ok(host.to_owned()),
+    }
 }
 
 /// Host and port as a URL has them.
@@ -160,7 +171,7 @@ fn number(port: i32) -> Result<u16, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use barge_proto::v1::{ContainerPort, HttpGetAction};
+    use barge_proto::v1::ContainerPort;
 
     use super::*;
 

@@ -31,6 +31,7 @@ mod salvage;
 mod shim;
 mod state;
 mod task;
+mod words;
 
 /// The containers of this machine. Cheap to clone.
 #[derive(Clone)]
@@ -242,7 +243,15 @@ impl Containers {
                 .options
                 .paths
                 .started(&found.pod_uid, &found.name, found.attempt);
-            let removed = files::blocking(move || files::remove_if_there(&started)).await;
+            let words = self
+                .options
+                .paths
+                .last_words(&found.pod_uid, &found.name, found.attempt);
+            let removed = files::blocking(move || {
+                files::remove_if_there(&words)?;
+                files::remove_if_there(&started)
+            });
+            let removed = removed.await;
             removed.map_err(|error| {
                 RuntimeError::passing(
                     reason::KILL_CONTAINER,

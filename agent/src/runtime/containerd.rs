@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{
-    Container, ContainerSpec, ExecOutcome, Image, ImageStore, Inventory, Options, PullPolicy,
-    Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, ExecOutcome, Image, ImageStore, Inventory, LastWords, Options,
+    PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -154,6 +154,14 @@ impl Runtime for Containerd {
         timeout: Duration,
     ) -> Result<ExecOutcome, RuntimeError> {
         self.containers.exec(id, command, timeout).await
+    }
+
+    async fn last_words(
+        &self,
+        container: &Container,
+        wanted: LastWords,
+    ) -> Result<String, RuntimeError> {
+        self.containers.last_words(container, wanted).await
     }
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {

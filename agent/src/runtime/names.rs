@@ -21,7 +21,7 @@ pub mod label {
     pub const ATTEMPT: &str = "barge.io/attempt";
     /// Name and digest of the image.
     pub const IMAGE_ID: &str = "barge.io/image-id";
-    /// The signal that asks it to stop, as the image has it.
+    /// The signal that asks it to stop, as the pod or the image has it.
     pub const STOP_SIGNAL: &str = "barge.io/stop-signal";
 }
 

@@ -11,6 +11,7 @@ use crate::files::Reserve;
 ///              network.json             the network configuration used and what the plugins answered
 ///              etc/…                    hosts, hostname, resolv.conf of its containers
 ///              started/<container>.<attempt>   when it was started: it may have run
+///              words/<container>.<attempt>     its last words, which it writes itself
 ///              logs/<container>/<attempt>.log  its output
 /// D/cni/                                generated network configuration, addresses given out
 /// D/reserve                             room for what has to be saved on a full disk
@@ -68,6 +69,12 @@ impl Paths {
     /// Exists once a container's process may have been started.
     pub fn started(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
         let folder = self.pod(pod_uid).join("started");
+        folder.join(format!("{container}.{attempt}"))
+    }
+
+    /// The file in which a container leaves its last words.
+    pub fn last_words(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
+        let folder = self.pod(pod_uid).join("words");
         folder.join(format!("{container}.{attempt}"))
     }
 

@@ -53,6 +53,8 @@ pub struct Inputs<'a> {
     pub netns: &'a Path,
     /// What the pod's containers share; `None`: this one has its own, as all of its pod.
     pub shared: Option<&'a Shared>,
+    /// The file for the container's last words.
+    pub words: &'a Path,
     /// Folder of the pod's files for `/etc`.
     pub etc: &'a Path,
     /// The container's control group.
@@ -126,6 +128,8 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
         for file in etc::FILES {
             mounts.push(bind(&inputs.etc.join(file), &Path::new("/etc").join(file))?);
         }
+        // Last, because it may lie below any of the others.
+        mounts.push(bind(inputs.words, Path::new(&container.last_words))?);
         if let Some(shared) = inputs.shared {
             for mount in mounts {
                 if mount.destination() == Path::new(DEV_SHM) {

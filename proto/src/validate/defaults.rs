@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{image, kinds, probe, rbac::GROUP as RBAC};
+use super::{image, kinds, lifecycle, probe, rbac::GROUP as RBAC};
 use crate::{
     quantity::Amount,
     v1::{
@@ -73,7 +73,8 @@ pub(super) fn pod(spec: &mut PodSpec) {
     if spec.dns_policy == "ClusterFirst" {
         spec.dns_policy.clear();
     }
-    spec.containers.iter_mut().for_each(container);
+    let containers = spec.init_containers.iter_mut().chain(&mut spec.containers);
+    containers.for_each(container);
 }
 
 fn container(container: &mut Container) {
@@ -84,6 +85,7 @@ fn container(container: &mut Container) {
     for port in &mut container.ports {
         fill(&mut port.protocol, "TCP");
     }
+    lifecycle::default(container);
     probe::default(container);
     let sources = container.env.iter_mut().flat_map(|it| &mut it.value_from);
     for source in sources {

@@ -105,6 +105,10 @@ impl Checker {
             let value = format_args!("{:?}", spec.restart_policy);
             self.violated("spec.template.spec.restartPolicy", value, rule);
         }
+        if let Some(seconds) = spec.active_deadline_seconds {
+            let rule = "must be absent in a Deployment: its pods are there to stay";
+            self.violated("spec.template.spec.activeDeadlineSeconds", seconds, rule);
+        }
         if !spec.node_name.is_empty() {
             let rule = "must be empty in a Deployment: its pods are scheduled";
             let value = format_args!("{:?}", spec.node_name);

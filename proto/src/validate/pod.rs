@@ -17,19 +17,30 @@ impl Checker {
                 "at least one container is required",
             );
         }
-        let names: Vec<_> = spec.containers.iter().map(|it| it.name.as_str()).collect();
+        let lists = [
+            ("initContainers", &spec.init_containers),
+            ("containers", &spec.containers),
+        ];
+        let all = lists.iter().flat_map(|(_, list)| list.iter());
+        let names: Vec<_> = all.map(|it| it.name.as_str()).collect();
         let mut seen = HashSet::new();
-        for (index, container) in spec.containers.iter().enumerate() {
-            let path = format!("{path}.containers[{index}]");
-            self.container(&path, container, &names);
-            if !container.name.is_empty() && !seen.insert(&container.name) {
-                let name = format_args!("{:?}", container.name);
-                self.violated(
-                    format!("{path}.name"),
-                    name,
-                    "is the name of another container, too",
-                );
+        for (list, containers) in lists {
+            for (index, container) in containers.iter().enumerate() {
+                let path = format!("{path}.{list}[{index}]");
+                self.container(&path, container, &names);
+                self.life(&path, container, list == "initContainers");
+                if !container.name.is_empty() && !seen.insert(&container.name) {
+                    let name = format_args!("{:?}", container.name);
+                    self.violated(
+                        format!("{path}.name"),
+                        name,
+                        "is the name of another container, too",
+                    );
+                }
             }
+        }
+        if let Some(seconds) = spec.active_deadline_seconds {
+            self.at_least(format!("{path}.activeDeadlineSeconds"), seconds, 1);
         }
         let policies = ["Always", "OnFailure", "Never"];
         self.one_of(
@@ -74,7 +85,6 @@ impl Checker {
         if let Some(context) = &container.security_context {
             self.security(&format!("{path}.securityContext"), context);
         }
-        self.probes(path, container);
         let policies = ["Always", "IfNotPresent", "Never"];
         self.one_of(
             format!("{path}.imagePullPolicy"),

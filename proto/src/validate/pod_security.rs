@@ -1,7 +1,7 @@
 //! How much a pod may ask of its node: the levels of Kubernetes' Pod Security Standards, which a namespace chooses by labels.
 
 use super::{Checker, Violation, probe};
-use crate::v1::{Namespace, ObjectMeta, PodSecurityContext, PodSpec, SecurityContext};
+use crate::v1::{Container, Namespace, ObjectMeta, PodSecurityContext, PodSpec, SecurityContext};
 
 /// What the labels of Pod Security begin with.
 const PREFIX: &str = "pod-security.kubernetes.io/";
@@ -142,10 +142,25 @@ impl Checker {
 
 /// The security contexts of a pod's containers with their paths; one that is absent says nothing.
 fn contexts(path: &str, pod: &PodSpec) -> Vec<(String, SecurityContext)> {
-    let containers = pod.containers.iter().enumerate();
-    let each = containers.map(|(index, container)| {
-        let path = format!("{path}.containers[{index}].securityContext");
+    let each = containers(path, pod).into_iter().map(|(path, container)| {
+        let path = format!("{path}.securityContext");
         (path, container.security_context.clone().unwrap_or_default())
+    });
+    each.collect()
+}
+
+/// A pod's containers of all kinds with their paths.
+fn containers<'a>(path: &str, pod: &'a PodSpec) -> Vec<(String, &'a Container)> {
+    let lists = [
+        ("initContainers", &pod.init_containers),
+        ("containers", &pod.containers),
+    ];
+    let each = lists.into_iter().flat_map(|(list, containers)| {
+        let path = move |index| format!("{path}.{list}[{index}]");
+        containers
+            .iter()
+            .enumerate()
+            .map(move |(index, container)| (path(index), container))
     });
     each.collect()
 }
@@ -199,9 +214,9 @@ fn baseline(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
 
 /// A probe's host would have the node ask other machines in the pod's name.
 fn hosts(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
-    for (index, container) in pod.containers.iter().enumerate() {
+    for (path, container) in containers(path, pod) {
         for (field, host) in probe::hosts(container) {
-            let field = format!("{path}.containers[{index}].{field}");
+            let field = format!("{path}.{field}");
             let rule = "must be absent: the node asks at the pod's address";
             broken(found, field, &host, rule);
         }

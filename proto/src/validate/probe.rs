@@ -1,6 +1,6 @@
 //! Probes of containers: Kubernetes' defaults and rules.
 
-use super::{Checker, defaults::fill, names};
+use super::{Checker, defaults::fill, lifecycle, names};
 use crate::v1::{Container, HttpGetAction, Probe};
 
 /// Fills in what a container's probes leave out.
@@ -22,8 +22,7 @@ pub(super) fn default(container: &mut Container) {
             }
         }
         if let Some(get) = &mut probe.http_get {
-            fill(&mut get.path, "/");
-            fill(&mut get.scheme, "HTTP");
+            default_http(get);
         }
         if let Some(grpc) = &mut probe.grpc {
             grpc.service.get_or_insert_default();
@@ -31,7 +30,13 @@ pub(super) fn default(container: &mut Container) {
     }
 }
 
-/// The hosts that a container's probes name, with their fields ("livenessProbe.httpGet.host").
+/// Fills in what an HTTP request leaves out.
+pub(super) fn default_http(get: &mut HttpGetAction) {
+    fill(&mut get.path, "/");
+    fill(&mut get.scheme, "HTTP");
+}
+
+/// The hosts that a container's probes and hooks name, with their fields ("livenessProbe.httpGet.host").
 pub(super) fn hosts(container: &Container) -> Vec<(String, String)> {
     let probes = [
         ("livenessProbe", &container.liveness_probe),
@@ -49,11 +54,17 @@ pub(super) fn hosts(container: &Container) -> Vec<(String, String)> {
             }
         }
     }
+    for (name, handler) in lifecycle::hooks(container) {
+        let get = handler.http_get.iter();
+        for get in get.filter(|get| !get.host.is_empty()) {
+            found.push((format!("lifecycle.{name}.httpGet.host"), get.host.clone()));
+        }
+    }
     found
 }
 
 impl Checker {
-    /// The probes of a container that is there to stay: not of an init container that ends.
+    /// The probes of a container that is there to stay.
     pub(super) fn probes(&mut self, path: &str, container: &Container) {
         if let Some(probe) = &container.liveness_probe {
             let path = format!("{path}.livenessProbe");
@@ -96,7 +107,7 @@ impl Checker {
             self.required(format!("{path}.exec.command"));
         }
         if let Some(get) = &probe.http_get {
-            self.probe_http(&format!("{path}.httpGet"), get);
+            self.http_get(&format!("{path}.httpGet"), get);
         }
         if let Some(tcp) = &probe.tcp_socket {
             let port = tcp.port.clone().unwrap_or_default();
@@ -120,7 +131,7 @@ impl Checker {
         }
     }
 
-    fn probe_http(&mut self, path: &str, get: &HttpGetAction) {
+    pub(super) fn http_get(&mut self, path: &str, get: &HttpGetAction) {
         let port = get.port.clone().unwrap_or_default();
         self.target_port(format!("{path}.port"), &port);
         self.one_of(format!("{path}.scheme"), &get.scheme, &["HTTP", "HTTPS"]);

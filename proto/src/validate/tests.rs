@@ -3,6 +3,7 @@
 mod changes;
 mod disruption;
 mod host;
+mod lifecycle;
 mod probes;
 mod security;
 mod service;

@@ -120,15 +120,12 @@ fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
         )));
     }
     let pod = state.pod(record);
-    let names: Vec<_> = pod
-        .spec
-        .iter()
-        .flat_map(|spec| &spec.containers)
-        .map(|container| container.name.as_str())
-        .collect();
+    let spec = pod.spec.unwrap_or_default();
+    let all = spec.all_containers();
+    let names: Vec<_> = all.map(|it| it.name.as_str()).collect();
     let wanted = request.container.as_str();
-    let container = match (wanted, names.as_slice()) {
-        ("", [only]) => *only,
+    let container = match (wanted, spec.containers.as_slice()) {
+        ("", [only]) => only.name.as_str(),
         ("", _) => {
             return Err(ApiError::invalid(
                 "container",

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use barge_proto::{
     quantity::{QuantityError, parse_milli, parse_whole},
-    v1::{Node, PodSpec, Quantity, Revision},
+    v1::{Container, Node, PodSpec, Quantity, Revision},
 };
 
 use crate::{kind::Kind, packed::PackedPod};
@@ -44,27 +44,36 @@ impl Usage {
         }
     }
 
-    /// What one pod of this spec reserves: the sum of its containers' requests, which default to their
-    /// limits. A quantity that cannot be read counts as more than any node has.
+    /// What one pod of this spec reserves: what its containers request at most at a time; requests default to limits. A quantity that cannot
+    /// be read counts as more than any node has.
     pub fn of_spec(spec: &PodSpec) -> Usage {
-        let pod = Usage {
+        Usage {
             pods: 1,
-            ..Usage::default()
+            ..spec.at_a_time(Usage::of_container, Usage::plus, Usage::max_of_each)
+        }
+    }
+
+    fn of_container(container: &Container) -> Usage {
+        let Some(resources) = &container.resources else {
+            return Usage::default();
         };
-        spec.containers
-            .iter()
-            .filter_map(|container| container.resources.as_ref())
-            .fold(pod, |sum, resources| {
-                let request = |name, parse: Parse| {
-                    let quantity = resources.requests.get(name).or(resources.limits.get(name));
-                    quantity.map_or(0, |quantity| parse(quantity).unwrap_or(i64::MAX).max(0))
-                };
-                sum.plus(Usage {
-                    cpu_milli: request("cpu", parse_milli),
-                    memory_bytes: request("memory", parse_whole),
-                    pods: 0,
-                })
-            })
+        let request = |name, parse: Parse| {
+            let quantity = resources.requests.get(name).or(resources.limits.get(name));
+            quantity.map_or(0, |quantity| parse(quantity).unwrap_or(i64::MAX).max(0))
+        };
+        Usage {
+            cpu_milli: request("cpu", parse_milli),
+            memory_bytes: request("memory", parse_whole),
+            pods: 0,
+        }
+    }
+
+    fn max_of_each(self, other: Usage) -> Usage {
+        Usage {
+            cpu_milli: self.cpu_milli.max(other.cpu_milli),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            pods: self.pods.max(other.pods),
+        }
     }
 
     /// What pods may use of a node: its `status.allocatable`, zero for what it does not name.

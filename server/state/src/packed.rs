@@ -160,9 +160,10 @@ impl PackedPod {
     /// The sum of its containers' restarts.
     pub fn restarts(&self) -> i64 {
         let status = self.shape.status.as_ref();
-        let containers = status
-            .into_iter()
-            .flat_map(|status| &status.container_statuses);
+        let containers = status.into_iter().flat_map(|status| {
+            let init = &status.init_container_statuses;
+            init.iter().chain(&status.container_statuses)
+        });
         containers
             .map(|container| i64::from(container.restart_count))
             .sum()

@@ -20,6 +20,7 @@ pub fn compact(mut status: PodStatus, bound: bool) -> PodStatus {
     }
     status.conditions.shrink_to_fit();
     status.container_statuses.shrink_to_fit();
+    status.init_container_statuses.shrink_to_fit();
     status
 }
 

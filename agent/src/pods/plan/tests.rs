@@ -5,9 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    pods::backoff::{CrashBackoff, QUICK},
+    pods::{
+        backoff::{CrashBackoff, QUICK},
+        memory::LastWords,
+    },
     runtime::{Image, Sandbox},
 };
+
+mod stages;
 
 const UID: &str = "uid-1";
 const NAMES: [&str; 2] = ["a", "b"];
@@ -112,7 +117,7 @@ fn a_crashed_container_waits_and_is_then_replaced_by_the_next_attempt() {
         containers: vec![container("a", 3, exited(1, 50_000))],
     };
     let mut memory = Memory::default();
-    assert!(memory.absorb(&observed, 50_000));
+    assert!(memory.absorb(&observed, &LastWords::new(), 50_000));
     memory.container("a").crash = CrashBackoff {
         delay_ms: 20_000,
         restarted_ms: 40_000,
@@ -147,7 +152,7 @@ fn policies_decide_what_starts_again() {
             containers: vec![container("a", 0, exited(code, 10))],
         };
         let mut memory = Memory::default();
-        memory.absorb(&observed, 10);
+        memory.absorb(&observed, &LastWords::new(), 10);
         let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
         assert_eq!(!plan.steps.is_empty(), again, "{policy} {code}");
         let finished = is_finished(&pod, &observed, &memory);
@@ -163,7 +168,7 @@ fn a_pod_that_ended_gives_back_what_it_does_not_need() {
         containers: vec![container("a", 0, exited(0, 10))],
     };
     let mut memory = Memory::default();
-    memory.absorb(&observed, 10);
+    memory.absorb(&observed, &LastWords::new(), 10);
     memory.finished = Some(v1::PodStatus::default());
     let steps = |observed: &Observed| next_steps(Goal::Run(&pod), observed, &memory, 10).steps;
     assert_eq!(steps(&observed), [Step::Remove { id: "a-0".into() }]);
@@ -189,7 +194,7 @@ fn what_runs_of_a_pod_whose_notes_are_damaged_is_left_alone() {
         ],
     };
     let mut memory = Memory::default();
-    memory.absorb(&observed, 10);
+    memory.absorb(&observed, &LastWords::new(), 10);
     let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
     assert_eq!(plan.steps, [], "it runs on, and nothing is made beside it");
     assert!(plan.wake_ms.is_some());
@@ -209,18 +214,18 @@ fn an_end_stops_then_removes_then_frees_the_network() {
         ],
     };
     let mut memory = Memory::default();
-    let plan = next_steps(Goal::End(grace), &observed, &memory, 0);
+    let plan = next_steps(Goal::End(None, grace), &observed, &memory, 0);
     let stop = Step::Stop {
         id: "a-0".into(),
         grace,
     };
     assert_eq!(plan.steps, [stop, Step::Remove { id: "b-1".into() }]);
     observed.containers.clear();
-    let plan = next_steps(Goal::End(grace), &observed, &memory, 0);
+    let plan = next_steps(Goal::End(None, grace), &observed, &memory, 0);
     assert_eq!(plan.steps, [Step::RemoveSandbox]);
     observed.sandbox = None;
     memory.removed = true;
-    assert!(next_steps(Goal::End(grace), &observed, &memory, 0).gone);
+    assert!(next_steps(Goal::End(None, grace), &observed, &memory, 0).gone);
 }
 
 /// A runtime for generated cases: does a step, or fails it.
@@ -308,7 +313,7 @@ fn settle(
 ) -> usize {
     let mut now = 1_000_000;
     for round in 0..200 {
-        memory.absorb(observed, now);
+        memory.absorb(observed, &LastWords::new(), now);
         let plan = next_steps(goal, observed, memory, now);
         if plan.steps.is_empty() && plan.wake_ms.is_none() {
             return round;
@@ -391,7 +396,7 @@ proptest! {
         fails in proptest::collection::vec(any::<bool>(), 0..30),
     ) {
         let mut memory = Memory::default();
-        let goal = Goal::End(Duration::from_secs(1));
+        let goal = Goal::End(None, Duration::from_secs(1));
         let rounds = settle(goal, &mut observed, &mut memory, fails.into_iter());
         prop_assert!(rounds < usize::MAX);
         prop_assert!(observed.is_empty());

@@ -78,7 +78,7 @@ struct Case {
 impl Case {
     fn new(policy: &str, observed: Observed) -> Self {
         let mut memory = Memory::default();
-        memory.absorb(&observed, 10_000);
+        memory.absorb(&observed, &Default::default(), 10_000);
         Self {
             pod: pod(policy),
             observed,
@@ -125,7 +125,8 @@ fn a_running_pod_is_ready_since_it_was() {
     case.now_ms = 99_000;
     assert_eq!(case.status(), first, "nothing changed, so nothing is said");
     case.observed = observed(0, exited(1, false));
-    case.memory.absorb(&case.observed, 99_000);
+    case.memory
+        .absorb(&case.observed, &Default::default(), 99_000);
     let status = case.status();
     assert_eq!(ready(&status).status, "False");
     assert_eq!(ready(&status).reason, "ContainersNotReady");

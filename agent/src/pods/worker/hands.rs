@@ -1,6 +1,6 @@
 //! What carries out a step: a task of its own, so that a step that takes long (a pull, a grace) delays no other of its pod.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use barge_proto::v1::Pod;
 use tokio::sync::watch;
@@ -41,6 +41,10 @@ pub struct Hands {
     pub stop: CancellationToken,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
+    /// The name of the container that a step stops.
+    pub container: Option<String>,
+    /// Cancelled when the container that a step started has ended: its hook is given up.
+    pub ended: CancellationToken,
 }
 
 impl Hands {
@@ -53,9 +57,11 @@ impl Hands {
     ) -> Outcome {
         let runtime = &self.shared.runtime;
         match (step, pod) {
-            (Step::Stop { id, grace }, _) => {
+            (Step::Stop { id, grace }, pod) => {
                 // The agent's own end does not wait for somebody else's grace; stopping goes on when it is back.
-                let stop = self.stop_container(&id, grace);
+                let container = pod.as_deref().zip(self.container.as_deref());
+                let container = container.and_then(|(pod, name)| spec::container(pod, name));
+                let stop = self.stop_container(pod.as_deref(), container, &id, grace);
                 match self.stop.run_until_cancelled(stop).await {
                     Some(result) => Outcome::Stopped(id, result),
                     None => Outcome::Dropped,
@@ -115,9 +121,7 @@ impl Hands {
             message,
             retryable: false,
         };
-        let container = spec::containers(pod)
-            .iter()
-            .find(|c| c.name == name)
+        let container = spec::container(pod, name)
             .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
         let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
         let given = self.wanted.borrow().given.clone();
@@ -137,23 +141,11 @@ impl Hands {
         }
         let spec = spec::container_spec(pod, container, attempt, image, environment)
             .map_err(config_error)?;
-        let _permit = self.shared.creations.acquire().await;
-        self.shared.runtime.start_container(&spec).await
-    }
-
-    /// Stops a container; a shorter grace that is asked for meanwhile takes effect at once.
-    async fn stop_container(&self, id: &str, mut grace: Duration) -> Result<(), RuntimeError> {
-        let mut wanted = self.wanted.clone();
-        loop {
-            let shorter = wanted.wait_for(|wanted| {
-                let pod = wanted.pod.as_deref();
-                pod.is_some_and(|pod| spec::is_ending(pod) && spec::grace(Some(pod)) < grace)
-            });
-            let shorter = tokio::select! {
-                result = self.shared.runtime.stop_container(id, grace) => return result,
-                Ok(wanted) = shorter => spec::grace(wanted.pod.as_deref()),
-            };
-            grace = shorter;
-        }
+        let permit = self.shared.creations.acquire().await;
+        let started = self.shared.runtime.start_container(&spec).await?;
+        // The hook may take as long as it likes.
+        drop(permit);
+        self.after_start(pod, container, &started.id).await;
+        Ok(started)
     }
 }

@@ -16,8 +16,11 @@ pub fn look(pad: &mut Pad, ending: bool) {
     let pod = pod.as_deref().unwrap_or(&none);
     let mut running = Vec::new();
     if !ending && pad.memory.finished.is_none() {
-        for container in spec::containers(pod).iter().filter(|it| has_probes(it)) {
+        for container in spec::all_containers(pod).filter(|it| has_probes(it)) {
+            let remembered = pad.memory.containers.get(&container.name);
             if let Some(current) = pad.observed.current(&container.name)
+                // Probes begin after the hook.
+                && !remembered.is_some_and(|it| it.is_starting(&current.id))
                 && let ContainerState::Running { started_at_ms, .. } = current.state
             {
                 running.push(Probed {
@@ -37,7 +40,10 @@ pub fn look(pad: &mut Pad, ending: bool) {
 
 /// What the managers were told of a container.
 fn reported(pad: &Pad, id: &str) -> Option<Verdict> {
-    let statuses = pad.reported.iter().flat_map(|it| &it.container_statuses);
+    let statuses = pad.reported.iter().flat_map(|it| {
+        let init = it.init_container_statuses.iter();
+        init.chain(&it.container_statuses)
+    });
     let is_it = |status: &&ContainerStatus| status.container_id == container_id(id);
     statuses.filter(is_it).map(verdict).next()
 }

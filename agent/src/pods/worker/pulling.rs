@@ -25,7 +25,7 @@ pub struct Got {
 impl Hands {
     /// Makes the image of a container present. What is here waits for no other pull.
     pub(super) async fn pull(&self, pod: &Pod, name: String) -> Outcome {
-        let Some(container) = spec::containers(pod).iter().find(|c| c.name == name) else {
+        let Some(container) = spec::container(pod, &name) else {
             return Outcome::Dropped;
         };
         let (image, policy) = (&container.image, spec::pull_policy(container));
@@ -118,7 +118,7 @@ impl Worker {
 
 /// As the pod names the image of a container.
 fn image_of(pad: &Pad, name: &str) -> String {
-    let containers = pad.pod.as_deref().map(spec::containers);
-    let container = containers.and_then(|all| all.iter().find(|c| c.name == name));
+    let pod = pad.pod.as_deref();
+    let container = pod.and_then(|pod| spec::container(pod, name));
     container.map_or_else(String::new, |container| container.image.clone())
 }

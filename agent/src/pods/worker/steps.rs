@@ -2,15 +2,19 @@
 
 use std::net::IpAddr;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Pad, Worker,
     hands::{Hands, Outcome},
+    hooks::post_start,
 };
 use crate::{
     events::{Severity, pod_reference},
     pods::{
         backoff::{Pace, QUICK, SLOW},
         plan::{Step, crash_wait},
+        spec,
     },
     probes::state::Kind,
     runtime::{self, Container, Image, RuntimeError, START_ERROR, names::container_id},
@@ -26,12 +30,18 @@ impl Worker {
             if let Step::Stop { id, .. } = &step {
                 self.tell_killing(pad, id);
             }
+            let ended = CancellationToken::new();
+            if let Step::Start { container, attempt } = &step {
+                self.note_hook(pad, container, *attempt, &ended);
+            }
             let hands = Hands {
                 uid: self.uid.clone(),
                 shared: self.shared.clone(),
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
                 ips: ips(pad),
+                container: stopped(pad, &step),
+                ended,
             };
             let (pod, image) = (pad.pod.clone(), image_for(pad, &step));
             let about = step.clone();
@@ -43,6 +53,11 @@ impl Worker {
     /// Remembers an outcome. True when the runtime must be asked what there is now.
     pub(super) fn learn(&self, pad: &mut Pad, outcome: Outcome) -> bool {
         let now = self.shared.clock.now_ms();
+        if let Outcome::Started(name, ..) = &outcome
+            && let Some(id) = pad.memory.container(name).starting.take()
+        {
+            pad.hooks.remove(&id);
+        }
         match outcome {
             Outcome::Sandbox(Ok(sandbox)) => {
                 pad.memory.sandbox.worked();
@@ -116,6 +131,17 @@ impl Worker {
             Outcome::Dropped => {}
         }
         false
+    }
+
+    /// Until its hook is done, a container that runs has not started.
+    fn note_hook(&self, pad: &mut Pad, name: &str, attempt: u32, ended: &CancellationToken) {
+        let pod = pad.pod.as_deref();
+        let container = pod.and_then(|pod| spec::container(pod, name));
+        if container.is_some_and(|it| post_start(it).is_some()) {
+            let id = container_id(&self.uid, name, attempt);
+            pad.hooks.insert(id.clone(), ended.clone());
+            pad.memory.container(name).starting = Some(id);
+        }
     }
 
     fn started(&self, pad: &mut Pad, name: &str, container: Container, now: i64) {
@@ -205,6 +231,15 @@ impl Worker {
             recorder.record(pod_reference(pod), severity, reason, message);
         }
     }
+}
+
+/// The name of the container that a step stops.
+fn stopped(pad: &Pad, step: &Step) -> Option<String> {
+    let Step::Stop { id, .. } = step else {
+        return None;
+    };
+    let container = pad.observed.containers.iter().find(|it| it.id == *id);
+    container.map(|it| it.name.clone())
 }
 
 /// The pod's addresses.

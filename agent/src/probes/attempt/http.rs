@@ -23,7 +23,7 @@ const BODY: usize = 10 << 10;
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("barge-probe/", env!("CARGO_PKG_VERSION")));
 
-struct Answer {
+pub struct Answer {
     status: StatusCode,
     location: Option<String>,
     body: Vec<u8>,
@@ -53,7 +53,8 @@ pub async fn get(url: &Url, headers: &[HttpHeader]) -> Result<Finding, Trouble> 
     Err(Trouble::Theirs(why))
 }
 
-async fn ask(url: &Url, headers: &[HttpHeader]) -> Result<Answer, Trouble> {
+/// Asks once, and follows nowhere.
+pub async fn ask(url: &Url, headers: &[HttpHeader]) -> Result<Answer, Trouble> {
     let theirs = |why: String| Trouble::Theirs(why);
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::{
     Container, ContainerSpec, ContainerState, Containers, RuntimeError, host, label, reason,
-    rootfs, salvage, salvage_error, task,
+    rootfs, salvage, salvage_error, task, words,
 };
 use crate::{
     carrier::protocol::Attachment,
@@ -174,7 +174,12 @@ impl Containers {
         let shared = Shared::of(&self.options.paths, &spec.pod_uid);
         let hostname = etc::hostname(&spec.hostname, &spec.pod_name).to_owned();
         let (uid, resources) = (spec.pod_uid.clone(), spec.pod_resources);
+        let paths = &self.options.paths;
+        let last_words = paths.last_words(&spec.pod_uid, &spec.name, spec.attempt);
+        let reserve = paths.reserve();
         let ensure = move || {
+            let made = reserve.with(|| words::make(&last_words));
+            made.map_err(|error| within("cannot make the file for the last words", &error))?;
             let group = cgroups.ensure_pod(&uid, &resources, pids_limit);
             group.map_err(|error| within("cannot make the pod's control group", &error))?;
             if !shared.were_made() {
@@ -257,6 +262,7 @@ impl Containers {
             user: &user,
             netns: &paths.netns(&spec.pod_uid),
             shared,
+            words: &paths.last_words(&spec.pod_uid, &spec.name, spec.attempt),
             etc: &paths.pod(&spec.pod_uid).join("etc"),
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
@@ -266,6 +272,10 @@ impl Containers {
         });
         let described = described.map_err(|error| config(error.to_string()))?;
         let value = serde_json::to_vec(&described).map_err(|error| config(error.to_string()))?;
+        let stop_signal = match spec.stop_signal.as_str() {
+            "" => &image.stop_signal,
+            _ => &spec.stop_signal,
+        };
         let labels = [
             (label::POD_UID, spec.pod_uid.clone()),
             (label::POD_NAMESPACE, spec.pod_namespace.clone()),
@@ -273,7 +283,7 @@ impl Containers {
             (label::CONTAINER, spec.name.clone()),
             (label::ATTEMPT, spec.attempt.to_string()),
             (label::IMAGE_ID, spec.image.id.clone()),
-            (label::STOP_SIGNAL, image.stop_signal.clone()),
+            (label::STOP_SIGNAL, stop_signal.clone()),
         ];
         Ok(Record {
             id: id.to_owned(),

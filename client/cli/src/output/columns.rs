@@ -103,11 +103,17 @@ pub fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
 pub fn pod(it: &Pod, name: String, now: i64) -> Cells {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
-    let ready = status.container_statuses.iter().filter(|c| c.ready).count();
+    // Sidecars count: they are there to stay.
+    let sidecars = spec.init_containers.iter().filter(|it| it.is_sidecar());
+    let sidecars: Vec<_> = sidecars.map(|it| it.name.as_str()).collect();
+    let init = status.init_container_statuses.iter();
+    let init = init.filter(|it| sidecars.contains(&it.name.as_str()));
+    let stay = init.chain(&status.container_statuses);
+    let ready = stay.filter(|it| it.ready).count();
     (
         vec![
             name,
-            format!("{ready}/{}", spec.containers.len()),
+            format!("{ready}/{}", spec.containers.len() + sidecars.len()),
             pod_status(it),
             restarts(it, now),
             age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
@@ -118,13 +124,11 @@ pub fn pod(it: &Pod, name: String, now: i64) -> Cells {
 
 /// "2 (5m ago)"
 fn restarts(it: &Pod, now: i64) -> String {
-    let statuses = it
-        .status
-        .as_ref()
-        .map_or(&[][..], |s| &s.container_statuses);
-    let count: i32 = statuses.iter().map(|c| c.restart_count).sum();
+    let status = it.status.clone().unwrap_or_default();
+    let init = status.init_container_statuses.iter();
+    let statuses = init.chain(&status.container_statuses);
+    let count: i32 = statuses.clone().map(|c| c.restart_count).sum();
     let last = statuses
-        .iter()
         .filter_map(|c| {
             c.last_state
                 .as_ref()?

@@ -1,6 +1,6 @@
 //! The STATUS column of a pod: one word, chosen as kubectl chooses it.
 
-use barge_client::v1::{ContainerState, Pod};
+use barge_client::v1::{Condition, ContainerState, Pod};
 
 /// The STATUS column of a pod.
 pub fn pod_status(pod: &Pod) -> String {
@@ -12,8 +12,13 @@ pub fn pod_status(pod: &Pod) -> String {
     }
     .to_owned();
     let mut running = false;
+    let init = initializing(pod);
     // The first container speaks last, and so for the pod.
-    for container in status.container_statuses.iter().rev() {
+    let told = match init.is_some() {
+        true => &[][..],
+        false => &status.container_statuses,
+    };
+    for container in told.iter().rev() {
         let Some(state) = &container.state else {
             continue;
         };
@@ -26,6 +31,7 @@ pub fn pod_status(pod: &Pod) -> String {
     if word == "Completed" && running {
         word = "Running".to_owned();
     }
+    let word = init.unwrap_or(word);
     let deleting = pod
         .metadata
         .as_ref()
@@ -37,6 +43,35 @@ pub fn pod_status(pod: &Pod) -> String {
         (false, "NodeLost") => "NodeLost".to_owned(),
         (false, _) => word,
     }
+}
+
+/// What the init container says that the pod's containers wait for; `None` once the pod is initialised.
+fn initializing(pod: &Pod) -> Option<String> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let initialized = |it: &Condition| it.r#type == "Initialized" && it.status == "True";
+    if status.conditions.iter().any(initialized) {
+        return None;
+    }
+    let sidecar = |name: &str| {
+        let mut init = spec.init_containers.iter();
+        init.any(|it| it.name == name && it.is_sidecar())
+    };
+    let statuses = status.init_container_statuses.iter().enumerate();
+    for (index, status) in statuses {
+        let state = status.state.clone().unwrap_or_default();
+        let ended = state.terminated.as_ref();
+        if ended.is_some_and(|it| it.exit_code == 0)
+            || (sidecar(&status.name) && status.started == Some(true))
+        {
+            continue;
+        }
+        let word = state_word(&state).filter(|word| word != "PodInitializing");
+        return Some(match word {
+            Some(word) => format!("Init:{word}"),
+            None => format!("Init:{index}/{}", spec.init_containers.len()),
+        });
+    }
+    None
 }
 
 /// What a container that does not run says for itself.
@@ -129,6 +164,35 @@ mod tests {
             word("Failed", vec![terminated("OOMKilled", 137, 9)]),
             "OOMKilled"
         );
+        let mut starting = pod("Pending", vec![waiting("PodInitializing")]);
+        for (state, word) in [
+            (running(), "Init:1/2"),
+            (waiting("PodInitializing"), "Init:1/2"),
+            (waiting("CrashLoopBackOff"), "Init:CrashLoopBackOff"),
+            (terminated("", 3, 0), "Init:ExitCode:3"),
+            (terminated("Completed", 0, 0), "PodInitializing"),
+        ] {
+            let init = [("a", terminated("Completed", 0, 0)), ("b", state)];
+            starting.spec = Some(PodSpec {
+                init_containers: init
+                    .clone()
+                    .map(|(name, _)| Container {
+                        name: name.into(),
+                        ..Container::default()
+                    })
+                    .into(),
+                ..PodSpec::default()
+            });
+            let statuses = init.map(|(name, state)| ContainerStatus {
+                name: name.into(),
+                state: Some(state),
+                ..ContainerStatus::default()
+            });
+            if let Some(status) = &mut starting.status {
+                status.init_container_statuses = statuses.into();
+            }
+            assert_eq!(pod_status(&starting), word);
+        }
         let mut lost = pod("Running", vec![waiting("CrashLoopBackOff")]);
         if let Some(status) = &mut lost.status {
             status.reason = "NodeLost".into();

@@ -93,8 +93,11 @@ fn pod_reasons(pod: &Pod) -> impl Iterator<Item = String> + '_ {
         .iter()
         .filter(|condition| condition.r#type == "PodScheduled" && condition.status == "False")
         .map(|condition: &Condition| format!("{}: {}", condition.reason, condition.message));
-    let containers = status.map_or(&[][..], |status| &status.container_statuses);
-    let waiting = containers.iter().filter_map(|container| {
+    let containers = status.into_iter().flat_map(|status| {
+        let init = status.init_container_statuses.iter();
+        init.chain(&status.container_statuses)
+    });
+    let waiting = containers.filter_map(|container| {
         let state = container.state.as_ref()?;
         let (reason, message) = match (&state.waiting, &state.terminated) {
             (Some(waiting), _) => (&waiting.reason, &waiting.message),
@@ -102,7 +105,7 @@ fn pod_reasons(pod: &Pod) -> impl Iterator<Item = String> + '_ {
             _ => return None,
         };
         // Nothing is wrong yet.
-        if reason.is_empty() || reason == "ContainerCreating" {
+        if reason.is_empty() || matches!(reason.as_str(), "ContainerCreating" | "PodInitializing") {
             return None;
         }
         let colon = if message.is_empty() { "" } else { ": " };

@@ -33,6 +33,7 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
         "ContainerPort",
         &[("hostIP", Nothing), ("hostPort", Nothing)],
     ),
+    ("LifecycleHandler", &[("tcpSocket", Nothing)]),
     ("PodSecurityContext", POD_SECURITY_CONTEXT),
     ("SecurityContext", SECURITY_CONTEXT),
     ("EnvVarSource", &[("fileKeyRef", Nothing)]),
@@ -80,7 +81,6 @@ const NODE_SYSTEM_INFO: Fields = &[
 ];
 
 const POD_SPEC: Fields = &[
-    ("activeDeadlineSeconds", Nothing),
     ("affinity", Nothing),
     // Barge never mounts a token.
     ("automountServiceAccountToken", Only(&["true", "false"])),
@@ -93,7 +93,6 @@ const POD_SPEC: Fields = &[
     ("hostUsers", Only(&["true"])),
     ("hostnameOverride", Nothing),
     ("imagePullSecrets", Nothing),
-    ("initContainers", Nothing),
     ("os", Only(&[r#"{"name":"linux"}"#])),
     ("overhead", Nothing),
     ("preemptionPolicy", Only(&[r#""PreemptLowerPriority""#])),
@@ -115,17 +114,10 @@ const POD_SPEC: Fields = &[
 ];
 
 const CONTAINER: Fields = &[
-    ("lifecycle", Nothing),
     ("resizePolicy", Nothing),
-    ("restartPolicy", Nothing),
     ("restartPolicyRules", Nothing),
     ("stdin", Nothing),
     ("stdinOnce", Nothing),
-    (
-        "terminationMessagePath",
-        Only(&[r#""/dev/termination-log""#]),
-    ),
-    ("terminationMessagePolicy", Only(&[r#""File""#])),
     ("tty", Nothing),
     ("volumeDevices", Nothing),
     ("volumeMounts", Nothing),
@@ -150,7 +142,6 @@ const POD_STATUS: Fields = &[
     ("ephemeralContainerStatuses", Anything),
     ("extendedResourceClaimStatus", Anything),
     ("hostIPs", Anything),
-    ("initContainerStatuses", Anything),
     ("nominatedNodeName", Anything),
     ("observedGeneration", Anything),
     ("qosClass", Anything),

@@ -103,8 +103,9 @@ fn target(port: &ServicePort, template: &Revision) -> Option<i32> {
         Some(Value::Int(number)) => Some(*number),
         Some(Value::String(name)) => {
             let spec = template.template.as_ref()?.spec.as_ref()?;
-            spec.containers
-                .iter()
+            let sidecars = spec.init_containers.iter().filter(|it| it.is_sidecar());
+            let containers = spec.containers.iter().chain(sidecars);
+            containers
                 .flat_map(|container| &container.ports)
                 .find(|candidate| {
                     candidate.name == *name

@@ -56,7 +56,8 @@ fn walk(record: &mut PodRecord, leaves: &mut impl Leaves) {
             leaves,
         );
     }
-    for container in &mut status.container_statuses {
+    let init = status.init_container_statuses.iter_mut();
+    for container in init.chain(&mut status.container_statuses) {
         leaves.text(&mut container.container_id);
         state(&mut container.state, leaves);
         state(&mut container.last_state, leaves);

@@ -95,6 +95,12 @@ pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     }
     text.field("Paused", if spec.paused { "yes" } else { "" });
     let template = spec.template.unwrap_or_default().spec.unwrap_or_default();
+    if !spec.init_containers.is_empty() {
+        text.section("Init Containers", |text| {
+            let (init, statuses) = (&spec.init_containers, &status.init_container_statuses);
+            containers::describe(text, init, statuses, now);
+        });
+    }
     text.section("Containers", |text| {
         containers::describe(text, &template.containers, &[], now);
     });

@@ -1,0 +1,132 @@
+//! Hooks of containers: what is done after a start and before an end.
+
+use std::time::Duration;
+
+use barge_proto::v1::{Container, LifecycleHandler, Pod};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::hands::Hands;
+use crate::{
+    events::{Severity, pod_reference},
+    pods::{memory::LEAST_GRACE, spec},
+    probes::{attempt, target},
+    runtime::RuntimeError,
+};
+
+/// Kubernetes does not bound the hook after a start. Nobody waits as long.
+const POST_START: Duration = Duration::from_secs(24 * 3600);
+
+/// The hook after a container's start.
+pub fn post_start(container: &Container) -> Option<&LifecycleHandler> {
+    container.lifecycle.as_ref()?.post_start.as_ref()
+}
+
+fn pre_stop(container: &Container) -> Option<&LifecycleHandler> {
+    container.lifecycle.as_ref()?.pre_stop.as_ref()
+}
+
+impl Hands {
+    /// Does what is to be done after a container's start. When that fails the container is stopped; it starts again as its policy says.
+    pub(super) async fn after_start(&self, pod: &Pod, container: &Container, id: &str) {
+        let Some(hook) = post_start(container) else {
+            return;
+        };
+        let done = self.run_hook(container, hook, id, POST_START);
+        // Whoever ends the pod stops the container.
+        let done = self.ended.run_until_cancelled(self.while_wanted(done));
+        let Some(Some(Err(why))) = done.await else {
+            return;
+        };
+        let message = format!("PostStartHook failed: {why}. The container is stopped");
+        self.tell(pod, "FailedPostStartHook", &message);
+        let stopped = self.stop_container(Some(pod), Some(container), id, spec::grace(Some(pod)));
+        if let Some(Err(error)) = self.stop.run_until_cancelled(stopped).await {
+            let message = format!("The container runs on: {}", error.message);
+            self.tell(pod, "FailedKillPod", &message);
+        }
+    }
+
+    /// Stops a container, after what is to be done before its end; both together take the grace. A shorter grace that is asked for meanwhile
+    /// takes effect at once.
+    pub(super) async fn stop_container(
+        &self,
+        pod: Option<&Pod>,
+        container: Option<&Container>,
+        id: &str,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
+        let begun = Instant::now();
+        let mut grace = grace;
+        let hook = container.and_then(pre_stop).filter(|_| !grace.is_zero());
+        if let (Some(pod), Some(container), Some(hook)) = (pod, container, hook) {
+            let mut done = std::pin::pin!(self.run_hook(container, hook, id, grace));
+            let failed = loop {
+                tokio::select! {
+                    done = timeout_at(begun + grace, &mut done) => match done {
+                        Ok(done) => break done.err(),
+                        Err(_) => break Some("it did not end within the grace".to_owned()),
+                    },
+                    shorter = self.shorter(grace) => grace = shorter,
+                }
+            };
+            if let Some(why) = failed {
+                let message = format!("PreStopHook failed: {why}");
+                self.tell(pod, "FailedPreStopHook", &message);
+            }
+        }
+        loop {
+            let used = match hook {
+                Some(_) => begun.elapsed(),
+                None => Duration::ZERO,
+            };
+            let left = grace.saturating_sub(used).max(LEAST_GRACE.min(grace));
+            tokio::select! {
+                result = self.shared.runtime.stop_container(id, left) => return result,
+                shorter = self.shorter(grace) => grace = shorter,
+            }
+        }
+    }
+
+    /// Waits until the pod is to end within less than this grace, and answers within which.
+    async fn shorter(&self, grace: Duration) -> Duration {
+        let mut wanted = self.wanted.clone();
+        let shorter = wanted.wait_for(|wanted| {
+            let pod = wanted.pod.as_deref();
+            pod.is_some_and(|pod| spec::is_ending(pod) && spec::grace(Some(pod)) < grace)
+        });
+        let shorter = shorter.await.ok();
+        let shorter = shorter.map(|wanted| spec::grace(wanted.pod.as_deref()));
+        match shorter {
+            Some(shorter) => shorter,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn run_hook(
+        &self,
+        container: &Container,
+        hook: &LifecycleHandler,
+        id: &str,
+        within: Duration,
+    ) -> Result<(), String> {
+        if let Some(pause) = &hook.sleep {
+            sleep(Duration::from_secs(
+                u64::try_from(pause.seconds).unwrap_or(0),
+            ))
+            .await;
+            return Ok(());
+        }
+        if let Some(get) = &hook.http_get {
+            let target = target::http(container, get, self.ips.first().copied())?;
+            return attempt::reach(&target, within).await;
+        }
+        let command = hook.exec.as_ref().map(|exec| exec.command.as_slice());
+        let command = command.ok_or("it does not say what to do")?;
+        attempt::run(self.shared.runtime.as_ref(), id, command, within).await
+    }
+
+    fn tell(&self, pod: &Pod, reason: &str, message: &str) {
+        let recorder = &self.shared.recorder;
+        recorder.record(pod_reference(pod), Severity::Warning, reason, message);
+    }
+}
