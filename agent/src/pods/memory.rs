@@ -35,6 +35,10 @@ pub struct Memory {
     pub containers: BTreeMap<String, ContainerMemory>,
     /// Tries to make the sandbox.
     pub sandbox: Retry,
+    /// Tries to make the volumes.
+    pub volumes: Retry,
+    /// Files in the volumes may not be as they should be.
+    pub volumes_due: bool,
     /// Tries to stop or remove something.
     pub teardown: Retry,
     /// When the agent first saw the pod; 0 before.
@@ -58,6 +62,8 @@ pub struct ContainerMemory {
     pub crash: CrashBackoff,
     /// Pulled for the next start.
     pub image: Option<Image>,
+    /// The pod's volumes were made, or looked at, for the next start.
+    pub volumes: bool,
     /// Tries to pull.
     pub pull: Retry,
     /// Tries to create and start.
@@ -141,11 +147,20 @@ impl Observed {
 impl Memory {
     /// The cluster gives the pod something that it did not have: containers that waited for it try again at once.
     pub fn given_more(&mut self) {
+        self.volumes.worked();
         for container in self.containers.values_mut() {
             let failure = container.start.failure.as_ref();
             if failure.is_some_and(|failure| failure.reason == CONFIG_ERROR) {
                 container.start.worked();
             }
+        }
+    }
+
+    /// The volumes are as they should be.
+    pub fn has_volumes(&mut self, pod: &Pod) {
+        self.volumes.worked();
+        for container in super::spec::containers(pod) {
+            self.container(&container.name).volumes = true;
         }
     }
 

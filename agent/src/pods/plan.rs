@@ -37,6 +37,8 @@ pub enum Step {
         /// Name of the container.
         container: String,
     },
+    /// Make the pod's volumes as they should be.
+    Volumes,
     /// Create and start a container.
     Start {
         /// Name of the container.
@@ -141,7 +143,16 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     }
     clear_strays(pod, observed, memory, now_ms, &mut plan);
     let policy = restart_policy(pod);
+    let has_volumes = super::volumes::has_any(pod);
     let mut wanted = false;
+    let here = Here {
+        observed,
+        memory,
+        now_ms,
+    };
+    if memory.volumes_due && observed.containers.iter().any(is_running) {
+        make_volumes(here, &mut plan);
+    }
     for container in containers(pod) {
         let none = ContainerMemory::default();
         let remembered = memory.containers.get(&container.name).unwrap_or(&none);
@@ -177,12 +188,13 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             continue;
         }
         wanted = true;
-        let here = Here {
-            observed,
-            memory,
-            now_ms,
-        };
-        prepare(container, remembered, here, cleared, &mut plan);
+        prepare(
+            container,
+            remembered,
+            here,
+            (cleared, has_volumes),
+            &mut plan,
+        );
     }
     if wanted && !observed.has_network() && !orphaned(observed) {
         match memory.sandbox.until(now_ms) {
@@ -213,12 +225,12 @@ struct Here<'a> {
     now_ms: i64,
 }
 
-/// The steps of a container that should run and does not. `cleared`: no attempt of it is there.
+/// The steps of a container that should run and does not. `cleared`: no attempt of it is there. `has_volumes`: its pod has some.
 fn prepare(
     container: &v1::Container,
     remembered: &ContainerMemory,
     here: Here<'_>,
-    cleared: bool,
+    (cleared, has_volumes): (bool, bool),
     plan: &mut Plan,
 ) {
     let Here {
@@ -248,11 +260,27 @@ fn prepare(
         }
         return;
     }
+    if has_volumes && !remembered.volumes {
+        make_volumes(here, plan);
+        return;
+    }
     if cleared && observed.has_network() {
         plan.steps.push(Step::Start {
             container: name.clone(),
             attempt: remembered.next_attempt,
         });
+    }
+}
+
+/// Volumes have their place with the sandbox, and go with it.
+fn make_volumes(here: Here<'_>, plan: &mut Plan) {
+    if !here.observed.has_network() {
+        return;
+    }
+    match here.memory.volumes.until(here.now_ms) {
+        None if plan.steps.contains(&Step::Volumes) => {}
+        None => plan.steps.push(Step::Volumes),
+        until => plan.wake(until),
     }
 }
 

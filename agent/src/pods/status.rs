@@ -178,9 +178,16 @@ fn waiting_for_retry(
         });
     }
     if let Some(failure) = &memory.start.failure {
-        return Some(waiting(failure.reason, failure.message.clone()));
+        let reason = match failure.reason {
+            runtime::FAILED_MOUNT => "ContainerCreating",
+            reason => reason,
+        };
+        return Some(waiting(reason, failure.message.clone()));
     }
-    let failure = view.memory.sandbox.failure.as_ref()?;
+    // Of volumes, as of the sandbox, only who does not run waits for them.
+    let volumes = view.memory.volumes.failure.as_ref();
+    let volumes = volumes.filter(|_| crash_wait(memory, view.now_ms).is_none());
+    let failure = volumes.or(view.memory.sandbox.failure.as_ref())?;
     Some(waiting("ContainerCreating", failure.message.clone()))
 }
 

@@ -22,6 +22,7 @@ impl Checker {
         for (index, container) in spec.containers.iter().enumerate() {
             let path = format!("{path}.containers[{index}]");
             self.container(&path, container, &names);
+            self.mounts(&path, container, &spec.volumes);
             if !container.name.is_empty() && !seen.insert(&container.name) {
                 let name = format_args!("{:?}", container.name);
                 self.violated(
@@ -42,6 +43,7 @@ impl Checker {
         }
         self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
         self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
+        self.volumes(path, spec, &names);
         self.host(path, spec);
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);

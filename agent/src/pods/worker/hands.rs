@@ -13,15 +13,16 @@ use crate::{
         environment::{Around, environment},
         memory::CONFIG_ERROR,
         plan::Step,
-        spec,
+        spec, volumes,
     },
-    runtime::{Container, Image, RuntimeError, Sandbox},
+    runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
 };
 
 /// What became of a step.
 pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
+    Volumes(Result<(), RuntimeError>),
     /// Name and attempt of the container.
     Started(String, u32, Result<Container, RuntimeError>),
     Stopped(String, Result<(), RuntimeError>),
@@ -83,6 +84,13 @@ impl Hands {
                 let _permit = self.shared.creations.acquire().await;
                 Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
             }
+            (Step::Volumes, Some(pod)) => {
+                // It may wait for a file system that does not answer; the pod's end does not.
+                match self.while_wanted(self.make_volumes(&pod)).await {
+                    Some(result) => Outcome::Volumes(result),
+                    None => Outcome::Dropped,
+                }
+            }
             (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
             (Step::Start { container, attempt }, Some(pod)) => {
                 let result = self.start(&pod, &container, attempt, image).await;
@@ -101,6 +109,24 @@ impl Hands {
             _ = unwanted => None,
             () = self.stop.cancelled() => None,
         }
+    }
+
+    async fn make_volumes(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        let given = self.wanted.borrow().given.clone();
+        let allocatable = self.shared.node.borrow().allocatable.clone();
+        let around = Around {
+            allocatable: &allocatable,
+            pod,
+            given: &given,
+            host_ip: &self.shared.host_ip,
+            ips: &self.ips,
+        };
+        let volumes = volumes::of_pod(pod, around).map_err(|message| RuntimeError {
+            reason: FAILED_MOUNT,
+            message,
+            retryable: false,
+        })?;
+        self.shared.runtime.ensure_volumes(&volumes).await
     }
 
     async fn start(

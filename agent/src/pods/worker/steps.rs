@@ -13,7 +13,7 @@ use crate::{
         plan::{Step, crash_wait},
     },
     probes::state::Kind,
-    runtime::{self, Container, Image, RuntimeError, START_ERROR, names::container_id},
+    runtime::{self, Container, FAILED_MOUNT, Image, RuntimeError, START_ERROR, names::container_id},
 };
 
 impl Worker {
@@ -25,6 +25,10 @@ impl Worker {
             }
             if let Step::Stop { id, .. } = &step {
                 self.tell_killing(pad, id);
+            }
+            if step == Step::Volumes {
+                // What changes from here on makes them due again.
+                pad.memory.volumes_due = false;
             }
             let hands = Hands {
                 uid: self.uid.clone(),
@@ -59,6 +63,19 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
+            Outcome::Volumes(Ok(())) => {
+                if let Some(pod) = pad.pod.clone() {
+                    pad.memory.has_volumes(&pod);
+                }
+            }
+            Outcome::Volumes(Err(error)) => {
+                self.event(pad, Severity::Warning, "FailedMount", &error.message);
+                // An object that is missing is tried again when it comes.
+                let pace = if error.retryable { QUICK } else { SLOW };
+                pad.memory.volumes_due = true;
+                let volumes = &mut pad.memory.volumes;
+                volumes.failed(pace, error.reason, error.message, now);
+            }
             Outcome::Pulled(name, result) => self.pulled(pad, &name, result, now),
             Outcome::Started(name, _, Ok(container)) => self.started(pad, &name, container, now),
             Outcome::Started(name, attempt, Err(error)) if error.reason == START_ERROR => {
@@ -67,15 +84,19 @@ impl Worker {
                 let memory = pad.memory.container(&name);
                 memory.start.worked();
                 memory.image = None;
+                memory.volumes = false;
                 memory.failed_to_start(&id, attempt, error.message, now);
                 pad.unsaved = true;
                 return true;
             }
             Outcome::Started(name, _, Err(error)) => {
-                self.event(pad, Severity::Warning, "Failed", &error.message);
+                let mount = error.reason == FAILED_MOUNT;
+                let word = if mount { FAILED_MOUNT } else { "Failed" };
+                self.event(pad, Severity::Warning, word, &error.message);
                 let gone = error.reason == "ErrImagePull";
                 let pace = if gone { QUICK } else { pace(&error) };
                 let memory = pad.memory.container(&name);
+                memory.volumes = false;
                 if gone {
                     // The image went after it was pulled: it is pulled again.
                     memory.image = None;
@@ -127,6 +148,7 @@ impl Worker {
         memory.start.worked();
         // The next start asks for the image anew: its tag may have moved, or it was removed.
         memory.image = None;
+        memory.volumes = false;
         if let Some(exit) = memory.last_exit() {
             memory.crash = memory.crash.restarted(exit.finished_ms(), now);
             pad.unsaved = true;
@@ -223,7 +245,7 @@ fn image_for(pad: &Pad, step: &Step) -> Option<Image> {
 /// What a person must mend is tried at Kubernetes' pace, what heals by itself sooner.
 pub(super) fn pace(error: &RuntimeError) -> Pace {
     match error.reason {
-        "RuntimeUnavailable" | "NetworkNotReady" => QUICK,
+        "RuntimeUnavailable" | "NetworkNotReady" | FAILED_MOUNT => QUICK,
         _ => SLOW,
     }
 }

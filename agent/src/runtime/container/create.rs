@@ -251,6 +251,7 @@ impl Containers {
         let paths = &self.options.paths;
         let host = host::look(&spec.security, paths).await;
         let host = host.map_err(|error| config(error.to_string()))?;
+        let binds = self.volumes.binds(spec).await.map_err(Stop::Failed)?;
         let described = spec::build(&Inputs {
             container: spec,
             image,
@@ -258,6 +259,7 @@ impl Containers {
             netns: &paths.netns(&spec.pod_uid),
             shared,
             etc: &paths.pod(&spec.pod_uid).join("etc"),
+            binds: &binds,
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
             machine: self.machine,

@@ -35,6 +35,7 @@ fn container() -> ContainerSpec {
         memory_request: 32 << 20,
         memory_limit: Some(64 << 20),
         security: Security::default(),
+        mounts: Vec::new(),
     }
 }
 
@@ -65,6 +66,7 @@ fn built(
         netns: Path::new("/d/run/netns/u"),
         shared: Some(&shared),
         etc: Path::new("/d/pods/u/etc"),
+        binds: &[],
         cgroup: "/barge/u/nginx.0",
         version,
         machine: Machine {
@@ -260,6 +262,7 @@ fn secured(security: Security, profile: Option<&str>) -> Result<Spec, SpecError>
         netns: Path::new("/d/run/netns/u"),
         shared: None,
         etc: Path::new("/d/pods/u/etc"),
+        binds: &[],
         cgroup: "/barge/u/nginx.0",
         version: CgroupVersion::V2,
         machine: Machine {
