@@ -72,6 +72,15 @@ pub trait Runtime: Send + Sync + 'static {
     async fn ensure_volumes(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
         Ok(())
     }
+    /// How many bytes of the node's disk an emptyDir takes. Counting ends at more than `enough`.
+    async fn volume_bytes(
+        &self,
+        _pod_uid: &str,
+        _volume: &str,
+        _enough: u64,
+    ) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
     /// Creates and starts a container, or answers the one of that id that is there (running or exited).
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError>;
     /// TERM (or the image's signal), then KILL after the grace; returns once the process is gone.

@@ -39,6 +39,10 @@ pub struct Memory {
     pub volumes: Retry,
     /// Files in the volumes may not be as they should be.
     pub volumes_due: bool,
+    /// When its volumes were measured last, in milliseconds since the epoch; 0 before.
+    pub measured_ms: i64,
+    /// Why the pod ends although nobody deleted it: it takes more of the node's disk than it may. Empty while it does not. Kept on disk.
+    pub evicted: String,
     /// Tries to stop or remove something.
     pub teardown: Retry,
     /// When the agent first saw the pod; 0 before.

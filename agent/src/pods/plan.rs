@@ -16,6 +16,11 @@ use crate::runtime::{Container, ContainerState};
 /// Between two looks at a pod whose notes cannot be read, in milliseconds.
 const DAMAGED_MS: i64 = 30_000;
 
+/// Between TERM and KILL for a pod that takes too much of the disk: as Kubernetes, it goes at once.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// Between two counts of what is in a pod's volumes, in milliseconds.
+const MEASURE_MS: i64 = 30_000;
+
 /// What a pod on this node is meant for.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal<'a> {
@@ -39,6 +44,8 @@ pub enum Step {
     },
     /// Make the pod's volumes as they should be.
     Volumes,
+    /// Count what is in volumes that have a limit.
+    Measure,
     /// Create and start a container.
     Start {
         /// Name of the container.
@@ -141,6 +148,13 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         plan.wake(Some(now_ms.saturating_add(DAMAGED_MS)));
         return plan;
     }
+    if !memory.evicted.is_empty() {
+        // When nothing of it runs it has ended.
+        let running = observed.containers.iter().filter(|it| is_running(it));
+        let steps = running.map(|container| clear(container, EVICTION_GRACE));
+        tear_down(steps.collect(), memory, now_ms, &mut plan);
+        return plan;
+    }
     clear_strays(pod, observed, memory, now_ms, &mut plan);
     let policy = restart_policy(pod);
     let has_volumes = super::volumes::has_any(pod);
@@ -150,6 +164,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         memory,
         now_ms,
     };
+    measure(pod, here, &mut plan);
     if memory.volumes_due && observed.containers.iter().any(is_running) {
         make_volumes(here, &mut plan);
     }
@@ -272,6 +287,19 @@ fn prepare(
     }
 }
 
+/// Of pods with volumes on disk that have a limit, while containers can write to them.
+fn measure(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
+    let writes = here.observed.containers.iter().any(is_running);
+    if !writes || super::volumes::limits(pod).is_empty() {
+        return;
+    }
+    let due = here.memory.measured_ms.min(here.now_ms) + MEASURE_MS;
+    match due > here.now_ms {
+        true => plan.wake(Some(due)),
+        false => plan.steps.push(Step::Measure),
+    }
+}
+
 /// Volumes have their place with the sandbox, and go with it.
 fn make_volumes(here: Here<'_>, plan: &mut Plan) {
     if !here.observed.has_network() {
@@ -342,6 +370,9 @@ pub fn crash_wait(remembered: &ContainerMemory, now_ms: i64) -> Option<i64> {
 
 /// Whether all containers of a pod have ended and none will start again.
 pub fn is_finished(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
+    if !memory.evicted.is_empty() {
+        return !observed.containers.iter().any(is_running);
+    }
     let policy = restart_policy(pod);
     !containers(pod).is_empty()
         && containers(pod).iter().all(|container| {

@@ -29,6 +29,8 @@ struct Record {
     finished: Option<PodStatus>,
     #[prost(int64, tag = "3")]
     started_ms: i64,
+    #[prost(string, tag = "4")]
+    evicted: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -143,6 +145,7 @@ impl From<&Memory> for Record {
             containers: containers.collect(),
             finished: memory.finished.clone(),
             started_ms: memory.started_ms,
+            evicted: memory.evicted.clone(),
         }
     }
 }
@@ -169,6 +172,7 @@ impl From<Record> for Memory {
             containers: containers.collect(),
             started_ms: record.started_ms,
             finished: record.finished,
+            evicted: record.evicted,
             ..Default::default()
         }
     }

@@ -65,6 +65,11 @@ pub fn status(view: View<'_>) -> PodStatus {
     let phase = phase(view, &statuses);
     let ips = view.memory.ips.iter().map(ToString::to_string);
     let pod_ips: Vec<_> = ips.map(|ip| PodIp { ip }).collect();
+    let evicted = &view.memory.evicted;
+    let phase = match evicted.is_empty() || statuses.iter().any(runs) {
+        true => phase,
+        false => "Failed",
+    };
     PodStatus {
         conditions: conditions(view, phase, &statuses),
         phase: phase.to_owned(),
@@ -73,8 +78,16 @@ pub fn status(view: View<'_>) -> PodStatus {
         pod_ips,
         start_time: Some(start_time(view)),
         container_statuses: statuses,
-        ..Default::default()
+        reason: match evicted.is_empty() {
+            true => String::new(),
+            false => "Evicted".to_owned(),
+        },
+        message: evicted.clone(),
     }
+}
+
+fn runs(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|it| it.running.is_some())
 }
 
 fn start_time(view: View<'_>) -> v1::Time {
@@ -142,7 +155,7 @@ fn container_state(
         RestartPolicy::Never => false,
     });
     if let Some(exit) = exit
-        && (view.ending || !restarts)
+        && (view.ending || !restarts || !view.memory.evicted.is_empty())
     {
         return State::Terminated(exit.terminated.clone());
     }

@@ -169,6 +169,16 @@ fn size_limit(source: &EmptyDirVolumeSource) -> Result<Option<u64>, String> {
     Ok(limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0))
 }
 
+/// EmptyDirs on disk with the most bytes that each may take.
+pub fn limits(pod: &Pod) -> Vec<(String, u64)> {
+    let limit = |volume: &Volume| {
+        let source = volume.empty_dir.as_ref().filter(|it| !is_memory(it))?;
+        let limit = size_limit(source).ok().flatten()?;
+        Some((volume.name.clone(), limit))
+    };
+    of_spec(pod).iter().filter_map(limit).collect()
+}
+
 fn host_path(source: &HostPathVolumeSource) -> Result<VolumeSource, String> {
     let word = source.r#type.as_deref().unwrap_or_default();
     let kind = HostPathType::parse(word);

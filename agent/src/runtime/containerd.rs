@@ -165,6 +165,15 @@ impl Runtime for Containerd {
         self.volumes.ensure(volumes).await
     }
 
+    async fn volume_bytes(
+        &self,
+        pod_uid: &str,
+        volume: &str,
+        enough: u64,
+    ) -> Result<u64, RuntimeError> {
+        self.volumes.bytes(pod_uid, volume, enough).await
+    }
+
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
         let id = container_id(&container.pod_uid, &container.name, container.attempt);
         self.containers.start(&id, container).await

@@ -18,6 +18,7 @@ use crate::files;
 mod atomic;
 mod empty;
 mod host;
+mod measure;
 mod pins;
 mod remove;
 mod subpath;
@@ -227,6 +228,18 @@ impl Volumes {
             RuntimeError::passing(reason::FAILED_MOUNT, message)
         })?;
         Ok(pin)
+    }
+
+    /// Bytes of an emptyDir on disk; counting ends at more than `enough`.
+    pub async fn bytes(&self, uid: &str, name: &str, enough: u64) -> Result<u64, RuntimeError> {
+        check_uid(uid)?;
+        check_name(name)?;
+        let folder = self.folder(uid, name, &Place::Disk);
+        let measured = files::in_volumes(move || measure::bytes(&folder, enough)).await;
+        measured.map_err(|error| {
+            let message = format!("volume {name:?}: cannot count what is in it: {error}");
+            RuntimeError::passing(reason::FAILED_MOUNT, message)
+        })
     }
 
     /// Removes all volumes of a pod but those of the node. Its containers are gone. That there are none is success.

@@ -23,6 +23,8 @@ pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
     Volumes(Result<(), RuntimeError>),
+    /// Why the pod takes too much, if it does.
+    Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
     Started(String, u32, Result<Container, RuntimeError>),
     Stopped(String, Result<(), RuntimeError>),
@@ -91,6 +93,10 @@ impl Hands {
                     None => Outcome::Dropped,
                 }
             }
+            (Step::Measure, Some(pod)) => match self.while_wanted(self.measure(&pod)).await {
+                Some(result) => Outcome::Measured(result),
+                None => Outcome::Dropped,
+            },
             (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
             (Step::Start { container, attempt }, Some(pod)) => {
                 let result = self.start(&pod, &container, attempt, image).await;
@@ -109,6 +115,18 @@ impl Hands {
             _ = unwanted => None,
             () = self.stop.cancelled() => None,
         }
+    }
+
+    async fn measure(&self, pod: &Pod) -> Result<Option<String>, RuntimeError> {
+        for (name, limit) in volumes::limits(pod) {
+            let bytes = self.shared.runtime.volume_bytes(&self.uid, &name, limit);
+            if bytes.await? > limit {
+                return Ok(Some(format!(
+                    "Usage of emptyDir volume {name:?} exceeds its sizeLimit of {limit} bytes"
+                )));
+            }
+        }
+        Ok(None)
     }
 
     async fn make_volumes(&self, pod: &Pod) -> Result<(), RuntimeError> {

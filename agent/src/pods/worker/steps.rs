@@ -76,6 +76,16 @@ impl Worker {
                 let volumes = &mut pad.memory.volumes;
                 volumes.failed(pace, error.reason, error.message, now);
             }
+            Outcome::Measured(Ok(None)) => pad.memory.measured_ms = now,
+            Outcome::Measured(Ok(Some(why))) => {
+                self.event(pad, Severity::Warning, "Evicted", &why);
+                pad.memory.evicted = why;
+                pad.unsaved = true;
+            }
+            Outcome::Measured(Err(error)) => {
+                pad.memory.measured_ms = now;
+                self.event(pad, Severity::Warning, "VolumeNotMeasured", &error.message);
+            }
             Outcome::Pulled(name, result) => self.pulled(pad, &name, result, now),
             Outcome::Started(name, _, Ok(container)) => self.started(pad, &name, container, now),
             Outcome::Started(name, attempt, Err(error)) if error.reason == START_ERROR => {

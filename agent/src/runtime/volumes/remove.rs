@@ -27,7 +27,7 @@ pub fn tree(path: &Path) -> io::Result<()> {
     if !found.is_dir() {
         return fs::remove_file(path);
     }
-    let mut here = open(path, flags(), Mode::empty())?;
+    let mut here = open_folder(path)?;
     let device = fstat(&here)?.st_dev;
     // The way to `here`: each folder's name, and the inode of the folder that it is in.
     let mut way: Vec<(u64, CString)> = Vec::new();
@@ -62,7 +62,13 @@ pub fn tree(path: &Path) -> io::Result<()> {
     }
 }
 
-fn flags() -> OFlag {
+/// Opens a folder that is no link.
+pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, flags(), Mode::empty())?)
+}
+
+/// With which folders are opened.
+pub fn flags() -> OFlag {
     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }
 

@@ -229,6 +229,23 @@ fn removal_follows_no_link_and_needs_no_stack() {
 }
 
 #[test]
+fn what_is_in_a_folder_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("large"), vec![1; 1 << 20]).unwrap();
+    let root = folder.path();
+    for path in ["a/b/c", "a/d", "e"] {
+        fs::create_dir_all(root.join(path)).unwrap();
+        fs::write(root.join(path).join("file"), vec![1; 64 << 10]).unwrap();
+    }
+    symlink(outside.path(), root.join("link")).unwrap();
+    let bytes = measure::bytes(root, u64::MAX).unwrap();
+    assert!((192 << 10..256 << 10).contains(&bytes), "{bytes}");
+    let enough = measure::bytes(root, 1).unwrap();
+    assert!(1 < enough && enough < bytes, "{enough}");
+}
+
+#[test]
 fn paths_of_the_node_are_what_they_have_to_be() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
