@@ -61,6 +61,31 @@ impl Runtime for Scripted {
         self.answer(result).await
     }
 
+    async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        let uid = &volumes.pod_uid;
+        let result = self.call("volumes", uid);
+        let mut world = self.world();
+        if !world.sandboxes.contains_key(uid) {
+            let what = format!("volumes of {uid} were made without a sandbox");
+            world.violations.push(what);
+        }
+        if result.is_ok() {
+            world.volumes.insert(uid.clone(), volumes.clone());
+        }
+        drop(world);
+        self.answer(result).await
+    }
+
+    async fn volume_bytes(
+        &self,
+        _pod_uid: &str,
+        volume: &str,
+        _enough: u64,
+    ) -> Result<u64, RuntimeError> {
+        self.call("measure", volume)?;
+        Ok(self.world().volume_bytes)
+    }
+
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
         let result = self.start(container);
         self.answer(result).await

@@ -94,6 +94,70 @@ fn a_new_pod_pulls_while_its_network_is_made() {
 }
 
 #[test]
+fn volumes_are_made_before_each_start_and_once_for_all_containers() {
+    let mut pod = pod("Always", &NAMES);
+    pod.spec.as_mut().unwrap().volumes = vec![v1::Volume::default()];
+    let observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![],
+    };
+    let mut memory = Memory::default();
+    for name in NAMES {
+        memory.container(name).image = Some(image());
+    }
+    let steps = |observed: &Observed, memory: &Memory| {
+        next_steps(Goal::Run(&pod), observed, memory, 1000).steps
+    };
+    assert_eq!(steps(&observed, &memory), [Step::Volumes]);
+    assert_eq!(steps(&Observed::default(), &memory), [Step::CreateSandbox]);
+    memory.volumes.failed(QUICK, "E", String::new(), 900);
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 1000);
+    assert_eq!((plan.steps, plan.wake_ms), (vec![], Some(1900)));
+    memory.has_volumes(&pod);
+    assert_eq!(steps(&observed, &memory).len(), 2, "both start");
+    memory.container("b").volumes = false;
+    let start = Step::Start {
+        container: "a".into(),
+        attempt: 0,
+    };
+    assert_eq!(steps(&observed, &memory), [start, Step::Volumes]);
+    // Those of what runs are looked at when something changed.
+    let observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![container("a", 0, running()), container("b", 0, running())],
+    };
+    assert_eq!(steps(&observed, &memory), []);
+    memory.volumes_due = true;
+    assert_eq!(steps(&observed, &memory), [Step::Volumes]);
+}
+
+#[test]
+fn a_pod_that_takes_too_much_of_the_disk_is_ended_and_not_started_again() {
+    let pod = pod("Always", &NAMES);
+    let memory = Memory {
+        evicted: "too much".into(),
+        ..Memory::default()
+    };
+    let mut observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![
+            container("a", 0, running()),
+            container("b", 0, exited(1, 1)),
+        ],
+    };
+    let steps = next_steps(Goal::Run(&pod), &observed, &memory, 0).steps;
+    let stop = Step::Stop {
+        id: "a-0".into(),
+        grace: EVICTION_GRACE,
+    };
+    assert_eq!(steps, [stop]);
+    assert!(!is_finished(&pod, &observed, &memory));
+    observed.put(container("a", 0, exited(143, 2)));
+    assert!(next_steps(Goal::Run(&pod), &observed, &memory, 0).steps.is_empty());
+    assert!(is_finished(&pod, &observed, &memory));
+}
+
+#[test]
 fn what_runs_is_left_alone() {
     let pod = pod("Always", &["a"]);
     let observed = Observed {
