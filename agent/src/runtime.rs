@@ -67,7 +67,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Gives back the addresses and the network namespace of a pod whose containers are gone for good. What the pod is and what it wrote
     /// stays; its sandbox is then listed without addresses.
     async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
-    /// Makes the volumes of a pod as they should be; what containers wrote in them stays. Needed before a container that mounts some, once at a time
+    /// Looks whether files of the node that volumes name are what they have to be, and makes those that may be made. May wait for ever, for a file system
+    /// that does not answer; giving up leaves nothing half done.
+    async fn look_at_host_paths(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+    /// Makes the volumes of a pod as they should be, but for those of the node; what containers wrote in them stays. Needed before a container that mounts some, once at a time
     /// for each pod. Its sandbox exists. Files that containers read are replaced all at once. They go with the sandbox, also when that is only released.
     async fn ensure_volumes(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
         Ok(())

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::{to_ms, to_time},
     probes::{Known, state::Kind},
-    runtime::{Container, ContainerState, Image, Inventory, Sandbox},
+    runtime::{Container, ContainerState, FAILED_MOUNT, Image, Inventory, Sandbox},
 };
 
 /// Exit code of a container that could not be started, as Kubernetes has it.
@@ -154,7 +154,8 @@ impl Memory {
         self.volumes.worked();
         for container in self.containers.values_mut() {
             let failure = container.start.failure.as_ref();
-            if failure.is_some_and(|failure| failure.reason == CONFIG_ERROR) {
+            let waits = |reason| matches!(reason, CONFIG_ERROR | FAILED_MOUNT);
+            if failure.is_some_and(|failure| waits(failure.reason)) {
                 container.start.worked();
             }
         }

@@ -161,6 +161,10 @@ impl Runtime for Containerd {
         self.sandboxes.release(pod_uid).await
     }
 
+    async fn look_at_host_paths(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        self.volumes.look_at_host_paths(volumes).await
+    }
+
     async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
         self.volumes.ensure(volumes).await
     }

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use nix::{
@@ -27,6 +28,9 @@ pub use host::HostPathType;
 
 /// Options of the file system of all volumes in memory. Kernels before 6.3 know no `noswap`.
 const OPTIONS: [&str; 2] = ["mode=0700,noswap", "mode=0700"];
+
+/// A file system of the node that does not answer for so long holds up no container's start any longer. It was looked at before.
+const ANSWERS: Duration = Duration::from_secs(30);
 
 /// The volumes of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,7 +138,19 @@ impl Volumes {
         Self { paths }
     }
 
-    /// Makes what is missing of a pod's volumes, and replaces files that are not as they should be. What containers wrote stays. To be called once
+    /// Looks at files of the node that a pod names, one after the other.
+    pub async fn look_at_host_paths(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
+        for (name, source) in &pod.volumes {
+            if let VolumeSource::Host { path, kind } = source {
+                let (path, kind) = (path.clone(), *kind);
+                let looked = files::at_host_paths(move || host::check(&path, kind)).await;
+                looked.map_err(|error| failed(name, &source.place(), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what is missing of a pod's own volumes, and replaces files that are not as they should be. What containers wrote stays. To be called once
     /// at a time for each pod.
     pub async fn ensure(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
         check_uid(&pod.pod_uid)?;
@@ -143,16 +159,11 @@ impl Volumes {
             let (this, uid) = (self.clone(), pod.pod_uid.clone());
             let (name, source, group) = (name.clone(), source.clone(), pod.group);
             let place = source.place();
-            let ensured = match source {
-                VolumeSource::Host { path, kind } => {
-                    files::at_host_paths(move || host::check(&path, kind)).await
-                }
-                source => {
-                    let name = name.clone();
-                    let ensure = move || this.ensure_one(&uid, &name, &source, group);
-                    files::in_volumes(ensure).await
-                }
+            let ensure = {
+                let name = name.clone();
+                move || this.ensure_one(&uid, &name, &source, group)
             };
+            let ensured = files::in_volumes(ensure).await;
             ensured.map_err(|error| failed(&name, &place, &error))?;
         }
         Ok(())
@@ -177,7 +188,7 @@ impl Volumes {
                 self.ensure_memory()?;
                 atomic::write(&folder, files, group)
             }
-            VolumeSource::Host { path, kind } => host::check(path, *kind),
+            VolumeSource::Host { .. } => Ok(()),
         }
     }
 
@@ -219,7 +230,10 @@ impl Volumes {
             pins::pin(&found, &place)
         };
         let pinned = match mount.place {
-            Place::Host(_) => files::at_host_paths(work).await,
+            Place::Host(_) => {
+                let pinned = tokio::time::timeout(ANSWERS, files::at_host_paths(work)).await;
+                pinned.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
             _ => files::in_volumes(work).await,
         };
         pinned.map_err(|error| {

@@ -60,6 +60,7 @@ fn containers_share_volumes_as_the_group_of_their_pod() {
                 ("host", on_host),
             ],
         );
+        pod.runtime.look_at_host_paths(&all).await.unwrap();
         pod.runtime.ensure_volumes(&all).await.unwrap();
         let mounts = vec![
             mount("disk", Place::Disk, "/disk", ""),
@@ -133,11 +134,11 @@ fn volumes_that_cannot_be_made_are_said_and_can_be_mended() {
             kind: HostPathType::Directory,
         };
         let all = volumes(&pod, &[("host", missing)]);
-        let error = pod.runtime.ensure_volumes(&all).await.unwrap_err();
+        let error = pod.runtime.look_at_host_paths(&all).await.unwrap_err();
         assert_eq!(error.reason, "FailedMount");
         assert!(error.message.contains("volume \"host\": hostPath"), "{error}");
         fs::create_dir(machine.path("none")).unwrap();
-        pod.runtime.ensure_volumes(&all).await.unwrap();
+        pod.runtime.look_at_host_paths(&all).await.unwrap();
 
         let all = volumes(&pod, &[("disk", VolumeSource::Disk), ("config", text("one"))]);
         pod.runtime.ensure_volumes(&all).await.unwrap();

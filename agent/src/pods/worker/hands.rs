@@ -86,13 +86,10 @@ impl Hands {
                 let _permit = self.shared.creations.acquire().await;
                 Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
             }
-            (Step::Volumes, Some(pod)) => {
-                // It may wait for a file system that does not answer; the pod's end does not.
-                match self.while_wanted(self.make_volumes(&pod)).await {
-                    Some(result) => Outcome::Volumes(result),
-                    None => Outcome::Dropped,
-                }
-            }
+            (Step::Volumes, Some(pod)) => match self.make_volumes(&pod).await {
+                Some(result) => Outcome::Volumes(result),
+                None => Outcome::Dropped,
+            },
             (Step::Measure, Some(pod)) => match self.while_wanted(self.measure(&pod)).await {
                 Some(result) => Outcome::Measured(result),
                 None => Outcome::Dropped,
@@ -129,7 +126,7 @@ impl Hands {
         Ok(None)
     }
 
-    async fn make_volumes(&self, pod: &Pod) -> Result<(), RuntimeError> {
+    async fn make_volumes(&self, pod: &Pod) -> Option<Result<(), RuntimeError>> {
         let given = self.wanted.borrow().given.clone();
         let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
@@ -139,12 +136,23 @@ impl Hands {
             host_ip: &self.shared.host_ip,
             ips: &self.ips,
         };
-        let volumes = volumes::of_pod(pod, around).map_err(|message| RuntimeError {
-            reason: FAILED_MOUNT,
-            message,
-            retryable: false,
-        })?;
-        self.shared.runtime.ensure_volumes(&volumes).await
+        let volumes = match volumes::of_pod(pod, around) {
+            Ok(volumes) => volumes,
+            Err(message) => {
+                return Some(Err(RuntimeError {
+                    reason: FAILED_MOUNT,
+                    message,
+                    retryable: false,
+                }));
+            }
+        };
+        let runtime = &self.shared.runtime;
+        // The pod's end does not wait for a file system that does not answer.
+        match self.while_wanted(runtime.look_at_host_paths(&volumes)).await? {
+            // To its end: what is made after the pod's removal would stay.
+            Ok(()) => Some(runtime.ensure_volumes(&volumes).await),
+            failed => Some(failed),
+        }
     }
 
     async fn start(
