@@ -261,6 +261,18 @@ impl Scripted {
         result
     }
 
+    fn make_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        let uid = &volumes.pod_uid;
+        self.call("volumes", uid)?;
+        let mut world = self.world();
+        if !world.sandboxes.contains_key(uid) {
+            let what = format!("volumes of {uid} were made without a sandbox");
+            world.violations.push(what);
+        }
+        world.volumes.insert(uid.clone(), volumes.clone());
+        Ok(())
+    }
+
     fn start(&self, spec: &ContainerSpec) -> Result<Container, RuntimeError> {
         self.call("start", &format!("{}/{}", spec.name, spec.attempt))?;
         let now = self.clock.now_ms();

@@ -12,7 +12,7 @@ use super::{
     expand::{expand, unknown},
     resources,
 };
-use crate::runtime::{HostPathType, Place, PodVolumes, VolumeFiles, VolumeMount, VolumeSource};
+use crate::runtime::{HostPathType, Place, PodVolumes, VolumeMount, VolumeSource};
 
 mod files;
 

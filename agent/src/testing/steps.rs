@@ -62,17 +62,7 @@ impl Runtime for Scripted {
     }
 
     async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
-        let uid = &volumes.pod_uid;
-        let result = self.call("volumes", uid);
-        let mut world = self.world();
-        if !world.sandboxes.contains_key(uid) {
-            let what = format!("volumes of {uid} were made without a sandbox");
-            world.violations.push(what);
-        }
-        if result.is_ok() {
-            world.volumes.insert(uid.clone(), volumes.clone());
-        }
-        drop(world);
+        let result = self.make_volumes(volumes);
         self.answer(result).await
     }
 

@@ -296,12 +296,23 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 memory.pull.failed(QUICK, "E", String::new(), now);
             }
             Step::CreateSandbox => memory.sandbox.failed(QUICK, "E", String::new(), now),
+            Step::Volumes => memory.volumes.failed(QUICK, "E", String::new(), now),
+            Step::Measure => memory.measured_ms = now,
             _ => memory.teardown.failed(QUICK, "E", String::new(), now),
         }
         return;
     }
     match step {
         Step::CreateSandbox => observed.sandbox = sandbox(),
+        Step::Volumes => {
+            assert!(observed.has_network(), "{step:?} without a sandbox");
+            memory.volumes.worked();
+            memory.volumes_due = false;
+            for name in NAMES {
+                memory.container(name).volumes = true;
+            }
+        }
+        Step::Measure => memory.measured_ms = now,
         Step::Pull { container } => memory.container(container).image = Some(image()),
         Step::Start {
             container: name,
@@ -318,6 +329,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 "{step:?} reuses a number"
             );
             remembered.image = None;
+            remembered.volumes = false;
             observed.put(container(name, *attempt, running()));
         }
         Step::Stop { id, .. } => {
@@ -400,8 +412,10 @@ proptest! {
         mut observed in any_observed(),
         policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
         fails in proptest::collection::vec(any::<bool>(), 0..30),
+        volumes in 0usize..2,
     ) {
-        let pod = pod(policy, &NAMES);
+        let mut pod = pod(policy, &NAMES);
+        pod.spec.as_mut().unwrap().volumes = vec![v1::Volume::default(); volumes];
         let untouched: Vec<_> = observed
             .containers
             .iter()
