@@ -105,9 +105,11 @@ fn read(pid: u32, path: &str) -> Result<String, String> {
 }
 
 fn wait_for(pid: u32, path: &str, expected: &str) {
-    eventually(&format!("{path} is {expected:?}"), || match read(pid, path)? {
-        text if text == expected => Ok(()),
-        text => Err(text),
+    eventually(&format!("{path} is {expected:?}"), || {
+        match read(pid, path)? {
+            text if text == expected => Ok(()),
+            text => Err(text),
+        }
     });
 }
 
@@ -186,7 +188,10 @@ fn volumes_are_shared_and_follow_changes_while_agents_come_and_go() {
     kill(*reader);
     let next = eventually("the container runs again", || {
         let now = pids(&cluster);
-        let (_, pid) = now.iter().find(|(name, _)| name == "reader").ok_or("none")?;
+        let (_, pid) = now
+            .iter()
+            .find(|(name, _)| name == "reader")
+            .ok_or("none")?;
         match pid == reader {
             true => Err("the one before".to_owned()),
             false => Ok(*pid),
@@ -200,7 +205,13 @@ fn volumes_are_shared_and_follow_changes_while_agents_come_and_go() {
     cluster.barge(&["delete", "pod", "web", "--wait"]);
     let left = Command::new("find")
         .arg(cluster.dir().join("agents"))
-        .args(["-path", &format!("*{uid}*"), "-not", "-path", "*containerd*"])
+        .args([
+            "-path",
+            &format!("*{uid}*"),
+            "-not",
+            "-path",
+            "*containerd*",
+        ])
         .output()
         .unwrap();
     let left = String::from_utf8_lossy(&left.stdout).into_owned();

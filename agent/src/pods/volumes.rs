@@ -38,7 +38,10 @@ pub fn has_files(pod: &Pod) -> bool {
 /// A sentence that names the volume and what is missing.
 pub fn of_pod(pod: &Pod, around: Around<'_>) -> Result<PodVolumes, String> {
     let meta = pod.metadata.as_ref();
-    let context = pod.spec.as_ref().and_then(|it| it.security_context.as_ref());
+    let context = pod
+        .spec
+        .as_ref()
+        .and_then(|it| it.security_context.as_ref());
     let group = context.and_then(|context| context.fs_group);
     let mut volumes = BTreeMap::new();
     let mut bytes = 0_usize;
@@ -166,7 +169,9 @@ fn empty_dir(pod: &Pod, source: &EmptyDirVolumeSource) -> Result<VolumeSource, S
 fn size_limit(source: &EmptyDirVolumeSource) -> Result<Option<u64>, String> {
     let limit = source.size_limit.as_ref().map(parse_whole).transpose();
     let limit = limit.map_err(|error| format!("sizeLimit: {error}"))?;
-    Ok(limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0))
+    Ok(limit
+        .and_then(|limit| u64::try_from(limit).ok())
+        .filter(|limit| *limit > 0))
 }
 
 /// EmptyDirs on disk with the most bytes that each may take.

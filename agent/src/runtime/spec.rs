@@ -253,7 +253,11 @@ fn add_volumes(mounts: &mut Vec<Mount>, binds: &[Bind]) -> Result<(), OciSpecErr
         return Ok(());
     }
     for bind in binds {
-        let propagation = if bind.sees_mounts { "rslave" } else { "rprivate" };
+        let propagation = if bind.sees_mounts {
+            "rslave"
+        } else {
+            "rprivate"
+        };
         let access = if bind.read_only { "ro" } else { "rw" };
         let mount = MountBuilder::default()
             .source(&bind.source)

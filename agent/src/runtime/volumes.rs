@@ -259,10 +259,7 @@ impl Volumes {
     /// Removes all volumes of a pod but those of the node. Its containers are gone. That there are none is success.
     pub async fn remove(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
-        let (run, disk) = (
-            self.paths.volumes_run(pod_uid),
-            self.paths.volumes(pod_uid),
-        );
+        let (run, disk) = (self.paths.volumes_run(pod_uid), self.paths.volumes(pod_uid));
         let removed = files::in_volumes(move || {
             pins::unpin_all(&run.join("sub"))?;
             empty::unmount_all(&run.join("memory"))?;

@@ -8,11 +8,7 @@ use barge_agent::runtime::{
 };
 use serde_json::json;
 
-use super::{
-    machine::on_a_machine,
-    pods::Pod,
-    traces::Traces,
-};
+use super::{machine::on_a_machine, pods::Pod, traces::Traces};
 
 fn text(text: &str) -> VolumeSource {
     let file = VolumeFile {
@@ -34,7 +30,9 @@ fn mount(volume: &str, place: Place, path: &str, sub_path: &str) -> VolumeMount 
 }
 
 fn volumes(pod: &Pod, volumes: &[(&str, VolumeSource)]) -> PodVolumes {
-    let volumes = volumes.iter().map(|(name, it)| ((*name).to_owned(), it.clone()));
+    let volumes = volumes
+        .iter()
+        .map(|(name, it)| ((*name).to_owned(), it.clone()));
     PodVolumes {
         pod_uid: pod.sandbox.pod_uid.clone(),
         group: Some(3000),
@@ -55,7 +53,12 @@ fn containers_share_volumes_as_the_group_of_their_pod() {
             &pod,
             &[
                 ("disk", VolumeSource::Disk),
-                ("memory", VolumeSource::Memory { size: Some(1 << 20) }),
+                (
+                    "memory",
+                    VolumeSource::Memory {
+                        size: Some(1 << 20),
+                    },
+                ),
                 ("config", text("one")),
                 ("host", on_host),
             ],
@@ -80,7 +83,8 @@ fn containers_share_volumes_as_the_group_of_their_pod() {
             },
             ..pod.spec(name, attempt, script)
         };
-        let script = "set -e; echo a >/disk/a; echo b >/disk/sub/b; cat /disk/deep/er/b; echo c >/dev/shm/c
+        let script =
+            "set -e; echo a >/disk/a; echo b >/disk/sub/b; cat /disk/deep/er/b; echo c >/dev/shm/c
             ls -ln /disk/a | grep -c ' 1001 *3000 '; cat /config/text /etc/text
             (echo x >/config/x) 2>/dev/null || echo read-only
             (echo x >/host/x) 2>/dev/null || echo not ours
@@ -136,20 +140,33 @@ fn volumes_that_cannot_be_made_are_said_and_can_be_mended() {
         let all = volumes(&pod, &[("host", missing)]);
         let error = pod.runtime.look_at_host_paths(&all).await.unwrap_err();
         assert_eq!(error.reason, "FailedMount");
-        assert!(error.message.contains("volume \"host\": hostPath"), "{error}");
+        assert!(
+            error.message.contains("volume \"host\": hostPath"),
+            "{error}"
+        );
         fs::create_dir(machine.path("none")).unwrap();
         pod.runtime.look_at_host_paths(&all).await.unwrap();
 
-        let all = volumes(&pod, &[("disk", VolumeSource::Disk), ("config", text("one"))]);
+        let all = volumes(
+            &pod,
+            &[("disk", VolumeSource::Disk), ("config", text("one"))],
+        );
         pod.runtime.ensure_volumes(&all).await.unwrap();
         let data = machine.path("data");
-        let disk = data.join("pods").join(&pod.sandbox.pod_uid).join("volumes/disk");
+        let disk = data
+            .join("pods")
+            .join(&pod.sandbox.pod_uid)
+            .join("volumes/disk");
         std::os::unix::fs::symlink("/etc", disk.join("out")).unwrap();
         for (place, sub_path, why) in [
             (Place::Disk, "out", "leads out of the volume"),
             (Place::Files, "none", "No such file"),
         ] {
-            let volume = if place == Place::Disk { "disk" } else { "config" };
+            let volume = if place == Place::Disk {
+                "disk"
+            } else {
+                "config"
+            };
             let spec = ContainerSpec {
                 mounts: vec![mount(volume, place, "/mnt", sub_path)],
                 ..pod.spec("main", 0, "ls /mnt")

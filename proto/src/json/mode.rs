@@ -22,7 +22,9 @@ impl Visitor<'_> for ModeVisitor {
     type Value = Option<i32>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("permissions: octal with a leading 0 (0644), or the same number in decimal (420)")
+        f.write_str(
+            "permissions: octal with a leading 0 (0644), or the same number in decimal (420)",
+        )
     }
 
     fn visit_unit<E: Error>(self) -> Result<Option<i32>, E> {

@@ -7,7 +7,8 @@ use crate::{
     quantity::Amount,
     v1::{
         Container, DeploymentSpec, DeploymentStrategy, Endpoints, IntOrString, Object,
-        ObjectFieldSelector, PodSpec, Quantity, ResourceFieldSelector, RoleRef, RollingUpdateDeployment, ServiceSpec, Subject,
+        ObjectFieldSelector, PodSpec, Quantity, ResourceFieldSelector, RoleRef,
+        RollingUpdateDeployment, ServiceSpec, Subject,
     },
 };
 

@@ -159,11 +159,7 @@ impl Checker {
             let path = format!("{path}.items[{index}]");
             match item.key.is_empty() {
                 true => self.required(format!("{path}.key")),
-                false => self.text(
-                    format!("{path}.key"),
-                    &item.key,
-                    names::data_key(&item.key),
-                ),
+                false => self.text(format!("{path}.key"), &item.key, names::data_key(&item.key)),
             }
             self.path_of_file(&path, &item.path, seen);
             self.mode(&path, "mode", item.mode);
@@ -204,10 +200,15 @@ impl Checker {
         }
         self.text(field.clone(), file, below(file));
         if file.starts_with("..") {
-            let rule = "must not begin with \"..\": the files of a volume are kept under such names";
+            let rule =
+                "must not begin with \"..\": the files of a volume are kept under such names";
             self.violated(field, format_args!("{file:?}"), rule);
         } else if !seen.insert(file) {
-            self.violated(field, format_args!("{file:?}"), "is another file's path, too");
+            self.violated(
+                field,
+                format_args!("{file:?}"),
+                "is another file's path, too",
+            );
         }
     }
 
@@ -276,7 +277,10 @@ impl Checker {
     }
 
     fn sub_paths(&mut self, path: &str, mount: &VolumeMount) {
-        let both = [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)];
+        let both = [
+            ("subPath", &mount.sub_path),
+            ("subPathExpr", &mount.sub_path_expr),
+        ];
         for (name, sub_path) in both {
             if !sub_path.is_empty() {
                 self.text(format!("{path}.{name}"), sub_path, below(sub_path));

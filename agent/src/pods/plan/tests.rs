@@ -153,7 +153,11 @@ fn a_pod_that_takes_too_much_of_the_disk_is_ended_and_not_started_again() {
     assert_eq!(steps, [stop]);
     assert!(!is_finished(&pod, &observed, &memory));
     observed.put(container("a", 0, exited(143, 2)));
-    assert!(next_steps(Goal::Run(&pod), &observed, &memory, 0).steps.is_empty());
+    assert!(
+        next_steps(Goal::Run(&pod), &observed, &memory, 0)
+            .steps
+            .is_empty()
+    );
     assert!(is_finished(&pod, &observed, &memory));
 }
 

@@ -89,9 +89,7 @@ fn waits(sentence: &'static str) -> impl Fn(&PodReport) -> bool {
 fn file(machine: &Machine, volume: &str, path: &str) -> String {
     let volumes = machine.runtime.volumes("u1").map(|it| it.volumes);
     match volumes.unwrap_or_default().get(volume) {
-        Some(VolumeSource::Files(files)) => {
-            String::from_utf8(files[path].bytes.clone()).unwrap()
-        }
+        Some(VolumeSource::Files(files)) => String::from_utf8(files[path].bytes.clone()).unwrap(),
         other => format!("{other:?}"),
     }
 }
@@ -189,7 +187,10 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     agent.until_phase("u1", "Failed").await;
     let said = status(&agent.reports["u1"]);
     assert_eq!(said.reason, "Evicted");
-    assert!(said.message.contains("emptyDir volume \"disk\" exceeds"), "{said:?}");
+    assert!(
+        said.message.contains("emptyDir volume \"disk\" exceeds"),
+        "{said:?}"
+    );
     assert!(agent.events.contains(&"Evicted".to_owned()));
     // It is for good, with another agent, too.
     agent.end().await;

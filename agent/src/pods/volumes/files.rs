@@ -66,14 +66,16 @@ struct Making<'a> {
 impl Making<'_> {
     fn put(&mut self, path: &str, bytes: Vec<u8>, own: Option<i32>) {
         let mode = mode(own, self.mode);
-        self.files
-            .insert(plain(path), VolumeFile { bytes, mode });
+        self.files.insert(plain(path), VolumeFile { bytes, mode });
     }
 
     /// Of two files at one path the later one counts.
     fn project(&mut self, volume: &ProjectedVolumeSource) -> Result<(), String> {
         self.mode = mode(volume.default_mode, DEFAULT_MODE);
-        volume.sources.iter().try_for_each(|it| self.project_one(it))
+        volume
+            .sources
+            .iter()
+            .try_for_each(|it| self.project_one(it))
     }
 
     fn project_one(&mut self, source: &VolumeProjection) -> Result<(), String> {

@@ -158,13 +158,30 @@ fn each_key_is_a_file() {
 fn what_is_missing_is_named_unless_it_is_optional() {
     let items = || vec![item("size", "size", None)];
     let missing = files_of(config_map("web", items(), false)).unwrap_err();
-    assert!(missing.contains("volume \"v\": ConfigMap \"web\" has no key \"size\""), "{missing}");
-    assert!(files_of(config_map("web", items(), true)).unwrap().is_empty());
+    assert!(
+        missing.contains("volume \"v\": ConfigMap \"web\" has no key \"size\""),
+        "{missing}"
+    );
+    assert!(
+        files_of(config_map("web", items(), true))
+            .unwrap()
+            .is_empty()
+    );
     let missing = files_of(config_map("none", vec![], false)).unwrap_err();
-    assert!(missing.contains("ConfigMap \"none\" does not exist"), "{missing}");
-    assert!(files_of(config_map("none", vec![], true)).unwrap().is_empty());
+    assert!(
+        missing.contains("ConfigMap \"none\" does not exist"),
+        "{missing}"
+    );
+    assert!(
+        files_of(config_map("none", vec![], true))
+            .unwrap()
+            .is_empty()
+    );
     let missing = files_of(secret("none")).unwrap_err();
-    assert!(missing.contains("Secret \"none\" does not exist"), "{missing}");
+    assert!(
+        missing.contains("Secret \"none\" does not exist"),
+        "{missing}"
+    );
 }
 
 #[test]
@@ -294,17 +311,34 @@ fn mounts_say_where_their_volume_is() {
             volume_mounts: vec![mount],
             ..Container::default()
         };
-        let env = [("POD".to_owned(), "web-1".to_owned()), ("UP".to_owned(), "..".to_owned())];
+        let env = [
+            ("POD".to_owned(), "web-1".to_owned()),
+            ("UP".to_owned(), "..".to_owned()),
+        ];
         mounts(&pod, &container, &env.into()).map(|mut mounts| mounts.remove(0))
     };
     let disk = of(mount("disk", "logs/$(POD)")).unwrap();
     assert_eq!((disk.place, disk.read_only), (Place::Disk, false));
-    assert_eq!((disk.path.as_str(), disk.sub_path.as_str()), ("/disk", "logs/web-1"));
-    assert_eq!(of(mount("host", "")).unwrap().place, Place::Host("/var/log".into()));
+    assert_eq!(
+        (disk.path.as_str(), disk.sub_path.as_str()),
+        ("/disk", "logs/web-1")
+    );
+    assert_eq!(
+        of(mount("host", "")).unwrap().place,
+        Place::Host("/var/log".into())
+    );
     let files = of(mount("v", "")).unwrap();
     assert_eq!((files.place, files.read_only), (Place::Files, true));
-    assert!(of(mount("disk", "$(NONE)")).unwrap_err().contains("\"NONE\""));
-    assert!(of(mount("disk", "a/$(UP)")).unwrap_err().contains("without"));
+    assert!(
+        of(mount("disk", "$(NONE)"))
+            .unwrap_err()
+            .contains("\"NONE\"")
+    );
+    assert!(
+        of(mount("disk", "a/$(UP)"))
+            .unwrap_err()
+            .contains("without")
+    );
     assert!(of(mount("none", "")).unwrap_err().contains("no volume"));
 }
 

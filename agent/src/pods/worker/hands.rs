@@ -148,7 +148,10 @@ impl Hands {
         };
         let runtime = &self.shared.runtime;
         // The pod's end does not wait for a file system that does not answer.
-        match self.while_wanted(runtime.look_at_host_paths(&volumes)).await? {
+        match self
+            .while_wanted(runtime.look_at_host_paths(&volumes))
+            .await?
+        {
             // To its end: what is made after the pod's removal would stay.
             Ok(()) => Some(runtime.ensure_volumes(&volumes).await),
             failed => Some(failed),

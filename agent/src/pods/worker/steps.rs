@@ -13,7 +13,9 @@ use crate::{
         plan::{Step, crash_wait},
     },
     probes::state::Kind,
-    runtime::{self, Container, FAILED_MOUNT, Image, RuntimeError, START_ERROR, names::container_id},
+    runtime::{
+        self, Container, FAILED_MOUNT, Image, RuntimeError, START_ERROR, names::container_id,
+    },
 };
 
 impl Worker {

@@ -60,7 +60,10 @@ fn ensure_root(root: &Path, group: Option<u32>) -> io::Result<()> {
 /// Owner and permissions of what the agent made. Kubernetes' `SetVolumeOwnership` for volumes that containers only read.
 fn give(path: &Path, mode: u32, group: Option<u32>, is_folder: bool) -> io::Result<()> {
     chown(path, None, group)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(given(mode, group, is_folder)))
+    fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(given(mode, group, is_folder)),
+    )
 }
 
 /// The permissions with what the group may do.
@@ -113,7 +116,9 @@ fn fill(set: &Path, files: &VolumeFiles, group: Option<u32>) -> io::Result<()> {
 
 /// All folders that the files are in, outer ones first.
 fn folders(files: &VolumeFiles) -> BTreeSet<&Path> {
-    let ancestors = files.keys().flat_map(|path| Path::new(path).ancestors().skip(1));
+    let ancestors = files
+        .keys()
+        .flat_map(|path| Path::new(path).ancestors().skip(1));
     ancestors
         .filter(|folder| !folder.as_os_str().is_empty())
         .collect()
@@ -163,7 +168,10 @@ fn has(set: &Path, files: &VolumeFiles, group: Option<u32>) -> io::Result<bool> 
 fn names(files: &VolumeFiles) -> BTreeSet<&str> {
     files
         .keys()
-        .filter_map(|path| path.split('/').find(|part| !part.is_empty() && *part != "."))
+        .filter_map(|path| {
+            path.split('/')
+                .find(|part| !part.is_empty() && *part != ".")
+        })
         .collect()
 }
 

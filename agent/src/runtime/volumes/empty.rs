@@ -60,7 +60,13 @@ pub fn in_memory(folder: &Path, size: Option<u64>, group: Option<u32>) -> io::Re
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = Some(options.as_str());
-    mount(Some("barge-empty-dir"), folder, Some("tmpfs"), flags, options)?;
+    mount(
+        Some("barge-empty-dir"),
+        folder,
+        Some("tmpfs"),
+        flags,
+        options,
+    )?;
     Ok(())
 }
 

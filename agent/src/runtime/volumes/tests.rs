@@ -69,7 +69,9 @@ fn files_that_are_not_as_they_should_be_are_mended() {
         &|root| fs::remove_file(root.join("..data")).unwrap(),
         &|root| fs::remove_file(root.join("a")).unwrap(),
         &|root| fs::write(root.join("..data/a"), "3").unwrap(),
-        &|root| fs::set_permissions(root.join("..data/a"), PermissionsExt::from_mode(0o600)).unwrap(),
+        &|root| {
+            fs::set_permissions(root.join("..data/a"), PermissionsExt::from_mode(0o600)).unwrap()
+        },
         &|root| fs::write(root.join("..data/more"), "3").unwrap(),
         &|root| {
             fs::remove_file(root.join("a")).unwrap();
@@ -252,9 +254,8 @@ fn paths_of_the_node_are_what_they_have_to_be() {
     fs::write(at("file"), "").unwrap();
     fs::create_dir(at("folder")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-    let good = |name: &str, word: &str| {
-        host::check(&at(name), HostPathType::parse(word).unwrap()).is_ok()
-    };
+    let good =
+        |name: &str, word: &str| host::check(&at(name), HostPathType::parse(word).unwrap()).is_ok();
     for (name, word, expected) in [
         ("file", "", true),
         ("file", "File", true),

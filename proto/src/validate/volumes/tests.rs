@@ -27,7 +27,9 @@ fn broken(spec: &str) -> String {
 }
 
 fn volumes(volumes: &str) -> String {
-    broken(&format!("containers: [{{name: a, image: b}}], volumes: [{volumes}]"))
+    broken(&format!(
+        "containers: [{{name: a, image: b}}], volumes: [{volumes}]"
+    ))
 }
 
 fn mounts(mounts: &str) -> String {
@@ -57,39 +59,108 @@ fn volumes_of_every_source_are_taken() {
 fn what_is_wrong_is_said() {
     for (bad, expected) in [
         ("{name: A}", "spec.volumes[0].name: \"A\" must be"),
-        ("{name: a}, {name: a}", "spec.volumes[1].name: \"a\" is the name of another volume"),
-        ("{name: a, emptyDir: {}, secret: {secretName: b}}", "takes only one of emptyDir"),
+        (
+            "{name: a}, {name: a}",
+            "spec.volumes[1].name: \"a\" is the name of another volume",
+        ),
+        (
+            "{name: a, emptyDir: {}, secret: {secretName: b}}",
+            "takes only one of emptyDir",
+        ),
         ("{name: a, emptyDir: {medium: Disk}}", "must be Memory"),
-        ("{name: a, emptyDir: {sizeLimit: -1}}", "sizeLimit: -1 must be at least 0"),
+        (
+            "{name: a, emptyDir: {sizeLimit: -1}}",
+            "sizeLimit: -1 must be at least 0",
+        ),
         ("{name: a, configMap: {}}", "configMap.name: is required"),
-        ("{name: a, configMap: {name: c, defaultMode: 644}}", "defaultMode: 644 must be permissions from 0 to 0777"),
-        ("{name: a, configMap: {name: c, defaultMode: 0888}}", "permissions: octal with a leading 0"),
-        ("{name: a, configMap: {name: c, items: [{key: k, path: ../x}]}}", "must be a relative path"),
-        ("{name: a, configMap: {name: c, items: [{key: k, path: ..x}]}}", "must not begin with"),
-        ("{name: a, configMap: {name: c, items: [{key: k, path: x}, {key: l, path: x}]}}", "is another file's path"),
-        ("{name: a, secret: {secretName: c, items: [{key: '', path: x}]}}", "items[0].key: is required"),
-        ("{name: a, downwardAPI: {items: [{path: x, fieldRef: {fieldPath: status.podIP}}]}}", "is not a field that a file can hold"),
-        ("{name: a, downwardAPI: {items: [{path: x, resourceFieldRef: {resource: limits.cpu}}]}}", "containerName: is required"),
-        ("{name: a, projected: {sources: [{serviceAccountToken: {path: token}}]}}", "Barge makes no tokens of service accounts"),
-        ("{name: a, projected: {sources: [{}]}}", "needs one of secret"),
+        (
+            "{name: a, configMap: {name: c, defaultMode: 644}}",
+            "defaultMode: 644 must be permissions from 0 to 0777",
+        ),
+        (
+            "{name: a, configMap: {name: c, defaultMode: 0888}}",
+            "permissions: octal with a leading 0",
+        ),
+        (
+            "{name: a, configMap: {name: c, items: [{key: k, path: ../x}]}}",
+            "must be a relative path",
+        ),
+        (
+            "{name: a, configMap: {name: c, items: [{key: k, path: ..x}]}}",
+            "must not begin with",
+        ),
+        (
+            "{name: a, configMap: {name: c, items: [{key: k, path: x}, {key: l, path: x}]}}",
+            "is another file's path",
+        ),
+        (
+            "{name: a, secret: {secretName: c, items: [{key: '', path: x}]}}",
+            "items[0].key: is required",
+        ),
+        (
+            "{name: a, downwardAPI: {items: [{path: x, fieldRef: {fieldPath: status.podIP}}]}}",
+            "is not a field that a file can hold",
+        ),
+        (
+            "{name: a, downwardAPI: {items: [{path: x, resourceFieldRef: {resource: limits.cpu}}]}}",
+            "containerName: is required",
+        ),
+        (
+            "{name: a, projected: {sources: [{serviceAccountToken: {path: token}}]}}",
+            "Barge makes no tokens of service accounts",
+        ),
+        (
+            "{name: a, projected: {sources: [{}]}}",
+            "needs one of secret",
+        ),
         ("{name: a, hostPath: {path: a}}", "must be an absolute path"),
-        ("{name: a, hostPath: {path: /a, type: Folder}}", "type: \"Folder\" must be DirectoryOrCreate or"),
-        ("{name: a, persistentVolumeClaim: {claimName: a}}", "`persistentVolumeClaim` is a field of Kubernetes that Barge does not implement"),
-        ("{name: a, nfs: {server: a}}", "`nfs` is a field of Kubernetes that Barge does not implement"),
+        (
+            "{name: a, hostPath: {path: /a, type: Folder}}",
+            "type: \"Folder\" must be DirectoryOrCreate or",
+        ),
+        (
+            "{name: a, persistentVolumeClaim: {claimName: a}}",
+            "`persistentVolumeClaim` is a field of Kubernetes that Barge does not implement",
+        ),
+        (
+            "{name: a, nfs: {server: a}}",
+            "`nfs` is a field of Kubernetes that Barge does not implement",
+        ),
     ] {
         let found = volumes(bad);
         assert!(found.contains(expected), "{bad}: {found}");
     }
     for (bad, expected) in [
-        ("{name: x, mountPath: /a}", "volumeMounts[0].name: \"x\" is not a volume of this pod"),
+        (
+            "{name: x, mountPath: /a}",
+            "volumeMounts[0].name: \"x\" is not a volume of this pod",
+        ),
         ("{name: v, mountPath: a}", "must be an absolute path"),
         ("{name: v, mountPath: /}", "would hide the image"),
-        ("{name: v, mountPath: /a}, {name: w, mountPath: /a/}", "another volume"),
-        ("{name: v, mountPath: /a, subPath: /b}", "must be a relative path"),
-        ("{name: v, mountPath: /a, subPath: b/../c}", "must be a relative path"),
-        ("{name: v, mountPath: /a, subPath: b, subPathExpr: c}", "cannot stand beside"),
-        ("{name: v, mountPath: /a, mountPropagation: Bidirectional}", "must be None or HostToContainer"),
-        ("{name: v, mountPath: /a, recursiveReadOnly: Enabled}", "`recursiveReadOnly` is a field of Kubernetes"),
+        (
+            "{name: v, mountPath: /a}, {name: w, mountPath: /a/}",
+            "another volume",
+        ),
+        (
+            "{name: v, mountPath: /a, subPath: /b}",
+            "must be a relative path",
+        ),
+        (
+            "{name: v, mountPath: /a, subPath: b/../c}",
+            "must be a relative path",
+        ),
+        (
+            "{name: v, mountPath: /a, subPath: b, subPathExpr: c}",
+            "cannot stand beside",
+        ),
+        (
+            "{name: v, mountPath: /a, mountPropagation: Bidirectional}",
+            "must be None or HostToContainer",
+        ),
+        (
+            "{name: v, mountPath: /a, recursiveReadOnly: Enabled}",
+            "`recursiveReadOnly` is a field of Kubernetes",
+        ),
     ] {
         let found = mounts(bad);
         assert!(found.contains(expected), "{bad}: {found}");
@@ -102,7 +173,8 @@ fn what_is_wrong_is_said() {
 #[test]
 fn permissions_are_read_as_people_mean_them() {
     let mode = |mode: &str| {
-        let volume = format!("volumes: [{{name: a, secret: {{secretName: b, defaultMode: {mode}}}}}]");
+        let volume =
+            format!("volumes: [{{name: a, secret: {{secretName: b, defaultMode: {mode}}}}}]");
         let spec: PodSpec = Pod::try_from(read(&volume).unwrap()).unwrap().spec.unwrap();
         spec.volumes[0].secret.clone().unwrap().default_mode
     };
