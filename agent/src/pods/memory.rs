@@ -161,9 +161,8 @@ impl Memory {
         }
     }
 
-    /// The volumes are as they should be.
+    /// The volumes are as they should be: its containers may start.
     pub fn has_volumes(&mut self, pod: &Pod) {
-        self.volumes.worked();
         for container in super::spec::containers(pod) {
             self.container(&container.name).volumes = true;
         }

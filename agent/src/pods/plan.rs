@@ -43,7 +43,10 @@ pub enum Step {
         container: String,
     },
     /// Make the pod's volumes as they should be.
-    Volumes,
+    Volumes {
+        /// A container starts next. Otherwise it is about the files of those that run.
+        starting: bool,
+    },
     /// Count what is in volumes that have a limit.
     Measure,
     /// Create and start a container.
@@ -165,9 +168,6 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         now_ms,
     };
     measure(pod, here, &mut plan);
-    if memory.volumes_due && observed.containers.iter().any(is_running) {
-        make_volumes(here, &mut plan);
-    }
     for container in containers(pod) {
         let none = ContainerMemory::default();
         let remembered = memory.containers.get(&container.name).unwrap_or(&none);
@@ -210,6 +210,9 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             (cleared, has_volumes),
             &mut plan,
         );
+    }
+    if memory.volumes_due && observed.containers.iter().any(is_running) {
+        make_volumes(here, false, &mut plan);
     }
     if wanted && !observed.has_network() && !orphaned(observed) {
         match memory.sandbox.until(now_ms) {
@@ -276,7 +279,7 @@ fn prepare(
         return;
     }
     if has_volumes && !remembered.volumes {
-        make_volumes(here, plan);
+        make_volumes(here, true, plan);
         return;
     }
     if cleared && observed.has_network() {
@@ -301,13 +304,13 @@ fn measure(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
 }
 
 /// Volumes have their place with the sandbox, and go with it.
-fn make_volumes(here: Here<'_>, plan: &mut Plan) {
+fn make_volumes(here: Here<'_>, starting: bool, plan: &mut Plan) {
     if !here.observed.has_network() {
         return;
     }
     match here.memory.volumes.until(here.now_ms) {
-        None if plan.steps.contains(&Step::Volumes) => {}
-        None => plan.steps.push(Step::Volumes),
+        None if plan.steps.contains(&Step::Volumes { starting: true }) => {}
+        None => plan.steps.push(Step::Volumes { starting }),
         until => plan.wake(until),
     }
 }

@@ -165,7 +165,7 @@ impl Worker {
             }
         }
         // They may have changed while no agent ran, or the agent died while it wrote them.
-        pad.memory.volumes_due = pad.pod.as_deref().is_some_and(volumes::has_any);
+        pad.memory.volumes_due = pad.pod.as_deref().is_some_and(volumes::has_files);
         if let Some(pod) = pad.pod.clone() {
             pad.memory.take_end(&pod, &pad.observed);
         }

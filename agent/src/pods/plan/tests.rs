@@ -105,14 +105,16 @@ fn volumes_are_made_before_each_start_and_once_for_all_containers() {
     for name in NAMES {
         memory.container(name).image = Some(image());
     }
+    let volumes = |starting| Step::Volumes { starting };
     let steps = |observed: &Observed, memory: &Memory| {
         next_steps(Goal::Run(&pod), observed, memory, 1000).steps
     };
-    assert_eq!(steps(&observed, &memory), [Step::Volumes]);
+    assert_eq!(steps(&observed, &memory), [volumes(true)]);
     assert_eq!(steps(&Observed::default(), &memory), [Step::CreateSandbox]);
     memory.volumes.failed(QUICK, "E", String::new(), 900);
     let plan = next_steps(Goal::Run(&pod), &observed, &memory, 1000);
     assert_eq!((plan.steps, plan.wake_ms), (vec![], Some(1900)));
+    memory.volumes.worked();
     memory.has_volumes(&pod);
     assert_eq!(steps(&observed, &memory).len(), 2, "both start");
     memory.container("b").volumes = false;
@@ -120,7 +122,7 @@ fn volumes_are_made_before_each_start_and_once_for_all_containers() {
         container: "a".into(),
         attempt: 0,
     };
-    assert_eq!(steps(&observed, &memory), [start, Step::Volumes]);
+    assert_eq!(steps(&observed, &memory), [start, volumes(true)]);
     // Those of what runs are looked at when something changed.
     let observed = Observed {
         sandbox: sandbox(),
@@ -128,7 +130,7 @@ fn volumes_are_made_before_each_start_and_once_for_all_containers() {
     };
     assert_eq!(steps(&observed, &memory), []);
     memory.volumes_due = true;
-    assert_eq!(steps(&observed, &memory), [Step::Volumes]);
+    assert_eq!(steps(&observed, &memory), [volumes(false)]);
 }
 
 #[test]
@@ -300,7 +302,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 memory.pull.failed(QUICK, "E", String::new(), now);
             }
             Step::CreateSandbox => memory.sandbox.failed(QUICK, "E", String::new(), now),
-            Step::Volumes => memory.volumes.failed(QUICK, "E", String::new(), now),
+            Step::Volumes { .. } => memory.volumes.failed(QUICK, "E", String::new(), now),
             Step::Measure => memory.measured_ms = now,
             _ => memory.teardown.failed(QUICK, "E", String::new(), now),
         }
@@ -308,7 +310,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
     }
     match step {
         Step::CreateSandbox => observed.sandbox = sandbox(),
-        Step::Volumes => {
+        Step::Volumes { .. } => {
             assert!(observed.has_network(), "{step:?} without a sandbox");
             memory.volumes.worked();
             memory.volumes_due = false;

@@ -22,7 +22,8 @@ use crate::{
 pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
-    Volumes(Result<(), RuntimeError>),
+    /// Whether a container starts next.
+    Volumes(bool, Result<(), RuntimeError>),
     /// Why the pod takes too much, if it does.
     Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
@@ -86,10 +87,12 @@ impl Hands {
                 let _permit = self.shared.creations.acquire().await;
                 Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
             }
-            (Step::Volumes, Some(pod)) => match self.make_volumes(&pod).await {
-                Some(result) => Outcome::Volumes(result),
-                None => Outcome::Dropped,
-            },
+            (Step::Volumes { starting }, Some(pod)) => {
+                match self.make_volumes(&pod, starting).await {
+                    Some(result) => Outcome::Volumes(starting, result),
+                    None => Outcome::Dropped,
+                }
+            }
             (Step::Measure, Some(pod)) => match self.while_wanted(self.measure(&pod)).await {
                 Some(result) => Outcome::Measured(result),
                 None => Outcome::Dropped,
@@ -126,7 +129,7 @@ impl Hands {
         Ok(None)
     }
 
-    async fn make_volumes(&self, pod: &Pod) -> Option<Result<(), RuntimeError>> {
+    async fn make_volumes(&self, pod: &Pod, starting: bool) -> Option<Result<(), RuntimeError>> {
         let given = self.wanted.borrow().given.clone();
         let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
@@ -147,15 +150,14 @@ impl Hands {
             }
         };
         let runtime = &self.shared.runtime;
-        // The pod's end does not wait for a file system that does not answer.
-        match self
-            .while_wanted(runtime.look_at_host_paths(&volumes))
-            .await?
-        {
-            // To its end: what is made after the pod's removal would stay.
-            Ok(()) => Some(runtime.ensure_volumes(&volumes).await),
-            failed => Some(failed),
+        // To its end: what is made after the pod's removal would stay.
+        let made = runtime.ensure_volumes(&volumes).await;
+        if made.is_err() || !starting {
+            return Some(made);
         }
+        // The pod's end does not wait for a file system that does not answer.
+        self.while_wanted(runtime.look_at_host_paths(&volumes))
+            .await
     }
 
     async fn start(

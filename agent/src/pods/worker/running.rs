@@ -84,7 +84,7 @@ impl Running {
 fn subject(step: &Step) -> Subject {
     match step {
         Step::CreateSandbox | Step::RemoveSandbox | Step::ReleaseSandbox => Subject::Sandbox,
-        Step::Volumes => Subject::Volumes,
+        Step::Volumes { .. } => Subject::Volumes,
         Step::Measure => Subject::Measure,
         Step::Pull { container } | Step::Start { container, .. } => {
             Subject::Next(container.clone())

@@ -28,7 +28,7 @@ impl Worker {
             if let Step::Stop { id, .. } = &step {
                 self.tell_killing(pad, id);
             }
-            if step == Step::Volumes {
+            if matches!(step, Step::Volumes { .. }) {
                 // What changes from here on makes them due again.
                 pad.memory.volumes_due = false;
             }
@@ -65,12 +65,13 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
-            Outcome::Volumes(Ok(())) => {
-                if let Some(pod) = pad.pod.clone() {
+            Outcome::Volumes(starting, Ok(())) => {
+                pad.memory.volumes.worked();
+                if let Some(pod) = pad.pod.clone().filter(|_| starting) {
                     pad.memory.has_volumes(&pod);
                 }
             }
-            Outcome::Volumes(Err(error)) => {
+            Outcome::Volumes(_, Err(error)) => {
                 self.event(pad, Severity::Warning, "FailedMount", &error.message);
                 // An object that is missing is tried again when it comes.
                 let pace = if error.retryable { QUICK } else { SLOW };
