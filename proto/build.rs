@@ -66,6 +66,9 @@ const ALWAYS_PRINTED: &[&str] = &[
     "GrpcAction.port",
     "HttpHeader.name",
     "HttpHeader.value",
+    "HostPathVolumeSource.path",
+    "KeyToPath.key",
+    "KeyToPath.path",
     "LabelSelectorRequirement.key",
     "LabelSelectorRequirement.operator",
     "NodeAddress.type",
@@ -97,6 +100,9 @@ const ALWAYS_PRINTED: &[&str] = &[
     "Subject.name",
     "Taint.key",
     "Taint.effect",
+    "Volume.name",
+    "VolumeMount.mount_path",
+    "VolumeMount.name",
 ];
 
 fn main() -> io::Result<()> {
@@ -180,6 +186,8 @@ fn field_attribute(
     let mut attributes = vec![format!("rename = {:?}", field.json_name())];
     if is_map_of_bytes(message, field) {
         attributes.push("with = \"crate::json::base64\"".to_owned());
+    } else if matches!(field.name(), "mode" | "default_mode") {
+        attributes.push("deserialize_with = \"crate::json::mode::deserialize\"".to_owned());
     } else if !optional {
         attributes.push("deserialize_with = \"crate::json::null_is_default\"".to_owned());
     }

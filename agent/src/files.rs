@@ -18,6 +18,10 @@ pub use reserve::{RESERVE_BYTES, Reserve, is_full};
 const THREADS: usize = 16;
 static WRITERS: Semaphore = Semaphore::const_new(THREADS);
 static READERS: Semaphore = Semaphore::const_new(THREADS);
+/// Threads that may wait for the volumes of pods: how long a walk through what containers wrote takes is up to them.
+static VOLUMES: Semaphore = Semaphore::const_new(THREADS);
+/// Threads that may wait for files of the node that pods name: they may lie on a file system that never answers.
+static HOST_PATHS: Semaphore = Semaphore::const_new(4 * THREADS);
 
 /// Does file system work that may write on a thread that may block, so that a disk that hangs holds up only those that wait for this result. The work
 /// goes on when nobody waits any more.
@@ -38,6 +42,26 @@ pub async fn reading<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     beside_the_loop(&READERS, work).await
+}
+
+/// As [`blocking`], for what lies in the volumes of pods.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn in_volumes<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&VOLUMES, work).await
+}
+
+/// As [`blocking`], for files of the node that pods name.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn at_host_paths<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&HOST_PATHS, work).await
 }
 
 async fn beside_the_loop<T: Send + 'static>(

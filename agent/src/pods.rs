@@ -16,6 +16,7 @@ mod security;
 pub mod spec;
 pub mod status;
 pub mod unknown;
+pub mod volumes;
 mod worker;
 
 #[cfg(test)]

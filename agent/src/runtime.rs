@@ -22,12 +22,16 @@ mod resources;
 mod sandbox;
 mod security;
 mod spec;
+mod volumes;
 
-pub use error::reason::START_ERROR;
+pub use error::reason::{FAILED_MOUNT, START_ERROR};
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
 pub use security::{Seccomp, Security};
+pub use volumes::{
+    HostPathType, Place, PodVolumes, VolumeFile, VolumeFiles, VolumeMount, VolumeSource,
+};
 
 /// A container runtime, as far as pods need one. Steps may be repeated after any failure or death.
 #[async_trait]
@@ -63,6 +67,25 @@ pub trait Runtime: Send + Sync + 'static {
     /// Gives back the addresses and the network namespace of a pod whose containers are gone for good. What the pod is and what it wrote
     /// stays; its sandbox is then listed without addresses.
     async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
+    /// Looks whether files of the node that volumes name are what they have to be, and makes those that may be made. May wait for ever, for a file system
+    /// that does not answer; giving up leaves nothing half done.
+    async fn look_at_host_paths(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+    /// Makes the volumes of a pod as they should be, but for those of the node; what containers wrote in them stays. Needed before a container that mounts some, once at a time
+    /// for each pod. Its sandbox exists. Files that containers read are replaced all at once. They go with the sandbox, also when that is only released.
+    async fn ensure_volumes(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+    /// How many bytes of the node's disk an emptyDir takes. Counting ends at more than `enough`.
+    async fn volume_bytes(
+        &self,
+        _pod_uid: &str,
+        _volume: &str,
+        _enough: u64,
+    ) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
     /// Creates and starts a container, or answers the one of that id that is there (running or exited).
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError>;
     /// TERM (or the image's signal), then KILL after the grace; returns once the process is gone.
@@ -239,6 +262,8 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// Who its processes are and what they may do.
     pub security: Security,
+    /// Where it has volumes of its pod, which exist.
+    pub mounts: Vec<VolumeMount>,
 }
 
 /// How much of a container's last words is wanted.

@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
-        StoredImage,
+        Inventory, PodVolumes, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox,
+        SandboxSpec, StoredImage,
     },
 };
 
@@ -67,6 +67,10 @@ struct World {
     execs: (usize, usize),
     /// Where logs are; nowhere, unless a test says otherwise.
     logs: PathBuf,
+    /// Volumes as they were asked for last, by pod.
+    volumes: BTreeMap<String, PodVolumes>,
+    /// Bytes that each emptyDir takes.
+    volume_bytes: u64,
 }
 
 impl Scripted {
@@ -144,6 +148,16 @@ impl Scripted {
     /// From now on a pull of this image never ends.
     pub fn stall_pulls_of(&self, image: &str) {
         self.world().stalled.insert(image.to_owned());
+    }
+
+    /// From now on each emptyDir takes so many bytes.
+    pub fn fill_volumes(&self, bytes: u64) {
+        self.world().volume_bytes = bytes;
+    }
+
+    /// The volumes of a pod as they were asked for last.
+    pub fn volumes(&self, pod_uid: &str) -> Option<PodVolumes> {
+        self.world().volumes.get(pod_uid).cloned()
     }
 
     /// Pulls under way.
@@ -247,6 +261,18 @@ impl Scripted {
         result
     }
 
+    fn make_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        let uid = &volumes.pod_uid;
+        self.call("volumes", uid)?;
+        let mut world = self.world();
+        if !world.sandboxes.contains_key(uid) {
+            let what = format!("volumes of {uid} were made without a sandbox");
+            world.violations.push(what);
+        }
+        world.volumes.insert(uid.clone(), volumes.clone());
+        Ok(())
+    }
+
     fn start(&self, spec: &ContainerSpec) -> Result<Container, RuntimeError> {
         self.call("start", &format!("{}/{}", spec.name, spec.attempt))?;
         let now = self.clock.now_ms();
@@ -257,6 +283,12 @@ impl Scripted {
         }
         if !world.sandboxes.contains_key(&spec.pod_uid) {
             let what = format!("{id} was started without a sandbox");
+            world.violations.push(what);
+        }
+        let made = world.volumes.get(&spec.pod_uid);
+        let missing = |name| made.is_none_or(|made| !made.volumes.contains_key(name));
+        if spec.mounts.iter().any(|mount| missing(&mount.volume)) {
+            let what = format!("{id} was started before its volumes were made");
             world.violations.push(what);
         }
         let other = world

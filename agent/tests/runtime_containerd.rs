@@ -33,6 +33,8 @@ mod resources;
 mod security;
 #[path = "runtime/traces.rs"]
 mod traces;
+#[path = "runtime/volumes.rs"]
+mod volumes;
 
 /// Not a test: this program as a carrier. The tests start it through a script, as the agent starts itself.
 #[test]

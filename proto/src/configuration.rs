@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::v1::{Container, EnvVarSource, PodSpec};
+use crate::v1::{Container, EnvVarSource, PodSpec, Volume};
 
 /// The two kinds that hold configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,26 @@ pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
     for container in spec.all_containers() {
         used.extend(of_container(container));
     }
+    used.extend(spec.volumes.iter().flat_map(of_volume));
     used
+}
+
+/// What the files of a volume come from.
+fn of_volume(volume: &Volume) -> impl Iterator<Item = (Source, &str)> {
+    let config_maps = volume.config_map.iter().map(|it| it.name.as_str());
+    let secrets = volume.secret.iter().map(|it| it.secret_name.as_str());
+    let projected = volume.projected.iter().flat_map(|it| &it.sources);
+    let projected = projected.flat_map(|source| {
+        let config_map = source.config_map.iter();
+        let secret = source.secret.iter();
+        config_map
+            .map(|it| (Source::ConfigMap, it.name.as_str()))
+            .chain(secret.map(|it| (Source::Secret, it.name.as_str())))
+    });
+    config_maps
+        .map(|name| (Source::ConfigMap, name))
+        .chain(secrets.map(|name| (Source::Secret, name)))
+        .chain(projected)
 }
 
 /// What the environment of a container uses.
@@ -59,7 +78,9 @@ fn of_source(source: &EnvVarSource) -> impl Iterator<Item = (Source, &str)> {
 mod tests {
     use super::*;
     use crate::v1::{
-        ConfigMapEnvSource, EnvFromSource, EnvVar, SecretEnvSource, SecretKeySelector,
+        ConfigMapEnvSource, ConfigMapProjection, ConfigMapVolumeSource, EnvFromSource, EnvVar,
+        ProjectedVolumeSource, SecretEnvSource, SecretKeySelector, SecretProjection,
+        SecretVolumeSource, VolumeProjection,
     };
 
     #[test]
@@ -99,5 +120,54 @@ mod tests {
         let expected = [(Source::ConfigMap, "web"), (Source::Secret, "db")];
         assert_eq!(used(&spec), expected.into());
         assert!(used(&PodSpec::default()).is_empty());
+    }
+
+    #[test]
+    fn volumes_count_too() {
+        let projected = ProjectedVolumeSource {
+            sources: vec![
+                VolumeProjection {
+                    config_map: Some(ConfigMapProjection {
+                        name: "ca".into(),
+                        ..ConfigMapProjection::default()
+                    }),
+                    ..VolumeProjection::default()
+                },
+                VolumeProjection {
+                    secret: Some(SecretProjection {
+                        name: "key".into(),
+                        ..SecretProjection::default()
+                    }),
+                    ..VolumeProjection::default()
+                },
+            ],
+            ..ProjectedVolumeSource::default()
+        };
+        let volume = |config_map: &str, secret: &str| Volume {
+            config_map: (!config_map.is_empty()).then(|| ConfigMapVolumeSource {
+                name: config_map.into(),
+                ..ConfigMapVolumeSource::default()
+            }),
+            secret: (!secret.is_empty()).then(|| SecretVolumeSource {
+                secret_name: secret.into(),
+                ..SecretVolumeSource::default()
+            }),
+            ..Volume::default()
+        };
+        let both = Volume {
+            projected: Some(projected),
+            ..Volume::default()
+        };
+        let spec = PodSpec {
+            volumes: vec![volume("web", ""), volume("", "db"), both],
+            ..PodSpec::default()
+        };
+        let expected = [
+            (Source::ConfigMap, "ca"),
+            (Source::ConfigMap, "web"),
+            (Source::Secret, "db"),
+            (Source::Secret, "key"),
+        ];
+        assert_eq!(used(&spec), expected.into());
     }
 }

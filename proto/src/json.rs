@@ -5,6 +5,7 @@ pub(crate) mod base64;
 mod custom;
 mod fields_v1;
 mod int_or_string;
+pub(crate) mod mode;
 mod object;
 mod quantity;
 mod time;

@@ -20,6 +20,7 @@ mod security;
 mod service;
 mod taints;
 mod update;
+mod volumes;
 
 use std::fmt;
 

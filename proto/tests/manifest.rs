@@ -205,17 +205,24 @@ fn fields_that_the_guide_calls_refused_are_refused() {
             "hostPort" => "1",
             "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
             "serviceAccountName" | "priorityClassName" | "runtimeClassName" => "x",
-            "volumes"
-            | "volumeMounts"
-            | "imagePullSecrets"
+            "imagePullSecrets"
             | "topologySpreadConstraints"
             | "ephemeralContainers" => "[{name: x}]",
             _ => "{x: {k: z}}",
         };
         let (pod, container, port) = match field.strip_prefix("containers[].") {
+            None if field.starts_with("volumes[].") => (
+                format!("volumes: [{{name: a, {name}: {value}}}], "),
+                String::new(),
+                String::new(),
+            ),
             None => (format!("{name}: {value}, "), String::new(), String::new()),
             Some(rest) if rest.starts_with("ports") => {
                 (String::new(), String::new(), format!(", {name}: {value}"))
+            }
+            Some(rest) if rest.starts_with("volumeMounts[]") => {
+                let mount = format!(", volumeMounts: [{{name: a, {name}: {value}}}]");
+                (String::new(), mount, String::new())
             }
             Some(_) => (String::new(), format!(", {name}: {value}"), String::new()),
         };

@@ -160,7 +160,7 @@ fn text(value: &[u8]) -> Option<&str> {
         .filter(|it| !it.contains('\0'))
 }
 
-fn field_of(field: &ObjectFieldSelector, around: Around<'_>) -> Result<String, String> {
+pub(super) fn field_of(field: &ObjectFieldSelector, around: Around<'_>) -> Result<String, String> {
     let meta = around.pod.metadata.clone().unwrap_or_default();
     let path = field.field_path.as_str();
     let of_map = |map: &str| {
@@ -196,7 +196,7 @@ fn field_of(field: &ObjectFieldSelector, around: Around<'_>) -> Result<String, S
 }
 
 /// Kubernetes' `ExtractContainerResourceValue`: the amount by the divisor, rounded up. A limit that there is not is what the node has.
-fn amount_of(
+pub(super) fn amount_of(
     field: &ResourceFieldSelector,
     container: &Container,
     around: Around<'_>,

@@ -31,6 +31,21 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     out
 }
 
+/// The first `$(NAME)` in a text that is not known.
+pub fn unknown<'a>(text: &'a str, known: &BTreeMap<String, String>) -> Option<&'a str> {
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let after = &rest[at + 1..];
+        rest = match (after.strip_prefix('$'), reference(after)) {
+            (Some(next), _) => next,
+            (None, Some((name, _))) if !known.contains_key(name) => return Some(name),
+            (None, Some((_, next))) => next,
+            (None, None) => after,
+        };
+    }
+    None
+}
+
 /// The name in `(NAME)…` and what follows it.
 fn reference(text: &str) -> Option<(&str, &str)> {
     text.strip_prefix('(')?.split_once(')')
@@ -62,6 +77,13 @@ mod tests {
             ("é$(A)é", "é1é"),
         ] {
             assert_eq!(expand(text, &known), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("$(A)/$(C)/$(D)", Some("C")),
+            ("$$(C)$(A)$", None),
+            ("$(C", None),
+        ] {
+            assert_eq!(unknown(text, &known), expected, "{text}");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock::{to_ms, to_time},
     probes::{Known, state::Kind},
-    runtime::{Container, ContainerState, Image, Inventory, Sandbox},
+    runtime::{Container, ContainerState, FAILED_MOUNT, Image, Inventory, Sandbox},
 };
 
 /// Exit code of a container that could not be started, as Kubernetes has it.
@@ -41,6 +41,12 @@ pub struct Memory {
     pub containers: BTreeMap<String, ContainerMemory>,
     /// Tries to make the sandbox.
     pub sandbox: Retry,
+    /// Tries to make the volumes.
+    pub volumes: Retry,
+    /// Files in the volumes may not be as they should be.
+    pub volumes_due: bool,
+    /// When its volumes were measured last, in milliseconds since the epoch; 0 before.
+    pub measured_ms: i64,
     /// Tries to stop or remove something.
     pub teardown: Retry,
     /// When the agent first saw the pod; 0 before.
@@ -74,6 +80,8 @@ pub struct ContainerMemory {
     pub crash: CrashBackoff,
     /// Pulled for the next start.
     pub image: Option<Image>,
+    /// The pod's volumes were made, or looked at, for the next start.
+    pub volumes: bool,
     /// Tries to pull.
     pub pull: Retry,
     /// Tries to create and start.
@@ -81,6 +89,9 @@ pub struct ContainerMemory {
     /// What its probes found. The prober keeps it.
     pub probed: Option<Known>,
 }
+
+/// Why a pod failed that took more of the node's disk than it may, in Kubernetes' word.
+pub const EVICTED: &str = "Evicted";
 
 /// Why a pod ends as Failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,11 +177,20 @@ impl Observed {
 impl Memory {
     /// The cluster gives the pod something that it did not have: containers that waited for it try again at once.
     pub fn given_more(&mut self) {
+        self.volumes.worked();
         for container in self.containers.values_mut() {
             let failure = container.start.failure.as_ref();
-            if failure.is_some_and(|failure| failure.reason == CONFIG_ERROR) {
+            let waits = |reason| matches!(reason, CONFIG_ERROR | FAILED_MOUNT);
+            if failure.is_some_and(|failure| waits(failure.reason)) {
                 container.start.worked();
             }
+        }
+    }
+
+    /// The volumes are as they should be: its containers may start.
+    pub fn has_volumes(&mut self, pod: &Pod) {
+        for container in super::spec::all_containers(pod) {
+            self.container(&container.name).volumes = true;
         }
     }
 
@@ -242,7 +262,8 @@ impl Memory {
     /// Learns from what the managers have of a pod that this node has no record of: one that has ended for good does not run again.
     pub fn take_end(&mut self, pod: &Pod, observed: &Observed) {
         let ends = |status: &PodStatus| {
-            restart_policy(pod) != RestartPolicy::Always || status.reason == DEADLINE_EXCEEDED
+            let whole = matches!(status.reason.as_str(), DEADLINE_EXCEEDED | EVICTED);
+            whole || restart_policy(pod) != RestartPolicy::Always
         };
         let ended = pod.status.as_ref().filter(|status| {
             ends(status) && matches!(status.phase.as_str(), "Succeeded" | "Failed")

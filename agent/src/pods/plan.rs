@@ -8,7 +8,7 @@ use std::time::Duration;
 use barge_proto::v1::{self, Pod};
 
 use super::{
-    memory::{ContainerMemory, Memory, Observed},
+    memory::{ContainerMemory, EVICTED, Memory, Observed},
     spec::Role,
 };
 use crate::runtime::{Container, ContainerState};
@@ -19,6 +19,11 @@ pub use stage::Now;
 
 /// Between two looks at a pod whose notes cannot be read, in milliseconds.
 const DAMAGED_MS: i64 = 30_000;
+
+/// Between TERM and KILL for a pod that takes too much of the disk: as Kubernetes, it goes at once.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+/// Between two counts of what is in a pod's volumes, in milliseconds.
+const MEASURE_MS: i64 = 30_000;
 
 /// What a pod on this node is meant for.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +46,13 @@ pub enum Step {
         /// Name of the container.
         container: String,
     },
+    /// Make the pod's volumes as they should be.
+    Volumes {
+        /// A container starts next. Otherwise it is about the files of those that run.
+        starting: bool,
+    },
+    /// Count what is in volumes that have a limit.
+    Measure,
     /// Create and start a container.
     Start {
         /// Name of the container.
@@ -154,7 +166,11 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         memory,
     };
     if now.is_over() {
-        let grace = super::spec::grace(Some(pod));
+        let failed = memory.failed.as_ref();
+        let grace = match failed.is_some_and(|it| it.reason == EVICTED) {
+            true => EVICTION_GRACE,
+            false => super::spec::grace(Some(pod)),
+        };
         let mut steps = in_order(Some(pod), observed, memory, grace, now_ms);
         // What ended stays until the pod's last status is made of it.
         steps.retain(|step| matches!(step, Step::Stop { .. }));
@@ -162,7 +178,14 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         return plan;
     }
     plan.wake(super::deadline::at_ms(pod, memory));
+    let has_volumes = super::volumes::has_any(pod);
     let mut wanted = false;
+    let here = Here {
+        observed,
+        memory,
+        now_ms,
+    };
+    measure(pod, here, &mut plan);
     for container in now.due() {
         let none = ContainerMemory::default();
         let remembered = memory.containers.get(&container.name).unwrap_or(&none);
@@ -195,12 +218,16 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             continue;
         }
         wanted = true;
-        let here = Here {
-            observed,
-            memory,
-            now_ms,
-        };
-        prepare(container, remembered, here, cleared, &mut plan);
+        prepare(
+            container,
+            remembered,
+            here,
+            (cleared, has_volumes),
+            &mut plan,
+        );
+    }
+    if memory.volumes_due && observed.containers.iter().any(is_running) {
+        make_volumes(here, false, &mut plan);
     }
     if wanted && !observed.has_network() && !orphaned(observed) {
         match memory.sandbox.until(now_ms) {
@@ -262,12 +289,12 @@ struct Here<'a> {
     now_ms: i64,
 }
 
-/// The steps of a container that should run and does not. `cleared`: no attempt of it is there.
+/// The steps of a container that should run and does not. `cleared`: no attempt of it is there. `has_volumes`: its pod has some.
 fn prepare(
     container: &v1::Container,
     remembered: &ContainerMemory,
     here: Here<'_>,
-    cleared: bool,
+    (cleared, has_volumes): (bool, bool),
     plan: &mut Plan,
 ) {
     let Here {
@@ -297,11 +324,40 @@ fn prepare(
         }
         return;
     }
+    if has_volumes && !remembered.volumes {
+        make_volumes(here, true, plan);
+        return;
+    }
     if cleared && observed.has_network() {
         plan.steps.push(Step::Start {
             container: name.clone(),
             attempt: remembered.next_attempt,
         });
+    }
+}
+
+/// Of pods with volumes on disk that have a limit, while containers can write to them.
+fn measure(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
+    let writes = here.observed.containers.iter().any(is_running);
+    if !writes || super::volumes::limits(pod).is_empty() {
+        return;
+    }
+    let due = here.memory.measured_ms.min(here.now_ms) + MEASURE_MS;
+    match due > here.now_ms {
+        true => plan.wake(Some(due)),
+        false => plan.steps.push(Step::Measure),
+    }
+}
+
+/// Volumes have their place with the sandbox, and go with it.
+fn make_volumes(here: Here<'_>, starting: bool, plan: &mut Plan) {
+    if !here.observed.has_network() {
+        return;
+    }
+    match here.memory.volumes.until(here.now_ms) {
+        None if plan.steps.contains(&Step::Volumes { starting: true }) => {}
+        None => plan.steps.push(Step::Volumes { starting }),
+        until => plan.wake(until),
     }
 }
 

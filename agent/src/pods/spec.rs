@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use barge_proto::v1::{Container, Pod, PodDnsConfigOption};
 
-use super::{environment::Environment, expand::expand, resources, security};
+use super::{environment::Environment, expand::expand, resources, security, volumes};
 use crate::runtime::{ContainerSpec, Image, PodNames, PullPolicy, SandboxSpec};
 
 /// Grace of a pod that does not say, in seconds.
@@ -181,6 +181,7 @@ pub fn container_spec(
     let env = environment.variables;
     let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
     let amounts = resources::of_container(container)?;
+    let mounts = volumes::mounts(pod, container, &env)?;
     let sandbox = sandbox_spec(pod);
     Ok(ContainerSpec {
         pod_uid: sandbox.pod_uid,
@@ -209,6 +210,7 @@ pub fn container_spec(
         memory_request: amounts.memory_request.unwrap_or(0),
         memory_limit: amounts.memory_limit,
         security: security::of(pod, container),
+        mounts,
     })
 }
 

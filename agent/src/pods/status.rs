@@ -92,7 +92,6 @@ pub fn status(view: View<'_>) -> PodStatus {
         start_time: Some(start_time(view)),
         container_statuses: statuses,
         init_container_statuses: init,
-        ..Default::default()
     }
 }
 
@@ -169,10 +168,15 @@ fn container_state(
             State::Waiting(crash_loop(view, container, memory))
         }
         Some(exit) => State::Terminated(exit.terminated.clone()),
-        None if init_containers(view.pod).is_empty() => {
-            State::Waiting(waiting("ContainerCreating", String::new()))
-        }
-        None => State::Waiting(waiting("PodInitializing", String::new())),
+        None => State::Waiting(waiting(not_yet(view), String::new())),
+    }
+}
+
+/// Why a container of which nothing failed does not run yet.
+fn not_yet(view: View<'_>) -> &'static str {
+    match init_containers(view.pod).is_empty() {
+        true => "ContainerCreating",
+        false => "PodInitializing",
     }
 }
 
@@ -196,14 +200,17 @@ fn waiting_for_retry(
         });
     }
     if let Some(failure) = &memory.start.failure {
-        return Some(waiting(failure.reason, failure.message.clone()));
+        let reason = match failure.reason {
+            runtime::FAILED_MOUNT => not_yet(view),
+            reason => reason,
+        };
+        return Some(waiting(reason, failure.message.clone()));
     }
-    let failure = view.memory.sandbox.failure.as_ref()?;
-    let reason = match init_containers(view.pod).is_empty() {
-        true => "ContainerCreating",
-        false => "PodInitializing",
-    };
-    Some(waiting(reason, failure.message.clone()))
+    // Of volumes, as of the sandbox, only who does not run waits for them.
+    let volumes = view.memory.volumes.failure.as_ref();
+    let volumes = volumes.filter(|_| crash_wait(memory, view.now_ms).is_none());
+    let failure = volumes.or(view.memory.sandbox.failure.as_ref())?;
+    Some(waiting(not_yet(view), failure.message.clone()))
 }
 
 fn crash_loop(

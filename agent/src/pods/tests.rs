@@ -24,6 +24,7 @@ mod images;
 mod needs;
 mod probes;
 mod troubles;
+mod volumes;
 
 fn pod(uid: &str, policy: &str) -> Pod {
     Pod {

@@ -19,6 +19,7 @@ use super::{
     record::RecordFile,
     spec,
     status::{self, View},
+    volumes,
 };
 use crate::{
     clock::Clock,
@@ -169,6 +170,8 @@ impl Worker {
                 }
             }
         }
+        // They may have changed while no agent ran, or the agent died while it wrote them.
+        pad.memory.volumes_due = pad.pod.as_deref().is_some_and(volumes::has_files);
         if let Some(pod) = pad.pod.clone() {
             pad.memory.take_end(&pod, &pad.observed);
         }
@@ -331,11 +334,16 @@ impl Worker {
 
     fn take_wanted(&mut self, pad: &mut Pad) {
         let wanted = self.wanted.borrow_and_update().clone();
+        let files = wanted.pod.as_deref().is_some_and(volumes::has_files);
         if !wanted.given.is(&pad.given) {
             pad.memory.given_more();
+            pad.memory.volumes_due |= files;
             pad.given = wanted.given;
         }
         if let Some(pod) = wanted.pod {
+            let known = pad.pod.as_deref();
+            let same = known.is_some_and(|known| volumes::same_fields(known, &pod));
+            pad.memory.volumes_due |= files && !same;
             if wanted.epoch != pad.epoch {
                 // Another session's full set tells what the managers have of the pod now; when that is not what
                 // was said last (they were restored, or keep less), it is said again.

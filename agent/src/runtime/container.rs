@@ -20,6 +20,7 @@ use super::{
     images::Images,
     names::label,
     resources::Machine,
+    volumes::Volumes,
 };
 use crate::{carrier::Carrier, files};
 
@@ -48,6 +49,8 @@ pub struct Containers {
     pub images: Images,
     /// Where their output goes.
     pub carrier: Carrier,
+    /// What of their pods' volumes they mount.
+    pub volumes: Volumes,
     /// Creations under way, by id. They are not cancelled with who asked for them: half a creation is no use.
     pub creations: Arc<Flights<Result<Container, RuntimeError>>>,
 }

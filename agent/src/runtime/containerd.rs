@@ -22,6 +22,7 @@ use super::{
     network,
     resources::Machine,
     sandbox::Sandboxes,
+    volumes::{PodVolumes, Volumes},
 };
 use crate::{carrier::Carrier, files};
 
@@ -35,6 +36,7 @@ pub struct Containerd {
     images: Images,
     sandboxes: Sandboxes,
     containers: Containers,
+    volumes: Volumes,
 }
 
 impl Containerd {
@@ -55,6 +57,7 @@ impl Containerd {
         let cgroups = Cgroups::new(&options.cgroup_mount, &options.cgroup_root);
         let carrier = Carrier::new(options.paths.clone(), options.carrier_command.clone());
         let images = Images::new(client.clone(), Arc::clone(&options));
+        let volumes = Volumes::new(options.paths.clone());
         Ok(Self {
             sandboxes: Sandboxes::new(Arc::clone(&options), cgroups.clone()),
             containers: Containers {
@@ -64,13 +67,34 @@ impl Containerd {
                 machine: Machine::read(Path::new("/proc")),
                 images: images.clone(),
                 carrier: carrier.clone(),
+                volumes: volumes.clone(),
                 creations: Arc::default(),
             },
+            volumes,
             options,
             client,
             carrier,
             images,
         })
+    }
+
+    /// Removes volumes in memory of pods that have no folder any more.
+    async fn sweep_volumes(&self) {
+        let (volumes, paths) = (self.volumes.clone(), self.options.paths.clone());
+        let left = files::in_volumes(move || {
+            let mut left = volumes.pods_in_memory()?;
+            left.retain(|uid| check_uid(uid).is_ok() && !paths.pod(uid).exists());
+            Ok(left)
+        });
+        let left = match left.await {
+            Ok(left) => left,
+            Err(error) => return tracing::warn!(%error, "cannot list volumes in memory"),
+        };
+        for uid in left {
+            if let Err(error) = self.volumes.remove(&uid).await {
+                tracing::warn!(%error, "cannot remove the volumes of a pod that is gone");
+            }
+        }
     }
 
     /// The carrier of this data folder.
@@ -95,6 +119,7 @@ impl Runtime for Containerd {
         if let Err(error) = swept.await {
             tracing::warn!(%error, "cannot remove pipes of an earlier agent");
         }
+        self.sweep_volumes().await;
         images::sweep(&self.client).await.map_err(|status| {
             RuntimeError::from_status(reason::UNAVAILABLE, "give back leases", &status)
         })
@@ -127,11 +152,30 @@ impl Runtime for Containerd {
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
         self.containers.remove_pod(pod_uid).await?;
+        self.volumes.remove(pod_uid).await?;
         self.sandboxes.remove(pod_uid).await
     }
 
     async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.volumes.remove(pod_uid).await?;
         self.sandboxes.release(pod_uid).await
+    }
+
+    async fn look_at_host_paths(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        self.volumes.look_at_host_paths(volumes).await
+    }
+
+    async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        self.volumes.ensure(volumes).await
+    }
+
+    async fn volume_bytes(
+        &self,
+        pod_uid: &str,
+        volume: &str,
+        enough: u64,
+    ) -> Result<u64, RuntimeError> {
+        self.volumes.bytes(pod_uid, volume, enough).await
     }
 
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {

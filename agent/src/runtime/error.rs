@@ -24,6 +24,8 @@ pub mod reason {
     pub const KILL_CONTAINER: &str = "KillContainerError";
     /// The pod could not be attached to the network, or made at all.
     pub const CREATE_SANDBOX: &str = "CreatePodSandboxError";
+    /// A volume of the pod could not be made, or its files not written.
+    pub const FAILED_MOUNT: &str = "FailedMount";
     /// Something of the pod could not be removed.
     pub const KILL_SANDBOX: &str = "KillPodSandboxError";
     /// The node's network is not set up.

@@ -13,11 +13,15 @@ use crate::files::Reserve;
 ///              started/<container>.<attempt>   when it was started: it may have run
 ///              words/<container>.<attempt>     its last words, which it writes itself
 ///              logs/<container>/<attempt>.log  its output
+///              volumes/<volume>/        its emptyDirs on disk
 /// D/cni/                                generated network configuration, addresses given out
 /// D/reserve                             room for what has to be saved on a full disk
 /// D/carrier.log                         what the carrier has to say
 /// D/run/{netns,ipc,uts}/<uid>           namespaces of pods, pinned by bind mounts
 ///       secrets/                        Secrets that pods use, in memory
+///       volumes/<uid>/files/<volume>/   files of ConfigMaps, Secrets and the pod, in memory
+///                     memory/<volume>/  emptyDirs in memory, a file system each
+///                     sub/<container>/<n>   what subPath names, pinned by a bind mount
 ///       shm/<uid>                       file systems in memory, `/dev/shm` of their containers
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
 ///       carrier.{sock,lock}             how control finds the carrier; held while one runs
@@ -76,6 +80,21 @@ impl Paths {
     pub fn last_words(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
         let folder = self.pod(pod_uid).join("words");
         folder.join(format!("{container}.{attempt}"))
+    }
+
+    /// Folder of a pod's emptyDirs on disk.
+    pub fn volumes(&self, pod_uid: &str) -> PathBuf {
+        self.pod(pod_uid).join("volumes")
+    }
+
+    /// Where the file system is mounted that has all volumes in memory.
+    pub fn volumes_in_memory(&self) -> PathBuf {
+        self.run().join("volumes")
+    }
+
+    /// What of a pod's volumes is in memory.
+    pub fn volumes_run(&self, pod_uid: &str) -> PathBuf {
+        self.volumes_in_memory().join(pod_uid)
     }
 
     /// Generated network configuration and given-out addresses.

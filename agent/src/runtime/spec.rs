@@ -16,6 +16,7 @@ use super::{
     images::ImageConfig,
     resources::{Machine, cpu_shares, oom_score_adj},
     sandbox::{etc, shared::Shared},
+    volumes::Bind,
 };
 
 mod security;
@@ -57,6 +58,8 @@ pub struct Inputs<'a> {
     pub words: &'a Path,
     /// Folder of the pod's files for `/etc`.
     pub etc: &'a Path,
+    /// Volumes.
+    pub binds: &'a [Bind],
     /// The container's control group.
     pub cgroup: &'a str,
     /// Which version the machine uses.
@@ -131,12 +134,13 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
         // Last, because it may lie below any of the others.
         mounts.push(bind(inputs.words, Path::new(&container.last_words))?);
         if let Some(shared) = inputs.shared {
-            for mount in mounts {
+            for mount in mounts.iter_mut() {
                 if mount.destination() == Path::new(DEV_SHM) {
                     *mount = bind(&shared.shm, Path::new(DEV_SHM))?;
                 }
             }
         }
+        add_volumes(mounts, inputs.binds)?;
     }
     isolate(&mut spec, inputs)?;
     security::apply(&mut spec, inputs)?;
@@ -245,6 +249,29 @@ fn working_dir(container: &ContainerSpec, image: &ImageConfig) -> Result<String,
         true => Ok(dir.to_owned()),
         false => Err(SpecError::WorkingDir(dir.to_owned())),
     }
+}
+
+/// Mounts are made in their order. So a volume at `/etc` comes before the pod's own `/etc/hosts`, and of two at one place the volume is seen.
+fn add_volumes(mounts: &mut Vec<Mount>, binds: &[Bind]) -> Result<(), OciSpecError> {
+    if binds.is_empty() {
+        return Ok(());
+    }
+    for bind in binds {
+        let propagation = if bind.sees_mounts {
+            "rslave"
+        } else {
+            "rprivate"
+        };
+        let access = if bind.read_only { "ro" } else { "rw" };
+        let mount = MountBuilder::default()
+            .source(&bind.source)
+            .destination(&bind.destination)
+            .typ("bind")
+            .options(["rbind", propagation, access].map(str::to_owned));
+        mounts.push(mount.build()?);
+    }
+    mounts.sort_by_key(|mount| mount.destination().components().count());
+    Ok(())
 }
 
 fn bind(source: &Path, destination: &Path) -> Result<Mount, OciSpecError> {

@@ -61,6 +61,21 @@ impl Runtime for Scripted {
         self.answer(result).await
     }
 
+    async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        let result = self.make_volumes(volumes);
+        self.answer(result).await
+    }
+
+    async fn volume_bytes(
+        &self,
+        _pod_uid: &str,
+        volume: &str,
+        _enough: u64,
+    ) -> Result<u64, RuntimeError> {
+        self.call("measure", volume)?;
+        Ok(self.world().volume_bytes)
+    }
+
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
         let result = self.start(container);
         self.answer(result).await

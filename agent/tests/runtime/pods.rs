@@ -84,6 +84,7 @@ impl Pod {
             memory_request: 0,
             memory_limit: None,
             security: barge_agent::runtime::Security::default(),
+            mounts: Vec::new(),
         }
     }
 

@@ -44,6 +44,7 @@ impl Traces {
             "run/ipc",
             "run/uts",
             "run/shm",
+            "run/volumes",
             "cni/addresses/barge",
         ] {
             note("file", files(&machine.path("data").join(folder)));
@@ -67,6 +68,8 @@ fn mounts(machine: &Machine) -> String {
     let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     places
         .filter(|place| Path::new(place).starts_with(machine.path("")))
+        // That of all volumes in memory belongs to the node, what is in it to pods.
+        .filter(|place| !place.ends_with("/run/volumes"))
         .map(|place| format!("{place}\n"))
         .collect()
 }

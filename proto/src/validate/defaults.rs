@@ -6,8 +6,9 @@ use super::{image, kinds, lifecycle, probe, rbac::GROUP as RBAC};
 use crate::{
     quantity::Amount,
     v1::{
-        Container, DeploymentSpec, DeploymentStrategy, Endpoints, IntOrString, Object, PodSpec,
-        Quantity, RoleRef, RollingUpdateDeployment, ServiceSpec, Subject,
+        Container, DeploymentSpec, DeploymentStrategy, Endpoints, IntOrString, Object,
+        ObjectFieldSelector, PodSpec, Quantity, ResourceFieldSelector, RoleRef,
+        RollingUpdateDeployment, ServiceSpec, Subject,
     },
 };
 
@@ -75,6 +76,7 @@ pub(super) fn pod(spec: &mut PodSpec) {
     }
     let containers = spec.init_containers.iter_mut().chain(&mut spec.containers);
     containers.for_each(container);
+    spec.volumes.iter_mut().for_each(super::volumes::default);
 }
 
 fn container(container: &mut Container) {
@@ -89,14 +91,7 @@ fn container(container: &mut Container) {
     probe::default(container);
     let sources = container.env.iter_mut().flat_map(|it| &mut it.value_from);
     for source in sources {
-        if let Some(field) = &mut source.field_ref {
-            fill(&mut field.api_version, "v1");
-        }
-        if let Some(field) = &mut source.resource_field_ref {
-            field.divisor.get_or_insert_with(|| Quantity {
-                value: "0".to_owned(),
-            });
-        }
+        references(&mut source.field_ref, &mut source.resource_field_ref);
     }
     if let Some(resources) = &mut container.resources {
         canonical(&mut resources.limits);
@@ -110,6 +105,20 @@ fn container(container: &mut Container) {
                     .or_insert_with(|| limit.clone());
             }
         }
+    }
+}
+
+pub(super) fn references(
+    field: &mut Option<ObjectFieldSelector>,
+    resource: &mut Option<ResourceFieldSelector>,
+) {
+    if let Some(field) = field {
+        fill(&mut field.api_version, "v1");
+    }
+    if let Some(field) = resource {
+        field.divisor.get_or_insert_with(|| Quantity {
+            value: "0".to_owned(),
+        });
     }
 }
 

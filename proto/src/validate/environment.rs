@@ -89,7 +89,7 @@ impl Checker {
         }
     }
 
-    fn exactly_one(&mut self, path: &str, given: &[bool], words: &str) {
+    pub(super) fn exactly_one(&mut self, path: &str, given: &[bool], words: &str) {
         match given.iter().filter(|given| **given).count() {
             1 => {}
             0 => self.violated(path, "", format!("needs one of {words}")),
@@ -98,6 +98,18 @@ impl Checker {
     }
 
     fn field_ref(&mut self, path: &str, field: &ObjectFieldSelector) {
+        let rule = format!("is not a field that a variable can hold: there are {FIELDS}");
+        self.field_of_pod(path, field, is_field, rule);
+    }
+
+    /// A field of the pod, where not all of them are possible.
+    pub(super) fn field_of_pod(
+        &mut self,
+        path: &str,
+        field: &ObjectFieldSelector,
+        is_field: fn(&str) -> bool,
+        rule: String,
+    ) {
         self.one_of(format!("{path}.apiVersion"), &field.api_version, &["v1"]);
         let name = format!("{path}.fieldPath");
         if field.field_path.is_empty() {
@@ -105,12 +117,11 @@ impl Checker {
         }
         if !is_field(&field.field_path) {
             let value = format_args!("{:?}", field.field_path);
-            let rule = format!("is not a field that a variable can hold: there are {FIELDS}");
             self.violated(name, value, rule);
         }
     }
 
-    fn resource_field_ref(
+    pub(super) fn resource_field_ref(
         &mut self,
         path: &str,
         field: &ResourceFieldSelector,
@@ -154,7 +165,7 @@ impl Checker {
         }
     }
 
-    fn name_of_object(&mut self, field: String, name: &str) {
+    pub(super) fn name_of_object(&mut self, field: String, name: &str) {
         match name.is_empty() {
             true => self.required(field),
             false => self.text(field, name, names::dns_subdomain(name)),
@@ -174,12 +185,17 @@ fn is_field(path: &str) -> bool {
         "status.podIP",
         "status.podIPs",
     ];
+    plain.contains(&path) || is_entry(path)
+}
+
+/// metadata.labels['KEY'] or metadata.annotations['KEY'].
+pub(super) fn is_entry(path: &str) -> bool {
     let of_map = |map: &str| {
         let key = path.strip_prefix(map).and_then(|it| it.strip_prefix("['"));
         let key = key.and_then(|it| it.strip_suffix("']"));
         key.is_some_and(|key| !key.is_empty() && !key.contains('\''))
     };
-    plain.contains(&path) || of_map("metadata.labels") || of_map("metadata.annotations")
+    of_map("metadata.labels") || of_map("metadata.annotations")
 }
 
 #[cfg(test)]

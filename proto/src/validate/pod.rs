@@ -29,6 +29,7 @@ impl Checker {
                 let path = format!("{path}.{list}[{index}]");
                 self.container(&path, container, &names);
                 self.life(&path, container, list == "initContainers");
+                self.mounts(&path, container, &spec.volumes);
                 if !container.name.is_empty() && !seen.insert(&container.name) {
                     let name = format_args!("{:?}", container.name);
                     self.violated(
@@ -53,6 +54,7 @@ impl Checker {
         }
         self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
         self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
+        self.volumes(path, spec, &names);
         self.host(path, spec);
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);

@@ -188,6 +188,7 @@ fn baseline(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
         );
     }
     hosts(path, pod, found);
+    host_paths(path, pod, found);
     for (path, own) in contexts(path, pod) {
         if own.privileged == Some(true) {
             broken(found, format!("{path}.privileged"), "true", "must be false");
@@ -219,6 +220,17 @@ fn hosts(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
             let field = format!("{path}.{field}");
             let rule = "must be absent: the node asks at the pod's address";
             broken(found, field, &host, rule);
+        }
+    }
+}
+
+/// Files of the node. All other volumes that there are, `restricted` allows, too.
+fn host_paths(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
+    for (index, volume) in pod.volumes.iter().enumerate() {
+        if let Some(source) = &volume.host_path {
+            let field = format!("{path}.volumes[{index}].hostPath");
+            let rule = "must be absent: pods have no files of the node";
+            broken(found, field, &source.path, rule);
         }
     }
 }
@@ -276,7 +288,9 @@ fn restricted(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{Capabilities, Container, SeccompProfile};
+    use crate::v1::{
+        Capabilities, Container, EmptyDirVolumeSource, HostPathVolumeSource, SeccompProfile, Volume,
+    };
 
     fn profile(kind: &str) -> Option<SeccompProfile> {
         Some(SeccompProfile {
@@ -369,6 +383,25 @@ mod tests {
         };
         assert_eq!(fields(Baseline, &plain), none);
         assert_eq!(fields(Restricted, &plain).len(), 4);
+    }
+
+    #[test]
+    fn files_of_the_node_are_for_privileged_pods() {
+        let mut pod = pod(modest());
+        pod.volumes = vec![
+            Volume {
+                empty_dir: Some(EmptyDirVolumeSource::default()),
+                ..Volume::default()
+            },
+            Volume {
+                host_path: Some(HostPathVolumeSource::default()),
+                ..Volume::default()
+            },
+        ];
+        let refused = ["spec.volumes[1].hostPath"];
+        assert_eq!(fields(Level::Restricted, &pod), refused);
+        assert_eq!(fields(Level::Baseline, &pod), refused);
+        assert!(fields(Level::Privileged, &pod).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     pods::{
         backoff::{CrashBackoff, QUICK},
-        memory::LastWords,
+        memory::{LastWords, PodFailure},
     },
     runtime::{Image, Sandbox},
 };
@@ -96,6 +96,79 @@ fn a_new_pod_pulls_while_its_network_is_made() {
         [pull("a"), pull("b"), Step::CreateSandbox],
         "{plan:?}"
     );
+}
+
+#[test]
+fn volumes_are_made_before_each_start_and_once_for_all_containers() {
+    let mut pod = pod("Always", &NAMES);
+    pod.spec.as_mut().unwrap().volumes = vec![v1::Volume::default()];
+    let observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![],
+    };
+    let mut memory = Memory::default();
+    for name in NAMES {
+        memory.container(name).image = Some(image());
+    }
+    let volumes = |starting| Step::Volumes { starting };
+    let steps = |observed: &Observed, memory: &Memory| {
+        next_steps(Goal::Run(&pod), observed, memory, 1000).steps
+    };
+    assert_eq!(steps(&observed, &memory), [volumes(true)]);
+    assert_eq!(steps(&Observed::default(), &memory), [Step::CreateSandbox]);
+    memory.volumes.failed(QUICK, "E", String::new(), 900);
+    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 1000);
+    assert_eq!((plan.steps, plan.wake_ms), (vec![], Some(1900)));
+    memory.volumes.worked();
+    memory.has_volumes(&pod);
+    assert_eq!(steps(&observed, &memory).len(), 2, "both start");
+    memory.container("b").volumes = false;
+    let start = Step::Start {
+        container: "a".into(),
+        attempt: 0,
+    };
+    assert_eq!(steps(&observed, &memory), [start, volumes(true)]);
+    // Those of what runs are looked at when something changed.
+    let observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![container("a", 0, running()), container("b", 0, running())],
+    };
+    assert_eq!(steps(&observed, &memory), []);
+    memory.volumes_due = true;
+    assert_eq!(steps(&observed, &memory), [volumes(false)]);
+}
+
+#[test]
+fn a_pod_that_takes_too_much_of_the_disk_is_ended_and_not_started_again() {
+    let pod = pod("Always", &NAMES);
+    let memory = Memory {
+        failed: Some(PodFailure {
+            reason: EVICTED.to_owned(),
+            message: "too much".to_owned(),
+        }),
+        ..Memory::default()
+    };
+    let mut observed = Observed {
+        sandbox: sandbox(),
+        containers: vec![
+            container("a", 0, running()),
+            container("b", 0, exited(1, 1)),
+        ],
+    };
+    let steps = next_steps(Goal::Run(&pod), &observed, &memory, 0).steps;
+    let stop = Step::Stop {
+        id: "a-0".into(),
+        grace: EVICTION_GRACE,
+    };
+    assert_eq!(steps, [stop]);
+    assert!(!is_finished(&pod, &observed, &memory));
+    observed.put(container("a", 0, exited(143, 2)));
+    assert!(
+        next_steps(Goal::Run(&pod), &observed, &memory, 0)
+            .steps
+            .is_empty()
+    );
+    assert!(is_finished(&pod, &observed, &memory));
 }
 
 #[test]
@@ -237,12 +310,23 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 memory.pull.failed(QUICK, "E", String::new(), now);
             }
             Step::CreateSandbox => memory.sandbox.failed(QUICK, "E", String::new(), now),
+            Step::Volumes { .. } => memory.volumes.failed(QUICK, "E", String::new(), now),
+            Step::Measure => memory.measured_ms = now,
             _ => memory.teardown.failed(QUICK, "E", String::new(), now),
         }
         return;
     }
     match step {
         Step::CreateSandbox => observed.sandbox = sandbox(),
+        Step::Volumes { .. } => {
+            assert!(observed.has_network(), "{step:?} without a sandbox");
+            memory.volumes.worked();
+            memory.volumes_due = false;
+            for name in NAMES {
+                memory.container(name).volumes = true;
+            }
+        }
+        Step::Measure => memory.measured_ms = now,
         Step::Pull { container } => memory.container(container).image = Some(image()),
         Step::Start {
             container: name,
@@ -259,6 +343,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 "{step:?} reuses a number"
             );
             remembered.image = None;
+            remembered.volumes = false;
             observed.put(container(name, *attempt, running()));
         }
         Step::Stop { id, .. } => {
@@ -341,8 +426,10 @@ proptest! {
         mut observed in any_observed(),
         policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
         fails in proptest::collection::vec(any::<bool>(), 0..30),
+        volumes in 0usize..2,
     ) {
-        let pod = pod(policy, &NAMES);
+        let mut pod = pod(policy, &NAMES);
+        pod.spec.as_mut().unwrap().volumes = vec![v1::Volume::default(); volumes];
         let untouched: Vec<_> = observed
             .containers
             .iter()

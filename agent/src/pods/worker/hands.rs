@@ -13,15 +13,19 @@ use crate::{
         environment::{Around, environment},
         memory::CONFIG_ERROR,
         plan::Step,
-        spec,
+        spec, volumes,
     },
-    runtime::{Container, Image, RuntimeError, Sandbox},
+    runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
 };
 
 /// What became of a step.
 pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
+    /// Whether a container starts next.
+    Volumes(bool, Result<(), RuntimeError>),
+    /// Why the pod takes too much, if it does.
+    Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
     Started(String, u32, Result<Container, RuntimeError>),
     Stopped(String, Result<(), RuntimeError>),
@@ -89,6 +93,16 @@ impl Hands {
                 let _permit = self.shared.creations.acquire().await;
                 Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
             }
+            (Step::Volumes { starting }, Some(pod)) => {
+                match self.make_volumes(&pod, starting).await {
+                    Some(result) => Outcome::Volumes(starting, result),
+                    None => Outcome::Dropped,
+                }
+            }
+            (Step::Measure, Some(pod)) => match self.while_wanted(self.measure(&pod)).await {
+                Some(result) => Outcome::Measured(result),
+                None => Outcome::Dropped,
+            },
             (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
             (Step::Start { container, attempt }, Some(pod)) => {
                 let result = self.start(&pod, &container, attempt, image).await;
@@ -107,6 +121,49 @@ impl Hands {
             _ = unwanted => None,
             () = self.stop.cancelled() => None,
         }
+    }
+
+    async fn measure(&self, pod: &Pod) -> Result<Option<String>, RuntimeError> {
+        for (name, limit) in volumes::limits(pod) {
+            let bytes = self.shared.runtime.volume_bytes(&self.uid, &name, limit);
+            if bytes.await? > limit {
+                return Ok(Some(format!(
+                    "Usage of emptyDir volume {name:?} exceeds its sizeLimit of {limit} bytes"
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn make_volumes(&self, pod: &Pod, starting: bool) -> Option<Result<(), RuntimeError>> {
+        let given = self.wanted.borrow().given.clone();
+        let allocatable = self.shared.node.borrow().allocatable.clone();
+        let around = Around {
+            allocatable: &allocatable,
+            pod,
+            given: &given,
+            host_ip: &self.shared.host_ip,
+            ips: &self.ips,
+        };
+        let volumes = match volumes::of_pod(pod, around) {
+            Ok(volumes) => volumes,
+            Err(message) => {
+                return Some(Err(RuntimeError {
+                    reason: FAILED_MOUNT,
+                    message,
+                    retryable: false,
+                }));
+            }
+        };
+        let runtime = &self.shared.runtime;
+        // To its end: what is made after the pod's removal would stay.
+        let made = runtime.ensure_volumes(&volumes).await;
+        if made.is_err() || !starting {
+            return Some(made);
+        }
+        // The pod's end does not wait for a file system that does not answer.
+        self.while_wanted(runtime.look_at_host_paths(&volumes))
+            .await
     }
 
     async fn start(

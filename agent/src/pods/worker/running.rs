@@ -11,6 +11,8 @@ use crate::pods::plan::Step;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Sandbox,
+    Volumes,
+    Measure,
     /// The next attempt of the container with this name.
     Next(String),
     /// The container with this id of the runtime.
@@ -82,6 +84,8 @@ impl Running {
 fn subject(step: &Step) -> Subject {
     match step {
         Step::CreateSandbox | Step::RemoveSandbox | Step::ReleaseSandbox => Subject::Sandbox,
+        Step::Volumes { .. } => Subject::Volumes,
+        Step::Measure => Subject::Measure,
         Step::Pull { container } | Step::Start { container, .. } => {
             Subject::Next(container.clone())
         }

@@ -13,11 +13,14 @@ use crate::{
     events::{Severity, pod_reference},
     pods::{
         backoff::{Pace, QUICK, SLOW},
+        memory::{EVICTED, PodFailure},
         plan::{Step, crash_wait},
         spec,
     },
     probes::state::Kind,
-    runtime::{self, Container, Image, RuntimeError, START_ERROR, names::container_id},
+    runtime::{
+        self, Container, FAILED_MOUNT, Image, RuntimeError, START_ERROR, names::container_id,
+    },
 };
 
 impl Worker {
@@ -33,6 +36,10 @@ impl Worker {
             let ended = CancellationToken::new();
             if let Step::Start { container, attempt } = &step {
                 self.note_hook(pad, container, *attempt, &ended);
+            }
+            if matches!(step, Step::Volumes { .. }) {
+                // What changes from here on makes them due again.
+                pad.memory.volumes_due = false;
             }
             let hands = Hands {
                 uid: self.uid.clone(),
@@ -74,6 +81,33 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
+            Outcome::Volumes(starting, Ok(())) => {
+                pad.memory.volumes.worked();
+                if let Some(pod) = pad.pod.clone().filter(|_| starting) {
+                    pad.memory.has_volumes(&pod);
+                }
+            }
+            Outcome::Volumes(_, Err(error)) => {
+                self.event(pad, Severity::Warning, "FailedMount", &error.message);
+                // An object that is missing is tried again when it comes.
+                let pace = if error.retryable { QUICK } else { SLOW };
+                pad.memory.volumes_due = true;
+                let volumes = &mut pad.memory.volumes;
+                volumes.failed(pace, error.reason, error.message, now);
+            }
+            Outcome::Measured(Ok(None)) => pad.memory.measured_ms = now,
+            Outcome::Measured(Ok(Some(why))) => {
+                self.event(pad, Severity::Warning, EVICTED, &why);
+                pad.memory.failed = Some(PodFailure {
+                    reason: EVICTED.to_owned(),
+                    message: why,
+                });
+                pad.unsaved = true;
+            }
+            Outcome::Measured(Err(error)) => {
+                pad.memory.measured_ms = now;
+                self.event(pad, Severity::Warning, "VolumeNotMeasured", &error.message);
+            }
             Outcome::Pulled(name, result) => self.pulled(pad, &name, result, now),
             Outcome::Started(name, _, Ok(container)) => self.started(pad, &name, container, now),
             Outcome::Started(name, attempt, Err(error)) if error.reason == START_ERROR => {
@@ -82,15 +116,19 @@ impl Worker {
                 let memory = pad.memory.container(&name);
                 memory.start.worked();
                 memory.image = None;
+                memory.volumes = false;
                 memory.failed_to_start(&id, attempt, error.message, now);
                 pad.unsaved = true;
                 return true;
             }
             Outcome::Started(name, _, Err(error)) => {
-                self.event(pad, Severity::Warning, "Failed", &error.message);
+                let mount = error.reason == FAILED_MOUNT;
+                let word = if mount { FAILED_MOUNT } else { "Failed" };
+                self.event(pad, Severity::Warning, word, &error.message);
                 let gone = error.reason == "ErrImagePull";
                 let pace = if gone { QUICK } else { pace(&error) };
                 let memory = pad.memory.container(&name);
+                memory.volumes = false;
                 if gone {
                     // The image went after it was pulled: it is pulled again.
                     memory.image = None;
@@ -153,6 +191,7 @@ impl Worker {
         memory.start.worked();
         // The next start asks for the image anew: its tag may have moved, or it was removed.
         memory.image = None;
+        memory.volumes = false;
         if let Some(exit) = memory.last_exit() {
             memory.crash = memory.crash.restarted(exit.finished_ms(), now);
             pad.unsaved = true;
@@ -258,7 +297,7 @@ fn image_for(pad: &Pad, step: &Step) -> Option<Image> {
 /// What a person must mend is tried at Kubernetes' pace, what heals by itself sooner.
 pub(super) fn pace(error: &RuntimeError) -> Pace {
     match error.reason {
-        "RuntimeUnavailable" | "NetworkNotReady" => QUICK,
+        "RuntimeUnavailable" | "NetworkNotReady" | FAILED_MOUNT => QUICK,
         _ => SLOW,
     }
 }

@@ -256,6 +256,7 @@ impl Containers {
         let paths = &self.options.paths;
         let host = host::look(&spec.security, paths).await;
         let host = host.map_err(|error| config(error.to_string()))?;
+        let binds = self.volumes.binds(spec).await.map_err(Stop::Failed)?;
         let described = spec::build(&Inputs {
             container: spec,
             image,
@@ -264,6 +265,7 @@ impl Containers {
             shared,
             words: &paths.last_words(&spec.pod_uid, &spec.name, spec.attempt),
             etc: &paths.pod(&spec.pod_uid).join("etc"),
+            binds: &binds,
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),
             machine: self.machine,

@@ -114,7 +114,7 @@ fn pin(path: &Path, kind: &str) -> io::Result<()> {
 }
 
 /// Whether another file system than the folder's own is at `path`.
-fn is_mounted(path: &Path) -> io::Result<bool> {
+pub fn is_mounted(path: &Path) -> io::Result<bool> {
     let device = |path: &Path| match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.dev())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

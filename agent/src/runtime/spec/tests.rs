@@ -37,6 +37,7 @@ fn container() -> ContainerSpec {
         memory_request: 32 << 20,
         memory_limit: Some(64 << 20),
         security: Security::default(),
+        mounts: Vec::new(),
     }
 }
 
@@ -68,6 +69,7 @@ fn built(
         shared: Some(&shared),
         words: Path::new("/d/pods/u/words/nginx.0"),
         etc: Path::new("/d/pods/u/etc"),
+        binds: &[],
         cgroup: "/barge/u/nginx.0",
         version,
         machine: Machine {
@@ -264,6 +266,7 @@ fn secured(security: Security, profile: Option<&str>) -> Result<Spec, SpecError>
         shared: None,
         words: Path::new("/d/pods/u/words/nginx.0"),
         etc: Path::new("/d/pods/u/etc"),
+        binds: &[],
         cgroup: "/barge/u/nginx.0",
         version: CgroupVersion::V2,
         machine: Machine {

@@ -38,6 +38,15 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ("SecurityContext", SECURITY_CONTEXT),
     ("EnvVarSource", &[("fileKeyRef", Nothing)]),
     ("ResourceRequirements", &[("claims", Nothing)]),
+    ("Volume", VOLUME),
+    (
+        "VolumeProjection",
+        &[("clusterTrustBundle", Nothing), ("podCertificate", Nothing)],
+    ),
+    (
+        "VolumeMount",
+        &[("recursiveReadOnly", Only(&[r#""Disabled""#]))],
+    ),
     ("PodStatus", POD_STATUS),
     ("ContainerStatus", CONTAINER_STATUS),
     ("DeploymentStatus", DEPLOYMENT_STATUS),
@@ -109,7 +118,6 @@ const POD_SPEC: Fields = &[
     ("setHostnameAsFQDN", Nothing),
     ("shareProcessNamespace", Nothing),
     ("topologySpreadConstraints", Nothing),
-    ("volumes", Nothing),
     ("workloadRef", Nothing),
 ];
 
@@ -120,7 +128,33 @@ const CONTAINER: Fields = &[
     ("stdinOnce", Nothing),
     ("tty", Nothing),
     ("volumeDevices", Nothing),
-    ("volumeMounts", Nothing),
+];
+
+const VOLUME: Fields = &[
+    ("awsElasticBlockStore", Nothing),
+    ("azureDisk", Nothing),
+    ("azureFile", Nothing),
+    ("cephfs", Nothing),
+    ("cinder", Nothing),
+    ("csi", Nothing),
+    ("ephemeral", Nothing),
+    ("fc", Nothing),
+    ("flexVolume", Nothing),
+    ("flocker", Nothing),
+    ("gcePersistentDisk", Nothing),
+    ("gitRepo", Nothing),
+    ("glusterfs", Nothing),
+    ("image", Nothing),
+    ("iscsi", Nothing),
+    ("nfs", Nothing),
+    ("persistentVolumeClaim", Nothing),
+    ("photonPersistentDisk", Nothing),
+    ("portworxVolume", Nothing),
+    ("quobyte", Nothing),
+    ("rbd", Nothing),
+    ("scaleIO", Nothing),
+    ("storageos", Nothing),
+    ("vsphereVolume", Nothing),
 ];
 
 const POD_SECURITY_CONTEXT: Fields = &[

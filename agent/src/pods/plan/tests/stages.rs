@@ -1,7 +1,7 @@
 //! Init containers, sidecars, and how a pod comes to its end.
 
 use super::*;
-use crate::pods::memory::PodFailure;
+
 
 /// A pod of one container, "main"; an init container whose name begins with "side" is a sidecar.
 fn with_init(policy: &str, init: &[&str]) -> Pod {

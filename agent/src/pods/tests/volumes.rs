@@ -1,0 +1,204 @@
+//! Volumes: made before containers start, kept up to date, bounded.
+
+use barge_proto::v1::{
+    DownwardApiVolumeFile, DownwardApiVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector,
+    Secret, SecretVolumeSource, Volume, VolumeMount,
+};
+
+use super::*;
+use crate::{configuration::Configuration, runtime::VolumeSource};
+
+/// A pod that mounts the Secret `db`, its own labels and a folder of at most a MiB.
+fn mounting(uid: &str, label: &str) -> Pod {
+    let mut pod = pod(uid, "Always");
+    let labels = &mut pod.metadata.as_mut().unwrap().labels;
+    labels.insert("app".to_owned(), label.to_owned());
+    let spec = pod.spec.as_mut().unwrap();
+    let secret = Volume {
+        name: "secret".into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: "db".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let labels = DownwardApiVolumeFile {
+        path: "labels".into(),
+        field_ref: Some(ObjectFieldSelector {
+            field_path: "metadata.labels".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let labels = Volume {
+        name: "labels".into(),
+        downward_api: Some(DownwardApiVolumeSource {
+            items: vec![labels],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let limit = Quantity {
+        value: "1Mi".into(),
+    };
+    let disk = Volume {
+        name: "disk".into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(limit),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    spec.volumes = vec![secret, labels, disk];
+    spec.containers[0].volume_mounts = vec![VolumeMount {
+        name: "secret".into(),
+        mount_path: "/secret".into(),
+        ..Default::default()
+    }];
+    pod
+}
+
+fn db(password: &str) -> Vec<Secret> {
+    let secret = Secret {
+        metadata: Some(ObjectMeta {
+            name: "db".into(),
+            namespace: "default".into(),
+            ..Default::default()
+        }),
+        data: [("password".to_owned(), password.as_bytes().to_vec())].into(),
+        ..Default::default()
+    };
+    vec![secret]
+}
+
+fn assigned_with(secrets: Vec<Secret>, label: &str) -> Desired {
+    Desired {
+        configuration: Configuration::kept(vec![], secrets, true),
+        ..assigned(1, [mounting("u1", label), pod("u2", "Always")])
+    }
+}
+
+fn waits(sentence: &'static str) -> impl Fn(&PodReport) -> bool {
+    move |report| {
+        let waiting = state(report).waiting;
+        waiting.is_some_and(|it| it.reason == "ContainerCreating" && it.message.contains(sentence))
+    }
+}
+
+/// The content of a file of the pod's volumes.
+fn file(machine: &Machine, volume: &str, path: &str) -> String {
+    let volumes = machine.runtime.volumes("u1").map(|it| it.volumes);
+    match volumes.unwrap_or_default().get(volume) {
+        Some(VolumeSource::Files(files)) => String::from_utf8(files[path].bytes.clone()).unwrap(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Until the pods have done what they can do now.
+async fn settle() {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+fn stops(machine: &Machine) -> usize {
+    let calls = machine.runtime.calls();
+    calls.iter().filter(|it| it.starts_with("stop")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_waits_for_what_its_volumes_name_and_starts_as_soon_as_that_comes() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned_with(vec![], "a"));
+    let without = waits("volume \"secret\": Secret \"db\" does not exist");
+    agent.until("u1", "waiting", without).await;
+    agent.until_phase("u2", "Running").await;
+    assert!(agent.events.contains(&"FailedMount".to_owned()));
+    // Long enough for the pauses between tries to become minutes.
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    let before = tokio::time::Instant::now();
+    agent.assign(assigned_with(db("one"), "a"));
+    agent.until_phase("u1", "Running").await;
+    assert!(before.elapsed() < Duration::from_secs(5), "it waited on");
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_reach_the_files_of_running_containers() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned_with(db("one"), "a"));
+    agent.until_phase("u1", "Running").await;
+    assert_eq!(file(&machine, "secret", "password"), "one");
+    agent.assign(assigned_with(db("two"), "a"));
+    settle().await;
+    assert_eq!(file(&machine, "secret", "password"), "two");
+    agent.assign(assigned_with(db("two"), "b"));
+    settle().await;
+    assert_eq!(file(&machine, "labels", "labels"), "app=\"b\"");
+    // What is gone ends nothing; what changes while no agent runs is found by the next.
+    agent.assign(assigned_with(vec![], "b"));
+    settle().await;
+    assert_eq!(file(&machine, "secret", "password"), "two");
+    agent.kill();
+    machine.runtime.fail("volumes", "FailedMount");
+    let mut agent = machine.agent(assigned_with(db("three"), "b"));
+    agent.until_phase("u1", "Running").await;
+    settle().await;
+    assert_eq!(file(&machine, "secret", "password"), "three");
+    assert_eq!(stops(&machine), 0);
+    // Nothing more is done while nothing changes, but that the folder is measured.
+    let looks = || {
+        let calls = machine.runtime.calls();
+        calls.iter().filter(|it| it.starts_with("volumes")).count()
+    };
+    let before = looks();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(looks(), before);
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_that_cannot_be_made_hold_up_their_pod_only() {
+    let machine = Machine::new();
+    for _ in 0..3 {
+        machine.runtime.fail("volumes", "FailedMount");
+    }
+    let mut agent = machine.agent(assigned_with(db("one"), "a"));
+    agent.until("u1", "waiting", waits("volumes fails")).await;
+    agent.until_phase("u2", "Running").await;
+    agent.until_phase("u1", "Running").await;
+    // The next attempt looks at them again.
+    machine.runtime.fail("volumes", "FailedMount");
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    agent.until("u1", "restarted", restarts(1)).await;
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
+    let machine = Machine::new();
+    let mut agent = machine.agent(assigned_with(db("one"), "a"));
+    agent.until_phase("u1", "Running").await;
+    machine.runtime.fill_volumes(1 << 20);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(stops(&machine), 0);
+    machine.runtime.fill_volumes((1 << 20) + 1);
+    agent.until_phase("u1", "Failed").await;
+    let said = status(&agent.reports["u1"]);
+    assert_eq!(said.reason, "Evicted");
+    assert!(
+        said.message.contains("emptyDir volume \"disk\" exceeds"),
+        "{said:?}"
+    );
+    assert!(agent.events.contains(&"Evicted".to_owned()));
+    // It is for good, with another agent, too.
+    agent.end().await;
+    let mut agent = machine.agent(assigned_with(db("one"), "a"));
+    agent.until_phase("u1", "Failed").await;
+    settle().await;
+    let left = machine.runtime.containers();
+    assert!(left.iter().all(|it| it.pod_uid != "u1"), "{left:?}");
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}

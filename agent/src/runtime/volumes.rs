@@ -1,0 +1,347 @@
+//! Volumes of pods on this machine: made before a container starts, looked at again before each start, removed with the pod.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{TMPFS_MAGIC, statfs},
+};
+
+use super::{ContainerSpec, Paths, RuntimeError, error::reason, names::check_uid};
+use crate::files;
+
+mod atomic;
+mod empty;
+mod host;
+mod measure;
+mod pins;
+mod remove;
+mod subpath;
+
+pub use host::HostPathType;
+
+/// Options of the file system of all volumes in memory. Kernels before 6.3 know no `noswap`.
+const OPTIONS: [&str; 2] = ["mode=0700,noswap", "mode=0700"];
+
+/// A file system of the node that does not answer for so long holds up no container's start any longer. It was looked at before.
+const ANSWERS: Duration = Duration::from_secs(30);
+
+/// The volumes of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodVolumes {
+    /// Uid of the pod, whose sandbox exists.
+    pub pod_uid: String,
+    /// The group that owns them (`fsGroup`), but for those of the node.
+    pub group: Option<u32>,
+    /// By name, each once.
+    pub volumes: BTreeMap<String, VolumeSource>,
+}
+
+/// What a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// An empty folder on the node's disk.
+    Disk,
+    /// An empty folder in memory.
+    Memory {
+        /// The most that it takes, in bytes; `None`: half of the machine's memory.
+        size: Option<u64>,
+    },
+    /// Files that the agent writes, by their paths in the volume. They are in memory.
+    Files(VolumeFiles),
+    /// A file or folder of the node.
+    Host {
+        /// Where it is.
+        path: PathBuf,
+        /// What it has to be.
+        kind: HostPathType,
+    },
+}
+
+/// Files by their relative paths.
+pub type VolumeFiles = BTreeMap<String, VolumeFile>;
+
+/// A file that the agent writes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VolumeFile {
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// Its permissions.
+    pub mode: u32,
+}
+
+/// Without the content: it may be secret.
+impl std::fmt::Debug for VolumeFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes, {:o}", self.bytes.len(), self.mode)
+    }
+}
+
+/// Where a container has a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeMount {
+    /// Name of the volume.
+    pub volume: String,
+    /// Where the volume is.
+    pub place: Place,
+    /// Where it is in the container.
+    pub path: String,
+    /// The part of it that is mounted; empty: all.
+    pub sub_path: String,
+    /// The container cannot write to it.
+    pub read_only: bool,
+    /// What the node mounts below it later is seen.
+    pub sees_mounts: bool,
+}
+
+/// Where a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the pod's folder on disk.
+    Disk,
+    /// A file system in memory.
+    Memory,
+    /// Among the files that the agent writes.
+    Files,
+    /// On the node.
+    Host(PathBuf),
+}
+
+/// What runc binds into a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// On the node.
+    pub source: PathBuf,
+    /// In the container.
+    pub destination: String,
+    /// The container cannot write to it.
+    pub read_only: bool,
+    /// What the node mounts below it later is seen.
+    pub sees_mounts: bool,
+}
+
+/// The volumes of this machine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    paths: Paths,
+}
+
+impl Volumes {
+    /// Those below a data folder.
+    pub fn new(paths: Paths) -> Self {
+        Self { paths }
+    }
+
+    /// Looks at files of the node that a pod names, one after the other.
+    pub async fn look_at_host_paths(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
+        for (name, source) in &pod.volumes {
+            if let VolumeSource::Host { path, kind } = source {
+                let (path, kind) = (path.clone(), *kind);
+                let looked = files::at_host_paths(move || host::check(&path, kind)).await;
+                looked.map_err(|error| failed(name, &source.place(), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what is missing of a pod's own volumes, and replaces files that are not as they should be. What containers wrote stays. To be called once
+    /// at a time for each pod.
+    pub async fn ensure(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
+        check_uid(&pod.pod_uid)?;
+        for (name, source) in &pod.volumes {
+            check_name(name)?;
+            let (this, uid) = (self.clone(), pod.pod_uid.clone());
+            let (name, source, group) = (name.clone(), source.clone(), pod.group);
+            let place = source.place();
+            let ensure = {
+                let name = name.clone();
+                move || this.ensure_one(&uid, &name, &source, group)
+            };
+            let ensured = files::in_volumes(ensure).await;
+            ensured.map_err(|error| failed(&name, &place, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Blocks.
+    fn ensure_one(
+        &self,
+        uid: &str,
+        name: &str,
+        source: &VolumeSource,
+        group: Option<u32>,
+    ) -> io::Result<()> {
+        let folder = self.folder(uid, name, &source.place());
+        match source {
+            VolumeSource::Disk => empty::on_disk(&folder, group),
+            VolumeSource::Memory { size } => {
+                self.ensure_memory()?;
+                empty::in_memory(&folder, *size, group)
+            }
+            VolumeSource::Files(files) => {
+                self.ensure_memory()?;
+                atomic::write(&folder, files, group)
+            }
+            VolumeSource::Host { .. } => Ok(()),
+        }
+    }
+
+    /// What a container's mounts are bound from. Its volumes exist. What a `subPath` names is made when it is missing, and pinned.
+    pub async fn binds(&self, container: &ContainerSpec) -> Result<Vec<Bind>, RuntimeError> {
+        let mut binds = Vec::new();
+        for (index, mount) in container.mounts.iter().enumerate() {
+            check_name(&mount.volume)?;
+            let source = match mount.sub_path.as_str() {
+                "" => self.folder(&container.pod_uid, &mount.volume, &mount.place),
+                _ => self.pin(container, index, mount).await?,
+            };
+            binds.push(Bind {
+                source,
+                destination: mount.path.clone(),
+                read_only: mount.read_only,
+                sees_mounts: mount.sees_mounts,
+            });
+        }
+        Ok(binds)
+    }
+
+    async fn pin(
+        &self,
+        container: &ContainerSpec,
+        index: usize,
+        mount: &VolumeMount,
+    ) -> Result<PathBuf, RuntimeError> {
+        let uid = &container.pod_uid;
+        let root = self.folder(uid, &mount.volume, &mount.place);
+        let folder = self.paths.volumes_run(uid).join("sub");
+        let pin = folder.join(&container.name).join(index.to_string());
+        // Files of the agent's are not made by a container's start.
+        let create = mount.place != Place::Files;
+        let (this, place, sub_path) = (self.clone(), pin.clone(), mount.sub_path.clone());
+        let work = move || {
+            this.ensure_memory()?;
+            let found = subpath::open(&root, &sub_path, create)?;
+            pins::pin(&found, &place)
+        };
+        let pinned = match mount.place {
+            Place::Host(_) => {
+                let pinned = tokio::time::timeout(ANSWERS, files::at_host_paths(work)).await;
+                pinned.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => files::in_volumes(work).await,
+        };
+        pinned.map_err(|error| {
+            let (volume, sub_path) = (&mount.volume, &mount.sub_path);
+            let message = format!("subPath {sub_path:?} of volume {volume:?}: {error}");
+            RuntimeError::passing(reason::FAILED_MOUNT, message)
+        })?;
+        Ok(pin)
+    }
+
+    /// Bytes of an emptyDir on disk; counting ends at more than `enough`.
+    pub async fn bytes(&self, uid: &str, name: &str, enough: u64) -> Result<u64, RuntimeError> {
+        check_uid(uid)?;
+        check_name(name)?;
+        let folder = self.folder(uid, name, &Place::Disk);
+        let measured = files::in_volumes(move || measure::bytes(&folder, enough)).await;
+        measured.map_err(|error| {
+            let message = format!("volume {name:?}: cannot count what is in it: {error}");
+            RuntimeError::passing(reason::FAILED_MOUNT, message)
+        })
+    }
+
+    /// Removes all volumes of a pod but those of the node. Its containers are gone. That there are none is success.
+    pub async fn remove(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_uid(pod_uid)?;
+        let (run, disk) = (self.paths.volumes_run(pod_uid), self.paths.volumes(pod_uid));
+        let removed = files::in_volumes(move || {
+            pins::unpin_all(&run.join("sub"))?;
+            empty::unmount_all(&run.join("memory"))?;
+            remove::tree(&run)?;
+            remove::tree(&disk)
+        });
+        removed.await.map_err(|error| {
+            let message = format!("cannot remove the volumes of pod {pod_uid}: {error}");
+            RuntimeError::passing(reason::KILL_SANDBOX, message)
+        })
+    }
+
+    /// Uids of pods that have volumes in memory. Blocks.
+    pub fn pods_in_memory(&self) -> io::Result<Vec<String>> {
+        let folder = match fs::read_dir(self.paths.volumes_in_memory()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            folder => folder?,
+        };
+        let names = folder.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    }
+
+    fn folder(&self, uid: &str, name: &str, place: &Place) -> PathBuf {
+        match place {
+            Place::Disk => self.paths.volumes(uid).join(name),
+            Place::Memory => self.paths.volumes_run(uid).join("memory").join(name),
+            Place::Files => self.paths.volumes_run(uid).join("files").join(name),
+            Place::Host(path) => path.clone(),
+        }
+    }
+
+    /// Mounts the file system that has all volumes in memory; not after the first time since the machine's boot. Blocks.
+    fn ensure_memory(&self) -> io::Result<()> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.paths.volumes_in_memory();
+        if statfs(&folder).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) {
+            return Ok(());
+        }
+        fs::create_dir_all(&folder)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let (source, kind) = (Some("barge-volumes"), Some("tmpfs"));
+        let mounted = |options| mount(source, &folder, kind, flags, Some(options));
+        let [best, other] = OPTIONS;
+        mounted(best).or_else(|_| mounted(other))?;
+        Ok(())
+    }
+}
+
+impl VolumeSource {
+    /// Where such a volume is.
+    pub fn place(&self) -> Place {
+        match self {
+            Self::Disk => Place::Disk,
+            Self::Memory { .. } => Place::Memory,
+            Self::Files(_) => Place::Files,
+            Self::Host { path, .. } => Place::Host(path.clone()),
+        }
+    }
+}
+
+/// Volumes' names become file names.
+fn check_name(name: &str) -> Result<(), RuntimeError> {
+    super::names::check_container(name).map_err(|_| {
+        let message = format!("the volume's name {name:?} is not a DNS label");
+        RuntimeError::lasting(reason::FAILED_MOUNT, message)
+    })
+}
+
+fn failed(name: &str, place: &Place, error: &io::Error) -> RuntimeError {
+    let what = match place {
+        Place::Host(path) => format!("hostPath {}", path.display()),
+        _ => "its files".to_owned(),
+    };
+    let message = format!("volume {name:?}: {what}: {error}");
+    RuntimeError::passing(reason::FAILED_MOUNT, message)
+}
+
+/// Whether another file system than the folder's own is at `path`.
+fn is_mounted(path: &Path) -> io::Result<bool> {
+    super::sandbox::shared::is_mounted(path)
+}
+
+#[cfg(test)]
+mod tests;
