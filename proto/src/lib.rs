@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod auth;
 pub mod configuration;
 mod heap;
+pub mod host_ports;
 mod json;
 pub mod level;
 pub mod limits;

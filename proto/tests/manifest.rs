@@ -204,8 +204,7 @@ fn fields_that_the_guide_calls_refused_are_refused() {
     for field in fields {
         let name = field.rsplit('.').next().unwrap();
         let value = match name {
-            "activeDeadlineSeconds" | "hostPort" => "1",
-            "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
+            "activeDeadlineSeconds" => "1",
             "serviceAccountName"
             | "priorityClassName"
             | "runtimeClassName"

@@ -1,11 +1,18 @@
 //! Sandboxes: a pod's place on this machine, before and after its containers.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{sync::watch, time::sleep};
 
 use super::{
-    Options, PodNames, RuntimeError, Sandbox, SandboxSpec,
+    HostPort, HostPorts, Namespaces, Options, RuntimeError, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     cni::{Attachment, CniError, NetworkConfig, Plugins, Record},
     error::reason,
@@ -16,9 +23,18 @@ use crate::files::{self, Reserve, blocking, reading};
 
 pub mod etc;
 mod netns;
+mod of_machine;
+mod pause;
+pub mod ports;
 pub mod shared;
 
+use ports::{Held, Ports};
 use shared::Shared;
+
+/// Between two tries to read what pods have.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+/// Characters of a host name that the kernel takes.
+const LONGEST_NAME: usize = 64;
 
 /// The sandboxes of this machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +42,9 @@ pub struct Sandboxes {
     options: Arc<Options>,
     plugins: Plugins,
     cgroups: Cgroups,
+    ports: Ports,
+    /// The node's address, which pods in the machine's network have.
+    address: IpAddr,
 }
 
 /// What a pod is, written before anything of it exists.
@@ -34,6 +53,12 @@ struct Identity {
     pod_uid: String,
     namespace: String,
     name: String,
+    /// It is in the machine's network.
+    #[serde(default)]
+    host_network: bool,
+    /// Ports of the machine that it has.
+    #[serde(default)]
+    ports: Vec<HostPort>,
 }
 
 impl Sandboxes {
@@ -45,7 +70,46 @@ impl Sandboxes {
             },
             options,
             cgroups,
+            ports: Ports::default(),
+            address: Ipv4Addr::UNSPECIFIED.into(),
         }
+    }
+
+    /// The same sandboxes on a node with this address.
+    pub fn at(self, address: IpAddr) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Which ports of the machine its pods have. Their notes are read in the background.
+    pub fn host_ports(&self) -> watch::Receiver<Option<Arc<HostPorts>>> {
+        let this = self.clone();
+        tokio::spawn(async move {
+            while let Err(error) = this.know_ports().await {
+                tracing::warn!(%error, "cannot read which ports of this machine pods have");
+                sleep(READ_AGAIN).await;
+            }
+        });
+        self.ports.subscribe()
+    }
+
+    /// Reads which ports pods have that are here already, unless that is known.
+    async fn know_ports(&self) -> io::Result<()> {
+        if !self.ports.are_known() {
+            let this = self.clone();
+            self.ports.loaded(reading(move || this.noted_ports()).await?);
+        }
+        Ok(())
+    }
+
+    /// Gives the pod its ports of the machine.
+    async fn claim_ports(&self, spec: &SandboxSpec) -> Result<(), CniError> {
+        if spec.ports.is_empty() {
+            return Ok(());
+        }
+        self.know_ports().await?;
+        let pod = format!("{}/{}", spec.namespace, spec.name);
+        let claimed = self.ports.claim(&spec.pod_uid, pod, &spec.ports);
+        claimed.map_err(|why| CniError::Io(io::Error::other(why)))
     }
 
     /// Makes a sandbox whole: what is there stays, what is missing comes.
@@ -55,6 +119,8 @@ impl Sandboxes {
             pod_uid: spec.pod_uid.clone(),
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
+            host_network: spec.namespaces.host_network,
+            ports: spec.ports.clone(),
         };
         let (this, uid) = (self.clone(), spec.pod_uid.clone());
         let there = reading(move || Ok(this.addresses(&uid))).await;
@@ -66,16 +132,26 @@ impl Sandboxes {
                 tracing::warn!(pod = spec.pod_uid, %error, "what was noted of a pod cannot be read; making its place anew");
             }
         }
-        let network = network::current(&self.options).await?;
-        let created = self.make(&identity, &spec.names, network).await;
+        let claimed = self.claim_ports(spec).await;
+        claimed.map_err(|error| failed(spec, &error))?;
+        let created = match spec.namespaces.host_network {
+            true => self.make_of_machine(&identity, spec).await,
+            false => {
+                let network = network::current(&self.options).await?;
+                self.make(&identity, spec, network).await
+            }
+        };
         let ips = created.map_err(|error| failed(spec, &error))?;
+        if let (Some(IpAddr::V4(ip)), false) = (ips.first(), spec.namespaces.host_network) {
+            self.ports.serve(&spec.pod_uid, *ip);
+        }
         Ok(identity.sandbox(ips))
     }
 
     async fn make(
         &self,
         identity: &Identity,
-        names: &PodNames,
+        spec: &SandboxSpec,
         network: NetworkConfig,
     ) -> Result<Vec<IpAddr>, CniError> {
         let uid = &identity.pod_uid;
@@ -83,7 +159,7 @@ impl Sandboxes {
         self.detach(identity).await?;
         let this = self.clone();
         let (known, planned) = (identity.clone(), network.clone());
-        let hostname = etc::hostname(&names.hostname, &identity.name).to_owned();
+        let (hostname, namespaces) = (kernel_name(spec)?, spec.namespaces);
         blocking(move || {
             let paths = &this.options.paths;
             let reserve = paths.reserve();
@@ -94,9 +170,9 @@ impl Sandboxes {
                 result: None,
             };
             store(&reserve, &this.network_file(&known.pod_uid), &planned)?;
-            let shared = Shared::of(paths, &known.pod_uid);
-            shared.ensure(&hostname)?;
-            netns::pin(&paths.netns(&known.pod_uid))
+            netns::pin(&paths.netns(&known.pod_uid))?;
+            let shared = Shared::of(paths, &known.pod_uid, namespaces);
+            shared.ensure(&hostname, &this.options.pause_command)
         })
         .await?;
         let netns = self.options.paths.netns(uid);
@@ -119,12 +195,14 @@ impl Sandboxes {
         };
         let ips = record.ips();
         let this = self.clone();
-        let (known, addresses, names) = (identity.clone(), ips.clone(), names.clone());
+        let (known, addresses, names) = (identity.clone(), ips.clone(), spec.names.clone());
         blocking(move || {
             let (paths, reserve) = (&this.options.paths, this.options.paths.reserve());
             let etc = paths.pod(&known.pod_uid).join("etc");
             let resolv_conf = &this.options.resolv_conf;
-            reserve.with(|| etc::write(&etc, &known.name, &names, &addresses, resolv_conf))?;
+            reserve.with(|| {
+                etc::write(&etc, &known.name, &names, &addresses, resolv_conf, None)
+            })?;
             // Last: from here on the sandbox is whole.
             store(&reserve, &this.network_file(&known.pod_uid), &record)
         })
@@ -157,7 +235,11 @@ impl Sandboxes {
             blocking(move || cgroups.remove_pod(&uid)).await?;
             Ok(())
         };
-        released.await.map_err(|error: CniError| {
+        let released = released.await;
+        if released.is_ok() {
+            self.ports.release(pod_uid);
+        }
+        released.map_err(|error: CniError| {
             let message = format!("cannot give back the network of pod {pod_uid}: {error}");
             RuntimeError::passing(reason::KILL_SANDBOX, message)
         })
@@ -180,6 +262,7 @@ impl Sandboxes {
             remove_folder(&pod)
         })
         .await?;
+        self.ports.release(pod_uid);
         Ok(())
     }
 
@@ -209,9 +292,11 @@ impl Sandboxes {
                 .await?;
         }
         let file = self.network_file(uid);
-        let shared = Shared::of(&self.options.paths, uid);
+        let shared = Shared::of(&self.options.paths, uid, Namespaces::default());
+        let machine = self.options.paths.host_netns(uid);
         blocking(move || {
             netns::unpin(&netns)?;
+            netns::unpin(&machine)?;
             shared.remove()?;
             files::remove_if_there(&file)
         })
@@ -265,8 +350,36 @@ impl Sandboxes {
         Ok(sandboxes)
     }
 
+    /// Reads which ports the pods have that are here already. Blocks.
+    fn noted_ports(&self) -> io::Result<HostPorts> {
+        let mut found = HostPorts::new();
+        for sandbox in self.list_folder()?.into_iter().filter(|it| !it.ips.is_empty()) {
+            // One that cannot be read was set aside above.
+            let Ok(Some(identity)) = self.identity(&sandbox.pod_uid) else {
+                continue;
+            };
+            if identity.ports.is_empty() {
+                continue;
+            }
+            let to = match sandbox.ips[0] {
+                IpAddr::V4(ip) if !identity.host_network => Some(ip),
+                _ => None,
+            };
+            let held = Held {
+                pod: format!("{}/{}", identity.namespace, identity.name),
+                ports: identity.ports,
+                to,
+            };
+            found.insert(sandbox.pod_uid, held);
+        }
+        Ok(found)
+    }
+
     /// The addresses of a whole sandbox; `None` for any other. Blocks.
     fn addresses(&self, pod_uid: &str) -> Result<Option<Vec<IpAddr>>, CniError> {
+        if netns::is_pinned(&self.options.paths.host_netns(pod_uid)) {
+            return Ok(Some(vec![self.address]));
+        }
         let record = load::<Record>(&self.network_file(pod_uid))?;
         let attached = record.filter(|record| record.result.is_some());
         let pinned = netns::is_pinned(&self.options.paths.netns(pod_uid));
@@ -292,6 +405,8 @@ impl Identity {
             pod_uid: pod_uid.to_owned(),
             namespace: String::new(),
             name: String::new(),
+            host_network: false,
+            ports: Vec::new(),
         }
     }
 
@@ -321,6 +436,17 @@ fn failed(spec: &SandboxSpec, error: &CniError) -> RuntimeError {
         spec.namespace, spec.name
     );
     RuntimeError::passing(reason::CREATE_SANDBOX, message)
+}
+
+/// The host name that the pod's kernel namespace has.
+fn kernel_name(spec: &SandboxSpec) -> io::Result<String> {
+    let name = spec.names.kernel_name(&spec.name);
+    match name.len() > LONGEST_NAME {
+        true => Err(io::Error::other(format!(
+            "the host name {name} has more than the {LONGEST_NAME} characters that the kernel takes: shorten the pod's name, hostname or subdomain, or leave out setHostnameAsFQDN"
+        ))),
+        false => Ok(name),
+    }
 }
 
 fn store<T: Serialize>(reserve: &Reserve, path: &Path, value: &T) -> io::Result<()> {

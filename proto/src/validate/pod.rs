@@ -43,6 +43,7 @@ impl Checker {
         self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
         self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
         self.host(path, spec);
+        self.host_namespaces(path, spec);
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);
         }

@@ -173,6 +173,7 @@ fn baseline(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
         );
     }
     hosts(path, pod, found);
+    namespaces(path, pod, found);
     for (path, own) in contexts(path, pod) {
         if own.privileged == Some(true) {
             broken(found, format!("{path}.privileged"), "true", "must be false");
@@ -204,6 +205,25 @@ fn hosts(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
             let field = format!("{path}.containers[{index}].{field}");
             let rule = "must be absent: the node asks at the pod's address";
             broken(found, field, &host, rule);
+        }
+    }
+}
+
+/// The node's own namespaces and ports.
+fn namespaces(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
+    let shared = [
+        ("hostNetwork", pod.host_network),
+        ("hostPID", pod.host_pid),
+        ("hostIPC", pod.host_ipc),
+    ];
+    for (field, _) in shared.into_iter().filter(|(_, is_set)| *is_set) {
+        broken(found, format!("{path}.{field}"), "true", "must be false");
+    }
+    for (index, container) in pod.containers.iter().enumerate() {
+        let ports = container.ports.iter().enumerate();
+        for (number, port) in ports.filter(|(_, port)| port.host_port != 0) {
+            let field = format!("{path}.containers[{index}].ports[{number}].hostPort");
+            broken(found, field, &port.host_port.to_string(), "must be absent");
         }
     }
 }
@@ -354,6 +374,36 @@ mod tests {
         };
         assert_eq!(fields(Baseline, &plain), none);
         assert_eq!(fields(Restricted, &plain).len(), 4);
+    }
+
+    #[test]
+    fn nothing_of_the_node_is_for_baseline() {
+        use crate::v1::ContainerPort;
+        let with = |change: &dyn Fn(&mut PodSpec)| {
+            let mut pod = pod(modest());
+            change(&mut pod);
+            pod
+        };
+        type Change = &'static dyn Fn(&mut PodSpec);
+        let cases: [(&str, Change); 4] = [
+            ("spec.hostNetwork", &|it| it.host_network = true),
+            ("spec.hostPID", &|it| it.host_pid = true),
+            ("spec.hostIPC", &|it| it.host_ipc = true),
+            ("spec.containers[0].ports[0].hostPort", &|it| {
+                it.containers[0].ports = vec![ContainerPort {
+                    host_port: 80,
+                    ..ContainerPort::default()
+                }];
+            }),
+        ];
+        for (field, change) in cases {
+            let pod = with(change);
+            assert_eq!(fields(Level::Privileged, &pod), Vec::<String>::new());
+            assert_eq!(fields(Level::Baseline, &pod), [field]);
+            assert_eq!(fields(Level::Restricted, &pod), [field]);
+        }
+        let shared = with(&|it| it.share_process_namespace = true);
+        assert_eq!(fields(Level::Restricted, &shared), Vec::<String>::new());
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod made;
 mod packed;
 mod parts;
 mod pods;
+mod ports;
 mod read;
 mod requests;
 mod restore;
@@ -46,6 +47,7 @@ mod view;
 
 pub use apply::{Applied, node_is_ready};
 pub use capacity::{Usage, is_finished};
+pub use ports::{NO_FREE_PORTS, PortsInUse, claimed};
 pub use changed::Changed;
 pub use claims::Claim;
 pub use deletions::{Next, Place};

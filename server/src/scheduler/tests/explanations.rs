@@ -142,6 +142,24 @@ fn a_taint_keeps_away_who_does_not_tolerate_it() {
 }
 
 #[test]
+fn a_claimed_port_keeps_away_who_claims_it_too() {
+    let mut scheduled = scheduled();
+    let web = claiming_revision(&mut scheduled.world, "web", "");
+    for name in ["web-1", "web-2", "web-3", "web-4"] {
+        pod(&mut scheduled.world, name, &web);
+    }
+    let nodes: Vec<_> = scheduled.run().into_values().collect();
+    assert_eq!(nodes, ["c", "b", "a"]);
+    tell_all(&mut scheduled);
+    let why = "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports";
+    assert_eq!(scheduled.world.events("FailedScheduling"), [why]);
+    // The one that goes leaves the port to the next.
+    let first = scheduled.world.pods().remove(0);
+    scheduled.world.remove(&*first);
+    assert_eq!(scheduled.run().len(), 3);
+}
+
+#[test]
 fn nobody_is_told_who_has_a_place() {
     let mut scheduled = scheduled();
     let web = revision(
