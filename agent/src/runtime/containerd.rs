@@ -12,8 +12,8 @@ use futures::stream::BoxStream;
 use tokio::sync::watch;
 
 use super::{
-    Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, Options, PullPolicy,
-    Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, Options,
+    PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,

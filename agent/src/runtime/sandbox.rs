@@ -96,7 +96,8 @@ impl Sandboxes {
     async fn know_ports(&self) -> io::Result<()> {
         if !self.ports.are_known() {
             let this = self.clone();
-            self.ports.loaded(reading(move || this.noted_ports()).await?);
+            self.ports
+                .loaded(reading(move || this.noted_ports()).await?);
         }
         Ok(())
     }
@@ -200,9 +201,8 @@ impl Sandboxes {
             let (paths, reserve) = (&this.options.paths, this.options.paths.reserve());
             let etc = paths.pod(&known.pod_uid).join("etc");
             let resolv_conf = &this.options.resolv_conf;
-            reserve.with(|| {
-                etc::write(&etc, &known.name, &names, &addresses, resolv_conf, None)
-            })?;
+            reserve
+                .with(|| etc::write(&etc, &known.name, &names, &addresses, resolv_conf, None))?;
             // Last: from here on the sandbox is whole.
             store(&reserve, &this.network_file(&known.pod_uid), &record)
         })
@@ -353,7 +353,11 @@ impl Sandboxes {
     /// Reads which ports the pods have that are here already. Blocks.
     fn noted_ports(&self) -> io::Result<HostPorts> {
         let mut found = HostPorts::new();
-        for sandbox in self.list_folder()?.into_iter().filter(|it| !it.ips.is_empty()) {
+        for sandbox in self
+            .list_folder()?
+            .into_iter()
+            .filter(|it| !it.ips.is_empty())
+        {
             // One that cannot be read was set aside above.
             let Ok(Some(identity)) = self.identity(&sandbox.pod_uid) else {
                 continue;

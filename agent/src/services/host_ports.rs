@@ -88,9 +88,7 @@ fn listening(folder: &Path) -> io::Result<Listening> {
                 Protocol::Udp if socket.state != UNCONNECTED => continue,
                 Protocol::Udp if socket.port >= CHOSEN_BY_KERNEL => continue,
                 _ if socket.takes_outside_ipv4() => ports.outside.insert((protocol, socket.port)),
-                _ if socket.address.is_loopback() => {
-                    ports.loopback.insert((protocol, socket.port))
-                }
+                _ if socket.address.is_loopback() => ports.loopback.insert((protocol, socket.port)),
                 _ => continue,
             };
         }

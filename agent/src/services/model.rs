@@ -158,9 +158,9 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
     for (uid, held) in inputs.pods.into_iter().flatten() {
         for port in &held.ports {
             let key = (port.protocol, port.port);
-            let service = holders.get(&key).map(|(namespace, name)| {
-                Holder::Service(format!("{namespace}/{name}"))
-            });
+            let service = holders
+                .get(&key)
+                .map(|(namespace, name)| Holder::Service(format!("{namespace}/{name}")));
             let node = inputs.host_ports.get(&key).map(|what| Holder::Node(what));
             match (node.or(service), held.to) {
                 // It listens itself, or has no address yet.

@@ -89,13 +89,13 @@ const FRAME: &str = "\
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
-		iifname != "lo" ip daddr 127.0.0.0/8 ct direction original drop
+		iifname != lo ip daddr 127.0.0.0/8 ct direction original drop
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ct status dnat ip saddr . ip daddr @endpoints masquerade
-		ct status dnat ip saddr != @pod_ranges ip daddr != @own_range oifname != "lo" masquerade
-		ct status dnat ip saddr 127.0.0.0/8 oifname != "lo" masquerade
+		ct status dnat ip saddr != @pod_ranges ip daddr != @own_range oifname != lo masquerade
+		ct status dnat ip saddr 127.0.0.0/8 oifname != lo masquerade
 		ip saddr @own_range ip daddr != @pod_ranges ip daddr != 224.0.0.0/4 masquerade
 	}
 ";

@@ -43,6 +43,9 @@ impl Traces {
             "run/netns",
             "run/ipc",
             "run/uts",
+            "run/pid",
+            "run/pause",
+            "run/host",
             "run/shm",
             "cni/addresses/barge",
         ] {

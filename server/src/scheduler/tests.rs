@@ -14,8 +14,9 @@ use super::{
 };
 use crate::controllers::{guard::catch, plan::controller_reference, testing::World};
 use barge_proto::v1::{
-    Bind, Container, ContainerPort, Namespace, Node, ObjectMeta, PodRecord, PodSpec, PodTemplateSpec, Quantity,
-    ResourceRequirements, Revision, Taint, Toleration, change::Change, record::Record,
+    Bind, Container, ContainerPort, Namespace, Node, ObjectMeta, PodRecord, PodSpec,
+    PodTemplateSpec, Quantity, ResourceRequirements, Revision, Taint, Toleration, change::Change,
+    record::Record,
 };
 use barge_state::Kind;
 use std::{

@@ -47,7 +47,6 @@ mod view;
 
 pub use apply::{Applied, node_is_ready};
 pub use capacity::{Usage, is_finished};
-pub use ports::{NO_FREE_PORTS, PortsInUse, claimed};
 pub use changed::Changed;
 pub use claims::Claim;
 pub use deletions::{Next, Place};
@@ -60,6 +59,7 @@ pub use level::{
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};
+pub use ports::{NO_FREE_PORTS, PortsInUse, claimed};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
 pub use state::State;

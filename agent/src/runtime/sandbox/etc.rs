@@ -261,7 +261,10 @@ mod tests {
         write(&etc, "web-0", &names, &ips, &resolv_conf, Some(machine)).unwrap();
         let read = |name: &str| fs::read_to_string(etc.join(name)).unwrap();
         assert_eq!(read("hostname"), "node-1\n");
-        assert_eq!(read("hosts"), "127.0.0.1 localhost\n192.0.2.9 gateway\n10.0.0.9\tdb\n");
+        assert_eq!(
+            read("hosts"),
+            "127.0.0.1 localhost\n192.0.2.9 gateway\n10.0.0.9\tdb\n"
+        );
         assert_eq!(read("resolv.conf"), resolvers);
     }
 }

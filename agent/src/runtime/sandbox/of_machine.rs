@@ -34,7 +34,14 @@ impl Sandboxes {
             let (etc, ips) = (pod.join("etc"), [this.address]);
             let resolv_conf = &this.options.resolv_conf;
             reserve.with(|| {
-                etc::write(&etc, &known.name, &spec.names, &ips, resolv_conf, Some(machine))
+                etc::write(
+                    &etc,
+                    &known.name,
+                    &spec.names,
+                    &ips,
+                    resolv_conf,
+                    Some(machine),
+                )
             })?;
             let shared = Shared::of(paths, &known.pod_uid, spec.namespaces);
             shared.ensure(&name, &this.options.pause_command)?;

@@ -89,7 +89,14 @@ impl Ports {
             let missing = refused.is_none() && !held.contains_key(uid);
             if missing {
                 let ports = ports.to_vec();
-                held.insert(uid.to_owned(), Held { pod, ports, to: None });
+                held.insert(
+                    uid.to_owned(),
+                    Held {
+                        pod,
+                        ports,
+                        to: None,
+                    },
+                );
             }
             missing
         });
@@ -122,8 +129,8 @@ impl Ports {
 fn taken(held: &HostPorts, uid: &str, ports: &[HostPort]) -> Option<String> {
     let others = held.iter().filter(|(other, _)| *other != uid);
     let pairs = others.flat_map(|(_, held)| held.ports.iter().map(move |port| (held, port)));
-    let mut clashes =
-        pairs.filter_map(|(held, theirs)| Some((held, ports.iter().find(|it| it.conflicts(theirs))?)));
+    let mut clashes = pairs
+        .filter_map(|(held, theirs)| Some((held, ports.iter().find(|it| it.conflicts(theirs))?)));
     let (held, port) = clashes.next()?;
     let (number, protocol) = (port.port, port.protocol);
     Some(format!(
@@ -149,9 +156,8 @@ mod tests {
     #[test]
     fn a_port_has_one_pod() {
         let ports = Ports::default();
-        let claim = |uid: &str, wanted: &[HostPort]| {
-            ports.claim(uid, format!("default/{uid}"), wanted)
-        };
+        let claim =
+            |uid: &str, wanted: &[HostPort]| ports.claim(uid, format!("default/{uid}"), wanted);
         let all = [port(8080, None)];
         let there = Held {
             pod: "default/a".into(),
@@ -160,7 +166,10 @@ mod tests {
         };
         ports.loaded([("a".to_owned(), there)].into());
         let refused = claim("b", &all).unwrap_err();
-        assert!(refused.contains("8080/tcp") && refused.contains("default/a"), "{refused}");
+        assert!(
+            refused.contains("8080/tcp") && refused.contains("default/a"),
+            "{refused}"
+        );
         claim("c", &[port(8080, Some([192, 0, 2, 2]))]).unwrap();
         claim("a", &[port(8080, Some([192, 0, 2, 1]))]).unwrap();
         ports.serve("c", [10, 244, 1, 2].into());

@@ -266,7 +266,10 @@ fn the_machine_s_namespaces_are_no_namespaces_of_the_container() {
     };
     let (names, shm, hostname) = of(&container);
     assert_eq!(names["pid"], "");
-    assert_eq!((&names["uts"][..], &shm[..]), ("/d/run/uts/u", "/d/run/shm/u"));
+    assert_eq!(
+        (&names["uts"][..], &shm[..]),
+        ("/d/run/uts/u", "/d/run/shm/u")
+    );
     assert_eq!(hostname.as_deref(), Some("web-0"));
     container.namespaces.shared_pid = true;
     assert_eq!(of(&container).0["pid"], "/d/run/pid/u");
@@ -280,7 +283,10 @@ fn the_machine_s_namespaces_are_no_namespaces_of_the_container() {
     let left: Vec<_> = names.keys().map(String::as_str).collect();
     assert_eq!(left, ["mount", "network"]);
     // The network is joined by its pin, and the machine keeps its name.
-    assert_eq!((&names["network"][..], &shm[..]), ("/d/run/netns/u", "/dev/shm"));
+    assert_eq!(
+        (&names["network"][..], &shm[..]),
+        ("/d/run/netns/u", "/dev/shm")
+    );
     assert_eq!(hostname, None);
 }
 

@@ -219,7 +219,10 @@ fn host_ports_of_pods_come_after_the_node_and_its_services() {
     let to = "10.244.1.2:8080".parse().unwrap();
     assert_eq!(rules.chains["pod/a/tcp/80"].endpoints, [to].into());
     assert_eq!(rules.endpoints, [[10, 244, 1, 2].into()].into());
-    let told: Vec<_> = conflicts.iter().map(|it| (&it.who, it.port, &it.holder)).collect();
+    let told: Vec<_> = conflicts
+        .iter()
+        .map(|it| (&it.who, it.port, &it.holder))
+        .collect();
     let b = Wanting::Pod("b".into());
     let web = Holder::Service("default/web".into());
     assert_eq!(told, [(&b, 22, &Holder::Node("SSH")), (&b, 30080, &web)]);

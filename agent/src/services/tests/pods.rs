@@ -36,7 +36,11 @@ fn a_host_port_is_reached_from_everywhere() {
     for port in [8000, 8001] {
         let address = format!("{NODE}:{port}");
         let (name, client) = net.outside.ask(&address).unwrap();
-        assert_eq!((name.as_str(), client), ("pod0", ip("192.0.2.2")), "{address}");
+        assert_eq!(
+            (name.as_str(), client),
+            ("pod0", ip("192.0.2.2")),
+            "{address}"
+        );
         assert_eq!(net.node.ask(&address).unwrap().0, "pod0");
         assert_eq!(net.pods[1].ask(&address).unwrap().0, "pod0");
         assert_eq!(net.pods[0].ask(&address).unwrap().0, "pod0", "itself");
@@ -101,7 +105,10 @@ fn a_pod_in_the_network_of_its_node_serves() {
     // On another one, at an address that is no pod's: answers come back this way.
     net.assign(&[web()], &[endpoints("web", "p80", &[("192.0.2.3", 8080)])]);
     for who in [&net.node, &net.pods[0], &net.outside] {
-        let (name, client) = who.ask("10.96.0.10:80").or_else(|_| who.ask("192.0.2.1:80")).unwrap();
+        let (name, client) = who
+            .ask("10.96.0.10:80")
+            .or_else(|_| who.ask("192.0.2.1:80"))
+            .unwrap();
         assert_eq!((name.as_str(), client), ("remote", ip(NODE)));
     }
 }

@@ -44,7 +44,10 @@ fn host_namespaces_and_ports_have_rules() {
     ];
     for (from, to, told) in &cases {
         let said = after(POD, from, to);
-        assert!(said.iter().any(|it| it.starts_with(told)), "{told}: {said:?}");
+        assert!(
+            said.iter().any(|it| it.starts_with(told)),
+            "{told}: {said:?}"
+        );
     }
     assert_eq!(after(POD, "web", "web"), Vec::<String>::new());
 }

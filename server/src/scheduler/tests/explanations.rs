@@ -151,7 +151,8 @@ fn a_claimed_port_keeps_away_who_claims_it_too() {
     let nodes: Vec<_> = scheduled.run().into_values().collect();
     assert_eq!(nodes, ["c", "b", "a"]);
     tell_all(&mut scheduled);
-    let why = "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports";
+    let why =
+        "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports";
     assert_eq!(scheduled.world.events("FailedScheduling"), [why]);
     // The one that goes leaves the port to the next.
     let first = scheduled.world.pods().remove(0);

@@ -62,10 +62,7 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
         return Err(NO_FREE_PORTS.to_owned());
     }
     let free = Usage::allocatable(node).minus(capacity.node(node.uid()));
-    match capacity
-        .template(pod.template_uid())
-        .lacking_in(free)
-    {
+    match capacity.template(pod.template_uid()).lacking_in(free) {
         None => Ok(()),
         Some(why) => Err(why.to_owned()),
     }

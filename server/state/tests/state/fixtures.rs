@@ -1,10 +1,11 @@
 //! Short ways to make records, transactions and states.
 
 use barge_proto::v1::{
-    Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec, Event, MarkPod,
-    Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference, PodRecord,
-    PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal, RefusalReason,
-    ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time, Transaction, change,
+    Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec, Event,
+    MarkPod, Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference,
+    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal,
+    RefusalReason, ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time,
+    Transaction, change,
 };
 use barge_state::{Applied, Kind, RecordKind, State};
 

@@ -89,7 +89,9 @@ impl Model {
         let taken: Vec<_> = taken.collect();
         let free = |port: &HostPort| !taken.iter().any(|other| other.conflicts(port));
         let ports = self.ports(&pod).iter().all(free);
-        let sum = here.into_iter().fold(wanted, |sum, pod| sum.plus(self.request(pod).unwrap()));
+        let sum = here
+            .into_iter()
+            .fold(wanted, |sum, pod| sum.plus(self.request(pod).unwrap()));
         let has = Usage::allocatable(&node);
         let enough = sum.cpu_milli <= has.cpu_milli
             && sum.memory_bytes <= has.memory_bytes
