@@ -9,12 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    desired::Desired,
-    events::{Recorder, Severity, node_reference, pod_reference, service_reference},
-    files,
-    runtime::HostPorts,
-};
+use crate::{desired::Desired, events::Recorder, files, runtime::HostPorts};
 
 mod generations;
 pub mod host_ports;
@@ -26,9 +21,10 @@ mod pace;
 pub mod ports;
 pub mod script;
 pub mod sysctl;
+mod tell;
 
 use generations::Found;
-use model::{Conflict, Holder, Rules, Wanting};
+use model::{Conflict, Rules};
 use nft::{Nft, NftError};
 use notices::Notices;
 use pace::Pace;
@@ -40,9 +36,6 @@ const GATHER: Duration = Duration::from_millis(100);
 /// A changed assignment is written this long after the whole table was written last, at the latest. Endpoints of pods that have ended do not stay
 /// because others change the table, too.
 const ASSIGNED: Duration = Duration::from_secs(1);
-/// Of whole tables that `nft` refuses one after the other, events tell the first, second, fourth and so on, and each of which the number is a
-/// multiple of this one.
-const REFUSALS: u32 = 30;
 /// How often the whole table is written when the kernel does not tell of changes.
 const BLIND: Duration = Duration::from_secs(60);
 
@@ -309,94 +302,6 @@ impl ServiceRules {
         let routed = files::blocking(move || loopback::route("/proc/sys".as_ref(), &bridge));
         if let Err(error) = routed.await {
             tracing::warn!(%error, "host ports do not answer on this machine's loopback addresses");
-        }
-    }
-
-    fn tell_conflicts(&mut self, desired: &Desired, conflicts: BTreeSet<Conflict>) {
-        for conflict in conflicts.difference(&self.told) {
-            let of_pod = match &conflict.who {
-                Wanting::Pod(uid) => desired.pods.get(uid).map(|it| pod_reference(it)),
-                Wanting::Service(_) => None,
-            };
-            if let Some(pod) = of_pod {
-                let holder = match &conflict.holder {
-                    Holder::Service(name) => format!("belongs to the Service {name}"),
-                    Holder::Node(what) => format!("is the node's own ({what})"),
-                };
-                let message = format!(
-                    "host port {}/{} {holder}: the pod is not reached there; choose another hostPort",
-                    conflict.port, conflict.protocol
-                );
-                let recorder = &self.recorder;
-                recorder.record(pod, Severity::Warning, "PortReserved", message);
-            }
-            let of_service = match &conflict.who {
-                Wanting::Service(uid) => desired.services.get(uid),
-                Wanting::Pod(_) => None,
-            };
-            if let Some(service) = of_service {
-                let port = format!("{}/{}", conflict.port, conflict.protocol);
-                let (reason, message) = match &conflict.holder {
-                    Holder::Service(name) => (
-                        "PortConflict",
-                        format!("port {port} of the node belongs to the older Service {name}"),
-                    ),
-                    Holder::Node(what) => (
-                        "PortReserved",
-                        format!(
-                            "port {port} is the node's own ({what}): the Service is not reached there; choose another port"
-                        ),
-                    ),
-                };
-                let object = service_reference(service);
-                self.recorder
-                    .record(object, Severity::Warning, reason, message);
-            }
-        }
-        self.told = conflicts;
-    }
-
-    /// That `nft` did not write the rules. When it was to change a part (not the `whole` table), the reason may be that somebody has removed the
-    /// table: the whole one is written next then, and that is told.
-    fn tell_refused(&mut self, desired: &Desired, whole: bool, error: &NftError) {
-        if !whole && self.changed_by.is_some() {
-            return;
-        }
-        tracing::error!(%error, "cannot write the rules of Services");
-        self.refusals = self.refusals.saturating_add(u32::from(whole));
-        let refusals = self.refusals;
-        if !whole || refusals.is_power_of_two() || refusals.is_multiple_of(REFUSALS) {
-            self.tell_node(desired, "FailedServiceRules", error.to_string());
-        }
-    }
-
-    /// That the rules are there again. In a fight the times are 1, 2, 4, 8 and so on: events of a node are bounded. What was written because the
-    /// assignment had changed, and not at its pace, is only logged.
-    fn tell_restored(&mut self, desired: &Desired, is_paced: bool) {
-        let Some(by) = self.changed_by.take() else {
-            return;
-        };
-        let (table, times) = (script::TABLE, self.pace.times());
-        tracing::warn!(
-            by,
-            table,
-            times,
-            "the rules of Services were changed by another process, and are written again"
-        );
-        if is_paced && times.is_power_of_two() {
-            let message = format!(
-                "{by} changed the nftables table {table}, and the agent wrote it again. It does so at once, and ever \
-                 more slowly while the changes go on, so Services may not answer meanwhile: have {by} leave that table alone"
-            );
-            self.tell_node(desired, "ServiceRulesRestored", message);
-        }
-    }
-
-    fn tell_node(&self, desired: &Desired, reason: &str, message: String) {
-        if let Some(node) = desired.node() {
-            let node = node_reference(node);
-            self.recorder
-                .record(node, Severity::Warning, reason, message);
         }
     }
 }

@@ -5,14 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::{sync::watch, time::sleep};
 
 use super::{
-    HostPort, HostPorts, Namespaces, Options, RuntimeError, Sandbox, SandboxSpec,
+    HostPort, Namespaces, Options, RuntimeError, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     cni::{Attachment, CniError, NetworkConfig, Plugins, Record},
     error::reason,
@@ -25,14 +23,13 @@ pub mod etc;
 mod netns;
 mod of_machine;
 mod pause;
+mod port_notes;
 pub mod ports;
 pub mod shared;
 
-use ports::{Held, Ports};
+use ports::Ports;
 use shared::Shared;
 
-/// Between two tries to read what pods have.
-const READ_AGAIN: Duration = Duration::from_millis(500);
 /// Characters of a host name that the kernel takes.
 const LONGEST_NAME: usize = 64;
 
@@ -78,39 +75,6 @@ impl Sandboxes {
     /// The same sandboxes on a node with this address.
     pub fn at(self, address: IpAddr) -> Self {
         Self { address, ..self }
-    }
-
-    /// Which ports of the machine its pods have. Their notes are read in the background.
-    pub fn host_ports(&self) -> watch::Receiver<Option<Arc<HostPorts>>> {
-        let this = self.clone();
-        tokio::spawn(async move {
-            while let Err(error) = this.know_ports().await {
-                tracing::warn!(%error, "cannot read which ports of this machine pods have");
-                sleep(READ_AGAIN).await;
-            }
-        });
-        self.ports.subscribe()
-    }
-
-    /// Reads which ports pods have that are here already, unless that is known.
-    async fn know_ports(&self) -> io::Result<()> {
-        if !self.ports.are_known() {
-            let this = self.clone();
-            self.ports
-                .loaded(reading(move || this.noted_ports()).await?);
-        }
-        Ok(())
-    }
-
-    /// Gives the pod its ports of the machine.
-    async fn claim_ports(&self, spec: &SandboxSpec) -> Result<(), CniError> {
-        if spec.ports.is_empty() {
-            return Ok(());
-        }
-        self.know_ports().await?;
-        let pod = format!("{}/{}", spec.namespace, spec.name);
-        let claimed = self.ports.claim(&spec.pod_uid, pod, &spec.ports);
-        claimed.map_err(|why| CniError::Io(io::Error::other(why)))
     }
 
     /// Makes a sandbox whole: what is there stays, what is missing comes.
@@ -226,6 +190,7 @@ impl Sandboxes {
     pub async fn release(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
         let released = async {
+            self.know_ports().await?;
             let (this, uid) = (self.clone(), pod_uid.to_owned());
             let known = reading(move || Ok(this.identity(&uid))).await?;
             if let Some(identity) = known? {
@@ -246,6 +211,8 @@ impl Sandboxes {
     }
 
     async fn take_down(&self, pod_uid: &str) -> Result<(), CniError> {
+        // Read later, its ports would be those of a pod that is gone.
+        self.know_ports().await?;
         let (this, uid) = (self.clone(), pod_uid.to_owned());
         let known = reading(move || Ok(this.identity(&uid))).await?;
         // One that cannot be read goes like one that was never written.
@@ -350,35 +317,6 @@ impl Sandboxes {
         Ok(sandboxes)
     }
 
-    /// Reads which ports the pods have that are here already. Blocks.
-    fn noted_ports(&self) -> io::Result<HostPorts> {
-        let mut found = HostPorts::new();
-        for sandbox in self
-            .list_folder()?
-            .into_iter()
-            .filter(|it| !it.ips.is_empty())
-        {
-            // One that cannot be read was set aside above.
-            let Ok(Some(identity)) = self.identity(&sandbox.pod_uid) else {
-                continue;
-            };
-            if identity.ports.is_empty() {
-                continue;
-            }
-            let to = match sandbox.ips[0] {
-                IpAddr::V4(ip) if !identity.host_network => Some(ip),
-                _ => None,
-            };
-            let held = Held {
-                pod: format!("{}/{}", identity.namespace, identity.name),
-                ports: identity.ports,
-                to,
-            };
-            found.insert(sandbox.pod_uid, held);
-        }
-        Ok(found)
-    }
-
     /// The addresses of a whole sandbox; `None` for any other. Blocks.
     fn addresses(&self, pod_uid: &str) -> Result<Option<Vec<IpAddr>>, CniError> {
         if netns::is_pinned(&self.options.paths.host_netns(pod_uid)) {
@@ -443,10 +381,10 @@ fn failed(spec: &SandboxSpec, error: &CniError) -> RuntimeError {
 }
 
 /// The host name that the pod's kernel namespace has.
-fn kernel_name(spec: &SandboxSpec) -> io::Result<String> {
+fn kernel_name(spec: &SandboxSpec) -> Result<String, CniError> {
     let name = spec.names.kernel_name(&spec.name);
     match name.len() > LONGEST_NAME {
-        true => Err(io::Error::other(format!(
+        true => Err(CniError::Refused(format!(
             "the host name {name} has more than the {LONGEST_NAME} characters that the kernel takes: shorten the pod's name, hostname or subdomain, or leave out setHostnameAsFQDN"
         ))),
         false => Ok(name),
