@@ -8,6 +8,10 @@ use std::collections::BTreeSet;
 use barge_tests::{Cluster, cluster::Agent, eventually};
 use serde_json::Value;
 
+/// Why the third pod waits.
+const TAKEN: &str =
+    "0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports";
+
 /// A namespace whose pods may have what is the node's.
 const PRIVILEGED: &str = "apiVersion: v1
 kind: Namespace
@@ -62,9 +66,6 @@ fn text<'a>(object: &'a Value, path: &str) -> &'a str {
 fn a_pod_answers_at_its_node_s_own_address_and_port() {
     let cluster = Cluster::up("host-ports", 1, 2);
     let agents = cluster.layout().agents;
-    let taken =
-        "    0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports"
-            .trim();
 
     // The level of a namespace without labels keeps such pods out.
     let host = deployment("host", 1, "      hostNetwork: true\n", "");
@@ -103,7 +104,7 @@ fn a_pod_answers_at_its_node_s_own_address_and_port() {
             .flat_map(|pod| pod["status"]["conditions"].as_array());
         let mut all = conditions.flatten();
         let told =
-            all.any(|it| text(it, "/reason") == "Unschedulable" && text(it, "/message") == taken);
+            all.any(|it| text(it, "/reason") == "Unschedulable" && text(it, "/message") == TAKEN);
         match (running.count(), told) {
             (2, true) => Ok(pods),
             _ => Err(cluster.barge(&["get", "pods", "-o", "wide"])),

@@ -59,7 +59,7 @@ fn spec(
 
 /// The node's own network as it should be after everything.
 fn links() -> String {
-    run("ip", &["-o", "address"])
+    run("ip", &["-4", "-o", "address"])
 }
 
 #[test]
