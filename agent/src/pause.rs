@@ -22,6 +22,7 @@ use nix::{
     sys::{
         prctl::{set_dumpable, set_name, set_no_new_privs},
         signal::{SigSet, Signal},
+        signalfd::{SignalFd, siginfo},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Gid, Uid, chdir, chroot, setgid, setgroups, setsid, setuid},
@@ -53,7 +54,7 @@ pub fn launch(args: &Args) -> io::Result<()> {
     setns(fs::File::open(&args.netns)?, CloneFlags::CLONE_NEWNET)?;
     unshare(CloneFlags::CLONE_NEWPID)?;
     let mut child = Command::new("/proc/self/exe")
-        .arg0("barge-pause")
+        .arg0("barge-agent")
         .args(["pause", "--init", "--root"])
         .arg(&args.root)
         .env_clear()
@@ -77,13 +78,17 @@ pub fn launch(args: &Args) -> io::Result<()> {
     keep()
 }
 
-/// Is the first process of a namespace, until somebody outside of it kills it.
+/// Is the first process of a namespace, until somebody outside of it says TERM or kills it. The kernel lets nobody inside kill it, and from
+/// there TERM does nothing.
 ///
 /// # Errors
 /// It is not to stay, or the kernel refuses something.
 pub fn hold(root: &Path) -> io::Result<()> {
-    let children = SigSet::from(Signal::SIGCHLD);
-    children.thread_block()?;
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    let told = SignalFd::new(&signals)?;
     io::stdin().read_exact(&mut [0])?;
     chdir(root)?;
     chroot(".")?;
@@ -95,7 +100,12 @@ pub fn hold(root: &Path) -> io::Result<()> {
     set_name(c"barge-pause")?;
     loop {
         reap()?;
-        children.wait()?;
+        let signal = told.read_signal()?;
+        // Senders outside of the namespace have no number in it.
+        let ends = |it: siginfo| it.ssi_signo == Signal::SIGTERM as u32 && it.ssi_pid == 0;
+        if signal.is_some_and(ends) {
+            return Ok(());
+        }
     }
 }
 
