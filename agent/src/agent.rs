@@ -25,7 +25,7 @@ use crate::{
     pods::{self, PodManager, unknown::unknown},
     routes,
     runtime::Runtime,
-    services::{ServiceRules, nft::Nft, script},
+    services::{Network, ServiceRules, nft::Nft, script},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
 };
 
@@ -61,14 +61,6 @@ pub struct Options {
     pub parallel_creations: usize,
     /// When images that nothing here uses are removed.
     pub collection: Thresholds,
-}
-
-/// How the agent may change its network namespace.
-pub struct Network {
-    /// Writes rules.
-    pub nft: Nft,
-    /// Whether bridged traffic passes the rules.
-    pub bridge_netfilter: bool,
 }
 
 /// Why an agent ended.
@@ -202,9 +194,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             until.run_until_cancelled(keeper::keep(carrier, tell)).await;
         });
     }
+    let host_ports = options.runtime.host_ports();
     let nft = options.network.as_ref().map(|network| network.nft.clone());
     if let Some(network) = options.network {
-        let rules = ServiceRules::new(network.nft, recorder.clone(), network.bridge_netfilter);
+        let rules = ServiceRules::new(network, recorder.clone(), host_ports);
         tasks.spawn(rules.run(desired.clone(), stop.clone()));
         tasks.spawn(routes::run(desired, recorder, stop.clone()));
     }

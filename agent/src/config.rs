@@ -37,6 +37,9 @@ pub enum Command {
     /// Started by `run` or by systemd: drains the containers' output and outlives `run`.
     #[command(hide = true)]
     Carrier(CarrierFlags),
+    /// Started by `run`: makes, or with --init is, the first process of a pod's process namespace.
+    #[command(hide = true)]
+    Pause(PauseFlags),
 }
 
 /// Flags of `barge-agent run`.
@@ -113,6 +116,26 @@ pub struct CarrierFlags {
     /// While another carrier runs: wait and take over when it ends, instead of ending at once
     #[arg(long)]
     pub standby: bool,
+}
+
+/// Flags of `barge-agent pause`.
+#[derive(Debug, Args)]
+pub struct PauseFlags {
+    /// Be that process
+    #[arg(long)]
+    pub init: bool,
+    /// An empty folder
+    #[arg(long, value_name = "D")]
+    pub root: PathBuf,
+    /// Where the namespace is pinned
+    #[arg(long, value_name = "F", required_unless_present = "init")]
+    pub pin: Option<PathBuf>,
+    /// Where the process id is noted
+    #[arg(long, value_name = "F", required_unless_present = "init")]
+    pub note: Option<PathBuf>,
+    /// The pod's network namespace
+    #[arg(long, value_name = "F", required_unless_present = "init")]
+    pub netns: Option<PathBuf>,
 }
 
 /// The configuration file: the flags' names with underscores, and registries.

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{AddressError, Before, own_address},
-    agent::{self, End, Network},
+    agent::{self, End},
     clock::SystemClock,
     config::Config,
     life,
     membership::{ClusterManagers, DataFolder, MembershipError},
     node::Sources,
     runtime::{Options, Registry, Runtime, RuntimeError, containerd::Containerd},
-    services::{nft::Nft, sysctl},
+    services::{Network, nft::Nft, sysctl},
     session::{AssignmentFiles, SavedError},
 };
 
@@ -78,7 +78,9 @@ fn running_on(unknown: &Option<usize>) -> String {
 /// See [`ControlError`].
 pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
-    let runtime = Containerd::new(runtime_options(&config, folder.path())?)?;
+    let settings = runtime_options(&config, folder.path())?;
+    let bridge = settings.bridge.clone();
+    let runtime = Containerd::new(settings)?;
     let known = folder.load()?;
     if known.is_none() {
         // A machine without containerd should not become a node. One that is a node may be booting, and its containers are there
@@ -96,8 +98,10 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let members = known.map(|identity| identity.members).unwrap_or_default();
     let managers = [&members[..], &config.join].concat();
     let address = own_address(config.node_ip, before, &managers).await?;
-    let address = address.to_string();
+    let (ip, address) = (address, address.to_string());
     let identity = folder.join(&config, &address).await?;
+    // Nobody was asked for a sandbox yet.
+    let runtime = runtime.at(ip.into());
     tracing::info!(node = identity.uid, address, "control runs");
 
     let stop = CancellationToken::new();
@@ -142,6 +146,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         network: Some(Network {
             nft: Nft::default(),
             bridge_netfilter,
+            bridge,
         }),
         parallel_creations: PARALLEL_CREATIONS,
         collection: config.collection,

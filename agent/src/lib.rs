@@ -23,6 +23,7 @@ pub mod managers;
 pub mod membership;
 pub mod node;
 pub mod outbox;
+pub mod pause;
 pub mod pods;
 pub mod probes;
 pub mod routes;

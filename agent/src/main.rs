@@ -7,9 +7,9 @@ use std::{
 
 use barge_agent::{
     carrier,
-    config::{CarrierFlags, Cli, Command, Config, ForgetFlags, RunFlags},
+    config::{CarrierFlags, Cli, Command, Config, ForgetFlags, PauseFlags, RunFlags},
     control::{self, ControlError},
-    forget, node,
+    forget, node, pause,
 };
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             Err(error) => fail(2, &error),
         },
         Command::ForgetPods(flags) => forget(flags),
+        Command::Pause(flags) => pause(flags),
         Command::Carrier(CarrierFlags { data_dir, standby }) => {
             log_to_stderr();
             match carrier::run(&carrier::Args { data_dir, standby }) {
@@ -79,6 +80,23 @@ fn forget(flags: ForgetFlags) -> ExitCode {
             print!("{listed}");
             ExitCode::SUCCESS
         }
+        Err(error) => fail(1, &error),
+    }
+}
+
+/// Has one thread: a process with more cannot change its namespaces.
+fn pause(flags: PauseFlags) -> ExitCode {
+    let ended = match (flags.init, flags.pin, flags.note, flags.netns) {
+        (false, Some(pin), Some(note), Some(netns)) => pause::launch(&pause::Args {
+            pin,
+            note,
+            netns,
+            root: flags.root,
+        }),
+        _ => pause::hold(&flags.root),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }
 }

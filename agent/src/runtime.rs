@@ -1,9 +1,10 @@
 //! What the agent asks of a container runtime. Every step is safe to repeat: "already so" is success.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use tokio::sync::watch;
 
 mod cgroup;
 mod client;
@@ -20,6 +21,7 @@ mod options;
 mod paths;
 mod resources;
 mod sandbox;
+mod sandbox_spec;
 mod security;
 mod spec;
 mod volumes;
@@ -28,6 +30,8 @@ pub use error::reason::{FAILED_MOUNT, START_ERROR};
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
+pub use sandbox::ports::{Held, HostPort, HostPorts};
+pub use sandbox_spec::{Namespaces, PodNames, SandboxSpec};
 pub use security::{Seccomp, Security};
 pub use volumes::{
     HostPathType, Place, PodVolumes, VolumeFile, VolumeFiles, VolumeMount, VolumeSource,
@@ -109,6 +113,10 @@ pub trait Runtime: Send + Sync + 'static {
     }
     /// All sandboxes and containers that this agent made, whoever made them before it.
     async fn list(&self) -> Result<Inventory, RuntimeError>;
+    /// Which ports of the machine its pods have; `None` until that is known. A runtime without a network of its own has none.
+    fn host_ports(&self) -> watch::Receiver<Option<Arc<HostPorts>>> {
+        watch::channel(Some(Arc::default())).1
+    }
     /// What happens to containers. `Resync` comes first and whenever something may have been missed: list again.
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// Where a container's log lies, for readers.
@@ -173,38 +181,6 @@ pub fn complete_name(image: &str) -> Option<String> {
     images::complete_name(image)
 }
 
-/// What a pod's sandbox needs.
-#[derive(Debug, Clone)]
-pub struct SandboxSpec {
-    /// Uid of the pod.
-    pub pod_uid: String,
-    /// Namespace of the pod.
-    pub namespace: String,
-    /// Name of the pod.
-    pub name: String,
-    /// What the pod is called inside, and what it calls others.
-    pub names: PodNames,
-}
-
-/// What a pod is called inside, and what it calls others. The default is a pod that says nothing of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PodNames {
-    /// The host name; empty: the pod's name.
-    pub hostname: String,
-    /// The domain that the host name is in; empty: none.
-    pub domain: String,
-    /// Further lines of `/etc/hosts`: an address and names.
-    pub aliases: Vec<(String, Vec<String>)>,
-    /// Name servers besides the node's.
-    pub nameservers: Vec<String>,
-    /// Domains to search in, besides the node's.
-    pub searches: Vec<String>,
-    /// Options of `/etc/resolv.conf` ("ndots:2"). One replaces the node's of the same name.
-    pub options: Vec<String>,
-    /// Nothing of the node's `/etc/resolv.conf` is taken.
-    pub without_nodes: bool,
-}
-
 /// A sandbox that exists.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
@@ -230,8 +206,10 @@ pub struct ContainerSpec {
     pub pod_namespace: String,
     /// Name of the pod.
     pub pod_name: String,
-    /// The host name; empty: the pod's name.
+    /// The host name; empty: the pod's name. Of no effect in the machine's network.
     pub hostname: String,
+    /// Which namespaces are not its own.
+    pub namespaces: Namespaces,
     /// Name in the pod.
     pub name: String,
     /// Counts restarts, from 0; pod uid, name and attempt make the container's id.

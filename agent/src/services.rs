@@ -9,13 +9,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    desired::Desired,
-    events::{Recorder, Severity, node_reference, service_reference},
-};
+use crate::{desired::Desired, events::Recorder, files, runtime::HostPorts};
 
 mod generations;
 pub mod host_ports;
+pub mod loopback;
 pub mod model;
 pub mod nft;
 mod notices;
@@ -23,9 +21,10 @@ mod pace;
 pub mod ports;
 pub mod script;
 pub mod sysctl;
+mod tell;
 
 use generations::Found;
-use model::{Conflict, Holder, Rules};
+use model::{Conflict, Rules};
 use nft::{Nft, NftError};
 use notices::Notices;
 use pace::Pace;
@@ -37,9 +36,6 @@ const GATHER: Duration = Duration::from_millis(100);
 /// A changed assignment is written this long after the whole table was written last, at the latest. Endpoints of pods that have ended do not stay
 /// because others change the table, too.
 const ASSIGNED: Duration = Duration::from_secs(1);
-/// Of whole tables that `nft` refuses one after the other, events tell the first, second, fourth and so on, and each of which the number is a
-/// multiple of this one.
-const REFUSALS: u32 = 30;
 /// How often the whole table is written when the kernel does not tell of changes.
 const BLIND: Duration = Duration::from_secs(60);
 
@@ -47,6 +43,10 @@ const BLIND: Duration = Duration::from_secs(60);
 pub struct ServiceRules {
     nft: Nft,
     recorder: Recorder,
+    /// Ports of the node that its pods have; `None` until that is known.
+    pods: watch::Receiver<Option<Arc<HostPorts>>>,
+    /// The pods' bridge.
+    bridge: String,
     /// Whether bridged traffic passes the rules too; see [`model::Inputs`].
     bridge_netfilter: bool,
     /// What was written last; `None` until the whole table was written once.
@@ -56,7 +56,7 @@ pub struct ServiceRules {
     /// Who changed it, until it is as it was.
     changed_by: Option<String>,
     /// The assignment that was written last, or that `nft` refused when it was written whole.
-    tried: Option<Arc<Desired>>,
+    tried: Option<(Arc<Desired>, Option<Arc<HostPorts>>)>,
     /// Whole tables that `nft` refused since one was written.
     refusals: u32,
     /// Of writing the whole table again for the same assignment.
@@ -70,11 +70,17 @@ pub struct ServiceRules {
 
 impl ServiceRules {
     /// Nothing happens until `run`.
-    pub fn new(nft: Nft, recorder: Recorder, bridge_netfilter: bool) -> Self {
+    pub fn new(
+        network: Network,
+        recorder: Recorder,
+        pods: watch::Receiver<Option<Arc<HostPorts>>>,
+    ) -> Self {
         Self {
-            nft,
+            nft: network.nft,
             recorder,
-            bridge_netfilter,
+            pods,
+            bridge: network.bridge,
+            bridge_netfilter: network.bridge_netfilter,
             written: None,
             certain: false,
             changed_by: None,
@@ -98,13 +104,14 @@ impl ServiceRules {
         loop {
             self.look(whole_at);
             let now = desired.borrow_and_update().clone();
-            let known = now.welcome.is_some();
+            let pods = self.pods.borrow_and_update().clone();
+            let known = now.welcome.is_some() && pods.is_some();
             let whole = known && !self.certain;
             let mut is_paced = false;
             if whole {
                 let begin = Instant::now();
                 let paced = begin + self.pace.wait(begin);
-                let is_changed = self.is_changed(&now);
+                let is_changed = self.is_changed(&now, &pods);
                 let at = match is_changed {
                     true => paced.min(whole_at + ASSIGNED),
                     false => paced,
@@ -113,7 +120,10 @@ impl ServiceRules {
                     let changed = async {
                         match is_changed {
                             true => std::future::pending().await,
-                            false => desired.changed().await,
+                            false => tokio::select! {
+                                changed = desired.changed() => changed,
+                                () = changed(&mut self.pods) => Ok(()),
+                            },
                         }
                     };
                     tokio::select! {
@@ -125,7 +135,7 @@ impl ServiceRules {
                     continue;
                 }
                 whole_at = begin;
-                self.tried = Some(now.clone());
+                self.tried = Some((now.clone(), pods.clone()));
                 is_paced = paced <= begin;
                 if is_paced {
                     self.pace.write(begin);
@@ -134,7 +144,7 @@ impl ServiceRules {
             match self.sync(&now).await {
                 Ok(()) => {
                     self.refusals = 0;
-                    self.tried = Some(now.clone());
+                    self.tried = Some((now.clone(), pods));
                 }
                 Err(error) => {
                     self.look(whole_at);
@@ -152,10 +162,10 @@ impl ServiceRules {
     }
 
     /// Whether the rules may have to be others than those that were tried last.
-    fn is_changed(&self, now: &Desired) -> bool {
+    fn is_changed(&self, now: &Desired, pods: &Option<Arc<HostPorts>>) -> bool {
         self.tried
             .as_ref()
-            .is_none_or(|tried| !now.has_network_of(tried))
+            .is_none_or(|(tried, of_pods)| !now.has_network_of(tried) || of_pods != pods)
     }
 
     /// Waits until there may be something to be done. Breaks when there is nothing any more.
@@ -172,6 +182,7 @@ impl ServiceRules {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
                 },
+                () = changed(&mut self.pods) => return ControlFlow::Continue(()),
                 () = noticed(self.notices.as_mut()) => {}
             }
             sleep(GATHER).await;
@@ -231,11 +242,12 @@ impl ServiceRules {
     /// # Errors
     /// What `nft` says; the next call writes the whole table.
     pub async fn sync(&mut self, desired: &Desired) -> Result<(), NftError> {
-        if desired.welcome.is_none() {
-            // Nothing is known yet; what an earlier run left in the kernel is better than nothing.
+        let pods = self.pods.borrow().clone();
+        let (Some(_), Some(pods)) = (&desired.welcome, pods) else {
+            // Not all is known yet; what an earlier run left in the kernel is better than nothing.
             return Ok(());
-        }
-        let mut host_ports = host_ports::of_machine(desired).await;
+        };
+        let (mut host_ports, loopback) = host_ports::of_machine(desired).await;
         if let Some(written) = &self.written {
             // Whoever begins to listen on a port that a Service has does not take it away.
             host_ports.retain(|port, what| {
@@ -254,6 +266,8 @@ impl ServiceRules {
             service_range: desired.service_cidr().parse().ok(),
             bridge_netfilter: self.bridge_netfilter,
             host_ports,
+            loopback,
+            pods: Some(&pods),
         });
         self.tell_conflicts(desired, conflicts);
         let script = match &self.written {
@@ -266,6 +280,7 @@ impl ServiceRules {
         let before = self.notices.as_mut().map(Notices::writing);
         let before = before.and_then(|before| self.hear(before));
         self.nft.apply(&script).await?;
+        self.route_loopback(&rules).await;
         self.written = Some(rules);
         self.certain = true;
         let wrote = self.notices.as_mut().zip(before);
@@ -278,72 +293,34 @@ impl ServiceRules {
         Ok(())
     }
 
-    fn tell_conflicts(&mut self, desired: &Desired, conflicts: BTreeSet<Conflict>) {
-        for conflict in conflicts.difference(&self.told) {
-            if let Some(service) = desired.services.get(&conflict.service_uid) {
-                let port = format!("{}/{}", conflict.port, conflict.protocol);
-                let (reason, message) = match &conflict.holder {
-                    Holder::Service(name) => (
-                        "PortConflict",
-                        format!("port {port} of the node belongs to the older Service {name}"),
-                    ),
-                    Holder::Node(what) => (
-                        "PortReserved",
-                        format!(
-                            "port {port} is the node's own ({what}): the Service is not reached there; choose another port"
-                        ),
-                    ),
-                };
-                let object = service_reference(service);
-                self.recorder
-                    .record(object, Severity::Warning, reason, message);
-            }
-        }
-        self.told = conflicts;
-    }
-
-    /// That `nft` did not write the rules. When it was to change a part (not the `whole` table), the reason may be that somebody has removed the
-    /// table: the whole one is written next then, and that is told.
-    fn tell_refused(&mut self, desired: &Desired, whole: bool, error: &NftError) {
-        if !whole && self.changed_by.is_some() {
+    /// Host ports answer on loopback addresses, too. The rules that guard these are written by now.
+    async fn route_loopback(&self, rules: &Rules) {
+        if !rules.address.keys().any(|(ip, _, _)| ip.is_loopback()) {
             return;
         }
-        tracing::error!(%error, "cannot write the rules of Services");
-        self.refusals = self.refusals.saturating_add(u32::from(whole));
-        let refusals = self.refusals;
-        if !whole || refusals.is_power_of_two() || refusals.is_multiple_of(REFUSALS) {
-            self.tell_node(desired, "FailedServiceRules", error.to_string());
+        let bridge = self.bridge.clone();
+        let routed = files::blocking(move || loopback::route("/proc/sys".as_ref(), &bridge));
+        if let Err(error) = routed.await {
+            tracing::warn!(%error, "host ports do not answer on this machine's loopback addresses");
         }
     }
+}
 
-    /// That the rules are there again. In a fight the times are 1, 2, 4, 8 and so on: events of a node are bounded. What was written because the
-    /// assignment had changed, and not at its pace, is only logged.
-    fn tell_restored(&mut self, desired: &Desired, is_paced: bool) {
-        let Some(by) = self.changed_by.take() else {
-            return;
-        };
-        let (table, times) = (script::TABLE, self.pace.times());
-        tracing::warn!(
-            by,
-            table,
-            times,
-            "the rules of Services were changed by another process, and are written again"
-        );
-        if is_paced && times.is_power_of_two() {
-            let message = format!(
-                "{by} changed the nftables table {table}, and the agent wrote it again. It does so at once, and ever \
-                 more slowly while the changes go on, so Services may not answer meanwhile: have {by} leave that table alone"
-            );
-            self.tell_node(desired, "ServiceRulesRestored", message);
-        }
-    }
+/// How the agent may change its network namespace.
+pub struct Network {
+    /// Writes rules.
+    pub nft: Nft,
+    /// Whether bridged traffic passes the rules.
+    pub bridge_netfilter: bool,
+    /// The pods' bridge.
+    pub bridge: String,
+}
 
-    fn tell_node(&self, desired: &Desired, reason: &str, message: String) {
-        if let Some(node) = desired.node() {
-            let node = node_reference(node);
-            self.recorder
-                .record(node, Severity::Warning, reason, message);
-        }
+/// Returns when other ports belong to pods.
+async fn changed(pods: &mut watch::Receiver<Option<Arc<HostPorts>>>) {
+    if pods.changed().await.is_err() {
+        // They never change again.
+        std::future::pending().await
     }
 }
 

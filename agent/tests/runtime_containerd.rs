@@ -19,6 +19,8 @@ mod lying;
 mod machine;
 #[path = "runtime/memory.rs"]
 mod memory;
+#[path = "runtime/namespaces.rs"]
+mod namespaces;
 #[path = "runtime/pods.rs"]
 mod pods;
 #[path = "runtime/pulling.rs"]

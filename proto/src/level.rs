@@ -105,6 +105,7 @@ mod tests {
                 name: "http".into(),
                 container_port: 80,
                 protocol: "TCP".into(),
+                ..ContainerPort::default()
             }],
             env: vec![EnvVar {
                 name: "A".into(),

@@ -13,6 +13,7 @@ pub mod auth;
 pub mod configuration;
 mod containers;
 mod heap;
+pub mod host_ports;
 mod json;
 pub mod level;
 pub mod limits;

@@ -7,6 +7,7 @@ mod deployment;
 mod disruption;
 mod environment;
 mod host;
+mod host_namespaces;
 mod image;
 mod kinds;
 mod lifecycle;

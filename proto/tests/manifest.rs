@@ -202,12 +202,10 @@ fn fields_that_the_guide_calls_refused_are_refused() {
     for field in fields {
         let name = field.rsplit('.').next().unwrap();
         let value = match name {
-            "hostPort" => "1",
-            "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
             "serviceAccountName" | "priorityClassName" | "runtimeClassName" => "x",
-            "imagePullSecrets"
-            | "topologySpreadConstraints"
-            | "ephemeralContainers" => "[{name: x}]",
+            "imagePullSecrets" | "topologySpreadConstraints" | "ephemeralContainers" => {
+                "[{name: x}]"
+            }
             _ => "{x: {k: z}}",
         };
         let (pod, container, port) = match field.strip_prefix("containers[].") {

@@ -74,9 +74,9 @@ fn manifests_that_are_wrong_are_refused_with_the_field_and_change_nothing() {
             "a field that Barge does not have",
             GOOD.replace(
                 "      containers:",
-                "      hostNetwork: true\n      containers:",
+                "      runtimeClassName: kata\n      containers:",
             ),
-            &["hostNetwork", "15:"],
+            &["runtimeClassName", "15:"],
         ),
         (
             "a wrong quantity",

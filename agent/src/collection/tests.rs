@@ -100,7 +100,7 @@ async fn images_of_containers_that_are_there_stay() {
         pod_uid: "gone".into(),
         namespace: "default".into(),
         name: "gone".into(),
-        names: Default::default(),
+        ..Default::default()
     };
     runtime.create_sandbox(&sandbox).await.unwrap();
     let image = Image {

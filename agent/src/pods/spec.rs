@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use barge_proto::v1::{Container, Pod, PodDnsConfigOption};
+use barge_proto::{
+    host_ports::{self, Claim},
+    v1::{Container, Pod, PodDnsConfigOption},
+};
 
 use super::{environment::Environment, expand::expand, resources, security, volumes};
-use crate::runtime::{ContainerSpec, Image, PodNames, PullPolicy, SandboxSpec};
+use crate::{
+    runtime::{ContainerSpec, HostPort, Image, Namespaces, PodNames, PullPolicy, SandboxSpec},
+    services::ports::Protocol,
+};
 
 /// Grace of a pod that does not say, in seconds.
 const GRACE_SECONDS: i64 = 30;
@@ -139,7 +145,41 @@ pub fn sandbox_spec(pod: &Pod) -> SandboxSpec {
         namespace: meta.map(|m| m.namespace.clone()).unwrap_or_default(),
         name: meta.map(|m| m.name.clone()).unwrap_or_default(),
         names: names(pod),
+        namespaces: namespaces(pod),
+        ports: host_ports(pod),
     }
+}
+
+/// Whether the pod is in the machine's network.
+pub fn is_in_host_network(pod: &Pod) -> bool {
+    namespaces(pod).host_network
+}
+
+fn namespaces(pod: &Pod) -> Namespaces {
+    pod.spec
+        .as_ref()
+        .map_or_else(Namespaces::default, |spec| Namespaces {
+            host_network: spec.host_network,
+            host_pid: spec.host_pid,
+            host_ipc: spec.host_ipc,
+            // Validation refuses both.
+            shared_pid: spec.share_process_namespace && !spec.host_pid,
+        })
+}
+
+/// The ports of the machine that the pod claims.
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let port = |claim: Claim| HostPort {
+        port: claim.host.port,
+        protocol: match claim.host.protocol {
+            host_ports::Protocol::Tcp => Protocol::Tcp,
+            host_ports::Protocol::Udp => Protocol::Udp,
+        },
+        ip: claim.host.ip,
+        container_port: claim.container_port,
+    };
+    let claims = pod.spec.as_ref().map(host_ports::claims);
+    claims.into_iter().flatten().map(port).collect()
 }
 
 /// What the pod is called inside, and what it calls others.
@@ -160,6 +200,7 @@ fn names(pod: &Pod) -> PodNames {
             "" => String::new(),
             subdomain => format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"),
         },
+        is_full: spec.set_hostname_as_fqdn,
         aliases: aliases
             .map(|it| (it.ip.clone(), it.hostnames.clone()))
             .collect(),
@@ -183,11 +224,13 @@ pub fn container_spec(
     let amounts = resources::of_container(container)?;
     let mounts = volumes::mounts(pod, container, &env)?;
     let sandbox = sandbox_spec(pod);
+    let hostname = sandbox.names.kernel_name(&sandbox.name);
     Ok(ContainerSpec {
+        hostname,
+        namespaces: sandbox.namespaces,
         pod_uid: sandbox.pod_uid,
         pod_namespace: sandbox.namespace,
         pod_name: sandbox.name,
-        hostname: sandbox.names.hostname,
         name: container.name.clone(),
         attempt,
         image,

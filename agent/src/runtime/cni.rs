@@ -60,6 +60,9 @@ pub enum CniError {
     /// The records of what was done.
     #[error("cannot keep the network's state: {0}")]
     Io(#[from] io::Error),
+    /// The pod asks for something that it cannot have here.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// How a pod was attached: what DEL needs, whatever the configuration is by then.

@@ -1,6 +1,7 @@
 //! The [`Runtime`] over containerd's own API.
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -8,10 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use tokio::sync::watch;
 
 use super::{
-    Container, ContainerSpec, ExecOutcome, Image, ImageStore, Inventory, LastWords, Options,
-    PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
+    Options, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -76,6 +78,14 @@ impl Containerd {
             carrier,
             images,
         })
+    }
+
+    /// The same runtime on a node with this address, which pods in the machine's network have.
+    pub fn at(self, address: IpAddr) -> Self {
+        Self {
+            sandboxes: self.sandboxes.at(address),
+            ..self
+        }
     }
 
     /// Removes volumes in memory of pods that have no folder any more.
@@ -215,6 +225,10 @@ impl Runtime for Containerd {
             sandboxes,
             containers,
         })
+    }
+
+    fn host_ports(&self) -> watch::Receiver<Option<Arc<HostPorts>>> {
+        self.sandboxes.host_ports()
     }
 
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {

@@ -50,6 +50,10 @@ pub struct Options {
     pub bridge: String,
     /// Copied into containers, without name servers on loopback addresses. Default `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
+    /// The machine's `/etc/hosts`, for pods in its network.
+    pub hosts: PathBuf,
+    /// Program and arguments that hold a process namespace for the containers of a pod; see [`crate::pause`]. Default: this program, `pause`.
+    pub pause_command: Vec<OsString>,
     /// Program and arguments that start a carrier; `--data-dir D` is added. Default: this program, `carrier`.
     pub carrier_command: Vec<OsString>,
 }
@@ -60,6 +64,7 @@ impl Options {
     /// # Errors
     /// When the path of the running program cannot be found out.
     pub fn new(data_dir: impl Into<PathBuf>) -> std::io::Result<Self> {
+        let program = OsString::from(std::env::current_exe()?);
         Ok(Self {
             socket: "/run/containerd/containerd.sock".into(),
             namespace: "barge".into(),
@@ -78,7 +83,9 @@ impl Options {
             cni_conf_dir: None,
             bridge: "barge0".into(),
             resolv_conf: "/etc/resolv.conf".into(),
-            carrier_command: vec![std::env::current_exe()?.into(), "carrier".into()],
+            hosts: "/etc/hosts".into(),
+            pause_command: vec![program.clone(), "pause".into()],
+            carrier_command: vec![program, "carrier".into()],
         })
     }
 

@@ -17,7 +17,10 @@ use crate::files::Reserve;
 /// D/cni/                                generated network configuration, addresses given out
 /// D/reserve                             room for what has to be saved on a full disk
 /// D/carrier.log                         what the carrier has to say
-/// D/run/{netns,ipc,uts}/<uid>           namespaces of pods, pinned by bind mounts
+/// D/run/{netns,ipc,uts,pid}/<uid>       namespaces of pods, pinned by bind mounts
+///       host/<uid>                      the machine's network namespace, for a pod that is in it
+///       pause/<uid>                     id of the process that holds the pod's process namespace
+///       empty/                          all that this process sees of the machine's files
 ///       secrets/                        Secrets that pods use, in memory
 ///       volumes/<uid>/files/<volume>/   files of ConfigMaps, Secrets and the pod, in memory
 ///                     memory/<volume>/  emptyDirs in memory, a file system each
@@ -110,6 +113,27 @@ impl Paths {
     /// The pin of a pod's network namespace.
     pub fn netns(&self, pod_uid: &str) -> PathBuf {
         self.run().join("netns").join(pod_uid)
+    }
+
+    /// The pin of the machine's network namespace for a pod that is in it. It has a folder of its own, because what is in [`Self::netns`] is
+    /// given to plugins, which remove interfaces in it.
+    pub fn host_netns(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("host").join(pod_uid)
+    }
+
+    /// The pin of the process namespace that a pod's containers share.
+    pub fn pid(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("pid").join(pod_uid)
+    }
+
+    /// The id of the process that holds a pod's process namespace.
+    pub fn pause(&self, pod_uid: &str) -> PathBuf {
+        self.run().join("pause").join(pod_uid)
+    }
+
+    /// An empty folder.
+    pub fn empty(&self) -> PathBuf {
+        self.run().join("empty")
     }
 
     /// The pin of a pod's IPC namespace.

@@ -1,11 +1,16 @@
 //! Sandboxes: a pod's place on this machine, before and after its containers.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Options, PodNames, RuntimeError, Sandbox, SandboxSpec,
+    HostPort, Namespaces, Options, RuntimeError, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     cni::{Attachment, CniError, NetworkConfig, Plugins, Record},
     error::reason,
@@ -16,9 +21,17 @@ use crate::files::{self, Reserve, blocking, reading};
 
 pub mod etc;
 mod netns;
+mod of_machine;
+mod pause;
+mod port_notes;
+pub mod ports;
 pub mod shared;
 
+use ports::Ports;
 use shared::Shared;
+
+/// Characters of a host name that the kernel takes.
+const LONGEST_NAME: usize = 64;
 
 /// The sandboxes of this machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +39,9 @@ pub struct Sandboxes {
     options: Arc<Options>,
     plugins: Plugins,
     cgroups: Cgroups,
+    ports: Ports,
+    /// The node's address, which pods in the machine's network have.
+    address: IpAddr,
 }
 
 /// What a pod is, written before anything of it exists.
@@ -34,6 +50,12 @@ struct Identity {
     pod_uid: String,
     namespace: String,
     name: String,
+    /// It is in the machine's network.
+    #[serde(default)]
+    host_network: bool,
+    /// Ports of the machine that it has.
+    #[serde(default)]
+    ports: Vec<HostPort>,
 }
 
 impl Sandboxes {
@@ -45,7 +67,14 @@ impl Sandboxes {
             },
             options,
             cgroups,
+            ports: Ports::default(),
+            address: Ipv4Addr::UNSPECIFIED.into(),
         }
+    }
+
+    /// The same sandboxes on a node with this address.
+    pub fn at(self, address: IpAddr) -> Self {
+        Self { address, ..self }
     }
 
     /// Makes a sandbox whole: what is there stays, what is missing comes.
@@ -55,6 +84,8 @@ impl Sandboxes {
             pod_uid: spec.pod_uid.clone(),
             namespace: spec.namespace.clone(),
             name: spec.name.clone(),
+            host_network: spec.namespaces.host_network,
+            ports: spec.ports.clone(),
         };
         let (this, uid) = (self.clone(), spec.pod_uid.clone());
         let there = reading(move || Ok(this.addresses(&uid))).await;
@@ -66,16 +97,26 @@ impl Sandboxes {
                 tracing::warn!(pod = spec.pod_uid, %error, "what was noted of a pod cannot be read; making its place anew");
             }
         }
-        let network = network::current(&self.options).await?;
-        let created = self.make(&identity, &spec.names, network).await;
+        let claimed = self.claim_ports(spec).await;
+        claimed.map_err(|error| failed(spec, &error))?;
+        let created = match spec.namespaces.host_network {
+            true => self.make_of_machine(&identity, spec).await,
+            false => {
+                let network = network::current(&self.options).await?;
+                self.make(&identity, spec, network).await
+            }
+        };
         let ips = created.map_err(|error| failed(spec, &error))?;
+        if let (Some(IpAddr::V4(ip)), false) = (ips.first(), spec.namespaces.host_network) {
+            self.ports.serve(&spec.pod_uid, *ip);
+        }
         Ok(identity.sandbox(ips))
     }
 
     async fn make(
         &self,
         identity: &Identity,
-        names: &PodNames,
+        spec: &SandboxSpec,
         network: NetworkConfig,
     ) -> Result<Vec<IpAddr>, CniError> {
         let uid = &identity.pod_uid;
@@ -83,7 +124,7 @@ impl Sandboxes {
         self.detach(identity).await?;
         let this = self.clone();
         let (known, planned) = (identity.clone(), network.clone());
-        let hostname = etc::hostname(&names.hostname, &identity.name).to_owned();
+        let (hostname, namespaces) = (kernel_name(spec)?, spec.namespaces);
         blocking(move || {
             let paths = &this.options.paths;
             let reserve = paths.reserve();
@@ -94,9 +135,9 @@ impl Sandboxes {
                 result: None,
             };
             store(&reserve, &this.network_file(&known.pod_uid), &planned)?;
-            let shared = Shared::of(paths, &known.pod_uid);
-            shared.ensure(&hostname)?;
-            netns::pin(&paths.netns(&known.pod_uid))
+            netns::pin(&paths.netns(&known.pod_uid))?;
+            let shared = Shared::of(paths, &known.pod_uid, namespaces);
+            shared.ensure(&hostname, &this.options.pause_command)
         })
         .await?;
         let netns = self.options.paths.netns(uid);
@@ -119,12 +160,13 @@ impl Sandboxes {
         };
         let ips = record.ips();
         let this = self.clone();
-        let (known, addresses, names) = (identity.clone(), ips.clone(), names.clone());
+        let (known, addresses, names) = (identity.clone(), ips.clone(), spec.names.clone());
         blocking(move || {
             let (paths, reserve) = (&this.options.paths, this.options.paths.reserve());
             let etc = paths.pod(&known.pod_uid).join("etc");
             let resolv_conf = &this.options.resolv_conf;
-            reserve.with(|| etc::write(&etc, &known.name, &names, &addresses, resolv_conf))?;
+            reserve
+                .with(|| etc::write(&etc, &known.name, &names, &addresses, resolv_conf, None))?;
             // Last: from here on the sandbox is whole.
             store(&reserve, &this.network_file(&known.pod_uid), &record)
         })
@@ -148,6 +190,7 @@ impl Sandboxes {
     pub async fn release(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
         let released = async {
+            self.know_ports().await?;
             let (this, uid) = (self.clone(), pod_uid.to_owned());
             let known = reading(move || Ok(this.identity(&uid))).await?;
             if let Some(identity) = known? {
@@ -157,13 +200,19 @@ impl Sandboxes {
             blocking(move || cgroups.remove_pod(&uid)).await?;
             Ok(())
         };
-        released.await.map_err(|error: CniError| {
+        let released = released.await;
+        if released.is_ok() {
+            self.ports.release(pod_uid);
+        }
+        released.map_err(|error: CniError| {
             let message = format!("cannot give back the network of pod {pod_uid}: {error}");
             RuntimeError::passing(reason::KILL_SANDBOX, message)
         })
     }
 
     async fn take_down(&self, pod_uid: &str) -> Result<(), CniError> {
+        // Read later, its ports would be those of a pod that is gone.
+        self.know_ports().await?;
         let (this, uid) = (self.clone(), pod_uid.to_owned());
         let known = reading(move || Ok(this.identity(&uid))).await?;
         // One that cannot be read goes like one that was never written.
@@ -180,6 +229,7 @@ impl Sandboxes {
             remove_folder(&pod)
         })
         .await?;
+        self.ports.release(pod_uid);
         Ok(())
     }
 
@@ -209,9 +259,11 @@ impl Sandboxes {
                 .await?;
         }
         let file = self.network_file(uid);
-        let shared = Shared::of(&self.options.paths, uid);
+        let shared = Shared::of(&self.options.paths, uid, Namespaces::default());
+        let machine = self.options.paths.host_netns(uid);
         blocking(move || {
             netns::unpin(&netns)?;
+            netns::unpin(&machine)?;
             shared.remove()?;
             files::remove_if_there(&file)
         })
@@ -267,6 +319,9 @@ impl Sandboxes {
 
     /// The addresses of a whole sandbox; `None` for any other. Blocks.
     fn addresses(&self, pod_uid: &str) -> Result<Option<Vec<IpAddr>>, CniError> {
+        if netns::is_pinned(&self.options.paths.host_netns(pod_uid)) {
+            return Ok(Some(vec![self.address]));
+        }
         let record = load::<Record>(&self.network_file(pod_uid))?;
         let attached = record.filter(|record| record.result.is_some());
         let pinned = netns::is_pinned(&self.options.paths.netns(pod_uid));
@@ -292,6 +347,8 @@ impl Identity {
             pod_uid: pod_uid.to_owned(),
             namespace: String::new(),
             name: String::new(),
+            host_network: false,
+            ports: Vec::new(),
         }
     }
 
@@ -321,6 +378,17 @@ fn failed(spec: &SandboxSpec, error: &CniError) -> RuntimeError {
         spec.namespace, spec.name
     );
     RuntimeError::passing(reason::CREATE_SANDBOX, message)
+}
+
+/// The host name that the pod's kernel namespace has.
+fn kernel_name(spec: &SandboxSpec) -> Result<String, CniError> {
+    let name = spec.names.kernel_name(&spec.name);
+    match name.len() > LONGEST_NAME {
+        true => Err(CniError::Refused(format!(
+            "the host name {name} has more than the {LONGEST_NAME} characters that the kernel takes: shorten the pod's name, hostname or subdomain, or leave out setHostnameAsFQDN"
+        ))),
+        false => Ok(name),
+    }
 }
 
 fn store<T: Serialize>(reserve: &Reserve, path: &Path, value: &T) -> io::Result<()> {

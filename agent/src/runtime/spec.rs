@@ -50,7 +50,9 @@ pub struct Inputs<'a> {
     pub image: &'a ImageConfig,
     /// Who the process is.
     pub user: &'a User,
-    /// The pod's network namespace.
+    /// The host name: the pod's, or the machine's in its network.
+    pub hostname: &'a str,
+    /// The network namespace that the pod is in.
     pub netns: &'a Path,
     /// What the pod's containers share; `None`: this one has its own, as all of its pod.
     pub shared: Option<&'a Shared>,
@@ -103,14 +105,14 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     let Inputs {
         container, image, ..
     } = inputs;
-    spec.set_hostname(Some(
-        etc::hostname(&container.hostname, &container.pod_name).to_owned(),
-    ));
+    // runc would set the machine's.
+    let own_name = !container.namespaces.host_network;
+    spec.set_hostname(own_name.then(|| inputs.hostname.to_owned()));
     let group = (SHIM_GROUP.to_owned(), container.pod_uid.clone());
     spec.set_annotations(Some([group].into()));
     if let Some(process) = spec.process_mut() {
         process.set_args(Some(arguments(container, image)?));
-        process.set_env(Some(environment(container, image)));
+        process.set_env(Some(environment(inputs)));
         process.set_cwd(working_dir(container, image)?.into());
         process.set_user(
             UserBuilder::default()
@@ -131,16 +133,20 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
         for file in etc::FILES {
             mounts.push(bind(&inputs.etc.join(file), &Path::new("/etc").join(file))?);
         }
-        // Last, because it may lie below any of the others.
-        mounts.push(bind(inputs.words, Path::new(&container.last_words))?);
-        if let Some(shared) = inputs.shared {
-            for mount in mounts.iter_mut() {
-                if mount.destination() == Path::new(DEV_SHM) {
-                    *mount = bind(&shared.shm, Path::new(DEV_SHM))?;
-                }
+        let shm = match (container.namespaces.host_ipc, inputs.shared) {
+            (true, _) => Some(Path::new(DEV_SHM)),
+            (false, shared) => shared.map(|shared| shared.shm.as_path()),
+        };
+        for mount in mounts.iter_mut() {
+            if let Some(shm) = shm
+                && mount.destination() == Path::new(DEV_SHM)
+            {
+                *mount = bind(shm, Path::new(DEV_SHM))?;
             }
         }
         add_volumes(mounts, inputs.binds)?;
+        // Last, because it may lie below any of the others.
+        mounts.push(bind(inputs.words, Path::new(&container.last_words))?);
     }
     isolate(&mut spec, inputs)?;
     security::apply(&mut spec, inputs)?;
@@ -158,11 +164,20 @@ fn isolate(spec: &mut Spec, inputs: &Inputs<'_>) -> Result<(), SpecError> {
             .typ(LinuxNamespaceType::Network)
             .path(inputs.netns);
         namespaces.push(network.build()?);
+        let wanted = inputs.container.namespaces;
+        // Without an entry a container is in containerd's, which is the machine's.
+        namespaces.retain(|namespace| match namespace.typ() {
+            LinuxNamespaceType::Ipc => !wanted.host_ipc,
+            LinuxNamespaceType::Uts => !wanted.host_network,
+            LinuxNamespaceType::Pid => !wanted.host_pid,
+            _ => true,
+        });
         if let Some(shared) = inputs.shared {
             for namespace in namespaces.iter_mut() {
                 let path = match namespace.typ() {
                     LinuxNamespaceType::Ipc => &shared.ipc,
                     LinuxNamespaceType::Uts => &shared.uts,
+                    LinuxNamespaceType::Pid if wanted.shared_pid => &shared.pause.pin,
                     _ => continue,
                 };
                 namespace.set_path(Some(path.clone()));
@@ -219,11 +234,13 @@ fn arguments(container: &ContainerSpec, image: &ImageConfig) -> Result<Vec<Strin
 }
 
 /// The image's variables in its order, overridden by the pod's; later definitions win.
-fn environment(container: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
+fn environment(inputs: &Inputs<'_>) -> Vec<String> {
+    let Inputs {
+        container, image, ..
+    } = inputs;
     let mut order: Vec<&str> = Vec::new();
     let mut values: BTreeMap<&str, &str> = BTreeMap::new();
-    let hostname = etc::hostname(&container.hostname, &container.pod_name);
-    let fixed = [("PATH", DEFAULT_PATH), ("HOSTNAME", hostname)];
+    let fixed = [("PATH", DEFAULT_PATH), ("HOSTNAME", inputs.hostname)];
     let image = image.env.iter().filter_map(|pair| pair.split_once('='));
     let pod = container
         .env

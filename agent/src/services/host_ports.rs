@@ -25,19 +25,21 @@ const SSH: u16 = 22;
 /// What uses a port that nothing is known about but that somebody listens there now.
 pub const LISTENS: &str = "a process listens there";
 
-/// What is known without looking, and what listens right now.
-pub async fn of_machine(desired: &Desired) -> HostPorts {
+/// The ports that the machine keeps, and those on which something listens for its own processes only.
+pub async fn of_machine(desired: &Desired) -> (HostPorts, BTreeSet<(Protocol, u16)>) {
     let mut ports = known(desired);
+    let mut loopback = BTreeSet::new();
     let looked = tokio::task::spawn_blocking(|| listening(Path::new(SOCKETS))).await;
     match looked.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(found) => {
-            for port in found {
+            for port in found.outside {
                 ports.entry(port).or_insert(LISTENS);
             }
+            loopback = found.loopback;
         }
         Err(error) => tracing::warn!(%error, "cannot read who listens on this machine"),
     }
-    ports
+    (ports, loopback)
 }
 
 fn known(desired: &Desired) -> HostPorts {
@@ -53,9 +55,17 @@ fn known(desired: &Desired) -> HostPorts {
         .collect()
 }
 
-/// The ports of sockets that take what comes for this machine's IPv4 addresses. Those on loopback are not in danger.
-fn listening(folder: &Path) -> io::Result<BTreeSet<(Protocol, u16)>> {
-    let mut ports = BTreeSet::new();
+/// Ports of sockets.
+#[derive(Debug, Default)]
+struct Listening {
+    /// Of those that take what comes for this machine's IPv4 addresses.
+    outside: BTreeSet<(Protocol, u16)>,
+    /// Of those on loopback, which Services do not touch.
+    loopback: BTreeSet<(Protocol, u16)>,
+}
+
+fn listening(folder: &Path) -> io::Result<Listening> {
+    let mut ports = Listening::default();
     for (name, protocol) in [
         ("tcp", Protocol::Tcp),
         ("tcp6", Protocol::Tcp),
@@ -77,7 +87,8 @@ fn listening(folder: &Path) -> io::Result<BTreeSet<(Protocol, u16)>> {
                 Protocol::Tcp if socket.state != LISTEN => break,
                 Protocol::Udp if socket.state != UNCONNECTED => continue,
                 Protocol::Udp if socket.port >= CHOSEN_BY_KERNEL => continue,
-                _ if socket.takes_outside_ipv4() => ports.insert((protocol, socket.port)),
+                _ if socket.takes_outside_ipv4() => ports.outside.insert((protocol, socket.port)),
+                _ if socket.address.is_loopback() => ports.loopback.insert((protocol, socket.port)),
                 _ => continue,
             };
         }
@@ -176,6 +187,8 @@ mod tests {
         let found = listening(folder.path()).unwrap();
         let tcp = [22, 443, 7100].map(|port| (Protocol::Tcp, port));
         let all: BTreeSet<_> = tcp.into_iter().chain([(Protocol::Udp, 68)]).collect();
-        assert_eq!(found, all);
+        assert_eq!(found.outside, all);
+        let loopback = [5432, 631, 632].map(|port| (Protocol::Tcp, port));
+        assert_eq!(found.loopback, loopback.into());
     }
 }

@@ -9,7 +9,10 @@ use barge_proto::v1::{Endpoints, ObjectMeta, Service, ServicePort};
 use ipnet::Ipv4Net;
 
 use super::ports::{HostPorts, Protocol};
-use crate::clock::to_ms;
+use crate::{
+    clock::to_ms,
+    runtime::{self, HostPort},
+};
 
 /// What rules are made of.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +32,10 @@ pub struct Inputs<'a> {
     pub bridge_netfilter: bool,
     /// Ports that stay the node's own.
     pub host_ports: HostPorts,
+    /// On loopback addresses something listens on these.
+    pub loopback: BTreeSet<(Protocol, u16)>,
+    /// Ports of the node that its pods have.
+    pub pods: Option<&'a runtime::HostPorts>,
 }
 
 /// The content of the table.
@@ -38,6 +45,8 @@ pub struct Rules {
     pub cluster: BTreeMap<(Ipv4Addr, Protocol, u16), String>,
     /// Ports on the node's own addresses.
     pub node: BTreeMap<(Protocol, u16), String>,
+    /// Ports on one of the node's own addresses, loopback among them.
+    pub address: BTreeMap<(Ipv4Addr, Protocol, u16), String>,
     /// Chains that choose an endpoint.
     pub chains: BTreeMap<String, Chain>,
     /// Endpoints that may be reached by themselves.
@@ -70,11 +79,20 @@ pub enum Holder {
     Node(&'static str),
 }
 
-/// A port on the node that a Service wants and somebody else has.
+/// Who wants a port on the node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanting {
+    /// The Service with this uid.
+    Service(String),
+    /// The pod with this uid.
+    Pod(String),
+}
+
+/// A port on the node that a Service or a pod wants and somebody else has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
     /// Who does not get it.
-    pub service_uid: String,
+    pub who: Wanting,
     /// The port.
     pub port: u16,
     /// Of the port.
@@ -123,7 +141,7 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
                 let node = inputs.host_ports.get(&(protocol, number));
                 if let Some(holder) = node.map(|what| Holder::Node(what)).or_else(older) {
                     conflicts.insert(Conflict {
-                        service_uid: uid(service.metadata.as_ref()),
+                        who: Wanting::Service(uid(service.metadata.as_ref())),
                         port: number,
                         protocol,
                         holder,
@@ -137,6 +155,28 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
             }
         }
     }
+    for (uid, held) in inputs.pods.into_iter().flatten() {
+        for port in &held.ports {
+            let key = (port.protocol, port.port);
+            let service = holders
+                .get(&key)
+                .map(|(namespace, name)| Holder::Service(format!("{namespace}/{name}")));
+            let node = inputs.host_ports.get(&key).map(|what| Holder::Node(what));
+            match (node.or(service), held.to) {
+                // It listens itself, or has no address yet.
+                (_, None) => {}
+                (Some(holder), _) => {
+                    conflicts.insert(Conflict {
+                        who: Wanting::Pod(uid.clone()),
+                        port: port.port,
+                        protocol: port.protocol,
+                        holder,
+                    });
+                }
+                (None, Some(to)) => add_host_port(&mut rules, inputs, uid, port, to),
+            }
+        }
+    }
     rules.endpoints = rules
         .chains
         .values()
@@ -146,6 +186,26 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
 }
 
 type FullName = (String, String);
+
+/// A pod's port: at one address, or at all of them. Loopback is left to what listens there.
+fn add_host_port(rules: &mut Rules, inputs: &Inputs<'_>, uid: &str, port: &HostPort, to: Ipv4Addr) {
+    let (protocol, number) = (port.protocol, port.port);
+    let at = port.ip.map(|ip| format!("/{ip}")).unwrap_or_default();
+    let name = format!("pod/{uid}/{protocol}/{number}{at}");
+    let chain = Chain {
+        protocol,
+        endpoints: [SocketAddrV4::new(to, port.container_port)].into(),
+    };
+    if port.ip.is_none() {
+        rules.node.insert((protocol, number), name.clone());
+    }
+    let ip = port.ip.unwrap_or(Ipv4Addr::LOCALHOST);
+    if !(ip.is_loopback() && inputs.loopback.contains(&(protocol, number))) {
+        let key = (ip, protocol, number);
+        rules.address.insert(key, name.clone());
+    }
+    rules.chains.insert(name, chain);
+}
 
 fn add_port(
     rules: &mut Rules,

@@ -51,17 +51,20 @@ pub fn remove() -> String {
     format!("add table {TABLE}\ndelete table {TABLE}\n")
 }
 
-/// What never changes. Order of things for a packet: translate the destination (-100), refuse what is still addressed
+/// What never changes. What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets
+/// in on the pods' bridge ([`super::loopback`]). Order of things for a packet: translate the destination (-100), refuse what is still addressed
 /// to a cluster address (0), translate the source (100).
 const FRAME: &str = "\
 	map cluster_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
 	map node_ports { type inet_proto . inet_service : verdict; }
+	map address_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
 	set own_range { type ipv4_addr; flags interval; }
 	set pod_ranges { type ipv4_addr; flags interval; }
 	set service_range { type ipv4_addr; flags interval; }
 	set endpoints { type ipv4_addr . ipv4_addr; }
 	chain services {
 		ip daddr . meta l4proto . th dport vmap @cluster_ports
+		fib daddr type local ip daddr . meta l4proto . th dport vmap @address_ports
 		ip daddr != 127.0.0.0/8 ip daddr != @pod_ranges fib daddr type local meta l4proto . th dport vmap @node_ports
 	}
 	chain refuse {
@@ -84,10 +87,15 @@ const FRAME: &str = "\
 		type filter hook output priority filter; policy accept;
 		ip daddr @service_range goto refuse
 	}
+	chain input {
+		type filter hook input priority filter; policy accept;
+		iifname != lo ip daddr 127.0.0.0/8 ct direction original drop
+	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ct status dnat ip saddr . ip daddr @endpoints masquerade
-		ct status dnat ip saddr != @pod_ranges ip daddr @pod_ranges ip daddr != @own_range masquerade
+		ct status dnat ip saddr != @pod_ranges ip daddr != @own_range oifname != lo masquerade
+		ct status dnat ip saddr 127.0.0.0/8 oifname != lo masquerade
 		ip saddr @own_range ip daddr != @pod_ranges ip daddr != 224.0.0.0/4 masquerade
 	}
 ";
@@ -111,6 +119,9 @@ pub fn change(old: &Rules, new: &Rules) -> String {
         );
     }
     map_changes(&mut out, "cluster_ports", &old.cluster, &new.cluster, |k| {
+        format!("{} . {} . {}", k.0, k.1, k.2)
+    });
+    map_changes(&mut out, "address_ports", &old.address, &new.address, |k| {
         format!("{} . {} . {}", k.0, k.1, k.2)
     });
     map_changes(&mut out, "node_ports", &old.node, &new.node, |k| {

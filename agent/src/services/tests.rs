@@ -17,10 +17,21 @@ struct Net {
     other: Space,
     outside: Space,
     rules: Arc<Mutex<Option<ServiceRules>>>,
+    /// Ports of the node that its pods have.
+    published: watch::Sender<Option<Arc<HostPorts>>>,
     outbox: Arc<Outbox>,
 }
 
 const NODE: &str = "192.0.2.1";
+
+/// The namespace of the calling thread.
+fn network(nft: Nft, bridge_netfilter: bool) -> Network {
+    Network {
+        nft,
+        bridge_netfilter,
+        bridge: "barge0".into(),
+    }
+}
 
 impl Net {
     fn new() -> Self {
@@ -46,7 +57,8 @@ impl Net {
         let bridge_netfilter = node.run(|| sysctl::prepare("/proc/sys".as_ref()).unwrap());
         let outbox = Arc::new(Outbox::default());
         let recorder = Recorder::new(outbox.clone(), Arc::new(SystemClock));
-        let rules = ServiceRules::new(Nft::default(), recorder, bridge_netfilter);
+        let (published, pods) = watch::channel(Some(Arc::default()));
+        let rules = ServiceRules::new(network(Nft::default(), bridge_netfilter), recorder, pods);
         Self {
             outbox,
             node,
@@ -54,6 +66,7 @@ impl Net {
             other,
             outside,
             rules: Arc::new(Mutex::new(Some(rules))),
+            published,
         }
     }
 
@@ -196,7 +209,8 @@ fn open_connections_outlive_changes_and_restarts() {
     assert!(connection.echoes());
     // A new agent knows nothing and writes the whole table.
     let recorder = Recorder::new(Arc::new(Outbox::default()), Arc::new(SystemClock));
-    let fresh = ServiceRules::new(Nft::default(), recorder, true);
+    let pods = net.published.subscribe();
+    let fresh = ServiceRules::new(network(Nft::default(), true), recorder, pods);
     *net.rules.lock().unwrap() = Some(fresh);
     net.assign(&[web(), other], &[first, second]);
     assert!(connection.echoes());
@@ -220,3 +234,4 @@ fn a_port_on_which_the_node_listens_stays_the_node_s() {
 }
 
 mod others;
+mod pods;

@@ -123,7 +123,12 @@ impl Space {
 
     /// Answers each connection with a name and the client's address, then echoes.
     pub fn serve(&self, port: u16, name: &'static str) {
-        let listener = self.run(move || TcpListener::bind(("0.0.0.0", port)).unwrap());
+        self.serve_at(&format!("0.0.0.0:{port}"), name);
+    }
+
+    pub fn serve_at(&self, address: &str, name: &'static str) {
+        let address: SocketAddr = address.parse().unwrap();
+        let listener = self.run(move || TcpListener::bind(address).unwrap());
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();

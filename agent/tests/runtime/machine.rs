@@ -189,6 +189,7 @@ impl Machine {
             namespace: self.name.clone(),
             cgroup_root: self.name.clone(),
             carrier_command: vec![self.path("carrier").into()],
+            pause_command: vec![env!("CARGO_BIN_EXE_barge-agent").into(), "pause".into()],
             registries: vec![Registry {
                 host: "docker.io".into(),
                 mirrors: vec!["http://127.0.0.1:5000".into()],

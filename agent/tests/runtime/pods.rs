@@ -60,7 +60,7 @@ impl Pod {
             pod_uid: self.sandbox.pod_uid.clone(),
             namespace: self.sandbox.namespace.clone(),
             name: self.sandbox.name.clone(),
-            names: Default::default(),
+            ..Default::default()
         }
     }
 
@@ -71,6 +71,7 @@ impl Pod {
             pod_namespace: self.sandbox.namespace.clone(),
             pod_name: self.sandbox.name.clone(),
             hostname: String::new(),
+            namespaces: Default::default(),
             name: name.into(),
             attempt,
             image: self.image.clone(),
@@ -137,7 +138,7 @@ pub fn sandbox(name: &str) -> SandboxSpec {
         pod_uid: uuid::Uuid::new_v4().to_string(),
         namespace: "default".into(),
         name: name.into(),
-        names: Default::default(),
+        ..Default::default()
     }
 }
 

@@ -8,6 +8,20 @@ use crate::{
     v1::{Container, ContainerPort, PodSpec, Quantity, ResourceRequirements},
 };
 
+/// A pod's init containers and containers with their paths.
+pub(super) fn containers<'a>(path: &str, pod: &'a PodSpec) -> Vec<(String, &'a Container)> {
+    let lists = [
+        ("initContainers", &pod.init_containers),
+        ("containers", &pod.containers),
+    ];
+    let each = lists.into_iter().flat_map(|(list, containers)| {
+        let path = move |index| format!("{path}.{list}[{index}]");
+        let indexed = containers.iter().enumerate();
+        indexed.map(move |(index, container)| (path(index), container))
+    });
+    each.collect()
+}
+
 impl Checker {
     pub(super) fn pod_spec(&mut self, path: &str, spec: &PodSpec) {
         if spec.containers.is_empty() {
@@ -17,27 +31,20 @@ impl Checker {
                 "at least one container is required",
             );
         }
-        let lists = [
-            ("initContainers", &spec.init_containers),
-            ("containers", &spec.containers),
-        ];
-        let all = lists.iter().flat_map(|(_, list)| list.iter());
+        let all = spec.all_containers();
         let names: Vec<_> = all.map(|it| it.name.as_str()).collect();
         let mut seen = HashSet::new();
-        for (list, containers) in lists {
-            for (index, container) in containers.iter().enumerate() {
-                let path = format!("{path}.{list}[{index}]");
-                self.container(&path, container, &names);
-                self.life(&path, container, list == "initContainers");
-                self.mounts(&path, container, &spec.volumes);
-                if !container.name.is_empty() && !seen.insert(&container.name) {
-                    let name = format_args!("{:?}", container.name);
-                    self.violated(
-                        format!("{path}.name"),
-                        name,
-                        "is the name of another container, too",
-                    );
-                }
+        for (index, (path, container)) in containers(path, spec).into_iter().enumerate() {
+            self.container(&path, container, &names);
+            self.life(&path, container, index < spec.init_containers.len());
+            self.mounts(&path, container, &spec.volumes);
+            if !container.name.is_empty() && !seen.insert(&container.name) {
+                let name = format_args!("{:?}", container.name);
+                self.violated(
+                    format!("{path}.name"),
+                    name,
+                    "is the name of another container, too",
+                );
             }
         }
         if let Some(seconds) = spec.active_deadline_seconds {
@@ -56,6 +63,7 @@ impl Checker {
         self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
         self.volumes(path, spec, &names);
         self.host(path, spec);
+        self.host_namespaces(path, spec);
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);
         }

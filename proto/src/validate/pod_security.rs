@@ -1,7 +1,7 @@
 //! How much a pod may ask of its node: the levels of Kubernetes' Pod Security Standards, which a namespace chooses by labels.
 
-use super::{Checker, Violation, probe};
-use crate::v1::{Container, Namespace, ObjectMeta, PodSecurityContext, PodSpec, SecurityContext};
+use super::{Checker, Violation, pod::containers, probe};
+use crate::v1::{Namespace, ObjectMeta, PodSecurityContext, PodSpec, SecurityContext};
 
 /// What the labels of Pod Security begin with.
 const PREFIX: &str = "pod-security.kubernetes.io/";
@@ -149,22 +149,6 @@ fn contexts(path: &str, pod: &PodSpec) -> Vec<(String, SecurityContext)> {
     each.collect()
 }
 
-/// A pod's containers of all kinds with their paths.
-fn containers<'a>(path: &str, pod: &'a PodSpec) -> Vec<(String, &'a Container)> {
-    let lists = [
-        ("initContainers", &pod.init_containers),
-        ("containers", &pod.containers),
-    ];
-    let each = lists.into_iter().flat_map(|(list, containers)| {
-        let path = move |index| format!("{path}.{list}[{index}]");
-        containers
-            .iter()
-            .enumerate()
-            .map(move |(index, container)| (path(index), container))
-    });
-    each.collect()
-}
-
 fn broken(found: &mut Vec<Violation>, field: String, value: &str, rule: &str) {
     found.push(Violation {
         field,
@@ -189,6 +173,7 @@ fn baseline(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
     }
     hosts(path, pod, found);
     host_paths(path, pod, found);
+    namespaces(path, pod, found);
     for (path, own) in contexts(path, pod) {
         if own.privileged == Some(true) {
             broken(found, format!("{path}.privileged"), "true", "must be false");
@@ -231,6 +216,25 @@ fn host_paths(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
             let field = format!("{path}.volumes[{index}].hostPath");
             let rule = "must be absent: pods have no files of the node";
             broken(found, field, &source.path, rule);
+        }
+    }
+}
+
+/// The node's own namespaces and ports.
+fn namespaces(path: &str, pod: &PodSpec, found: &mut Vec<Violation>) {
+    let shared = [
+        ("hostNetwork", pod.host_network),
+        ("hostPID", pod.host_pid),
+        ("hostIPC", pod.host_ipc),
+    ];
+    for (field, _) in shared.into_iter().filter(|(_, is_set)| *is_set) {
+        broken(found, format!("{path}.{field}"), "true", "must be false");
+    }
+    for (path, container) in containers(path, pod) {
+        let ports = container.ports.iter().enumerate();
+        for (number, port) in ports.filter(|(_, port)| port.host_port != 0) {
+            let field = format!("{path}.ports[{number}].hostPort");
+            broken(found, field, &port.host_port.to_string(), "must be absent");
         }
     }
 }
@@ -383,6 +387,36 @@ mod tests {
         };
         assert_eq!(fields(Baseline, &plain), none);
         assert_eq!(fields(Restricted, &plain).len(), 4);
+    }
+
+    #[test]
+    fn nothing_of_the_node_is_for_baseline() {
+        use crate::v1::ContainerPort;
+        let with = |change: &dyn Fn(&mut PodSpec)| {
+            let mut pod = pod(modest());
+            change(&mut pod);
+            pod
+        };
+        type Change = &'static dyn Fn(&mut PodSpec);
+        let cases: [(&str, Change); 4] = [
+            ("spec.hostNetwork", &|it| it.host_network = true),
+            ("spec.hostPID", &|it| it.host_pid = true),
+            ("spec.hostIPC", &|it| it.host_ipc = true),
+            ("spec.containers[0].ports[0].hostPort", &|it| {
+                it.containers[0].ports = vec![ContainerPort {
+                    host_port: 80,
+                    ..ContainerPort::default()
+                }];
+            }),
+        ];
+        for (field, change) in cases {
+            let pod = with(change);
+            assert_eq!(fields(Level::Privileged, &pod), Vec::<String>::new());
+            assert_eq!(fields(Level::Baseline, &pod), [field]);
+            assert_eq!(fields(Level::Restricted, &pod), [field]);
+        }
+        let shared = with(&|it| it.share_process_namespace = true);
+        assert_eq!(fields(Level::Restricted, &shared), Vec::<String>::new());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod changes;
 mod disruption;
 mod host;
+mod host_namespaces;
 mod lifecycle;
 mod probes;
 mod security;

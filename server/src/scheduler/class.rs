@@ -6,8 +6,11 @@ use super::{
     filter::{self, Counts, Reasons},
     score::{self, Score},
 };
-use barge_proto::v1::{Revision, Toleration};
-use barge_state::Usage;
+use barge_proto::{
+    host_ports::HostPort,
+    v1::{Revision, Toleration},
+};
+use barge_state::{Usage, claimed};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -24,6 +27,8 @@ pub struct Class {
     pub node_selector: BTreeMap<String, String>,
     /// Taints that do not keep it away.
     pub tolerations: Vec<Toleration>,
+    /// Ports that it claims of its node.
+    pub ports: Vec<HostPort>,
 }
 
 impl Class {
@@ -39,6 +44,7 @@ impl Class {
             counted: score::counted(request),
             node_selector: spec.map_or_else(BTreeMap::new, |spec| spec.node_selector.clone()),
             tolerations: spec.map_or_else(Vec::new, |spec| spec.tolerations.clone()),
+            ports: spec.map_or_else(Vec::new, claimed),
         }
     }
 
@@ -53,6 +59,7 @@ impl Class {
             counted: score::counted(request),
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
+            ports: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cluster::{Class, NodeInfo};
 use crate::controllers::taints;
+use barge_state::NO_FREE_PORTS;
 use std::{collections::BTreeMap, fmt};
 
 /// Why a node can't take a pod. The order is that of explanations.
@@ -15,6 +16,8 @@ pub enum Reason {
     Taint,
     /// It hasn't the labels that the pod asks for.
     NodeSelector,
+    /// Pods there claim a port that this one claims, too.
+    Ports,
     /// It has as many pods as it may.
     TooManyPods,
     /// Not enough processor time is left.
@@ -25,11 +28,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotReady,
         Self::Unschedulable,
         Self::Taint,
         Self::NodeSelector,
+        Self::Ports,
         Self::TooManyPods,
         Self::Cpu,
         Self::Memory,
@@ -43,6 +47,7 @@ impl fmt::Display for Reason {
             Self::Unschedulable => "node(s) were unschedulable",
             Self::Taint => "node(s) had untolerated taint(s)",
             Self::NodeSelector => "node(s) did not match node selector",
+            Self::Ports => NO_FREE_PORTS,
             Self::TooManyPods => "too many pods",
             Self::Cpu => "insufficient cpu",
             Self::Memory => "insufficient memory",
@@ -92,6 +97,9 @@ pub fn refusals(class: &Class, node: &NodeInfo) -> Reasons {
     if let Some(reason) = single {
         reasons.insert(reason);
         return reasons;
+    }
+    if !node.ports.has_room(&class.ports) {
+        reasons.insert(Reason::Ports);
     }
     let free = node.allocatable.minus(node.allocated);
     let request = class.request;

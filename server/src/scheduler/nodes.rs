@@ -4,7 +4,7 @@ use super::{class::Class, cluster::ClassId};
 use crate::controllers::taints;
 use barge_proto::v1::{Node, Taint};
 use barge_state::node_is_ready;
-use barge_state::{Kind, Usage};
+use barge_state::{Kind, PortsInUse, Usage};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
@@ -35,6 +35,8 @@ pub struct NodeInfo {
     pub allocated: Usage,
     /// What they count as when nodes are scored.
     pub counted: Usage,
+    /// The ports that they claim.
+    pub ports: PortsInUse,
     /// Whether there is a record of it: pods may be bound to a node that is gone.
     known: bool,
     alike: BTreeMap<ClassId, u32>,
@@ -57,6 +59,7 @@ impl NodeInfo {
             allocatable: Usage::default(),
             allocated: Usage::default(),
             counted: Usage::default(),
+            ports: PortsInUse::default(),
             known: false,
             alike: BTreeMap::new(),
         }
@@ -147,6 +150,7 @@ impl Nodes {
         };
         node.allocated = node.allocated.plus(class.request);
         node.counted = node.counted.plus(class.counted);
+        node.ports.add(&class.ports);
         *node.alike.entry(class_id).or_default() += 1;
         self.touch(id);
     }
@@ -158,6 +162,7 @@ impl Nodes {
         };
         node.allocated = node.allocated.minus(class.request);
         node.counted = node.counted.minus(class.counted);
+        node.ports.remove(&class.ports);
         if let Some(alike) = node.alike.get_mut(&class_id) {
             *alike = alike.saturating_sub(1);
             if *alike == 0 {

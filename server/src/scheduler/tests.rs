@@ -14,8 +14,9 @@ use super::{
 };
 use crate::controllers::{guard::catch, plan::controller_reference, testing::World};
 use barge_proto::v1::{
-    Bind, Container, Namespace, Node, ObjectMeta, PodRecord, PodSpec, PodTemplateSpec, Quantity,
-    ResourceRequirements, Revision, Taint, Toleration, change::Change, record::Record,
+    Bind, Container, ContainerPort, Namespace, Node, ObjectMeta, PodRecord, PodSpec,
+    PodTemplateSpec, Quantity, ResourceRequirements, Revision, Taint, Toleration, change::Change,
+    record::Record,
 };
 use barge_state::Kind;
 use std::{
@@ -165,6 +166,25 @@ fn tolerant_revision(world: &mut World, name: &str) -> String {
         ..Toleration::default()
     }];
     world.put(Record::Revision(tolerant));
+    uid
+}
+
+/// A template whose pods claim port 80 of an address of their node; "" is all of them.
+fn claiming_revision(world: &mut World, name: &str, host_ip: &str) -> String {
+    let template = revision(world, &format!("{name}-template"), (1, 1), &[]);
+    let mut claiming = Revision::clone(&world.by_uid::<Revision>(&template));
+    let uid = world.uid();
+    let meta = claiming.meta_mut();
+    meta.uid.clone_from(&uid);
+    name.clone_into(&mut meta.name);
+    let spec = claiming.template.as_mut().unwrap().spec.as_mut().unwrap();
+    spec.containers[0].ports = vec![ContainerPort {
+        container_port: 80,
+        host_port: 80,
+        host_ip: host_ip.to_owned(),
+        ..ContainerPort::default()
+    }];
+    world.put(Record::Revision(claiming));
     uid
 }
 

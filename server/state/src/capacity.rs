@@ -3,11 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use barge_proto::{
+    host_ports::HostPort,
     quantity::{QuantityError, parse_milli, parse_whole},
     v1::{Container, Node, PodSpec, Quantity, Revision},
 };
 
-use crate::{kind::Kind, packed::PackedPod};
+use crate::{
+    kind::Kind,
+    packed::PackedPod,
+    ports::{self, PortsInUse},
+};
 
 /// Reads a quantity in the unit that is counted.
 type Parse = fn(&Quantity) -> Result<i64, QuantityError>;
@@ -118,6 +123,10 @@ pub fn is_finished(pod: &PackedPod) -> bool {
 pub struct Capacity {
     per_template: BTreeMap<String, Usage>,
     per_node: BTreeMap<String, Usage>,
+    /// Only of templates that claim ports of their nodes.
+    template_ports: BTreeMap<String, Vec<HostPort>>,
+    /// Only of nodes that have pods of these.
+    node_ports: BTreeMap<String, PortsInUse>,
 }
 
 impl Capacity {
@@ -137,9 +146,14 @@ impl Capacity {
                     Usage::of_spec,
                 );
                 self.per_template.insert(after.uid().to_owned(), usage);
+                let ports = spec.map(ports::claimed).unwrap_or_default();
+                if !ports.is_empty() {
+                    self.template_ports.insert(after.uid().to_owned(), ports);
+                }
             }
             (Some(before), None) => {
                 self.per_template.remove(before.uid());
+                self.template_ports.remove(before.uid());
             }
             (None, None) => {}
         }
@@ -162,6 +176,14 @@ impl Capacity {
                     self.per_node.remove(before.node_uid());
                 }
             }
+            if let Some(ports) = self.template_ports.get(before.template_uid())
+                && let Some(in_use) = self.node_ports.get_mut(before.node_uid())
+            {
+                in_use.remove(ports);
+                if in_use.is_empty() {
+                    self.node_ports.remove(before.node_uid());
+                }
+            }
         }
         if let Some(after) = after {
             let usage = self.template(after.template_uid());
@@ -170,6 +192,10 @@ impl Capacity {
                 .entry(after.node_uid().to_owned())
                 .or_default();
             *sum = sum.plus(usage);
+            if let Some(ports) = self.template_ports.get(after.template_uid()) {
+                let node = after.node_uid().to_owned();
+                self.node_ports.entry(node).or_default().add(ports);
+            }
         }
     }
 
@@ -179,6 +205,20 @@ impl Capacity {
             pods: 1,
             ..Usage::default()
         })
+    }
+
+    /// Whether a node has free what one pod of a template claims of its ports.
+    pub fn has_free_ports(&self, template_uid: &str, node_uid: &str) -> bool {
+        let Some(ports) = self.template_ports.get(template_uid) else {
+            return true;
+        };
+        let in_use = self.node_ports.get(node_uid);
+        in_use.is_none_or(|in_use| in_use.has_room(ports))
+    }
+
+    /// The ports that the pods of a node claim.
+    pub fn ports(&self, uid: &str) -> Option<&PortsInUse> {
+        self.node_ports.get(uid)
     }
 
     /// What the pods of a node reserve together.

@@ -34,6 +34,7 @@ pub mod made;
 mod packed;
 mod parts;
 mod pods;
+mod ports;
 mod read;
 mod requests;
 mod restore;
@@ -58,6 +59,7 @@ pub use level::{
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};
+pub use ports::{NO_FREE_PORTS, PortsInUse, claimed};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
 pub use state::State;

@@ -13,6 +13,7 @@ use crate::{
     claims::Claim,
     kind::{Kind, Stored},
     packed::PackedPod,
+    ports::PortsInUse,
     state::State,
 };
 
@@ -135,6 +136,11 @@ impl State {
     /// What the unfinished pods bound to a node reserve there.
     pub fn node_usage(&self, node_uid: &str) -> Usage {
         self.tables.capacity.node(node_uid)
+    }
+
+    /// The ports of a node that its unfinished pods claim; `None`: none.
+    pub fn node_ports(&self, node_uid: &str) -> Option<&PortsInUse> {
+        self.tables.capacity.ports(node_uid)
     }
 
     /// What one pod of a template reserves.

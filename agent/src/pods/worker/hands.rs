@@ -85,8 +85,10 @@ impl Hands {
                 Outcome::SandboxReleased(runtime.release_sandbox(&self.uid).await)
             }
             (Step::CreateSandbox, Some(pod)) => {
+                // The machine's own network is there.
+                let waits = !spec::is_in_host_network(&pod);
                 let mut ready = self.shared.network_ready.clone();
-                let ready = ready.wait_for(|ready| *ready);
+                let ready = ready.wait_for(|ready| *ready || !waits);
                 if self.while_wanted(ready).await.is_none() {
                     return Outcome::Dropped;
                 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     carrier::protocol::Attachment,
-    files,
+    files, node,
     runtime::{
         error::start_reason,
         images::ImageConfig,
@@ -171,8 +171,9 @@ impl Containers {
     /// share.
     async fn ensure_pod(&self, spec: &ContainerSpec) -> Result<Option<Shared>, Stop> {
         let (cgroups, pids_limit) = (self.cgroups.clone(), self.options.pod_pids_limit);
-        let shared = Shared::of(&self.options.paths, &spec.pod_uid);
+        let shared = Shared::of(&self.options.paths, &spec.pod_uid, spec.namespaces);
         let hostname = etc::hostname(&spec.hostname, &spec.pod_name).to_owned();
+        let pause_command = self.options.pause_command.clone();
         let (uid, resources) = (spec.pod_uid.clone(), spec.pod_resources);
         let paths = &self.options.paths;
         let last_words = paths.last_words(&spec.pod_uid, &spec.name, spec.attempt);
@@ -185,7 +186,7 @@ impl Containers {
             if !shared.were_made() {
                 return Ok(None);
             }
-            let made = shared.ensure(&hostname);
+            let made = shared.ensure(&hostname, &pause_command);
             made.map_err(|error| within("cannot make the pod's namespaces", &error))?;
             Ok(Some(shared))
         };
@@ -257,11 +258,19 @@ impl Containers {
         let host = host::look(&spec.security, paths).await;
         let host = host.map_err(|error| config(error.to_string()))?;
         let binds = self.volumes.binds(spec).await.map_err(Stop::Failed)?;
+        let (netns, hostname) = match spec.namespaces.host_network {
+            true => (paths.host_netns(&spec.pod_uid), node::host_name()),
+            false => {
+                let hostname = etc::hostname(&spec.hostname, &spec.pod_name);
+                (paths.netns(&spec.pod_uid), hostname.to_owned())
+            }
+        };
         let described = spec::build(&Inputs {
             container: spec,
             image,
             user: &user,
-            netns: &paths.netns(&spec.pod_uid),
+            hostname: &hostname,
+            netns: &netns,
             shared,
             words: &paths.last_words(&spec.pod_uid, &spec.name, spec.attempt),
             etc: &paths.pod(&spec.pod_uid).join("etc"),

@@ -13,6 +13,15 @@ const MOST_SERVERS: usize = 3;
 /// Names of the files, as they are in `/etc`.
 pub const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
+/// Of a pod in the machine's network: what the machine has itself.
+#[derive(Debug, Clone, Copy)]
+pub struct OfMachine<'a> {
+    /// The machine's `/etc/hosts`.
+    pub hosts: &'a Path,
+    /// The machine's host name.
+    pub name: &'a str,
+}
+
 /// Writes the files into a folder.
 pub fn write(
     folder: &Path,
@@ -20,14 +29,34 @@ pub fn write(
     names: &PodNames,
     ips: &[IpAddr],
     resolv_conf: &Path,
+    machine: Option<OfMachine<'_>>,
 ) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let name = hostname(&names.hostname, pod);
-    fs::write(folder.join("hostname"), format!("{name}\n"))?;
-    fs::write(folder.join("hosts"), hosts(name, names, ips))?;
     let read = |path: &Path| crate::files::read_if_there(path).map(Option::unwrap_or_default);
+    let (name, mut hosts) = match machine {
+        None => {
+            let hosts = hosts(hostname(&names.hostname, pod), names, ips);
+            (names.kernel_name(pod), hosts)
+        }
+        Some(machine) => {
+            let hosts = String::from_utf8_lossy(&read(machine.hosts)?).into_owned();
+            (machine.name.to_owned(), hosts)
+        }
+    };
+    if !hosts.is_empty() && !hosts.ends_with('\n') {
+        hosts.push('\n');
+    }
+    for (ip, aliases) in &names.aliases {
+        // Writing to a string cannot fail.
+        let _ = writeln!(hosts, "{ip}\t{}", aliases.join("\t"));
+    }
+    fs::write(folder.join("hostname"), format!("{name}\n"))?;
+    fs::write(folder.join("hosts"), hosts)?;
     let mut resolvers = String::new();
-    if !names.without_nodes {
+    if !names.without_nodes && machine.is_some() {
+        // The machine's loopback is the pod's, too.
+        resolvers = String::from_utf8_lossy(&read(resolv_conf)?).into_owned();
+    } else if !names.without_nodes {
         resolvers = reachable(&String::from_utf8_lossy(&read(resolv_conf)?));
         if !resolvers.contains("nameserver") {
             resolvers = reachable(&String::from_utf8_lossy(&read(Path::new(RESOLVED))?));
@@ -63,9 +92,6 @@ fn hosts(name: &str, names: &PodNames, ips: &[IpAddr]) -> String {
             "" => writeln!(text, "{ip}\t{name}"),
             domain => writeln!(text, "{ip}\t{name}.{domain}\t{name}"),
         };
-    }
-    for (ip, aliases) in &names.aliases {
-        let _ = writeln!(text, "{ip}\t{}", aliases.join("\t"));
     }
     text
 }
@@ -159,6 +185,7 @@ mod tests {
             &PodNames::default(),
             &["10.244.1.7".parse().unwrap()],
             Path::new("/nonexistent"),
+            None,
         )
         .unwrap();
         let hosts = fs::read_to_string(etc.join("hosts")).unwrap();
@@ -187,21 +214,57 @@ mod tests {
             nameservers: vec!["10.0.0.3".into()],
             searches: vec!["y".into()],
             options: vec!["ndots:2".into()],
-            without_nodes: false,
+            ..PodNames::default()
         };
         let read = |name: &str| fs::read_to_string(etc.join(name)).unwrap();
         let ips = ["10.244.1.7".parse().unwrap()];
-        write(&etc, "web-0", &names, &ips, &nodes).unwrap();
+        write(&etc, "web-0", &names, &ips, &nodes, None).unwrap();
         assert_eq!(read("hostname"), "web\n");
         assert!(read("hosts").contains("10.244.1.7\tweb.shop.default.svc.cluster.local\tweb\n"));
         assert!(read("hosts").ends_with("10.0.0.9\tdb\tdb.example.com\n"));
         let both = "nameserver 10.0.0.2\nnameserver 10.0.0.3\nsearch x y\noptions edns0 ndots:2\n";
         assert_eq!(read("resolv.conf"), both);
         names.without_nodes = true;
-        write(&etc, "web-0", &names, &ips, &nodes).unwrap();
+        write(&etc, "web-0", &names, &ips, &nodes, None).unwrap();
         assert_eq!(
             read("resolv.conf"),
             "nameserver 10.0.0.3\nsearch y\noptions ndots:2\n"
         );
+        names.is_full = true;
+        write(&etc, "web-0", &names, &ips, &nodes, None).unwrap();
+        assert_eq!(read("hostname"), "web.shop.default.svc.cluster.local\n");
+        assert!(read("hosts").contains("10.244.1.7\tweb.shop.default.svc.cluster.local\tweb\n"));
+    }
+
+    #[test]
+    fn in_the_machine_s_network_its_names_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let etc = folder.path().join("etc");
+        let hosts = file("hosts", "127.0.0.1 localhost\n192.0.2.9 gateway");
+        let resolvers = "nameserver 127.0.0.53\nsearch x\n";
+        let names = PodNames {
+            hostname: "web".into(),
+            aliases: vec![("10.0.0.9".into(), vec!["db".into()])],
+            ..PodNames::default()
+        };
+        let machine = OfMachine {
+            hosts: &hosts,
+            name: "node-1",
+        };
+        let ips = ["192.0.2.1".parse().unwrap()];
+        let resolv_conf = file("resolv.conf", resolvers);
+        write(&etc, "web-0", &names, &ips, &resolv_conf, Some(machine)).unwrap();
+        let read = |name: &str| fs::read_to_string(etc.join(name)).unwrap();
+        assert_eq!(read("hostname"), "node-1\n");
+        assert_eq!(
+            read("hosts"),
+            "127.0.0.1 localhost\n192.0.2.9 gateway\n10.0.0.9\tdb\n"
+        );
+        assert_eq!(read("resolv.conf"), resolvers);
     }
 }

@@ -80,6 +80,20 @@ fn make(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Pins the namespace of the calling thread at `path`: the machine's. Blocks.
+pub fn pin_own(path: &Path) -> io::Result<()> {
+    if is_pinned(path) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::create(path)?;
+    let none = None::<&str>;
+    let own = Some("/proc/thread-self/ns/net");
+    Ok(mount(own, path, none, MsFlags::MS_BIND, none)?)
+}
+
 /// Removes the pin; the namespace goes with its last process. That there is none is success.
 pub fn unpin(path: &Path) -> io::Result<()> {
     // Several, should it ever have been pinned twice.

@@ -1,7 +1,8 @@
-//! What the containers of a pod share beside the network: System V and POSIX IPC, the host name, and the files in
-//! `/dev/shm`. All of it outlives each of them.
+//! What the containers of a pod share beside the network: System V and POSIX IPC, the host name, the files in `/dev/shm`, and processes where
+//! the pod asks for it. All of it outlives each of them. What is the machine's instead is not made.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
@@ -15,8 +16,11 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use super::netns::{is_pinned, unpin};
-use crate::runtime::Paths;
+use super::{
+    netns::{is_pinned, unpin},
+    pause::Pause,
+};
+use crate::runtime::{Namespaces, Paths};
 
 /// `/dev/shm` is writable for everybody and takes 64 MiB, as in Kubernetes. What lies there counts as memory of the
 /// container that wrote it, and of the pod once that container is gone.
@@ -31,12 +35,24 @@ pub struct Shared {
     pub uts: PathBuf,
     /// A file system in memory, for `/dev/shm`.
     pub shm: PathBuf,
+    /// The process namespace.
+    pub pause: Pause,
+    /// The network namespace that the pod is in, as a process of the agent names it.
+    pub netns: PathBuf,
+    /// Which of these the pod has.
+    pub namespaces: Namespaces,
 }
 
 impl Shared {
     /// Those of a pod, whether they are there or not.
-    pub fn of(paths: &Paths, pod_uid: &str) -> Self {
+    pub fn of(paths: &Paths, pod_uid: &str, namespaces: Namespaces) -> Self {
         Self {
+            pause: Pause::of(paths, pod_uid),
+            netns: match namespaces.host_network {
+                true => "/proc/self/ns/net".into(),
+                false => paths.netns(pod_uid),
+            },
+            namespaces,
             ipc: paths.ipc(pod_uid),
             uts: paths.uts(pod_uid),
             shm: paths.shm(pod_uid),
@@ -46,17 +62,22 @@ impl Shared {
     /// Whether they were made for this pod. They were not for pods of agents that did not share them yet: each container
     /// of such a pod has its own, until the pod goes.
     pub fn were_made(&self) -> bool {
-        self.ipc.exists()
+        // Agents that did not share know no namespaces of the machine.
+        self.namespaces.host_ipc || self.ipc.exists()
     }
 
-    /// Makes what is missing; what is there stays. Blocks.
-    pub fn ensure(&self, hostname: &str) -> io::Result<()> {
-        if !is_mounted(&self.shm)? {
+    /// Makes what is missing; what is there stays. The network namespace has to be pinned. Blocks.
+    pub fn ensure(&self, hostname: &str, pause_command: &[OsString]) -> io::Result<()> {
+        if self.namespaces.shared_pid {
+            self.pause.ensure(pause_command, &self.netns)?;
+        }
+        if !self.namespaces.host_ipc && !is_mounted(&self.shm)? {
             fs::create_dir_all(&self.shm)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mount(Some("shm"), &self.shm, Some("tmpfs"), flags, Some(SHM))?;
         }
-        let (uts, ipc) = (is_pinned(&self.uts), is_pinned(&self.ipc));
+        let uts = self.namespaces.host_network || is_pinned(&self.uts);
+        let ipc = self.namespaces.host_ipc || is_pinned(&self.ipc);
         if uts && ipc {
             return Ok(());
         }
@@ -86,6 +107,7 @@ impl Shared {
 
     /// Removes what is there; a namespace goes with its last process. That there is nothing is success. Blocks.
     pub fn remove(&self) -> io::Result<()> {
+        self.pause.remove()?;
         unpin(&self.ipc)?;
         unpin(&self.uts)?;
         while is_mounted(&self.shm)? {

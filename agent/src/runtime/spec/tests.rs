@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::runtime::{Image, PodResources, QosClass, Seccomp, Security};
+use crate::runtime::{Image, Namespaces, Paths, PodResources, QosClass, Seccomp, Security};
 
 fn container() -> ContainerSpec {
     ContainerSpec {
@@ -38,6 +38,7 @@ fn container() -> ContainerSpec {
         memory_limit: Some(64 << 20),
         security: Security::default(),
         mounts: Vec::new(),
+        namespaces: Namespaces::default(),
     }
 }
 
@@ -56,15 +57,12 @@ fn built(
     user: &User,
     version: CgroupVersion,
 ) -> Result<Spec, SpecError> {
-    let shared = Shared {
-        ipc: "/d/run/ipc/u".into(),
-        uts: "/d/run/uts/u".into(),
-        shm: "/d/run/shm/u".into(),
-    };
+    let shared = Shared::of(&Paths::new("/d"), "u", container.namespaces);
     build(&Inputs {
         container,
         image: &image(),
         user,
+        hostname: "web-0",
         netns: Path::new("/d/run/netns/u"),
         shared: Some(&shared),
         words: Path::new("/d/pods/u/words/nginx.0"),
@@ -252,6 +250,51 @@ proptest! {
     }
 }
 
+#[test]
+fn the_machine_s_namespaces_are_no_namespaces_of_the_container() {
+    let mut container = container();
+    let of = |container: &ContainerSpec| {
+        let spec = built(container, &User::default(), CgroupVersion::V1).unwrap();
+        let json = serde_json::to_value(&spec).unwrap();
+        let namespaces = json["linux"]["namespaces"].as_array().unwrap().clone();
+        let names: BTreeMap<_, _> = namespaces
+            .iter()
+            .map(|it| {
+                let path = it["path"].as_str().unwrap_or_default().to_owned();
+                (it["type"].as_str().unwrap().to_owned(), path)
+            })
+            .collect();
+        let mounts = json["mounts"].as_array().unwrap().clone();
+        let shm = mounts.iter().find(|it| it["destination"] == "/dev/shm");
+        let shm = shm.unwrap()["source"].as_str().unwrap().to_owned();
+        (names, shm, json["hostname"].as_str().map(str::to_owned))
+    };
+    let (names, shm, hostname) = of(&container);
+    assert_eq!(names["pid"], "");
+    assert_eq!(
+        (&names["uts"][..], &shm[..]),
+        ("/d/run/uts/u", "/d/run/shm/u")
+    );
+    assert_eq!(hostname.as_deref(), Some("web-0"));
+    container.namespaces.shared_pid = true;
+    assert_eq!(of(&container).0["pid"], "/d/run/pid/u");
+    container.namespaces = Namespaces {
+        host_network: true,
+        host_pid: true,
+        host_ipc: true,
+        shared_pid: false,
+    };
+    let (names, shm, hostname) = of(&container);
+    let left: Vec<_> = names.keys().map(String::as_str).collect();
+    assert_eq!(left, ["mount", "network"]);
+    // The network is joined by its pin, and the machine keeps its name.
+    assert_eq!(
+        (&names["network"][..], &shm[..]),
+        ("/d/run/netns/u", "/dev/shm")
+    );
+    assert_eq!(hostname, None);
+}
+
 /// A container of root's with this security context.
 fn secured(security: Security, profile: Option<&str>) -> Result<Spec, SpecError> {
     let container = ContainerSpec {
@@ -262,6 +305,7 @@ fn secured(security: Security, profile: Option<&str>) -> Result<Spec, SpecError>
         container: &container,
         image: &image(),
         user: &User::default(),
+        hostname: "web-0",
         netns: Path::new("/d/run/netns/u"),
         shared: None,
         words: Path::new("/d/pods/u/words/nginx.0"),

@@ -140,7 +140,7 @@ fn the_oldest_service_has_the_port() {
         "svc/default/young/tcp/80"
     );
     let conflict = conflicts.first().unwrap();
-    assert_eq!(conflict.service_uid, "uid-young");
+    assert_eq!(conflict.who, Wanting::Service("uid-young".into()));
     let old = Holder::Service("default/old".to_owned());
     assert_eq!((conflict.port, &conflict.holder), (80, &old));
 }
@@ -170,6 +170,62 @@ fn the_node_keeps_its_own_ports() {
         (22, &Holder::Node("SSH"))
     );
     assert_eq!(conflicts.len(), 1);
+}
+
+#[test]
+fn host_ports_of_pods_come_after_the_node_and_its_services() {
+    let services = [service("web", 1, "NodePort", "10.96.0.10", &[(80, 30080)])];
+    let port = |port, ip: Option<[u8; 4]>| HostPort {
+        port,
+        protocol: Protocol::Tcp,
+        ip: ip.map(Ipv4Addr::from),
+        container_port: 8080,
+    };
+    let held = |ports: &[HostPort], to: Option<[u8; 4]>| runtime::Held {
+        pod: "default/a".into(),
+        ports: ports.to_vec(),
+        to: to.map(Ipv4Addr::from),
+    };
+    let address = [192, 0, 2, 1];
+    let a = [port(80, None), port(81, Some(address)), port(82, None)];
+    let b = [port(22, None), port(30080, Some(address))];
+    let pods = [
+        ("a".to_owned(), held(&a, Some([10, 244, 1, 2]))),
+        ("b".to_owned(), held(&b, Some([10, 244, 1, 3]))),
+        ("c".to_owned(), held(&[port(22, None)], None)),
+    ];
+    let pods = pods.into();
+    let (rules, conflicts) = rules(&Inputs {
+        services: services.iter().collect(),
+        host_ports: [((Protocol::Tcp, 22), "SSH")].into(),
+        loopback: [(Protocol::Tcp, 82)].into(),
+        pods: Some(&pods),
+        ..Default::default()
+    });
+    let chain = |name: &str| name.to_owned();
+    let node: BTreeMap<_, _> = [
+        ((Protocol::Tcp, 80), chain("pod/a/tcp/80")),
+        ((Protocol::Tcp, 82), chain("pod/a/tcp/82")),
+    ]
+    .into();
+    assert_eq!(rules.node, node);
+    let at = |ip: [u8; 4], port| (Ipv4Addr::from(ip), Protocol::Tcp, port);
+    let addresses: BTreeMap<_, _> = [
+        (at([127, 0, 0, 1], 80), chain("pod/a/tcp/80")),
+        (at(address, 81), chain("pod/a/tcp/81/192.0.2.1")),
+    ]
+    .into();
+    assert_eq!(rules.address, addresses);
+    let to = "10.244.1.2:8080".parse().unwrap();
+    assert_eq!(rules.chains["pod/a/tcp/80"].endpoints, [to].into());
+    assert_eq!(rules.endpoints, [[10, 244, 1, 2].into()].into());
+    let told: Vec<_> = conflicts
+        .iter()
+        .map(|it| (&it.who, it.port, &it.holder))
+        .collect();
+    let b = Wanting::Pod("b".into());
+    let web = Holder::Service("default/web".into());
+    assert_eq!(told, [(&b, 22, &Holder::Node("SSH")), (&b, 30080, &web)]);
 }
 
 #[test]

@@ -52,7 +52,9 @@ impl Net {
         self.nft("delete table inet barge");
         let desired = Self::desired(&services, &endpoints);
         let recorder = Recorder::new(self.outbox.clone(), Arc::new(SystemClock));
-        let mut rules = ServiceRules::new(Nft::new(program.into()), recorder, true);
+        let nft = Nft::new(program.into());
+        let pods = self.published.subscribe();
+        let mut rules = ServiceRules::new(network(nft, true), recorder, pods);
         rules.pace = pace;
         let (sender, receiver) = watch::channel(Arc::new(desired));
         let held = sender.clone();
@@ -225,7 +227,8 @@ fn notices_that_fail_again_and_again_are_logged_once() {
     let node = Space::new();
     node.block_on(async {
         let recorder = Recorder::new(Arc::default(), Arc::new(SystemClock));
-        let mut rules = ServiceRules::new(Nft::default(), recorder, true);
+        let (_published, pods) = watch::channel(Some(Arc::default()));
+        let mut rules = ServiceRules::new(network(Nft::default(), true), recorder, pods);
         let failed = || Err::<(), _>(io::Error::other("it fails"));
         assert!(rules.hear(failed()).is_none() && rules.blind);
         rules.look(Instant::now().into());

@@ -29,10 +29,6 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ("NodeSystemInfo", NODE_SYSTEM_INFO),
     ("PodSpec", POD_SPEC),
     ("Container", CONTAINER),
-    (
-        "ContainerPort",
-        &[("hostIP", Nothing), ("hostPort", Nothing)],
-    ),
     ("LifecycleHandler", &[("tcpSocket", Nothing)]),
     ("PodSecurityContext", POD_SECURITY_CONTEXT),
     ("SecurityContext", SECURITY_CONTEXT),
@@ -96,9 +92,6 @@ const POD_SPEC: Fields = &[
     // Barge never injects the environment variables of Docker links.
     ("enableServiceLinks", Only(&["true", "false"])),
     ("ephemeralContainers", Nothing),
-    ("hostIPC", Nothing),
-    ("hostNetwork", Nothing),
-    ("hostPID", Nothing),
     ("hostUsers", Only(&["true"])),
     ("hostnameOverride", Nothing),
     ("imagePullSecrets", Nothing),
@@ -115,8 +108,6 @@ const POD_SPEC: Fields = &[
     ("schedulingGates", Nothing),
     ("serviceAccount", Only(&[r#""default""#])),
     ("serviceAccountName", Only(&[r#""default""#])),
-    ("setHostnameAsFQDN", Nothing),
-    ("shareProcessNamespace", Nothing),
     ("topologySpreadConstraints", Nothing),
     ("workloadRef", Nothing),
 ];

@@ -144,6 +144,7 @@ fn named_ports(spec: &mut DeploymentSpec, ports: &[(&str, i32)]) {
         name: (*name).to_owned(),
         container_port: *number,
         protocol: "TCP".into(),
+        ..ContainerPort::default()
     };
     container.ports = ports.iter().map(port).collect();
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{controllers::conditions, store::transaction::Draft};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Two small nodes and one without the label.
 fn scheduled() -> Scheduled {
@@ -139,6 +139,25 @@ fn a_taint_keeps_away_who_does_not_tolerate_it() {
     // Without the taint the other one has a place, too.
     edit_node(&mut scheduled.world, &node, |node| taint(node, false));
     assert_eq!(scheduled.run().len(), 2);
+}
+
+#[test]
+fn a_claimed_port_keeps_away_who_claims_it_too() {
+    let mut scheduled = scheduled();
+    let web = claiming_revision(&mut scheduled.world, "web", "");
+    for name in ["web-1", "web-2", "web-3", "web-4"] {
+        pod(&mut scheduled.world, name, &web);
+    }
+    let nodes: BTreeSet<_> = scheduled.run().into_values().collect();
+    assert!(nodes.iter().eq(["a", "b", "c"]), "{nodes:?}");
+    tell_all(&mut scheduled);
+    let why =
+        "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports";
+    assert_eq!(scheduled.world.events("FailedScheduling"), [why]);
+    // The one that goes leaves the port to the next.
+    let first = scheduled.world.pods().remove(0);
+    scheduled.world.remove(&*first);
+    assert_eq!(scheduled.run().len(), 3);
 }
 
 #[test]

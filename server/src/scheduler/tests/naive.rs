@@ -1,6 +1,7 @@
 //! The definition of the best node, computed directly: slow and without a cache.
 
 use super::*;
+use barge_proto::host_ports::{HostPort, Protocol};
 use barge_state::{PackedPod, State};
 use std::cmp::Ordering;
 
@@ -18,6 +19,19 @@ fn request(state: &State, template_uid: &str) -> (i128, i128) {
         sum.1 += resources.requests.get("memory").map_or(0, amount) / 1_000_000;
     }
     sum
+}
+
+/// What a pod claims of its node.
+pub fn ports(state: &State, template_uid: &str) -> Vec<HostPort> {
+    let revision = state.by_uid::<Revision>(template_uid).unwrap();
+    let spec = revision.template.as_ref().unwrap().spec.as_ref().unwrap();
+    let ports = spec.containers.iter().flat_map(|it| &it.ports);
+    let claimed = ports.filter(|it| it.host_port > 0).map(|it| HostPort {
+        port: u16::try_from(it.host_port).unwrap(),
+        protocol: Protocol::Tcp,
+        ip: it.host_ip.parse().ok(),
+    });
+    claimed.collect()
 }
 
 /// In millionths.
@@ -89,6 +103,11 @@ fn view(state: &State, assumed: &Assumed, template_uid: &str, node: &Node) -> Vi
             .node_selector
             .iter()
             .all(|(key, value)| node.meta().labels.get(key) == Some(value))
+        && there.iter().all(|pod| {
+            let taken = ports(state, pod.template_uid());
+            let wanted = ports(state, template_uid);
+            !wanted.iter().any(|port| taken.iter().any(|it| it.conflicts(port)))
+        })
         && places - pods >= 1
         && (wanted.0 == 0 || wanted.0 <= cpu - used.0)
         && (wanted.1 == 0 || wanted.1 <= memory - used.1);

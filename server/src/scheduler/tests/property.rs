@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::controllers::testing::{allocatable, condition};
-use barge_state::Usage;
+use barge_state::{Usage, is_finished};
 use proptest::{prelude::*, sample::Index};
 
 #[derive(Debug, Clone)]
@@ -70,6 +70,9 @@ impl Run {
             .map(|(name, request, selector)| revision(&mut world, name, request, selector))
             .collect();
         classes.push(tolerant_revision(&mut world, "tolerant"));
+        for (name, host_ip) in [("all", ""), ("first", "192.0.2.1"), ("second", "192.0.2.2")] {
+            classes.push(claiming_revision(&mut world, name, host_ip));
+        }
         Self {
             scheduled: Scheduled::new(world),
             classes,
@@ -253,6 +256,13 @@ impl Run {
         let node = state.by_uid::<Node>(node_uid).unwrap();
         let free = Usage::allocatable(node).minus(state.node_usage(node_uid));
         assert!(free.pods >= 0, "too many pods on {}", node.meta().name);
+        let there = state.pods_on(node_uid).filter(|pod| !is_finished(pod));
+        let ports: Vec<_> = there
+            .flat_map(|pod| naive::ports(state, pod.template_uid()))
+            .collect();
+        for (index, port) in ports.iter().enumerate() {
+            assert!(!ports[..index].iter().any(|other| other.conflicts(port)));
+        }
     }
 }
 

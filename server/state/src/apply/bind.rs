@@ -7,6 +7,7 @@ use crate::{
     capacity::{Usage, is_finished},
     kind::Kind,
     pods,
+    ports::NO_FREE_PORTS,
 };
 
 /// Binds a pod, or answers why not.
@@ -55,13 +56,13 @@ fn check(work: &Work<'_>, bind: &Bind) -> Result<(), String> {
     if work.tables.revisions.by_uid(pod.template_uid()).is_none() {
         return Err("the pod's template is gone".to_owned());
     }
-    let free = Usage::allocatable(node).minus(work.tables.capacity.node(node.uid()));
-    match work
-        .tables
-        .capacity
-        .template(pod.template_uid())
-        .lacking_in(free)
-    {
+    let capacity = &work.tables.capacity;
+    // Below the level that brought host ports no template claims any.
+    if !capacity.has_free_ports(pod.template_uid(), node.uid()) {
+        return Err(NO_FREE_PORTS.to_owned());
+    }
+    let free = Usage::allocatable(node).minus(capacity.node(node.uid()));
+    match capacity.template(pod.template_uid()).lacking_in(free) {
         None => Ok(()),
         Some(why) => Err(why.to_owned()),
     }

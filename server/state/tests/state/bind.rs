@@ -85,6 +85,51 @@ fn every_resource_has_to_fit() {
 }
 
 #[test]
+fn a_port_of_a_node_is_for_one_pod() {
+    let mut state = cluster();
+    let small = |uid: &str| revision(uid, "100m", "64Mi");
+    let taken = "node(s) didn't have free ports for the requested pod ports";
+    accept(
+        &mut state,
+        [
+            put(claiming(small("all"), 80, "")),
+            put(claiming(small("first"), 80, "192.0.2.1")),
+            put(claiming(small("second"), 80, "192.0.2.2")),
+            put(node("n3")),
+            put(pod("a1", "all")),
+            put(pod("a2", "all")),
+            put(pod("b1", "first")),
+            put(pod("b2", "first")),
+            put(pod("c1", "second")),
+        ],
+    );
+    let applied = accept(
+        &mut state,
+        [
+            bind("b1", "n1"),
+            bind("b2", "n1"),
+            bind("c1", "n1"),
+            bind("a1", "n1"),
+            bind("a1", "n3"),
+            bind("b2", "n3"),
+        ],
+    );
+    assert_eq!(applied.outcome.binds, ["", taken, "", taken, "", taken]);
+    crate::indexes::check(&state);
+    let applied = accept(
+        &mut state,
+        [
+            report("a1", phase("Succeeded")),
+            remove(RecordKind::Pod, "b1"),
+            bind("b2", "n3"),
+            bind("a2", "n1"),
+        ],
+    );
+    assert_eq!(applied.outcome.binds, ["", taken]);
+    crate::indexes::check(&state);
+}
+
+#[test]
 fn finished_and_removed_pods_leave_room() {
     let mut state = cluster();
     accept(

@@ -1,10 +1,11 @@
 //! Short ways to make records, transactions and states.
 
 use barge_proto::v1::{
-    Change, ClusterRecord, Condition, Container, Deployment, DeploymentSpec, Event, MarkPod,
-    Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference, PodRecord,
-    PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal, RefusalReason,
-    ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time, Transaction, change,
+    Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec, Event,
+    MarkPod, Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference,
+    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal,
+    RefusalReason, ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time,
+    Transaction, change,
 };
 use barge_state::{Applied, Kind, RecordKind, State};
 
@@ -105,6 +106,19 @@ pub fn revision(uid: &str, cpu: &str, memory: &str) -> Revision {
         number: 1,
         template: Some(template),
     }
+}
+
+/// A template whose pods claim a port of their node.
+pub fn claiming(mut revision: Revision, host_port: i32, host_ip: &str) -> Revision {
+    let template = revision.template.as_mut().unwrap();
+    let container = &mut template.spec.as_mut().unwrap().containers[0];
+    container.ports = vec![ContainerPort {
+        container_port: 80,
+        host_port,
+        host_ip: host_ip.to_owned(),
+        ..ContainerPort::default()
+    }];
+    revision
 }
 
 pub fn pod(uid: &str, template: &str) -> PodRecord {

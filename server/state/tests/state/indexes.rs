@@ -6,7 +6,7 @@ use barge_proto::{
     for_each_kind,
     v1::{Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service, Time},
 };
-use barge_state::{Kind, PackedPod, State, Stored, Usage, is_finished};
+use barge_state::{Kind, PackedPod, PortsInUse, State, Stored, Usage, claimed, is_finished};
 
 /// Compares every index of a state with its records.
 pub fn check(state: &State) {
@@ -102,6 +102,10 @@ fn check_pods(state: &State) {
         assert!(state.lost_on(uid).eq(lost));
         if !uid.is_empty() {
             assert_eq!(state.node_usage(uid), recomputed(state, &expected));
+            assert_eq!(
+                state.node_ports(uid).cloned().unwrap_or_default(),
+                recomputed_ports(state, &expected)
+            );
         }
     }
     assert!(
@@ -142,6 +146,15 @@ fn recomputed(state: &State, pods: &[&Arc<PackedPod>]) -> Usage {
         let template = state.template(pod).unwrap().template.clone().unwrap();
         sum.plus(Usage::of_spec(&template.spec.unwrap()))
     })
+}
+
+fn recomputed_ports(state: &State, pods: &[&Arc<PackedPod>]) -> PortsInUse {
+    let mut ports = PortsInUse::default();
+    for pod in pods.iter().filter(|pod| !is_finished(pod)) {
+        let template = state.template(pod).unwrap().template.clone().unwrap();
+        ports.add(&claimed(&template.spec.unwrap()));
+    }
+    ports
 }
 
 fn check_claims(state: &State) {

@@ -2,7 +2,6 @@
 
 use super::*;
 
-
 /// A pod of one container, "main"; an init container whose name begins with "side" is a sidecar.
 fn with_init(policy: &str, init: &[&str]) -> Pod {
     let mut made = pod(policy, &["main"]);

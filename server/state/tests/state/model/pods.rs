@@ -1,6 +1,9 @@
 //! Pods and what their nodes report, as simply as possible.
 
-use barge_proto::v1::{PodRecord, PodStatus, ReportPod, Time, record::Record as Body};
+use barge_proto::{
+    host_ports::{self, HostPort},
+    v1::{PodRecord, PodStatus, ReportPod, Time, record::Record as Body},
+};
 use barge_state::{Kind, PackedPod, RecordKind, Stored, Usage, is_finished};
 
 use super::{Model, at, edit, terminating};
@@ -81,12 +84,30 @@ impl Model {
         let pods = self.records.iter().filter_map(PodRecord::from_stored);
         let here =
             pods.filter(|other| other.node_uid() == Kind::uid(&*node) && !is_finished(other));
-        let sum = here.fold(wanted, |sum, pod| sum.plus(self.request(pod).unwrap()));
+        let here: Vec<_> = here.collect();
+        let taken = here.iter().flat_map(|other| self.ports(other));
+        let taken: Vec<_> = taken.collect();
+        let free = |port: &HostPort| !taken.iter().any(|other| other.conflicts(port));
+        let ports = self.ports(&pod).iter().all(free);
+        let sum = here
+            .into_iter()
+            .fold(wanted, |sum, pod| sum.plus(self.request(pod).unwrap()));
         let has = Usage::allocatable(&node);
         let enough = sum.cpu_milli <= has.cpu_milli
             && sum.memory_bytes <= has.memory_bytes
             && sum.pods <= has.pods;
-        ready && open && waiting && enough
+        ready && open && waiting && ports && enough
+    }
+
+    fn ports(&self, pod: &PackedPod) -> Vec<HostPort> {
+        match self.get(RecordKind::Revision, pod.template_uid()) {
+            Some(Stored::Revision(revision)) => {
+                let spec = revision.template.as_ref().unwrap().spec.as_ref();
+                let claims = host_ports::claims(spec.unwrap());
+                claims.into_iter().map(|claim| claim.host).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     pub fn request(&self, pod: &PackedPod) -> Option<Usage> {
