@@ -14,6 +14,8 @@ pub(super) enum Verdict {
     Harmless,
     /// It asks for something that Barge does not do; this says so.
     NotImplemented(String),
+    /// It is another name of this field.
+    OtherName(&'static str),
     /// Kubernetes does not have it either.
     Unknown,
 }
@@ -35,6 +37,7 @@ pub(super) fn judge(message: &str, field: &str, node: &Node) -> Verdict {
             is_empty(node) || defaults.iter().any(|default| equals_text(node, default)),
             format!(": only {} is accepted", defaults.join(" or ")),
         ),
+        Accepted::OtherName(name) => return Verdict::OtherName(name),
     };
     if harmless {
         return Verdict::Harmless;
