@@ -31,3 +31,4 @@ pub mod services;
 pub mod session;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
