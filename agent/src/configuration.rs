@@ -51,7 +51,7 @@ impl Configuration {
                 .map(|it| (name(&it.metadata), Arc::new(it)))
                 .collect(),
             complete,
-            withheld: BTreeSet::new(),
+            ..Self::default()
         }
     }
 

@@ -153,7 +153,7 @@ impl<'de> Deserializer<'de> for &'de Node {
                 Verdict::OtherName(field) => {
                     match fields.iter().find(|(other, _)| other.name == field) {
                         None => entries.push((field, node)),
-                        Some((_, said)) if said.value == node.value => {}
+                        Some((_, said)) if kubernetes::adds_nothing(node, said) => {}
                         Some(_) => {
                             let rule = format!("`{}` is another name of `{field}`, which says something else: leave one of them out", key.name);
                             return Err(Fault::custom(rule).at_least(key.at));

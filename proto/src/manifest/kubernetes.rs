@@ -47,6 +47,15 @@ pub(super) fn judge(message: &str, field: &str, node: &Node) -> Verdict {
     ))
 }
 
+/// Whether a text says nothing beside another.
+pub(super) fn adds_nothing(node: &Node, said: &Node) -> bool {
+    let same = match (&node.value, &said.value) {
+        (Value::String(text), Value::String(said)) => text == said,
+        _ => false,
+    };
+    same || is_empty(node)
+}
+
 /// The message for a field that neither Kubernetes nor Barge has.
 pub(super) fn unknown_field(field: &str, known: &[&str]) -> String {
     let listed = listed(known);

@@ -4,7 +4,7 @@
 use std::{future::pending, time::Duration};
 
 use barge_proto::v1::{ClusterRecord, RotateTokenKeyRequest, TokenKey};
-use barge_state::{Kind, PODS, RecordKind, State};
+use barge_state::{PODS, RecordKind, State};
 use tokio::time::sleep;
 
 use crate::{
