@@ -26,6 +26,7 @@ const FILES: &[&str] = &[
     "auth",
     "api",
     "access",
+    "accounts",
     "cluster",
     "credentials",
     "session",

@@ -27,6 +27,7 @@ use crate::{
     runtime::Runtime,
     services::{Network, ServiceRules, nft::Nft, script},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
+    tokens::{FromManagers, Tokens},
 };
 
 /// For steps under way when the agent is told to stop.
@@ -112,6 +113,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let loaded = files::blocking(load).await;
     let (kept, files) = loaded.map_err(|error| SavedError::new(&options.data_dir, error))??;
     let (desired_sender, desired) = watch::channel(Arc::new(kept));
+    let ask = FromManagers::new(options.managers.clone(), lane.chosen());
+    let tokens = Tokens::default().keep(
+        Arc::new(ask),
+        desired.clone(),
+        recorder.clone(),
+        stop.clone(),
+    );
     let streams = LogServer::new(options.runtime.clone(), desired.clone(), stop.clone());
     let session = Session::new(
         session::Options {
@@ -174,6 +182,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     tasks.spawn(async move {
         until.run_until_cancelled(lane.log()).await;
     });
+    tasks.spawn(tokens);
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(collector.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));

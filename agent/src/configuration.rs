@@ -1,4 +1,4 @@
-//! The ConfigMaps and Secrets that the pods of this node use, as the managers last told.
+//! The ConfigMaps, Secrets and ServiceAccounts that the pods of this node use, as the managers last told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use barge_proto::{
     configuration::Source,
-    v1::{Assignment, ConfigMap, HeldObject, ObjectMeta, ObjectName, Secret},
+    v1::{Assignment, ConfigMap, HeldObject, ObjectMeta, ObjectName, Secret, ServiceAccount},
 };
 
 /// Namespace and name.
@@ -18,19 +18,24 @@ type Name = (String, String);
 pub struct Configuration {
     config_maps: BTreeMap<Name, Arc<ConfigMap>>,
     secrets: BTreeMap<Name, Arc<Secret>>,
+    accounts: BTreeMap<Name, Arc<ServiceAccount>>,
+    /// A ServiceAccount that is missing does not exist. False when an agent that knew of none wrote what this comes from.
+    accounts_known: bool,
     /// One that is missing does not exist. False when this comes from a disk that lacks some: Secrets do not survive a boot.
     pub complete: bool,
     /// Secrets that are there, and that the managers could not open yet: what is here of them may be old.
     withheld: BTreeSet<Name>,
 }
 
-/// One of the two.
+/// One of them.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// A ConfigMap.
     ConfigMap(Arc<ConfigMap>),
     /// A Secret, open.
     Secret(Arc<Secret>),
+    /// A ServiceAccount.
+    ServiceAccount(Arc<ServiceAccount>),
 }
 
 impl Configuration {
@@ -46,8 +51,18 @@ impl Configuration {
                 .map(|it| (name(&it.metadata), Arc::new(it)))
                 .collect(),
             complete,
-            withheld: BTreeSet::new(),
+            ..Self::default()
         }
+    }
+
+    /// This with the ServiceAccounts that were kept.
+    pub fn with_accounts(mut self, accounts: Vec<ServiceAccount>) -> Self {
+        let accounts = accounts.into_iter();
+        self.accounts = accounts
+            .map(|it| (name(&it.metadata), Arc::new(it)))
+            .collect();
+        self.accounts_known = true;
+        self
     }
 
     /// Whether all is here, as it is.
@@ -58,7 +73,11 @@ impl Configuration {
     /// Whether nobody here can say what this is: it may exist.
     pub fn is_unknown(&self, source: Source, namespace: &str, name: &str) -> bool {
         let key = (namespace.to_owned(), name.to_owned());
-        !self.complete || (source == Source::Secret && self.withheld.contains(&key))
+        match source {
+            Source::ConfigMap => !self.complete,
+            Source::Secret => !self.complete || self.withheld.contains(&key),
+            Source::ServiceAccount => !self.complete || !self.accounts_known,
+        }
     }
 
     /// Takes what an assignment has of it. Tells whether anything changed.
@@ -66,13 +85,14 @@ impl Configuration {
         let mut changed = false;
         let withheld: BTreeSet<_> = assignment.withheld_secrets.iter().map(key).collect();
         if assignment.full {
-            changed = !self.complete || !self.config_maps.is_empty() || !self.secrets.is_empty();
+            changed = !self.is_empty() || !self.complete || !self.accounts_known;
             // What the manager cannot open stays as it was: it is there, maybe in another version.
             let mut secrets = std::mem::take(&mut self.secrets);
             secrets.retain(|name, _| withheld.contains(name));
             *self = Self {
                 secrets,
                 complete: true,
+                accounts_known: true,
                 ..Self::default()
             };
         }
@@ -86,6 +106,13 @@ impl Configuration {
             self.withheld.remove(&name(&it.metadata));
             self.secrets.insert(name(&it.metadata), Arc::new(it));
             changed = true;
+        }
+        for it in std::mem::take(&mut assignment.service_accounts) {
+            self.accounts.insert(name(&it.metadata), Arc::new(it));
+            changed = true;
+        }
+        for it in &assignment.removed_service_accounts {
+            changed |= self.accounts.remove(&key(it)).is_some();
         }
         for it in &assignment.removed_config_maps {
             changed |= self.config_maps.remove(&key(it)).is_some();
@@ -102,7 +129,15 @@ impl Configuration {
         match source {
             Source::ConfigMap => self.config_maps.get(&key).cloned().map(Found::ConfigMap),
             Source::Secret => self.secrets.get(&key).cloned().map(Found::Secret),
+            Source::ServiceAccount => {
+                let account = self.accounts.get(&key).cloned();
+                account.map(Found::ServiceAccount)
+            }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.config_maps.is_empty() && self.secrets.is_empty() && self.accounts.is_empty()
     }
 
     /// All ConfigMaps.
@@ -115,13 +150,20 @@ impl Configuration {
         self.secrets.values().map(Arc::as_ref)
     }
 
+    /// All ServiceAccounts.
+    pub fn accounts(&self) -> impl Iterator<Item = &ServiceAccount> {
+        self.accounts.values().map(Arc::as_ref)
+    }
+
     /// What a session can go on from.
     pub fn held(&self) -> Vec<HeldObject> {
         let config_maps = self.config_maps();
         let config_maps = config_maps.map(|it| held(Source::ConfigMap, &it.metadata));
         let secrets = self.secrets();
         let secrets = secrets.map(|it| held(Source::Secret, &it.metadata));
-        config_maps.chain(secrets).collect()
+        let accounts = self.accounts();
+        let accounts = accounts.map(|it| held(Source::ServiceAccount, &it.metadata));
+        config_maps.chain(secrets).chain(accounts).collect()
     }
 }
 
@@ -131,6 +173,7 @@ impl Found {
         match (self, other) {
             (Self::ConfigMap(one), Self::ConfigMap(other)) => Arc::ptr_eq(one, other),
             (Self::Secret(one), Self::Secret(other)) => Arc::ptr_eq(one, other),
+            (Self::ServiceAccount(one), Self::ServiceAccount(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }

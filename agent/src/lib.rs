@@ -32,3 +32,4 @@ pub mod services;
 pub mod session;
 #[cfg(test)]
 mod testing;
+pub mod tokens;

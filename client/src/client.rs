@@ -23,6 +23,7 @@ use crate::{
 use rustls::{ClientConfig, pki_types::CertificateDer};
 
 mod access;
+mod accounts;
 mod attempt;
 mod backup;
 mod batches;

@@ -12,7 +12,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use crate::{
     files,
     identity::{Identity, Subject, SubjectError, pem},
-    token::parse_bearer_token,
+    token::is_bearer_token,
 };
 
 /// Addresses in a context that no manager has named: a name that a person wrote, or one that a manager had before.
@@ -279,7 +279,7 @@ impl Context {
         }
         let mut header = MetadataValue::try_from(format!("Bearer {}", self.token))
             .ok()
-            .filter(|_| parse_bearer_token(&self.token).is_some())
+            .filter(|_| is_bearer_token(&self.token))
             .ok_or_else(|| self.damaged("token is not a bearer token"))?;
         header.set_sensitive(true);
         Ok(Credential::Bearer {

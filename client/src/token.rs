@@ -39,6 +39,17 @@ pub fn bearer_token(uid: &str, secret: &str) -> String {
     format!("{BEARER}.{uid}.{secret}")
 }
 
+/// Whether it may be the token of a credential, or of a service account (a JSON Web Token).
+#[must_use]
+pub fn is_bearer_token(token: &str) -> bool {
+    let is_part = |part: &str| {
+        let url_safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        !part.is_empty() && part.bytes().all(url_safe)
+    };
+    let parts: Vec<_> = token.split('.').collect();
+    parse_bearer_token(token).is_some() || (parts.len() == 3 && parts.into_iter().all(is_part))
+}
+
 /// The uid of the credential and the secret of a bearer token; `None` when it is none.
 #[must_use]
 pub fn parse_bearer_token(token: &str) -> Option<(&str, &str)> {

@@ -231,6 +231,7 @@ mod tests {
             "Access/WhoAmI",
             "Cluster/ListMembers",
             "Credentials/Renew",
+            "ServiceAccounts/GetTokenKeys",
         ];
         assert_eq!(free, expected);
     }

@@ -1,25 +1,34 @@
-//! Which ConfigMaps and Secrets a pod uses.
+//! Which ConfigMaps, Secrets and ServiceAccount a pod uses.
 
 use std::collections::BTreeSet;
 
-use crate::v1::{Container, EnvVarSource, PodSpec, Volume};
+use crate::{
+    accounts,
+    v1::{Container, EnvVarSource, PodSpec, Volume},
+};
 
-/// The two kinds that hold configuration.
+/// The kinds of what pods use by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// A ConfigMap.
     ConfigMap,
     /// A Secret.
     Secret,
+    /// A ServiceAccount.
+    ServiceAccount,
 }
 
 impl Source {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ConfigMap, Self::Secret, Self::ServiceAccount];
+
     /// As manifests name the kind.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
             Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
+            Self::ServiceAccount => "ServiceAccount",
         }
     }
 }
@@ -27,7 +36,7 @@ impl Source {
 /// What a pod uses, by kind and name; all of it is in the pod's namespace. Optional references count, too.
 #[must_use]
 pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
-    let mut used = BTreeSet::new();
+    let mut used = BTreeSet::from([(Source::ServiceAccount, accounts::of_pod(spec))]);
     for container in spec.all_containers() {
         used.extend(of_container(container));
     }
@@ -117,9 +126,10 @@ mod tests {
             containers: vec![container.clone(), container],
             ..PodSpec::default()
         };
-        let expected = [(Source::ConfigMap, "web"), (Source::Secret, "db")];
+        let account = (Source::ServiceAccount, "default");
+        let expected = [(Source::ConfigMap, "web"), (Source::Secret, "db"), account];
         assert_eq!(used(&spec), expected.into());
-        assert!(used(&PodSpec::default()).is_empty());
+        assert_eq!(used(&PodSpec::default()), [account].into());
     }
 
     #[test]
@@ -167,6 +177,7 @@ mod tests {
             (Source::ConfigMap, "web"),
             (Source::Secret, "db"),
             (Source::Secret, "key"),
+            (Source::ServiceAccount, "default"),
         ];
         assert_eq!(used(&spec), expected.into());
     }

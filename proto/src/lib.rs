@@ -9,6 +9,7 @@
 #[macro_use]
 pub mod kinds;
 
+pub mod accounts;
 pub mod auth;
 pub mod configuration;
 mod containers;

@@ -1,6 +1,7 @@
 //! Validation: Kubernetes' rules for the fields that Barge implements. Defaults are filled in first ([`default`]), then a new
 //! object is checked alone ([`validate`]) and, when it replaces one, beside the old ([`validate_update`]).
 
+mod accounts;
 mod data;
 mod defaults;
 mod deployment;

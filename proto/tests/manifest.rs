@@ -60,15 +60,12 @@ metadata: {name: web, creationTimestamp: null, managedFields: [], finalizers: []
 spec:
   template:
     spec:
-      automountServiceAccountToken: false
       enableServiceLinks: true
       hostNetwork: false
       initContainers: []
       os: {name: linux}
       priority: 0
       schedulerName: default-scheduler
-      serviceAccount: default
-      serviceAccountName: default
       volumes: null
       containers:
       - name: web
@@ -98,6 +95,39 @@ metadata: {name: web}
 spec: {}
 ";
     assert_eq!(parse(with_defaults).unwrap(), parse(without).unwrap());
+}
+
+#[test]
+fn the_old_name_of_a_pods_service_account_is_taken() {
+    let read = |fields: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{{fields}, containers: [{{name: a}}]}}\n"
+        );
+        parse(&text).map(|mut objects| {
+            barge_proto::validate::default(&mut objects[0]);
+            let pod = barge_proto::v1::Pod::try_from(objects.remove(0)).unwrap();
+            pod.spec.unwrap().service_account_name
+        })
+    };
+    for same in [
+        "serviceAccount: ci",
+        "serviceAccountName: ci",
+        "serviceAccount: ci, serviceAccountName: ci",
+    ] {
+        assert_eq!(read(same).unwrap(), "ci", "{same}");
+    }
+    // Templates of before this field are the same.
+    for default in ["serviceAccount: default", "serviceAccountName: default"] {
+        assert_eq!(read(default).unwrap(), "", "{default}");
+    }
+    let error = read("serviceAccount: a, serviceAccountName: b").unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("`serviceAccount` is another name of `serviceAccountName`"),
+        "{}",
+        error.message()
+    );
 }
 
 #[test]
@@ -202,7 +232,7 @@ fn fields_that_the_guide_calls_refused_are_refused() {
     for field in fields {
         let name = field.rsplit('.').next().unwrap();
         let value = match name {
-            "serviceAccountName" | "priorityClassName" | "runtimeClassName" => "x",
+            "priorityClassName" | "runtimeClassName" => "x",
             "imagePullSecrets" | "topologySpreadConstraints" | "ephemeralContainers" => {
                 "[{name: x}]"
             }

@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub mod access;
+pub mod accounts;
 pub mod apply;
 pub mod commit;
 pub mod credentials;

@@ -1,9 +1,10 @@
 //! The cluster's own certificate authority: subjects ([`subject`]), issuing ([`authority`]), sealing
-//! of secrets ([`seal`]), also under a passphrase ([`passphrase`]), and this manager's
-//! copy of the sealing key ([`keyring`]).
+//! of secrets ([`seal`]), also under a passphrase ([`passphrase`]), this manager's
+//! copy of the sealing key ([`keyring`]), and signed tokens ([`jws`]).
 
 pub mod authority;
 mod chain;
+pub mod jws;
 pub mod keyring;
 pub mod passphrase;
 pub mod seal;

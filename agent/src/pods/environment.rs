@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use barge_proto::{
+    accounts,
     configuration::Source,
     quantity::{parse_milli, parse_whole},
     v1::{
@@ -150,6 +151,7 @@ fn values(found: &Found) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
             let data = it.data.iter();
             Box::new(data.map(|(key, value)| (key.as_str(), value.as_slice())))
         }
+        Found::ServiceAccount(_) => Box::new(std::iter::empty()),
     }
 }
 
@@ -182,8 +184,10 @@ pub(super) fn field_of(field: &ObjectFieldSelector, around: Around<'_>) -> Resul
             let spec = around.pod.spec.as_ref();
             spec.map(|spec| spec.node_name.clone()).unwrap_or_default()
         }
-        // There is no other.
-        "spec.serviceAccountName" => "default".to_owned(),
+        "spec.serviceAccountName" => {
+            let spec = around.pod.spec.as_ref();
+            spec.map_or(accounts::DEFAULT, accounts::of_pod).to_owned()
+        }
         "status.hostIP" | "status.hostIPs" => around.host_ip.to_owned(),
         "status.podIP" => ips.into_iter().next().unwrap_or_default(),
         "status.podIPs" => ips.join(","),

@@ -1,10 +1,11 @@
-//! What a pod's containers are given by the cluster: the ConfigMaps and Secrets that they use.
+//! What a pod's containers are given by the cluster: the ConfigMaps and Secrets that they use, and the pod's ServiceAccount.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use barge_proto::{
+    accounts,
     configuration::{Source, used},
-    v1::Pod,
+    v1::{Pod, ServiceAccount},
 };
 
 use crate::{configuration::Found, desired::Desired};
@@ -43,6 +44,26 @@ impl Given {
         self.unknown == other.unknown
             && self.objects.len() == other.objects.len()
             && pairs.all(|(one, other)| one.0 == other.0 && one.1.is(other.1))
+    }
+
+    /// The ServiceAccount of a pod. `None` for the account that every namespace has, where there is no object for it.
+    ///
+    /// # Errors
+    /// A sentence: the account does not exist, or the node has not heard of it yet.
+    pub fn account(&self, pod: &Pod) -> Result<Option<&ServiceAccount>, String> {
+        let name = pod
+            .spec
+            .as_ref()
+            .map_or(accounts::DEFAULT, accounts::of_pod);
+        let found = self.find(Source::ServiceAccount, name, name == accounts::DEFAULT);
+        let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
+        match found {
+            Ok(Some(Found::ServiceAccount(account))) => Ok(Some(account)),
+            Ok(_) => Ok(None),
+            Err(why) => Err(format!(
+                "error looking up service account {namespace}/{name}: {why}"
+            )),
+        }
     }
 
     /// The ConfigMap or Secret of this name; `None` when there is none and it is optional.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use barge_proto::v1::{Assignment, ConfigMap, ObjectMeta, Pod, Welcome};
+use barge_proto::v1::{Assignment, ConfigMap, ObjectMeta, Pod, ServiceAccount, Welcome};
 use prost::Message;
 
 use super::secrets::SecretFiles;
@@ -53,7 +53,7 @@ struct Pods {
     deleted: Vec<String>,
 }
 
-/// ConfigMaps, and whether there are Secrets besides, in memory.
+/// ConfigMaps and ServiceAccounts, and whether there are Secrets besides, in memory.
 #[derive(Clone, PartialEq, Message)]
 struct Configured {
     #[prost(message, repeated, tag = "1")]
@@ -63,6 +63,11 @@ struct Configured {
     /// Of what was kept, nothing was missing.
     #[prost(bool, tag = "3")]
     complete: bool,
+    #[prost(message, repeated, tag = "4")]
+    accounts: Vec<ServiceAccount>,
+    /// The agent that wrote this knew of ServiceAccounts.
+    #[prost(bool, tag = "5")]
+    has_accounts: bool,
 }
 
 /// Services, endpoints, peers, and what the cluster said of itself.
@@ -147,11 +152,15 @@ impl AssignmentFiles {
             false => Some(Vec::new()),
         };
         let complete = configured.complete && secrets.is_some();
-        Configuration::kept(
+        let kept = Configuration::kept(
             configured.config_maps,
             secrets.unwrap_or_default(),
             complete,
-        )
+        );
+        match configured.has_accounts {
+            true => kept.with_accounts(configured.accounts),
+            false => kept,
+        }
     }
 
     /// Keeps ConfigMaps on disk and Secrets in memory. Without the Secrets, a start without managers waits for these; nothing else does.
@@ -161,6 +170,8 @@ impl AssignmentFiles {
             config_maps: configuration.config_maps().cloned().collect(),
             has_secrets: !secrets.is_empty(),
             complete: configuration.is_whole(),
+            accounts: configuration.accounts().cloned().collect(),
+            has_accounts: true,
         };
         if let Err(error) = self.secrets.save(secrets) {
             tracing::warn!(%error, "cannot keep Secrets in memory: after a restart of the agent, containers that use them wait for a manager");

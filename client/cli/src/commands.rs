@@ -23,6 +23,7 @@ pub mod logs;
 pub mod node;
 pub mod rollout;
 pub mod scale;
+pub mod service_account;
 pub mod token;
 pub mod version;
 
@@ -76,6 +77,9 @@ pub enum Command {
     /// Manage the credentials of people and programs
     #[command(subcommand)]
     Credential(credential::Credential),
+    /// Make tokens of service accounts, and show the keys that sign them
+    #[command(subcommand, visible_alias = "sa")]
+    ServiceAccount(service_account::ServiceAccount),
     /// Ask who you are and what you may do
     #[command(subcommand)]
     Auth(auth::Auth),
@@ -124,6 +128,7 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Cluster(command) => Box::pin(cluster::run(to, command)).await,
         Command::Token(command) => Box::pin(token::run(to, command)).await,
         Command::Credential(command) => Box::pin(credential::run(to, command)).await,
+        Command::ServiceAccount(command) => Box::pin(service_account::run(to, command)).await,
         Command::Config(command) => config::run(to, command),
         Command::Dev(command) => Box::pin(dev::run(command)).await,
         Command::Version(command) => Box::pin(version::run(to, command)).await,

@@ -123,7 +123,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.value {
             Value::Map(fields) => visitor.visit_map(Entries {
-                entries: fields.iter().collect::<Vec<_>>().into_iter(),
+                entries: named(fields).into_iter(),
                 value: None,
                 named: false,
             }),
@@ -143,13 +143,27 @@ impl<'de> Deserializer<'de> for &'de Node {
             return Err(self.expected(&format!("a mapping with {fields}")));
         };
         let mut entries = Vec::with_capacity(fields.len());
-        for entry @ (key, node) in fields {
+        for (key, node) in fields {
             if known.contains(&key.name.as_str()) {
-                entries.push(entry);
+                entries.push((key.name.as_str(), node));
                 continue;
             }
             let refusal = match kubernetes::judge(name, &key.name, node) {
                 Verdict::Harmless => continue,
+                Verdict::OtherName(field) => {
+                    match fields.iter().find(|(other, _)| other.name == field) {
+                        None => entries.push((field, node)),
+                        Some((_, said)) if kubernetes::adds_nothing(node, said) => {}
+                        Some(_) => {
+                            let rule = format!(
+                                "`{}` is another name of `{field}`, which says something else: leave one of them out",
+                                key.name
+                            );
+                            return Err(Fault::custom(rule).at_least(key.at));
+                        }
+                    }
+                    continue;
+                }
                 Verdict::NotImplemented(message) => message,
                 Verdict::Unknown => kubernetes::unknown_field(&key.name, known),
             };
@@ -176,9 +190,16 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 }
 
+fn named(fields: &[(Key, Node)]) -> Vec<(&str, &Node)> {
+    let fields = fields.iter();
+    fields
+        .map(|(key, node)| (key.name.as_str(), node))
+        .collect()
+}
+
 struct Entries<'de> {
-    entries: std::vec::IntoIter<&'de (Key, Node)>,
-    value: Option<&'de (Key, Node)>,
+    entries: std::vec::IntoIter<(&'de str, &'de Node)>,
+    value: Option<(&'de str, &'de Node)>,
     /// Fields of a type, not keys of a map.
     named: bool,
 }
@@ -193,8 +214,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         self.value = self.entries.next();
         match self.value {
             Some((key, _)) => {
-                let name: serde::de::value::StrDeserializer<'_, Fault> =
-                    key.name.as_str().into_deserializer();
+                let name: serde::de::value::StrDeserializer<'_, Fault> = key.into_deserializer();
                 seed.deserialize(name).map(Some)
             }
             None => Ok(None),
@@ -206,10 +226,9 @@ impl<'de> MapAccess<'de> for Entries<'de> {
             return Err(Fault::custom("a value was read before its key"));
         };
         seed.deserialize(node).map_err(|fault| {
-            let part = if self.named {
-                format!(".{}", key.name)
-            } else {
-                format!("[{}]", key.name)
+            let part = match self.named {
+                true => format!(".{key}"),
+                false => format!("[{key}]"),
             };
             fault.at_least(node.at).within(part)
         })

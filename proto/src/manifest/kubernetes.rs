@@ -14,6 +14,8 @@ pub(super) enum Verdict {
     Harmless,
     /// It asks for something that Barge does not do; this says so.
     NotImplemented(String),
+    /// It is another name of this field.
+    OtherName(&'static str),
     /// Kubernetes does not have it either.
     Unknown,
 }
@@ -35,6 +37,7 @@ pub(super) fn judge(message: &str, field: &str, node: &Node) -> Verdict {
             is_empty(node) || defaults.iter().any(|default| equals_text(node, default)),
             format!(": only {} is accepted", defaults.join(" or ")),
         ),
+        Accepted::OtherName(name) => return Verdict::OtherName(name),
     };
     if harmless {
         return Verdict::Harmless;
@@ -42,6 +45,15 @@ pub(super) fn judge(message: &str, field: &str, node: &Node) -> Verdict {
     Verdict::NotImplemented(format!(
         "`{field}` is a field of Kubernetes that Barge does not implement{rule}"
     ))
+}
+
+/// Whether a text says nothing beside another.
+pub(super) fn adds_nothing(node: &Node, said: &Node) -> bool {
+    let same = match (&node.value, &said.value) {
+        (Value::String(text), Value::String(said)) => text == said,
+        _ => false,
+    };
+    same || is_empty(node)
 }
 
 /// The message for a field that neither Kubernetes nor Barge has.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{image, kinds, lifecycle, probe, rbac::GROUP as RBAC};
 use crate::{
+    accounts,
     quantity::Amount,
     v1::{
         Container, DeploymentSpec, DeploymentStrategy, Endpoints, IntOrString, Object,
@@ -73,6 +74,9 @@ pub(super) fn pod(spec: &mut PodSpec) {
     // As templates of before this field have it: they are the same.
     if spec.dns_policy == "ClusterFirst" {
         spec.dns_policy.clear();
+    }
+    if spec.service_account_name == accounts::DEFAULT {
+        spec.service_account_name.clear();
     }
     let containers = spec.init_containers.iter_mut().chain(&mut spec.containers);
     containers.for_each(container);

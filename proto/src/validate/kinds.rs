@@ -240,7 +240,9 @@ impl Rules for ClusterRoleBinding {
 
 impl Rules for ServiceAccount {
     fn default(&mut self) {}
-    fn check(&self, _: &mut Checker) {}
+    fn check(&self, checker: &mut Checker) {
+        checker.service_account(self);
+    }
     fn check_update(&self, _: &Self, _: &mut Checker) {}
 }
 

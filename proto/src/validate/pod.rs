@@ -67,6 +67,11 @@ impl Checker {
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);
         }
+        let account = &spec.service_account_name;
+        if !account.is_empty() {
+            let result = names::dns_subdomain(account);
+            self.text(format!("{path}.serviceAccountName"), account, result);
+        }
         if !spec.node_name.is_empty() {
             let result = names::dns_subdomain(&spec.node_name);
             self.text(format!("{path}.nodeName"), &spec.node_name, result);

@@ -12,6 +12,7 @@ use crate::{
     security::{
         auth::{Access, Caller},
         rbac::{Asked, Identity, Review, review::everything},
+        tokens::Holder,
     },
     store::Store,
 };
@@ -89,6 +90,17 @@ fn rules(state: &State, access: &Access, namespace: &str) -> Vec<PolicyRule> {
 }
 
 fn who(state: &State, uid: &str) -> Option<WhoAmIResponse> {
+    if let Some(holder) = Holder::parse(uid) {
+        let account = holder.account(state)?;
+        let Identity { user, groups } = account.identity();
+        return Some(WhoAmIResponse {
+            user,
+            groups,
+            credential: "token".to_owned(),
+            uid: account.named.uid,
+            revision: state.revision(),
+        });
+    }
     let credential = state.by_uid::<CredentialRecord>(uid)?;
     let Identity { user, groups } = Identity::of(credential);
     Some(WhoAmIResponse {

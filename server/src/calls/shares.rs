@@ -13,7 +13,10 @@ use std::{
 use barge_proto::v1::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{error::ApiError, security::auth::Caller};
+use crate::{
+    error::ApiError,
+    security::{auth::Caller, tokens::Holder},
+};
 
 mod layer;
 
@@ -241,8 +244,12 @@ impl Counts {
     }
 }
 
-/// Strangers share by the address they come from.
+/// Strangers share by the address they come from, and the pods of a service account share as one.
 fn name_of(caller: &Caller) -> Arc<str> {
+    let holder = caller.principal.as_ref();
+    if let Some(holder) = holder.and_then(|it| Holder::parse(&it.uid)) {
+        return holder.without_pod().to_string().into();
+    }
     match &caller.principal {
         Some(principal) => principal.to_string().into(),
         None => caller.peer.address.ip().to_string().into(),

@@ -15,7 +15,7 @@ use crate::{
     },
     life::Heard,
     recovery::backup::schedule::Backups,
-    security::rbac::keeper,
+    security::{rbac::keeper, tokens::keys},
     store::Store,
 };
 
@@ -119,6 +119,10 @@ async fn lead(
         }),
         supervise("rbac-defaults", &store, &context, || {
             keeper::keep(store.clone(), term).map(Ok)
+        }),
+        supervise("token-keys", &store, &context, || {
+            let keyring = backups.keyring.clone();
+            keys::keep(store.clone(), keyring, term).map(Ok)
         }),
         supervise("ca-rotation", &store, &context, || {
             rotator.clone().run(term).map(Ok)

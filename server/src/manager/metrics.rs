@@ -13,6 +13,7 @@ use std::{
 };
 
 use barge_client::identity::KeptIdentity;
+use barge_proto::v1::GetTokenKeysResponse;
 pub use http::serve;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -21,6 +22,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    api::accounts,
     calls::shares::Shares,
     controllers::meters::Meters,
     life::heard::Gaps,
@@ -214,6 +216,13 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// What the cluster publishes of the keys of tokens; `None` while this manager has no state.
+    #[must_use]
+    pub fn token_keys(&self) -> Option<GetTokenKeysResponse> {
+        let cluster = self.sources.store.read(|state| state.cluster().cloned());
+        cluster.map(|cluster| accounts::published(&cluster))
     }
 
     fn look_up(&self) {

@@ -12,7 +12,7 @@ use barge_proto::{
     v1::{
         Role, access_server::AccessServer, api_server::ApiServer, cluster_server::ClusterServer,
         credentials_server::CredentialsServer, logs_server::LogsServer,
-        session_server::SessionServer,
+        service_accounts_server::ServiceAccountsServer, session_server::SessionServer,
     },
 };
 use tokio::{
@@ -32,6 +32,7 @@ use crate::{
     api::{
         ApiService,
         access::AccessService,
+        accounts::{self, AccountsService},
         credentials::{self, CredentialsService},
         pipeline::Layers,
         vault::Vault,
@@ -321,6 +322,11 @@ fn router(
         issuer: serving.issuer.clone(),
         cluster_id: cluster_id.clone(),
     });
+    let accounts = AccountsService::new(accounts::Parts {
+        store: store.clone(),
+        to_leader: to_leader.clone(),
+        keyring: serving.issuer.keyring().clone(),
+    });
     let auth = AuthLayer::new(
         rules.clone(),
         &cluster_id,
@@ -373,6 +379,7 @@ fn router(
         .add_service(
             AccessServer::new(AccessService(store.clone())).max_decoding_message_size(MAX_SMALL),
         )
+        .add_service(ServiceAccountsServer::new(accounts).max_decoding_message_size(MAX_SMALL))
         .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
         .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL)))
 }

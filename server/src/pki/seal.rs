@@ -27,6 +27,11 @@ pub enum Purpose<'a> {
     SealingKey,
     /// The passphrase of scheduled backups, in the cluster's record.
     BackupPassphrase,
+    /// A key that signs tokens, in the cluster's record.
+    TokenKey {
+        /// The key's id.
+        id: &'a str,
+    },
     /// One value of a Secret: it opens under this name and key only.
     Secret {
         /// Of the Secret.
@@ -44,6 +49,7 @@ impl Purpose<'_> {
             Self::AuthorityKey => b"barge/v1/ca-key",
             Self::SealingKey => b"barge/v1/sealing-key",
             Self::BackupPassphrase => b"barge/v1/backup-passphrase",
+            Self::TokenKey { id } => return format!("barge/v1/token-key/{id}").into_bytes().into(),
             // None of the three can hold a slash.
             Self::Secret {
                 namespace,

@@ -3,6 +3,7 @@
 //! that takes no lock of the state ([`published`]).
 
 pub mod access;
+mod bearer;
 pub mod directory;
 pub mod layer;
 pub mod principal;
@@ -10,7 +11,7 @@ pub mod published;
 pub mod still;
 
 pub use access::Access;
-pub use directory::{Bearer, Directory, Named, StateDirectory};
+pub use directory::{Bearer, Directory, Named, StateDirectory, TokenBearer};
 pub use layer::AuthLayer;
 pub use principal::{Caller, PRINCIPAL_METADATA, Principal};
 pub use published::Machines;

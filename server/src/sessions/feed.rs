@@ -12,7 +12,7 @@ use barge_proto::configuration::Source;
 use barge_proto::level::{PODS, of_pod};
 use barge_proto::v1::{
     Assignment, ConfigMap, DeletedPod, Endpoints, Node, ObjectName, Peer, PodRecord, PodTombstone,
-    Revision, Secret, Service,
+    Revision, Secret, Service, ServiceAccount,
 };
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored, whole_pod};
 use prost::Message;
@@ -256,10 +256,20 @@ fn configuration((source, namespace, name): Need, found: Found, to: &mut Assignm
                 ..Arc::unwrap_or_clone(it)
             },
         ),
+        Found::ServiceAccount(it) => push(
+            &mut to.service_accounts,
+            ServiceAccount {
+                metadata: it.metadata.as_ref().map(short),
+                // For people only.
+                secrets: Vec::new(),
+                ..Arc::unwrap_or_clone(it)
+            },
+        ),
         Found::Nothing => {
             let removed = match source {
                 Source::ConfigMap => &mut to.removed_config_maps,
                 Source::Secret => &mut to.removed_secrets,
+                Source::ServiceAccount => &mut to.removed_service_accounts,
             };
             push(removed, ObjectName { namespace, name })
         }

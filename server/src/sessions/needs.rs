@@ -1,7 +1,7 @@
-//! The ConfigMaps and Secrets that a node's pods use.
+//! The ConfigMaps, Secrets and ServiceAccounts that a node's pods use.
 //!
 //! A session tells its agent of these and of no others. Which they are follows from the templates of the pods that are bound to the node, so it is
-//! looked up again when pods come or go, and only on nodes where some pod uses any.
+//! looked up again when pods come that use what no other pod of the node does, and when pods go.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,13 +10,13 @@ use std::{
 
 use barge_proto::{
     configuration::{Source, used},
-    v1::{ConfigMap, HeldObject, ObjectMeta, Revision, Secret},
+    v1::{ConfigMap, HeldObject, ObjectMeta, Revision, Secret, ServiceAccount},
 };
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 
 use crate::store::Scope;
 
-/// A ConfigMap or a Secret: its kind, namespace and name.
+/// What a pod uses: its kind, namespace and name.
 pub type Need = (Source, String, String);
 
 /// What there is under a name.
@@ -26,6 +26,8 @@ pub enum Found {
     ConfigMap(Arc<ConfigMap>),
     /// A Secret, sealed.
     Secret(Arc<Secret>),
+    /// A ServiceAccount.
+    ServiceAccount(Arc<ServiceAccount>),
     /// Nothing, or nothing that the node needs.
     Nothing,
 }
@@ -77,6 +79,11 @@ impl Needs {
         self.told
             .extend(new.iter().map(|need| (need.clone(), revision)));
         (new, gone.into_keys().collect())
+    }
+
+    /// Whether the agent was told of all of these.
+    pub fn have<'a>(&self, needs: impl IntoIterator<Item = &'a Need>) -> bool {
+        needs.into_iter().all(|need| self.told.contains_key(need))
     }
 
     /// Whether these are the ones that the agent was told of.
@@ -138,6 +145,9 @@ pub fn find(state: &State, (source, namespace, name): &Need) -> Found {
         Source::Secret => state
             .get::<Secret>(namespace, name)
             .map_or(Found::Nothing, |it| Found::Secret(it.clone())),
+        Source::ServiceAccount => state
+            .get::<ServiceAccount>(namespace, name)
+            .map_or(Found::Nothing, |it| Found::ServiceAccount(it.clone())),
     }
 }
 
@@ -147,8 +157,9 @@ pub fn since(state: &State, needs: &BTreeSet<Need>, held: &[HeldObject]) -> Vec<
     let held: BTreeMap<Need, &str> = held
         .iter()
         .filter_map(|it| {
-            let source = [Source::ConfigMap, Source::Secret];
-            let source = source.into_iter().find(|source| source.kind() == it.kind)?;
+            let source = Source::ALL
+                .into_iter()
+                .find(|source| source.kind() == it.kind)?;
             let need = (source, it.namespace.clone(), it.name.clone());
             Some((need, it.resource_version.as_str()))
         })
@@ -174,6 +185,7 @@ pub fn scopes(needs: &BTreeSet<Need>) -> impl Iterator<Item = Scope> {
         let kind = match source {
             Source::ConfigMap => RecordKind::ConfigMap,
             Source::Secret => RecordKind::Secret,
+            Source::ServiceAccount => RecordKind::ServiceAccount,
         };
         Scope {
             namespace: Some(namespace.clone()),
@@ -188,6 +200,7 @@ impl Found {
         match self {
             Self::ConfigMap(it) => Some(it.meta()),
             Self::Secret(it) => Some(it.meta()),
+            Self::ServiceAccount(it) => Some(it.meta()),
             Self::Nothing => None,
         }
     }
@@ -209,6 +222,7 @@ fn found(record: &Stored) -> Found {
     match record {
         Stored::ConfigMap(it) => Found::ConfigMap(it.clone()),
         Stored::Secret(it) => Found::Secret(it.clone()),
+        Stored::ServiceAccount(it) => Found::ServiceAccount(it.clone()),
         _ => Found::Nothing,
     }
 }
@@ -217,6 +231,7 @@ fn need_of(record: &Stored) -> Option<Need> {
     let source = match record {
         Stored::ConfigMap(_) => Source::ConfigMap,
         Stored::Secret(_) => Source::Secret,
+        Stored::ServiceAccount(_) => Source::ServiceAccount,
         _ => return None,
     };
     let (namespace, name) = (record.namespace(), record.name());

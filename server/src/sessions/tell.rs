@@ -288,6 +288,7 @@ impl<'a> Teller<'a> {
     fn configuration(&mut self, changes: &[Changed], watch: &mut Watch, news: &mut News) {
         // By pod, because a later change of it may take it away again.
         let mut bound = BTreeMap::new();
+        let mut left = false;
         for change in changes {
             if let Some((need, found)) = self.needs.hear(change) {
                 news.put_configuration(need, found);
@@ -295,11 +296,13 @@ impl<'a> Teller<'a> {
             if moves(change, self.node_uid) {
                 let needs = needs::of_change(change, self.node_uid);
                 bound.insert(change.uid(), needs);
+                left |= leaves(change, self.node_uid);
             }
         }
-        let pods = !bound.is_empty();
         let mut needed: BTreeSet<Need> = bound.into_values().flatten().collect();
-        if !pods || (needed.is_empty() && self.needs.is_empty()) {
+        // Most pods use what others of the node do.
+        let is_told = self.needs.have(&needed);
+        if is_told && (!left || self.needs.is_empty()) {
             return;
         }
         let store = &self.host.store;
@@ -408,7 +411,7 @@ fn welcome(state: &State, node_uid: &str) -> Option<(Welcome, Arc<Node>)> {
 }
 
 /// The node's own pods and their tombstones, and itself: of ten thousand nodes, each change of a pod costs one session. What every node has
-/// to know. The roots to trust. And of ConfigMaps and Secrets, by name, those that its pods use.
+/// to know. The roots to trust. And of ConfigMaps, Secrets and ServiceAccounts, by name, those that its pods use.
 fn scopes(node_uid: &str, needs: &BTreeSet<Need>) -> Vec<Scope> {
     let own = Scope {
         node: Some(node_uid.to_owned()),
@@ -428,6 +431,12 @@ fn moves(change: &Changed, node_uid: &str) -> bool {
     };
     let (before, after) = change.of::<PodRecord>();
     before.and_then(here) != after.and_then(here)
+}
+
+/// Whether a change takes a pod, or its template, away from a node.
+fn leaves(change: &Changed, node_uid: &str) -> bool {
+    let (before, _) = change.of::<PodRecord>();
+    before.is_some_and(|pod| pod.node_uid() == node_uid)
 }
 
 fn takes_configuration(pod_level: u32) -> bool {

@@ -5,8 +5,8 @@
 //! understand the next one. Until then `apply` refuses changes of the next level, and the leader does not propose them.
 
 use barge_proto::v1::{
-    PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, precondition::Must,
-    record::Record as Body,
+    PodTemplateSpec, Refusal, RefusalReason, ServiceAccount, Transaction, change::Change,
+    precondition::Must, record::Record as Body,
 };
 
 use crate::{apply::refusal, state::State};
@@ -21,7 +21,8 @@ use crate::{apply::refusal, state::State};
 ///   deleted, and events and remembered requests are bounded by namespace and by age
 /// - 6: tombstones of nodes
 /// - 7: objects of kinds that are registered while the cluster runs
-/// - 8: pods with fields that [`barge_proto::level`] does not name, and PodDisruptionBudgets
+/// - 8: pods with fields that [`barge_proto::level`] does not name, PodDisruptionBudgets, fields of ServiceAccounts beside metadata, and the keys of
+///   their tokens
 pub const LEVEL: u32 = 8;
 
 /// The level from which on bindings decide what a credential may.
@@ -66,6 +67,16 @@ pub fn needed(change: &Change) -> u32 {
             of_template(spec.and_then(|spec| spec.template.as_ref()))
         }
         Some(Body::Revision(revision)) => of_template(revision.template.as_ref()),
+        Some(Body::ServiceAccount(it)) => {
+            let known = ServiceAccount {
+                api_version: it.api_version.clone(),
+                kind: it.kind.clone(),
+                metadata: it.metadata.clone(),
+                ..ServiceAccount::default()
+            };
+            if known == *it { 0 } else { PODS }
+        }
+        Some(Body::Cluster(it)) if !it.token_keys.is_empty() => PODS,
         _ => 0,
     }
 }

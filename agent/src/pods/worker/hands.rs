@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use barge_proto::v1::Pod;
+use barge_proto::{accounts, v1::Pod};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -184,6 +184,13 @@ impl Hands {
             .ok_or_else(|| config_error("the pod has no such container".to_owned()))?;
         let image = image.ok_or_else(|| config_error("the image was not pulled".to_owned()))?;
         let given = self.wanted.borrow().given.clone();
+        // As in Kubernetes, an account that goes later ends nothing.
+        if attempt == 0
+            && let Err(why) = given.account(pod)
+            && !accounts::is_default(pod)
+        {
+            return Err(config_error(why));
+        }
         let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
             allocatable: &allocatable,

@@ -19,6 +19,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("cluster", BARGE),
     ("credentials", BARGE),
     ("managers", BARGE),
+    ("tokenreviews", BARGE),
     ("tokens", BARGE),
     ("groups", ""),
     ("users", ""),

@@ -8,9 +8,11 @@ pub(super) enum Accepted {
     Only(&'static [&'static str]),
     /// Whatever it is: a report, not a wish (status).
     Anything,
+    /// What this field, which Barge has, may hold: another name for it.
+    OtherName(&'static str),
 }
 
-use Accepted::{Anything, Nothing, Only};
+use Accepted::{Anything, Nothing, Only, OtherName};
 
 type Fields = &'static [(&'static str, Accepted)];
 
@@ -56,7 +58,6 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     // There are no URLs beside the API.
     ("PolicyRule", &[("nonResourceURLs", Nothing)]),
     ("ClusterRole", &[("aggregationRule", Nothing)]),
-    ("ServiceAccount", SERVICE_ACCOUNT),
 ];
 
 const OBJECT_META: Fields = &[("generateName", Nothing), ("selfLink", Anything)];
@@ -87,8 +88,6 @@ const NODE_SYSTEM_INFO: Fields = &[
 
 const POD_SPEC: Fields = &[
     ("affinity", Nothing),
-    // Barge never mounts a token.
-    ("automountServiceAccountToken", Only(&["true", "false"])),
     // Barge never injects the environment variables of Docker links.
     ("enableServiceLinks", Only(&["true", "false"])),
     ("ephemeralContainers", Nothing),
@@ -106,8 +105,8 @@ const POD_SPEC: Fields = &[
     ("runtimeClassName", Nothing),
     ("schedulerName", Only(&[r#""default-scheduler""#])),
     ("schedulingGates", Nothing),
-    ("serviceAccount", Only(&[r#""default""#])),
-    ("serviceAccountName", Only(&[r#""default""#])),
+    // What it was called before.
+    ("serviceAccount", OtherName("serviceAccountName")),
     ("topologySpreadConstraints", Nothing),
     ("workloadRef", Nothing),
 ];
@@ -220,11 +219,4 @@ const EVENT: Fields = &[
     ("reportingComponent", Nothing),
     ("reportingInstance", Nothing),
     ("series", Nothing),
-];
-
-const SERVICE_ACCOUNT: Fields = &[
-    // Barge never mounts a token.
-    ("automountServiceAccountToken", Only(&["true", "false"])),
-    ("imagePullSecrets", Nothing),
-    ("secrets", Nothing),
 ];

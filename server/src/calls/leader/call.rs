@@ -7,10 +7,11 @@ use barge_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, ForgetLockRequest,
     ForgetLockResponse, JoinRequest, JoinResponse, LockRequest, LockResponse, RequestId,
     RevokeCredentialRequest, RevokeCredentialResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RolloutRequest, RolloutResponse, RotateCaRequest, RotateCaResponse, ScaleRequest,
-    ScaleResponse, SetBackupScheduleRequest, SetBackupScheduleResponse, SetManagerRoleRequest,
-    SetManagerRoleResponse, api_client::ApiClient, cluster_client::ClusterClient,
-    credentials_client::CredentialsClient,
+    RolloutRequest, RolloutResponse, RotateCaRequest, RotateCaResponse, RotateTokenKeyRequest,
+    RotateTokenKeyResponse, ScaleRequest, ScaleResponse, SetBackupScheduleRequest,
+    SetBackupScheduleResponse, SetManagerRoleRequest, SetManagerRoleResponse,
+    api_client::ApiClient, cluster_client::ClusterClient, credentials_client::CredentialsClient,
+    service_accounts_client::ServiceAccountsClient,
 };
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -77,6 +78,10 @@ leader_calls! {
         // The second would find the name taken, and the secret lost.
         create_credential(CreateCredentialRequest) -> CreateCredentialResponse: |_| Repeat::Unsafe;
         revoke_credential(RevokeCredentialRequest) -> RevokeCredentialResponse: |_| Repeat::Unsafe;
+    }
+    ServiceAccountsClient {
+        // It names the key to be replaced.
+        rotate_token_key(RotateTokenKeyRequest) -> RotateTokenKeyResponse: |_| Repeat::Safe;
     }
 }
 

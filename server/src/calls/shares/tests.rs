@@ -25,6 +25,7 @@ fn caller(role: Option<Role>, uid: &str) -> Caller {
             uid: uid.to_owned(),
         }),
         forwarded: false,
+        until: None,
         peer: Peer {
             address: "192.0.2.1:7".parse().unwrap(),
             subject: None,

@@ -1,4 +1,4 @@
-//! `GET /metrics`, plain HTTP: meant for loopback or a network of its own.
+//! `GET /metrics` and the keys of service accounts' tokens, plain HTTP: meant for loopback or a network of its own.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -49,21 +49,38 @@ async fn accept(listener: TcpListener, metrics: Arc<Metrics>) {
     }
 }
 
+/// Where OpenID Connect looks for the keys of tokens; what comes before is the issuer's own path.
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+const KEYS: &str = "/openid/v1/jwks";
+
 fn answer<B>(metrics: &Metrics, request: &Request<B>) -> Response<Full<Bytes>> {
-    let (status, text) = match (request.method(), request.uri().path()) {
+    let path = request.uri().path();
+    let found = match (request.method(), path) {
         (&Method::GET, "/metrics") => match metrics.scrape() {
-            Ok(text) => (StatusCode::OK, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            Ok(text) => Ok((OPEN_METRICS, text)),
+            Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))),
         },
-        _ => (
-            StatusCode::NOT_FOUND,
-            "there is GET /metrics, nothing else\n".to_owned(),
-        ),
+        (&Method::GET, DISCOVERY | KEYS) => match metrics.token_keys() {
+            Some(keys) if path == KEYS => Ok(("application/jwk-set+json", keys.jwks)),
+            Some(keys) => Ok(("application/json", keys.openid_configuration)),
+            None => {
+                let text = "this manager has not caught up yet\n".to_owned();
+                Err((StatusCode::SERVICE_UNAVAILABLE, text))
+            }
+        },
+        _ => {
+            let text = format!("there are GET /metrics, {DISCOVERY} and {KEYS}, nothing else\n");
+            Err((StatusCode::NOT_FOUND, text))
+        }
+    };
+    let (status, kind, text) = match found {
+        Ok((kind, text)) => (StatusCode::OK, Some(kind), text),
+        Err((status, text)) => (status, None, text),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    if status == StatusCode::OK {
-        let kind = http::HeaderValue::from_static(OPEN_METRICS);
+    if let Some(kind) = kind {
+        let kind = http::HeaderValue::from_static(kind);
         response.headers_mut().insert(CONTENT_TYPE, kind);
     }
     response

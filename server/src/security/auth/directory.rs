@@ -1,5 +1,7 @@
 //! Whether an identity still belongs to the cluster. Removing its record is its revocation.
 
+use std::sync::Arc;
+
 use barge_proto::v1::{CredentialRecord, ManagerRecord, Node, Role};
 use barge_state::Kind;
 use futures::future::BoxFuture;
@@ -13,6 +15,7 @@ use crate::{
             Asked,
             identity::{has_account, user},
         },
+        tokens::{self, Holder},
     },
     store::Store,
 };
@@ -35,6 +38,9 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Whose bearer token this is, by the uid in it and the digest of its secret.
     fn bearer(&self, uid: &str, secret_sha256: &[u8]) -> Bearer;
+
+    /// Whose token of a service account this is, by its signature and the state of this manager.
+    fn token(&self, token: &str) -> TokenBearer;
 
     /// The name of a credential or a node, for people.
     fn name_of(&self, principal: &Principal) -> Option<Named>;
@@ -70,6 +76,17 @@ pub enum Bearer {
     Unknown,
 }
 
+/// What a token of a service account says, and what the state knows of that.
+#[derive(Debug, Clone)]
+pub enum TokenBearer {
+    /// It is valid: its sender, the sender's rights, and when it ends, in seconds since the epoch.
+    Holder(Principal, Access, i64),
+    /// It is none, or its time is over; this says why. No other manager would take it.
+    Refused(String),
+    /// It is one, and the account or pod that it names is not here (any more), as this says.
+    Unknown(String),
+}
+
 /// Whether a credential's life is over by this machine's clock.
 fn has_expired(credential: &CredentialRecord) -> bool {
     let now = clock::now().seconds;
@@ -101,6 +118,10 @@ impl Directory for StateDirectory {
 
     fn access(&self, principal: &Principal) -> Option<Access> {
         let uid = principal.uid.as_str();
+        if let (Role::Admin, Some(holder)) = (principal.role, Holder::parse(uid)) {
+            let account = self.0.read(|state| holder.account(state))?;
+            return Some(Access::Bound(Arc::new(account.identity())));
+        }
         self.0.read(|state| match principal.role {
             Role::Manager => {
                 let manager = state.by_uid::<ManagerRecord>(uid);
@@ -140,12 +161,40 @@ impl Directory for StateDirectory {
         })
     }
 
+    fn token(&self, token: &str) -> TokenBearer {
+        let Some(cluster) = self.0.read(|state| state.cluster().cloned()) else {
+            return TokenBearer::Unknown("this manager has not caught up yet".to_owned());
+        };
+        let audience = [tokens::issuer(cluster.uid())];
+        match tokens::check(&cluster, token, &audience, clock::now().seconds) {
+            Err(refused) => TokenBearer::Refused(refused.to_string()),
+            Ok((claims, _)) => match self.0.read(|state| Holder::check(state, &claims)) {
+                Err(gone) => TokenBearer::Unknown(gone),
+                Ok(account) => {
+                    let principal = Principal {
+                        role: Role::Admin,
+                        uid: Holder::of(&claims).to_string(),
+                    };
+                    let access = Access::Bound(Arc::new(account.identity()));
+                    TokenBearer::Holder(principal, access, claims.exp)
+                }
+            },
+        }
+    }
+
     fn node_was_deleted(&self, uid: &str) -> bool {
         self.0.read(|state| state.deleted_node(uid).is_some())
     }
 
     fn name_of(&self, principal: &Principal) -> Option<Named> {
         let uid = principal.uid.as_str();
+        if let (Role::Admin, Some(holder)) = (principal.role, Holder::parse(uid)) {
+            let account = self.0.read(|state| holder.account(state))?;
+            return Some(Named {
+                name: account.identity().user,
+                user: None,
+            });
+        }
         self.0.read(|state| match principal.role {
             Role::Agent => state.by_uid::<Node>(uid).map(|node| Named {
                 name: node.meta().name.clone(),

@@ -6,17 +6,15 @@ use std::{
     time::SystemTime,
 };
 
-use barge_client::{error::node_deleted, identity::role_word, token::parse_bearer_token};
+use barge_client::{error::node_deleted, identity::role_word};
 use barge_proto::{auth::Rule, v1::Role};
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
-use sha2::{Digest, Sha256};
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    Access, Bearer, Caller, Directory, PRINCIPAL_METADATA, Principal,
-    directory::manager_was_removed,
+    Access, Caller, Directory, PRINCIPAL_METADATA, Principal, directory::manager_was_removed,
 };
 use crate::{
     error::{ApiError, REVISION_REQUIRED, reason_of},
@@ -37,7 +35,7 @@ use crate::{
 pub struct AuthLayer {
     rules: Arc<Rules>,
     cluster_id: Arc<str>,
-    directory: Arc<dyn Directory>,
+    pub(super) directory: Arc<dyn Directory>,
     audit: AuditLog,
 }
 
@@ -69,6 +67,7 @@ impl AuthLayer {
     /// # Errors
     /// As [`Self::authorise`].
     pub async fn access_now(&self, caller: &Caller) -> Result<Access, Status> {
+        caller.check_time()?;
         match &caller.principal {
             Some(principal) => self.check_known(principal).await,
             None => Ok(caller.access.clone()),
@@ -180,6 +179,7 @@ impl AuthLayer {
                     principal: None,
                     access: Access::Nothing,
                     forwarded: true,
+                    until: None,
                     peer,
                     concerns: Concerns::default(),
                 });
@@ -203,6 +203,7 @@ impl AuthLayer {
             principal: Some(principal),
             access,
             forwarded: claimed.is_some(),
+            until: None,
             peer,
             concerns: Concerns::default(),
         })
@@ -219,55 +220,29 @@ impl AuthLayer {
         if headers.contains_key(PRINCIPAL_METADATA) {
             return Err(no_forwarding());
         }
-        let (principal, access) = match headers.get(AUTHORIZATION) {
+        let (principal, access, until) = match headers.get(AUTHORIZATION) {
             // A joiner has no certificate yet, only its join token.
-            _ if rule.needs_no_certificate() => (None, Access::Nothing),
+            _ if rule.needs_no_certificate() => (None, Access::Nothing, None),
             None => {
                 return Err(Status::unauthenticated(format!(
                     "{path} needs a certificate of this cluster, or a bearer token"
                 )));
             }
             Some(header) => {
-                let (principal, access) = self.bearer(header).await?;
+                let (principal, access, until) = self.bearer(header).await?;
                 check_role(rule, &principal)?;
                 self.check_bindings(rule, &principal, &access).await?;
-                (Some(principal), access)
+                (Some(principal), access, until)
             }
         };
         Ok(Caller {
             principal,
             access,
             forwarded: false,
+            until,
             peer,
             concerns: Concerns::default(),
         })
-    }
-
-    /// The credential in this `authorization` header.
-    async fn bearer(&self, header: &HeaderValue) -> Result<(Principal, Access), Status> {
-        let (uid, secret) = header
-            .to_str()
-            .ok()
-            .and_then(|text| parse_bearer_token(text.strip_prefix("Bearer ")?))
-            .ok_or_else(|| {
-                Status::unauthenticated("the authorization header is not a bearer token of Barge")
-            })?;
-        let secret_sha256 = Sha256::digest(secret);
-        let mut known = self.directory.bearer(uid, &secret_sha256);
-        if matches!(known, Bearer::Unknown) {
-            // This manager may be behind.
-            self.directory.refresh().await?;
-            known = self.directory.bearer(uid, &secret_sha256);
-        }
-        match known {
-            Bearer::Holder(principal, access) => Ok((principal, access)),
-            Bearer::Expired => Err(Status::unauthenticated(
-                "the bearer token has expired: `barge credential create` makes another",
-            )),
-            Bearer::Unknown => Err(Status::unauthenticated(
-                "the bearer token is not valid (any more)",
-            )),
-        }
     }
 
     /// Whether the holder of the certificate belongs to the cluster.

@@ -9,11 +9,15 @@ use tonic::{Request, Status};
 use super::Access;
 use crate::{
     net::{ANYONE, Peer},
+    runtime::clock,
     security::audit::Concerns,
 };
 
 /// The metadata by which a manager that forwards a call says for whom.
 pub const PRINCIPAL_METADATA: &str = "barge-principal";
+
+/// Two uids and what stands around them: what is known of who shows a token.
+const LONGEST: usize = 128;
 
 /// A party of the cluster: "admin/<uid>", "agent/<uid>" or "manager/<uid>".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,7 +40,7 @@ impl FromStr for Principal {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (role, uid) = text.split_once('/').ok_or(())?;
         let role = role_from_word(role).ok_or(())?;
-        if uid.is_empty() || uid.len() > 64 || !uid.bytes().all(|b| b.is_ascii_graphic()) {
+        if uid.is_empty() || uid.len() > LONGEST || !uid.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(());
         }
         Ok(Self {
@@ -55,6 +59,8 @@ pub struct Caller {
     pub access: Access,
     /// True when a manager forwarded it: it must not travel further.
     pub forwarded: bool,
+    /// When the token ends that the caller showed, in seconds since the epoch; absent when it showed none.
+    pub until: Option<i64>,
     /// The other end of the connection.
     pub peer: Peer,
     /// What the request concerns, for the audit log.
@@ -72,6 +78,17 @@ impl Caller {
             .get::<Self>()
             .cloned()
             .ok_or_else(|| Status::internal("the request was not authorised"))
+    }
+
+    /// # Errors
+    /// UNAUTHENTICATED when the token that the caller showed has ended meanwhile.
+    pub fn check_time(&self) -> Result<(), Status> {
+        match self.until {
+            Some(until) if until <= clock::now().seconds => Err(Status::unauthenticated(
+                "the token has expired: read it anew from its file",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// For transactions and for forwarding: the principal, or "anyone".

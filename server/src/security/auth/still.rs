@@ -33,7 +33,9 @@ pub fn still(
     let principal = caller.principal.clone();
     let principal = principal.ok_or_else(|| Status::internal("the caller is not known"))?;
     let directory = StateDirectory(store);
+    let caller = caller.clone();
     Ok(move || {
+        caller.check_time()?;
         let Some(access) = directory.access(&principal) else {
             return Err(revoked(principal.role, &principal.uid));
         };

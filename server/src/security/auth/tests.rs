@@ -12,7 +12,9 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
-use super::{Access, AuthLayer, Bearer, Caller, Directory, Named, PRINCIPAL_METADATA, Principal};
+use super::{
+    Access, AuthLayer, Bearer, Caller, Directory, Named, PRINCIPAL_METADATA, Principal, TokenBearer,
+};
 use crate::{
     error::ApiError,
     net::{Peer, Rules},
@@ -35,6 +37,8 @@ struct Known {
     now: Mutex<BTreeSet<String>>,
     later: Mutex<BTreeSet<String>>,
     next_raft_id: u64,
+    /// How often it was.
+    refreshed: Arc<Mutex<usize>>,
 }
 
 impl Directory for Known {
@@ -78,6 +82,20 @@ impl Directory for Known {
         }
     }
 
+    /// A token "x.UID.SIGNATURE", good when its signature is "good".
+    fn token(&self, token: &str) -> TokenBearer {
+        let parts: Vec<_> = token.split('.').collect();
+        let holder = Principal {
+            role: Role::Admin,
+            uid: format!("sa:{}", parts[1]),
+        };
+        match (parts[2], self.access(&holder)) {
+            ("good", Some(access)) => TokenBearer::Holder(holder, access, i64::MAX),
+            ("good", None) => TokenBearer::Unknown("it is gone".to_owned()),
+            _ => TokenBearer::Refused("it is forged".to_owned()),
+        }
+    }
+
     fn node_was_deleted(&self, uid: &str) -> bool {
         uid == "deleted"
     }
@@ -94,6 +112,7 @@ impl Directory for Known {
     }
 
     fn refresh(&self) -> BoxFuture<'_, Result<(), ApiError>> {
+        *self.refreshed.lock().unwrap() += 1;
         let later = self.later.lock().unwrap().clone();
         self.now.lock().unwrap().extend(later);
         Box::pin(std::future::ready(Ok(())))
@@ -403,4 +422,42 @@ async fn what_changes_something_is_audited_and_nothing_else() {
     ] {
         assert!(audited.contains(&path), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_token_of_a_service_account_is_as_good_as_its_pod() {
+    let directory = known(&["admin/sa:ci:pod"]);
+    let refreshed = directory.refreshed.clone();
+    *directory.later.lock().unwrap() = ["admin/sa:ci:new".to_owned()].into();
+    let layer = layer(directory);
+    let caller = with_bearer(&layer, APPLY, None, "Bearer x.ci:pod.good").await;
+    let caller = caller.unwrap();
+    assert_eq!(caller.name(), "admin/sa:ci:pod");
+    assert_eq!(caller.until, Some(i64::MAX));
+    caller.check_time().unwrap();
+    let ended = Caller {
+        until: Some(1),
+        ..caller.clone()
+    };
+    let refused = ended.check_time().unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(layer.access_now(&ended).await.is_err());
+    // It travels on in the name of a manager.
+    let forwarded = ask(&layer, APPLY, Some(manager()), Some("admin/sa:ci:pod")).await;
+    assert_eq!(forwarded.unwrap().name(), caller.name());
+
+    // What is forged is refused without a question to anybody.
+    let forged = with_bearer(&layer, APPLY, None, "Bearer x.ci:pod.bad").await;
+    let forged = forged.unwrap_err();
+    assert_eq!(forged.code(), Code::Unauthenticated);
+    assert_eq!(forged.message(), "it is forged");
+    assert_eq!(*refreshed.lock().unwrap(), 0);
+    // One that this manager does not know yet is looked for once.
+    let new = with_bearer(&layer, APPLY, None, "Bearer x.ci:new.good").await;
+    assert!(new.is_ok());
+    assert_eq!(*refreshed.lock().unwrap(), 1);
+    let gone = with_bearer(&layer, APPLY, None, "Bearer x.ci:gone.good").await;
+    assert_eq!(gone.unwrap_err().message(), "it is gone");
+    let agents = with_bearer(&layer, CONNECT, None, "Bearer x.ci:pod.good").await;
+    assert_eq!(agents.unwrap_err().code(), Code::PermissionDenied);
 }

@@ -55,6 +55,8 @@ pub fn rules(role: BuiltinRole, kinds: &[KindInfo]) -> Vec<PolicyRule> {
                 vec!["serviceaccounts".to_owned()],
                 &["impersonate"],
             ));
+            let token = vec!["serviceaccounts/token".to_owned()];
+            rules.push(rule("", token, &["create"]));
         }
     }
     rules
@@ -179,6 +181,7 @@ mod tests {
             "write \"apps\" deployments,deployments/scale",
             "write \"policy\" poddisruptionbudgets",
             "impersonate \"\" serviceaccounts",
+            "create \"\" serviceaccounts/token",
         ];
         let admin = [
             "read \"rbac.authorization.k8s.io\" rolebindings,roles",
@@ -187,8 +190,8 @@ mod tests {
         let all = [&view[..], &edit, &admin].concat();
         for (role, count) in [
             (BuiltinRole::View, 3),
-            (BuiltinRole::Edit, 8),
-            (BuiltinRole::Admin, 10),
+            (BuiltinRole::Edit, 9),
+            (BuiltinRole::Admin, 11),
         ] {
             assert_eq!(words(&rules(role, KINDS)), all[..count], "{role:?}");
         }
