@@ -114,12 +114,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let (kept, files) = loaded.map_err(|error| SavedError::new(&options.data_dir, error))??;
     let (desired_sender, desired) = watch::channel(Arc::new(kept));
     let ask = FromManagers::new(options.managers.clone(), lane.chosen());
-    let tokens = Tokens::default().keep(
+    let tokens = Tokens::default();
+    let keep_tokens = tokens.clone().keep(
         Arc::new(ask),
         desired.clone(),
         recorder.clone(),
         stop.clone(),
     );
+    let trusted = options.managers.clone();
     let streams = LogServer::new(options.runtime.clone(), desired.clone(), stop.clone());
     let session = Session::new(
         session::Options {
@@ -165,6 +167,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         network_ready,
         data_dir: options.data_dir,
         parallel_creations: options.parallel_creations,
+        tokens,
+        roots: Box::new(move || trusted.roots_pem()),
     });
     let kept = desired.clone();
     let all_ended = all_ended(pods.gone(), desired.clone());
@@ -182,7 +186,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     tasks.spawn(async move {
         until.run_until_cancelled(lane.log()).await;
     });
-    tasks.spawn(tokens);
+    tasks.spawn(keep_tokens);
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(collector.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));

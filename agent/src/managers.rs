@@ -18,6 +18,10 @@ pub trait Managers: Send + Sync + 'static {
     fn life_channel(&self, address: &str) -> Result<Channel, String>;
     /// A manager said where all of them are. Blocks until the disk has it.
     fn learned(&self, addresses: &[String]);
+    /// The roots that this node trusts, in PEM. Must not block.
+    fn roots_pem(&self) -> String {
+        String::new()
+    }
     /// What this node trusts, as `LifeSign` has it. Must not block.
     fn roots_sha256(&self) -> [u8; 32];
     /// A manager said what is to be trusted, and within what time to renew when that is something else.

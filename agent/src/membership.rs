@@ -329,6 +329,10 @@ impl Managers for ClusterManagers {
         }
     }
 
+    fn roots_pem(&self) -> String {
+        self.identity.current().roots_pem()
+    }
+
     fn roots_sha256(&self) -> [u8; 32] {
         self.identity.current().roots_sha256()
     }

@@ -110,7 +110,7 @@ impl Identity {
             members: self.members.clone(),
             key: self.key.clone(),
             certificate: pem::encode_certificates(&self.chain),
-            roots: pem::encode_certificates(&self.roots),
+            roots: self.roots_pem(),
         };
         let text = toml::to_string(&file).map_err(|error| IdentityError::Damaged {
             path: path.clone(),
@@ -140,6 +140,12 @@ impl Identity {
     /// There is no certificate, or it is damaged.
     pub fn validity(&self) -> Result<Validity, SubjectError> {
         Validity::of(self.chain.first().ok_or(SubjectError::NotACertificate)?)
+    }
+
+    /// The roots, in PEM.
+    #[must_use]
+    pub fn roots_pem(&self) -> String {
+        pem::encode_certificates(&self.roots)
     }
 
     /// The digest of the roots, by which all parties of a cluster compare what they trust.

@@ -29,6 +29,7 @@ use crate::{
     outbox::Outbox,
     probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
+    tokens::Tokens,
 };
 
 /// Between two tries to tidy up at the start.
@@ -56,6 +57,10 @@ pub struct Options {
     pub network_ready: watch::Receiver<bool>,
     /// The agent's data folder. Each pod has a folder in it, with the pod's record.
     pub data_dir: PathBuf,
+    /// The tokens of the pods' ServiceAccounts.
+    pub tokens: Tokens,
+    /// The roots of the managers' certificates, in PEM, as they are now.
+    pub roots: Box<dyn Fn() -> String + Send + Sync>,
     /// Sandboxes and containers created or removed at a time.
     pub parallel_creations: usize,
 }
@@ -91,6 +96,8 @@ impl PodManager {
                     Box::new(move || desired.borrow().node().map(node_reference))
                 },
             }),
+            tokens: options.tokens,
+            roots: options.roots,
             runtime: options.runtime,
             clock: options.clock,
             outbox: options.outbox,
@@ -258,6 +265,7 @@ impl PodManager {
             wanted: receiver,
             changed: changed.clone(),
             probed: Arc::new(Notify::new()),
+            new_tokens: self.shared.tokens.changed(),
             stop: stop.clone(),
         };
         self.workers.insert(uid.clone(), Handle { wanted, changed });

@@ -43,6 +43,8 @@ pub struct Memory {
     pub sandbox: Retry,
     /// Tries to make the volumes.
     pub volumes: Retry,
+    /// Its containers get a token of the pod's ServiceAccount without asking.
+    pub automounts: bool,
     /// Files in the volumes may not be as they should be.
     pub volumes_due: bool,
     /// When its volumes were measured last, in milliseconds since the epoch; 0 before.

@@ -178,7 +178,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         return plan;
     }
     plan.wake(super::deadline::at_ms(pod, memory));
-    let has_volumes = super::volumes::has_any(pod);
+    let has_volumes = memory.automounts || super::volumes::has_any(pod);
     let mut wanted = false;
     let here = Here {
         observed,

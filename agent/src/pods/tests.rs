@@ -18,6 +18,7 @@ use crate::{
     outbox::Outbox,
     runtime::{self, ContainerState},
     testing::{Scripted, container_id},
+    tokens::Tokens,
 };
 
 mod images;
@@ -42,6 +43,7 @@ fn pod(uid: &str, policy: &str) -> Pod {
             }],
             restart_policy: policy.into(),
             termination_grace_period_seconds: Some(5),
+            automount_service_account_token: Some(false),
             ..Default::default()
         }),
         ..Default::default()
@@ -111,6 +113,8 @@ impl Machine {
             network_ready,
             data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
+            tokens: Tokens::default(),
+            roots: Box::new(String::new),
         });
         let stop = CancellationToken::new();
         Agent {

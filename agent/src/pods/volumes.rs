@@ -7,6 +7,7 @@ use barge_proto::{
     v1::{self, Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume},
 };
 
+use self::account::Account;
 use super::{
     environment::Around,
     expand::{expand, unknown},
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::runtime::{HostPathType, Place, PodVolumes, VolumeMount, VolumeSource};
 
+pub mod account;
 mod files;
 
 pub use files::same_fields;
@@ -36,7 +38,7 @@ pub fn has_files(pod: &Pod) -> bool {
 ///
 /// # Errors
 /// A sentence that names the volume and what is missing.
-pub fn of_pod(pod: &Pod, around: Around<'_>) -> Result<PodVolumes, String> {
+pub fn of_pod(pod: &Pod, around: Around<'_>, account: Account<'_>) -> Result<PodVolumes, String> {
     let meta = pod.metadata.as_ref();
     let context = pod
         .spec
@@ -46,13 +48,17 @@ pub fn of_pod(pod: &Pod, around: Around<'_>) -> Result<PodVolumes, String> {
     let mut volumes = BTreeMap::new();
     let mut bytes = 0_usize;
     for volume in of_spec(pod) {
-        let source = source(pod, volume, around);
+        let source = source(pod, volume, around, account);
         let source = source.map_err(|why| format!("volume {:?}: {why}", volume.name))?;
         if let VolumeSource::Files(files) = &source {
             let sizes = files.values().map(|file| file.bytes.len());
             bytes = sizes.fold(bytes, usize::saturating_add);
         }
         volumes.insert(volume.name.clone(), source);
+    }
+    if account.automounts {
+        let files = VolumeSource::Files(account::automatic(pod, account));
+        volumes.insert(account::AUTOMATIC.to_owned(), files);
     }
     if bytes > LARGEST_FILES {
         return Err(format!(
@@ -132,14 +138,19 @@ fn place(volume: &Volume) -> Result<Place, String> {
     }
 }
 
-fn source(pod: &Pod, volume: &Volume, around: Around<'_>) -> Result<VolumeSource, String> {
+fn source(
+    pod: &Pod,
+    volume: &Volume,
+    around: Around<'_>,
+    account: Account<'_>,
+) -> Result<VolumeSource, String> {
     if let Some(source) = &volume.empty_dir {
         return empty_dir(pod, source);
     }
     if let Some(source) = &volume.host_path {
         return host_path(source);
     }
-    match files::of_volume(volume, around)? {
+    match files::of_volume(volume, around, account)? {
         Some(files) => Ok(VolumeSource::Files(files)),
         None => Err(unknown_source()),
     }

@@ -27,6 +27,7 @@ use crate::{
     outbox::Outbox,
     probes::{Prober, Registration},
     runtime::Runtime,
+    tokens::{Token, TokenRequest, Tokens},
 };
 
 mod hands;
@@ -50,6 +51,9 @@ pub struct Shared {
     pub node: watch::Receiver<NodeStatus>,
     pub network_ready: watch::Receiver<bool>,
     pub prober: Prober,
+    pub tokens: Tokens,
+    /// The roots of the managers' certificates, in PEM, as they are now.
+    pub roots: Box<dyn Fn() -> String + Send + Sync>,
     /// Bounds what loads the machine: creations and removals at a time.
     pub creations: Semaphore,
 }
@@ -81,6 +85,8 @@ pub struct Worker {
     pub changed: Arc<Notify>,
     /// What the probes of the pod's containers know changed.
     pub probed: Arc<Notify>,
+    /// Tokens of the node's pods changed.
+    pub new_tokens: watch::Receiver<u64>,
     pub record: RecordFile,
     pub stop: CancellationToken,
 }
@@ -111,6 +117,10 @@ struct Pad {
     running: Running,
     /// To give up the hooks after a start that are under way, by the container's id.
     hooks: BTreeMap<String, CancellationToken>,
+    /// The tokens that the pod's files are made of.
+    tokens: Vec<TokenRequest>,
+    /// Those that were there when the files were last made.
+    had_tokens: Vec<Option<Arc<Token>>>,
     /// The pod's place at the prober.
     probes: Registration,
 }
@@ -134,6 +144,8 @@ impl Worker {
             stopped: Vec::new(),
             running: Running::default(),
             hooks: BTreeMap::new(),
+            tokens: Vec::new(),
+            had_tokens: Vec::new(),
             probes: self.shared.prober.register(&self.uid, self.probed.clone()),
         };
         drop(inventory);
@@ -171,7 +183,9 @@ impl Worker {
             }
         }
         // They may have changed while no agent ran, or the agent died while it wrote them.
-        pad.memory.volumes_due = pad.pod.as_deref().is_some_and(volumes::has_files);
+        self.look_at_account(pad);
+        let has_files = pad.pod.as_deref().is_some_and(volumes::has_files);
+        pad.memory.volumes_due = pad.memory.automounts || has_files;
         if let Some(pod) = pad.pod.clone() {
             pad.memory.take_end(&pod, &pad.observed);
         }
@@ -314,6 +328,10 @@ impl Worker {
             changed = self.wanted.changed() => changed.is_ok(),
             () = self.changed.notified() => self.relist(pad).await,
             () = self.probed.notified() => true,
+            Ok(()) = self.new_tokens.changed(), if !pad.tokens.is_empty() => {
+                self.take_tokens(pad);
+                true
+            }
             outcome = pad.running.next() => {
                 let mut relist = self.learn(pad, outcome);
                 while let Some(outcome) = pad.running.ready() {
@@ -339,6 +357,7 @@ impl Worker {
             pad.memory.given_more();
             pad.memory.volumes_due |= files;
             pad.given = wanted.given;
+            self.look_at_account(pad);
         }
         if let Some(pod) = wanted.pod {
             let known = pad.pod.as_deref();
@@ -353,6 +372,27 @@ impl Worker {
                 }
             }
             pad.pod = Some(pod);
+        }
+    }
+
+    /// Whether the pod's containers get a token without asking. One that is being told of by older managers, or whose account is not known now, keeps what it has.
+    fn look_at_account(&self, pad: &mut Pad) {
+        if let Some(pod) = &pad.pod
+            && pad.given.account(pod).is_ok()
+        {
+            pad.memory.automounts = volumes::account::automounts(pod, &pad.given);
+            pad.tokens = volumes::account::requests(pod, pad.memory.automounts);
+        }
+    }
+
+    /// Other tokens came: they are written into the files of what runs.
+    fn take_tokens(&self, pad: &mut Pad) {
+        let tokens = &self.shared.tokens;
+        let now: Vec<_> = pad.tokens.iter().map(|it| tokens.get(it)).collect();
+        if now != pad.had_tokens {
+            pad.had_tokens = now;
+            pad.memory.volumes_due = true;
+            pad.memory.volumes.worked();
         }
     }
 

@@ -74,6 +74,30 @@ pub struct VolumeFile {
     pub bytes: Vec<u8>,
     /// Its permissions.
     pub mode: u32,
+    /// Why its content is not known now: it is left as it is.
+    pub unknown: Option<String>,
+    /// One whose content is not known, and that is not there, is left out. Otherwise the volume cannot be made.
+    pub may_be_missing: bool,
+}
+
+impl VolumeFile {
+    /// A file with this content.
+    pub fn new(bytes: Vec<u8>, mode: u32) -> Self {
+        Self {
+            bytes,
+            mode,
+            unknown: None,
+            may_be_missing: false,
+        }
+    }
+
+    /// A file that is left as it is, because its content is not known now: for this reason.
+    pub fn as_it_is(mode: u32, why: String) -> Self {
+        Self {
+            unknown: Some(why),
+            ..Self::new(Vec::new(), mode)
+        }
+    }
 }
 
 /// Without the content: it may be secret.

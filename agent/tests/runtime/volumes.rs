@@ -11,10 +11,7 @@ use serde_json::json;
 use super::{machine::on_a_machine, pods::Pod, traces::Traces};
 
 fn text(text: &str) -> VolumeSource {
-    let file = VolumeFile {
-        bytes: text.into(),
-        mode: 0o400,
-    };
+    let file = VolumeFile::new(text.into(), 0o400);
     VolumeSource::Files([("text".to_owned(), file)].into())
 }
 

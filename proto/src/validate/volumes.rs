@@ -31,6 +31,10 @@ const HOST_PATH_TYPES: &[&str] = &[
     "BlockDevice",
 ];
 
+/// For how long a token may live, and lives when a volume does not say, in seconds.
+const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=86_400;
+const DEFAULT_TOKEN_SECONDS: i64 = 3600;
+
 impl Checker {
     /// `containers` are the names of all containers of the pod.
     pub(super) fn volumes(&mut self, path: &str, spec: &PodSpec, containers: &[&str]) {
@@ -147,10 +151,14 @@ impl Checker {
             let path = format!("{path}.downwardAPI");
             self.downward_files(&path, &it.items, containers, seen);
         }
-        if source.service_account_token.is_some() {
-            let field = format!("{path}.serviceAccountToken");
-            let rule = "is not possible: Barge makes no tokens of service accounts; remove this source, or put a token into a Secret";
-            self.violated(field, "", rule);
+        if let Some(it) = &source.service_account_token {
+            let path = format!("{path}.serviceAccountToken");
+            self.path_of_file(&path, &it.path, seen);
+            let seconds = it.expiration_seconds.unwrap_or(DEFAULT_TOKEN_SECONDS);
+            if !TOKEN_SECONDS.contains(&seconds) {
+                let rule = "must be from 600, ten minutes, to 86400, a day";
+                self.violated(format!("{path}.expirationSeconds"), seconds, rule);
+            }
         }
     }
 

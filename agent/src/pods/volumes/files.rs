@@ -10,6 +10,7 @@ use barge_proto::{
     },
 };
 
+use super::account::{self, Account};
 use crate::{
     configuration::Found,
     pods::environment::{Around, amount_of, field_of},
@@ -31,9 +32,14 @@ pub fn are_its_source(volume: &Volume) -> bool {
 ///
 /// # Errors
 /// A sentence that says what is missing, and what to do.
-pub fn of_volume(volume: &Volume, around: Around<'_>) -> Result<Option<VolumeFiles>, String> {
+pub fn of_volume(
+    volume: &Volume,
+    around: Around<'_>,
+    account: Account<'_>,
+) -> Result<Option<VolumeFiles>, String> {
     let mut made = Making {
         around,
+        account,
         mode: DEFAULT_MODE,
         files: VolumeFiles::new(),
     };
@@ -58,6 +64,7 @@ pub fn of_volume(volume: &Volume, around: Around<'_>) -> Result<Option<VolumeFil
 
 struct Making<'a> {
     around: Around<'a>,
+    account: Account<'a>,
     /// Of files that do not say.
     mode: u32,
     files: VolumeFiles,
@@ -66,7 +73,7 @@ struct Making<'a> {
 impl Making<'_> {
     fn put(&mut self, path: &str, bytes: Vec<u8>, own: Option<i32>) {
         let mode = mode(own, self.mode);
-        self.files.insert(plain(path), VolumeFile { bytes, mode });
+        self.files.insert(plain(path), VolumeFile::new(bytes, mode));
     }
 
     /// Of two files at one path the later one counts.
@@ -90,8 +97,11 @@ impl Making<'_> {
         if let Some(it) = &source.downward_api {
             return self.take_fields(&it.items);
         }
-        if source.service_account_token.is_some() {
-            return Err("this agent has no tokens of service accounts: install the managers' version on the node".to_owned());
+        if let Some(it) = &source.service_account_token {
+            let request = account::request(self.around.pod, it);
+            let token = account::token(&request, self.account, self.mode);
+            self.files.insert(plain(&it.path), token);
+            return Ok(());
         }
         Err("a source of it is something that this agent does not know: install the managers' version on the node".to_owned())
     }

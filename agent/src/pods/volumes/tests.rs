@@ -8,6 +8,7 @@ use barge_proto::v1::{
 };
 
 use super::*;
+use crate::tokens::Tokens;
 use crate::{configuration::Configuration, desired::Desired, pods::given::Given};
 
 fn meta(name: &str) -> Option<ObjectMeta> {
@@ -72,6 +73,14 @@ fn pod(volumes: Vec<Volume>) -> Pod {
     }
 }
 
+fn no_account(tokens: &Tokens) -> Account<'_> {
+    Account {
+        tokens,
+        automounts: false,
+        roots: "",
+    }
+}
+
 fn made(volume: Volume) -> Result<VolumeSource, String> {
     let pod = pod(vec![volume]);
     let given = Given::to(&pod, &desired());
@@ -82,7 +91,8 @@ fn made(volume: Volume) -> Result<VolumeSource, String> {
         ips: &[],
         allocatable: &BTreeMap::new(),
     };
-    let volumes = of_pod(&pod, around)?;
+    let tokens = Tokens::default();
+    let volumes = of_pod(&pod, around, no_account(&tokens))?;
     assert_eq!(volumes.group, Some(2000));
     Ok(volumes.volumes.into_values().next().unwrap())
 }
@@ -367,7 +377,8 @@ fn the_files_of_a_pod_are_bounded() {
             ips: &[],
             allocatable: &BTreeMap::new(),
         };
-        of_pod(&pod, around).map(|_| ())
+        let tokens = Tokens::default();
+        of_pod(&pod, around, no_account(&tokens)).map(|_| ())
     };
     assert_eq!(with(4), Ok(()));
     assert!(with(5).unwrap_err().contains("in memory"));

@@ -13,7 +13,8 @@ use crate::{
         environment::{Around, environment},
         memory::CONFIG_ERROR,
         plan::Step,
-        spec, volumes,
+        spec,
+        volumes::{self, account::Account},
     },
     runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
 };
@@ -45,6 +46,8 @@ pub struct Hands {
     pub stop: CancellationToken,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
+    /// The pod's containers get a token without asking.
+    pub automounts: bool,
     /// The name of the container that a step stops.
     pub container: Option<String>,
     /// Cancelled when the container that a step started has ended: its hook is given up.
@@ -147,7 +150,17 @@ impl Hands {
             host_ip: &self.shared.host_ip,
             ips: &self.ips,
         };
-        let volumes = match volumes::of_pod(pod, around) {
+        let roots = (self.shared.roots)();
+        let account = Account {
+            tokens: &self.shared.tokens,
+            automounts: self.automounts,
+            roots: &roots,
+        };
+        if starting {
+            self.while_wanted(volumes::account::arrive(pod, account))
+                .await?;
+        }
+        let volumes = match volumes::of_pod(pod, around, account) {
             Ok(volumes) => volumes,
             Err(message) => {
                 return Some(Err(RuntimeError {
@@ -205,8 +218,11 @@ impl Hands {
             let recorder = &self.shared.recorder;
             recorder.record(pod_reference(pod), Severity::Warning, reason, message);
         }
-        let spec = spec::container_spec(pod, container, attempt, image, environment)
-            .map_err(config_error)?;
+        let spec = spec::container_spec(pod, container, attempt, image, environment);
+        let mut spec = spec.map_err(config_error)?;
+        if self.automounts {
+            spec.mounts.extend(volumes::account::mount(container));
+        }
         let permit = self.shared.creations.acquire().await;
         let started = self.shared.runtime.start_container(&spec).await?;
         // The hook may take as long as it likes.

@@ -47,6 +47,7 @@ impl Worker {
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
                 ips: ips(pad),
+                automounts: pad.memory.automounts,
                 container: stopped(pad, &step),
                 ended,
             };

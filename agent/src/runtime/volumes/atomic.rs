@@ -14,7 +14,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{VolumeFiles, empty, pins, remove};
+use super::{VolumeFile, VolumeFiles, empty, pins, remove};
+use crate::files;
 
 /// The link to the current set.
 const DATA: &str = "..data";
@@ -29,6 +30,7 @@ const GROUP_READS: u32 = 0o440;
 /// set or the other, and the next call goes on. Blocks.
 pub fn write(root: &Path, files: &VolumeFiles, group: Option<u32>) -> io::Result<()> {
     ensure_root(root, group)?;
+    let files = &known(root, files)?;
     let current = fs::read_link(root.join(DATA)).ok();
     let same = match &current {
         Some(set) => has(&root.join(set), files, group).unwrap_or(false),
@@ -46,6 +48,26 @@ pub fn write(root: &Path, files: &VolumeFiles, group: Option<u32>) -> io::Result
     }
     link_names(root, files)?;
     sweep(root, files)
+}
+
+/// The files with what is there for those whose content is not known now.
+fn known(root: &Path, files: &VolumeFiles) -> io::Result<VolumeFiles> {
+    let mut known = VolumeFiles::new();
+    for (path, file) in files {
+        let bytes = match &file.unknown {
+            None => file.bytes.clone(),
+            Some(why) => match files::read_if_there(&root.join(DATA).join(path))? {
+                Some(bytes) => bytes,
+                None if file.may_be_missing => continue,
+                None => {
+                    let message = format!("what is in {path:?} is not known: {why}");
+                    return Err(io::Error::new(io::ErrorKind::NotFound, message));
+                }
+            },
+        };
+        known.insert(path.clone(), VolumeFile::new(bytes, file.mode));
+    }
+    Ok(known)
 }
 
 fn ensure_root(root: &Path, group: Option<u32>) -> io::Result<()> {

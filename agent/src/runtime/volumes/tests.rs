@@ -6,10 +6,7 @@ use super::*;
 
 fn files(files: &[(&str, &str, u32)]) -> VolumeFiles {
     let files = files.iter().map(|(path, text, mode)| {
-        let file = VolumeFile {
-            bytes: text.as_bytes().to_vec(),
-            mode: *mode,
-        };
+        let file = VolumeFile::new(text.as_bytes().to_vec(), *mode);
         ((*path).to_owned(), file)
     });
     files.collect()
@@ -281,4 +278,24 @@ fn paths_of_the_node_are_what_they_have_to_be() {
     let null = Path::new("/dev/null");
     assert!(host::check(null, HostPathType::CharDevice).is_ok());
     assert!(host::check(null, HostPathType::BlockDevice).is_err());
+}
+
+#[test]
+fn what_is_not_known_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("volume");
+    let unknown = |may_be_missing| {
+        let file = VolumeFile {
+            may_be_missing,
+            ..VolumeFile::as_it_is(0o644, "no manager answers".to_owned())
+        };
+        VolumeFiles::from([("token".to_owned(), file)])
+    };
+    let error = atomic::write(&root, &unknown(false), None).unwrap_err();
+    assert!(error.to_string().contains("no manager answers"), "{error}");
+    atomic::write(&root, &unknown(true), None).unwrap();
+    assert!(!root.join("token").exists());
+    atomic::write(&root, &files(&[("token", "one", 0o644)]), None).unwrap();
+    atomic::write(&root, &unknown(false), None).unwrap();
+    assert_eq!(fs::read_to_string(root.join("token")).unwrap(), "one");
 }

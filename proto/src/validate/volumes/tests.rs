@@ -106,8 +106,8 @@ fn what_is_wrong_is_said() {
             "containerName: is required",
         ),
         (
-            "{name: a, projected: {sources: [{serviceAccountToken: {path: token}}]}}",
-            "Barge makes no tokens of service accounts",
+            "{name: a, projected: {sources: [{serviceAccountToken: {path: token, expirationSeconds: 60}}]}}",
+            "expirationSeconds: 60 must be from 600, ten minutes, to 86400, a day",
         ),
         (
             "{name: a, projected: {sources: [{}]}}",
