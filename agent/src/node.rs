@@ -110,6 +110,8 @@ impl NodeWatcher {
         if let Some(disk) = &disk {
             (info.machine_id, info.os_image) = (disk.machine_id.clone(), disk.os_image.clone());
         }
+        let total = disk.as_ref().map(|disk| disk.total);
+        disk::put_resources(&mut status, total, before);
         let trouble = match version {
             Ok(Ok(version)) => {
                 info.container_runtime_version = version;

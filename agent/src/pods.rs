@@ -15,6 +15,7 @@ pub mod resources;
 mod security;
 pub mod spec;
 pub mod status;
+pub mod storage;
 pub mod unknown;
 pub mod volumes;
 mod worker;

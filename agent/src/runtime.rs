@@ -90,6 +90,10 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<u64, RuntimeError> {
         Ok(0)
     }
+    /// How many bytes of the node's disk a container takes with its own file system and its log.
+    async fn container_bytes(&self, _container: &Container) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
     /// Creates and starts a container, or answers the one of that id that is there (running or exited).
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError>;
     /// TERM (or the image's signal), then KILL after the grace; returns once the process is gone.

@@ -1,6 +1,10 @@
 //! The feature levels of fields: which of them an older manager would drop.
 
-use crate::v1::{Container, ContainerPort, EnvVar, PodSpec, ResourceRequirements, Toleration};
+use std::collections::BTreeMap;
+
+use crate::v1::{
+    Container, ContainerPort, EnvVar, PodSpec, Quantity, ResourceRequirements, Toleration,
+};
 
 /// The level that brought all fields of pods that are not named in this module.
 pub const PODS: u32 = 8;
@@ -81,9 +85,17 @@ fn variable(it: &EnvVar) -> EnvVar {
 
 #[allow(clippy::needless_update, reason = "as above")]
 fn resources(it: &ResourceRequirements) -> ResourceRequirements {
+    let known = |amounts: &BTreeMap<String, Quantity>| {
+        let known = amounts
+            .iter()
+            .filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"));
+        known
+            .map(|(name, amount)| (name.clone(), amount.clone()))
+            .collect()
+    };
     ResourceRequirements {
-        limits: it.limits.clone(),
-        requests: it.requests.clone(),
+        limits: known(&it.limits),
+        requests: known(&it.requests),
         ..ResourceRequirements::default()
     }
 }

@@ -1,8 +1,8 @@
 //! The file system of the data folder.
 
-use std::{io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
-use barge_proto::v1::Condition;
+use barge_proto::v1::{Condition, NodeStatus, Quantity};
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::{DISK_PRESSURE, Sources, condition as with_reason, read_text};
@@ -15,6 +15,30 @@ const FREE_INODES: u64 = 5;
 /// Pressure ends only with so much more: or it would come and go with each image.
 const MARGIN: u64 = 2;
 
+/// The resource that a disk is for pods.
+const STORAGE: &str = "ephemeral-storage";
+
+/// Puts the disk among what the node has: `total` bytes, and for pods all of it but what has to be free. A disk that does not answer is as it was `before`.
+pub fn put_resources(status: &mut NodeStatus, total: Option<u64>, before: Option<&NodeStatus>) {
+    let amounts = match total {
+        Some(total) => {
+            let quantity = |bytes: u64| Quantity {
+                value: format!("{}Ki", bytes / 1024),
+            };
+            let allocatable = total / 100 * (100 - FREE_BYTES);
+            (total > 0).then(|| (quantity(total), quantity(allocatable)))
+        }
+        None => before.and_then(|before| {
+            let amount = |of: &BTreeMap<String, Quantity>| of.get(STORAGE).cloned();
+            Some((amount(&before.capacity)?, amount(&before.allocatable)?))
+        }),
+    };
+    if let Some((capacity, allocatable)) = amounts {
+        status.capacity.insert(STORAGE.to_owned(), capacity);
+        status.allocatable.insert(STORAGE.to_owned(), allocatable);
+    }
+}
+
 /// A look at the disk.
 #[derive(Debug, Clone)]
 pub struct Disk {
@@ -22,6 +46,8 @@ pub struct Disk {
     pub machine_id: String,
     /// Of the operating system.
     pub os_image: String,
+    /// Bytes of the file system; 0 when that is not known.
+    pub total: u64,
     state: State,
 }
 
@@ -45,6 +71,8 @@ impl Disk {
         Self {
             machine_id: read_text(&sources.etc.join("machine-id")).trim().to_owned(),
             os_image: os_image.unwrap_or_default(),
+            total: statvfs(&sources.data_dir)
+                .map_or(0, |disk| disk.blocks() * disk.fragment_size()),
             state: state(&sources.data_dir, was_short),
         }
     }

@@ -224,6 +224,11 @@ pub(super) fn amount_of(
         },
         "requests.cpu" => (amounts.cpu_request.unwrap_or(0), true),
         "requests.memory" => (amounts.memory_request.unwrap_or(0), false),
+        "limits.ephemeral-storage" => match resources::storage_limit(container)? {
+            Some(limit) => (limit, false),
+            None => (of_node("ephemeral-storage", around)?, false),
+        },
+        "requests.ephemeral-storage" => (resources::storage_request(container)?, false),
         other => return Err(format!("there is no amount {other:?}")),
     };
     let unit = if is_cpu { 1000 } else { 1 };

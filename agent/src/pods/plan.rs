@@ -339,7 +339,7 @@ fn prepare(
 /// Of pods with volumes on disk that have a limit, while containers can write to them.
 fn measure(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
     let writes = here.observed.containers.iter().any(is_running);
-    if !writes || super::volumes::limits(pod).is_empty() {
+    if !writes || !super::storage::is_limited(pod) {
         return;
     }
     let due = here.memory.measured_ms.min(here.now_ms) + MEASURE_MS;

@@ -10,6 +10,8 @@ use barge_proto::{
 use super::spec::all_containers;
 use crate::runtime::{PodResources, QosClass};
 
+const STORAGE: &str = "ephemeral-storage";
+
 /// What a container requests and may use. An amount that is absent or 0 is no request and no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amounts {
@@ -38,6 +40,24 @@ pub fn of_container(container: &Container) -> Result<Amounts, String> {
         memory_request: bytes(amount(requests, "memory")?).or(memory_limit),
         memory_limit,
     })
+}
+
+/// The most bytes of the node's disk that a container may take with its own file system and its log. The error is a sentence.
+pub fn storage_limit(container: &Container) -> Result<Option<u64>, String> {
+    let limits = container.resources.as_ref().map(|it| &it.limits);
+    let milli = limits.map_or(Ok(None), |limits| amount(limits, STORAGE))?;
+    Ok(milli.map(|milli| milli.div_ceil(1000)))
+}
+
+/// The bytes of the node's disk that a container requests. The error is a sentence.
+pub fn storage_request(container: &Container) -> Result<u64, String> {
+    let requests = container.resources.as_ref().map(|it| &it.requests);
+    let milli = requests.map_or(Ok(None), |requests| amount(requests, STORAGE))?;
+    let limit = storage_limit(container)?;
+    Ok(milli
+        .map(|milli| milli.div_ceil(1000))
+        .or(limit)
+        .unwrap_or(0))
 }
 
 /// Finds what a pod's containers need at most at a time, and its class by Kubernetes' rules. The error is a sentence.

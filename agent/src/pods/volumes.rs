@@ -185,12 +185,11 @@ fn size_limit(source: &EmptyDirVolumeSource) -> Result<Option<u64>, String> {
         .filter(|limit| *limit > 0))
 }
 
-/// EmptyDirs on disk with the most bytes that each may take.
-pub fn limits(pod: &Pod) -> Vec<(String, u64)> {
+/// EmptyDirs on disk, with the most bytes that each may take.
+pub fn on_disk(pod: &Pod) -> Vec<(String, Option<u64>)> {
     let limit = |volume: &Volume| {
         let source = volume.empty_dir.as_ref().filter(|it| !is_memory(it))?;
-        let limit = size_limit(source).ok().flatten()?;
-        Some((volume.name.clone(), limit))
+        Some((volume.name.clone(), size_limit(source).ok().flatten()))
     };
     of_spec(pod).iter().filter_map(limit).collect()
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use containerd_client::{
     services::v1::{
         Container as Record, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
-        snapshots::{ListSnapshotsRequest, RemoveSnapshotRequest},
+        snapshots::{ListSnapshotsRequest, RemoveSnapshotRequest, UsageRequest},
     },
     tonic::Status,
     types::v1::Process,
@@ -263,6 +263,31 @@ impl Containers {
             })?;
         }
         Ok(())
+    }
+
+    /// Bytes on disk of what the container wrote: its own layer, as containerd counts it, and its log.
+    pub async fn bytes(&self, container: &Container) -> Result<u64, RuntimeError> {
+        let usage = UsageRequest {
+            snapshotter: self.options.snapshotter.clone(),
+            key: container.id.clone(),
+        };
+        let mut snapshots = self.client.services().snapshots();
+        let counted = snapshots.usage(self.client.request(usage)).await;
+        let counted = unless_missing(counted).map_err(|status| list_error(&status))?;
+        let layer = counted.map_or(0, |it| it.into_inner().size);
+        let log = self
+            .options
+            .paths
+            .log(&container.pod_uid, &container.name, container.attempt);
+        // All attempts', and the older parts.
+        let logs = files::reading(move || {
+            let folder = log.parent().map(std::fs::read_dir).transpose();
+            let entries = folder.ok().flatten().into_iter().flatten().flatten();
+            let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+            Ok(sizes.fold(0, u64::saturating_add))
+        });
+        let logs = logs.await.unwrap_or(0);
+        Ok(u64::try_from(layer).unwrap_or(0).saturating_add(logs))
     }
 
     async fn detach(&self, id: &str) -> Result<(), RuntimeError> {

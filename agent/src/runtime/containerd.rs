@@ -210,6 +210,10 @@ impl Runtime for Containerd {
         self.containers.exec(id, command, timeout).await
     }
 
+    async fn container_bytes(&self, container: &Container) -> Result<u64, RuntimeError> {
+        self.containers.bytes(container).await
+    }
+
     async fn last_words(
         &self,
         container: &Container,

@@ -14,8 +14,10 @@ const FIELDS: &str = "metadata.name, metadata.namespace, metadata.uid, metadata.
 const AMOUNTS: &[&str] = &[
     "limits.cpu",
     "limits.memory",
+    "limits.ephemeral-storage",
     "requests.cpu",
     "requests.memory",
+    "requests.ephemeral-storage",
 ];
 
 /// Divisors, as Kubernetes has them.

@@ -145,9 +145,8 @@ impl Checker {
         let mut amounts = BTreeMap::new();
         for (name, quantity) in quantities {
             let field = format!("{path}[{name}]");
-            if !matches!(name.as_str(), "cpu" | "memory") {
-                let rule =
-                    "is not a resource that containers can ask for: there are cpu and memory";
+            if !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
+                let rule = "is not a resource that containers can ask for: there are cpu, memory and ephemeral-storage";
                 self.violated(field, format_args!("{name:?}"), rule);
                 continue;
             }

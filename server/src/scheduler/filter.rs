@@ -24,11 +24,13 @@ pub enum Reason {
     Cpu,
     /// Not enough memory is left.
     Memory,
+    /// Not enough of the disk is left.
+    Storage,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotReady,
         Self::Unschedulable,
         Self::Taint,
@@ -37,6 +39,7 @@ impl Reason {
         Self::TooManyPods,
         Self::Cpu,
         Self::Memory,
+        Self::Storage,
     ];
 }
 
@@ -51,13 +54,14 @@ impl fmt::Display for Reason {
             Self::TooManyPods => "too many pods",
             Self::Cpu => "insufficient cpu",
             Self::Memory => "insufficient memory",
+            Self::Storage => "insufficient ephemeral-storage",
         })
     }
 }
 
 /// A small set of reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reasons(u8);
+pub struct Reasons(u16);
 
 impl Reasons {
     /// Adds one.
@@ -113,6 +117,9 @@ pub fn refusals(class: &Class, node: &NodeInfo) -> Reasons {
     }
     if request.memory_bytes > 0 && request.memory_bytes > free.memory_bytes {
         reasons.insert(Reason::Memory);
+    }
+    if request.storage_bytes > 0 && request.storage_bytes > free.storage_bytes {
+        reasons.insert(Reason::Storage);
     }
     reasons
 }

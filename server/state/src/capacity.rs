@@ -24,6 +24,8 @@ pub struct Usage {
     pub cpu_milli: i64,
     /// Bytes of memory.
     pub memory_bytes: i64,
+    /// Bytes of the node's disk (`ephemeral-storage`).
+    pub storage_bytes: i64,
     /// Pods.
     pub pods: i64,
 }
@@ -35,6 +37,7 @@ impl Usage {
         Usage {
             cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            storage_bytes: self.storage_bytes.saturating_add(other.storage_bytes),
             pods: self.pods.saturating_add(other.pods),
         }
     }
@@ -45,6 +48,7 @@ impl Usage {
         Usage {
             cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            storage_bytes: self.storage_bytes.saturating_sub(other.storage_bytes),
             pods: self.pods.saturating_sub(other.pods),
         }
     }
@@ -69,6 +73,7 @@ impl Usage {
         Usage {
             cpu_milli: request("cpu", parse_milli),
             memory_bytes: request("memory", parse_whole),
+            storage_bytes: request("ephemeral-storage", parse_whole),
             pods: 0,
         }
     }
@@ -77,6 +82,7 @@ impl Usage {
         Usage {
             cpu_milli: self.cpu_milli.max(other.cpu_milli),
             memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            storage_bytes: self.storage_bytes.max(other.storage_bytes),
             pods: self.pods.max(other.pods),
         }
     }
@@ -95,6 +101,7 @@ impl Usage {
         Usage {
             cpu_milli: amount("cpu", parse_milli),
             memory_bytes: amount("memory", parse_whole),
+            storage_bytes: amount("ephemeral-storage", parse_whole),
             pods: amount("pods", parse_whole),
         }
     }
@@ -107,6 +114,8 @@ impl Usage {
             Some("insufficient cpu")
         } else if self.memory_bytes > 0 && self.memory_bytes > free.memory_bytes {
             Some("insufficient memory")
+        } else if self.storage_bytes > 0 && self.storage_bytes > free.storage_bytes {
+            Some("insufficient ephemeral-storage")
         } else {
             None
         }

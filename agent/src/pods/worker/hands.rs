@@ -13,7 +13,7 @@ use crate::{
         environment::{Around, environment},
         memory::CONFIG_ERROR,
         plan::Step,
-        spec,
+        spec, storage,
         volumes::{self, account::Account},
     },
     runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
@@ -50,6 +50,8 @@ pub struct Hands {
     pub automounts: bool,
     /// The name of the container that a step stops.
     pub container: Option<String>,
+    /// The pod's containers, for what looks at all of them.
+    pub containers: Vec<Container>,
     /// Cancelled when the container that a step started has ended: its hook is given up.
     pub ended: CancellationToken,
 }
@@ -128,16 +130,37 @@ impl Hands {
         }
     }
 
+    /// Why the pod takes too much of the node's disk, if it does.
     async fn measure(&self, pod: &Pod) -> Result<Option<String>, RuntimeError> {
-        for (name, limit) in volumes::limits(pod) {
-            let bytes = self.shared.runtime.volume_bytes(&self.uid, &name, limit);
-            if bytes.await? > limit {
-                return Ok(Some(format!(
-                    "Usage of emptyDir volume {name:?} exceeds its sizeLimit of {limit} bytes"
-                )));
+        let runtime = &self.shared.runtime;
+        let limits = storage::limits(pod).map_err(|message| RuntimeError {
+            reason: FAILED_MOUNT,
+            message,
+            retryable: false,
+        })?;
+        let mut total = 0_u64;
+        for volume in limits.volumes {
+            let enough = volume.limit.or(limits.pod).unwrap_or(0);
+            let bytes = runtime
+                .volume_bytes(&self.uid, &volume.name, enough)
+                .await?;
+            if volume.limit.is_some_and(|limit| bytes > limit) {
+                return Ok(Some(volume.too_large()));
+            }
+            total = total.saturating_add(bytes);
+        }
+        if limits.pod.is_some() {
+            for container in &self.containers {
+                let bytes = runtime.container_bytes(container).await?;
+                let limit = limits.containers.get(&container.name).copied();
+                if let Some(limit) = limit.filter(|limit| bytes > *limit) {
+                    return Ok(Some(storage::container_too_large(&container.name, limit)));
+                }
+                total = total.saturating_add(bytes);
             }
         }
-        Ok(None)
+        let limit = limits.pod.filter(|limit| total > *limit);
+        Ok(limit.map(storage::pod_too_large))
     }
 
     async fn make_volumes(&self, pod: &Pod, starting: bool) -> Option<Result<(), RuntimeError>> {

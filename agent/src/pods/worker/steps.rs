@@ -49,6 +49,10 @@ impl Worker {
                 ips: ips(pad),
                 automounts: pad.memory.automounts,
                 container: stopped(pad, &step),
+                containers: match step {
+                    Step::Measure => pad.observed.containers.clone(),
+                    _ => Vec::new(),
+                },
                 ended,
             };
             let (pod, image) = (pad.pod.clone(), image_for(pad, &step));

@@ -95,6 +95,7 @@ impl Model {
         let has = Usage::allocatable(&node);
         let enough = sum.cpu_milli <= has.cpu_milli
             && sum.memory_bytes <= has.memory_bytes
+            && sum.storage_bytes <= has.storage_bytes
             && sum.pods <= has.pods;
         ready && open && waiting && ports && enough
     }
