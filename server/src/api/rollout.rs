@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     calls::names,
-    controllers::deployment::without_hash,
+    controllers::deployment::as_written,
     error::ApiError,
     runtime::clock,
     storage::lock::By,
@@ -150,7 +150,7 @@ fn plan(
         Some(Action::Undo(number)) => {
             not_while_paused("rolled back")?;
             let earlier = earlier(&revisions(state, found), *number, name)?;
-            spec.template = earlier.template.as_ref().map(without_hash);
+            spec.template = earlier.template.as_ref().map(as_written);
             // It may ask for more than its namespace allows by now.
             let place = state.get::<Namespace>("", namespace);
             let levels = place.map(|place| Levels::of(place.meta()));

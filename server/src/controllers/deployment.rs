@@ -5,6 +5,7 @@
 //! stopped.
 
 mod budget;
+mod configuration;
 mod groups;
 mod lost;
 mod moves;
@@ -31,7 +32,7 @@ use rollout::Count;
 use status::{Begun, Observed};
 use std::{sync::Arc, time::Duration};
 
-pub use revisions::{HASH_LABEL, without_hash};
+pub use revisions::{HASH_LABEL, as_written};
 
 /// The controller of Deployments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +45,8 @@ impl Controller for Deployments {
         RecordKind::Deployment,
         RecordKind::Pod,
         RecordKind::Revision,
+        RecordKind::ConfigMap,
+        RecordKind::Secret,
     ];
 
     fn all(&self, state: &State) -> Vec<Name> {
@@ -53,7 +56,7 @@ impl Controller for Deployments {
             .collect()
     }
 
-    fn dirtied(&self, _state: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
+    fn dirtied(&self, state: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
         let Some(record) = changed.record() else {
             return;
         };
@@ -64,6 +67,9 @@ impl Controller for Deployments {
             }),
             RecordKind::Pod | RecordKind::Revision => {
                 owner(record).into_iter().for_each(dirty);
+            }
+            RecordKind::ConfigMap | RecordKind::Secret => {
+                configuration::concerned(state, record, dirty);
             }
             _ => {}
         }
@@ -159,7 +165,9 @@ fn newest(
     plan: &mut Plan,
 ) -> Option<Newest> {
     let last = revisions.last();
-    let matching = revisions::matching(deployment, revisions);
+    let digest = configuration::digest(state, deployment, revisions);
+    let wanted = revisions::wanted(deployment, digest);
+    let matching = revisions::matching(&wanted, revisions);
     let is_last = |revision: &Arc<Revision>| last.is_some_and(|last| Arc::ptr_eq(last, revision));
     match matching {
         Some(revision) if is_last(revision) => Some(Newest {
@@ -177,7 +185,7 @@ fn newest(
                 None => Begun::Created,
             };
             Some(Newest {
-                revision: revisions::make_newest(state, deployment, revisions, stamp, plan),
+                revision: revisions::make_newest(state, deployment, wanted, revisions, stamp, plan),
                 begun: Some(begun),
                 is_outdated: false,
             })

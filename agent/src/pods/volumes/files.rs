@@ -187,6 +187,8 @@ fn values(found: &Found) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
             let data = it.data.iter();
             Box::new(data.map(|(key, value)| (key.as_str(), value.as_slice())))
         }
+        // Nothing of an account is a file.
+        Found::ServiceAccount(_) => Box::new(std::iter::empty()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which revision a template is, and which revisions are history.
 
+use super::configuration::{DIGEST, without_digest};
 use crate::controllers::{
     plan::{Plan, controller_reference},
     stamp::{NAME_ALPHABET, Stamp},
@@ -15,13 +16,22 @@ pub const HASH_LABEL: &str = "pod-template-hash";
 /// Old revisions that are kept when the Deployment doesn't say.
 const DEFAULT_HISTORY: i32 = 10;
 
-/// The revision that the Deployment's template is, among those it owns: equal but for the label
+/// The template that the Deployment's pods are to be made from, without our label.
+pub fn wanted(deployment: &Deployment, digest: Option<String>) -> PodTemplateSpec {
+    let mut template = template(deployment);
+    if let Some(digest) = digest {
+        let metadata = template.metadata.get_or_insert_default();
+        metadata.annotations.insert(DIGEST.to_owned(), digest);
+    }
+    template
+}
+
+/// The revision that the template is, among those that its Deployment owns: equal but for the label
 /// that we add.
 pub fn matching<'a>(
-    deployment: &Deployment,
+    wanted: &PodTemplateSpec,
     revisions: &[&'a Arc<Revision>],
 ) -> Option<&'a Arc<Revision>> {
-    let wanted = template(deployment);
     revisions
         .iter()
         .rev()
@@ -29,35 +39,41 @@ pub fn matching<'a>(
             revision
                 .template
                 .as_ref()
-                .is_some_and(|template| without_hash(template) == wanted)
+                .is_some_and(|template| without_hash(template) == *wanted)
         })
         .copied()
 }
 
-/// Makes the Deployment's template its newest revision: an equal old one is numbered anew,
+/// Makes a template the Deployment's newest revision: an equal old one is numbered anew,
 /// otherwise one is made. `revisions` are those it owns, oldest first.
 pub fn make_newest(
     state: &State,
     deployment: &Deployment,
+    wanted: PodTemplateSpec,
     revisions: &[&Arc<Revision>],
     stamp: &mut Stamp,
     plan: &mut Plan,
 ) -> Revision {
     let number = revisions.last().map_or(0, |newest| newest.number) + 1;
-    let revision = match matching(deployment, revisions) {
+    let revision = match matching(&wanted, revisions) {
         Some(old) => Revision {
             number,
             ..Revision::clone(old)
         },
-        None => new(state, deployment, number, stamp),
+        None => new(state, deployment, wanted, number, stamp),
     };
     plan.draft.put(revision.clone());
     revision
 }
 
-fn new(state: &State, deployment: &Deployment, number: i64, stamp: &mut Stamp) -> Revision {
+fn new(
+    state: &State,
+    deployment: &Deployment,
+    mut template: PodTemplateSpec,
+    number: i64,
+    stamp: &mut Stamp,
+) -> Revision {
     let owner = deployment.meta();
-    let mut template = template(deployment);
     let hash = free_hash(state, owner, &template);
     let metadata = template.metadata.get_or_insert_default();
     metadata.labels.insert(HASH_LABEL.to_owned(), hash.clone());
@@ -147,7 +163,7 @@ fn template(deployment: &Deployment) -> PodTemplateSpec {
 
 /// The template without our label and without an empty metadata, so that only what a user wrote is
 /// compared.
-pub fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
+fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
     if let Some(metadata) = &mut template.metadata {
         metadata.labels.remove(HASH_LABEL);
@@ -156,6 +172,13 @@ pub fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
         }
     }
     template
+}
+
+/// A revision's template as the Deployment's author wrote it.
+pub fn as_written(template: &PodTemplateSpec) -> PodTemplateSpec {
+    let mut template = template.clone();
+    without_digest(&mut template);
+    without_hash(&template)
 }
 
 #[cfg(test)]
