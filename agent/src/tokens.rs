@@ -61,9 +61,7 @@ impl TokenRequest {
             pod_uid: meta.uid,
             namespace: meta.namespace,
             pod: meta.name,
-            account: spec
-                .map_or(accounts::DEFAULT, accounts::of_pod)
-                .to_owned(),
+            account: spec.map_or(accounts::DEFAULT, accounts::of_pod).to_owned(),
             audience: audience.to_owned(),
             expiration_seconds,
         }

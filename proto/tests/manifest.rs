@@ -236,9 +236,7 @@ fn fields_that_the_guide_calls_refused_are_refused() {
         let value = match name {
             "activeDeadlineSeconds" | "hostPort" => "1",
             "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
-            "priorityClassName"
-            | "runtimeClassName"
-            | "terminationMessagePath" => "x",
+            "priorityClassName" | "runtimeClassName" | "terminationMessagePath" => "x",
             "volumes"
             | "volumeMounts"
             | "initContainers"

@@ -97,29 +97,51 @@ fn a_token_is_a_user_with_the_rights_of_its_account() {
         let listed = managers.try_barge_with(&mine, &["get", "configmaps", "-n", "shop"]);
         listed.status.success().then_some(()).ok_or(said(&listed))
     });
-    for refused in [["get", "secrets", "-n", "shop"], ["get", "pods", "-n", "default"]] {
+    for refused in [
+        ["get", "secrets", "-n", "shop"],
+        ["get", "pods", "-n", "default"],
+    ] {
         let output = managers.try_barge_with(&mine, &refused);
         let said = said(&output);
-        assert!(said.contains("system:serviceaccount:shop:ci may not"), "{said}");
+        assert!(
+            said.contains("system:serviceaccount:shop:ci may not"),
+            "{said}"
+        );
     }
 
     // What is forged, for others, or out of bounds is refused.
     let (head, signature) = first.rsplit_once('.').unwrap();
     let swapped: String = signature.chars().rev().collect();
-    let forged = managers.try_barge_with(&config(&format!("{head}.{swapped}")), &["auth", "whoami"]);
-    assert!(said(&forged).contains("the token is not valid"), "{}", said(&forged));
+    let forged =
+        managers.try_barge_with(&config(&format!("{head}.{swapped}")), &["auth", "whoami"]);
+    assert!(
+        said(&forged).contains("the token is not valid"),
+        "{}",
+        said(&forged)
+    );
     let other = token(&managers, &["--audience", "vault"]);
     let foreign = managers.try_barge_with(&config(&other), &["auth", "whoami"]);
-    assert!(said(&foreign).contains("the token is for vault"), "{}", said(&foreign));
+    assert!(
+        said(&foreign).contains("the token is for vault"),
+        "{}",
+        said(&foreign)
+    );
     let file = managers.dir().join("other.jwt");
     fs::write(&file, &other).unwrap();
     let review = ["service-account", "review", text_of(&file)];
     assert!(!managers.try_barge(&review).status.success());
     let reviewed = managers.barge(&[&review[..], &["--audience", "vault"]].concat());
-    assert!(reviewed.contains("system:serviceaccount:shop:ci"), "{reviewed}");
+    assert!(
+        reviewed.contains("system:serviceaccount:shop:ci"),
+        "{reviewed}"
+    );
     let create = ["service-account", "token", "ci", "-n", "shop", "--duration"];
     let long = managers.try_barge(&[&create[..], &["25h"]].concat());
-    assert!(said(&long).contains("expiration_seconds: 90000"), "{}", said(&long));
+    assert!(
+        said(&long).contains("expiration_seconds: 90000"),
+        "{}",
+        said(&long)
+    );
     let absent = managers.try_barge(&["service-account", "token", "nobody", "-n", "shop"]);
     assert!(
         said(&absent).contains("error looking up service account shop/nobody"),
@@ -138,7 +160,11 @@ fn a_token_is_a_user_with_the_rights_of_its_account() {
     let rotated = managers.barge(&["service-account", "keys"]);
     assert_eq!(rotated.matches("\"kty\"").count(), 2, "{rotated}");
     let again = managers.try_barge(&["service-account", "rotate-key"]);
-    assert!(said(&again).contains("rotate again after that"), "{}", said(&again));
+    assert!(
+        said(&again).contains("rotate again after that"),
+        "{}",
+        said(&again)
+    );
     let listed = managers.try_barge_with(&config(&first), &["get", "configmaps", "-n", "shop"]);
     assert!(listed.status.success(), "{}", said(&listed));
 
@@ -173,7 +199,12 @@ fn ask_as_agent(
     request: &RequestTokenRequest,
 ) -> Result<RequestTokenResponse, Status> {
     let agents = cluster.dir().join("agents");
-    let folder = fs::read_dir(agents).unwrap().next().unwrap().unwrap().path();
+    let folder = fs::read_dir(agents)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let identity = find(&folder, "identity").expect("the agent's identity");
     let identity = Identity::load(&identity).unwrap().unwrap();
     let manager = cluster.layout().managers[0].address.clone();
@@ -194,7 +225,9 @@ fn find(folder: &Path, wanted: &str) -> Option<PathBuf> {
         return Some(direct);
     }
     let folders = fs::read_dir(folder).ok()?.flatten().map(|it| it.path());
-    folders.filter(|it| it.is_dir()).find_map(|it| find(&it, wanted))
+    folders
+        .filter(|it| it.is_dir())
+        .find_map(|it| find(&it, wanted))
 }
 
 #[test]
@@ -235,7 +268,11 @@ fn a_pod_waits_for_its_account_and_its_tokens_end_with_it() {
     assert_eq!(made.bound_pod.as_ref().unwrap().uid, uid);
     for (account, uid, code) in [
         ("default", uid, Code::PermissionDenied),
-        ("web", "11111111-2222-3333-4444-555555555555", Code::NotFound),
+        (
+            "web",
+            "11111111-2222-3333-4444-555555555555",
+            Code::NotFound,
+        ),
     ] {
         let refused = ask_as_agent(&cluster, &request(account, uid)).unwrap_err();
         assert_eq!(refused.code(), code, "{refused}");

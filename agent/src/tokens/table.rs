@@ -127,7 +127,9 @@ impl Table {
             }
             Err(why) => {
                 let (first, longest) = PAUSE;
-                let pause = first.saturating_mul(1 << entry.failures.min(6)).min(longest);
+                let pause = first
+                    .saturating_mul(1 << entry.failures.min(6))
+                    .min(longest);
                 entry.due = Some(now + pause.mul_f64(1.0 - chance / 2.0));
                 entry.failures = entry.failures.saturating_add(1);
                 entry.why = Some(why);

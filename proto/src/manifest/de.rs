@@ -155,7 +155,10 @@ impl<'de> Deserializer<'de> for &'de Node {
                         None => entries.push((field, node)),
                         Some((_, said)) if kubernetes::adds_nothing(node, said) => {}
                         Some(_) => {
-                            let rule = format!("`{}` is another name of `{field}`, which says something else: leave one of them out", key.name);
+                            let rule = format!(
+                                "`{}` is another name of `{field}`, which says something else: leave one of them out",
+                                key.name
+                            );
                             return Err(Fault::custom(rule).at_least(key.at));
                         }
                     }
@@ -189,7 +192,9 @@ impl<'de> Deserializer<'de> for &'de Node {
 
 fn named(fields: &[(Key, Node)]) -> Vec<(&str, &Node)> {
     let fields = fields.iter();
-    fields.map(|(key, node)| (key.name.as_str(), node)).collect()
+    fields
+        .map(|(key, node)| (key.name.as_str(), node))
+        .collect()
 }
 
 struct Entries<'de> {
@@ -209,8 +214,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         self.value = self.entries.next();
         match self.value {
             Some((key, _)) => {
-                let name: serde::de::value::StrDeserializer<'_, Fault> =
-                    key.into_deserializer();
+                let name: serde::de::value::StrDeserializer<'_, Fault> = key.into_deserializer();
                 seed.deserialize(name).map(Some)
             }
             None => Ok(None),

@@ -216,8 +216,7 @@ mod tests {
         let key = DecodingKey::from_jwk(published.find(&id).unwrap()).unwrap();
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&["them"]);
-        let claims =
-            jsonwebtoken::decode::<serde_json::Value>(&token, &key, &validation).unwrap();
+        let claims = jsonwebtoken::decode::<serde_json::Value>(&token, &key, &validation).unwrap();
         assert_eq!(claims.claims["sub"], "it");
         let wrong = DecodingKey::from_jwk(published.find(other.id()).unwrap()).unwrap();
         assert!(jsonwebtoken::decode::<serde_json::Value>(&token, &wrong, &validation).is_err());
@@ -227,7 +226,10 @@ mod tests {
     #[test]
     fn the_thumbprint_is_that_of_the_standard() {
         let point: Vec<u8> = std::iter::once(4).chain(0..64).collect();
-        assert_eq!(thumbprint(&point), "0r62zgBj277RicA3LnaBKQ5_9RCDIomrlbpWjO0QTG0");
+        assert_eq!(
+            thumbprint(&point),
+            "0r62zgBj277RicA3LnaBKQ5_9RCDIomrlbpWjO0QTG0"
+        );
     }
 
     #[test]

@@ -157,7 +157,9 @@ pub fn since(state: &State, needs: &BTreeSet<Need>, held: &[HeldObject]) -> Vec<
     let held: BTreeMap<Need, &str> = held
         .iter()
         .filter_map(|it| {
-            let source = Source::ALL.into_iter().find(|source| source.kind() == it.kind)?;
+            let source = Source::ALL
+                .into_iter()
+                .find(|source| source.kind() == it.kind)?;
             let need = (source, it.namespace.clone(), it.name.clone());
             Some((need, it.resource_version.as_str()))
         })

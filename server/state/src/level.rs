@@ -5,8 +5,8 @@
 //! understand the next one. Until then `apply` refuses changes of the next level, and the leader does not propose them.
 
 use barge_proto::v1::{
-    PodTemplateSpec, Refusal, RefusalReason, ServiceAccount, Transaction, change::Change, precondition::Must,
-    record::Record as Body,
+    PodTemplateSpec, Refusal, RefusalReason, ServiceAccount, Transaction, change::Change,
+    precondition::Must, record::Record as Body,
 };
 
 use crate::{apply::refusal, state::State};

@@ -7,10 +7,11 @@ use barge_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, DeleteRequest, DeleteResponse, ForgetLockRequest,
     ForgetLockResponse, JoinRequest, JoinResponse, LockRequest, LockResponse, RequestId,
     RevokeCredentialRequest, RevokeCredentialResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RolloutRequest, RolloutResponse, RotateCaRequest, RotateCaResponse, RotateTokenKeyRequest, RotateTokenKeyResponse, ScaleRequest,
-    ScaleResponse, SetBackupScheduleRequest, SetBackupScheduleResponse, SetManagerRoleRequest,
-    SetManagerRoleResponse, api_client::ApiClient, cluster_client::ClusterClient,
-    credentials_client::CredentialsClient, service_accounts_client::ServiceAccountsClient,
+    RolloutRequest, RolloutResponse, RotateCaRequest, RotateCaResponse, RotateTokenKeyRequest,
+    RotateTokenKeyResponse, ScaleRequest, ScaleResponse, SetBackupScheduleRequest,
+    SetBackupScheduleResponse, SetManagerRoleRequest, SetManagerRoleResponse,
+    api_client::ApiClient, cluster_client::ClusterClient, credentials_client::CredentialsClient,
+    service_accounts_client::ServiceAccountsClient,
 };
 use tonic::{Request, Response, Status, transport::Channel};
 

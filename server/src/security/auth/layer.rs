@@ -14,8 +14,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    Access, Caller, Directory, PRINCIPAL_METADATA, Principal,
-    directory::manager_was_removed,
+    Access, Caller, Directory, PRINCIPAL_METADATA, Principal, directory::manager_was_removed,
 };
 use crate::{
     error::{ApiError, REVISION_REQUIRED, reason_of},

@@ -67,7 +67,9 @@ pub enum Refused {
     #[error("the token is not valid: {0}")]
     Claims(String),
     /// Its time is over.
-    #[error("the token has expired, {0} s ago: whoever uses it must read it anew from its file before that")]
+    #[error(
+        "the token has expired, {0} s ago: whoever uses it must read it anew from its file before that"
+    )]
     Expired(i64),
     /// Its time has not come.
     #[error("the token is not valid yet, for {0} s: the clocks of the managers differ")]
@@ -88,8 +90,11 @@ impl Claims {
         audiences: &[String],
         now: i64,
     ) -> Result<(Self, Vec<String>), Refused> {
-        let claims: Self = serde_json::from_slice(json)
-            .map_err(|error| Refused::Claims(format!("its claims are not those of a service account's token ({error})")))?;
+        let claims: Self = serde_json::from_slice(json).map_err(|error| {
+            Refused::Claims(format!(
+                "its claims are not those of a service account's token ({error})"
+            ))
+        })?;
         if claims.iss != issuer {
             let other = format!("it was made by {}, this cluster is {issuer}", claims.iss);
             return Err(Refused::Claims(other));
@@ -181,7 +186,10 @@ mod tests {
         let early = check(&it, &["a"], 1000 - LEEWAY - 1);
         assert_eq!(early, Err(Refused::NotYet(LEEWAY + 1)));
         assert!(check(&it, &["a"], 1000 - LEEWAY).is_ok());
-        assert!(matches!(check(&it, &["c"], 2000), Err(Refused::Audience(..))));
+        assert!(matches!(
+            check(&it, &["c"], 2000),
+            Err(Refused::Audience(..))
+        ));
         assert!(matches!(check(&it, &[], 2000), Err(Refused::Audience(..))));
         for wrong in [
             Claims {
@@ -193,7 +201,10 @@ mod tests {
                 ..claims()
             },
         ] {
-            assert!(matches!(check(&wrong, &["a"], 2000), Err(Refused::Claims(_))));
+            assert!(matches!(
+                check(&wrong, &["a"], 2000),
+                Err(Refused::Claims(_))
+            ));
         }
         assert!(Claims::check(b"{}", "https://x", &[], 0).is_err());
     }

@@ -49,7 +49,11 @@ pub fn public_key(keys: &[TokenKey], id: &str) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// PRECONDITION while there is no key, or this manager is locked; INTERNAL when the sealing key does not open it.
-pub fn signer(cluster: &ClusterRecord, keyring: &Keyring, now: i64) -> Result<TokenSigner, ApiError> {
+pub fn signer(
+    cluster: &ClusterRecord,
+    keyring: &Keyring,
+    now: i64,
+) -> Result<TokenSigner, ApiError> {
     let Some(key) = signing(&cluster.token_keys, now) else {
         return Err(none_yet(cluster));
     };

@@ -165,9 +165,15 @@ fn an_agent_gets_no_other() {
     assert!(matches!(unknown, ApiError::NotFound(_)), "{unknown}");
     let mut another = request("ci", "ci-pod");
     another.bound_pod.as_mut().unwrap().uid = "uid-plain".to_owned();
-    assert!(matches!(refusal(&state, &another, N1), ApiError::NotFound(_)));
+    assert!(matches!(
+        refusal(&state, &another, N1),
+        ApiError::NotFound(_)
+    ));
     another.bound_pod.as_mut().unwrap().uid.clear();
-    assert!(matches!(refusal(&state, &another, N1), ApiError::Invalid(_)));
+    assert!(matches!(
+        refusal(&state, &another, N1),
+        ApiError::Invalid(_)
+    ));
 
     let mut draft = Draft::new();
     draft.put_status(PodRecord {
@@ -180,7 +186,10 @@ fn an_agent_gets_no_other() {
     });
     apply(&mut state, draft);
     let ended = refusal(&state, &request("ci", "ci-pod"), N1);
-    assert!(ended.to_string().contains("has ended (Succeeded)"), "{ended}");
+    assert!(
+        ended.to_string().contains("has ended (Succeeded)"),
+        "{ended}"
+    );
 }
 
 #[test]
@@ -196,7 +205,9 @@ fn life_and_audiences_have_bounds() {
         assert_eq!(made.bound.pod, None);
     }
     for bad in [1, 599, 86_401, u64::MAX] {
-        let refused = asked(&state, &lives(bad), Asker::User).unwrap_err().to_string();
+        let refused = asked(&state, &lives(bad), Asker::User)
+            .unwrap_err()
+            .to_string();
         let said = format!("expiration_seconds: {bad}");
         assert!(refused.contains(&said), "{refused}");
     }
@@ -244,7 +255,12 @@ fn a_token_ends_with_its_pod_and_with_its_account() {
     apply(&mut state, draft);
     let gone = Holder::check(&state, &of_pod).unwrap_err();
     assert!(gone.contains("ci-pod"), "{gone}");
-    assert!(Holder::parse(&Holder::of(&of_pod).to_string()).unwrap().account(&state).is_none());
+    assert!(
+        Holder::parse(&Holder::of(&of_pod).to_string())
+            .unwrap()
+            .account(&state)
+            .is_none()
+    );
     assert!(Holder::check(&state, &of_account).is_ok());
     let mut draft = Draft::new();
     draft.remove::<ServiceAccount>("uid-ci");
