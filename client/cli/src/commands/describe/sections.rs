@@ -95,10 +95,9 @@ pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     }
     text.field("Paused", if spec.paused { "yes" } else { "" });
     let template = spec.template.unwrap_or_default().spec.unwrap_or_default();
-    if !spec.init_containers.is_empty() {
+    if !template.init_containers.is_empty() {
         text.section("Init Containers", |text| {
-            let (init, statuses) = (&spec.init_containers, &status.init_container_statuses);
-            containers::describe(text, init, statuses, now);
+            containers::describe(text, &template.init_containers, &[], now);
         });
     }
     text.section("Containers", |text| {
@@ -142,6 +141,12 @@ pub fn pod(text: &mut Text, it: &Pod, now: i64) {
     text.field("Host IP", &status.host_ip);
     text.list("Node Selector", pairs(&spec.node_selector));
     text.list("Tolerations", spec.tolerations.iter().map(toleration));
+    if !spec.init_containers.is_empty() {
+        text.section("Init Containers", |text| {
+            let (init, statuses) = (&spec.init_containers, &status.init_container_statuses);
+            containers::describe(text, init, statuses, now);
+        });
+    }
     text.section("Containers", |text| {
         containers::describe(text, &spec.containers, &status.container_statuses, now);
     });
