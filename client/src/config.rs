@@ -42,6 +42,9 @@ pub struct Context {
     /// Ask no other managers than those, and add none: for addresses that are a tunnel's or a load balancer's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_these_managers: bool,
+    /// The namespace of commands that name none; empty means "default".
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     /// The roots to trust, PEM.
     pub roots: String,
     /// The certificate, leaf first, PEM; empty with a bearer token.
@@ -110,6 +113,30 @@ impl Config {
         }
         if self.current == old {
             new.clone_into(&mut self.current);
+        }
+        Ok(())
+    }
+
+    /// Sets the namespace of commands that name none; empty means "default".
+    ///
+    /// # Errors
+    /// There is no context of that name, or no namespace can be called so.
+    pub fn set_namespace(&mut self, name: &str, namespace: &str) -> Result<(), ConfigError> {
+        self.context(Some(name))?;
+        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let legal = namespace.chars().all(|c| letter(c) || c == '-')
+            && namespace.len() <= 63
+            && !namespace.starts_with('-')
+            && !namespace.ends_with('-');
+        if !legal {
+            return Err(ConfigError::Namespace {
+                namespace: namespace.to_owned(),
+            });
+        }
+        for context in &mut self.contexts {
+            if context.name == name {
+                namespace.clone_into(&mut context.namespace);
+            }
         }
         Ok(())
     }
@@ -186,9 +213,11 @@ impl Config {
         for context in &mut self.contexts {
             if context.name == name {
                 let managers = std::mem::take(&mut context.managers);
+                let namespace = std::mem::take(&mut context.namespace);
                 let renewed = Context::new(name.to_owned(), identity, managers);
                 *context = Context {
                     only_these_managers: context.only_these_managers,
+                    namespace,
                     ..renewed
                 };
             }
@@ -253,6 +282,7 @@ impl Context {
             cluster_id: identity.cluster_id.clone(),
             managers,
             only_these_managers: false,
+            namespace: String::new(),
             roots: pem::encode_certificates(&identity.roots),
             certificate: pem::encode_certificates(&identity.chain),
             key: identity.key.clone(),
@@ -400,6 +430,15 @@ pub enum ConfigError {
     Taken {
         /// The name.
         name: String,
+    },
+    /// No namespace has such a name.
+    #[error(
+        "\"{namespace}\" cannot be a namespace: a name has at most 63 lower-case letters, digits and \"-\", which stands neither first \
+         nor last"
+    )]
+    Namespace {
+        /// What was asked for.
+        namespace: String,
     },
     /// A part of a context is damaged.
     #[error("context \"{context}\": {what}")]

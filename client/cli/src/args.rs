@@ -2,16 +2,27 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::duration::Span;
+use crate::{context::Connection, duration::Span};
 
 /// The namespace of a command on one namespace.
 #[derive(Debug, Clone, Args)]
 pub struct Namespace {
-    /// The namespace
-    #[arg(short, long, default_value = "default", value_name = "NS")]
-    pub namespace: String,
+    /// The namespace; by default the context's (barge config set-context), then "default"
+    #[arg(short, long, value_name = "NS")]
+    pub namespace: Option<String>,
+}
+
+impl Namespace {
+    /// The one that was asked for, else the context's, else "default".
+    pub fn of(&self, to: &Connection) -> Result<String> {
+        match &self.namespace {
+            Some(asked) => Ok(asked.clone()),
+            None => to.namespace(),
+        }
+    }
 }
 
 /// The namespace of a command that can look at all.
@@ -26,11 +37,10 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// As the API takes it: empty means all.
-    pub fn name(&self) -> &str {
-        if self.all_namespaces {
-            ""
-        } else {
-            &self.one.namespace
+    pub fn of(&self, to: &Connection) -> Result<String> {
+        match self.all_namespaces {
+            true => Ok(String::new()),
+            false => self.one.of(to),
         }
     }
 }
@@ -54,6 +64,8 @@ pub struct Manifests {
         value_name = "FILE|DIR|-"
     )]
     pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub namespace: Namespace,
 }
 
 /// Changing nothing.
@@ -77,14 +89,4 @@ pub struct Manager {
     /// In whose name fields are set; what this name applied before and leaves out now goes, what others set stays
     #[arg(long, default_value = "barge", value_name = "NAME")]
     pub field_manager: String,
-}
-
-/// How to print objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Table,
-    Wide,
-    Json,
-    Yaml,
-    Name,
 }

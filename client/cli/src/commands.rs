@@ -26,6 +26,7 @@ pub mod scale;
 pub mod service_account;
 pub mod token;
 pub mod version;
+pub mod wait;
 
 /// Runs containers on a cluster of machines.
 #[derive(Debug, Parser)]
@@ -54,6 +55,8 @@ pub enum Command {
     Get(get::Get),
     /// Show an object in full, with what happened to it
     Describe(describe::Describe),
+    /// Wait until objects are as is wished
+    Wait(wait::Wait),
     /// Explain the fields of a kind
     Explain(explain::Explain),
     /// Show what happened
@@ -119,6 +122,7 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Delete(command) => Box::pin(delete::run(to, command)).await,
         Command::Get(command) => Box::pin(get::run(to, command)).await,
         Command::Describe(command) => Box::pin(describe::run(to, command)).await,
+        Command::Wait(command) => Box::pin(wait::run(to, command)).await,
         Command::Explain(command) => explain::run(&command),
         Command::Events(command) => Box::pin(events::run(to, command)).await,
         Command::Logs(command) => Box::pin(logs::run(to, command)).await,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use barge_client::{
     Client, ClientOptions,
     channel::{ChannelOptions, channel},
-    config::{self, Config, Context},
+    config::{self, Config, ConfigError, Context},
     renew, tls,
 };
 use clap::Args;
@@ -55,6 +55,19 @@ impl Connection {
         }
         let client = self.connect(None)?;
         Ok(made.insert(client).clone())
+    }
+
+    /// The namespace of the context: "default" when it names none, or when there is no configuration, which the client tells.
+    pub fn namespace(&self) -> Result<String> {
+        let named = match Config::load(&self.path()?) {
+            Ok(config) => config.context(self.context.as_deref())?.namespace.clone(),
+            Err(ConfigError::Missing { .. }) => String::new(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(match named.is_empty() {
+            true => "default".to_owned(),
+            false => named,
+        })
     }
 
     /// A client for one manager (`host:port`) of that cluster.

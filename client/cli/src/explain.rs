@@ -31,6 +31,20 @@ pub fn print(error: &anyhow::Error) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// All errors of a command on several objects: the last one is its own, those before are printed.
+///
+/// # Errors
+/// There are any.
+pub fn all(mut failures: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    match failures.pop() {
+        None => Ok(()),
+        Some(last) => {
+            failures.iter().for_each(print);
+            Err(last)
+        }
+    }
+}
+
 /// The fields that break rules, where the message does not name them all already.
 fn violations(error: &ClientError) -> Vec<String> {
     let ClientError::Refused(refusal) = error else {

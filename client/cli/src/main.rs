@@ -11,12 +11,16 @@ mod context;
 mod dev;
 mod diff;
 mod explain;
+mod follow;
+mod jsonpath;
 mod kinds;
 mod names;
 mod output;
 mod progress;
 mod rollout;
+mod settle;
 mod sources;
+mod targets;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

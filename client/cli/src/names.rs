@@ -1,7 +1,7 @@
 //! Objects as people name them (`deployment/web`), and names close to one that does not exist.
 
 use anyhow::{Result, bail};
-use barge_client::{Client, Selection};
+use barge_client::{Client, Selection, v1::Kind};
 use barge_proto::kinds::{self, KindInfo};
 
 /// A kind and a name.
@@ -11,10 +11,15 @@ pub struct Named<'a> {
     pub name: &'a str,
 }
 
+/// What stands for the kinds that run things, and for Services.
+const ALL: &str = "all";
+/// The groups whose namespaced kinds make pods.
+const WORKLOADS: &[&str] = &["apps", "batch"];
+
 /// Reads `KIND/NAME`.
-pub fn slashed(text: &str) -> Result<Named<'_>> {
+fn slashed(text: &str) -> Result<Named<'_>> {
     match text.split_once('/') {
-        Some((kind, name)) if !name.is_empty() => Ok(Named {
+        Some((kind, name)) if !name.is_empty() && !name.contains('/') => Ok(Named {
             kind: kinds::by_name(kind)?,
             name,
         }),
@@ -22,7 +27,7 @@ pub fn slashed(text: &str) -> Result<Named<'_>> {
     }
 }
 
-/// Reads `KIND NAME…` or `KIND/NAME…`: all of one kind, or each with its own.
+/// Reads `KIND[,KIND] NAME…` or `KIND/NAME…`: all of the kinds that stand first, or each with its own. Kinds alone name nothing.
 pub fn several(words: &[String]) -> Result<Vec<Named<'_>>> {
     let Some(first) = words.first() else {
         bail!("say what: KIND NAME, or KIND/NAME");
@@ -30,12 +35,50 @@ pub fn several(words: &[String]) -> Result<Vec<Named<'_>>> {
     if first.contains('/') {
         return words.iter().map(|word| slashed(word)).collect();
     }
-    let kind = kinds::by_name(first)?;
+    let kinds = kinds_of(first)?;
     let names = &words[1..];
     if let Some(slashed) = names.iter().find(|name| name.contains('/')) {
         bail!("\"{slashed}\" has a kind of its own: write KIND/NAME for every object");
     }
-    Ok(names.iter().map(|name| Named { kind, name }).collect())
+    let named = |kind| names.iter().map(move |name| Named { kind, name });
+    Ok(kinds.into_iter().flat_map(named).collect())
+}
+
+/// Reads `KIND NAME` or `KIND/NAME`: exactly one object.
+pub fn one(words: &[String]) -> Result<Named<'_>> {
+    match several(words)?[..] {
+        [one] => Ok(one),
+        _ => bail!(
+            "\"{}\" should be one object: KIND NAME, or KIND/NAME",
+            words.join(" ")
+        ),
+    }
+}
+
+/// Reads `KIND[,KIND]`, each once; `all` is pods, services and the kinds that make pods.
+pub fn kinds_of(text: &str) -> Result<Vec<&'static KindInfo>> {
+    let mut found: Vec<&KindInfo> = Vec::new();
+    for word in text.split(',') {
+        let more = match word {
+            ALL => all_kinds(),
+            word => vec![kinds::by_name(word)?],
+        };
+        for kind in more {
+            if !found.contains(&kind) {
+                found.push(kind);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn all_kinds() -> Vec<&'static KindInfo> {
+    let first = [Kind::Pod, Kind::Service];
+    let workloads = kinds::KINDS
+        .iter()
+        .filter(|kind| kind.namespaced && WORKLOADS.contains(&kind.group()));
+    let first = first.into_iter().filter_map(Kind::info);
+    first.chain(workloads).collect()
 }
 
 /// The namespace as the API takes it for a kind.
@@ -143,8 +186,38 @@ mod tests {
             ["deployments:a", "deployments:b"]
         );
         assert_eq!(read("pod/a svc/b").unwrap(), ["pods:a", "services:b"]);
+        assert_eq!(read("pod,svc a").unwrap(), ["pods:a", "services:a"]);
+        assert!(read("pods").unwrap().is_empty());
         assert!(read("pod a/b").is_err());
+        assert!(read("pod/a/b").is_err());
         assert!(read("deploy/ a").is_err());
         assert!(read("gizmo a").is_err());
+    }
+    #[test]
+    fn one_object_is_named_either_way() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for text in ["deploy web", "deployment/web"] {
+            let words = words(text);
+            let named = one(&words).unwrap();
+            assert_eq!((&*named.kind.plural, named.name), ("deployments", "web"));
+        }
+        for text in ["deploy", "deploy a b", "deploy/a deploy/b"] {
+            let error = one(&words(text)).unwrap_err().to_string();
+            assert!(error.contains("one object"), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_is_what_runs_and_what_leads_there() {
+        let plurals = |text| {
+            let kinds = kinds_of(text).unwrap().into_iter();
+            kinds
+                .map(|kind| kind.plural.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(plurals("all")[..3], ["pods", "services", "deployments"]);
+        assert_eq!(plurals("po,svc,pods"), ["pods", "services"]);
+        assert!(plurals("all,cm").contains(&"configmaps".to_owned()));
+        assert!(!plurals("all").contains(&"secrets".to_owned()));
     }
 }

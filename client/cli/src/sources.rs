@@ -12,6 +12,8 @@ use barge_proto::{
     validate,
 };
 
+use crate::{args::Namespace, context::Connection, targets};
+
 /// Names of files that are manifests, in a folder.
 const ENDINGS: &[&str] = &["yaml", "yml", "json"];
 /// More than any manifest has; a larger file is a mistake.
@@ -33,6 +35,21 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Located>> {
         list(files)
     );
     Ok(objects)
+}
+
+/// As [`read`], each object in its namespace: the one that it names, else that of `-n` or of the context. The error names every
+/// object that names another one than `-n`.
+pub fn read_in(files: &[PathBuf], asked: &Namespace, to: &Connection) -> Result<Vec<Located>> {
+    let mut located = read(files)?;
+    let namespace = asked.of(to)?;
+    let mut errors = Vec::new();
+    for one in &mut located {
+        if let Err(message) = targets::place(&mut one.object, &namespace, asked) {
+            errors.push(one.error("metadata.namespace", message).to_string());
+        }
+    }
+    ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    Ok(located)
 }
 
 /// Applies the rules that need no cluster; the error names every one that is broken, each with its line.

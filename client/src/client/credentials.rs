@@ -120,6 +120,7 @@ fn context(
         cluster_id: answer.cluster_id,
         managers: answer.managers,
         only_these_managers: false,
+        namespace: String::new(),
         roots: pem(answer.roots),
         certificate: pem(answer.certificate_chain),
         key: request.map(Request::key_pem).unwrap_or_default(),

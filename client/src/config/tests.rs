@@ -140,3 +140,22 @@ fn what_is_learned_of_the_managers_loses_nothing() {
     });
     assert_eq!(Config::load(&path).unwrap().contexts.len(), 10);
 }
+
+#[test]
+fn a_context_keeps_its_namespace() {
+    let identity = identity(Role::Admin);
+    let mut config = Config::single(&identity, vec![]);
+    config.set_namespace("default", "shop").unwrap();
+    config.renewed("default", &identity).unwrap();
+    let text = toml::to_string(&config).unwrap();
+    let read: Config = toml::from_str(&text).unwrap();
+    assert_eq!(read.context(None).unwrap().namespace, "shop");
+    for wrong in ["Shop", "-a", "a_b", &"a".repeat(64)] {
+        let error = config.set_namespace("default", wrong).unwrap_err();
+        assert!(error.to_string().contains(wrong), "{error}");
+    }
+    assert!(config.set_namespace("other", "shop").is_err());
+    // Files without one stay as they were.
+    config.set_namespace("default", "").unwrap();
+    assert!(!toml::to_string(&config).unwrap().contains("namespace"));
+}

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::{Result, bail};
 use barge_client::{
     ApplyOptions, ClientError, batches,
-    v1::{ApplyOutcome, ApplyResponse, Kind, Object},
+    v1::{ApplyOutcome, ApplyResponse},
 };
 use barge_proto::manifest::Located;
 use clap::Args;
@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use crate::{
     args::{DryRun, Manager, Manifests, Patience, Where},
     context::Connection,
-    explain, rollout, sources,
+    explain, settle, sources,
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: barge apply -f deploy/examples -n shop --wait --timeout 5m")]
 pub struct Apply {
     #[command(flatten)]
     manifests: Manifests,
@@ -28,7 +29,7 @@ pub struct Apply {
     /// Take over fields that others set to other values, instead of being refused
     #[arg(long, visible_alias = "force")]
     force_conflicts: bool,
-    /// Wait until what was applied runs
+    /// Wait until all that was applied is as it should be: Deployments rolled out, pods ready, load balancers with an address
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
@@ -37,7 +38,7 @@ pub struct Apply {
 
 pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
     let deadline = Instant::now() + apply.patience.timeout.0;
-    let located = sources::read(&apply.manifests.files)?;
+    let located = sources::read_in(&apply.manifests.files, &apply.manifests.namespace, to)?;
     if apply.dry.dry_run == Some(Where::Client) {
         sources::check(&located)?;
         for one in &located {
@@ -73,20 +74,9 @@ pub async fn run(to: &Connection, apply: Apply) -> Result<()> {
     if !apply.wait || options.dry_run {
         return Ok(());
     }
-    let mut failures = Vec::new();
-    for object in deployments(&answer) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if let Err(error) = rollout::wait(&client, object.namespace(), object.name(), left).await {
-            failures.push(error);
-        }
-    }
-    match failures.pop() {
-        None => Ok(()),
-        Some(last) => {
-            failures.iter().for_each(explain::print);
-            Err(last)
-        }
-    }
+    let objects = answer.results.into_iter().filter_map(|it| it.object);
+    let objects: Vec<_> = objects.collect();
+    explain::all(settle::wait(&client, &objects, deadline).await)
 }
 
 /// What was refused, and what was applied before that.
@@ -99,14 +89,6 @@ fn refused(error: ClientError, located: &[Located], applied: usize) -> anyhow::E
             located.len()
         ),
     }
-}
-
-fn deployments(answer: &ApplyResponse) -> impl Iterator<Item = &Object> {
-    let objects = answer
-        .results
-        .iter()
-        .filter_map(|result| result.object.as_ref());
-    objects.filter(|object| object.kind() == Kind::Deployment)
 }
 
 fn print(answer: &ApplyResponse, dry: bool) -> Result<()> {

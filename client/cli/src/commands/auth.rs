@@ -67,11 +67,11 @@ pub async fn run(to: &Connection, auth: Auth) -> Result<ExitCode> {
             namespaces,
             ..
         }) => {
-            show(&client.rules(namespaces.name()).await?)?;
+            show(&client.rules(&namespaces.of(to)?).await?)?;
             Ok(ExitCode::SUCCESS)
         }
         Auth::CanI(can) => {
-            let asked = asked(&can)?;
+            let asked = asked(&can, &can.namespaces.of(to)?)?;
             let answer = client.may(&asked).await?;
             writeln!(
                 io::stdout(),
@@ -86,14 +86,14 @@ pub async fn run(to: &Connection, auth: Auth) -> Result<ExitCode> {
     }
 }
 
-fn asked(can: &CanI) -> Result<AccessReviewRequest> {
+fn asked(can: &CanI, namespace: &str) -> Result<AccessReviewRequest> {
     let (Some(verb), Some(what)) = (&can.verb, &can.resource) else {
         bail!("say what: VERB RESOURCE[/NAME], or --list");
     };
     let (resource, name) = what.split_once('/').unwrap_or((what, ""));
     let (group, resource, in_namespace) = resolved(resource)?;
     let namespace = match (in_namespace, resource.as_str()) {
-        (true, _) => can.namespaces.name(),
+        (true, _) => namespace,
         // As the managers see it, a namespace is in itself.
         (false, "namespaces") => name,
         (false, _) => "",

@@ -1,4 +1,4 @@
-//! `barge config get-contexts|current-context|use-context|rename-context|delete-context|import`
+//! `barge config get-contexts|current-context|use-context|set-context|rename-context|delete-context|import`
 
 use std::{
     io::{self, Write},
@@ -21,6 +21,19 @@ pub enum Config {
     UseContext {
         /// Its name
         name: String,
+    },
+    /// Set what commands go by that do not say it themselves
+    #[command(after_help = "Example: barge config set-context --current --namespace shop")]
+    SetContext {
+        /// Its name
+        #[arg(required_unless_present = "current", conflicts_with = "current")]
+        name: Option<String>,
+        /// The context that is in use
+        #[arg(long)]
+        current: bool,
+        /// The namespace of commands without -n; "" goes back to "default"
+        #[arg(short, long, value_name = "NS")]
+        namespace: String,
     },
     /// Give a context another name
     RenameContext {
@@ -57,6 +70,20 @@ pub fn run(to: &Connection, command: Config) -> Result<()> {
                 Ok(())
             })?;
             format!("context {name} is in use")
+        }
+        Config::SetContext {
+            name, namespace, ..
+        } => {
+            let mut named = String::new();
+            update(&path, |config| {
+                named = config.context(name.as_deref())?.name.clone();
+                Ok(config.set_namespace(&named, &namespace)?)
+            })?;
+            let shown = match namespace.as_str() {
+                "" => "default",
+                other => other,
+            };
+            format!("commands in context {named} are about namespace {shown}")
         }
         Config::RenameContext { old, new } => {
             update(&path, |config| Ok(config.rename(&old, &new)?))?;
@@ -105,7 +132,14 @@ fn import(path: &Path, file: &Path, name: Option<String>) -> Result<String> {
 }
 
 fn show(config: &config::Config) -> Result<()> {
-    let mut table = Table::new(vec!["CURRENT", "NAME", "CLUSTER", "CREDENTIAL", "MANAGERS"]);
+    let mut table = Table::new(vec![
+        "CURRENT",
+        "NAME",
+        "CLUSTER",
+        "CREDENTIAL",
+        "NAMESPACE",
+        "MANAGERS",
+    ]);
     for context in &config.contexts {
         let current = if context.name == config.current {
             "*"
@@ -117,6 +151,7 @@ fn show(config: &config::Config) -> Result<()> {
             context.name.clone(),
             context.cluster_id.clone(),
             context.describe().to_owned(),
+            context.namespace.clone(),
             context.managers.join(","),
         ]);
     }

@@ -1,43 +1,48 @@
-//! `barge delete -f FILE` and `barge delete KIND NAME…`
+//! `barge delete KIND NAME…`, `-l SELECTOR`, `--all`, and `barge delete -f FILE`
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
-    path::PathBuf,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use barge_client::{
-    Client, DeleteOptions, Selection, WatchEvent,
+    Client, DeleteOptions,
     v1::{DeletionPropagation, Kind, Object},
 };
 use clap::{ArgAction, Args, ValueEnum};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    args::{DryRun, Namespace, Patience, Where},
+    args::{DryRun, Patience, Where},
     context::Connection,
     explain,
-    names::{self, Named},
-    sources,
+    follow::{self, Group},
+    names,
+    targets::{Target, Which},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  barge delete deployment web
+  barge delete pods,services -l app=web -n shop
+  barge delete pods --all --now
+  barge delete -f web.yaml";
+
+/// Seconds between TERM and KILL with --now.
+const NOW: i64 = 1;
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Delete {
-    /// KIND and names, or KIND/NAME
-    #[arg(
-        required_unless_present = "files",
-        conflicts_with = "files",
-        value_name = "KIND NAME"
-    )]
-    what: Vec<String>,
-    /// The objects of a manifest, a folder of manifests, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
-    files: Vec<PathBuf>,
     #[command(flatten)]
-    namespace: Namespace,
+    which: Which,
     /// Seconds between TERM and KILL, instead of the pod's own
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     grace_period: Option<i64>,
+    /// Kill containers a second after TERM, as --grace-period 1
+    #[arg(long, conflicts_with = "grace_period")]
+    now: bool,
     /// What becomes of what the object owns: ended after it, before it, or left alone
     #[arg(long, value_enum, default_value = "background")]
     cascade: Cascade,
@@ -46,7 +51,7 @@ pub struct Delete {
         long,
         default_value = "",
         hide_default_value = true,
-        conflicts_with = "files"
+        conflicts_with_all = ["files", "selector", "all"]
     )]
     uid: String,
     /// Only if it has not changed since this resourceVersion
@@ -55,7 +60,7 @@ pub struct Delete {
         default_value = "",
         hide_default_value = true,
         value_name = "VERSION",
-        conflicts_with = "files"
+        conflicts_with_all = ["files", "selector", "all"]
     )]
     resource_version: String,
     #[command(flatten)]
@@ -87,136 +92,160 @@ impl From<Cascade> for DeletionPropagation {
     }
 }
 
-/// An object to delete.
-struct Target {
-    kind: &'static barge_proto::kinds::KindInfo,
-    namespace: String,
-    name: String,
-}
-
 pub async fn run(to: &Connection, delete: Delete) -> Result<()> {
     let deadline = Instant::now() + delete.patience.timeout.0;
-    let targets = targets(&delete)?;
+    let targets = ordered(delete.which.targets(to).await?);
+    if targets.is_empty() {
+        let namespace = delete.which.namespaces.of(to)?;
+        let place = match namespace.as_str() {
+            "" => String::new(),
+            one => format!(" in namespace {one}"),
+        };
+        eprintln!("no {} found{place}", delete.which.what.join(" "));
+        return Ok(());
+    }
     if delete.dry.dry_run == Some(Where::Client) {
         for target in &targets {
-            let Target { kind, name, .. } = target;
-            writeln!(
-                io::stdout(),
-                "{}/{name} deleted (dry run)",
-                kind.qualified()
-            )?;
+            writeln!(io::stdout(), "{target} deleted (dry run)")?;
         }
         return Ok(());
     }
     let client = to.client()?;
+    let namespaces = namespaces(&targets);
     let mut failures = Vec::new();
     let mut ending = Vec::new();
     for target in &targets {
-        match one(&client, &delete, target).await {
-            Ok(Some(object)) => ending.push((target, object)),
-            Ok(None) => {}
+        let goes_anyway = target.found || namespaces.contains(target.namespace.as_str());
+        match one(&client, &delete, target, goes_anyway).await {
+            Ok(object) => ending.extend(object),
             Err(error) => failures.push(error),
         }
     }
     if delete.wait && delete.dry.dry_run.is_none() {
-        for (target, object) in &ending {
-            if timeout_at(deadline, gone(&client, target, object))
-                .await
-                .is_err()
-            {
-                failures.push(anyhow::anyhow!(
-                    "{object} still ends; `barge describe {} {}` shows what it waits for",
-                    target.kind.singular,
-                    target.name
-                ));
+        let named = ending
+            .iter()
+            .map(|it| (it.kind(), it.namespace(), it.name()));
+        for mut group in follow::groups(named) {
+            match timeout_at(deadline, gone(&client, &mut group, &ending)).await {
+                Ok(done) => failures.extend(done.err()),
+                Err(_) => failures.extend(late(&group)),
             }
         }
     }
-    match failures.pop() {
-        None => Ok(()),
-        Some(last) => {
-            failures.iter().for_each(explain::print);
-            Err(last)
-        }
-    }
+    explain::all(failures)
 }
 
-fn targets(delete: &Delete) -> Result<Vec<Target>> {
-    let default = &delete.namespace.namespace;
-    if delete.files.is_empty() {
-        let named = names::several(&delete.what)?;
-        if named.is_empty() {
-            bail!("say which: KIND NAME, or KIND/NAME");
-        }
-        let target = |one: &Named<'_>| Target {
-            kind: one.kind,
-            namespace: names::namespace_of(one.kind, default).to_owned(),
-            name: one.name.to_owned(),
-        };
-        return Ok(named.iter().map(target).collect());
-    }
-    let target = |object: &Object| {
-        let kind = object.kind().info()?;
-        let namespace = match object.namespace() {
-            "" => default,
-            own => own,
-        };
-        Some(Target {
-            kind,
-            namespace: names::namespace_of(kind, namespace).to_owned(),
-            name: object.name().to_owned(),
-        })
-    };
-    Ok(sources::read(&delete.files)?
-        .iter()
-        .filter_map(|one| target(&one.object))
-        .collect())
+/// Owners before the pods that they would replace, and namespaces after what is in them.
+fn ordered(mut targets: Vec<Target>) -> Vec<Target> {
+    targets.sort_by_key(|target| match target.kind.kind {
+        Kind::Namespace => 2,
+        Kind::Pod if target.found => 1,
+        _ => 0,
+    });
+    targets
 }
 
-/// Deletes one; answers with the object that goes.
-async fn one(client: &Client, delete: &Delete, target: &Target) -> Result<Option<Object>> {
+/// The namespaces that are deleted.
+fn namespaces(targets: &[Target]) -> BTreeSet<&str> {
+    let namespaces = targets.iter().filter(|it| it.kind.kind == Kind::Namespace);
+    namespaces.map(|it| it.name.as_str()).collect()
+}
+
+/// Deletes one; answers with the object that goes. One that goes anyway may be gone already.
+async fn one(
+    client: &Client,
+    delete: &Delete,
+    target: &Target,
+    goes_anyway: bool,
+) -> Result<Option<Object>> {
     let options = DeleteOptions {
-        grace_period_seconds: delete.grace_period,
+        grace_period_seconds: delete.grace_period.or(delete.now.then_some(NOW)),
         uid: delete.uid.clone(),
         resource_version: delete.resource_version.clone(),
         propagation: delete.cascade.into(),
         dry_run: delete.dry.dry_run.is_some(),
     };
-    let Target {
-        kind,
-        namespace,
-        name,
-    } = target;
-    match client.delete(kind.kind, namespace, name, &options).await {
+    let (kind, namespace, name) = (target.kind.kind, &target.namespace, &target.name);
+    match client.delete(kind, namespace, name, &options).await {
         Ok(object) => {
             let note = if options.dry_run { " (dry run)" } else { "" };
             writeln!(io::stdout(), "{object} deleted{note}")?;
             Ok(Some(object))
         }
-        Err(error) if error.is_not_found() => match delete.ignore_not_found {
+        Err(error) if error.is_not_found() => match delete.ignore_not_found || goes_anyway {
             true => Ok(None),
-            false => {
-                let named = Named { kind, name };
-                Err(names::not_found(client, named, namespace).await)
-            }
+            false => Err(names::not_found(client, target.named(), namespace).await),
         },
         Err(error) => Err(error.into()),
     }
 }
 
-/// Returns when this incarnation of the object is gone.
-async fn gone(client: &Client, target: &Target, object: &Object) -> Result<()> {
-    let kind: Kind = target.kind.kind;
-    let mut watcher = client.list_and_watch(Selection {
-        name: target.name.clone(),
-        ..Selection::of(kind, &target.namespace)
-    });
-    loop {
-        let event = watcher.next().await?;
-        let there = watcher.objects().any(|other| other.uid() == object.uid());
-        match event {
-            WatchEvent::Synced { .. } | WatchEvent::Deleted(_) if !there => return Ok(()),
-            _ => {}
+/// Returns when these incarnations of the objects are gone.
+async fn gone(client: &Client, group: &mut Group, ending: &[Object]) -> Result<()> {
+    let (kind, namespace) = (group.kind, group.namespace.clone());
+    let uids: BTreeSet<_> = ending
+        .iter()
+        .filter(|it| it.kind() == kind && it.namespace() == namespace)
+        .map(Object::uid)
+        .collect();
+    group
+        .follow(client, false, |_, object| {
+            Ok(object.is_none_or(|object| !uids.contains(object.uid())))
+        })
+        .await
+}
+
+/// What is not gone in time.
+fn late(group: &Group) -> Vec<anyhow::Error> {
+    let Some(kind) = group.kind.info() else {
+        return Vec::new();
+    };
+    let place = match group.namespace.as_str() {
+        "" => String::new(),
+        namespace => format!(" -n {namespace}"),
+    };
+    let late = |name: &String| {
+        let (qualified, singular) = (kind.qualified(), &kind.singular);
+        anyhow!(
+            "{qualified}/{name} still ends; `barge describe {singular} {name}{place}` shows what it waits for"
+        )
+    };
+    group.names.iter().map(late).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barge_proto::kinds;
+
+    fn target(kind: &str, name: &str, found: bool) -> Target {
+        Target {
+            kind: kinds::by_name(kind).unwrap(),
+            namespace: "shop".into(),
+            name: name.into(),
+            found,
         }
+    }
+
+    #[test]
+    fn namespaces_go_last_and_found_pods_after_their_owners() {
+        let order = ordered(vec![
+            target("namespace", "shop", false),
+            target("pod", "web-1", true),
+            target("deployment", "web", true),
+        ]);
+        let names: Vec<_> = order.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["web", "web-1", "shop"]);
+        assert!(namespaces(&order).contains("shop"));
+    }
+
+    #[test]
+    fn what_is_late_is_named_with_its_namespace() {
+        let mut groups = follow::groups([(Kind::Pod, "shop", "web-1")]);
+        let error = late(&groups.remove(0)).remove(0).to_string();
+        assert!(
+            error.contains("barge describe pod web-1 -n shop"),
+            "{error}"
+        );
     }
 }

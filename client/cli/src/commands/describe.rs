@@ -35,8 +35,9 @@ pub struct Describe {
 pub async fn run(to: &Connection, describe: Describe) -> Result<()> {
     let named = names::several(&describe.what)?;
     let client = to.client()?;
+    let namespace = describe.namespace.of(to)?;
     for (index, one) in named.iter().enumerate() {
-        let namespace = names::namespace_of(one.kind, &describe.namespace.namespace);
+        let namespace = names::namespace_of(one.kind, &namespace);
         let Some(object) = client.find(one.kind.kind, namespace, one.name).await? else {
             return Err(names::not_found(&client, *one, namespace).await);
         };
@@ -103,7 +104,7 @@ fn table(title: &str, kind: Kind, objects: &[Object], now: i64) -> Result<()> {
     }
     writeln!(io::stdout(), "{title}:")?;
     let mut text = Vec::new();
-    output::table(kind, objects, Columns::default(), now).print(&mut text)?;
+    output::table(kind, objects, &Columns::default(), now)?.print(&mut text)?;
     let text = String::from_utf8_lossy(&text);
     let mut out = io::stdout().lock();
     for line in text.lines() {

@@ -28,6 +28,7 @@ const DIFFERENT: u8 = 1;
 const FAILED: u8 = 2;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: barge diff -f web.yaml -n shop")]
 pub struct Diff {
     #[command(flatten)]
     manifests: Manifests,
@@ -54,7 +55,7 @@ pub async fn run(to: &Connection, diff: Diff) -> ExitCode {
 
 /// Prints the differences; true when there are any.
 async fn show(to: &Connection, diff: Diff) -> Result<bool> {
-    let located = sources::read(&diff.manifests.files)?;
+    let located = sources::read_in(&diff.manifests.files, &diff.manifests.namespace, to)?;
     let client = to.client()?;
     let options = ApplyOptions {
         field_manager: diff.manager.field_manager,

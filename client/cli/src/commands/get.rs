@@ -4,20 +4,31 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use barge_client::{Client, Selection, WatchEvent, v1::Object};
-use barge_proto::kinds::{self, KindInfo};
+use barge_proto::kinds::KindInfo;
 use clap::Args;
 
 use crate::{
-    args::{Format, Namespaces},
+    args::Namespaces,
     context::Connection,
-    explain, names,
+    explain,
+    jsonpath::Template,
+    names,
     names::Named,
-    output::{self, Columns},
+    output::{self, Columns, Format, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  barge get pods,services -l app=web -L tier
+  barge get all -n shop
+  barge get pods -A --sort-by .metadata.creationTimestamp --no-headers
+  barge get deployment/web -o jsonpath='{.spec.template.spec.containers[*].image}{\"\\n\"}'
+  barge get pods -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Get {
-    /// KIND[,KIND] and names, or KIND/NAME
+    /// KIND[,KIND] and names, or KIND/NAME; \"all\" is pods, services and the kinds that make pods
     #[arg(required = true, value_name = "KIND[,KIND] [NAME]")]
     what: Vec<String>,
     #[command(flatten)]
@@ -39,11 +50,42 @@ pub struct Get {
     /// Go on with every change
     #[arg(short, long)]
     watch: bool,
-    #[arg(short, long, value_enum, default_value = "table")]
+    /// table, wide, json, yaml, name, jsonpath=TEMPLATE, jsonpath-file=FILE or custom-columns=NAME:PATH,…
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
+    /// Leave out the names of the columns
+    #[arg(long)]
+    no_headers: bool,
+    /// In the order of this field (".metadata.creationTimestamp")
+    #[arg(long, value_name = "PATH", value_parser = path, conflicts_with = "watch")]
+    sort_by: Option<Template>,
+    /// A column for the value of each of these labels
+    #[arg(short = 'L', long, value_name = "LABEL", value_delimiter = ',')]
+    label_columns: Vec<String>,
+    /// A column with all labels
+    #[arg(long)]
+    show_labels: bool,
+    /// An object that does not exist is no error
+    #[arg(long)]
+    ignore_not_found: bool,
+}
+
+/// A JSONPath of the command line.
+pub fn path(text: &str) -> Result<Template, String> {
+    Template::path(text).map_err(|error| error.to_string())
+}
+
+/// What was asked for, and where.
+struct Asked {
+    get: Get,
+    /// Empty means all.
+    namespace: String,
 }
 
 pub async fn run(to: &Connection, get: Get) -> Result<()> {
+    let namespace = get.namespaces.of(to)?;
+    let asked = Asked { get, namespace };
+    let get = &asked.get;
     let first = get.what.first().map_or("", String::as_str);
     let named = get.what.len() > 1 || first.contains('/');
     if named {
@@ -51,62 +93,78 @@ pub async fn run(to: &Connection, get: Get) -> Result<()> {
         if selects || get.namespaces.all_namespaces {
             bail!("names go neither with selectors nor with --all-namespaces");
         }
-        if first.contains(',') {
-            bail!("names go with one kind; KIND/NAME for each goes with several");
-        }
         let named = names::several(&get.what)?;
-        return by_name(&to.client()?, &get, &named).await;
+        return by_name(&to.client()?, &asked, &named).await;
     }
-    let kinds = first
-        .split(',')
-        .map(kinds::by_name)
-        .collect::<Result<Vec<_>, _>>()?;
+    let kinds = names::kinds_of(first)?;
     let client = to.client()?;
     if get.watch {
         let [kind] = kinds[..] else {
-            bail!("--watch follows one kind");
+            bail!("--watch follows one kind, not \"{first}\"");
         };
-        return watch(&client, &get, kind, "").await;
+        return watch(&client, &asked, kind, "").await;
     }
-    by_kind(&client, &get, &kinds).await
+    by_kind(&client, &asked, &kinds).await
 }
 
-fn selection(get: &Get, kind: &KindInfo) -> Selection {
-    Selection {
-        kind: kind.kind,
-        namespace: names::namespace_of(kind, get.namespaces.name()).to_owned(),
-        labels: get.selector.clone(),
-        fields: get.field_selector.clone(),
-        ..Selection::default()
+impl Asked {
+    fn selection(&self, kind: &KindInfo) -> Selection {
+        Selection {
+            kind: kind.kind,
+            namespace: names::namespace_of(kind, &self.namespace).to_owned(),
+            labels: self.get.selector.clone(),
+            fields: self.get.field_selector.clone(),
+            ..Selection::default()
+        }
+    }
+
+    /// Managed fields are for programs, so they are hidden unless the user asks for them.
+    fn shown(&self, mut object: Object) -> Object {
+        if !self.get.show_managed_fields
+            && let Some(metadata) = object.metadata_mut()
+        {
+            metadata.managed_fields.clear();
+        }
+        object
+    }
+
+    fn columns(&self, kind: &KindInfo) -> Columns {
+        let custom = match &self.get.output {
+            Format::Custom(columns) => Some(columns.clone()),
+            _ => None,
+        };
+        Columns {
+            wide: self.get.output == Format::Wide,
+            namespace: kind.namespaced && self.get.namespaces.all_namespaces && custom.is_none(),
+            kind: false,
+            labels: self.get.label_columns.clone(),
+            all_labels: self.get.show_labels,
+            custom,
+        }
+    }
+
+    fn head(&self, table: Table) -> Table {
+        match self.get.no_headers {
+            true => table.headless(),
+            false => table,
+        }
+    }
+
+    fn sort(&self, objects: &mut Vec<Object>) -> Result<()> {
+        match &self.get.sort_by {
+            Some(path) => output::sort_by(objects, path),
+            None => {
+                sort(objects);
+                Ok(())
+            }
+        }
     }
 }
 
-/// Managed fields are for programs, so they are hidden unless the user asks for them.
-fn shown(get: &Get, mut object: Object) -> Object {
-    if !get.show_managed_fields
-        && let Some(metadata) = object.metadata_mut()
-    {
-        metadata.managed_fields.clear();
-    }
-    object
-}
-
-fn is_table(format: Format) -> bool {
-    matches!(format, Format::Table | Format::Wide)
-}
-
-fn columns(get: &Get, kind: &KindInfo) -> Columns {
-    Columns {
-        wide: get.output == Format::Wide,
-        namespace: kind.namespaced && get.namespaces.all_namespaces,
-        kind: false,
-    }
-}
-
-async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> {
+async fn by_kind(client: &Client, asked: &Asked, kinds: &[&KindInfo]) -> Result<()> {
     let mut all = Vec::new();
     for kind in kinds {
-        let listing = client.list(&selection(get, kind)).await?;
+        let listing = client.list(&asked.selection(kind)).await?;
         if !listing.consistent {
             let plural = &kind.plural;
             eprintln!(
@@ -114,13 +172,17 @@ async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> 
             );
         }
         let mut objects = listing.objects;
-        sort(&mut objects);
+        if kinds.len() > 1 && asked.get.sort_by.is_some() && objects.is_empty() {
+            continue;
+        }
+        asked.sort(&mut objects)?;
         all.push((*kind, objects));
     }
-    if !is_table(get.output) {
+    let get = &asked.get;
+    if !get.output.is_table() {
         let objects = all.into_iter().flat_map(|(_, objects)| objects);
-        let objects: Vec<_> = objects.map(|object| shown(get, object)).collect();
-        return output::list(&objects, get.output);
+        let objects: Vec<_> = objects.map(|object| asked.shown(object)).collect();
+        return output::list(&objects, &get.output);
     }
     let now = output::now();
     let mut shown = 0;
@@ -130,15 +192,16 @@ async fn by_kind(client: &Client, get: &Get, kinds: &[&KindInfo]) -> Result<()> 
         }
         let columns = Columns {
             kind: kinds.len() > 1,
-            ..columns(get, kind)
+            ..asked.columns(kind)
         };
-        output::table(kind.kind, objects, columns, now).show()?;
+        let table = output::table(kind.kind, objects, &columns, now)?;
+        asked.head(table).show()?;
         shown += 1;
     }
-    if shown == 0 {
+    if shown == 0 && !get.ignore_not_found {
         let namespaced = kinds.iter().all(|kind| kind.namespaced);
         let place = match namespaced && !get.namespaces.all_namespaces {
-            true => format!(" in namespace {}", get.namespaces.name()),
+            true => format!(" in namespace {}", asked.namespace),
             false => String::new(),
         };
         let plurals: Vec<_> = kinds.iter().map(|kind| &*kind.plural).collect();
@@ -157,92 +220,92 @@ pub fn sort(objects: &mut [Object]) {
     });
 }
 
-async fn by_name(client: &Client, get: &Get, named: &[Named<'_>]) -> Result<()> {
-    if get.watch {
+async fn by_name(client: &Client, asked: &Asked, named: &[Named<'_>]) -> Result<()> {
+    if asked.get.watch {
         let [Named { kind, name }] = named else {
             bail!("--watch follows one object, or all of a kind");
         };
-        return watch(client, get, kind, name).await;
+        return watch(client, asked, kind, name).await;
     }
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for one in named {
-        let namespace = names::namespace_of(one.kind, get.namespaces.name());
+        let namespace = names::namespace_of(one.kind, &asked.namespace);
         match client.find(one.kind.kind, namespace, one.name).await? {
-            Some(object) => found.push((one.kind, object)),
+            Some(object) => found.push(object),
+            None if asked.get.ignore_not_found => {}
             None => missing.push(names::not_found(client, *one, namespace).await),
         }
     }
-    show_named(get, named, found)?;
-    match missing.pop() {
-        None => Ok(()),
-        Some(last) => {
-            missing.iter().for_each(explain::print);
-            Err(last)
-        }
+    if asked.get.sort_by.is_some() {
+        asked.sort(&mut found)?;
     }
+    show_named(asked, named, found)?;
+    explain::all(missing)
 }
 
-fn show_named(
-    get: &Get,
-    named: &[Named<'_>],
-    found: Vec<(&'static KindInfo, Object)>,
-) -> Result<()> {
-    if !is_table(get.output) {
-        let objects = found.into_iter().map(|(_, object)| shown(get, object));
+fn show_named(asked: &Asked, named: &[Named<'_>], found: Vec<Object>) -> Result<()> {
+    let format = &asked.get.output;
+    if !format.is_table() {
+        let objects = found.into_iter().map(|object| asked.shown(object));
         let objects: Vec<_> = objects.collect();
         return match (&objects[..], named) {
-            ([object], [_]) => output::object(object, get.output),
+            ([object], [_]) => output::object(object, format),
             ([], _) => Ok(()),
-            (objects, _) => output::list(objects, get.output),
+            (objects, _) => output::list(objects, format),
         };
     }
     // Neighbours of one kind share a table.
-    let several = found.iter().any(|(kind, _)| *kind != found[0].0);
+    let several = found.iter().any(|it| it.kind() != found[0].kind());
     let now = output::now();
-    for (index, group) in found.chunk_by(|a, b| a.0 == b.0).enumerate() {
+    for (index, group) in found.chunk_by(|a, b| a.kind() == b.kind()).enumerate() {
         if index > 0 {
             writeln!(io::stdout())?;
         }
-        let objects: Vec<_> = group.iter().map(|(_, object)| object.clone()).collect();
-        let kind = group[0].0;
+        let kind = group[0].kind();
         let columns = Columns {
             kind: several,
-            ..columns(get, kind)
+            ..kind
+                .info()
+                .map(|kind| asked.columns(kind))
+                .unwrap_or_default()
         };
-        output::table(kind.kind, &objects, columns, now).show()?;
+        let table = output::table(kind, group, &columns, now)?;
+        asked.head(table).show()?;
     }
     Ok(())
 }
 
 /// Prints what is there, then a row or document for every change.
-async fn watch(client: &Client, get: &Get, kind: &KindInfo, name: &str) -> Result<()> {
+async fn watch(client: &Client, asked: &Asked, kind: &KindInfo, name: &str) -> Result<()> {
     let mut watcher = client.list_and_watch(Selection {
         name: name.to_owned(),
-        ..selection(get, kind)
+        ..asked.selection(kind)
     });
-    let columns = columns(get, kind);
-    let mut table = output::Table::new(output::header(kind.kind, columns));
+    let format = &asked.get.output;
+    let columns = asked.columns(kind);
+    let mut table = asked.head(Table::new(output::header(kind.kind, &columns)));
     let mut synced = false;
     loop {
         match watcher.next().await? {
             WatchEvent::Synced { .. } => synced = true,
-            WatchEvent::Added(object) | WatchEvent::Modified(object) if is_table(get.output) => {
-                table.push(output::row(&object, columns, output::now()));
+            WatchEvent::Added(object) | WatchEvent::Modified(object) if format.is_table() => {
+                table.push(output::row(&object, &columns, output::now())?);
             }
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                if get.output == Format::Yaml {
+                if *format == Format::Yaml {
                     writeln!(io::stdout(), "---")?;
                 }
-                output::object(&shown(get, object), get.output)?;
+                output::object(&asked.shown(object), format)?;
+                io::stdout().flush()?;
             }
-            WatchEvent::Deleted(object) if is_table(get.output) => {
-                table.push(output::row(&object, columns, output::now()));
+            WatchEvent::Deleted(object) if format.is_table() => {
+                table.push(output::row(&object, &columns, output::now())?);
             }
             WatchEvent::Deleted(_) => {}
         }
         // What is there at first lines up in one table.
-        if synced && is_table(get.output) {
+        if synced && format.is_table() {
             table.show()?;
         }
     }

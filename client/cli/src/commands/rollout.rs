@@ -1,4 +1,4 @@
-//! `barge rollout status|history|undo|pause|resume|restart KIND/NAME`
+//! `barge rollout status|history|undo|pause|resume|restart KIND NAME`
 
 use std::io::{self, Write};
 
@@ -70,15 +70,16 @@ pub struct Change {
 
 #[derive(Debug, Args)]
 pub struct Target {
-    /// KIND/NAME
-    what: String,
+    /// KIND NAME, or KIND/NAME
+    #[arg(required = true, value_name = "KIND NAME")]
+    what: Vec<String>,
     #[command(flatten)]
     namespace: Namespace,
 }
 
 impl Target {
     fn named(&self) -> Result<Named<'_>> {
-        let named = names::slashed(&self.what)?;
+        let named = names::one(&self.what)?;
         names::scalable(named.kind)?;
         Ok(named)
     }
@@ -101,7 +102,7 @@ pub async fn run(to: &Connection, rollout: Rollout) -> Result<()> {
 async fn follow(to: &Connection, status: Status) -> Result<()> {
     let named = status.target.named()?;
     let client = to.client()?;
-    let namespace = &status.target.namespace.namespace;
+    let namespace = &status.target.namespace.of(to)?;
     exists(&client, named, namespace).await?;
     rollout::wait(&client, namespace, named.name, status.patience.timeout.0).await?;
     Ok(writeln!(
@@ -123,7 +124,7 @@ async fn exists(client: &Client, named: Named<'_>, namespace: &str) -> Result<()
 async fn change(to: &Connection, change: Change, action: Action, done: &str) -> Result<()> {
     let named = change.target.named()?;
     let client = to.client()?;
-    let namespace = &change.target.namespace.namespace;
+    let namespace = &change.target.namespace.of(to)?;
     let options = UpdateOptions {
         field_manager: change.manager.field_manager.clone(),
         ..UpdateOptions::default()
@@ -139,7 +140,7 @@ async fn change(to: &Connection, change: Change, action: Action, done: &str) -> 
 async fn show(to: &Connection, history: History) -> Result<()> {
     let named = history.target.named()?;
     let client = to.client()?;
-    let namespace = &history.target.namespace.namespace;
+    let namespace = &history.target.namespace.of(to)?;
     exists(&client, named, namespace).await?;
     let revisions = client
         .rollout_history(named.kind.kind, namespace, named.name)
@@ -152,7 +153,7 @@ async fn show(to: &Connection, history: History) -> Result<()> {
             "{}/{} has no revision {number}; `barge rollout history {}` lists them",
             named.kind.qualified(),
             named.name,
-            history.target.what
+            history.target.what.join(" ")
         );
     };
     Ok(io::stdout().write_all(manifest::to_yaml(&as_pod(found))?.as_bytes())?)

@@ -1,4 +1,4 @@
-//! `barge scale KIND/NAME --replicas N`
+//! `barge scale KIND NAME --replicas N`
 
 use std::io::{self, Write};
 
@@ -14,8 +14,9 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Scale {
-    /// KIND/NAME
-    what: String,
+    /// KIND NAME, or KIND/NAME
+    #[arg(required = true, value_name = "KIND NAME")]
+    what: Vec<String>,
     /// How many
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..))]
     replicas: i32,
@@ -34,10 +35,10 @@ pub struct Scale {
 }
 
 pub async fn run(to: &Connection, scale: Scale) -> Result<()> {
-    let named = names::slashed(&scale.what)?;
+    let named = names::one(&scale.what)?;
     names::scalable(named.kind)?;
     let client = to.client()?;
-    let namespace = &scale.namespace.namespace;
+    let namespace = &scale.namespace.of(to)?;
     let options = UpdateOptions {
         field_manager: scale.manager.field_manager,
         resource_version: scale.resource_version,

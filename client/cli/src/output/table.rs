@@ -13,13 +13,24 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(header: Vec<&str>) -> Self {
+    pub fn new<T: Into<String>>(header: Vec<T>) -> Self {
         let mut table = Self {
             rows: Vec::new(),
             widths: Vec::new(),
         };
-        table.push(header.into_iter().map(str::to_owned).collect());
+        table.push(header.into_iter().map(Into::into).collect());
         table
+    }
+
+    /// Without the header, which must not have been printed yet.
+    pub fn headless(mut self) -> Self {
+        self.rows.remove(0);
+        let rows = std::mem::take(&mut self.rows);
+        self.widths.clear();
+        for row in rows {
+            self.push(row);
+        }
+        self
     }
 
     pub fn push(&mut self, row: Vec<String>) {
@@ -72,5 +83,13 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "NAME     AGE\ngrößer   5s\nb        61d\n"
         );
+    }
+    #[test]
+    fn without_a_header_the_rows_set_the_widths() {
+        let mut out = Vec::new();
+        let mut table = Table::new(vec!["A LONG NAME", "AGE"]);
+        table.push(vec!["a".into(), "5s".into()]);
+        table.headless().print(&mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "a   5s\n");
     }
 }

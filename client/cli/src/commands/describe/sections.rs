@@ -95,6 +95,11 @@ pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     }
     text.field("Paused", if spec.paused { "yes" } else { "" });
     let template = spec.template.unwrap_or_default().spec.unwrap_or_default();
+    if !template.init_containers.is_empty() {
+        text.section("Init Containers", |text| {
+            containers::describe(text, &template.init_containers, &[], now);
+        });
+    }
     text.section("Containers", |text| {
         containers::describe(text, &template.containers, &[], now);
     });

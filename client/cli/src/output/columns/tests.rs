@@ -26,17 +26,24 @@ fn print(mut table: Table) -> String {
 
 fn shown(object: impl Into<Object>, columns: Columns) -> String {
     let object = object.into();
-    print(table(object.kind(), &[object], columns, NOW))
+    print(table(object.kind(), &[object], &columns, NOW).unwrap())
 }
 
 const USUAL: Columns = Columns {
     wide: false,
     namespace: false,
     kind: false,
+    labels: Vec::new(),
+    all_labels: false,
+    custom: None,
 };
 const WIDE: Columns = Columns {
     wide: true,
-    ..USUAL
+    namespace: false,
+    kind: false,
+    labels: Vec::new(),
+    all_labels: false,
+    custom: None,
 };
 
 #[test]

@@ -1,0 +1,216 @@
+//! The objects that a command is about: named, selected, all of a kind, or those of manifests.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use barge_client::{Client, Selection, v1::Object};
+use barge_proto::kinds::KindInfo;
+use clap::Args;
+
+use crate::{
+    args::{Namespace, Namespaces},
+    context::Connection,
+    names::{self, Named},
+    sources,
+};
+
+/// Which objects.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// KIND NAME…, KIND/NAME…, or KIND[,KIND] with --selector or --all
+    #[arg(
+        required_unless_present = "files",
+        conflicts_with = "files",
+        value_name = "KIND NAME"
+    )]
+    pub what: Vec<String>,
+    /// The objects of a manifest, a folder of manifests, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    pub files: Vec<PathBuf>,
+    /// The objects with these labels ("app=web,tier!=db")
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["files", "all"])]
+    pub selector: Option<String>,
+    /// All objects of the kinds, in the namespace
+    #[arg(long, conflicts_with = "files")]
+    pub all: bool,
+    #[command(flatten)]
+    pub namespaces: Namespaces,
+}
+
+/// An object that a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub kind: &'static KindInfo,
+    /// Empty for kinds without.
+    pub namespace: String,
+    pub name: String,
+    /// Whether it was found rather than named: then nobody misses it when it is gone.
+    pub found: bool,
+}
+
+impl Target {
+    pub fn named(&self) -> Named<'_> {
+        Named {
+            kind: self.kind,
+            name: &self.name,
+        }
+    }
+
+    fn of(object: &Object, found: bool) -> Option<Self> {
+        Some(Self {
+            kind: object.kind().info()?,
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+            found,
+        })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.kind.qualified(), self.name)
+    }
+}
+
+impl Which {
+    /// Whether the objects are looked up by selector or kind.
+    fn selects(&self) -> bool {
+        self.all || self.selector.is_some()
+    }
+
+    /// The objects. Those of a selector or of `--all` are listed first.
+    pub async fn targets(&self, to: &Connection) -> Result<Vec<Target>> {
+        if !self.files.is_empty() {
+            return self.of_files(to);
+        }
+        if self.selects() {
+            return self.selected(to).await;
+        }
+        if self.namespaces.all_namespaces {
+            bail!("--all-namespaces goes with --selector or --all, not with names");
+        }
+        let named = names::several(&self.what)?;
+        if named.is_empty() {
+            bail!(
+                "say which {}: names, -l SELECTOR, or --all",
+                self.what.join(" ")
+            );
+        }
+        let namespace = self.namespaces.one.of(to)?;
+        let target = |one: &Named<'_>| Target {
+            kind: one.kind,
+            namespace: names::namespace_of(one.kind, &namespace).to_owned(),
+            name: one.name.to_owned(),
+            found: false,
+        };
+        Ok(named.iter().map(target).collect())
+    }
+
+    fn of_files(&self, to: &Connection) -> Result<Vec<Target>> {
+        let located = sources::read_in(&self.files, &self.namespaces.one, to)?;
+        let objects = located.iter().map(|one| &one.object);
+        Ok(objects
+            .filter_map(|object| Target::of(object, false))
+            .collect())
+    }
+
+    async fn selected(&self, to: &Connection) -> Result<Vec<Target>> {
+        let [kinds] = &self.what[..] else {
+            bail!(
+                "\"{}\": names go neither with --selector nor with --all",
+                self.what[1..].join(" ")
+            );
+        };
+        if kinds.contains('/') {
+            bail!("\"{kinds}\" is one object: it goes neither with --selector nor with --all");
+        }
+        let kinds = names::kinds_of(kinds)?;
+        let namespace = self.namespaces.of(to)?;
+        let client = to.client()?;
+        let labels = self.selector.clone().unwrap_or_default();
+        let mut targets = Vec::new();
+        for kind in kinds {
+            let objects = listed(&client, kind, &namespace, &labels).await?;
+            targets.extend(objects.iter().filter_map(|it| Target::of(it, true)));
+        }
+        Ok(targets)
+    }
+}
+
+async fn listed(
+    client: &Client,
+    kind: &KindInfo,
+    namespace: &str,
+    labels: &str,
+) -> Result<Vec<Object>> {
+    let selection = Selection {
+        labels: labels.to_owned(),
+        ..Selection::of(kind.kind, names::namespace_of(kind, namespace))
+    };
+    Ok(client.list(&selection).await?.objects)
+}
+
+/// The namespace that objects of manifests are in which name none; those that name another than `-n` are refused.
+pub fn place(object: &mut Object, namespace: &str, asked: &Namespace) -> Result<(), String> {
+    if !object.kind().info().is_some_and(|kind| kind.namespaced) {
+        return Ok(());
+    }
+    let own = object.namespace().to_owned();
+    if own.is_empty() {
+        if let Some(metadata) = object.metadata_mut() {
+            namespace.clone_into(&mut metadata.namespace);
+        }
+        return Ok(());
+    }
+    match &asked.namespace {
+        Some(asked) if *asked != own => Err(format!(
+            "{object} is of namespace \"{own}\", and -n says \"{asked}\": leave out one of them"
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barge_client::v1::{ConfigMap, Namespace as NamespaceObject, ObjectMeta};
+
+    fn config_map(namespace: &str) -> Object {
+        ConfigMap {
+            metadata: Some(ObjectMeta {
+                name: "a".into(),
+                namespace: namespace.into(),
+                ..ObjectMeta::default()
+            }),
+            ..ConfigMap::default()
+        }
+        .into()
+    }
+
+    fn asked(namespace: Option<&str>) -> Namespace {
+        Namespace {
+            namespace: namespace.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_filled_in_and_another_one_refused() {
+        let mut none = config_map("");
+        place(&mut none, "shop", &asked(None)).unwrap();
+        assert_eq!(none.namespace(), "shop");
+        let mut same = config_map("shop");
+        place(&mut same, "shop", &asked(Some("shop"))).unwrap();
+        // Of the context: a manifest may name another.
+        let mut other = config_map("other");
+        place(&mut other, "shop", &asked(None)).unwrap();
+        assert_eq!(other.namespace(), "other");
+        let error = place(&mut other, "shop", &asked(Some("shop"))).unwrap_err();
+        assert!(
+            error.contains("\"other\"") && error.contains("-n says \"shop\""),
+            "{error}"
+        );
+        let mut whole = Object::from(NamespaceObject::default());
+        place(&mut whole, "shop", &asked(Some("shop"))).unwrap();
+        assert_eq!(whole.namespace(), "");
+    }
+}
