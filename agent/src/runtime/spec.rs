@@ -265,11 +265,15 @@ fn working_dir(container: &ContainerSpec, image: &ImageConfig) -> Result<String,
     }
 }
 
-/// Mounts are made in their order. So a volume at `/etc` comes before the pod's own `/etc/hosts`, and of two at one place the volume is seen.
+/// Mounts are made in their order, so a volume at `/etc` comes before the pod's own `/etc/hosts`. At one place there is the volume and nothing else.
 fn add_volumes(mounts: &mut Vec<Mount>, binds: &[Bind]) -> Result<(), OciSpecError> {
     if binds.is_empty() {
         return Ok(());
     }
+    mounts.retain(|mount| {
+        let place = mount.destination();
+        !binds.iter().any(|it| Path::new(&it.destination) == place)
+    });
     for bind in binds {
         let propagation = if bind.sees_mounts {
             "rslave"

@@ -323,6 +323,42 @@ fn secured(security: Security, profile: Option<&str>) -> Result<Spec, SpecError>
     })
 }
 
+#[test]
+fn volumes_are_mounted_from_the_outside_in_and_in_place_of_the_usual() {
+    let bind = |destination: &str, read_only, sees_mounts| Bind {
+        source: "/d/volume".into(),
+        destination: destination.into(),
+        read_only,
+        sees_mounts,
+    };
+    let binds = [
+        bind("/data/sub", false, true),
+        bind("/data", true, false),
+        bind("/etc", true, false),
+        bind("/dev/shm/", false, false),
+    ];
+    let mut spec: Spec = serde_json::from_str(BASE).unwrap();
+    let mounts = spec.mounts_mut().as_mut().unwrap();
+    mounts.push(super::bind(Path::new("/d/hosts"), Path::new("/etc/hosts")).unwrap());
+    add_volumes(mounts, &binds).unwrap();
+    let place = |path: &str| {
+        let found = mounts
+            .iter()
+            .filter(|it| it.destination() == Path::new(path));
+        assert_eq!(found.count(), 1, "{path}");
+        mounts
+            .iter()
+            .position(|it| it.destination() == Path::new(path))
+            .unwrap()
+    };
+    assert!(place("/data") < place("/data/sub"));
+    assert!(place("/etc") < place("/etc/hosts"));
+    let options = |path: &str| mounts[place(path)].options().clone().unwrap();
+    assert_eq!(options("/data"), ["rbind", "rprivate", "ro"]);
+    assert_eq!(options("/data/sub"), ["rbind", "rslave", "rw"]);
+    assert_eq!(options("/dev/shm"), ["rbind", "rprivate", "rw"]);
+}
+
 fn bounding(spec: &Spec) -> Vec<String> {
     let capabilities = spec.process().as_ref().unwrap().capabilities().clone();
     let held = capabilities.unwrap().bounding().clone().unwrap();
