@@ -79,10 +79,8 @@ fn a_token_is_a_user_with_the_rights_of_its_account() {
     let first = token(&managers, &[]);
     let keys = managers.barge(&["service-account", "keys"]);
     assert!(keys.contains("\"kty\":\"EC\""), "{keys}");
-    let config = |token: &str| {
-        let to = managers.dir().join("token.toml");
-        config_with(&managers.config(), token, &to)
-    };
+    let (path, to) = (managers.config(), managers.dir().join("token.toml"));
+    let config = |token: &str| config_with(&path, token, &to);
 
     // Every manager knows the account and its rights.
     let mine = config(&first);

@@ -121,6 +121,7 @@ mod tests {
             cpu_milli,
             memory_bytes,
             pods: 1,
+            ..Usage::default()
         };
         assert_eq!(counted(request(0, 0)), request(100, 209_715_200));
         assert_eq!(counted(request(5, 0)), request(5, 0));

@@ -176,7 +176,7 @@ mod tests {
                 .collect()
         };
         let vault = ("vault".to_owned(), 600);
-        assert_eq!(audiences(false), [vault.clone()]);
+        assert_eq!(audiences(false), std::slice::from_ref(&vault));
         assert_eq!(audiences(true), [(String::new(), 3607), vault]);
     }
 

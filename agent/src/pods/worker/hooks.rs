@@ -118,11 +118,18 @@ impl Hands {
         }
         if let Some(get) = &hook.http_get {
             let target = target::http(container, get, self.ips.first().copied())?;
-            return attempt::reach(&target, within).await;
+            // Boxed: most containers have no hook, and all of their steps would be as large.
+            return Box::pin(attempt::reach(&target, within)).await;
         }
         let command = hook.exec.as_ref().map(|exec| exec.command.as_slice());
         let command = command.ok_or("it does not say what to do")?;
-        attempt::run(self.shared.runtime.as_ref(), id, command, within).await
+        Box::pin(attempt::run(
+            self.shared.runtime.as_ref(),
+            id,
+            command,
+            within,
+        ))
+        .await
     }
 
     fn tell(&self, pod: &Pod, reason: &str, message: &str) {

@@ -88,7 +88,7 @@ pub async fn run(to: &Connection, command: ServiceAccount) -> Result<()> {
 
 async fn make(to: &Connection, token: Token) -> Result<()> {
     let wanted = RequestTokenRequest {
-        namespace: token.namespace.namespace,
+        namespace: token.namespace.of(to)?,
         name: token.name,
         audiences: token.audiences,
         // 0 would be the default.

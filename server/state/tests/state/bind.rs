@@ -60,6 +60,7 @@ fn a_refused_bind_leaves_the_others_standing() {
     let usage = Usage {
         cpu_milli: 3100,
         memory_bytes: (1024 + 64) << 20,
+        storage_bytes: 0,
         pods: 2,
     };
     assert_eq!(state.node_usage("n1"), usage);

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::controllers::deployment::configuration::{DIGEST, ROLL};
-use barge_proto::v1::{ConfigMap, ConfigMapEnvSource, EnvFromSource, ObjectMeta};
+use barge_proto::v1::{ConfigMap, ConfigMapEnvSource, EnvFromSource, ObjectMeta, record};
 
 fn config_map(world: &mut World, value: &str) {
     let old = world.state.get::<ConfigMap>("default", "web").cloned();
     let uid = old.map_or_else(|| world.uid(), |old| old.uid().to_owned());
-    world.put(ConfigMap {
+    world.put(record::Record::ConfigMap(ConfigMap {
         api_version: "v1".into(),
         kind: "ConfigMap".into(),
         metadata: Some(ObjectMeta {
@@ -18,14 +18,16 @@ fn config_map(world: &mut World, value: &str) {
         }),
         data: [("key".to_owned(), value.to_owned())].into(),
         ..ConfigMap::default()
-    });
+    }));
 }
 
 /// A Deployment whose pods use the ConfigMap.
 fn using(asks: bool) -> World {
     let mut world = World::default();
     let uid = world.uid();
-    let mut deployment = nginx(&uid, 2);
+    let record::Record::Deployment(mut deployment) = nginx(&uid, 2) else {
+        panic!("no Deployment");
+    };
     if asks {
         let metadata = deployment.metadata.as_mut().unwrap();
         metadata.annotations.insert(ROLL.into(), "true".into());
@@ -39,7 +41,7 @@ fn using(asks: bool) -> World {
         config_map_ref: Some(from),
         ..EnvFromSource::default()
     }];
-    world.put(deployment);
+    world.put(record::Record::Deployment(deployment));
     world
 }
 
