@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::v1::{Container, EnvVarSource, PodSpec};
+use crate::v1::{Container, EnvVarSource, LocalObjectReference, PodSpec};
 
 /// The two kinds that hold configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,22 @@ pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
     for container in spec.all_containers() {
         used.extend(of_container(container));
     }
+    let secrets = pull_secrets(spec, &[]).map(|name| (Source::Secret, name));
+    used.extend(secrets);
     used
+}
+
+/// The names of the Secrets whose credentials a pod's images are pulled with, in the order in which they are tried: the pod's own, or, of a pod that
+/// names none, those of its service account. All are in the pod's namespace. One that does not exist is passed over.
+pub fn pull_secrets<'a>(
+    spec: &'a PodSpec,
+    of_account: &'a [LocalObjectReference],
+) -> impl Iterator<Item = &'a str> {
+    let named = match spec.image_pull_secrets.as_slice() {
+        [] => of_account,
+        own => own,
+    };
+    named.iter().map(|secret| secret.name.as_str())
 }
 
 /// What the environment of a container uses.
@@ -99,5 +114,23 @@ mod tests {
         let expected = [(Source::ConfigMap, "web"), (Source::Secret, "db")];
         assert_eq!(used(&spec), expected.into());
         assert!(used(&PodSpec::default()).is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_names_pull_secrets_does_without_those_of_its_account() {
+        let secrets = |names: &[&str]| {
+            let names = names.iter();
+            let secrets = names.map(|name| LocalObjectReference {
+                name: (*name).into(),
+            });
+            secrets.collect::<Vec<_>>()
+        };
+        let account = secrets(&["of-account"]);
+        let mut spec = PodSpec::default();
+        assert!(pull_secrets(&spec, &account).eq(["of-account"]));
+        spec.image_pull_secrets = secrets(&["b", "a"]);
+        assert!(pull_secrets(&spec, &account).eq(["b", "a"]));
+        let expected = [(Source::Secret, "a"), (Source::Secret, "b")];
+        assert_eq!(used(&spec), expected.into());
     }
 }

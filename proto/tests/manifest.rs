@@ -207,7 +207,6 @@ fn fields_that_the_guide_calls_refused_are_refused() {
             "serviceAccountName" | "priorityClassName" | "runtimeClassName" => "x",
             "volumes"
             | "volumeMounts"
-            | "imagePullSecrets"
             | "topologySpreadConstraints"
             | "ephemeralContainers" => "[{name: x}]",
             _ => "{x: {k: z}}",

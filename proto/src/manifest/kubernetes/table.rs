@@ -92,7 +92,6 @@ const POD_SPEC: Fields = &[
     ("hostPID", Nothing),
     ("hostUsers", Only(&["true"])),
     ("hostnameOverride", Nothing),
-    ("imagePullSecrets", Nothing),
     ("os", Only(&[r#"{"name":"linux"}"#])),
     ("overhead", Nothing),
     ("preemptionPolicy", Only(&[r#""PreemptLowerPriority""#])),
