@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+        Inventory, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
         StoredImage,
     },
 };
@@ -47,6 +47,8 @@ struct World {
     /// Calls until the agent dies: the call does its work and never answers.
     lives: Option<u32>,
     ignores_term: bool,
+    /// With which the last pull came.
+    secrets: PullSecrets,
     /// Images that need no pull.
     images: BTreeSet<String>,
     /// Images on the disk, with the bytes that each takes alone.

@@ -52,11 +52,12 @@ impl Keyring {
     }
 
     /// The credentials for a repository of a host ("example.com:5000", "team/app"), with the places that they are for.
-    pub fn find(&self, host: &str, repository: &str) -> impl Iterator<Item = (&Place, &Login)> {
+    pub fn find(&self, host: &str, repository: &str) -> Vec<&(Place, Login)> {
         let (labels, port) = split(host);
-        let fitting = move |(place, _): &&(Place, Login)| place.fits(&labels, &port, repository);
-        let repository: Vec<_> = self.0.iter().filter(fitting).collect();
-        repository.into_iter().map(|(place, login)| (place, login))
+        let entries = self.0.iter();
+        entries
+            .filter(|(place, _)| place.fits(&labels, &port, repository))
+            .collect()
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Options {
     pub cgroup_mount: PathBuf,
     /// Registries with settings of their own; all others are asked directly over TLS.
     pub registries: Vec<Registry>,
+    /// A configuration file of Docker with credentials that all pods of the node may use. Read again when it changes. Default none.
+    pub registry_config: Option<PathBuf>,
     /// Layers fetched at a time from one registry, over all pulls; from all registries together three times as many.
     /// Default 4.
     pub parallel_fetches: usize,
@@ -70,6 +72,7 @@ impl Options {
             pod_pids_limit: Some(DEFAULT_POD_PIDS),
             cgroup_mount: "/sys/fs/cgroup".into(),
             registries: Vec::new(),
+            registry_config: None,
             parallel_fetches: 4,
             parallel_pulls: 8,
             progress_bytes: 256 * 1024,
@@ -111,7 +114,7 @@ impl Options {
 }
 
 /// How to reach the images of one host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The host as image names have it ("docker.io", "localhost:5000").
     pub host: String,
@@ -121,6 +124,8 @@ pub struct Registry {
     pub plain_http: bool,
     /// User name and password for the host itself. A mirror is asked with those of the entry whose `host` is the mirror's.
     pub credentials: Option<(String, String)>,
+    /// Certificates of authorities that are trusted for the host besides the machine's, and for no other host.
+    pub ca: Vec<reqwest::Certificate>,
 }
 
 /// A setting that cannot work.

@@ -4,7 +4,7 @@ use super::*;
 /// Users whose credentials are tried for a repository, in order.
 fn users(keyring: &Keyring, host: &str, repository: &str) -> Vec<String> {
     let found = keyring.find(host, repository);
-    let users = found.map(|(_, login)| match login {
+    let users = found.into_iter().map(|(_, login)| match login {
         Login::Password(user, _) => user.clone(),
         Login::Identity(_) => "identity".to_owned(),
     });
@@ -89,8 +89,8 @@ fn each_form_of_credentials_is_read() {
     let login = |entry: &str| {
         let text = format!("{{\"auths\": {{\"h.example\": {entry}}}}}");
         let keyring = docker_config(text.as_bytes()).unwrap();
-        let mut found = keyring.find("h.example", "a");
-        found.next().map(|(_, login)| login.clone())
+        let found = keyring.find("h.example", "a");
+        found.first().map(|(_, login)| login.clone())
     };
     let expected = Some(Login::Password("me".into(), "se:cret".into()));
     assert_eq!(login(r#"{"auth": "bWU6c2U6Y3JldA=="}"#), expected);
