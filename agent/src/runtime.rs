@@ -28,7 +28,7 @@ mod spec;
 pub use error::reason::START_ERROR;
 pub use images::check_registry_config;
 pub use keyring::{Keyring, docker_config, dockercfg};
-pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
+pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry, certificates};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
 pub use secrets::{PullSecret, PullSecrets};

@@ -127,6 +127,11 @@ impl Scripted {
         self.world().execs.1
     }
 
+    /// With which the last pull came.
+    pub fn pull_secrets(&self) -> PullSecrets {
+        self.world().secrets.clone()
+    }
+
     /// Puts an image there.
     pub fn put_image(&self, image: &str) {
         self.world().images.insert(image.to_owned());

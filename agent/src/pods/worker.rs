@@ -16,6 +16,7 @@ use super::{
     lister::Lister,
     memory::{Memory, Observed},
     plan::{self, Goal, Plan},
+    pull_secrets::brought,
     record::RecordFile,
     spec,
     status::{self, View},
@@ -332,7 +333,11 @@ impl Worker {
     fn take_wanted(&mut self, pad: &mut Pad) {
         let wanted = self.wanted.borrow_and_update().clone();
         if !wanted.given.is(&pad.given) {
-            pad.memory.given_more();
+            let pod = wanted.pod.as_deref();
+            let brings = |given| pod.map(|pod| brought(pod, &[], given).secrets);
+            // It is the same only when no Secret that the pod pulls with is another one.
+            let pulls = brings(&wanted.given) != brings(&pad.given);
+            pad.memory.given_more(pulls);
             pad.given = wanted.given;
         }
         if let Some(pod) = wanted.pod {

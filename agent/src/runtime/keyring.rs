@@ -25,7 +25,7 @@ impl fmt::Debug for Login {
 }
 
 /// Credentials by the place that they name, the most specific place first. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keyring(Arc<Vec<(Place, Login)>>);
 
 /// Hosts, and a beginning of the paths there, that credentials are for.

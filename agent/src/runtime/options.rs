@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::Paths;
 
 /// See [`Options::pod_pids_limit`].
@@ -126,6 +128,27 @@ pub struct Registry {
     pub credentials: Option<(String, String)>,
     /// Certificates of authorities that are trusted for the host besides the machine's, and for no other host.
     pub ca: Vec<reqwest::Certificate>,
+}
+
+/// Reads certificates of authorities in PEM.
+///
+/// # Errors
+/// A sentence's end that says what is wrong with them.
+pub fn certificates(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let mut read = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
+        let number = read.len() + 1;
+        let taken = reqwest::Certificate::from_der(&certificate);
+        read.push(taken.map_err(|error| format!("has no certificate as number {number}: {error}"))?);
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("has no certificate as number {number}: {error}"))?;
+    }
+    match read.is_empty() {
+        true => Err("has no certificate (-----BEGIN CERTIFICATE-----)".to_owned()),
+        false => Ok(read),
+    }
 }
 
 /// A setting that cannot work.

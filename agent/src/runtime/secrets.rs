@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::keyring::Keyring;
 
 /// The pull secrets of a pod, in its order. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullSecrets(pub Arc<Vec<PullSecret>>);
 
 /// One of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullSecret {
     /// Namespace of the Secret and of the pod.
     pub namespace: String,

@@ -41,7 +41,7 @@ impl Pod {
         runtime.recover().await.unwrap();
         runtime.ensure_network(RANGE).await.unwrap();
         let image = runtime
-            .pull("shell:1", PullPolicy::IfNotPresent)
+            .pull("shell:1", PullPolicy::IfNotPresent, &PullSecrets::default())
             .await
             .unwrap();
         let before = Traces::of(machine);

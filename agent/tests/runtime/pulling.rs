@@ -17,10 +17,10 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
     on_a_machine(|machine| async move {
         image::push(&machine, "app:1", json!({})).await;
         let runtime = machine.runtime();
-        let error = runtime.pull("app:1", PullPolicy::Never).await.unwrap_err();
+        let error = runtime.pull("app:1", PullPolicy::Never, &PullSecrets::default()).await.unwrap_err();
         assert_eq!(error.reason, "ErrImageNeverPull");
         let pulls =
-            futures::future::join_all((0..6).map(|_| runtime.pull("app:1", PullPolicy::Always)))
+            futures::future::join_all((0..6).map(|_| runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default())))
                 .await;
         let image = pulls[0].as_ref().unwrap();
         assert_eq!(image.name, "docker.io/library/app:1");
@@ -35,9 +35,9 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
         machine.ctr(&["content", "prune", "references"]);
         let offline = offline(&machine);
         for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
-            assert_eq!(offline.pull("app:1", policy).await.unwrap().id, image.id);
+            assert_eq!(offline.pull("app:1", policy, &PullSecrets::default()).await.unwrap().id, image.id);
         }
-        let error = offline.pull("app:1", PullPolicy::Always).await.unwrap_err();
+        let error = offline.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap_err();
         assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
         assert!(
             error.message.contains("http://127.0.0.1:9")
@@ -68,22 +68,22 @@ fn a_tag_that_moves_and_an_index() {
     on_a_machine(|machine| async move {
         let runtime = machine.runtime();
         image::push(&machine, "app:1", json!({"Cmd": ["one"]})).await;
-        let one = runtime.pull("app:1", PullPolicy::Always).await.unwrap();
+        let one = runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap();
         image::push(&machine, "app:1", json!({"Cmd": ["two"]})).await;
         assert_eq!(
             runtime
-                .pull("app:1", PullPolicy::IfNotPresent)
+                .pull("app:1", PullPolicy::IfNotPresent, &PullSecrets::default())
                 .await
                 .unwrap()
                 .id,
             one.id
         );
-        let two = runtime.pull("app:1", PullPolicy::Always).await.unwrap();
+        let two = runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap();
         assert_ne!(two.id, one.id);
         // By digest, whatever the tag means by now.
         assert_eq!(
             runtime
-                .pull(&one.id, PullPolicy::IfNotPresent)
+                .pull(&one.id, PullPolicy::IfNotPresent, &PullSecrets::default())
                 .await
                 .unwrap()
                 .id,
@@ -92,7 +92,7 @@ fn a_tag_that_moves_and_an_index() {
 
         image::push_index("library/app", "1", "many").await;
         let index = runtime
-            .pull("app:many", PullPolicy::IfNotPresent)
+            .pull("app:many", PullPolicy::IfNotPresent, &PullSecrets::default())
             .await
             .unwrap();
         assert_ne!(index.id, two.id);
@@ -100,7 +100,7 @@ fn a_tag_that_moves_and_an_index() {
         let offline = offline(&machine);
         assert_eq!(
             offline
-                .pull("app:many", PullPolicy::IfNotPresent)
+                .pull("app:many", PullPolicy::IfNotPresent, &PullSecrets::default())
                 .await
                 .unwrap()
                 .id,
@@ -115,7 +115,7 @@ fn absence_and_lies_are_told_apart() {
         let runtime = machine.runtime();
         for image in ["nothing:1", "no/such/thing:2"] {
             let error = runtime
-                .pull(image, PullPolicy::IfNotPresent)
+                .pull(image, PullPolicy::IfNotPresent, &PullSecrets::default())
                 .await
                 .unwrap_err();
             assert_eq!(error.reason, "ErrImagePull");
@@ -127,7 +127,7 @@ fn absence_and_lies_are_told_apart() {
             );
         }
         let error = runtime
-            .pull("Not A Name", PullPolicy::Always)
+            .pull("Not A Name", PullPolicy::Always, &PullSecrets::default())
             .await
             .unwrap_err();
         assert_eq!((error.reason, error.retryable), ("InvalidImageName", false));
@@ -140,13 +140,13 @@ fn absence_and_lies_are_told_apart() {
         let last = lying.len() - 1;
         lying[last] ^= 1;
         fs::write(&layer, lying).unwrap();
-        let error = runtime.pull("app:1", PullPolicy::Always).await.unwrap_err();
+        let error = runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap_err();
         assert_eq!(error.reason, "ErrImagePull");
         assert!(error.message.contains("another digest"), "{error}");
         assert_eq!(machine.ctr(&["image", "ls", "-q"]), "");
         assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         fs::write(&layer, honest).unwrap();
-        runtime.pull("app:1", PullPolicy::Always).await.unwrap();
+        runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap();
         assert_ne!(Traces::of(&machine), before);
     });
 }
@@ -158,7 +158,7 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
         let spec = pod.spec("web", 0, "sleep 1000");
         let collected = || async {
             machine.ctr(&["image", "rm", "--sync", "docker.io/library/shell:1"]);
-            let find = || pod.runtime.find_image("shell:1");
+            let find = || pod.runtime.find_image("shell:1", &PullSecrets::default());
             assert!(find().await.unwrap().is_none());
         };
         // With the configuration remembered, and by a control process that remembers nothing.
@@ -167,7 +167,7 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
             let error = runtime.start_container(&spec).await.unwrap_err();
             assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
             assert!(error.message.contains("any more"), "{error}");
-            let pulled = runtime.pull("shell:1", PullPolicy::IfNotPresent).await;
+            let pulled = runtime.pull("shell:1", PullPolicy::IfNotPresent, &PullSecrets::default()).await;
             assert_eq!(pulled.unwrap().id, pod.image.id);
         }
         pod.runtime.start_container(&spec).await.unwrap();
@@ -206,7 +206,7 @@ fn without_containerd_it_says_so() {
             runtime.version().await.unwrap_err(),
             runtime.list().await.unwrap_err(),
             runtime
-                .pull("app:1", PullPolicy::IfNotPresent)
+                .pull("app:1", PullPolicy::IfNotPresent, &PullSecrets::default())
                 .await
                 .unwrap_err(),
         ] {

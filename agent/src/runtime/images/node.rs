@@ -64,6 +64,10 @@ impl NodeLogins {
             Ok(Ok(Some((version, parsed)))) => {
                 read.version = Some(version);
                 match parsed {
+                    _ if version.is_none() => {
+                        read.keyring = Keyring::default();
+                        Some("does not exist".to_owned())
+                    }
                     Ok(keyring) => {
                         read.keyring = keyring;
                         None
@@ -78,7 +82,7 @@ impl NodeLogins {
             && let (Some(why), Some(path)) = (&fault, &self.path)
         {
             let path = path.display();
-            tracing::warn!("the node's credentials in {path} stay as they were: it {why}");
+            tracing::warn!("the node's credentials for registries are not up to date: {path} {why}");
         }
         read.fault = fault;
         let sentence = read.fault.as_ref().zip(self.path.as_ref());
@@ -153,6 +157,8 @@ mod tests {
         let logins = NodeLogins::new(Some(path.clone()));
         let count = async || logins.now().await.0.find("h.example", "a").len();
         assert_eq!(count().await, 0, "there is no file yet");
+        check(&path).unwrap();
+        assert!(logins.now().await.1.unwrap().contains("does not exist"));
         let entry = r#"{"auths": {"h.example": {"username": "me", "password": "hunter2"}}}"#;
         files::write_atomic(&path, entry.as_bytes()).unwrap();
         assert_eq!(count().await, 1);
