@@ -21,6 +21,8 @@ mod machine;
 mod memory;
 #[path = "runtime/pods.rs"]
 mod pods;
+#[path = "runtime/private.rs"]
+mod private;
 #[path = "runtime/pulling.rs"]
 mod pulling;
 #[path = "runtime/recovery.rs"]

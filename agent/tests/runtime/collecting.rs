@@ -1,6 +1,6 @@
 //! Removal of images, with real ones.
 
-use barge_agent::runtime::{PullPolicy, Runtime};
+use barge_agent::runtime::{PullPolicy, PullSecrets, Runtime};
 use serde_json::json;
 
 use super::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use barge_agent::runtime::{
-    Image, Options, PullPolicy, Registry as Settings, Runtime, RuntimeError, containerd::Containerd,
+    Image, Options, PullPolicy, PullSecrets, Registry as Settings, Runtime, RuntimeError, containerd::Containerd,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;

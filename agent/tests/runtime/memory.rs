@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use barge_agent::runtime::{
-    Options, PullPolicy, Registry as Settings, Runtime, containerd::Containerd,
+    Options, PullPolicy, PullSecrets, Registry as Settings, Runtime, containerd::Containerd,
 };
 use futures::future::join_all;
 use serde_json::{Value, json};

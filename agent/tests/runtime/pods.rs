@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use barge_agent::{
     carrier::logs::{self, LogOptions},
     runtime::{
-        Container, ContainerSpec, ContainerState, Image, PodResources, PullPolicy, QosClass,
+        Container, ContainerSpec, ContainerState, Image, PodResources, PullPolicy, PullSecrets, QosClass,
         Runtime, Sandbox, SandboxSpec, containerd::Containerd,
     },
 };

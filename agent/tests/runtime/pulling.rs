@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use barge_agent::runtime::{PullPolicy, Registry, Runtime, containerd::Containerd};
+use barge_agent::runtime::{PullPolicy, PullSecrets, Registry, Runtime, containerd::Containerd};
 use serde_json::json;
 
 use super::{
