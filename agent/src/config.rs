@@ -434,7 +434,11 @@ mod tests {
         for (setting, content, says) in [
             (&ca, pem.as_str(), None),
             (&ca, "", Some("has no certificate (")),
-            (&ca, broken, Some("h.example, has no certificate as number 1")),
+            (
+                &ca,
+                broken,
+                Some("h.example, has no certificate as number 1"),
+            ),
             (&logins, "{\"auths\": {}}", None),
             (&logins, "{\"credsStore\": \"x\"}", Some("runs no programs")),
         ] {

@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
-        StoredImage,
+        Inventory, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox,
+        SandboxSpec, StoredImage,
     },
 };
 

@@ -205,10 +205,9 @@ fn fields_that_the_guide_calls_refused_are_refused() {
             "hostPort" => "1",
             "hostNetwork" | "hostPID" | "hostIPC" | "shareProcessNamespace" => "true",
             "serviceAccountName" | "priorityClassName" | "runtimeClassName" => "x",
-            "volumes"
-            | "volumeMounts"
-            | "topologySpreadConstraints"
-            | "ephemeralContainers" => "[{name: x}]",
+            "volumes" | "volumeMounts" | "topologySpreadConstraints" | "ephemeralContainers" => {
+                "[{name: x}]"
+            }
             _ => "{x: {k: z}}",
         };
         let (pod, container, port) = match field.strip_prefix("containers[].") {

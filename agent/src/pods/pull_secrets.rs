@@ -113,7 +113,12 @@ mod tests {
                 secret("new", new_kind, ".dockerconfigjson", config),
                 secret("old", old_kind, ".dockercfg", old),
                 secret("opaque", "Opaque", ".dockerconfigjson", config),
-                secret("bad", new_kind, ".dockerconfigjson", "{\"auths\": \"hunter2\"}"),
+                secret(
+                    "bad",
+                    new_kind,
+                    ".dockerconfigjson",
+                    "{\"auths\": \"hunter2\"}",
+                ),
             ],
             withheld_secrets: vec![ObjectName {
                 namespace: "shop".into(),
@@ -137,10 +142,17 @@ mod tests {
         let (desired, _) = Desired::default().apply(assignment, false).unwrap();
         let brings = brought(&pod, &[], &Given::to(&pod, &desired));
         let secrets = brings.secrets.0.iter();
-        let uids: Vec<_> = secrets.map(|it| (it.uid.as_str(), it.keyring.is_some())).collect();
+        let uids: Vec<_> = secrets
+            .map(|it| (it.uid.as_str(), it.keyring.is_some()))
+            .collect();
         assert_eq!(uids, [("uid-old", true), ("uid-new", true), ("", false)]);
         let problem = brings.problem.unwrap();
-        for part in ["none (there", "opaque (its type", "bad (.docker", "locked (it is not known"] {
+        for part in [
+            "none (there",
+            "opaque (its type",
+            "bad (.docker",
+            "locked (it is not known",
+        ] {
             assert!(problem.contains(part), "{part}: {problem}");
         }
         assert!(!problem.contains("hunter2"), "{problem}");

@@ -49,8 +49,8 @@ pub use lease::sweep;
 use manifest::Document;
 use mark::Mark;
 use name::Name;
-pub use node::check as check_registry_config;
 use node::NodeLogins;
+pub use node::check as check_registry_config;
 use processor::Processor;
 use pull::{PullError, Puller, parse_config, parse_for_pull};
 use records::Records;
@@ -140,7 +140,12 @@ impl Images {
 
     /// Removes an image, unless somebody pulls it. Returns when containerd has collected what nothing else needs.
     pub async fn remove(&self, name: &str) -> Result<bool, RuntimeError> {
-        if self.flights.keys().iter().any(|key| fetch::is_of(key, name)) {
+        if self
+            .flights
+            .keys()
+            .iter()
+            .any(|key| fetch::is_of(key, name))
+        {
             return Ok(false);
         }
         let removed = stored::remove(&self.puller.client, name).await;

@@ -46,11 +46,6 @@ impl Keyring {
         Self(Arc::new(entries))
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The credentials for a repository of a host ("example.com:5000", "team/app"), with the places that they are for.
     pub fn find(&self, host: &str, repository: &str) -> Vec<&(Place, Login)> {
         let (labels, port) = split(host);
@@ -65,7 +60,9 @@ impl Place {
     /// Reads the name of a place in a configuration file: a host, perhaps with a port and a path, or a URL. `None` for what is none.
     fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("https://");
-        let rest = rest.or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+        let rest = rest
+            .or_else(|| text.strip_prefix("http://"))
+            .unwrap_or(text);
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         if host.is_empty() || host.contains(['@', ' ', '\\']) {
             return None;
@@ -89,7 +86,11 @@ impl Place {
         self.port == port
             && self.labels.len() == labels.len()
             && repository.starts_with(&self.path)
-            && self.labels.iter().zip(labels).all(|(pattern, label)| glob(pattern, label))
+            && self
+                .labels
+                .iter()
+                .zip(labels)
+                .all(|(pattern, label)| glob(pattern, label))
     }
 
     /// Which of two places that fit is more specific: it has the smaller rank.

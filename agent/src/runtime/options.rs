@@ -141,7 +141,9 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, String> {
         let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
         let number = read.len() + 1;
         let taken = reqwest::Certificate::from_der(&certificate);
-        read.push(taken.map_err(|error| format!("has no certificate as number {number}: {error}"))?);
+        read.push(
+            taken.map_err(|error| format!("has no certificate as number {number}: {error}"))?,
+        );
         let added = roots.add(certificate);
         added.map_err(|error| format!("has no certificate as number {number}: {error}"))?;
     }

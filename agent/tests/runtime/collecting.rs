@@ -56,7 +56,13 @@ fn a_removed_image_leaves_nothing_and_takes_nothing_from_others() {
         assert!(runtime.remove_image(&pod.image.name).await.unwrap());
         let found = runtime.list().await.unwrap();
         assert_eq!(found.containers[0].state, container.state);
-        assert!(runtime.find_image("shell:1", &PullSecrets::default()).await.unwrap().is_none());
+        assert!(
+            runtime
+                .find_image("shell:1", &PullSecrets::default())
+                .await
+                .unwrap()
+                .is_none()
+        );
         let again = runtime
             .pull("shell:1", PullPolicy::IfNotPresent, &PullSecrets::default())
             .await
@@ -92,7 +98,11 @@ fn the_lease_of_a_pull_that_died_is_given_back() {
         };
         agent.spawn(async move {
             pulling
-                .pull("lying.test/x/died:1", PullPolicy::Always, &PullSecrets::default())
+                .pull(
+                    "lying.test/x/died:1",
+                    PullPolicy::Always,
+                    &PullSecrets::default(),
+                )
                 .await
         });
         let leases = || machine.ctr(&["leases", "ls", "-q"]);

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use barge_agent::runtime::{
-    Image, Options, PullPolicy, PullSecrets, Registry as Settings, Runtime, RuntimeError, containerd::Containerd,
+    Image, Options, PullPolicy, PullSecrets, Registry as Settings, Runtime, RuntimeError,
+    containerd::Containerd,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -101,7 +102,9 @@ fn a_registry_that_stalls_delays_no_other() {
             registry.fault(&tiny.layer, Fault::Stall);
             let (runtime, image) = (runtime.clone(), format!("lying.test/x/s:{number}"));
             stalled.push(tokio::spawn(async move {
-                runtime.pull(&image, PullPolicy::IfNotPresent, &PullSecrets::default()).await
+                runtime
+                    .pull(&image, PullPolicy::IfNotPresent, &PullSecrets::default())
+                    .await
             }));
         }
         eventually("the registry stalls", || async {
@@ -141,7 +144,11 @@ fn an_image_that_is_here_waits_for_no_pull() {
         registry.fault(&bulk.layer, Fault::Stall);
         let start = |tag: &str| {
             let (runtime, image) = (runtime.clone(), format!("lying.test/x/b:{tag}"));
-            tokio::spawn(async move { runtime.pull(&image, PullPolicy::Always, &PullSecrets::default()).await })
+            tokio::spawn(async move {
+                runtime
+                    .pull(&image, PullPolicy::Always, &PullSecrets::default())
+                    .await
+            })
         };
         let asked = |part: String| {
             let registry = &registry;
@@ -156,7 +163,11 @@ fn an_image_that_is_here_waits_for_no_pull() {
         };
         let stalled = start("bulk");
         asked(bulk.layer.clone()).await;
-        let restart = runtime.pull("lying.test/x/b:here", PullPolicy::Always, &PullSecrets::default());
+        let restart = runtime.pull(
+            "lying.test/x/b:here",
+            PullPolicy::Always,
+            &PullSecrets::default(),
+        );
         timeout(DEADLINE, restart)
             .await
             .expect("an image that is here")
@@ -272,7 +283,11 @@ fn a_pull_that_nobody_wants_any_more_ends() {
             let runtime = runtime.clone();
             tokio::spawn(async move {
                 runtime
-                    .pull("lying.test/x/left:1", PullPolicy::IfNotPresent, &PullSecrets::default())
+                    .pull(
+                        "lying.test/x/left:1",
+                        PullPolicy::IfNotPresent,
+                        &PullSecrets::default(),
+                    )
                     .await
             })
         };
@@ -387,13 +402,20 @@ fn the_entry_for_this_machine_wherever_it_is() {
             let image = image.unwrap_or_else(|error| panic!("{tag}: {error}"));
             // A new control process reads it back, without the registry.
             let offline = machine.runtime();
-            let again = offline.pull(&name, PullPolicy::Never, &PullSecrets::default()).await.unwrap();
+            let again = offline
+                .pull(&name, PullPolicy::Never, &PullSecrets::default())
+                .await
+                .unwrap();
             assert_eq!(again.id, image.id, "{tag}");
         }
         assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         machine.ctr(&["content", "prune", "references"]);
         let offline = machine.runtime();
-        let kept = offline.pull("lying.test/x/i:nested", PullPolicy::Never, &PullSecrets::default());
+        let kept = offline.pull(
+            "lying.test/x/i:nested",
+            PullPolicy::Never,
+            &PullSecrets::default(),
+        );
         kept.await.unwrap();
 
         // What names its platform comes before what does not, and what does not run here is not taken.
@@ -415,7 +437,10 @@ fn the_entry_for_this_machine_wherever_it_is() {
             let image = pull(&runtime, &name).await;
             let image = image.unwrap_or_else(|error| panic!("{tag}: {error}"));
             let offline = machine.runtime();
-            let again = offline.pull(&name, PullPolicy::Never, &PullSecrets::default()).await.unwrap();
+            let again = offline
+                .pull(&name, PullPolicy::Never, &PullSecrets::default())
+                .await
+                .unwrap();
             assert_eq!(again.id, image.id, "{tag}");
         }
         // An index of indexes of indexes leads nowhere, in bounded time.

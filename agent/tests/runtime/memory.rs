@@ -53,7 +53,9 @@ fn pulling_process() {
             let runtime = runtime.clone();
             async move {
                 let image = format!("lying.test/x/{tag}");
-                runtime.pull(&image, PullPolicy::Always, &PullSecrets::default()).await
+                runtime
+                    .pull(&image, PullPolicy::Always, &PullSecrets::default())
+                    .await
             }
         };
         pull("m:honest".to_owned()).await.unwrap();

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use barge_agent::{
     carrier::logs::{self, LogOptions},
     runtime::{
-        Container, ContainerSpec, ContainerState, Image, PodResources, PullPolicy, PullSecrets, QosClass,
-        Runtime, Sandbox, SandboxSpec, containerd::Containerd,
+        Container, ContainerSpec, ContainerState, Image, PodResources, PullPolicy, PullSecrets,
+        QosClass, Runtime, Sandbox, SandboxSpec, containerd::Containerd,
     },
 };
 use futures::StreamExt;

@@ -70,7 +70,10 @@ fn what_a_secret_brought_is_for_no_pod_that_the_registry_refuses() {
     on_a_machine(|machine| async move {
         let registry = Registry::start().await;
         let host = registry.address.to_string();
-        registry.tag("app:1", &tiny(&machine, &registry, "private", ours()).descriptor);
+        registry.tag(
+            "app:1",
+            &tiny(&machine, &registry, "private", ours()).descriptor,
+        );
         registry.guard(ME, CHALLENGE);
         let plain = |options: &mut Options| {
             options.registries = vec![Settings {
@@ -97,7 +100,12 @@ fn what_a_secret_brought_is_for_no_pod_that_the_registry_refuses() {
         for secrets in [&nobody, &elsewhere, &secret("other", &host, "me", "wrong")] {
             let error = get(&agent, &name, cached, secrets).await.unwrap_err();
             assert_eq!(error.reason, "ErrImagePull");
-            assert!(error.message.contains("a secret that this pod does not have"), "{error}");
+            assert!(
+                error
+                    .message
+                    .contains("a secret that this pod does not have"),
+                "{error}"
+            );
             assert!(error.message.contains("demands credentials"), "{error}");
             assert!(!error.message.contains("wrong"), "{error}");
             let error = get(&agent, &name, never, secrets).await.unwrap_err();
@@ -106,8 +114,14 @@ fn what_a_secret_brought_is_for_no_pod_that_the_registry_refuses() {
         }
         // The same credential, or the same Secret: the registry need not be asked.
         let before = registry.seen().len();
-        for secrets in [&secret("copy", &host, "me", "secret"), &secret("mine", &host, "me", "new")] {
-            assert_eq!(get(&agent, &name, cached, secrets).await.unwrap().id, image.id);
+        for secrets in [
+            &secret("copy", &host, "me", "secret"),
+            &secret("mine", &host, "me", "new"),
+        ] {
+            assert_eq!(
+                get(&agent, &name, cached, secrets).await.unwrap().id,
+                image.id
+            );
         }
         assert_eq!(registry.seen().len(), before);
         // Another credential, once the registry takes it, and by the digest.
@@ -141,7 +155,9 @@ fn what_a_secret_brought_is_for_no_pod_that_the_registry_refuses() {
         }
         // Somebody gives it to all.
         machine.ctr(&["images", "tag", &name, "shared.test/x/app:1"]);
-        get(&agent, "shared.test/x/app:1", never, &nobody).await.unwrap();
+        get(&agent, "shared.test/x/app:1", never, &nobody)
+            .await
+            .unwrap();
     });
 }
 
@@ -150,7 +166,10 @@ fn pods_with_different_secrets_share_no_pull() {
     on_a_machine(|machine| async move {
         let registry = Registry::start().await;
         let host = registry.address.to_string();
-        registry.tag("app:1", &tiny(&machine, &registry, "private", ours()).descriptor);
+        registry.tag(
+            "app:1",
+            &tiny(&machine, &registry, "private", ours()).descriptor,
+        );
         registry.guard(ME, CHALLENGE);
         let agent = runtime(&machine, |options| {
             options.registries = vec![Settings {
@@ -160,7 +179,10 @@ fn pods_with_different_secrets_share_no_pull() {
             }];
         });
         let name = format!("{host}/x/app:1");
-        let (me, wrong) = (secret("a", &host, "me", "secret"), secret("b", &host, "me", "wrong"));
+        let (me, wrong) = (
+            secret("a", &host, "me", "secret"),
+            secret("b", &host, "me", "wrong"),
+        );
         let nobody = PullSecrets::default();
         for policy in [PullPolicy::IfNotPresent, PullPolicy::Always] {
             let (good, bad, none) = tokio::join!(
@@ -189,7 +211,9 @@ fn pods_with_different_secrets_share_no_pull() {
         });
         let name = format!("{host}/x/app:1");
         get(&agent, &name, PullPolicy::Always, &me).await.unwrap();
-        get(&agent, &name, PullPolicy::Never, &nobody).await.unwrap();
+        get(&agent, &name, PullPolicy::Never, &nobody)
+            .await
+            .unwrap();
     });
 }
 
@@ -283,7 +307,10 @@ fn a_registry_with_a_private_authority_and_passwords() {
         });
         let error = get(&agent, &private, cached, &nobody).await.unwrap_err();
         assert!(error.message.contains("demands credentials"), "{error}");
-        assert!(error.message.contains("config.json does not exist"), "{error}");
+        assert!(
+            error.message.contains("config.json does not exist"),
+            "{error}"
+        );
         let wrong = secret("wrong", host, "me", "hunter2");
         let error = get(&agent, &private, cached, &wrong).await.unwrap_err();
         assert!(!error.message.contains("hunter2"), "{error}");
@@ -295,6 +322,8 @@ fn a_registry_with_a_private_authority_and_passwords() {
         get(&agent, &common, cached, &nobody).await.unwrap();
         get(&agent, &private, cached, &nobody).await.unwrap();
         fs::remove_file(&file).unwrap();
-        get(&agent, &private, PullPolicy::Never, &nobody).await.unwrap();
+        get(&agent, &private, PullPolicy::Never, &nobody)
+            .await
+            .unwrap();
     });
 }

@@ -17,11 +17,15 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
     on_a_machine(|machine| async move {
         image::push(&machine, "app:1", json!({})).await;
         let runtime = machine.runtime();
-        let error = runtime.pull("app:1", PullPolicy::Never, &PullSecrets::default()).await.unwrap_err();
+        let error = runtime
+            .pull("app:1", PullPolicy::Never, &PullSecrets::default())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason, "ErrImageNeverPull");
-        let pulls =
-            futures::future::join_all((0..6).map(|_| runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default())))
-                .await;
+        let pulls = futures::future::join_all(
+            (0..6).map(|_| runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default())),
+        )
+        .await;
         let image = pulls[0].as_ref().unwrap();
         assert_eq!(image.name, "docker.io/library/app:1");
         assert!(image.id.starts_with("docker.io/library/app@sha256:"));
@@ -35,9 +39,19 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
         machine.ctr(&["content", "prune", "references"]);
         let offline = offline(&machine);
         for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
-            assert_eq!(offline.pull("app:1", policy, &PullSecrets::default()).await.unwrap().id, image.id);
+            assert_eq!(
+                offline
+                    .pull("app:1", policy, &PullSecrets::default())
+                    .await
+                    .unwrap()
+                    .id,
+                image.id
+            );
         }
-        let error = offline.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap_err();
+        let error = offline
+            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .await
+            .unwrap_err();
         assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
         assert!(
             error.message.contains("http://127.0.0.1:9")
@@ -68,7 +82,10 @@ fn a_tag_that_moves_and_an_index() {
     on_a_machine(|machine| async move {
         let runtime = machine.runtime();
         image::push(&machine, "app:1", json!({"Cmd": ["one"]})).await;
-        let one = runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap();
+        let one = runtime
+            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .await
+            .unwrap();
         image::push(&machine, "app:1", json!({"Cmd": ["two"]})).await;
         assert_eq!(
             runtime
@@ -78,7 +95,10 @@ fn a_tag_that_moves_and_an_index() {
                 .id,
             one.id
         );
-        let two = runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap();
+        let two = runtime
+            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .await
+            .unwrap();
         assert_ne!(two.id, one.id);
         // By digest, whatever the tag means by now.
         assert_eq!(
@@ -92,7 +112,11 @@ fn a_tag_that_moves_and_an_index() {
 
         image::push_index("library/app", "1", "many").await;
         let index = runtime
-            .pull("app:many", PullPolicy::IfNotPresent, &PullSecrets::default())
+            .pull(
+                "app:many",
+                PullPolicy::IfNotPresent,
+                &PullSecrets::default(),
+            )
             .await
             .unwrap();
         assert_ne!(index.id, two.id);
@@ -100,7 +124,11 @@ fn a_tag_that_moves_and_an_index() {
         let offline = offline(&machine);
         assert_eq!(
             offline
-                .pull("app:many", PullPolicy::IfNotPresent, &PullSecrets::default())
+                .pull(
+                    "app:many",
+                    PullPolicy::IfNotPresent,
+                    &PullSecrets::default()
+                )
                 .await
                 .unwrap()
                 .id,
@@ -140,13 +168,19 @@ fn absence_and_lies_are_told_apart() {
         let last = lying.len() - 1;
         lying[last] ^= 1;
         fs::write(&layer, lying).unwrap();
-        let error = runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap_err();
+        let error = runtime
+            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason, "ErrImagePull");
         assert!(error.message.contains("another digest"), "{error}");
         assert_eq!(machine.ctr(&["image", "ls", "-q"]), "");
         assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         fs::write(&layer, honest).unwrap();
-        runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default()).await.unwrap();
+        runtime
+            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .await
+            .unwrap();
         assert_ne!(Traces::of(&machine), before);
     });
 }
@@ -167,7 +201,9 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
             let error = runtime.start_container(&spec).await.unwrap_err();
             assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
             assert!(error.message.contains("any more"), "{error}");
-            let pulled = runtime.pull("shell:1", PullPolicy::IfNotPresent, &PullSecrets::default()).await;
+            let pulled = runtime
+                .pull("shell:1", PullPolicy::IfNotPresent, &PullSecrets::default())
+                .await;
             assert_eq!(pulled.unwrap().id, pod.image.id);
         }
         pod.runtime.start_container(&spec).await.unwrap();

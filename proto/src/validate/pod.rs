@@ -54,7 +54,10 @@ impl Checker {
         self.labels(format_args!("{path}.nodeSelector"), &spec.node_selector);
         self.tolerations(&format!("{path}.tolerations"), &spec.tolerations);
         self.host(path, spec);
-        self.pull_secrets(&format!("{path}.imagePullSecrets"), &spec.image_pull_secrets);
+        self.pull_secrets(
+            &format!("{path}.imagePullSecrets"),
+            &spec.image_pull_secrets,
+        );
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);
         }

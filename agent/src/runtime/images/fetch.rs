@@ -64,7 +64,9 @@ impl Images {
         if policy == PullPolicy::Never {
             let why = match withheld {
                 None => "is not present",
-                Some(_) => "was pulled with a secret that this pod does not have, so it counts as not present",
+                Some(_) => {
+                    "was pulled with a secret that this pod does not have, so it counts as not present"
+                }
             };
             return Err(RuntimeError::passing(
                 reason::ERR_IMAGE_NEVER_PULL,
@@ -193,7 +195,10 @@ impl Wanted {
                 error.message
             );
         }
-        if errors.iter().any(|error| is_refused(error) || is_missing(error)) {
+        if errors
+            .iter()
+            .any(|error| is_refused(error) || is_missing(error))
+        {
             for note in &self.notes {
                 error.message = format!("{}; {note}", error.message);
             }

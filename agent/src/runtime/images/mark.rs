@@ -33,7 +33,10 @@ impl Mark {
     /// The mark of a record, which has these labels and stands for this digest; `None` when every pod may use the image.
     pub fn of(name: &str, digest: &str, labels: &HashMap<String, String>) -> Option<Self> {
         // Who makes or moves a record by hand in containerd gives the image to all, and may have copied the labels.
-        if labels.get(stored::LABEL).is_none_or(|pulled| pulled != name) {
+        if labels
+            .get(stored::LABEL)
+            .is_none_or(|pulled| pulled != name)
+        {
             return None;
         }
         let text = labels.get(LABEL).filter(|text| !text.is_empty())?;

@@ -82,7 +82,9 @@ impl NodeLogins {
             && let (Some(why), Some(path)) = (&fault, &self.path)
         {
             let path = path.display();
-            tracing::warn!("the node's credentials for registries are not up to date: {path} {why}");
+            tracing::warn!(
+                "the node's credentials for registries are not up to date: {path} {why}"
+            );
         }
         read.fault = fault;
         let sentence = read.fault.as_ref().zip(self.path.as_ref());

@@ -79,8 +79,15 @@ impl Records {
                 answer => return answer.map(drop),
             }
         }
-        self.update(record, &["target".to_owned(), label_path(stored::LABEL), label_path(mark::LABEL)])
-            .await
+        self.update(
+            record,
+            &[
+                "target".to_owned(),
+                label_path(stored::LABEL),
+                label_path(mark::LABEL),
+            ],
+        )
+        .await
     }
 
     /// Notes that the registry gave an image, which is here, also by this ticket.
@@ -95,7 +102,11 @@ impl Records {
         let Some(before) = self.get(name).await? else {
             return Ok(());
         };
-        if before.target.as_ref().is_none_or(|target| target.digest != digest) {
+        if before
+            .target
+            .as_ref()
+            .is_none_or(|target| target.digest != digest)
+        {
             return Ok(());
         }
         let label = label_after(name, Some(&before), digest, ticket);

@@ -70,7 +70,10 @@ fn of_place(place: &Endpoint, image: &Name, secrets: &PullSecrets, node: &Keyrin
     // What the node has, too, binds the image to no secret.
     let of_pod = of_pod.into_iter().map(|(_, ticket)| {
         let login = Some(ticket.login.clone());
-        (login, Some(ticket).filter(|it| !of_node.contains(&it.login)))
+        (
+            login,
+            Some(ticket).filter(|it| !of_node.contains(&it.login)),
+        )
     });
     let of_pod: Vec<_> = of_pod.collect();
     let of_node = of_node.into_iter().map(|login| (Some(login), None));
@@ -131,10 +134,7 @@ mod tests {
 
     use super::*;
     use crate::runtime::{
-        images::endpoint::endpoints,
-        keyring::docker_config,
-        options::Registry,
-        secrets::PullSecret,
+        images::endpoint::endpoints, keyring::docker_config, options::Registry, secrets::PullSecret,
     };
 
     fn secret(name: &str, places: &[(&str, &str)]) -> PullSecret {
@@ -157,14 +157,12 @@ mod tests {
 
     /// Host, user, and the name of the secret.
     fn told(secrets: Vec<PullSecret>, node: &Keyring) -> Vec<(String, String, String)> {
-        let settings = [
-            Registry {
-                host: "docker.io".into(),
-                mirrors: vec!["https://m.example/cache".into()],
-                credentials: Some(("settings".into(), "p".into())),
-                ..Registry::default()
-            },
-        ];
+        let settings = [Registry {
+            host: "docker.io".into(),
+            mirrors: vec!["https://m.example/cache".into()],
+            credentials: Some(("settings".into(), "p".into())),
+            ..Registry::default()
+        }];
         let name = Name::parse("docker.io/team/app:1").unwrap();
         let places = endpoints(&name.host, &settings).unwrap();
         let secrets = PullSecrets(Arc::new(secrets));
@@ -188,7 +186,10 @@ mod tests {
     fn a_credential_goes_where_it_names_and_nowhere_else() {
         let secrets = vec![
             secret("hub", &[("https://index.docker.io/v1/", "hub")]),
-            secret("deep", &[("docker.io/team", "deep"), ("other.example", "other")]),
+            secret(
+                "deep",
+                &[("docker.io/team", "deep"), ("other.example", "other")],
+            ),
             secret("mirror", &[("m.example/cache/team", "mirror")]),
         ];
         let node = keyring(&[("docker.io", "node"), ("*.example", "all")]);
@@ -226,7 +227,10 @@ mod tests {
             fingerprint(&ways(places, &name, &secrets, &Keyring::default()))
         };
         let one = print(vec![secret("a", &[("docker.io", "me")])]);
-        assert_eq!(one, print(vec![secret("a", &[("docker.io", "me"), ("quay.io", "x")])]));
+        assert_eq!(
+            one,
+            print(vec![secret("a", &[("docker.io", "me"), ("quay.io", "x")])])
+        );
         assert_ne!(one, print(vec![secret("a", &[("docker.io", "you")])]));
         assert_ne!(one, print(vec![secret("b", &[("docker.io", "me")])]));
         assert_eq!(print(vec![secret("a", &[("quay.io", "me")])]), "");

@@ -49,7 +49,10 @@ pub fn docker_config(bytes: &[u8]) -> Result<Keyring, String> {
 /// A sentence's end that says what is wrong with it.
 pub fn docker_config_of_node(bytes: &[u8]) -> Result<Keyring, String> {
     let config: Config = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
-    for (field, value) in [("credsStore", config.store), ("credHelpers", config.helpers)] {
+    for (field, value) in [
+        ("credsStore", config.store),
+        ("credHelpers", config.helpers),
+    ] {
         if value.is_some_and(|value| !is_empty(&value)) {
             return Err(format!(
                 "has {field}, and the agent runs no programs that keep credentials: take {field} out, and put the credentials into \"auths\""

@@ -50,7 +50,12 @@ fn a_place_names_hosts_a_port_and_the_beginning_of_paths() {
         ("*.example.com/team", "a.example.com", "team/x", true),
         ("[::1]:5000", "[::1]:5000", "a", true),
         ("[::1]", "[::1]:5000", "a", false),
-        ("https://index.docker.io/v1/", "docker.io", "library/a", true),
+        (
+            "https://index.docker.io/v1/",
+            "docker.io",
+            "library/a",
+            true,
+        ),
         ("docker.io", "docker.io", "library/a", true),
         ("index.docker.io/library", "docker.io", "library/a", true),
         ("index.docker.io/other", "docker.io", "library/a", false),
@@ -95,7 +100,10 @@ fn each_form_of_credentials_is_read() {
     let expected = Some(Login::Password("me".into(), "se:cret".into()));
     assert_eq!(login(r#"{"auth": "bWU6c2U6Y3JldA=="}"#), expected);
     assert_eq!(login(r#"{"auth": "bWU6c2U6Y3JldA"}"#), expected);
-    assert_eq!(login(r#"{"username": "me", "password": "se:cret", "email": "x"}"#), expected);
+    assert_eq!(
+        login(r#"{"username": "me", "password": "se:cret", "email": "x"}"#),
+        expected
+    );
     let identity = Some(Login::Identity("refresh".into()));
     assert_eq!(
         login(r#"{"auth": "PHRva2VuPjo=", "identitytoken": "refresh"}"#),
@@ -110,9 +118,18 @@ fn each_form_of_credentials_is_read() {
 fn what_is_wrong_is_told_without_a_value() {
     for (text, says) in [
         ("hunter2", "is not JSON (line 1"),
-        (r#"{"auths": {"h": "hunter2"}}"#, "is not Docker's configuration"),
-        (r#"{"auths": {"h": {"auth": "!hunter2"}}}"#, "auth that is not base64"),
-        (r#"{"auths": {"h": {"auth": "aHVudGVyMg=="}}}"#, "without a colon"),
+        (
+            r#"{"auths": {"h": "hunter2"}}"#,
+            "is not Docker's configuration",
+        ),
+        (
+            r#"{"auths": {"h": {"auth": "!hunter2"}}}"#,
+            "auth that is not base64",
+        ),
+        (
+            r#"{"auths": {"h": {"auth": "aHVudGVyMg=="}}}"#,
+            "without a colon",
+        ),
         (r#"{"auths": {"": {}}}"#, "not a registry's host"),
     ] {
         let why = docker_config(text.as_bytes()).unwrap_err();

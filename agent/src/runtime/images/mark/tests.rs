@@ -95,7 +95,13 @@ fn a_mark_is_for_its_record_alone() {
         digest: &before,
         labels: &labels,
     };
-    let label = after(NAME, Some(before), &digest('b'), Some(&ticket("two", "q")), salt());
+    let label = after(
+        NAME,
+        Some(before),
+        &digest('b'),
+        Some(&ticket("two", "q")),
+        salt(),
+    );
     let mut newer = stored::labels(NAME);
     newer.insert(LABEL.to_owned(), label);
     let mark = Mark::of(NAME, &digest('b'), &newer).unwrap();

@@ -209,15 +209,26 @@ async fn a_refresh_token_is_for_the_service_for_tokens_alone() {
     let realm = format!("{}/token", fake.url());
     fake.guard("Bearer let-me-in", &format!("Bearer realm=\"{realm}\""));
     let login = || Some(Login::Identity("refresh me".to_owned()));
-    session_as(&fake, login()).document("1", None).await.unwrap();
+    session_as(&fake, login())
+        .document("1", None)
+        .await
+        .unwrap();
     let asked = fake.seen().into_iter().find(|seen| seen.path == "/token");
     let asked = asked.unwrap();
     assert_eq!(asked.authorization, None);
-    for part in ["grant_type=refresh_token", "refresh_token=refresh+me", "scope=repository%3Ax%2Fapp%3Apull"] {
+    for part in [
+        "grant_type=refresh_token",
+        "refresh_token=refresh+me",
+        "scope=repository%3Ax%2Fapp%3Apull",
+    ] {
         assert!(asked.body.contains(part), "{}", asked.body);
     }
     fake.fault("/token", Fault::Redirect(other.url()));
-    session_as(&fake, login()).document("1", None).await.err().unwrap();
+    session_as(&fake, login())
+        .document("1", None)
+        .await
+        .err()
+        .unwrap();
     assert!(other.seen().is_empty());
 }
 
