@@ -7,7 +7,6 @@ use std::{
 
 use containerd_client::tonic::Status;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Image, ImageStore, Options, PullPolicy, PullSecrets, RuntimeError,

@@ -3,14 +3,14 @@
 use std::process::Stdio;
 
 use barge_agent::runtime::{
-    Options, PullPolicy, PullSecrets, Registry as Settings, Runtime, containerd::Containerd,
+    Options, PullPolicy, Registry as Settings, Runtime, containerd::Containerd,
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
     lying::{ours, tiny},
-    machine::{DEADLINE, Machine, on_a_machine},
+    machine::{DEADLINE, Machine, nobody, on_a_machine},
     registry::{Fault, Registry},
 };
 
@@ -53,9 +53,7 @@ fn pulling_process() {
             let runtime = runtime.clone();
             async move {
                 let image = format!("lying.test/x/{tag}");
-                runtime
-                    .pull(&image, PullPolicy::Always, &PullSecrets::default())
-                    .await
+                runtime.pull(&image, PullPolicy::Always, nobody()).await
             }
         };
         pull("m:honest".to_owned()).await.unwrap();

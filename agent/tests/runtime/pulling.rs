@@ -2,12 +2,12 @@
 
 use std::{fs, time::Duration};
 
-use barge_agent::runtime::{PullPolicy, PullSecrets, Registry, Runtime, containerd::Containerd};
+use barge_agent::runtime::{PullPolicy, Registry, Runtime, containerd::Containerd};
 use serde_json::json;
 
 use super::{
     image,
-    machine::{Machine, on_a_machine},
+    machine::{Machine, nobody, on_a_machine},
     pods::Pod,
     traces::Traces,
 };
@@ -18,12 +18,12 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
         image::push(&machine, "app:1", json!({})).await;
         let runtime = machine.runtime();
         let error = runtime
-            .pull("app:1", PullPolicy::Never, &PullSecrets::default())
+            .pull("app:1", PullPolicy::Never, nobody())
             .await
             .unwrap_err();
         assert_eq!(error.reason, "ErrImageNeverPull");
         let pulls = futures::future::join_all(
-            (0..6).map(|_| runtime.pull("app:1", PullPolicy::Always, &PullSecrets::default())),
+            (0..6).map(|_| runtime.pull("app:1", PullPolicy::Always, nobody())),
         )
         .await;
         let image = pulls[0].as_ref().unwrap();
@@ -40,16 +40,12 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
         let offline = offline(&machine);
         for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
             assert_eq!(
-                offline
-                    .pull("app:1", policy, &PullSecrets::default())
-                    .await
-                    .unwrap()
-                    .id,
+                offline.pull("app:1", policy, nobody()).await.unwrap().id,
                 image.id
             );
         }
         let error = offline
-            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .pull("app:1", PullPolicy::Always, nobody())
             .await
             .unwrap_err();
         assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
@@ -83,27 +79,27 @@ fn a_tag_that_moves_and_an_index() {
         let runtime = machine.runtime();
         image::push(&machine, "app:1", json!({"Cmd": ["one"]})).await;
         let one = runtime
-            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .pull("app:1", PullPolicy::Always, nobody())
             .await
             .unwrap();
         image::push(&machine, "app:1", json!({"Cmd": ["two"]})).await;
         assert_eq!(
             runtime
-                .pull("app:1", PullPolicy::IfNotPresent, &PullSecrets::default())
+                .pull("app:1", PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap()
                 .id,
             one.id
         );
         let two = runtime
-            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .pull("app:1", PullPolicy::Always, nobody())
             .await
             .unwrap();
         assert_ne!(two.id, one.id);
         // By digest, whatever the tag means by now.
         assert_eq!(
             runtime
-                .pull(&one.id, PullPolicy::IfNotPresent, &PullSecrets::default())
+                .pull(&one.id, PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap()
                 .id,
@@ -112,11 +108,7 @@ fn a_tag_that_moves_and_an_index() {
 
         image::push_index("library/app", "1", "many").await;
         let index = runtime
-            .pull(
-                "app:many",
-                PullPolicy::IfNotPresent,
-                &PullSecrets::default(),
-            )
+            .pull("app:many", PullPolicy::IfNotPresent, nobody())
             .await
             .unwrap();
         assert_ne!(index.id, two.id);
@@ -124,11 +116,7 @@ fn a_tag_that_moves_and_an_index() {
         let offline = offline(&machine);
         assert_eq!(
             offline
-                .pull(
-                    "app:many",
-                    PullPolicy::IfNotPresent,
-                    &PullSecrets::default()
-                )
+                .pull("app:many", PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap()
                 .id,
@@ -143,7 +131,7 @@ fn absence_and_lies_are_told_apart() {
         let runtime = machine.runtime();
         for image in ["nothing:1", "no/such/thing:2"] {
             let error = runtime
-                .pull(image, PullPolicy::IfNotPresent, &PullSecrets::default())
+                .pull(image, PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap_err();
             assert_eq!(error.reason, "ErrImagePull");
@@ -155,7 +143,7 @@ fn absence_and_lies_are_told_apart() {
             );
         }
         let error = runtime
-            .pull("Not A Name", PullPolicy::Always, &PullSecrets::default())
+            .pull("Not A Name", PullPolicy::Always, nobody())
             .await
             .unwrap_err();
         assert_eq!((error.reason, error.retryable), ("InvalidImageName", false));
@@ -169,7 +157,7 @@ fn absence_and_lies_are_told_apart() {
         lying[last] ^= 1;
         fs::write(&layer, lying).unwrap();
         let error = runtime
-            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .pull("app:1", PullPolicy::Always, nobody())
             .await
             .unwrap_err();
         assert_eq!(error.reason, "ErrImagePull");
@@ -178,7 +166,7 @@ fn absence_and_lies_are_told_apart() {
         assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         fs::write(&layer, honest).unwrap();
         runtime
-            .pull("app:1", PullPolicy::Always, &PullSecrets::default())
+            .pull("app:1", PullPolicy::Always, nobody())
             .await
             .unwrap();
         assert_ne!(Traces::of(&machine), before);
@@ -192,7 +180,7 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
         let spec = pod.spec("web", 0, "sleep 1000");
         let collected = || async {
             machine.ctr(&["image", "rm", "--sync", "docker.io/library/shell:1"]);
-            let find = || pod.runtime.find_image("shell:1", &PullSecrets::default());
+            let find = || pod.runtime.find_image("shell:1", nobody());
             assert!(find().await.unwrap().is_none());
         };
         // With the configuration remembered, and by a control process that remembers nothing.
@@ -202,7 +190,7 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
             assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
             assert!(error.message.contains("any more"), "{error}");
             let pulled = runtime
-                .pull("shell:1", PullPolicy::IfNotPresent, &PullSecrets::default())
+                .pull("shell:1", PullPolicy::IfNotPresent, nobody())
                 .await;
             assert_eq!(pulled.unwrap().id, pod.image.id);
         }
@@ -242,7 +230,7 @@ fn without_containerd_it_says_so() {
             runtime.version().await.unwrap_err(),
             runtime.list().await.unwrap_err(),
             runtime
-                .pull("app:1", PullPolicy::IfNotPresent, &PullSecrets::default())
+                .pull("app:1", PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap_err(),
         ] {

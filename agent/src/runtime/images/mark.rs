@@ -117,10 +117,12 @@ impl Mark {
 
     fn hash<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> String {
         let mut digest = Sha256::new();
-        for part in std::iter::once(self.salt.as_str()).chain(parts) {
+        let mut add = |part: &str| {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
-        }
+        };
+        add(&self.salt);
+        parts.into_iter().for_each(&mut add);
         BASE64_URL_SAFE_NO_PAD.encode(&digest.finalize()[..HASH])
     }
 }
