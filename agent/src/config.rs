@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     collection::{Thresholds, ThresholdsError},
-    runtime::DEFAULT_POD_PIDS,
+    runtime::{DEFAULT_POD_PIDS, certificates, check_registry_config},
 };
 
 /// The command line of `barge-agent`.
@@ -82,6 +82,9 @@ pub struct RunFlags {
     /// And stop when it is no fuller than that [default: 80]
     #[arg(long, value_name = "PERCENT")]
     pub image_gc_low_threshold: Option<u8>,
+    /// Docker's configuration file (config.json) with credentials for registries that all pods of the node may use; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
 }
 
 /// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.
@@ -155,6 +158,7 @@ struct File {
     pod_pids_limit: Option<i64>,
     image_gc_high_threshold: Option<u8>,
     image_gc_low_threshold: Option<u8>,
+    registry_config: Option<PathBuf>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -175,6 +179,11 @@ pub struct Registry {
     pub username: Option<String>,
     /// For basic authentication.
     pub password: Option<String>,
+    /// File with certificates of authorities (PEM) that are trusted for this host, besides those of the machine.
+    pub ca: Option<PathBuf>,
+    /// What that file has.
+    #[serde(skip)]
+    pub ca_pem: Vec<u8>,
 }
 
 /// All settings, with defaults filled in.
@@ -202,6 +211,8 @@ pub struct Config {
     pub collection: Thresholds,
     /// Registries with settings of their own.
     pub registries: Vec<Registry>,
+    /// Docker's configuration file with the node's credentials for registries.
+    pub registry_config: Option<PathBuf>,
 }
 
 /// What is wrong with the settings; usage errors.
@@ -236,6 +247,24 @@ pub enum ConfigError {
         "pod_pids_limit {0} is too small: a container needs some threads to start; give at least {LEAST_POD_PIDS}, or -1 for any number"
     )]
     PodPids(i64),
+    /// Certificates that are none.
+    #[error("the file {path}, which is ca of the registry {host}, {why}")]
+    Ca {
+        /// The registry's host.
+        host: String,
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Credentials that cannot be used.
+    #[error("the file {path}, which is registry_config, {why}")]
+    RegistryConfig {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it; no value of it.
+        why: String,
+    },
     /// Percentages that are none.
     #[error(transparent)]
     Collection(#[from] ThresholdsError),
@@ -251,7 +280,17 @@ impl Config {
             Some(path) => read(path)?,
             None => File::default(),
         };
-        Self::merge(flags, file, host_name)
+        let mut config = Self::merge(flags, file, host_name)?;
+        for registry in &mut config.registries {
+            registry.read_ca()?;
+        }
+        if let Some(path) = &config.registry_config {
+            check_registry_config(path).map_err(|why| ConfigError::RegistryConfig {
+                path: path.clone(),
+                why,
+            })?;
+        }
+        Ok(config)
     }
 
     fn merge(flags: RunFlags, file: File, host_name: &str) -> Result<Self, ConfigError> {
@@ -308,7 +347,25 @@ impl Config {
             pod_pids_limit,
             collection,
             registries: file.registry,
+            registry_config: flags.registry_config.or(file.registry_config),
         })
+    }
+}
+
+impl Registry {
+    /// Reads the certificates, and refuses what is none.
+    fn read_ca(&mut self) -> Result<(), ConfigError> {
+        let Some(path) = &self.ca else {
+            return Ok(());
+        };
+        let read = fs::read(path).map_err(|error| format!("cannot be read: {error}"));
+        let read = read.and_then(|pem| certificates(&pem).map(|_| pem));
+        self.ca_pem = read.map_err(|why| ConfigError::Ca {
+            host: self.host.clone(),
+            path: path.clone(),
+            why,
+        })?;
+        Ok(())
     }
 }
 
@@ -385,6 +442,40 @@ mod tests {
         assert_eq!(config.node_ip, Some([192, 0, 2, 1].into()));
         assert_eq!(config.join, ["10.0.0.1:7101"]);
         assert_eq!(config.registries[0].mirrors, ["http://10.0.0.1:5000"]);
+    }
+
+    #[test]
+    fn files_of_registries_are_looked_at_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        let ca = format!("[[registry]]\nhost = \"h.example\"\nca = {path:?}\n");
+        let logins = format!("registry_config = {path:?}\n");
+        let broken = "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n";
+        for (setting, content, says) in [
+            (&ca, pem.as_str(), None),
+            (&ca, "", Some("has no certificate (")),
+            (
+                &ca,
+                broken,
+                Some("h.example, has no certificate as number 1"),
+            ),
+            (&logins, "{\"auths\": {}}", None),
+            (&logins, "{\"credsStore\": \"x\"}", Some("runs no programs")),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = with_file(setting, RunFlags::default()).err();
+            let error = error.map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(error.is_empty(), says.is_none(), "{content}: {error}");
+            if let Some(says) = says {
+                assert!(error.contains(says) && error.contains("file"), "{error}");
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(with_file(&ca, RunFlags::default()).is_err());
+        with_file(&logins, RunFlags::default()).unwrap();
     }
 
     #[test]

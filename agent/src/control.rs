@@ -19,7 +19,7 @@ use crate::{
     life,
     membership::{ClusterManagers, DataFolder, MembershipError},
     node::Sources,
-    runtime::{Options, Registry, Runtime, RuntimeError, containerd::Containerd},
+    runtime::{Options, Registry, Runtime, RuntimeError, certificates, containerd::Containerd},
     services::{Network, nft::Nft, sysctl},
     session::{AssignmentFiles, SavedError},
 };
@@ -182,8 +182,11 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
             mirrors: registry.mirrors.clone(),
             plain_http: registry.plain_http,
             credentials: registry.username.clone().zip(registry.password.clone()),
+            // Those that cannot be read were refused with the settings.
+            ca: certificates(&registry.ca_pem).unwrap_or_default(),
         })
         .collect();
+    options.registry_config.clone_from(&config.registry_config);
     Ok(options)
 }
 

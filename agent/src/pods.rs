@@ -10,6 +10,7 @@ mod lister;
 mod manager;
 pub mod memory;
 pub mod plan;
+pub mod pull_secrets;
 mod record;
 pub mod resources;
 mod security;

@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod flight;
 mod images;
+mod keyring;
 pub mod names;
 mod network;
 mod options;
@@ -22,16 +23,20 @@ mod paths;
 mod resources;
 mod sandbox;
 mod sandbox_spec;
+mod secrets;
 mod security;
 mod spec;
 mod volumes;
 
 pub use error::reason::{FAILED_MOUNT, START_ERROR};
-pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry};
+pub use images::check_registry_config;
+pub use keyring::{Keyring, docker_config, dockercfg};
+pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry, certificates};
 pub use paths::Paths;
 pub use resources::{PodResources, QosClass};
 pub use sandbox::ports::{Held, HostPort, HostPorts};
 pub use sandbox_spec::{Namespaces, PodNames, SandboxSpec};
+pub use secrets::{PullSecret, PullSecrets};
 pub use security::{Seccomp, Security};
 pub use volumes::{
     HostPathType, Place, PodVolumes, VolumeFile, VolumeFiles, VolumeMount, VolumeSource,
@@ -49,13 +54,23 @@ pub trait Runtime: Send + Sync + 'static {
     async fn ensure_network(&self, _pod_cidr: &str) -> Result<(), RuntimeError> {
         Ok(())
     }
-    /// The image, if it is here whole. Asks no registry and waits for no pull. A runtime that cannot tell answers `None`.
-    async fn find_image(&self, _image: &str) -> Result<Option<Image>, RuntimeError> {
+    /// The image, if it is here whole and a pod with these secrets may use it. Asks no registry and waits for no pull. A runtime that cannot tell
+    /// answers `None`.
+    async fn find_image(
+        &self,
+        _image: &str,
+        _secrets: &PullSecrets,
+    ) -> Result<Option<Image>, RuntimeError> {
         Ok(None)
     }
-    /// Makes the image present and answers what it is. Concurrent pulls of one image share the work, which is given up
-    /// when the last of their futures is dropped.
-    async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError>;
+    /// Makes the image present for a pod with these secrets and answers what it is. Concurrent pulls of one image with the same credentials share the work,
+    /// which is given up when the last of their futures is dropped.
+    async fn pull(
+        &self,
+        image: &str,
+        policy: PullPolicy,
+        secrets: &PullSecrets,
+    ) -> Result<Image, RuntimeError>;
     /// The images that pulls brought here, and how full their file system is. A runtime that cannot tell answers nothing, and nothing is collected.
     async fn images(&self) -> Result<ImageStore, RuntimeError> {
         Ok(ImageStore::default())

@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, PodVolumes, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox,
-        SandboxSpec, StoredImage,
+        Inventory, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent,
+        Sandbox, SandboxSpec, StoredImage,
     },
 };
 
@@ -47,6 +47,8 @@ struct World {
     /// Calls until the agent dies: the call does its work and never answers.
     lives: Option<u32>,
     ignores_term: bool,
+    /// With which the last pull came.
+    secrets: PullSecrets,
     /// Images that need no pull.
     images: BTreeSet<String>,
     /// Images on the disk, with the bytes that each takes alone.
@@ -127,6 +129,11 @@ impl Scripted {
     /// The most programs that ran in containers at a time.
     pub fn most_execs(&self) -> usize {
         self.world().execs.1
+    }
+
+    /// With which the last pull came.
+    pub fn pull_secrets(&self) -> PullSecrets {
+        self.world().secrets.clone()
     }
 
     /// Puts an image there.

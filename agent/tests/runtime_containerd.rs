@@ -23,6 +23,8 @@ mod memory;
 mod namespaces;
 #[path = "runtime/pods.rs"]
 mod pods;
+#[path = "runtime/private.rs"]
+mod private;
 #[path = "runtime/pulling.rs"]
 mod pulling;
 #[path = "runtime/recovery.rs"]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     accounts,
-    v1::{Container, EnvVarSource, PodSpec, Volume},
+    v1::{Container, EnvVarSource, LocalObjectReference, PodSpec, Volume},
 };
 
 /// The kinds of what pods use by name.
@@ -41,7 +41,22 @@ pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
         used.extend(of_container(container));
     }
     used.extend(spec.volumes.iter().flat_map(of_volume));
+    let secrets = pull_secrets(spec, &[]).map(|name| (Source::Secret, name));
+    used.extend(secrets);
     used
+}
+
+/// The names of the Secrets whose credentials a pod's images are pulled with, in the order in which they are tried: the pod's own, or, of a pod that
+/// names none, those of its service account. All are in the pod's namespace. One that does not exist is passed over.
+pub fn pull_secrets<'a>(
+    spec: &'a PodSpec,
+    of_account: &'a [LocalObjectReference],
+) -> impl Iterator<Item = &'a str> {
+    let named = match spec.image_pull_secrets.as_slice() {
+        [] => of_account,
+        own => own,
+    };
+    named.iter().map(|secret| secret.name.as_str())
 }
 
 /// What the files of a volume come from.
@@ -179,6 +194,25 @@ mod tests {
             (Source::Secret, "key"),
             (Source::ServiceAccount, "default"),
         ];
+        assert_eq!(used(&spec), expected.into());
+    }
+
+    #[test]
+    fn a_pod_that_names_pull_secrets_does_without_those_of_its_account() {
+        let secrets = |names: &[&str]| {
+            let names = names.iter();
+            let secrets = names.map(|name| LocalObjectReference {
+                name: (*name).into(),
+            });
+            secrets.collect::<Vec<_>>()
+        };
+        let account = secrets(&["of-account"]);
+        let mut spec = PodSpec::default();
+        assert!(pull_secrets(&spec, &account).eq(["of-account"]));
+        spec.image_pull_secrets = secrets(&["b", "a"]);
+        assert!(pull_secrets(&spec, &account).eq(["b", "a"]));
+        let account = (Source::ServiceAccount, "default");
+        let expected = [(Source::Secret, "a"), (Source::Secret, "b"), account];
         assert_eq!(used(&spec), expected.into());
     }
 }

@@ -233,9 +233,7 @@ fn fields_that_the_guide_calls_refused_are_refused() {
         let name = field.rsplit('.').next().unwrap();
         let value = match name {
             "priorityClassName" | "runtimeClassName" => "x",
-            "imagePullSecrets" | "topologySpreadConstraints" | "ephemeralContainers" => {
-                "[{name: x}]"
-            }
+            "topologySpreadConstraints" | "ephemeralContainers" => "[{name: x}]",
             _ => "{x: {k: z}}",
         };
         let (pod, container, port) = match field.strip_prefix("containers[].") {

@@ -177,10 +177,15 @@ impl Observed {
 }
 
 impl Memory {
-    /// The cluster gives the pod something that it did not have: containers that waited for it try again at once.
-    pub fn given_more(&mut self) {
+    /// The cluster gives the pod something that it did not have: containers that waited for it try again at once. `pulls`: so do those whose image no
+    /// registry gave.
+    pub fn given_more(&mut self, pulls: bool) {
         self.volumes.worked();
         for container in self.containers.values_mut() {
+            let failure = container.pull.failure.as_ref();
+            if pulls && failure.is_some_and(|failure| failure.reason.starts_with("ErrImage")) {
+                container.pull.worked();
+            }
             let failure = container.start.failure.as_ref();
             let waits = |reason| matches!(reason, CONFIG_ERROR | FAILED_MOUNT);
             if failure.is_some_and(|failure| waits(failure.reason)) {

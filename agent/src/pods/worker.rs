@@ -16,6 +16,7 @@ use super::{
     lister::Lister,
     memory::{Memory, Observed},
     plan::{self, Goal, Plan},
+    pull_secrets::brought,
     record::RecordFile,
     spec,
     status::{self, View},
@@ -354,7 +355,11 @@ impl Worker {
         let wanted = self.wanted.borrow_and_update().clone();
         let files = wanted.pod.as_deref().is_some_and(volumes::has_files);
         if !wanted.given.is(&pad.given) {
-            pad.memory.given_more();
+            let pod = wanted.pod.as_deref();
+            let brings = |given| pod.map(|pod| brought(pod, &[], given).secrets);
+            // It is the same only when no Secret that the pod pulls with is another one.
+            let pulls = brings(&wanted.given) != brings(&pad.given);
+            pad.memory.given_more(pulls);
             pad.memory.volumes_due |= files;
             pad.given = wanted.given;
             self.look_at_account(pad);

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
-    Options, PullPolicy, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Options, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -139,12 +139,21 @@ impl Runtime for Containerd {
         network::ensure(&self.options, pod_cidr).await
     }
 
-    async fn find_image(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
-        self.images.find(image).await
+    async fn find_image(
+        &self,
+        image: &str,
+        secrets: &PullSecrets,
+    ) -> Result<Option<Image>, RuntimeError> {
+        self.images.find(image, secrets).await
     }
 
-    async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
-        self.images.pull(image, policy).await
+    async fn pull(
+        &self,
+        image: &str,
+        policy: PullPolicy,
+        secrets: &PullSecrets,
+    ) -> Result<Image, RuntimeError> {
+        self.images.pull(image, policy, secrets).await
     }
 
     async fn images(&self) -> Result<ImageStore, RuntimeError> {

@@ -5,14 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use containerd_client::{services::v1::GetImageRequest, tonic::Status};
+use containerd_client::tonic::Status;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Image, ImageStore, Options, PullPolicy, RuntimeError,
+    Image, ImageStore, Options, PullPolicy, PullSecrets, RuntimeError,
     client::Client,
-    error::{is_unreachable, reason, unless_missing},
+    error::{is_unreachable, reason},
     flight::Flights,
 };
 
@@ -21,13 +20,18 @@ mod body;
 mod config;
 mod disk;
 mod endpoint;
+mod fetch;
+mod http;
 mod lease;
 mod limits;
 mod manifest;
+mod mark;
 mod name;
+mod node;
 mod parse;
 mod processor;
 mod pull;
+mod records;
 mod registry;
 mod resolve;
 mod shares;
@@ -36,15 +40,19 @@ mod stalls;
 mod store;
 mod stored;
 mod unpack;
+mod ways;
 
 use body::Pace;
 pub use config::ImageConfig;
 pub use lease::sweep;
-use limits::{CALL, within};
 use manifest::Document;
+use mark::Mark;
 use name::Name;
+use node::NodeLogins;
+pub use node::check as check_registry_config;
 use processor::Processor;
 use pull::{PullError, Puller, parse_config, parse_for_pull};
+use records::Records;
 use registry::FetchError;
 use shares::Shares;
 
@@ -64,6 +72,7 @@ const READS: usize = 2;
 pub struct Images {
     options: Arc<Options>,
     puller: Puller,
+    node: NodeLogins,
     flights: Arc<Flights<Result<Image, RuntimeError>>>,
     /// By digest of what an image's name stands for; a digest's meaning never changes.
     configs: Arc<Mutex<HashMap<String, Arc<ImageConfig>>>>,
@@ -74,13 +83,14 @@ impl Images {
     /// The images of a containerd.
     pub fn new(client: Client, options: Arc<Options>) -> Self {
         let puller = Puller {
+            records: Records::new(client.clone()),
             client,
             snapshotter: options.snapshotter.clone(),
             pace: Pace {
                 bytes: options.progress_bytes,
                 window: options.progress_window,
             },
-            http: registry::Http::default(),
+            http: http::Http::new(&options.registries),
             looks: Shares::new(LOOKS.1, LOOKS.0),
             pulls: Shares::new(2 * options.parallel_pulls, options.parallel_pulls),
             documents: Shares::new(DOCUMENTS.1, DOCUMENTS.0),
@@ -89,48 +99,13 @@ impl Images {
             disk: disk::Disk::default(),
         };
         Self {
+            node: NodeLogins::new(options.registry_config.clone()),
             options,
             puller,
             flights: Arc::default(),
             configs: Arc::default(),
             reads: Arc::new(Semaphore::new(READS)),
         }
-    }
-
-    /// An image, if it is here and unpacked. Asks no registry and waits for no pull.
-    pub async fn find(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
-        let name = Name::parse(image)?;
-        let digest = self.present(&name).await?;
-        Ok(digest.map(|digest| name.image(&digest)))
-    }
-
-    /// Makes an image present. All who ask for the same at the same time share the work, which ends with the last of
-    /// them.
-    pub async fn pull(&self, image: &str, policy: PullPolicy) -> Result<Image, RuntimeError> {
-        let name = Name::parse(image)?;
-        if policy != PullPolicy::Always
-            && let Some(digest) = self.present(&name).await?
-        {
-            return Ok(name.image(&digest));
-        }
-        if policy == PullPolicy::Never {
-            return Err(RuntimeError::passing(
-                reason::ERR_IMAGE_NEVER_PULL,
-                format!("Container image \"{image}\" is not present with pull policy of Never"),
-            ));
-        }
-        let this = self.clone();
-        let key = name.to_string();
-        let pulled = self
-            .flights
-            .run_while_wanted(&key, move |unwanted| async move {
-                this.fetch(&name, &unwanted).await
-            })
-            .await;
-        pulled.unwrap_or_else(|| {
-            let message = format!("pulling {key} ended unexpectedly");
-            Err(RuntimeError::passing(reason::ERR_IMAGE_PULL, message))
-        })
     }
 
     /// How an image runs, by its id.
@@ -164,7 +139,12 @@ impl Images {
 
     /// Removes an image, unless somebody pulls it. Returns when containerd has collected what nothing else needs.
     pub async fn remove(&self, name: &str) -> Result<bool, RuntimeError> {
-        if self.flights.keys().iter().any(|pulled| pulled == name) {
+        if self
+            .flights
+            .keys()
+            .iter()
+            .any(|key| fetch::is_of(key, name))
+        {
             return Ok(false);
         }
         let removed = stored::remove(&self.puller.client, name).await;
@@ -174,47 +154,15 @@ impl Images {
             .map_err(|status| RuntimeError::from_status(reason::UNAVAILABLE, &what, &status))
     }
 
-    async fn fetch(
-        &self,
-        name: &Name,
-        unwanted: &CancellationToken,
-    ) -> Result<Image, RuntimeError> {
-        let endpoints = endpoint::endpoints(&name.host, &self.options.registries)
-            .map_err(|error| RuntimeError::lasting(reason::ERR_IMAGE_PULL, error.to_string()))?;
-        let present = self.present(name).await?;
-        let mut errors = Vec::new();
-        for endpoint in endpoints {
-            let pull = self
-                .puller
-                .pull(name, &endpoint, present.as_deref(), unwanted);
-            match pull.await {
-                Ok(pulled) => {
-                    if let Some(config) = pulled.config {
-                        self.remember(&pulled.digest, Arc::new(config));
-                    }
-                    return Ok(name.image(&pulled.digest));
-                }
-                // Another registry would not help.
-                Err(error @ (PullError::Store(_) | PullError::Unwanted)) => {
-                    return Err(describe(&name.to_string(), &[error]));
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        Err(describe(&name.to_string(), &errors))
-    }
-
     /// What the name stands for, if it is here and unpacked.
-    async fn present(&self, name: &Name) -> Result<Option<String>, RuntimeError> {
+    async fn present(&self, name: &Name) -> Result<Option<Present>, RuntimeError> {
         let found = async {
-            let client = &self.puller.client;
-            let request = GetImageRequest {
-                name: name.to_string(),
+            let record = self.puller.records.get(name).await?;
+            let Some(record) = record else {
+                return Ok(None);
             };
-            let mut images = client.services().images();
-            let answer = within(CALL, images.get(client.request(request))).await;
-            let record = unless_missing(answer)?.and_then(|answer| answer.into_inner().image);
-            let Some(target) = record.and_then(|record| record.target) else {
+            let mark = records::mark_of(&record);
+            let Some(target) = record.target else {
                 return Ok(None);
             };
             let config = match self.load(&target.digest, Part::ForPull).await {
@@ -227,7 +175,8 @@ impl Images {
             let client = &self.puller.client;
             let unpacked =
                 top.is_empty() || unpack::exists(client, &self.options.snapshotter, &top).await?;
-            Ok(Some(target.digest).filter(|_| unpacked))
+            let digest = target.digest;
+            Ok(unpacked.then_some(Present { digest, mark }))
         };
         found
             .await
@@ -303,6 +252,13 @@ impl Images {
         }
         configs.insert(digest.to_owned(), config);
     }
+}
+
+/// An image that is here and unpacked.
+struct Present {
+    digest: String,
+    /// Who may use it; `None`: every pod.
+    mark: Option<Mark>,
 }
 
 /// The complete name of an image; `None` for what is no name.

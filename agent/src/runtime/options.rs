@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::Paths;
 
 /// See [`Options::pod_pids_limit`].
@@ -32,6 +34,8 @@ pub struct Options {
     pub cgroup_mount: PathBuf,
     /// Registries with settings of their own; all others are asked directly over TLS.
     pub registries: Vec<Registry>,
+    /// A configuration file of Docker with credentials that all pods of the node may use. Read again when it changes. Default none.
+    pub registry_config: Option<PathBuf>,
     /// Layers fetched at a time from one registry, over all pulls; from all registries together three times as many.
     /// Default 4.
     pub parallel_fetches: usize,
@@ -75,6 +79,7 @@ impl Options {
             pod_pids_limit: Some(DEFAULT_POD_PIDS),
             cgroup_mount: "/sys/fs/cgroup".into(),
             registries: Vec::new(),
+            registry_config: None,
             parallel_fetches: 4,
             parallel_pulls: 8,
             progress_bytes: 256 * 1024,
@@ -118,7 +123,7 @@ impl Options {
 }
 
 /// How to reach the images of one host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
     /// The host as image names have it ("docker.io", "localhost:5000").
     pub host: String,
@@ -128,6 +133,31 @@ pub struct Registry {
     pub plain_http: bool,
     /// User name and password for the host itself. A mirror is asked with those of the entry whose `host` is the mirror's.
     pub credentials: Option<(String, String)>,
+    /// Certificates of authorities that are trusted for the host besides the machine's, and for no other host.
+    pub ca: Vec<reqwest::Certificate>,
+}
+
+/// Reads certificates of authorities in PEM.
+///
+/// # Errors
+/// A sentence's end that says what is wrong with them.
+pub fn certificates(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let mut read = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
+        let number = read.len() + 1;
+        let taken = reqwest::Certificate::from_der(&certificate);
+        read.push(
+            taken.map_err(|error| format!("has no certificate as number {number}: {error}"))?,
+        );
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("has no certificate as number {number}: {error}"))?;
+    }
+    match read.is_empty() {
+        true => Err("has no certificate (-----BEGIN CERTIFICATE-----)".to_owned()),
+        false => Ok(read),
+    }
 }
 
 /// A setting that cannot work.

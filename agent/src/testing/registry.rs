@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -46,6 +46,7 @@ pub struct Seen {
     pub path: String,
     /// The value of the Authorization header.
     pub authorization: Option<String>,
+    pub body: String,
 }
 
 #[derive(Default)]
@@ -174,17 +175,24 @@ async fn converse(state: &State, stream: TcpStream) -> std::io::Result<()> {
     let mut lines = BufReader::new(read).lines();
     while let Some(request) = lines.next_line().await? {
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut authorization = None;
+        let (mut authorization, mut length) = (None, 0);
         while let Some(line) = lines.next_line().await?.filter(|line| !line.is_empty()) {
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("authorization")
-            {
-                authorization = Some(value.trim().to_owned());
+            match line.split_once(':') {
+                Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                    authorization = Some(value.trim().to_owned());
+                }
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                _ => {}
             }
         }
+        let mut body = vec![0; length];
+        lines.get_mut().read_exact(&mut body).await?;
         lock(&state.seen).push(Seen {
             path: path.clone(),
             authorization: authorization.clone(),
+            body: String::from_utf8_lossy(&body).into_owned(),
         });
         let guard = lock(&state.guard).clone();
         if let Some((wanted, challenge)) = guard

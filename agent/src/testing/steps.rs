@@ -4,12 +4,22 @@ use super::*;
 
 #[async_trait]
 impl Runtime for Scripted {
-    async fn find_image(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+    async fn find_image(
+        &self,
+        image: &str,
+        _secrets: &PullSecrets,
+    ) -> Result<Option<Image>, RuntimeError> {
         let there = self.world().images.contains(image);
         Ok(there.then(|| self::image(image)))
     }
 
-    async fn pull(&self, image: &str, _policy: PullPolicy) -> Result<Image, RuntimeError> {
+    async fn pull(
+        &self,
+        image: &str,
+        _policy: PullPolicy,
+        secrets: &PullSecrets,
+    ) -> Result<Image, RuntimeError> {
+        self.world().secrets = secrets.clone();
         let result = self.call("pull", image).map(|()| self::image(image));
         self.world().pulling += 1;
         let _ended = Ended(self);

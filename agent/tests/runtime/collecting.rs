@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     image, lying,
-    machine::{eventually, on_a_machine},
+    machine::{eventually, nobody, on_a_machine},
     pods::Pod,
     registry::{Fault, Registry},
 };
@@ -22,7 +22,7 @@ fn a_removed_image_leaves_nothing_and_takes_nothing_from_others() {
 
         image::push(&machine, "other:1", json!({})).await;
         let other = runtime
-            .pull("other:1", PullPolicy::IfNotPresent)
+            .pull("other:1", PullPolicy::IfNotPresent, nobody())
             .await
             .unwrap();
         machine.ctr(&["image", "tag", &other.name, "docker.io/library/imported:1"]);
@@ -56,9 +56,15 @@ fn a_removed_image_leaves_nothing_and_takes_nothing_from_others() {
         assert!(runtime.remove_image(&pod.image.name).await.unwrap());
         let found = runtime.list().await.unwrap();
         assert_eq!(found.containers[0].state, container.state);
-        assert!(runtime.find_image("shell:1").await.unwrap().is_none());
+        assert!(
+            runtime
+                .find_image("shell:1", nobody())
+                .await
+                .unwrap()
+                .is_none()
+        );
         let again = runtime
-            .pull("shell:1", PullPolicy::IfNotPresent)
+            .pull("shell:1", PullPolicy::IfNotPresent, nobody())
             .await
             .unwrap();
         assert_eq!(again.id, pod.image.id);
@@ -92,7 +98,7 @@ fn the_lease_of_a_pull_that_died_is_given_back() {
         };
         agent.spawn(async move {
             pulling
-                .pull("lying.test/x/died:1", PullPolicy::Always)
+                .pull("lying.test/x/died:1", PullPolicy::Always, nobody())
                 .await
         });
         let leases = || machine.ctr(&["leases", "ls", "-q"]);

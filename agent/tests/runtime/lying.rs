@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     image::{self, pack},
-    machine::{DEADLINE, Machine, eventually, on_a_machine},
+    machine::{DEADLINE, Machine, eventually, nobody, on_a_machine},
     registry::{Fault, Registry},
 };
 
@@ -84,7 +84,7 @@ pub fn runtime(machine: &Machine, registry: &Registry) -> Containerd {
 
 /// Pulls, and fails when it takes longer than the patience of a person.
 async fn pull(runtime: &Containerd, image: &str) -> Result<Image, RuntimeError> {
-    let pull = runtime.pull(image, PullPolicy::IfNotPresent);
+    let pull = runtime.pull(image, PullPolicy::IfNotPresent, nobody());
     timeout(DEADLINE, pull).await.expect("a pull that ends")
 }
 
@@ -101,7 +101,9 @@ fn a_registry_that_stalls_delays_no_other() {
             registry.fault(&tiny.layer, Fault::Stall);
             let (runtime, image) = (runtime.clone(), format!("lying.test/x/s:{number}"));
             stalled.push(tokio::spawn(async move {
-                runtime.pull(&image, PullPolicy::IfNotPresent).await
+                runtime
+                    .pull(&image, PullPolicy::IfNotPresent, nobody())
+                    .await
             }));
         }
         eventually("the registry stalls", || async {
@@ -111,7 +113,7 @@ fn a_registry_that_stalls_delays_no_other() {
             (blobs.count() >= 8).then_some(())
         })
         .await;
-        let honest = runtime.pull("app:1", PullPolicy::IfNotPresent);
+        let honest = runtime.pull("app:1", PullPolicy::IfNotPresent, nobody());
         timeout(Duration::from_secs(50), honest)
             .await
             .expect("an honest registry's image beside it")
@@ -141,7 +143,7 @@ fn an_image_that_is_here_waits_for_no_pull() {
         registry.fault(&bulk.layer, Fault::Stall);
         let start = |tag: &str| {
             let (runtime, image) = (runtime.clone(), format!("lying.test/x/b:{tag}"));
-            tokio::spawn(async move { runtime.pull(&image, PullPolicy::Always).await })
+            tokio::spawn(async move { runtime.pull(&image, PullPolicy::Always, nobody()).await })
         };
         let asked = |part: String| {
             let registry = &registry;
@@ -156,7 +158,7 @@ fn an_image_that_is_here_waits_for_no_pull() {
         };
         let stalled = start("bulk");
         asked(bulk.layer.clone()).await;
-        let restart = runtime.pull("lying.test/x/b:here", PullPolicy::Always);
+        let restart = runtime.pull("lying.test/x/b:here", PullPolicy::Always, nobody());
         timeout(DEADLINE, restart)
             .await
             .expect("an image that is here")
@@ -272,7 +274,7 @@ fn a_pull_that_nobody_wants_any_more_ends() {
             let runtime = runtime.clone();
             tokio::spawn(async move {
                 runtime
-                    .pull("lying.test/x/left:1", PullPolicy::IfNotPresent)
+                    .pull("lying.test/x/left:1", PullPolicy::IfNotPresent, nobody())
                     .await
             })
         };
@@ -387,13 +389,16 @@ fn the_entry_for_this_machine_wherever_it_is() {
             let image = image.unwrap_or_else(|error| panic!("{tag}: {error}"));
             // A new control process reads it back, without the registry.
             let offline = machine.runtime();
-            let again = offline.pull(&name, PullPolicy::Never).await.unwrap();
+            let again = offline
+                .pull(&name, PullPolicy::Never, nobody())
+                .await
+                .unwrap();
             assert_eq!(again.id, image.id, "{tag}");
         }
         assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         machine.ctr(&["content", "prune", "references"]);
         let offline = machine.runtime();
-        let kept = offline.pull("lying.test/x/i:nested", PullPolicy::Never);
+        let kept = offline.pull("lying.test/x/i:nested", PullPolicy::Never, nobody());
         kept.await.unwrap();
 
         // What names its platform comes before what does not, and what does not run here is not taken.
@@ -415,7 +420,10 @@ fn the_entry_for_this_machine_wherever_it_is() {
             let image = pull(&runtime, &name).await;
             let image = image.unwrap_or_else(|error| panic!("{tag}: {error}"));
             let offline = machine.runtime();
-            let again = offline.pull(&name, PullPolicy::Never).await.unwrap();
+            let again = offline
+                .pull(&name, PullPolicy::Never, nobody())
+                .await
+                .unwrap();
             assert_eq!(again.id, image.id, "{tag}");
         }
         // An index of indexes of indexes leads nowhere, in bounded time.

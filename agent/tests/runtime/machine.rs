@@ -7,14 +7,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use barge_agent::runtime::{Options, Paths, Registry, containerd::Containerd};
+use barge_agent::runtime::{Options, Paths, PullSecrets, Registry, containerd::Containerd};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
@@ -51,6 +51,12 @@ pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce(Arc<Machine>) -> F
     if let Err(panic) = ended {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// What a pod without pull secrets brings.
+pub fn nobody() -> &'static PullSecrets {
+    static NOBODY: LazyLock<PullSecrets> = LazyLock::new(PullSecrets::default);
+    &NOBODY
 }
 
 /// A process that stands still.

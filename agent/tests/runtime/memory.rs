@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     lying::{ours, tiny},
-    machine::{DEADLINE, Machine, on_a_machine},
+    machine::{DEADLINE, Machine, nobody, on_a_machine},
     registry::{Fault, Registry},
 };
 
@@ -53,7 +53,7 @@ fn pulling_process() {
             let runtime = runtime.clone();
             async move {
                 let image = format!("lying.test/x/{tag}");
-                runtime.pull(&image, PullPolicy::Always).await
+                runtime.pull(&image, PullPolicy::Always, nobody()).await
             }
         };
         pull("m:honest".to_owned()).await.unwrap();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     image,
-    machine::{Machine, RANGE, eventually, on_a_machine, run, until},
+    machine::{Machine, RANGE, eventually, nobody, on_a_machine, run, until},
     traces::Traces,
 };
 
@@ -41,7 +41,7 @@ impl Pod {
         runtime.recover().await.unwrap();
         runtime.ensure_network(RANGE).await.unwrap();
         let image = runtime
-            .pull("shell:1", PullPolicy::IfNotPresent)
+            .pull("shell:1", PullPolicy::IfNotPresent, nobody())
             .await
             .unwrap();
         let before = Traces::of(machine);

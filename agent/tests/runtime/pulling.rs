@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     image,
-    machine::{Machine, on_a_machine},
+    machine::{Machine, nobody, on_a_machine},
     pods::Pod,
     traces::Traces,
 };
@@ -17,11 +17,15 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
     on_a_machine(|machine| async move {
         image::push(&machine, "app:1", json!({})).await;
         let runtime = machine.runtime();
-        let error = runtime.pull("app:1", PullPolicy::Never).await.unwrap_err();
+        let error = runtime
+            .pull("app:1", PullPolicy::Never, nobody())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason, "ErrImageNeverPull");
-        let pulls =
-            futures::future::join_all((0..6).map(|_| runtime.pull("app:1", PullPolicy::Always)))
-                .await;
+        let pulls = futures::future::join_all(
+            (0..6).map(|_| runtime.pull("app:1", PullPolicy::Always, nobody())),
+        )
+        .await;
         let image = pulls[0].as_ref().unwrap();
         assert_eq!(image.name, "docker.io/library/app:1");
         assert!(image.id.starts_with("docker.io/library/app@sha256:"));
@@ -35,9 +39,15 @@ fn by_mirror_once_for_all_and_then_without_the_registry() {
         machine.ctr(&["content", "prune", "references"]);
         let offline = offline(&machine);
         for policy in [PullPolicy::IfNotPresent, PullPolicy::Never] {
-            assert_eq!(offline.pull("app:1", policy).await.unwrap().id, image.id);
+            assert_eq!(
+                offline.pull("app:1", policy, nobody()).await.unwrap().id,
+                image.id
+            );
         }
-        let error = offline.pull("app:1", PullPolicy::Always).await.unwrap_err();
+        let error = offline
+            .pull("app:1", PullPolicy::Always, nobody())
+            .await
+            .unwrap_err();
         assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
         assert!(
             error.message.contains("http://127.0.0.1:9")
@@ -68,22 +78,28 @@ fn a_tag_that_moves_and_an_index() {
     on_a_machine(|machine| async move {
         let runtime = machine.runtime();
         image::push(&machine, "app:1", json!({"Cmd": ["one"]})).await;
-        let one = runtime.pull("app:1", PullPolicy::Always).await.unwrap();
+        let one = runtime
+            .pull("app:1", PullPolicy::Always, nobody())
+            .await
+            .unwrap();
         image::push(&machine, "app:1", json!({"Cmd": ["two"]})).await;
         assert_eq!(
             runtime
-                .pull("app:1", PullPolicy::IfNotPresent)
+                .pull("app:1", PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap()
                 .id,
             one.id
         );
-        let two = runtime.pull("app:1", PullPolicy::Always).await.unwrap();
+        let two = runtime
+            .pull("app:1", PullPolicy::Always, nobody())
+            .await
+            .unwrap();
         assert_ne!(two.id, one.id);
         // By digest, whatever the tag means by now.
         assert_eq!(
             runtime
-                .pull(&one.id, PullPolicy::IfNotPresent)
+                .pull(&one.id, PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap()
                 .id,
@@ -92,7 +108,7 @@ fn a_tag_that_moves_and_an_index() {
 
         image::push_index("library/app", "1", "many").await;
         let index = runtime
-            .pull("app:many", PullPolicy::IfNotPresent)
+            .pull("app:many", PullPolicy::IfNotPresent, nobody())
             .await
             .unwrap();
         assert_ne!(index.id, two.id);
@@ -100,7 +116,7 @@ fn a_tag_that_moves_and_an_index() {
         let offline = offline(&machine);
         assert_eq!(
             offline
-                .pull("app:many", PullPolicy::IfNotPresent)
+                .pull("app:many", PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap()
                 .id,
@@ -115,7 +131,7 @@ fn absence_and_lies_are_told_apart() {
         let runtime = machine.runtime();
         for image in ["nothing:1", "no/such/thing:2"] {
             let error = runtime
-                .pull(image, PullPolicy::IfNotPresent)
+                .pull(image, PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap_err();
             assert_eq!(error.reason, "ErrImagePull");
@@ -127,7 +143,7 @@ fn absence_and_lies_are_told_apart() {
             );
         }
         let error = runtime
-            .pull("Not A Name", PullPolicy::Always)
+            .pull("Not A Name", PullPolicy::Always, nobody())
             .await
             .unwrap_err();
         assert_eq!((error.reason, error.retryable), ("InvalidImageName", false));
@@ -140,13 +156,19 @@ fn absence_and_lies_are_told_apart() {
         let last = lying.len() - 1;
         lying[last] ^= 1;
         fs::write(&layer, lying).unwrap();
-        let error = runtime.pull("app:1", PullPolicy::Always).await.unwrap_err();
+        let error = runtime
+            .pull("app:1", PullPolicy::Always, nobody())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason, "ErrImagePull");
         assert!(error.message.contains("another digest"), "{error}");
         assert_eq!(machine.ctr(&["image", "ls", "-q"]), "");
         assert_eq!(machine.ctr(&["leases", "ls", "-q"]), "");
         fs::write(&layer, honest).unwrap();
-        runtime.pull("app:1", PullPolicy::Always).await.unwrap();
+        runtime
+            .pull("app:1", PullPolicy::Always, nobody())
+            .await
+            .unwrap();
         assert_ne!(Traces::of(&machine), before);
     });
 }
@@ -158,7 +180,7 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
         let spec = pod.spec("web", 0, "sleep 1000");
         let collected = || async {
             machine.ctr(&["image", "rm", "--sync", "docker.io/library/shell:1"]);
-            let find = || pod.runtime.find_image("shell:1");
+            let find = || pod.runtime.find_image("shell:1", nobody());
             assert!(find().await.unwrap().is_none());
         };
         // With the configuration remembered, and by a control process that remembers nothing.
@@ -167,7 +189,9 @@ fn a_start_without_its_image_says_so_and_another_pull_mends_it() {
             let error = runtime.start_container(&spec).await.unwrap_err();
             assert_eq!((error.reason, error.retryable), ("ErrImagePull", true));
             assert!(error.message.contains("any more"), "{error}");
-            let pulled = runtime.pull("shell:1", PullPolicy::IfNotPresent).await;
+            let pulled = runtime
+                .pull("shell:1", PullPolicy::IfNotPresent, nobody())
+                .await;
             assert_eq!(pulled.unwrap().id, pod.image.id);
         }
         pod.runtime.start_container(&spec).await.unwrap();
@@ -206,7 +230,7 @@ fn without_containerd_it_says_so() {
             runtime.version().await.unwrap_err(),
             runtime.list().await.unwrap_err(),
             runtime
-                .pull("app:1", PullPolicy::IfNotPresent)
+                .pull("app:1", PullPolicy::IfNotPresent, nobody())
                 .await
                 .unwrap_err(),
         ] {

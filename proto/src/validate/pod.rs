@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::{Checker, PROTOCOLS, image, names};
 use crate::{
     quantity::Amount,
-    v1::{Container, ContainerPort, PodSpec, Quantity, ResourceRequirements},
+    v1::{Container, ContainerPort, LocalObjectReference, PodSpec, Quantity, ResourceRequirements},
 };
 
 /// A pod's init containers and containers with their paths.
@@ -64,6 +64,10 @@ impl Checker {
         self.volumes(path, spec, &names);
         self.host(path, spec);
         self.host_namespaces(path, spec);
+        self.pull_secrets(
+            &format!("{path}.imagePullSecrets"),
+            &spec.image_pull_secrets,
+        );
         if let Some(context) = &spec.security_context {
             self.pod_security(&format!("{path}.securityContext"), context);
         }
@@ -75,6 +79,24 @@ impl Checker {
         if !spec.node_name.is_empty() {
             let result = names::dns_subdomain(&spec.node_name);
             self.text(format!("{path}.nodeName"), &spec.node_name, result);
+        }
+    }
+
+    /// Names of Secrets with credentials for registries.
+    pub(super) fn pull_secrets(&mut self, path: &str, secrets: &[LocalObjectReference]) {
+        let mut seen = HashSet::new();
+        for (index, secret) in secrets.iter().enumerate() {
+            let field = format!("{path}[{index}].name");
+            if secret.name.is_empty() {
+                self.required(field);
+                continue;
+            }
+            let result = names::dns_subdomain(&secret.name);
+            self.text(&field, &secret.name, result);
+            if !seen.insert(&secret.name) {
+                let name = format_args!("{:?}", secret.name);
+                self.violated(field, name, "is in the list already: name it once");
+            }
         }
     }
 

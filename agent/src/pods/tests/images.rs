@@ -1,6 +1,9 @@
 //! The images of pods: what is pulled, what waits for it, and what is told.
 
+use barge_proto::v1::{LocalObjectReference, Secret};
+
 use super::*;
+use crate::configuration::Configuration;
 
 fn pod_of(uid: &str, image: &str, pull_policy: &str) -> Pod {
     let mut pod = pod(uid, "Always");
@@ -87,5 +90,53 @@ async fn an_image_that_went_between_pull_and_start_is_pulled_again() {
     let calls = machine.runtime.calls();
     let pulls = calls.iter().filter(|call| *call == "pull nginx").count();
     assert_eq!(pulls, 2, "{calls:?}");
+    agent.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_brings_the_pods_secrets_and_is_tried_again_as_soon_as_one_comes() {
+    let machine = Machine::new();
+    let mut private = pod_of("u1", "private:1", "IfNotPresent");
+    private.spec.as_mut().unwrap().image_pull_secrets = vec![LocalObjectReference {
+        name: "registry".into(),
+    }];
+    let with = |secrets: Vec<Secret>| Desired {
+        configuration: Configuration::kept(vec![], secrets, true),
+        ..assigned(1, [private.clone()])
+    };
+    for _ in 0..4 {
+        machine.runtime.fail("pull", "ErrImagePull");
+    }
+    let mut agent = machine.agent(with(vec![]));
+    agent
+        .until("u1", "backing off", waits_for("ImagePullBackOff"))
+        .await;
+    // Fails after 0, 10, 30 and 70 s, and would be tried again after 150.
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    assert!(machine.runtime.pull_secrets().0.is_empty());
+    let config = r#"{"auths": {"h.example": {"auth": "bWU6eA=="}}}"#;
+    let secret = Secret {
+        metadata: Some(ObjectMeta {
+            name: "registry".into(),
+            namespace: "default".into(),
+            uid: "s1".into(),
+            ..Default::default()
+        }),
+        r#type: "kubernetes.io/dockerconfigjson".into(),
+        data: [(".dockerconfigjson".to_owned(), config.into())].into(),
+        ..Default::default()
+    };
+    let before = tokio::time::Instant::now();
+    agent.assign(with(vec![secret]));
+    agent.until_phase("u1", "Running").await;
+    assert!(before.elapsed() < Duration::from_secs(5), "it waited on");
+    let brought = machine.runtime.pull_secrets();
+    assert_eq!(brought.0[0].uid, "s1");
+    let told = "FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets: registry (there is no such Secret)";
+    assert!(
+        agent.messages.iter().any(|m| m.starts_with(told)),
+        "{:?}",
+        agent.messages
+    );
     agent.end().await;
 }

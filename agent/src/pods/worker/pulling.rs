@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     events::{Severity, pod_reference},
-    pods::spec,
+    pods::{
+        pull_secrets::{Brought, brought},
+        spec,
+    },
     runtime::{Image, PullPolicy, RuntimeError},
 };
 
@@ -29,10 +32,17 @@ impl Hands {
             return Outcome::Dropped;
         };
         let (image, policy) = (&container.image, spec::pull_policy(container));
+        let given = self.wanted.borrow().given.clone();
+        let Brought { secrets, problem } = brought(pod, &[], &given);
+        if let Some(message) = problem {
+            let reason = "FailedToRetrieveImagePullSecret";
+            let recorder = &self.shared.recorder;
+            recorder.record(pod_reference(pod), Severity::Warning, reason, message);
+        }
         let pull = async {
             let runtime = &self.shared.runtime;
             // Asked also when the registry has to be asked: a wrong name, or a runtime that is away, is no pull.
-            let found = runtime.find_image(image).await?;
+            let found = runtime.find_image(image, &secrets).await?;
             if let Some(image) = found.filter(|_| policy != PullPolicy::Always) {
                 let pulled = None;
                 return Ok(Got { image, pulled });
@@ -43,7 +53,7 @@ impl Hands {
                 recorder.record(pod_reference(pod), Severity::Normal, "Pulling", message);
             }
             let begun = self.shared.clock.now_ms();
-            let image = runtime.pull(image, policy).await?;
+            let image = runtime.pull(image, policy, &secrets).await?;
             let took = self.shared.clock.now_ms().saturating_sub(begun);
             let pulled = Some(Duration::from_millis(u64::try_from(took).unwrap_or(0)));
             Ok(Got { image, pulled })

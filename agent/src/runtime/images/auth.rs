@@ -1,8 +1,9 @@
 //! Answering a registry that wants to know who asks.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_auth::{ChallengeRef, parser::ChallengeParser};
 use reqwest::{
-    Client, Response, Url,
+    Response, Url,
     header::{HeaderValue, WWW_AUTHENTICATE},
 };
 use serde::Deserialize;
@@ -11,8 +12,10 @@ use tokio::time::timeout;
 use super::{
     body::{Body, Pace},
     endpoint::Endpoint,
-    registry::{FetchError, chain},
+    http::Http,
+    registry::FetchError,
 };
+use crate::runtime::keyring::Login;
 
 /// Bytes of an answer with a token.
 const LARGEST_TOKEN: u64 = 64 * 1024;
@@ -27,7 +30,7 @@ struct Answer {
 /// The Authorization header for a registry that refused a request. The endpoint's password goes to the endpoint itself,
 /// or to the service for tokens that it names, and to that over TLS alone unless the endpoint has none either.
 pub async fn authorize(
-    http: &Client,
+    http: &Http,
     endpoint: &Endpoint,
     refusal: &Response,
     repository: &str,
@@ -52,18 +55,16 @@ pub async fn authorize(
     if let Some(bearer) = scheme("bearer") {
         return token(http, endpoint, bearer, repository, pace).await;
     }
-    match (scheme("basic"), endpoint.credentials()) {
-        (Some(_), Some((user, password))) => {
-            use base64::{Engine as _, prelude::BASE64_STANDARD};
-            let pair = BASE64_STANDARD.encode(format!("{user}:{password}"));
-            secret(&format!("Basic {pair}")).ok_or_else(refused)
+    match (scheme("basic"), endpoint.login()) {
+        (Some(_), Some(Login::Password(user, password))) => {
+            basic(user, password).ok_or_else(refused)
         }
         _ => Err(refused()),
     }
 }
 
 async fn token(
-    http: &Client,
+    http: &Http,
     endpoint: &Endpoint,
     challenge: &ChallengeRef<'_>,
     repository: &str,
@@ -82,22 +83,38 @@ async fn token(
     if !(url.scheme() == "https" || (url.scheme() == "http" && endpoint.plain_http())) {
         return Err(strange("a service for tokens without TLS"));
     }
-    {
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = parameter("service") {
-            query.append_pair("service", &service);
+    let mut parameters = Vec::new();
+    if let Some(service) = parameter("service") {
+        parameters.push(("service", service));
+    }
+    parameters.push(("scope", format!("repository:{repository}:pull")));
+    let request = async {
+        match endpoint.login() {
+            // OAuth 2 (RFC 6749, section 6), as Docker's service for tokens has it.
+            Some(Login::Identity(identity)) => {
+                parameters.push(("grant_type", "refresh_token".to_owned()));
+                parameters.push(("client_id", "barge-agent".to_owned()));
+                parameters.push(("refresh_token", identity.clone()));
+                let mut form = url.clone();
+                form.query_pairs_mut().clear().extend_pairs(&parameters);
+                let form = form.query().unwrap_or_default().to_owned();
+                http.post(&url, form).await
+            }
+            other => {
+                url.query_pairs_mut().extend_pairs(&parameters);
+                let header = match other {
+                    Some(Login::Password(user, password)) => basic(user, password),
+                    _ => None,
+                };
+                http.get(&url, None, header.as_ref()).await
+            }
         }
-        query.append_pair("scope", &format!("repository:{repository}:pull"));
-    }
-    let mut request = http.get(url);
-    if let Some((user, password)) = endpoint.credentials() {
-        request = request.basic_auth(user, Some(password));
-    }
+    };
     let silent = || FetchError::Slow(endpoint.url(), "no token".to_owned());
-    let answer = timeout(pace.window, request.send())
+    let answer = timeout(pace.window, request)
         .await
         .map_err(|_| silent())?
-        .map_err(|error| FetchError::Unreachable(endpoint.url(), chain(&error.without_url())))?;
+        .map_err(|error| error.at(endpoint.url()))?;
     if !answer.status().is_success() {
         return Err(FetchError::Unauthorized(endpoint.url()));
     }
@@ -107,6 +124,11 @@ async fn token(
     let token = token.and_then(|answer| answer.token.or(answer.access_token));
     let header = token.and_then(|token| secret(&format!("Bearer {token}")));
     header.ok_or_else(|| strange("no token from the service for tokens"))
+}
+
+fn basic(user: &str, password: &str) -> Option<HeaderValue> {
+    let pair = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    secret(&format!("Basic {pair}"))
 }
 
 fn secret(text: &str) -> Option<HeaderValue> {

@@ -1,6 +1,9 @@
 //! Where the images of a host are: its mirrors and itself.
 
-use crate::runtime::options::{ConfigurationError, Registry};
+use crate::runtime::{
+    keyring::Login,
+    options::{ConfigurationError, Registry},
+};
 
 /// A place that has the images of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +12,8 @@ pub struct Endpoint {
     pub(super) host: String,
     /// Before the repository: nothing, or a path and a slash.
     pub(super) prefix: String,
-    pub(super) credentials: Option<(String, String)>,
+    /// As whom it is asked.
+    pub(super) login: Option<Login>,
 }
 
 /// Where to ask for images of a host: its mirrors in order, then itself.
@@ -34,7 +38,7 @@ impl Endpoint {
             plain_http: settings.plain_http,
             host: host.to_owned(),
             prefix: String::new(),
-            credentials: settings.credentials.clone(),
+            login: login(settings),
         }
     }
 
@@ -59,10 +63,10 @@ impl Endpoint {
             } else {
                 format!("{path}/")
             },
-            credentials: all
+            login: all
                 .iter()
                 .find(|registry| registry.host == host)
-                .and_then(|registry| registry.credentials.clone()),
+                .and_then(login),
         })
     }
 
@@ -86,10 +90,9 @@ impl Endpoint {
         self.plain_http
     }
 
-    /// User name and password for it.
-    pub fn credentials(&self) -> Option<(&str, &str)> {
-        let (user, password) = self.credentials.as_ref()?;
-        Some((user, password))
+    /// As whom it is asked.
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     /// As people write it.
@@ -99,6 +102,12 @@ impl Endpoint {
             .trim_end_matches('/')
             .to_owned()
     }
+}
+
+/// The settings' own credentials.
+fn login(settings: &Registry) -> Option<Login> {
+    let (user, password) = settings.credentials.clone()?;
+    Some(Login::Password(user, password))
 }
 
 #[cfg(test)]
@@ -153,9 +162,10 @@ mod tests {
         let endpoints = endpoints("docker.io", &settings).unwrap();
         let users: Vec<_> = endpoints
             .iter()
-            .map(|endpoint| endpoint.credentials().map(|(user, _)| user))
+            .map(|endpoint| endpoint.login().cloned())
             .collect();
-        assert_eq!(users, [None, Some("you"), Some("me")]);
+        let login = |user: &str| Some(Login::Password(user.to_owned(), "secret".to_owned()));
+        assert_eq!(users, [None, login("you"), login("me")]);
     }
 
     #[test]

@@ -3,31 +3,26 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use containerd_client::{
-    services::v1::{CreateImageRequest, Image as Record, UpdateImageRequest},
-    tonic::{Code, Status},
-    types,
-};
+use containerd_client::tonic::{Code, Status};
 use futures::{StreamExt, TryStreamExt, stream};
-use prost_types::FieldMask;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     body::Pace,
     config::ImageConfig,
     disk::Disk,
-    endpoint::Endpoint,
+    http::Http,
     lease::Lease,
-    limits::{CALL, within},
     manifest::Descriptor,
     name::Name,
     parse,
-    registry::{FetchError, Held, Http, Session},
+    records::Records,
+    registry::{FetchError, Held, Session},
     resolve::{self, Resolved, Top},
     shares::{Permit, Shares},
     store::{self, WriteError},
-    stored,
     unpack::{self, Layer, Unpacker},
+    ways::Way,
 };
 use crate::runtime::{client::Client, flight::Flights};
 
@@ -87,33 +82,39 @@ pub struct Puller {
     pub blobs: Arc<Flights<(String, Result<(), PullError>)>>,
     /// Where it all goes.
     pub disk: Disk,
+    /// What the names of images stand for.
+    pub records: Records,
 }
 
 impl Puller {
-    /// Pulls from one endpoint, under a lease of its own. Nothing is left to do when the name still stands for the
-    /// digest that is `present`. Ends early, and tidies up, once `unwanted` is cancelled.
+    /// Pulls what a tag or digest stands for at one endpoint, under a lease of its own. Nothing is left to do when that is the digest that is `present`.
+    /// Ends early, and tidies up, once `unwanted` is cancelled.
     pub async fn pull(
         &self,
         name: &Name,
-        endpoint: &Endpoint,
+        reference: &str,
+        way: &Way,
         present: Option<&str>,
         unwanted: &CancellationToken,
     ) -> Result<Pulled, PullError> {
         let session = Session::new(
             &self.http,
-            endpoint,
+            &way.endpoint,
             name,
             self.pace,
             self.documents.clone(),
-        )?;
+        );
         let look = async {
             let _permit = self.looks.take(session.host()).await;
-            resolve::top(&session, name.reference()).await
+            resolve::top(&session, reference).await
         };
         let top = unwanted.run_until_cancelled(Box::pin(look)).await;
         let top = top.ok_or(PullError::Unwanted)??;
         let digest = top.descriptor.digest.to_string();
         if present == Some(&digest) {
+            // The registry gave it to this pod, too.
+            let records = &self.records;
+            records.admit(name, &digest, way.ticket.as_ref()).await?;
             return Ok(Pulled {
                 digest,
                 config: None,
@@ -125,7 +126,7 @@ impl Puller {
             .await;
         let (_permit, top) = turn.ok_or(PullError::Unwanted)??;
         let lease = Lease::take(&self.client).await?;
-        let work = Box::pin(self.pull_leased(name, &session, top, &lease));
+        let work = Box::pin(self.pull_leased(name, way, &session, top, &lease));
         let result = unwanted.run_until_cancelled(work).await;
         let returned = lease.give_back(&self.client).await;
         let config = Some(result.ok_or(PullError::Unwanted)??);
@@ -148,6 +149,7 @@ impl Puller {
     async fn pull_leased(
         &self,
         name: &Name,
+        way: &Way,
         session: &Session,
         top: Top,
         lease: &Lease,
@@ -189,7 +191,8 @@ impl Puller {
             unpacker.unpack(&layer).await?;
             done += 1;
         }
-        self.record(name, target).await?;
+        let records = &self.records;
+        records.put(name, target, way.ticket.as_ref()).await?;
         Ok(config)
     }
 
@@ -318,34 +321,6 @@ impl Puller {
             Ok(()) => Ok(()),
             Err(WriteError::Source(status) | WriteError::Store(status)) => Err(status.into()),
         }
-    }
-
-    /// From here on the name stands for the image, and keeps all of it.
-    async fn record(&self, name: &Name, target: types::Descriptor) -> Result<(), Status> {
-        let record = Record {
-            name: name.to_string(),
-            labels: stored::labels(&name.to_string()),
-            target: Some(target),
-            ..Record::default()
-        };
-        let mut images = self.client.services().images();
-        let create = CreateImageRequest {
-            image: Some(record.clone()),
-            ..CreateImageRequest::default()
-        };
-        match within(CALL, images.create(self.client.request(create))).await {
-            Err(status) if status.code() == Code::AlreadyExists => {}
-            answer => return answer.map(drop),
-        }
-        let update = UpdateImageRequest {
-            image: Some(record),
-            update_mask: Some(FieldMask {
-                paths: vec!["target".to_owned(), format!("labels.{}", stored::LABEL)],
-            }),
-            ..UpdateImageRequest::default()
-        };
-        let updated = within(CALL, images.update(self.client.request(update)));
-        updated.await.map(drop)
     }
 }
 

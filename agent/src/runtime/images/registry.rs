@@ -2,16 +2,12 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::Stream;
-use reqwest::{
-    Client, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, HeaderValue},
-    redirect::Policy,
-};
+use reqwest::{Response, StatusCode, Url, header::HeaderValue};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -19,21 +15,16 @@ use super::{
     auth::authorize,
     body::{Body, Pace},
     endpoint::Endpoint,
+    http::{Http, same_place},
     manifest::{self, Descriptor, LARGEST_DOCUMENT},
     name::Name,
     shares::{Permit, Shares},
 };
 
-/// For a connection to come about.
-const CONNECT: Duration = Duration::from_secs(10);
-/// For how long an HTTP client is used for new pulls.
-const CLIENT_AGE: Duration = Duration::from_secs(60);
 /// Bytes of a document for which one permit is taken.
 pub const DOCUMENT_UNIT: u64 = 64 * 1024;
 /// Windows of progress that the documents of one image may take together, and before them the first one alone.
 const DOCUMENT_WINDOWS: u32 = 2;
-/// Redirections followed for one request.
-const REDIRECTIONS: usize = 5;
 /// Bytes of an error's body that are looked at.
 const LARGEST_ERROR: u64 = 16 * 1024;
 /// Characters of a registry's own words that are passed on.
@@ -47,7 +38,8 @@ pub enum FetchError {
     NotFound(String),
     /// It wants to know who asks, or does not like who asks.
     #[error(
-        "{0} demands credentials or refuses those it got; set username and password of the registry in the agent's configuration"
+        "{0} demands credentials or refuses those it got; name a Secret with credentials for it in imagePullSecrets of the pod, or give the node some \
+         (registry_config, or username and password of the registry, in the agent's configuration)"
     )]
     Unauthorized(String),
     /// It could not be reached.
@@ -75,48 +67,6 @@ pub enum FetchError {
     Other(String, String),
 }
 
-/// The HTTP client of all conversations, which keeps their connections. Made when it is needed, and anew after a minute:
-/// it knows the root certificates that the machine had then.
-#[derive(Debug, Clone, Default)]
-pub struct Http(Arc<Mutex<Option<(Instant, Client)>>>);
-
-impl Http {
-    fn client(&self, url: &str) -> Result<Client, FetchError> {
-        // Whole between any two statements, so a panic elsewhere does not spoil it.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, client)) = &*known
-            && made.elapsed() < CLIENT_AGE
-        {
-            return Ok(client.clone());
-        }
-        // The HTTP client takes its cryptography from the process; that it has been chosen already is fine.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // The client drops the Authorization header where a redirection leads to another host.
-        let redirections = Policy::custom(|attempt| {
-            let before = attempt.previous().last().map(|url| url.scheme());
-            if attempt.previous().len() > REDIRECTIONS {
-                attempt.error("too many redirections")
-            } else if before == Some("https") && attempt.url().scheme() != "https" {
-                attempt.error("redirected to a place without TLS")
-            } else {
-                attempt.follow()
-            }
-        });
-        let built = Client::builder()
-            .connect_timeout(CONNECT)
-            .redirect(redirections)
-            .pool_max_idle_per_host(2)
-            .user_agent(concat!("barge-agent/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let client = built.map_err(|error| match chain(&error) {
-            why if why.contains("No CA certificates") => FetchError::NoRoots(url.to_owned()),
-            why => FetchError::Unreachable(url.to_owned(), why),
-        })?;
-        *known = Some((Instant::now(), client.clone()));
-        Ok(client)
-    }
-}
-
 /// A document in memory, with the permit for it.
 pub struct Held {
     /// The document.
@@ -138,7 +88,7 @@ impl Held {
 #[derive(Clone)]
 pub struct Session {
     endpoint: Endpoint,
-    client: Client,
+    http: Http,
     repository: String,
     pace: Pace,
     /// Bounds the documents in memory; a permit is for 64 KiB.
@@ -157,16 +107,16 @@ impl Session {
         name: &Name,
         pace: Pace,
         documents: Shares,
-    ) -> Result<Self, FetchError> {
-        Ok(Self {
-            client: http.client(&endpoint.url())?,
+    ) -> Self {
+        Self {
+            http: http.clone(),
             repository: format!("{}{}", endpoint.prefix, name.repository),
             endpoint: endpoint.clone(),
             pace,
             documents,
             patience: Arc::new(Mutex::new(pace.window * DOCUMENT_WINDOWS)),
             authorization: Arc::default(),
-        })
+        }
     }
 
     /// Who is asked, for messages.
@@ -271,30 +221,31 @@ impl Session {
     /// A successful answer. A refused request is sent once more with what the refusal asks for.
     async fn get(&self, path: &str) -> Result<Response, FetchError> {
         let url = format!("{}/{}/{path}", self.endpoint.base(), self.repository);
+        let url: Url = url.parse().map_err(|_| {
+            let why = "no URL can be made of its host and the image's name";
+            FetchError::Unreachable(self.url(), why.to_owned())
+        })?;
         let first = self.send(&url).await?;
-        if first.status() != StatusCode::UNAUTHORIZED {
+        // Where a redirection leads, nobody is told who asks.
+        if first.status() != StatusCode::UNAUTHORIZED || !same_place(&url, first.url()) {
             return self.judge(first).await;
         }
-        let Self {
-            client, endpoint, ..
-        } = self;
-        let header = authorize(client, endpoint, &first, &self.repository, self.pace).await?;
+        let Self { http, endpoint, .. } = self;
+        let header = authorize(http, endpoint, &first, &self.repository, self.pace).await?;
         *lock(&self.authorization) = Some(header);
         let second = self.send(&url).await?;
         self.judge(second).await
     }
 
-    async fn send(&self, url: &str) -> Result<Response, FetchError> {
+    async fn send(&self, url: &Url) -> Result<Response, FetchError> {
         let accepted = manifest::ACCEPTED.join(", ");
-        let mut request = self.client.get(url).header(ACCEPT, accepted);
-        if let Some(header) = lock(&self.authorization).clone() {
-            request = request.header(AUTHORIZATION, header);
-        }
-        let answer = timeout(self.pace.window, request.send()).await;
+        let header = lock(&self.authorization).clone();
+        let request = self.http.get(url, Some(&accepted), header.as_ref());
+        let answer = timeout(self.pace.window, request).await;
         let seconds = self.pace.window.as_secs_f32();
         answer
             .map_err(|_| FetchError::Slow(self.url(), format!("no answer in {seconds} s")))?
-            .map_err(|error| FetchError::Unreachable(self.url(), chain(&error.without_url())))
+            .map_err(|error| error.at(self.url()))
     }
 
     async fn judge(&self, answer: Response) -> Result<Response, FetchError> {

@@ -93,7 +93,6 @@ const POD_SPEC: Fields = &[
     ("ephemeralContainers", Nothing),
     ("hostUsers", Only(&["true"])),
     ("hostnameOverride", Nothing),
-    ("imagePullSecrets", Nothing),
     ("os", Only(&[r#"{"name":"linux"}"#])),
     ("overhead", Nothing),
     ("preemptionPolicy", Only(&[r#""PreemptLowerPriority""#])),

@@ -88,3 +88,34 @@ fn the_usual_policy_is_no_policy() {
     let absent = NAMED.replace("  dnsPolicy: None\n", "");
     assert_eq!(read(&usual), read(&absent));
 }
+
+#[test]
+fn pull_secrets_are_names_and_each_is_there_once() {
+    check(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  imagePullSecrets: [{name: one}, {name: two}]
+  containers: [{name: web, image: nginx:1}]
+",
+        &[
+            (
+                "name: two",
+                "name: Two",
+                "spec.imagePullSecrets[1].name: \"Two\" must be",
+            ),
+            (
+                "{name: two}",
+                "{}",
+                "spec.imagePullSecrets[1].name: is required",
+            ),
+            (
+                "name: two",
+                "name: one",
+                "spec.imagePullSecrets[1].name: \"one\" is in the list already",
+            ),
+        ],
+    );
+}

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    runtime::images::manifest::sha256,
+    runtime::{images::manifest::sha256, keyring::Login},
     testing::registry::{Fault, Registry as Fake},
 };
 
@@ -18,15 +18,20 @@ const PACE: Pace = Pace {
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn session(fake: &Fake, credentials: Option<(&str, &str)>) -> Session {
-    let owned = |(user, password): (&str, &str)| (user.to_owned(), password.to_owned());
+    let owned =
+        |(user, password): (&str, &str)| Login::Password(user.to_owned(), password.to_owned());
+    session_as(fake, credentials.map(owned))
+}
+
+fn session_as(fake: &Fake, login: Option<Login>) -> Session {
     let endpoint = Endpoint {
         plain_http: true,
         host: fake.address.to_string(),
         prefix: String::new(),
-        credentials: credentials.map(owned),
+        login,
     };
     let name = Name::parse("example.com/x/app:1").unwrap();
-    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4)).unwrap()
+    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4))
 }
 
 fn descriptor(bytes: &[u8]) -> Descriptor {
@@ -181,10 +186,9 @@ async fn a_password_is_not_sent_in_the_clear_for_a_registry_with_tls() {
         plain_http: false,
         host: "example.com".to_owned(),
         prefix: String::new(),
-        credentials: Some(("me".to_owned(), "secret".to_owned())),
+        login: Some(Login::Password("me".to_owned(), "secret".to_owned())),
     };
-    let client = Http::default().client("here").unwrap();
-    let error = authorize(&client, &endpoint, &refusal, "x/app", PACE)
+    let error = authorize(&Http::default(), &endpoint, &refusal, "x/app", PACE)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("without TLS"), "{error}");
@@ -194,6 +198,57 @@ async fn a_password_is_not_sent_in_the_clear_for_a_registry_with_tls() {
             .iter()
             .any(|seen| seen.path.starts_with("/token"))
     );
+}
+
+/// A refresh token is sent in the body, and a redirection gets nothing of it.
+#[tokio::test]
+async fn a_refresh_token_is_for_the_service_for_tokens_alone() {
+    let (fake, other) = (Fake::start().await, Fake::start().await);
+    fake.tag("app:1", &fake.document(&json!({"a": "b"})));
+    fake.token("let-me-in");
+    let realm = format!("{}/token", fake.url());
+    fake.guard("Bearer let-me-in", &format!("Bearer realm=\"{realm}\""));
+    let login = || Some(Login::Identity("refresh me".to_owned()));
+    session_as(&fake, login())
+        .document("1", None)
+        .await
+        .unwrap();
+    let asked = fake.seen().into_iter().find(|seen| seen.path == "/token");
+    let asked = asked.unwrap();
+    assert_eq!(asked.authorization, None);
+    for part in [
+        "grant_type=refresh_token",
+        "refresh_token=refresh+me",
+        "scope=repository%3Ax%2Fapp%3Apull",
+    ] {
+        assert!(asked.body.contains(part), "{}", asked.body);
+    }
+    fake.fault("/token", Fault::Redirect(other.url()));
+    session_as(&fake, login())
+        .document("1", None)
+        .await
+        .err()
+        .unwrap();
+    assert!(other.seen().is_empty());
+}
+
+#[tokio::test]
+async fn where_a_redirection_leads_nobody_is_told_who_asks() {
+    let (fake, other) = (Fake::start().await, Fake::start().await);
+    for registry in [&fake, &other] {
+        registry.tag("app:1", &registry.document(&json!({"a": "b"})));
+    }
+    fake.guard("Basic bWU6c2VjcmV0", "Basic realm=\"fake\"");
+    fake.fault("/v2/", Fault::Redirect(other.url()));
+    let session = session(&fake, Some(("me", "secret")));
+    session.document("1", None).await.unwrap();
+    assert!(other.seen().iter().all(|seen| seen.authorization.is_none()));
+    // Not even when it asks.
+    other.guard("Basic bWU6c2VjcmV0", "Basic realm=\"other\"");
+    let error = session.document("1", None).await.err().unwrap();
+    assert!(matches!(error, FetchError::Unauthorized(..)), "{error}");
+    assert_eq!(other.seen().len(), 2);
+    assert!(other.seen().iter().all(|seen| seen.authorization.is_none()));
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! The HTTP clients of all conversations with registries.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use reqwest::{
+    Certificate, Client, Response, StatusCode, Url,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION},
+    redirect::Policy,
+};
+
+use super::registry::{FetchError, chain};
+use crate::runtime::options::Registry;
+
+/// For a connection to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+/// For how long an HTTP client is used for new requests.
+const CLIENT_AGE: Duration = Duration::from_secs(60);
+/// Redirections followed for one request.
+const REDIRECTIONS: usize = 5;
+
+/// Sends requests. Keeps a client, with its connections, for each host that has certificates of its own, and one for all others: each is made when it is
+/// needed, and anew after a minute, because it knows the root certificates that the machine had then. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Http {
+    /// Certificates that are trusted besides the machine's, by host and port.
+    trusted: Arc<BTreeMap<String, Vec<Certificate>>>,
+    /// Of the hosts that are in `trusted`, and one for all others.
+    clients: Arc<Mutex<HashMap<Option<String>, (Instant, Client)>>>,
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub enum HttpError {
+    /// This machine trusts nobody.
+    NoRoots,
+    /// In words.
+    Other(String),
+}
+
+impl HttpError {
+    /// As an error of the registry that was asked.
+    pub fn at(self, url: String) -> FetchError {
+        match self {
+            Self::NoRoots => FetchError::NoRoots(url),
+            Self::Other(why) => FetchError::Unreachable(url, why),
+        }
+    }
+}
+
+impl Http {
+    /// Trusts the certificates of registries' settings, each for its host alone.
+    pub fn new(settings: &[Registry]) -> Self {
+        let own = settings.iter().filter(|it| !it.ca.is_empty());
+        let trusted = own.filter_map(|it| {
+            let host = match it.host.as_str() {
+                "docker.io" => "registry-1.docker.io",
+                host => host,
+            };
+            let url = Url::parse(&format!("https://{host}")).ok()?;
+            Some((authority(&url), it.ca.clone()))
+        });
+        Self {
+            trusted: Arc::new(trusted.collect()),
+            clients: Arc::default(),
+        }
+    }
+
+    /// Asks for something. Redirections are followed, but not to a place without TLS from one with it. `authorization` is sent to the first place only.
+    pub async fn get(
+        &self,
+        url: &Url,
+        accept: Option<&str>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, HttpError> {
+        let mut next = url.clone();
+        for _ in 0..=REDIRECTIONS {
+            let mut request = self.client(&next)?.get(next.clone());
+            if let Some(accept) = accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if let Some(header) = authorization.filter(|_| same_place(url, &next)) {
+                request = request.header(AUTHORIZATION, header);
+            }
+            let answer = request.send().await.map_err(failed)?;
+            let Some(target) = redirection(&answer) else {
+                return Ok(answer);
+            };
+            let target = next.join(&target).ok();
+            let target = target.filter(|it| matches!(it.scheme(), "http" | "https"));
+            let target =
+                target.ok_or_else(|| HttpError::Other("redirected to no place".to_owned()))?;
+            if next.scheme() == "https" && target.scheme() != "https" {
+                let why = "redirected to a place without TLS";
+                return Err(HttpError::Other(why.to_owned()));
+            }
+            next = target;
+        }
+        Err(HttpError::Other("too many redirections".to_owned()))
+    }
+
+    /// Sends a form. Redirections are not followed: what is in it is for nobody else.
+    pub async fn post(&self, url: &Url, form: String) -> Result<Response, HttpError> {
+        let request = self.client(url)?.post(url.clone());
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        request.body(form).send().await.map_err(failed)
+    }
+
+    fn client(&self, url: &Url) -> Result<Client, HttpError> {
+        let authority = authority(url);
+        let own = self.trusted.get(&authority);
+        let key = own.map(|_| authority);
+        // Whole between any two statements, so a panic elsewhere does not spoil it.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, client)) = clients.get(&key)
+            && made.elapsed() < CLIENT_AGE
+        {
+            return Ok(client.clone());
+        }
+        // The HTTP client takes its cryptography from the process; that it has been chosen already is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let built = Client::builder()
+            .connect_timeout(CONNECT)
+            .redirect(Policy::none())
+            .pool_max_idle_per_host(2)
+            .tls_certs_merge(own.cloned().unwrap_or_default())
+            .user_agent(concat!("barge-agent/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let client = built.map_err(|error| match chain(&error) {
+            why if why.contains("No CA certificates") => HttpError::NoRoots,
+            why => HttpError::Other(why),
+        })?;
+        clients.insert(key, (Instant::now(), client.clone()));
+        Ok(client)
+    }
+}
+
+/// Whether two URLs are of one server, so that what is for one may be told to the other.
+pub fn same_place(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme() && authority(one) == authority(other)
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{host}:{port}")
+}
+
+fn redirection(answer: &Response) -> Option<String> {
+    let followed = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    if !followed.contains(&answer.status()) {
+        return None;
+    }
+    let target = answer.headers().get(LOCATION)?.to_str().ok()?;
+    Some(target.to_owned())
+}
+
+fn failed(error: reqwest::Error) -> HttpError {
+    HttpError::Other(chain(&error.without_url()))
+}
