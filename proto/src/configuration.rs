@@ -36,14 +36,20 @@ impl Source {
 /// What a pod uses, by kind and name; all of it is in the pod's namespace. Optional references count, too.
 #[must_use]
 pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
-    let mut used = BTreeSet::from([(Source::ServiceAccount, accounts::of_pod(spec))]);
-    for container in spec.all_containers() {
-        used.extend(of_container(container));
-    }
-    used.extend(spec.volumes.iter().flat_map(of_volume));
+    let mut used = configuration(spec);
+    used.insert((Source::ServiceAccount, accounts::of_pod(spec)));
     let secrets = pull_secrets(spec, &[]).map(|name| (Source::Secret, name));
     used.extend(secrets);
     used
+}
+
+/// The ConfigMaps and Secrets that the containers of a pod see, as variables or files.
+#[must_use]
+pub fn configuration(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
+    let containers = spec.all_containers().flat_map(of_container);
+    containers
+        .chain(spec.volumes.iter().flat_map(of_volume))
+        .collect()
 }
 
 /// The names of the Secrets whose credentials a pod's images are pulled with, in the order in which they are tried: the pod's own, or, of a pod that

@@ -25,7 +25,7 @@ impl Given {
         let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
         let used = pod.spec.as_ref().map(used).unwrap_or_default();
         let mut given = Self::default();
-        for (source, name) in used {
+        let mut take = |source: Source, name: &str| {
             let key = (source, name.to_owned());
             match configuration.get(source, namespace, name) {
                 Some(found) => drop(given.objects.insert(key, found)),
@@ -33,6 +33,17 @@ impl Given {
                     given.unknown.insert(key);
                 }
                 None => {}
+            }
+        };
+        for (source, name) in used {
+            take(source, name);
+            if source == Source::ServiceAccount
+                && let Some(Found::ServiceAccount(account)) =
+                    configuration.get(source, namespace, name)
+            {
+                for secret in &account.image_pull_secrets {
+                    take(Source::Secret, &secret.name);
+                }
             }
         }
         given

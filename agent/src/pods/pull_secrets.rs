@@ -22,12 +22,14 @@ pub struct Brought {
     pub problem: Option<String>,
 }
 
-/// What a pod brings. As in Kubernetes, a Secret that is missing, or has no credentials, is passed over: the image may need none. `of_account` are those
-/// of the pod's service account.
-pub fn brought(pod: &Pod, of_account: &[LocalObjectReference], given: &Given) -> Brought {
+/// What a pod brings: its own Secrets, or those of its service account when it names none. As in Kubernetes, a Secret that is missing, or has no
+/// credentials, is passed over: the image may need none.
+pub fn brought(pod: &Pod, given: &Given) -> Brought {
     let Some(spec) = &pod.spec else {
         return Brought::default();
     };
+    let account = given.account(pod).ok().flatten();
+    let of_account: &[LocalObjectReference] = account.map_or(&[], |it| &it.image_pull_secrets);
     let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
     let (mut secrets, mut problems) = (Vec::new(), Vec::new());
     for name in pull_secrets(spec, of_account) {
@@ -140,7 +142,7 @@ mod tests {
             ..Pod::default()
         };
         let (desired, _) = Desired::default().apply(assignment, false).unwrap();
-        let brings = brought(&pod, &[], &Given::to(&pod, &desired));
+        let brings = brought(&pod, &Given::to(&pod, &desired));
         let secrets = brings.secrets.0.iter();
         let uids: Vec<_> = secrets
             .map(|it| (it.uid.as_str(), it.keyring.is_some()))
@@ -157,7 +159,43 @@ mod tests {
         }
         assert!(!problem.contains("hunter2"), "{problem}");
         pod.spec = Some(PodSpec::default());
-        let brings = brought(&pod, &[], &Given::to(&pod, &desired));
+        let brings = brought(&pod, &Given::to(&pod, &desired));
         assert!(brings.problem.is_none() && brings.secrets.0.is_empty());
+    }
+    #[test]
+    fn a_pod_without_secrets_brings_those_of_its_account() {
+        let account = ServiceAccount {
+            metadata: Some(ObjectMeta {
+                namespace: "shop".into(),
+                name: "ci".into(),
+                ..ObjectMeta::default()
+            }),
+            image_pull_secrets: vec![LocalObjectReference { name: "old".into() }],
+            ..ServiceAccount::default()
+        };
+        let assignment = Assignment {
+            full: true,
+            withheld_secrets: vec![ObjectName {
+                namespace: "shop".into(),
+                name: "old".into(),
+            }],
+            service_accounts: vec![account],
+            ..Assignment::default()
+        };
+        let pod = Pod {
+            metadata: Some(ObjectMeta {
+                namespace: "shop".into(),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(PodSpec {
+                service_account_name: "ci".into(),
+                ..PodSpec::default()
+            }),
+            ..Pod::default()
+        };
+        let (desired, _) = Desired::default().apply(assignment, false).unwrap();
+        let brings = brought(&pod, &Given::to(&pod, &desired));
+        let names: Vec<_> = brings.secrets.0.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["old"]);
     }
 }

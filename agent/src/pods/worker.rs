@@ -356,7 +356,7 @@ impl Worker {
         let files = wanted.pod.as_deref().is_some_and(volumes::has_files);
         if !wanted.given.is(&pad.given) {
             let pod = wanted.pod.as_deref();
-            let brings = |given| pod.map(|pod| brought(pod, &[], given).secrets);
+            let brings = |given| pod.map(|pod| brought(pod, given).secrets);
             // It is the same only when no Secret that the pod pulls with is another one.
             let pulls = brings(&wanted.given) != brings(&pad.given);
             pad.memory.given_more(pulls);

@@ -103,8 +103,26 @@ pub fn of_node(state: &State, node_uid: &str) -> BTreeSet<Need> {
         .collect();
     let templates = templates.into_iter();
     let templates = templates.filter_map(|uid| state.by_uid::<Revision>(uid));
-    templates
+    let mut needs: BTreeSet<Need> = templates
         .flat_map(|template| of_template(template))
+        .collect();
+    let of_accounts: Vec<_> = needs
+        .iter()
+        .flat_map(|need| of_account(state, need))
+        .collect();
+    needs.extend(of_accounts);
+    needs
+}
+
+/// The Secrets with credentials for registries that a ServiceAccount gives to its pods.
+fn of_account(state: &State, (source, namespace, name): &Need) -> Vec<Need> {
+    let account = match source {
+        Source::ServiceAccount => state.get::<ServiceAccount>(namespace, name),
+        _ => None,
+    };
+    let secrets = account.into_iter().flat_map(|it| &it.image_pull_secrets);
+    secrets
+        .map(|it| (Source::Secret, namespace.clone(), it.name.clone()))
         .collect()
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use barge_client::{error::node_deleted, identity::roots_sha256};
+use barge_proto::configuration::Source;
 use barge_proto::level::PODS;
 use barge_proto::v1::{
     Assignment, HeldObject, Hello, ManagerMessage, Node, ObjectName, PodRecord, Trust, Welcome,
@@ -291,6 +292,8 @@ impl<'a> Teller<'a> {
         let mut left = false;
         for change in changes {
             if let Some((need, found)) = self.needs.hear(change) {
+                // It may name other Secrets now.
+                left |= need.0 == Source::ServiceAccount;
                 news.put_configuration(need, found);
             }
             if moves(change, self.node_uid) {

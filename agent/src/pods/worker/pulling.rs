@@ -33,7 +33,7 @@ impl Hands {
         };
         let (image, policy) = (&container.image, spec::pull_policy(container));
         let given = self.wanted.borrow().given.clone();
-        let Brought { secrets, problem } = brought(pod, &[], &given);
+        let Brought { secrets, problem } = brought(pod, &given);
         if let Some(message) = problem {
             let reason = "FailedToRetrieveImagePullSecret";
             let recorder = &self.shared.recorder;

@@ -4,7 +4,7 @@
 //! like one. The Deployment itself stays as its author wrote it.
 
 use barge_proto::{
-    configuration::{Source, used},
+    configuration::{Source, configuration},
     v1::{ConfigMap, Deployment, PodSpec, PodTemplateSpec, Revision, Secret},
 };
 use barge_state::{Kind, State, Stored};
@@ -40,7 +40,7 @@ pub fn digest(
     let namespace = &deployment.meta().namespace;
     let mut digest = Sha256::new();
     let mut any = false;
-    for (source, name) in used(spec) {
+    for (source, name) in configuration(spec) {
         let content = match source {
             Source::ConfigMap => state.get::<ConfigMap>(namespace, name).map(|it| {
                 ConfigMap {
@@ -99,7 +99,7 @@ pub fn concerned(state: &State, record: &Stored, found: &mut dyn FnMut(Name)) {
     };
     let here = state.list::<Deployment>(Some(record.namespace()));
     for deployment in here.filter(|it| asks(it)) {
-        let uses = |spec| used(spec).contains(&(source, record.name()));
+        let uses = |spec| configuration(spec).contains(&(source, record.name()));
         if pod_spec(deployment).is_some_and(uses) {
             found(Name::of(deployment.meta()));
         }
