@@ -426,7 +426,7 @@ async fn what_changes_something_is_audited_and_nothing_else() {
 
 #[tokio::test]
 async fn a_token_of_a_service_account_is_as_good_as_its_pod() {
-    let directory = known(&["admin/sa:ci:pod"]);
+    let directory = known(&["manager/m", "admin/sa:ci:pod"]);
     let refreshed = directory.refreshed.clone();
     *directory.later.lock().unwrap() = ["admin/sa:ci:new".to_owned()].into();
     let layer = layer(directory);

@@ -316,7 +316,15 @@ fn what_pods_of_a_node_use_follows_from_their_templates() {
     assert!(needs::of_node(&state, "n1").is_empty());
     let changes = apply(&mut state, put_needy);
     let web = (Source::ConfigMap, "default".to_owned(), "web".to_owned());
-    assert_eq!(needs::of_node(&state, "n1"), [web.clone()].into());
+    let account = (
+        Source::ServiceAccount,
+        "default".to_owned(),
+        "default".to_owned(),
+    );
+    let used = [web.clone(), account.clone()];
+    assert_eq!(needs::of_node(&state, "n1"), used.clone().into());
+    let told = Needs::told([account].into(), 1);
+    assert!(told.have(&used[1..]) && !told.have(&used));
     assert!(needs::of_node(&state, "n2").is_empty());
     let of_changes = |node: &str| -> Vec<Need> {
         let needs = changes.iter().map(|it| needs::of_change(it, node));
