@@ -107,7 +107,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec, SpecError> {
     spec.set_annotations(Some([group].into()));
     if let Some(process) = spec.process_mut() {
         process.set_args(Some(arguments(container, image)?));
-        process.set_env(Some(environment(inputs)));
+        process.set_env(Some(environment(container, image, inputs.hostname)));
         process.set_cwd(working_dir(container, image)?.into());
         process.set_user(
             UserBuilder::default()
@@ -226,13 +226,10 @@ fn arguments(container: &ContainerSpec, image: &ImageConfig) -> Result<Vec<Strin
 }
 
 /// The image's variables in its order, overridden by the pod's; later definitions win.
-fn environment(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs {
-        container, image, ..
-    } = inputs;
+fn environment(container: &ContainerSpec, image: &ImageConfig, hostname: &str) -> Vec<String> {
     let mut order: Vec<&str> = Vec::new();
     let mut values: BTreeMap<&str, &str> = BTreeMap::new();
-    let fixed = [("PATH", DEFAULT_PATH), ("HOSTNAME", inputs.hostname)];
+    let fixed = [("PATH", DEFAULT_PATH), ("HOSTNAME", hostname)];
     let image = image.env.iter().filter_map(|pair| pair.split_once('='));
     let pod = container
         .env

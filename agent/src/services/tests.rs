@@ -57,8 +57,8 @@ impl Net {
         let bridge_netfilter = node.run(|| sysctl::prepare("/proc/sys".as_ref()).unwrap());
         let outbox = Arc::new(Outbox::default());
         let recorder = Recorder::new(outbox.clone(), Arc::new(SystemClock));
-        let (published, pods) = watch::channel(Some(Arc::default()));
-        let rules = ServiceRules::new(network(Nft::default(), bridge_netfilter), recorder, pods);
+        let (published, of_pods) = watch::channel(Some(Arc::default()));
+        let rules = ServiceRules::new(network(Nft::default(), bridge_netfilter), recorder, of_pods);
         Self {
             outbox,
             node,

@@ -236,7 +236,7 @@ proptest! {
             env: names.iter().map(|name| format!("{name}=image")).collect(),
             ..ImageConfig::default()
         };
-        let environment = environment(&wanted, &image);
+        let environment = environment(&wanted, &image, "web-0");
         for name in &names {
             let prefix = format!("{name}=");
             let found: Vec<_> = environment.iter().filter(|pair| pair.starts_with(&prefix)).collect();
