@@ -85,7 +85,7 @@ fn keyring(secret: &Secret) -> Result<Keyring, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use barge_proto::v1::{Assignment, ObjectMeta, ObjectName, PodSpec};
+    use barge_proto::v1::{Assignment, ObjectMeta, ObjectName, PodSpec, ServiceAccount};
 
     use super::*;
     use crate::desired::Desired;

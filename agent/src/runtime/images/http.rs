@@ -29,8 +29,11 @@ pub struct Http {
     /// Certificates that are trusted besides the machine's, by host and port.
     trusted: Arc<BTreeMap<String, Vec<Certificate>>>,
     /// Of the hosts that are in `trusted`, and one for all others.
-    clients: Arc<Mutex<HashMap<Option<String>, (Instant, Client)>>>,
+    clients: Arc<Mutex<Clients>>,
 }
+
+/// By host and port, with the time when each was made.
+type Clients = HashMap<Option<String>, (Instant, Client)>;
 
 /// Why no answer came.
 #[derive(Debug)]

@@ -109,7 +109,6 @@ pub fn check(path: &Path) -> Result<(), String> {
 }
 
 /// The file's state and what it has, unless that state is known. A file that is gone has nothing. Blocks.
-#[expect(clippy::type_complexity, reason = "named nowhere else")]
 fn look(
     path: &Path,
     known: Option<Version>,
