@@ -85,16 +85,19 @@ impl LogServer {
         self,
         channel: Channel,
         stream_id: String,
-        options: Option<LogOptions>,
+        what: Option<What>,
         permit: OwnedSemaphorePermit,
     ) {
         let (chunks, outgoing) = mpsc::channel(AHEAD);
         let permit = Arc::new(permit);
         let reading = permit.clone();
         let produce = async {
-            let result = match options {
+            let result = match what {
                 None => Err("this node does not know what was asked for".to_owned()),
-                Some(options) => self.copy(&options, &chunks, reading).await,
+                Some(What::Logs(options)) => self.copy(&options, false, &chunks, reading).await,
+                Some(What::PreviousLogs(options)) => {
+                    self.copy(&options, true, &chunks, reading).await
+                }
             };
             if let Err(error) = result {
                 // Fails only when the peer went: nobody is left to tell.
@@ -125,10 +128,11 @@ impl LogServer {
         self.stop.run_until_cancelled(refused).await;
     }
 
-    /// Sends a log's lines. The error is a sentence.
+    /// Sends the lines of the newest attempt's log, or with `previous` of the last one that has ended. The error is a sentence.
     async fn copy(
         &self,
         options: &LogOptions,
+        previous: bool,
         chunks: &mpsc::Sender<TunnelChunk>,
         permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), String> {
@@ -145,6 +149,12 @@ impl LogServer {
             Some(Position { attempt, .. }) => {
                 let path = self.runtime.log_path(&options.pod_uid, &container, attempt);
                 (path, attempt)
+            }
+            None if previous => {
+                let found = self.ended_log(&options.pod_uid, &container).await;
+                found.ok_or_else(|| {
+                    format!("container \"{container}\" has not ended yet: it has no earlier output, or none that is kept")
+                })?
             }
             None => self
                 .begun_log(&options.pod_uid, &container)
@@ -191,16 +201,46 @@ impl LogServer {
 
     /// Where the newest attempt's log is, which may be of a container that was removed since.
     async fn newest_log(&self, pod_uid: &str, container: &str) -> Option<(PathBuf, u32)> {
-        let folder = self.runtime.log_path(pod_uid, container, 0);
-        let mut files = tokio::fs::read_dir(folder.parent()?).await.ok()?;
-        let mut newest = None;
+        let newest = self.attempts(pod_uid, container).await.pop()?;
+        Some((self.runtime.log_path(pod_uid, container, newest), newest))
+    }
+
+    /// Where the log of the last attempt is that has ended: of the newest one, unless that runs.
+    async fn ended_log(&self, pod_uid: &str, container: &str) -> Option<(PathBuf, u32)> {
+        let mut attempts = self.attempts(pod_uid, container).await;
+        let inventory = self.runtime.list().await.ok()?;
+        let runs = |attempt: &u32| {
+            inventory.containers.iter().any(|it| {
+                let same = it.pod_uid == pod_uid && it.name == container && it.attempt == *attempt;
+                let running = matches!(
+                    it.state,
+                    ContainerState::Running { .. } | ContainerState::Created
+                );
+                same && running
+            })
+        };
+        attempts.retain(|attempt| !runs(attempt));
+        let ended = attempts.pop()?;
+        Some((self.runtime.log_path(pod_uid, container, ended), ended))
+    }
+
+    /// The attempts whose logs are kept, in order.
+    async fn attempts(&self, pod_uid: &str, container: &str) -> Vec<u32> {
+        let mut attempts = Vec::new();
+        let any = self.runtime.log_path(pod_uid, container, 0);
+        let Some(folder) = any.parent() else {
+            return attempts;
+        };
+        let Ok(mut files) = tokio::fs::read_dir(folder).await else {
+            return attempts;
+        };
         while let Ok(Some(file)) = files.next_entry().await {
             let name = file.file_name();
             let attempt = name.to_str().and_then(|name| name.strip_suffix(".log"));
-            newest = newest.max(attempt.and_then(|attempt| attempt.parse::<u32>().ok()));
+            attempts.extend(attempt.and_then(|attempt| attempt.parse::<u32>().ok()));
         }
-        let path = self.runtime.log_path(pod_uid, container, newest?);
-        Some((path, newest?))
+        attempts.sort_unstable();
+        attempts
     }
 
     /// Returns once this attempt does not run (any more) and all that it wrote is in its log; after [`SETTLE`] in any case.
@@ -247,10 +287,9 @@ impl LogServer {
 
 impl Streams for LogServer {
     fn open(&self, channel: Channel, request: OpenStream) {
-        let options = request.what.map(|What::Logs(options)| options);
-        let (server, id) = (self.clone(), request.stream_id);
+        let (server, id, what) = (self.clone(), request.stream_id, request.what);
         if let Ok(permit) = self.streams.clone().try_acquire_owned() {
-            tokio::spawn(server.serve(channel, id, options, permit));
+            tokio::spawn(server.serve(channel, id, what, permit));
         } else if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
             tokio::spawn(server.refuse(channel, id, permit));
         } else {

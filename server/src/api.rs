@@ -11,7 +11,8 @@ use barge_proto::{
         ApplyRequest, ApplyResponse, ApplyStreamRequest, ApplyStreamResponse, DeleteRequest,
         DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RolloutHistoryRequest,
         RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse,
-        WatchRequest, WatchResponse, api_client::ApiClient, api_server,
+        UpdateRequest, UpdateResponse, WatchRequest, WatchResponse, api_client::ApiClient,
+        api_server,
     },
 };
 use futures::stream::BoxStream;
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{pipeline::Layers, read::Pins, vault::Vault};
+use self::{apply::Way, pipeline::Layers, read::Pins, vault::Vault};
 use crate::{
     calls::{
         leader::{Repeat, ToLeader},
@@ -108,6 +109,7 @@ impl ApiService {
         &self,
         caller: &Caller,
         mut request: ApplyRequest,
+        way: Way,
     ) -> Result<ApplyResponse, Status> {
         for object in &request.objects {
             caller
@@ -137,7 +139,8 @@ impl ApiService {
                     async move {
                         gate::check_wanted(access, store, kinds, &request.objects).await?;
                         let by = caller.name();
-                        let answer = apply::apply(store, edge, by, access, &request, id).await?;
+                        let answer =
+                            apply::apply(store, edge, by, access, (&request, way), id).await?;
                         Ok(gate::shown_results(access, store, answer))
                     }
                 },
@@ -146,10 +149,33 @@ impl ApiService {
                         request_id: id.clone(),
                         ..ApplyRequest::clone(&request)
                     });
-                    async move { ApiClient::new(channel).apply(request).await }
+                    async move {
+                        match way {
+                            Way::Merged => ApiClient::new(channel).apply(request).await,
+                            Way::Replacing => {
+                                let request = request.map(as_update);
+                                let answer = ApiClient::new(channel).update(request).await?;
+                                Ok(answer.map(|it| ApplyResponse {
+                                    results: it.result.into_iter().collect(),
+                                    revision: it.revision,
+                                    warnings: it.warnings,
+                                }))
+                            }
+                        }
+                    }
                 },
             )
             .await
+    }
+}
+
+/// An update of the one object of the request.
+fn as_update(request: ApplyRequest) -> UpdateRequest {
+    UpdateRequest {
+        object: request.objects.into_iter().next(),
+        request_id: request.request_id,
+        dry_run: request.dry_run,
+        field_manager: request.field_manager,
     }
 }
 
@@ -163,8 +189,30 @@ impl api_server::Api for ApiService {
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let answer = self.applied(&caller, request.into_inner()).await?;
+        let request = request.into_inner();
+        let answer = self.applied(&caller, request, Way::Merged).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn update(
+        &self,
+        request: Request<UpdateRequest>,
+    ) -> Result<Response<UpdateResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let request = ApplyRequest {
+            objects: request.object.into_iter().collect(),
+            request_id: request.request_id,
+            dry_run: request.dry_run,
+            field_manager: request.field_manager,
+            ..ApplyRequest::default()
+        };
+        let mut answer = self.applied(&caller, request, Way::Replacing).await?;
+        Ok(Response::new(UpdateResponse {
+            result: answer.results.pop(),
+            revision: answer.revision,
+            warnings: answer.warnings,
+        }))
     }
 
     async fn apply_stream(

@@ -247,3 +247,82 @@ fn roll_back_and_delete() {
     );
     assert_eq!(pods(&["-l", "app=web"]), orphans);
 }
+
+#[test]
+fn change_an_object_that_is_there() {
+    let managers = Managers::up(1);
+    let run = |code, line: &str| {
+        let arguments: Vec<_> = line.split(' ').collect();
+        barge(&managers, code, &arguments)
+    };
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n---\n";
+    let web = WEB.replacen("  name: web\n", "  name: web\n  namespace: shop\n", 1);
+    let shop = write(&managers, "shop.yaml", &format!("{namespace}{web}"));
+    run(0, &format!("apply -f {shop}"));
+    let refused = run(1, &format!("apply -f {shop} -n other"));
+    assert!(
+        refused.contains("shop.yaml:10:") && refused.contains("-n says \"other\""),
+        "{refused}"
+    );
+
+    run(0, "label deploy web -n shop tier=front");
+    let refused = run(1, "label deployment/web -n shop tier=back");
+    assert!(
+        refused.contains("tier is \"front\" already, not \"back\""),
+        "{refused}"
+    );
+    run(0, "annotate deployments --all -n shop owner=ann");
+    run(0, "set image deployment/web -n shop *=web:2");
+    let args = "spec:{template:{spec:{containers:[{name:web,args:[a]}]}}}".replace(':', ": ");
+    let patch = ["patch", "deployment", "web", "-n", "shop", "-p", &args];
+    barge(&managers, 0, &patch);
+    let json = r#"[{"op":"replace","path":"/spec/replicas","value":2}]"#;
+    run(
+        0,
+        &format!("patch deploy/web -n shop --type json -p {json}"),
+    );
+    let container = ".spec.template.spec.containers[0]";
+    let template = format!(
+        "jsonpath={{.metadata.labels.tier}}-{{.metadata.annotations.owner}}-{{.spec.replicas}}-{{{container}.image}}-{{{container}.args[0]}}"
+    );
+    let seen = || run(0, &format!("get deploy web -n shop -o {template}"));
+    assert_eq!(seen(), "front-ann-2-web:2-a");
+    // A manifest sets what it says, and keeps what it leaves out.
+    run(0, &format!("apply -f {shop}"));
+    assert_eq!(seen(), "front-ann-3-web:1-a");
+
+    let config = managers.config_of(&[0]);
+    let mut edit = managers.barge_command(&config, &["edit", "deploy", "web", "-n", "shop"]);
+    edit.env("KUBE_EDITOR", "sed -i 's/replicas: 3/replicas: 4/'");
+    let output = edit.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(seen(), "front-ann-4-web:1-a");
+    // One who edits what has changed meanwhile is refused, and loses nothing.
+    let mut edit = managers.barge_command(&config, &["edit", "deploy", "web", "-n", "shop"]);
+    edit.env(
+        "KUBE_EDITOR",
+        "sed -i -e 's/replicas: 4/replicas: 5/' -e 's/resourceVersion: .*/resourceVersion: \"1\"/'",
+    );
+    let output = edit.output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let kept = text.split_once("is kept in ").unwrap().1;
+    let kept = kept.split_once(": ").unwrap().0;
+    let kept_text = fs::read_to_string(kept).unwrap();
+    assert!(kept_text.contains("replicas: 5"), "{kept_text}");
+    fs::remove_file(kept).unwrap();
+
+    let wait = "wait deployment/web -n shop --for jsonpath={.spec.replicas}=4";
+    let met = run(0, wait);
+    assert!(met.contains("deployment.apps/web condition met"), "{met}");
+    let late = run(
+        1,
+        "wait deploy --all -n shop --for condition=Available --timeout 0s",
+    );
+    assert!(late.contains("deployments/web"), "{late}");
+
+    run(0, &format!("delete -f {shop}"));
+    let none = run(0, "get all -n shop");
+    assert!(none.contains("found in namespace shop"), "{none}");
+    run(1, "get namespace shop");
+}

@@ -148,13 +148,21 @@ impl Node {
     }
 
     async fn open_with(&mut self, options: LogOptions) -> (TunnelChunk, Tunnel) {
+        self.open_what(What::Logs, options).await
+    }
+
+    async fn open_what(
+        &mut self,
+        what: fn(LogOptions) -> What,
+        options: LogOptions,
+    ) -> (TunnelChunk, Tunnel) {
         let options = LogOptions {
             pod_uid: "p".into(),
             ..options
         };
         let request = OpenStream {
             stream_id: "s".into(),
-            what: Some(What::Logs(options)),
+            what: Some(what(options)),
         };
         let channel = self.managers.channel(&self.manager.address.to_string());
         self.server.open(channel.unwrap(), request);
@@ -262,4 +270,48 @@ async fn the_last_words_of_a_program_that_is_followed_are_not_cut_off() {
         rest.extend(chunk.data);
     }
     assert_eq!(String::from_utf8(rest).unwrap(), "panic: x");
+}
+
+#[tokio::test]
+async fn the_previous_log_is_of_the_last_attempt_that_has_ended() {
+    let mut node = Node::start().await;
+    let container = |attempt: u32| crate::runtime::Container {
+        id: format!("p-a-{attempt}"),
+        pod_uid: "p".into(),
+        name: "a".into(),
+        attempt,
+        image_id: "i@d".into(),
+        image: "i".into(),
+        state: ContainerState::Running {
+            pid: 7,
+            started_at_ms: 1,
+        },
+    };
+    let last = LogOptions {
+        tail: Some(1),
+        ..Default::default()
+    };
+    node.runtime.put(container(0));
+    let (chunk, _) = node.open_what(What::PreviousLogs, last.clone()).await;
+    assert!(chunk.error.contains("has not ended yet"), "{}", chunk.error);
+    // It ended, and waits for its restart.
+    node.runtime.exit("p-a-0", 2);
+    let (chunk, _) = node.open_what(What::PreviousLogs, last.clone()).await;
+    assert_eq!(chunk.data, LINE, "{}", chunk.error);
+    // It runs again.
+    let mut text = Vec::new();
+    cri::encode(
+        &mut text,
+        Timestamp::now(),
+        cri::Channel::Stdout,
+        b"new\n",
+        false,
+    );
+    let path = node.runtime.log_path("p", "a", 1);
+    std::fs::write(path, text).unwrap();
+    node.runtime.put(container(1));
+    let (chunk, _) = node.open_what(What::PreviousLogs, last.clone()).await;
+    assert_eq!(chunk.data, LINE, "{}", chunk.error);
+    let (chunk, _) = node.open_with(last).await;
+    assert_eq!(chunk.data, b"new\n", "{}", chunk.error);
 }

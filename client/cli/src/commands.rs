@@ -16,14 +16,18 @@ pub mod credential;
 pub mod delete;
 pub mod describe;
 pub mod diff;
+pub mod edit;
 pub mod events;
 pub mod explain;
 pub mod get;
+pub mod label;
 pub mod logs;
 pub mod node;
+pub mod patch;
 pub mod rollout;
 pub mod scale;
 pub mod service_account;
+pub mod set;
 pub mod token;
 pub mod version;
 pub mod wait;
@@ -51,6 +55,17 @@ pub enum Command {
     Diff(diff::Diff),
     /// Delete objects
     Delete(delete::Delete),
+    /// Change an object in your editor
+    Edit(edit::Edit),
+    /// Change fields of objects
+    Patch(patch::Patch),
+    /// Set and remove labels
+    Label(label::Label),
+    /// Set and remove annotations
+    Annotate(label::Annotate),
+    /// Set fields that are often changed
+    #[command(subcommand)]
+    Set(set::Set),
     /// Show objects
     Get(get::Get),
     /// Show an object in full, with what happened to it
@@ -120,6 +135,11 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Diff(command) => return Ok(Box::pin(diff::run(to, command)).await),
         Command::Auth(command) => return Box::pin(auth::run(to, command)).await,
         Command::Delete(command) => Box::pin(delete::run(to, command)).await,
+        Command::Edit(command) => Box::pin(edit::run(to, command)).await,
+        Command::Patch(command) => Box::pin(patch::run(to, command)).await,
+        Command::Label(command) => Box::pin(label::label(to, command)).await,
+        Command::Annotate(command) => Box::pin(label::annotate(to, command)).await,
+        Command::Set(command) => Box::pin(set::run(to, command)).await,
         Command::Get(command) => Box::pin(get::run(to, command)).await,
         Command::Describe(command) => Box::pin(describe::run(to, command)).await,
         Command::Wait(command) => Box::pin(wait::run(to, command)).await,

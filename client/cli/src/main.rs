@@ -6,6 +6,7 @@ use barge_client::duration;
 use clap::Parser;
 
 mod args;
+mod change;
 mod commands;
 mod context;
 mod dev;
@@ -16,16 +17,29 @@ mod jsonpath;
 mod kinds;
 mod names;
 mod output;
+mod patch;
 mod progress;
 mod rollout;
 mod settle;
 mod sources;
 mod targets;
+mod usage;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    // Exits with 2 when the usage is wrong.
-    let cli = commands::Cli::parse();
+    // Ends with 2 when the usage is wrong.
+    let cli = match commands::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let words: Vec<_> = std::env::args().skip(1).collect();
+            // Nobody is left to tell if this fails.
+            let _ = error.print();
+            if let Some(hint) = usage::hint(&error, &words) {
+                eprintln!("\n{hint}");
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
     init_tracing();
     match commands::run(cli).await {
         Ok(code) => code,

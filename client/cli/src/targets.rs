@@ -37,6 +37,42 @@ pub struct Which {
     pub namespaces: Namespaces,
 }
 
+/// Which objects, for commands whose words say also what to do with them.
+#[derive(Debug, Clone, Args)]
+pub struct Whose {
+    /// The objects of a manifest, a folder of manifests, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// The objects with these labels ("app=web,tier!=db")
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["files", "all"])]
+    selector: Option<String>,
+    /// All objects of the kinds, in the namespace
+    #[arg(long, conflicts_with = "files")]
+    all: bool,
+    #[command(flatten)]
+    namespaces: Namespaces,
+}
+
+impl Whose {
+    /// With the words that name them, or their kinds.
+    pub fn which(&self, what: Vec<String>) -> Result<Which> {
+        match (self.files.is_empty(), what.is_empty()) {
+            (true, true) => bail!("say which: KIND NAME, KIND/NAME, or -f FILE"),
+            (false, false) => bail!(
+                "\"{}\" goes not with -f: the file says which",
+                what.join(" ")
+            ),
+            _ => Ok(Which {
+                what,
+                files: self.files.clone(),
+                selector: self.selector.clone(),
+                all: self.all,
+                namespaces: self.namespaces.clone(),
+            }),
+        }
+    }
+}
+
 /// An object that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {

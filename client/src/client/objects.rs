@@ -12,8 +12,8 @@ use crate::{
     v1::{
         ApplyRequest, ApplyResponse, DeleteRequest, DeletionPropagation, GetRequest, Kind,
         ListRequest, ListResponse, Object, RolloutHistoryRequest, RolloutRequest, ScaleRequest,
-        TemplateRevision, WatchRequest, WatchResponse, api_client::ApiClient,
-        rollout_request::Action as RolloutAction,
+        TemplateRevision, UpdateRequest, UpdateResponse, WatchRequest, WatchResponse,
+        api_client::ApiClient, rollout_request::Action as RolloutAction,
     },
 };
 
@@ -151,6 +151,41 @@ impl Client {
                     }
                     api(manager.channel).apply(request).await
                 }
+            })
+            .await?;
+        self.saw(response.revision);
+        Ok(response)
+    }
+
+    /// Puts an object in the place of the one that it was read as: what it leaves out goes, whoever set it, and what differs
+    /// belongs to the field manager from now on. Its resourceVersion must be the one that was read. With `dry_run` nothing changes.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the reason `CONFLICT` when the object has changed since it was read.
+    pub async fn update(
+        &self,
+        object: Object,
+        field_manager: &str,
+        dry_run: bool,
+    ) -> Result<UpdateResponse, ClientError> {
+        let request = UpdateRequest {
+            object: Some(object),
+            request_id: None,
+            dry_run,
+            field_manager: field_manager.to_owned(),
+        };
+        let size = request.encoded_len() + REQUEST_ID_BYTES;
+        if size > REQUEST_BYTES {
+            return Err(ClientError::TooLarge {
+                size,
+                max: REQUEST_BYTES,
+            });
+        }
+        let response = self
+            .change(|channel, id| {
+                let mut request = request.clone();
+                request.request_id = Some(id);
+                async move { api(channel).update(request).await }
             })
             .await?;
         self.saw(response.revision);

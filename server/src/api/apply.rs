@@ -29,6 +29,15 @@ pub struct Edge<'a> {
     pub kinds: &'a Registry,
 }
 
+/// How objects meet what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// What they say is merged into it.
+    Merged,
+    /// They take its place.
+    Replacing,
+}
+
 /// Applies at the leader. `id` was taken out of the request.
 ///
 /// # Errors
@@ -39,7 +48,7 @@ pub async fn apply(
     edge: Edge<'_>,
     by: String,
     access: &Access,
-    request: &ApplyRequest,
+    (request, way): (&ApplyRequest, Way),
     id: Option<&RequestId>,
 ) -> Result<ApplyResponse, ApiError> {
     let Edge {
@@ -67,6 +76,13 @@ pub async fn apply(
         &request.field_manager,
         request.force,
     )?;
+    let wanted = match way {
+        Way::Merged => wanted,
+        Way::Replacing => {
+            versioned(&request.objects)?;
+            wanted.replacing()
+        }
+    };
     let stamp = Stamp::now(reserved, kinds);
     let shown = dry_run || !omit_objects || !access.is_everything();
     let plan = |store: &Store| {
@@ -120,6 +136,21 @@ pub async fn apply(
         results.iter_mut().for_each(|result| result.object = None);
     }
     opened(vault, results, revision, warnings)
+}
+
+/// What takes the place of something says of what: nothing that was written meanwhile is lost.
+fn versioned(objects: &[Object]) -> Result<(), ApiError> {
+    if objects.is_empty() {
+        return Err(ApiError::invalid("object", "is missing"));
+    }
+    let mut objects = objects.iter();
+    match objects.find(|it| it.metadata().resource_version.is_empty()) {
+        Some(object) => Err(ApiError::invalid(
+            format!("{object}: metadata.resourceVersion"),
+            "is needed to put an object in the place of another: read it first, and send it with the version that was read",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn warnings(planned: &[Planned]) -> Vec<String> {

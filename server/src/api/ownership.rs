@@ -193,6 +193,22 @@ pub fn apply(
     Ok(merged)
 }
 
+/// The object that comes of putting `config` in the place of `live`: what it leaves out goes, whoever set it, and defaults are
+/// filled in. What differs is the applier's from now on. Its metadata beyond what appliers set is `live`'s.
+///
+/// # Errors
+/// As [`update`].
+pub fn replace(live: &Object, config: &Object, applier: &Applier<'_>) -> Result<Object, ApiError> {
+    let mut replaced = defaulted(live, set(config)?)?;
+    if set(&replaced)? != set(live)? {
+        let owners = update(live, &replaced, applier.manager, applier.now)?;
+        if let Some(metadata) = replaced.metadata_mut() {
+            metadata.managed_fields = owners;
+        }
+    }
+    Ok(replaced)
+}
+
 /// Notes that `manager` changed `live` into `changed`, field by field: what differs is its own from now on.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming};
 
-use super::ApiService;
+use super::{ApiService, apply::Way};
 use crate::{
     calls::{
         in_flight::InFlight,
@@ -230,5 +230,5 @@ async fn counted(
 ) -> Result<barge_proto::v1::ApplyResponse, Status> {
     let share = stream.request(Class::Write)?;
     share.receive(request.encoded_len())?;
-    service.applied(caller, request).await
+    service.applied(caller, request, Way::Merged).await
 }

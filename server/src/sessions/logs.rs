@@ -102,6 +102,8 @@ fn right(
 struct Source {
     node_uid: String,
     options: LogOptions,
+    /// Of the last attempt that has ended.
+    previous: bool,
 }
 
 /// Finds the container that is meant.
@@ -154,6 +156,7 @@ fn find(state: &State, request: &LogsRequest) -> Result<Source, ApiError> {
             timestamps: request.timestamps,
             after: request.after.clone(),
         },
+        previous: request.previous,
     })
 }
 
@@ -161,9 +164,13 @@ impl LogsService {
     /// Asks the agent, if it is connected to this manager.
     async fn read_here(&self, source: &Source) -> Result<Output, ApiError> {
         let mut expected = self.tunnels.expect(&source.node_uid)?;
+        let what = match source.previous {
+            true => What::PreviousLogs,
+            false => What::Logs,
+        };
         let open = OpenStream {
             stream_id: expected.stream_id.clone(),
-            what: Some(What::Logs(source.options.clone())),
+            what: Some(what(source.options.clone())),
         };
         self.sessions.open_stream(&source.node_uid, open)?;
         match timeout(PATIENCE, expected.arrived()).await {

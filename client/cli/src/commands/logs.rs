@@ -32,6 +32,7 @@ const AHEAD: usize = 16;
 const EXAMPLES: &str = "\
 Examples:
   barge logs web-1 --tail 100
+  barge logs web-1 --previous
   barge logs -f deployment/web --all-pods --prefix
   barge logs -l app=web --all-containers --since-time 2026-01-02T15:04:05Z";
 
@@ -63,6 +64,9 @@ pub struct Logs {
     /// Only so many lines from the end
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
+    /// Of the container's last run that has ended, such as the one that crashed
+    #[arg(short, long, conflicts_with = "follow")]
+    previous: bool,
     /// The container, in a pod that has several
     #[arg(short, long, default_value = "", hide_default_value = true)]
     container: String,
@@ -130,6 +134,7 @@ pub async fn run(to: &Connection, logs: Logs) -> Result<()> {
         since: logs.since_time.or(since),
         timestamps: logs.timestamps,
         after: Vec::new(),
+        previous: logs.previous,
     };
     let alone = sources.len() == 1 && !logs.prefix;
     let requests = sources.iter().map(|source| {

@@ -192,6 +192,10 @@ impl Api for Flaky {
         Err(Status::unimplemented("not in this test"))
     }
 
+    async fn update(&self, _: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     async fn rollout(
         &self,
         _: Request<RolloutRequest>,

@@ -342,6 +342,10 @@ impl Api for Scripted {
         Ok(Response::new(ScaleResponse { object, revision }))
     }
 
+    async fn update(&self, _: Request<UpdateRequest>) -> Result<Response<UpdateResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     async fn rollout(
         &self,
         request: Request<RolloutRequest>,

@@ -190,6 +190,37 @@ fn a_scale_belongs_to_who_scaled() {
 }
 
 #[test]
+fn what_is_put_in_place_belongs_to_who_changed_it() {
+    let first = by("barge", None, &read(WEB));
+    let same = replace(&first, &first, &applier("ann", false)).unwrap();
+    assert_eq!(same, first, "nothing is new");
+    let mut edited = first.clone();
+    let Some(object::Kind::Deployment(web)) = &mut edited.kind else {
+        panic!("another kind");
+    };
+    let metadata = web.metadata.as_mut().unwrap();
+    metadata.labels.remove("team");
+    metadata.labels.insert("tier".into(), "front".into());
+    web.spec.as_mut().unwrap().replicas = Some(5);
+    let second = replace(&first, &edited, &applier("ann", false)).unwrap();
+    assert_eq!(
+        at(&value(&second), "/metadata/labels"),
+        Some(&json!({"tier": "front"})),
+        "what others set goes, too"
+    );
+    // A manifest that says nothing of them leaves the changes alone.
+    let text = WEB
+        .replace("  labels: {team: blue}\n", "")
+        .replace("  replicas: 3\n", "");
+    let third = value(&by("barge", Some(&second), &read(&text)));
+    assert_eq!(at(&third, "/metadata/labels/tier"), Some(&json!("front")));
+    assert_eq!(at(&third, "/spec/replicas"), Some(&json!(5)));
+    // One that says something else has a conflict with who changed it.
+    let error = apply(Some(&second), &read(WEB), &applier("barge", false)).unwrap_err();
+    assert!(error.to_string().contains("ann"), "{error}");
+}
+
+#[test]
 fn items_keep_their_places() {
     let containers = |names: &[&str]| {
         let items = names.iter().map(|n| format!("{{name: {n}, image: x}}"));

@@ -28,9 +28,20 @@ pub struct Wanted<'a> {
     manager: &'a str,
     /// Whether it takes over what others set.
     force: bool,
+    /// Whether the objects are whole and take the place of what there is.
+    replaces: bool,
 }
 
 impl Wanted<'_> {
+    /// The same objects, which are whole and take the place of what there is.
+    #[must_use]
+    pub fn replacing(self) -> Self {
+        Self {
+            replaces: true,
+            ..self
+        }
+    }
+
     /// The objects that were asked for.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
         self.objects.iter().map(|(object, _)| object.as_ref())
@@ -99,6 +110,7 @@ pub fn prepare<'a>(
             objects: prepared,
             manager,
             force,
+            replaces: false,
         }),
         false => Err(ApiError::Invalid(violations)),
     }
@@ -186,7 +198,7 @@ pub fn merge(
                 validate::default(&mut pod);
                 pod
             }
-            _ => match ownership::apply(live, config, &applier) {
+            _ => match owned(live, config, &applier, wanted.replaces) {
                 Ok(object) => object,
                 Err(ApiError::FieldConflict(fields)) => {
                     conflicts.extend(fields);
@@ -210,5 +222,18 @@ pub fn merge(
         (false, _) => Err(ApiError::Invalid(broken)),
         (true, false) => Err(ApiError::FieldConflict(conflicts)),
         (true, true) => Ok(merged),
+    }
+}
+
+/// What comes of an object over what there is, with who owns its fields.
+fn owned(
+    live: Option<&Object>,
+    config: &Object,
+    applier: &Applier<'_>,
+    replaces: bool,
+) -> Result<Object, ApiError> {
+    match live {
+        Some(live) if replaces => ownership::replace(live, config, applier),
+        live => ownership::apply(live, config, applier),
     }
 }

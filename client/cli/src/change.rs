@@ -1,0 +1,184 @@
+//! Changing objects that are there: read one, change it, put it back if nobody was faster.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use barge_client::{
+    Client, ClientError,
+    backoff::Backoff,
+    v1::{ApplyOutcome, Object},
+};
+use barge_proto::kinds;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::{
+    args::{DryRun, Where},
+    names, output,
+    targets::Target,
+};
+
+/// How often an object is read again that others changed meanwhile.
+const TRIES: usize = 6;
+
+/// In whose name, and whether for real.
+#[derive(Debug, Clone)]
+pub struct How {
+    pub manager: String,
+    pub dry: DryRun,
+}
+
+impl How {
+    /// What follows the words of what was done.
+    pub fn note(&self) -> &'static str {
+        match self.dry.dry_run {
+            Some(_) => " (dry run)",
+            None => "",
+        }
+    }
+}
+
+/// Changes an object by `edit`, which is called again when others were faster. Answers with the object, and whether anything changed.
+///
+/// # Errors
+/// There is no such object; `edit` failed; what it made is no object or is refused; others were faster each time.
+pub async fn change(
+    client: &Client,
+    target: &Target,
+    how: &How,
+    mut edit: impl FnMut(&mut Value) -> Result<()>,
+) -> Result<(Object, bool)> {
+    let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    let mut tries = 1;
+    loop {
+        let namespace = &target.namespace;
+        let Some(object) = client
+            .find(target.kind.kind, namespace, &target.name)
+            .await?
+        else {
+            return Err(names::not_found(client, target.named(), namespace).await);
+        };
+        let Some(changed) = edited(&object, &mut edit).with_context(|| object.to_string())? else {
+            return Ok((object, false));
+        };
+        if how.dry.dry_run == Some(Where::Client) {
+            return Ok((changed, true));
+        }
+        match put(client, changed, how).await {
+            Err(error) if error.reason() == Some("CONFLICT") && tries < TRIES => tries += 1,
+            put => return put.map_err(Into::into),
+        }
+        sleep(pause.wait()).await;
+    }
+}
+
+/// Puts an object in the place of the one that it was read as, and prints what the manager warns of.
+pub async fn put(
+    client: &Client,
+    object: Object,
+    how: &How,
+) -> Result<(Object, bool), ClientError> {
+    let dry_run = how.dry.dry_run.is_some();
+    let answer = client.update(object, &how.manager, dry_run).await?;
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let result = answer.result.unwrap_or_default();
+    let changed = result.outcome() != ApplyOutcome::Unchanged;
+    let object = result.object.ok_or(ClientError::Answer("the object"))?;
+    Ok((object, changed))
+}
+
+/// The object after `edit`; nothing when that changes nothing.
+fn edited(
+    object: &Object,
+    edit: &mut impl FnMut(&mut Value) -> Result<()>,
+) -> Result<Option<Object>> {
+    let mut bare = object.clone();
+    if let Some(metadata) = bare.metadata_mut() {
+        metadata.managed_fields.clear();
+    }
+    let before = output::value(&bare)?;
+    let mut after = before.clone();
+    edit(&mut after)?;
+    if after == before {
+        return Ok(None);
+    }
+    for path in [
+        "/metadata/name",
+        "/metadata/namespace",
+        "/kind",
+        "/apiVersion",
+    ] {
+        let (was, is) = (before.pointer(path), after.pointer(path));
+        ensure!(
+            was == is,
+            "{} cannot change: create another object instead",
+            path[1..].replace('/', ".")
+        );
+    }
+    let mut changed = kinds::deserialize(object.kind(), after)?;
+    if changed == bare {
+        return Ok(None);
+    }
+    if let Some(metadata) = changed.metadata_mut() {
+        // The condition is what was read, unless the change has one of its own.
+        if metadata.resource_version.is_empty() {
+            metadata
+                .resource_version
+                .clone_from(&object.metadata().resource_version);
+        }
+    }
+    Ok(Some(changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barge_client::v1::{ConfigMap, ObjectMeta};
+    use serde_json::json;
+
+    fn object() -> Object {
+        ConfigMap {
+            metadata: Some(ObjectMeta {
+                name: "a".into(),
+                namespace: "shop".into(),
+                resource_version: "7".into(),
+                ..ObjectMeta::default()
+            }),
+            data: [("k".to_owned(), "1".to_owned())].into(),
+            ..ConfigMap::default()
+        }
+        .into()
+    }
+
+    fn edit(edit: impl Fn(&mut Value)) -> Result<Option<Object>> {
+        edited(&object(), &mut |value| {
+            edit(value);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_change_is_on_condition_of_what_was_read() {
+        let changed = edit(|it| it["data"]["k"] = json!("2")).unwrap().unwrap();
+        assert_eq!(changed.metadata().resource_version, "7");
+        assert!(edit(|it| it["data"]["k"] = json!("1")).unwrap().is_none());
+        let dropped = edit(|it| {
+            it["metadata"] = json!({"name": "a", "namespace": "shop"});
+            it["data"]["k"] = json!("2");
+        });
+        assert_eq!(dropped.unwrap().unwrap().metadata().resource_version, "7");
+    }
+
+    #[test]
+    fn names_and_unknown_fields_are_refused() {
+        let error = edit(|it| it["metadata"]["name"] = json!("b")).unwrap_err();
+        assert!(
+            error.to_string().contains("metadata.name cannot change"),
+            "{error}"
+        );
+        let error = edit(|it| it["dta"] = json!({})).unwrap_err();
+        assert!(error.to_string().contains("dta"), "{error}");
+    }
+}
