@@ -79,7 +79,10 @@ fn a_token_is_a_user_with_the_rights_of_its_account() {
     let first = token(&managers, &[]);
     let keys = managers.barge(&["service-account", "keys"]);
     assert!(keys.contains("\"kty\":\"EC\""), "{keys}");
-    let (path, to) = (managers.config(), managers.dir().join("token.toml"));
+    let (path, to) = (
+        managers.config_of(&[0, 1, 2]),
+        managers.dir().join("token.toml"),
+    );
     let config = |token: &str| config_with(&path, token, &to);
 
     // Every manager knows the account and its rights.
@@ -149,15 +152,20 @@ fn a_token_is_a_user_with_the_rights_of_its_account() {
 
     // Another leader has the same keys; a rotation keeps the old one as long as its tokens live.
     managers.kill(managers.leader());
+    let barge = |arguments: &[&str]| {
+        let output = managers.try_barge_with(&path, arguments);
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
     eventually("another leader answers, and the token is good", || {
         let output = managers.try_barge_with(&config(&first), &["get", "configmaps", "-n", "shop"]);
         output.status.success().then_some(()).ok_or(said(&output))
     });
-    assert_eq!(managers.barge(&["service-account", "keys"]), keys);
-    managers.barge(&["service-account", "rotate-key"]);
-    let rotated = managers.barge(&["service-account", "keys"]);
+    assert_eq!(barge(&["service-account", "keys"]), keys);
+    barge(&["service-account", "rotate-key"]);
+    let rotated = barge(&["service-account", "keys"]);
     assert_eq!(rotated.matches("\"kty\"").count(), 2, "{rotated}");
-    let again = managers.try_barge(&["service-account", "rotate-key"]);
+    let again = managers.try_barge_with(&path, &["service-account", "rotate-key"]);
     assert!(
         said(&again).contains("rotate again after that"),
         "{}",
@@ -167,8 +175,10 @@ fn a_token_is_a_user_with_the_rights_of_its_account() {
     assert!(listed.status.success(), "{}", said(&listed));
 
     // A token ends with its account; one that is made anew is another user.
-    managers.barge(&["delete", "serviceaccount", "ci", "-n", "shop"]);
-    apply(&managers, CI);
+    barge(&["delete", "serviceaccount", "ci", "-n", "shop"]);
+    let file = managers.dir().join("manifest.yaml");
+    fs::write(&file, CI).expect("write a manifest");
+    barge(&["apply", "-f", text_of(&file)]);
     let ended = managers.try_barge_with(&config(&first), &["auth", "whoami"]);
     assert!(said(&ended).contains("shop/ci is gone"), "{}", said(&ended));
 }

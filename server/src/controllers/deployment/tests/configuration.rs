@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::controllers::deployment::configuration::{DIGEST, ROLL};
+use barge_proto::level::PODS;
 use barge_proto::v1::{ConfigMap, ConfigMapEnvSource, EnvFromSource, ObjectMeta, record};
 
 fn config_map(world: &mut World, value: &str) {
@@ -24,6 +25,7 @@ fn config_map(world: &mut World, value: &str) {
 /// A Deployment whose pods use the ConfigMap.
 fn using(asks: bool) -> World {
     let mut world = World::default();
+    world.raise(PODS);
     let uid = world.uid();
     let record::Record::Deployment(mut deployment) = nginx(&uid, 2) else {
         panic!("no Deployment");
