@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn edit(edit: impl Fn(&mut Value)) -> Result<Option<Object>> {
-        edited(&object(), &mut |value| {
+        edited(&object(), &mut |value: &mut Value| {
             edit(value);
             Ok(())
         })

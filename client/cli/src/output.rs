@@ -11,13 +11,15 @@ mod cells;
 pub mod columns;
 mod format;
 mod pod_status;
+mod rows;
 mod sort;
 mod table;
 
 pub use cells::{age, age_of, now, selector, size, until};
-pub use columns::{Cells, Columns, header, is_ready, row};
+pub use columns::{Cells, is_ready};
 pub use format::Format;
 pub use pod_status::pod_status;
+pub use rows::{Columns, header, row};
 pub use sort::sort_by;
 pub use table::Table;
 

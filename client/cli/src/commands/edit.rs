@@ -130,8 +130,8 @@ fn file(text: &str) -> Result<PathBuf> {
 /// What is in the file once the editor has ended.
 async fn edited(path: &Path) -> Result<String> {
     let names = ["KUBE_EDITOR", "EDITOR"];
-    let set = names.into_iter().filter_map(|name| env::var(name).ok());
-    let editor = set.into_iter().find(|it| !it.trim().is_empty());
+    let mut set = names.into_iter().filter_map(|name| env::var(name).ok());
+    let editor = set.find(|it| !it.trim().is_empty());
     let editor = editor.unwrap_or_else(|| EDITOR.to_owned());
     let mut command = Command::new("sh");
     // The editor may have arguments of its own.

@@ -2,27 +2,21 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use barge_client::{
-    Client, Selection,
-    v1::{Deployment, Kind, LogsRequest, Pod, Time},
+    Client,
+    v1::{Kind, LogsRequest, Time},
 };
-use barge_proto::kinds;
 use clap::Args;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{
-    args::Namespace,
-    context::Connection,
-    duration::Span,
-    explain,
-    names::{self, Named},
-    output::{self, pod_status},
-};
+use crate::{args::Namespace, context::Connection, duration::Span, explain, output};
 
 mod lines;
+mod sources;
 
 use lines::Lines;
+use sources::{Source, missing};
 
 /// Lines of each of the pods of a selector, where nothing else is said; as kubectl has it.
 const SELECTED: u64 = 10;
@@ -91,28 +85,10 @@ fn time(text: &str) -> Result<Time, String> {
         .map_err(|_| format!("\"{text}\" is not a time such as 2026-01-02T15:04:05Z"))
 }
 
-/// A stream to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Source {
-    pod: String,
-    /// Empty where the pod has one only.
-    container: String,
-}
-
-impl Source {
-    fn prefix(&self) -> String {
-        match self.container.as_str() {
-            "" => format!("[pod/{}] ", self.pod),
-            container => format!("[pod/{}/{container}] ", self.pod),
-        }
-    }
-}
-
 pub async fn run(to: &Connection, logs: Logs) -> Result<()> {
     let client = to.client()?;
     let namespace = logs.namespace.of(to)?;
-    let pods = pods(&client, &logs, &namespace).await?;
-    let sources = sources(&client, &logs, &namespace, pods).await?;
+    let sources = sources::of(&client, &logs, &namespace).await?;
     if logs.follow {
         ensure!(
             sources.len() <= logs.max_log_requests,
@@ -148,101 +124,6 @@ pub async fn run(to: &Connection, logs: Logs) -> Result<()> {
     });
     let together = if logs.follow { sources.len() } else { 1 };
     merged(&client, requests, together).await
-}
-
-/// The pods whose output is read, by name; of a selector those that there are now.
-async fn pods(client: &Client, logs: &Logs, namespace: &str) -> Result<Vec<String>> {
-    let Some(selector) = &logs.selector else {
-        return named_pods(client, logs, namespace).await;
-    };
-    let selection = Selection {
-        labels: selector.clone(),
-        ..Selection::of(Kind::Pod, namespace)
-    };
-    let found = client.list(&selection).await?.objects;
-    ensure!(
-        !found.is_empty(),
-        "no pods with labels \"{selector}\" in namespace {namespace}: `barge get pods --show-labels` shows those there are"
-    );
-    Ok(found.iter().map(|pod| pod.name().to_owned()).collect())
-}
-
-async fn named_pods(client: &Client, logs: &Logs, namespace: &str) -> Result<Vec<String>> {
-    let named = match &logs.what[..] {
-        [pod] if !pod.contains('/') => return Ok(vec![pod.clone()]),
-        words => names::one(words)?,
-    };
-    match named.kind.kind {
-        Kind::Pod => Ok(vec![named.name.to_owned()]),
-        Kind::Deployment => {
-            let Some(object) = client.find(Kind::Deployment, namespace, named.name).await? else {
-                return Err(names::not_found(client, named, namespace).await);
-            };
-            let deployment = Deployment::try_from(object)
-                .map_err(|_| anyhow::anyhow!("the manager answered with another kind"))?;
-            let mut pods = crate::rollout::pods(client, &deployment).await?;
-            // One that runs, for preference.
-            pods.sort_by_key(|pod| pod_status(pod) != "Running");
-            let mut names: Vec<_> = pods.iter().filter_map(name).collect();
-            if names.is_empty() {
-                bail!("deployment \"{}\" has no pods", named.name);
-            }
-            if names.len() > 1 && !logs.all_pods {
-                eprintln!(
-                    "{} pods, these are the logs of {}; --all-pods shows all",
-                    names.len(),
-                    names[0]
-                );
-                names.truncate(1);
-            }
-            Ok(names)
-        }
-        _ => bail!(
-            "a {} has no logs; pods and deployments have",
-            named.kind.singular
-        ),
-    }
-}
-
-fn name(pod: &Pod) -> Option<String> {
-    pod.metadata.as_ref().map(|metadata| metadata.name.clone())
-}
-
-/// The streams of the pods: one each, or one for each of their containers.
-async fn sources(
-    client: &Client,
-    logs: &Logs,
-    namespace: &str,
-    pods: Vec<String>,
-) -> Result<Vec<Source>> {
-    if !logs.all_containers {
-        let source = |pod| Source {
-            pod,
-            container: logs.container.clone(),
-        };
-        return Ok(pods.into_iter().map(source).collect());
-    }
-    let mut sources = Vec::new();
-    for pod in pods {
-        let Some(object) = client.find(Kind::Pod, namespace, &pod).await? else {
-            return Err(missing(client, namespace, &pod).await);
-        };
-        let spec = Pod::try_from(object).ok().and_then(|it| it.spec);
-        let spec = spec.unwrap_or_default();
-        let containers = spec.init_containers.iter().chain(&spec.containers);
-        sources.extend(containers.map(|container| Source {
-            pod: pod.clone(),
-            container: container.name.clone(),
-        }));
-    }
-    Ok(sources)
-}
-
-async fn missing(client: &Client, namespace: &str, name: &str) -> anyhow::Error {
-    match kinds::by_name("pod") {
-        Ok(kind) => names::not_found(client, Named { kind, name }, namespace).await,
-        Err(error) => error.into(),
-    }
 }
 
 /// Prints streams: so many at a time, in order.
@@ -347,16 +228,6 @@ async fn print(mut pieces: mpsc::Receiver<Vec<u8>>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_names_pod_and_container() {
-        let source = |container: &str| Source {
-            pod: "web-1".into(),
-            container: container.into(),
-        };
-        assert_eq!(source("nginx").prefix(), "[pod/web-1/nginx] ");
-        assert_eq!(source("").prefix(), "[pod/web-1] ");
-    }
 
     #[test]
     fn times_are_read_and_wrong_ones_told() {

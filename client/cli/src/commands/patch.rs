@@ -82,7 +82,7 @@ pub async fn run(to: &Connection, patch: Patch) -> Result<()> {
     let client = to.client()?;
     let mut failures = Vec::new();
     for target in &targets {
-        let edit = |object: &mut Value| {
+        let edit = |object: &mut Value| -> Result<()> {
             let change = change.clone();
             match patch.r#type {
                 Type::Merge => patch::merge(object, change),

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::output::{Table, table};
+use crate::output::{Columns, Table, table};
 use barge_client::v1::*;
 
 const NOW: i64 = 1_000_000;
