@@ -78,6 +78,8 @@ impl Pod {
             args: Vec::new(),
             env: BTreeMap::new(),
             working_dir: String::new(),
+            last_words: "/dev/termination-log".into(),
+            stop_signal: String::new(),
             pod_resources: BURSTABLE,
             cpu_request_milli: 100,
             cpu_limit_milli: None,
