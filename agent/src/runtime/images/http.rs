@@ -72,6 +72,11 @@ impl Http {
         }
     }
 
+    /// Makes the client for a place, if there is none: that takes time, which is not the registry's.
+    pub fn prepare(&self, url: &Url) -> Result<(), HttpError> {
+        self.client(url).map(drop)
+    }
+
     /// Asks for something. Redirections are followed, but not to a place without TLS from one with it. `authorization` is sent to the first place only.
     pub async fn get(
         &self,

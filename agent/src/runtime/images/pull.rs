@@ -103,7 +103,7 @@ impl Puller {
             name,
             self.pace,
             self.documents.clone(),
-        );
+        )?;
         let look = async {
             let _permit = self.looks.take(session.host()).await;
             resolve::top(&session, reference).await

@@ -89,6 +89,8 @@ impl Held {
 pub struct Session {
     endpoint: Endpoint,
     http: Http,
+    /// What paths are below.
+    base: Url,
     repository: String,
     pace: Pace,
     /// Bounds the documents in memory; a permit is for 64 KiB.
@@ -107,16 +109,25 @@ impl Session {
         name: &Name,
         pace: Pace,
         documents: Shares,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, FetchError> {
+        let repository = format!("{}{}", endpoint.prefix, name.repository);
+        let base = format!("{}/{repository}/", endpoint.base());
+        let base: Url = base.parse().map_err(|_| {
+            let why = "no URL can be made of its host and the image's name";
+            FetchError::Unreachable(endpoint.url(), why.to_owned())
+        })?;
+        http.prepare(&base)
+            .map_err(|error| error.at(endpoint.url()))?;
+        Ok(Self {
             http: http.clone(),
-            repository: format!("{}{}", endpoint.prefix, name.repository),
+            base,
+            repository,
             endpoint: endpoint.clone(),
             pace,
             documents,
             patience: Arc::new(Mutex::new(pace.window * DOCUMENT_WINDOWS)),
             authorization: Arc::default(),
-        }
+        })
     }
 
     /// Who is asked, for messages.
@@ -220,11 +231,8 @@ impl Session {
 
     /// A successful answer. A refused request is sent once more with what the refusal asks for.
     async fn get(&self, path: &str) -> Result<Response, FetchError> {
-        let url = format!("{}/{}/{path}", self.endpoint.base(), self.repository);
-        let url: Url = url.parse().map_err(|_| {
-            let why = "no URL can be made of its host and the image's name";
-            FetchError::Unreachable(self.url(), why.to_owned())
-        })?;
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path()));
         let first = self.send(&url).await?;
         // Where a redirection leads, nobody is told who asks.
         if first.status() != StatusCode::UNAUTHORIZED || !same_place(&url, first.url()) {

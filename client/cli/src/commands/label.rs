@@ -26,11 +26,17 @@ Examples:
 
 #[derive(Debug, Args)]
 #[command(after_help = LABEL_EXAMPLES)]
-pub struct Label(Pairs);
+pub struct Label {
+    #[command(flatten)]
+    pairs: Pairs,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = ANNOTATE_EXAMPLES)]
-pub struct Annotate(Pairs);
+pub struct Annotate {
+    #[command(flatten)]
+    pairs: Pairs,
+}
 
 #[derive(Debug, Args)]
 struct Pairs {
@@ -57,11 +63,16 @@ struct Change {
 }
 
 pub async fn label(to: &Connection, label: Label) -> Result<()> {
-    run(to, label.0, ("labels", "label", "labeled")).await
+    run(to, label.pairs, ("labels", "label", "labeled")).await
 }
 
 pub async fn annotate(to: &Connection, annotate: Annotate) -> Result<()> {
-    run(to, annotate.0, ("annotations", "annotation", "annotated")).await
+    run(
+        to,
+        annotate.pairs,
+        ("annotations", "annotation", "annotated"),
+    )
+    .await
 }
 
 async fn run(to: &Connection, pairs: Pairs, words: (&str, &str, &str)) -> Result<()> {

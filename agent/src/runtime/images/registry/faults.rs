@@ -31,7 +31,7 @@ fn session_as(fake: &Fake, login: Option<Login>) -> Session {
         login,
     };
     let name = Name::parse("example.com/x/app:1").unwrap();
-    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4))
+    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4)).unwrap()
 }
 
 fn descriptor(bytes: &[u8]) -> Descriptor {
