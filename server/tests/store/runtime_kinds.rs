@@ -14,7 +14,7 @@ use barge_proto::{
 };
 use barge_server::{
     api::{
-        apply::{Edge, apply},
+        apply::{Edge, Way, apply},
         delete::delete,
         gate,
         read::{Pins, get, list},
@@ -86,7 +86,7 @@ impl World {
             edge,
             BY.to_owned(),
             &Access::Everything,
-            &request,
+            (&request, Way::Merged),
             None,
         );
         soon("an apply", applying).await
