@@ -210,13 +210,17 @@ fn the_end(cluster: &Cluster) {
 }
 
 fn ended(cluster: &Cluster) {
-    for (name, word) in [("unprepared", "Init:Error"), ("late", "DeadlineExceeded")] {
+    for (name, word, reason) in [
+        ("unprepared", "Init:Error", Value::Null),
+        ("late", "Error", Value::from("DeadlineExceeded")),
+    ] {
         eventually(&format!("{name} failed"), || {
             let pod = cluster.get("pod", name);
             let shown = cluster.barge(&["get", "pods"]);
             let line = shown.lines().find(|line| line.starts_with(name));
             let told = line.is_some_and(|line| line.contains(word));
-            match told && pod["status"]["phase"] == "Failed" {
+            let status = &pod["status"];
+            match told && status["phase"] == "Failed" && status["reason"] == reason {
                 true => Ok(()),
                 false => Err(format!("{shown}{pod}")),
             }
