@@ -209,15 +209,14 @@ impl Cluster {
         command
     }
 
-    /// Applies a manifest given as text, and waits until it is rolled out.
+    /// Applies a manifest given as text, and waits until its Deployments are rolled out. Single pods are not waited for: tests look at those that do not become ready, too.
     pub fn apply(&self, manifest: &str) -> String {
         let file = self.write("manifest.yaml", manifest);
-        self.barge(&[
-            "apply",
-            "--wait",
-            "-f",
-            file.to_str().expect("a plain path"),
-        ])
+        let mut arguments = vec!["apply", "-f", file.to_str().expect("a plain path")];
+        if manifest.contains("kind: Deployment") {
+            arguments.push("--wait");
+        }
+        self.barge(&arguments)
     }
 
     /// Writes a file beside the cluster's own.

@@ -16,7 +16,7 @@ use serde_json::Value;
 fn containers_live_in_their_order_and_say_why_they_ended() {
     let cluster = Cluster::up("podlife", 1, 1);
     let agent = cluster.layout().agents.remove(0);
-    apply(&cluster, ENDS);
+    cluster.apply(ENDS);
     stages(&cluster, &agent);
     control_is_replaced(&cluster, &agent);
     the_end(&cluster);
@@ -92,12 +92,6 @@ spec:
     lifecycle: {postStart: {exec: {command: [busybox, "false"]}}}
 "#;
 
-/// Applies without waiting: some pods come to no good end, and of others their beginning is looked at.
-fn apply(cluster: &Cluster, manifest: &str) {
-    let file = cluster.write("life.yaml", manifest);
-    cluster.barge(&["apply", "-f", file.to_str().expect("a plain path")]);
-}
-
 fn init(pod: &Value, index: usize) -> &Value {
     &pod["status"]["initContainerStatuses"][index]
 }
@@ -111,7 +105,7 @@ fn time(value: &Value) -> &str {
 }
 
 fn stages(cluster: &Cluster, agent: &Agent) {
-    apply(cluster, STAGES);
+    cluster.apply(STAGES);
     eventually("it shows which init container runs", || {
         let shown = cluster.barge(&["get", "pods"]);
         match shown.contains("Init:0/2") || shown.contains("Init:1/2") {
@@ -172,7 +166,7 @@ fn control_is_replaced(cluster: &Cluster, agent: &Agent) {
     kill(agent.pid);
     cluster.dev_up(1, 1);
     // The new agent has looked after its pods once it has made another one.
-    apply(cluster, &STAGES.replace("name: stages", "name: others"));
+    cluster.apply(&STAGES.replace("name: stages", "name: others"));
     eventually("the new agent works", || {
         let pod = cluster.get("pod", "others");
         match is_ready(&pod) {

@@ -79,7 +79,8 @@ pub async fn put(
     how: &How,
 ) -> Result<(Object, bool), ClientError> {
     let dry_run = how.dry.dry_run.is_some();
-    let answer = client.update(object, &how.manager, dry_run).await?;
+    // Boxed: what waits for it would be as large.
+    let answer = Box::pin(client.update(object, &how.manager, dry_run)).await?;
     for warning in &answer.warnings {
         eprintln!("warning: {warning}");
     }

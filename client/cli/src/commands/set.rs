@@ -71,8 +71,11 @@ pub async fn run(to: &Connection, Set::Image(image): Set) -> Result<()> {
     explain::all(failures)
 }
 
+/// Names of containers with their images.
+type Images<'a> = Vec<(&'a str, &'a str)>;
+
 /// The words that say which objects, and the image of each container.
-fn split(words: &[String]) -> Result<(&[String], Vec<(&str, &str)>)> {
+fn split(words: &[String]) -> Result<(&[String], Images<'_>)> {
     let first = words.iter().position(|word| word.contains('='));
     let (what, rest) = words.split_at(first.unwrap_or(words.len()));
     ensure!(
