@@ -95,6 +95,16 @@ impl Pause {
         };
         let found = fs::metadata(format!("/proc/{id}/ns/pid"));
         let is_there = found.is_ok_and(|it| (it.dev(), it.ino()) == (pinned.dev(), pinned.ino()));
-        Ok(is_there.then(|| Pid::from_raw(id)))
+        Ok((is_there && !has_ended(id)).then(|| Pid::from_raw(id)))
     }
+}
+
+/// Whether a process has ended and was not waited for yet: it still names its namespace, which nobody can join any more.
+fn has_ended(id: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // Its name, in brackets, may hold anything.
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
