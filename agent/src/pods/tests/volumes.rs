@@ -202,3 +202,22 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
+    let machine = Machine::new();
+    let mut asks_nothing = pod("u1", "Always");
+    let spec = asks_nothing.spec.as_mut().unwrap();
+    spec.automount_service_account_token = None;
+    // No manager gives a token, and its volume cannot be made.
+    machine.runtime.fail("volumes", "FailedMount");
+    let mut agent = machine.agent(Desired {
+        configuration: Configuration::kept(vec![], vec![], true),
+        ..assigned(1, [asks_nothing])
+    });
+    agent.until_phase("u1", "Running").await;
+    let made = machine.runtime.volumes("u1").map(|it| it.volumes);
+    assert!(made.unwrap_or_default().is_empty());
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}

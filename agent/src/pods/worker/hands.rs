@@ -24,7 +24,7 @@ pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
     /// Whether a container starts next.
-    Volumes(bool, Result<(), RuntimeError>),
+    Volumes(bool, Result<Option<String>, RuntimeError>),
     /// Why the pod takes too much, if it does.
     Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
@@ -163,7 +163,12 @@ impl Hands {
         Ok(limit.map(storage::pod_too_large))
     }
 
-    async fn make_volumes(&self, pod: &Pod, starting: bool) -> Option<Result<(), RuntimeError>> {
+    /// Answers why the pod's containers go without the token that they did not ask for, if they do.
+    async fn make_volumes(
+        &self,
+        pod: &Pod,
+        starting: bool,
+    ) -> Option<Result<Option<String>, RuntimeError>> {
         let given = self.wanted.borrow().given.clone();
         let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
@@ -183,7 +188,7 @@ impl Hands {
             self.while_wanted(volumes::account::arrive(pod, account))
                 .await?;
         }
-        let volumes = match volumes::of_pod(pod, around, account) {
+        let mut volumes = match volumes::of_pod(pod, around, account) {
             Ok(volumes) => volumes,
             Err(message) => {
                 return Some(Err(RuntimeError {
@@ -195,13 +200,25 @@ impl Hands {
         };
         let runtime = &self.shared.runtime;
         // To its end: what is made after the pod's removal would stay.
-        let made = runtime.ensure_volumes(&volumes).await;
+        let mut made = runtime.ensure_volumes(&volumes).await.map(|()| None);
+        if let Err(error) = &made
+            && volumes
+                .volumes
+                .remove(volumes::account::AUTOMATIC)
+                .is_some()
+            && self.automounts
+        {
+            // No container waits for what it did not ask for.
+            let why = error.message.clone();
+            made = runtime.ensure_volumes(&volumes).await.map(|()| Some(why));
+        }
         if made.is_err() || !starting {
             return Some(made);
         }
         // The pod's end does not wait for a file system that does not answer.
-        self.while_wanted(runtime.look_at_host_paths(&volumes))
-            .await
+        let looked = runtime.look_at_host_paths(&volumes);
+        let looked = self.while_wanted(looked).await?;
+        Some(looked.and(made))
     }
 
     async fn start(

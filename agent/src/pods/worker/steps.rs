@@ -86,7 +86,12 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
-            Outcome::Volumes(starting, Ok(())) => {
+            Outcome::Volumes(starting, Ok(without)) => {
+                if let Some(why) = without.filter(|_| starting) {
+                    let message = format!("The token of the pod's account is not mounted: {why}");
+                    self.event(pad, Severity::Warning, "FailedMount", &message);
+                    pad.memory.automounts = false;
+                }
                 pad.memory.volumes.worked();
                 if let Some(pod) = pad.pod.clone().filter(|_| starting) {
                     pad.memory.has_volumes(&pod);
