@@ -276,7 +276,7 @@ async fn what_a_leader_proposed_when_it_was_cut_off_leaves_nothing() {
     cluster.write("before").await;
     let leader = cluster.leader().await;
     let store = cluster.store(leader);
-    cluster.network.cut(leader);
+    cluster.network.cut(leader).await;
     let names: Vec<_> = (0..10).map(|i| format!("lost-{i}")).collect();
     let deadline = Duration::from_secs(3);
     let lost = names

@@ -67,7 +67,7 @@ pub struct Manager {
 impl Manager {
     /// As if its process was killed: nothing is handed over, and nothing is answered any more.
     pub async fn kill(self, network: &Network) {
-        network.cut(self.id);
+        network.cut(self.id).await;
         self.server.cancel();
         self.store.abandon().await;
     }

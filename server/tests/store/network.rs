@@ -10,7 +10,7 @@ use std::{
 use barge_server::raft::Connect;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Endpoint, Uri};
 
 /// The network between managers: connections of a manager that is cut off break, and no new ones come about.
@@ -20,6 +20,8 @@ pub struct Network(Arc<Mutex<HashMap<u64, Port>>>);
 #[derive(Default)]
 struct Port {
     cut: CancellationToken,
+    /// What carries its connections.
+    carriers: TaskTracker,
     /// How often it tried in vain to connect to somebody.
     attempts: usize,
     /// How often somebody tried in vain to connect to it.
@@ -42,8 +44,17 @@ impl Network {
         self.0.lock().unwrap().entry(id).or_default().asked
     }
 
-    pub fn cut(&self, id: u64) {
+    /// Nothing that is sent afterwards arrives.
+    pub async fn cut(&self, id: u64) {
         self.token(id).cancel();
+        // One that is just being run may still read what is sent next.
+        let carriers = self.carriers(id);
+        carriers.close();
+        carriers.wait().await;
+    }
+
+    fn carriers(&self, id: u64) -> TaskTracker {
+        self.0.lock().unwrap().entry(id).or_default().carriers.clone()
     }
 
     pub fn heal(&self, id: u64) {
@@ -79,8 +90,11 @@ impl Network {
                         let mut remote = TcpStream::connect(place.socket).await?;
                         remote.set_nodelay(true)?;
                         let (local, mut inner) = tokio::io::duplex(1 << 20);
+                        let tracked = [ids.0, ids.1].map(|id| network.carriers(id).token());
                         tokio::spawn(async move {
+                            let _tracked = tracked;
                             tokio::select! {
+                                biased;
                                 () = from.cancelled() => {}
                                 () = to.cancelled() => {}
                                 _ = tokio::io::copy_bidirectional(&mut inner, &mut remote) => {}

@@ -22,7 +22,7 @@ async fn a_follower_that_was_cut_off_disturbs_nobody() {
     let leader = cluster.leader().await;
     let away = cluster.follower().await;
     let term = cluster.store(leader).status().term;
-    cluster.network.cut(away);
+    cluster.network.cut(away).await;
     let store = cluster.store(away);
     // It asks for votes again and again.
     eventually("elections", async || {
@@ -52,7 +52,7 @@ async fn a_leader_that_was_cut_off_neither_writes_nor_reads() {
     let old = cluster.leader().await;
     let store = cluster.store(old);
     cluster.write("before").await;
-    cluster.network.cut(old);
+    cluster.network.cut(old).await;
     eventually("no connection is left", async || {
         (cluster.network.attempts(old) > 0).then_some(())
     })
@@ -207,7 +207,7 @@ async fn a_change_waits_quietly_for_the_one_before_it() {
     let leader = cluster.leader().await;
     let other = 3 - leader;
     let store = cluster.store(leader);
-    cluster.network.cut(other);
+    cluster.network.cut(other).await;
     // It is in the leader's log, and the other one, whose vote it needs, does not get it.
     let demoting = store.clone();
     let demote = async move { demoting.change_members(MemberChange::Demote(other)).await };

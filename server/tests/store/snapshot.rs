@@ -168,7 +168,7 @@ async fn a_transfer_that_breaks_goes_on_where_it_stopped() {
     let mut away = Away::for_long(RATE).await;
     away.cluster.start(away.id).await;
     let partial = away.partial().await;
-    away.cluster.network.cut(away.id);
+    away.cluster.network.cut(away.id).await;
     away.cluster.network.heal(away.id);
     away.has_all().await;
     // Numbers are given out in turn: a second beginning would have taken one.
@@ -186,7 +186,7 @@ async fn a_newer_snapshot_is_begun_anew() {
     let mut away = Away::for_long(RATE).await;
     away.cluster.start(away.id).await;
     let partial = away.partial().await;
-    away.cluster.network.cut(away.id);
+    away.cluster.network.cut(away.id).await;
     // The log that follows what it has of the old one is purged, so that it could not go on with it.
     let before = away.leader.status().purged_index;
     let twice = 2 * (2 << 20) / 1500;
