@@ -1,21 +1,33 @@
 //! The environment of a container, in Kubernetes' order: `envFrom` first, of which a later one counts more, then `env` in its own order, in
-//! which `value` may refer to all before it. What comes from elsewhere is not expanded.
+//! which `value` may refer to all before it. What comes from elsewhere is not expanded. Every string is counted before it is made, also those that a
+//! later one replaces: what takes more than a container can be given ends with a sentence and takes neither memory nor time of the agent.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use barge_proto::{
     accounts,
     configuration::Source,
     quantity::{parse_milli, parse_whole},
     v1::{
-        Container, EnvFromSource, EnvVarSource, ObjectFieldSelector, Pod, Quantity,
+        Container, EnvFromSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, Quantity,
         ResourceFieldSelector,
     },
     validate::env_name,
 };
 
-use super::{expand::expand, given::Given, resources, spec};
+use super::{
+    expand::{Strings, expand_into},
+    given::Given,
+    resources, spec,
+};
 use crate::configuration::Found;
+
+/// The most that is looked at for the `envFrom` of a container, in bytes, with [`EACH`] for each key.
+const MOST_LOOKED_AT: usize = 16 << 20;
+/// What looking at a key takes, as bytes.
+const EACH: usize = 64;
+/// Of keys that can be no variables, so many are named.
+const NAMED: usize = 16;
 
 /// What a container's environment is made of.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +51,9 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// Keys that can be no variables, a sentence for each object that has some.
     pub skipped: Vec<String>,
+    /// What the variables take, also those that others replaced.
+    pub strings: Strings,
+    looked_at: usize,
 }
 
 /// Puts the environment together.
@@ -47,21 +62,14 @@ pub struct Environment {
 /// A sentence that says what is missing, and what to do.
 pub fn environment(container: &Container, around: Around<'_>) -> Result<Environment, String> {
     let mut made = Environment::default();
-    for from in &container.env_from {
-        made.take_all(from, around)?;
+    for (index, from) in container.env_from.iter().enumerate() {
+        let taken = made.take_all(from, around);
+        taken.map_err(|why| format!("envFrom[{index}]: {why}"))?;
     }
     for variable in &container.env {
         let name = &variable.name;
-        let value = match &variable.value_from {
-            None => Some(expand(&variable.value, &made.variables)),
-            Some(source) => {
-                let value = value_of(source, container, around);
-                value.map_err(|why| format!("variable {name:?}: {why}"))?
-            }
-        };
-        if let Some(value) = value {
-            made.variables.insert(name.clone(), value);
-        }
+        let taken = made.take(variable, container, around);
+        taken.map_err(|why| format!("variable {:?}: {why}", short(name)))?;
     }
     Ok(made)
 }
@@ -74,38 +82,92 @@ impl Environment {
             (None, None) => return Ok(()),
         };
         let found = around.given.find(source, name, optional == Some(true))?;
-        let mut invalid = Vec::new();
+        let (mut invalid, mut named) = (0_usize, Vec::new());
         for (key, value) in found.iter().flat_map(|found| values(found)) {
+            let bytes = from.prefix.len() + key.len() + value.len();
+            self.looked_at = self.looked_at.saturating_add(bytes + EACH);
+            if self.looked_at > MOST_LOOKED_AT {
+                let kind = source.kind();
+                return Err(format!(
+                    "with {kind} {name:?} the keys and values of all objects are more than {MOST_LOOKED_AT} bytes: name fewer objects, or smaller ones"
+                ));
+            }
             let variable = format!("{}{key}", from.prefix);
             match text(value) {
                 Some(value) if env_name(&variable).is_ok() => {
+                    let counted = self.strings.count(variable.len() + 1 + value.len());
+                    counted.map_err(|why| format!("variable {:?}: {why}", short(&variable)))?;
                     self.variables.insert(variable, value.to_owned());
                 }
-                _ => invalid.push(variable),
+                _ => {
+                    invalid += 1;
+                    if named.len() < NAMED {
+                        named.push(short(&variable).to_owned());
+                    }
+                }
             }
         }
-        if !invalid.is_empty() {
+        if invalid > 0 {
             let kind = source.kind();
-            let names = invalid.join(", ");
+            let names = named.join(", ");
+            let more = match invalid - named.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
             self.skipped.push(format!(
-                "Of {kind} {name:?} these keys are no variables, because of their names or because their values are not text: {names}"
+                "Of {kind} {name:?} these keys are no variables, because of their names or because their values are not text: {names}{more}"
             ));
         }
         Ok(())
     }
+
+    fn take(
+        &mut self,
+        variable: &EnvVar,
+        container: &Container,
+        around: Around<'_>,
+    ) -> Result<(), String> {
+        let name = &variable.name;
+        let before = name.len() + 1;
+        let value = match &variable.value_from {
+            None => {
+                let strings = &mut self.strings;
+                expand_into(strings, &variable.value, &self.variables, before)?
+            }
+            Some(source) => {
+                let Some(value) = value_of(source, container, around)? else {
+                    return Ok(());
+                };
+                self.strings.count(before + value.len())?;
+                value.into_owned()
+            }
+        };
+        self.variables.insert(name.clone(), value);
+        Ok(())
+    }
+}
+
+/// The beginning of a name, for people.
+fn short(name: &str) -> &str {
+    let mut end = name.len().min(64);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }
 
 /// The value of a variable; `None` when it is optional and there is none.
-fn value_of(
+fn value_of<'a>(
     source: &EnvVarSource,
     container: &Container,
-    around: Around<'_>,
-) -> Result<Option<String>, String> {
+    around: Around<'a>,
+) -> Result<Option<Cow<'a, str>>, String> {
     if let Some(field) = &source.field_ref {
         return field_of(field, around).map(Some);
     }
     if let Some(field) = &source.resource_field_ref {
-        return amount_of(field, container, around).map(Some);
+        let amount = amount_of(field, container, around)?;
+        return Ok(Some(Cow::Owned(amount)));
     }
     if let Some(it) = &source.config_map_key_ref {
         let optional = it.optional == Some(true);
@@ -118,18 +180,18 @@ fn value_of(
     Err("it comes from something that this agent does not know: install the managers' version on the node".to_owned())
 }
 
-fn key_of(
+fn key_of<'a>(
     source: Source,
     name: &str,
     key: &str,
     optional: bool,
-    around: Around<'_>,
-) -> Result<Option<String>, String> {
+    around: Around<'a>,
+) -> Result<Option<Cow<'a, str>>, String> {
     let found = around.given.find(source, name, optional)?;
-    let value = found.and_then(|found| values(found).find(|(known, _)| *known == key));
+    let value = found.and_then(|found| value_at(found, key));
     let kind = source.kind();
-    match value.map(|(_, value)| text(value)) {
-        Some(Some(value)) => Ok(Some(value.to_owned())),
+    match value.map(text) {
+        Some(Some(value)) => Ok(Some(Cow::Borrowed(value))),
         Some(None) => Err(format!(
             "the value of {key:?} in {kind} {name:?} is not text, and variables can hold nothing else"
         )),
@@ -155,6 +217,15 @@ fn values(found: &Found) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
     }
 }
 
+/// The value of one key of these.
+fn value_at<'a>(found: &'a Found, key: &str) -> Option<&'a [u8]> {
+    match found {
+        Found::ConfigMap(it) => it.data.get(key).map(String::as_bytes),
+        Found::Secret(it) => it.data.get(key).map(Vec::as_slice),
+        Found::ServiceAccount(_) => None,
+    }
+}
+
 /// A variable's value ends at the first NUL.
 fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value)
@@ -162,35 +233,36 @@ fn text(value: &[u8]) -> Option<&str> {
         .filter(|it| !it.contains('\0'))
 }
 
-pub(super) fn field_of(field: &ObjectFieldSelector, around: Around<'_>) -> Result<String, String> {
-    let meta = around.pod.metadata.clone().unwrap_or_default();
+pub(super) fn field_of<'a>(
+    field: &ObjectFieldSelector,
+    around: Around<'a>,
+) -> Result<Cow<'a, str>, String> {
+    let meta = around.pod.metadata.as_ref();
     let path = field.field_path.as_str();
     let of_map = |map: &str| {
         let key = path.strip_prefix(map)?.strip_prefix("['")?;
         key.strip_suffix("']")
     };
+    let borrowed = |text: Option<&'a String>| Cow::Borrowed(text.map_or("", String::as_str));
     if let Some(key) = of_map("metadata.labels") {
-        return Ok(meta.labels.get(key).cloned().unwrap_or_default());
+        return Ok(borrowed(meta.and_then(|meta| meta.labels.get(key))));
     }
     if let Some(key) = of_map("metadata.annotations") {
-        return Ok(meta.annotations.get(key).cloned().unwrap_or_default());
+        return Ok(borrowed(meta.and_then(|meta| meta.annotations.get(key))));
     }
-    let ips: Vec<String> = around.ips.iter().map(IpAddr::to_string).collect();
+    let ips = around.ips.iter().map(IpAddr::to_string);
+    let spec = around.pod.spec.as_ref();
     Ok(match path {
-        "metadata.name" => meta.name,
-        "metadata.namespace" => meta.namespace,
-        "metadata.uid" => meta.uid,
-        "spec.nodeName" => {
-            let spec = around.pod.spec.as_ref();
-            spec.map(|spec| spec.node_name.clone()).unwrap_or_default()
-        }
+        "metadata.name" => borrowed(meta.map(|meta| &meta.name)),
+        "metadata.namespace" => borrowed(meta.map(|meta| &meta.namespace)),
+        "metadata.uid" => borrowed(meta.map(|meta| &meta.uid)),
+        "spec.nodeName" => borrowed(spec.map(|spec| &spec.node_name)),
         "spec.serviceAccountName" => {
-            let spec = around.pod.spec.as_ref();
-            spec.map_or(accounts::DEFAULT, accounts::of_pod).to_owned()
+            Cow::Borrowed(spec.map_or(accounts::DEFAULT, accounts::of_pod))
         }
-        "status.hostIP" | "status.hostIPs" => around.host_ip.to_owned(),
-        "status.podIP" => ips.into_iter().next().unwrap_or_default(),
-        "status.podIPs" => ips.join(","),
+        "status.hostIP" | "status.hostIPs" => Cow::Borrowed(around.host_ip),
+        "status.podIP" => Cow::Owned(ips.into_iter().next().unwrap_or_default()),
+        "status.podIPs" => Cow::Owned(ips.collect::<Vec<_>>().join(",")),
         _ => {
             return Err(format!(
                 "this agent does not know the field {path:?}: install the managers' version on the node"

@@ -7,7 +7,7 @@ use barge_proto::{
     v1::{Container, Pod, PodDnsConfigOption},
 };
 
-use super::{environment::Environment, expand::expand, resources, security, volumes};
+use super::{environment::Environment, expand::expand_into, resources, security, volumes};
 use crate::{
     runtime::{ContainerSpec, HostPort, Image, Namespaces, PodNames, PullPolicy, SandboxSpec},
     services::ports::Protocol,
@@ -219,8 +219,16 @@ pub fn container_spec(
     image: Image,
     environment: Environment,
 ) -> Result<ContainerSpec, String> {
-    let env = environment.variables;
-    let expanded = |words: &[String]| words.iter().map(|word| expand(word, &env)).collect();
+    let (env, mut strings) = (environment.variables, environment.strings);
+    let mut expanded = |words: &[String], what: &str| -> Result<Vec<String>, String> {
+        let words = words.iter().enumerate().map(|(index, word)| {
+            let word = expand_into(&mut strings, word, &env, 0);
+            word.map_err(|why| format!("{what}[{index}]: {why}"))
+        });
+        words.collect()
+    };
+    let command = expanded(&container.command, "command")?;
+    let args = expanded(&container.args, "args")?;
     let amounts = resources::of_container(container)?;
     let mounts = volumes::mounts(pod, container, &env)?;
     let sandbox = sandbox_spec(pod);
@@ -234,8 +242,8 @@ pub fn container_spec(
         name: container.name.clone(),
         attempt,
         image,
-        command: expanded(&container.command),
-        args: expanded(&container.args),
+        command,
+        args,
         env,
         working_dir: container.working_dir.clone(),
         last_words: match container.termination_message_path.as_str() {

@@ -7,7 +7,7 @@ use barge_proto::{
     v1::{self, Container, EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume},
 };
 
-use self::account::Account;
+use self::{account::Account, files::Room};
 use super::{
     environment::Around,
     expand::{expand, unknown},
@@ -20,8 +20,8 @@ mod files;
 
 pub use files::same_fields;
 
-/// The most that the files of one pod take, in bytes. They are in memory that no container's limit counts.
-const LARGEST_FILES: usize = 64 << 20;
+/// The longest path that Linux takes (PATH_MAX, without the NUL at its end), in bytes.
+const LONGEST_PATH: usize = 4095;
 
 /// Whether the pod has volumes.
 pub fn has_any(pod: &Pod) -> bool {
@@ -46,25 +46,15 @@ pub fn of_pod(pod: &Pod, around: Around<'_>, account: Account<'_>) -> Result<Pod
         .and_then(|it| it.security_context.as_ref());
     let group = context.and_then(|context| context.fs_group);
     let mut volumes = BTreeMap::new();
-    let mut bytes = 0_usize;
+    let mut room = Room::default();
     for volume in of_spec(pod) {
-        let source = source(pod, volume, around, account);
+        let source = source(pod, volume, around, account, &mut room);
         let source = source.map_err(|why| format!("volume {:?}: {why}", volume.name))?;
-        if let VolumeSource::Files(files) = &source {
-            let sizes = files.values().map(|file| file.bytes.len());
-            bytes = sizes.fold(bytes, usize::saturating_add);
-        }
         volumes.insert(volume.name.clone(), source);
     }
     if account.automounts {
         let files = VolumeSource::Files(account::automatic(pod, account));
         volumes.insert(account::AUTOMATIC.to_owned(), files);
-    }
-    if bytes > LARGEST_FILES {
-        return Err(format!(
-            "the files of the pod's volumes are {bytes} bytes, and at most {LARGEST_FILES} are possible: they are kept in memory; mount fewer \
-             ConfigMaps and Secrets"
-        ));
     }
     Ok(PodVolumes {
         pod_uid: meta.map(|meta| meta.uid.clone()).unwrap_or_default(),
@@ -109,7 +99,12 @@ fn sub_path(mount: &v1::VolumeMount, env: &BTreeMap<String, String>) -> Result<S
             "subPathExpr {expression:?} names the variable {name:?}, which the container does not have"
         ));
     }
-    let path = expand(expression, env);
+    let path = expand(expression, env, LONGEST_PATH).map_err(|bytes| {
+        format!(
+            "the subPathExpr of the mount at {:?} is {bytes} bytes long with what it refers to, and a path has at most {LONGEST_PATH}",
+            mount.mount_path
+        )
+    })?;
     match path.starts_with('/') || path.split('/').any(|part| part == "..") {
         true => Err(format!(
             "subPathExpr {expression:?} is {path:?}, and must be a relative path without \"..\""
@@ -143,6 +138,7 @@ fn source(
     volume: &Volume,
     around: Around<'_>,
     account: Account<'_>,
+    room: &mut Room,
 ) -> Result<VolumeSource, String> {
     if let Some(source) = &volume.empty_dir {
         return empty_dir(pod, source);
@@ -150,7 +146,7 @@ fn source(
     if let Some(source) = &volume.host_path {
         return host_path(source);
     }
-    match files::of_volume(volume, around, account)? {
+    match files::of_volume(volume, around, account, room)? {
         Some(files) => Ok(VolumeSource::Files(files)),
         None => Err(unknown_source()),
     }

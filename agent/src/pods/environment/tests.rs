@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use barge_proto::v1::{
-    ConfigMap, ConfigMapEnvSource, ConfigMapKeySelector, EnvVar, ObjectMeta, PodSpec,
-    ResourceRequirements, Secret, SecretEnvSource, SecretKeySelector,
+    ConfigMap, ConfigMapEnvSource, ConfigMapKeySelector, EnvFromSource, EnvVar, ObjectMeta,
+    PodSpec, ResourceRequirements, Secret, SecretEnvSource, SecretKeySelector,
 };
 
 use super::*;
@@ -282,4 +282,117 @@ fn fields_and_amounts_are_told_as_kubernetes_does() {
         let made = made(container).unwrap();
         assert_eq!(value(&made, "A"), Some(expected), "{resource} / {divisor}");
     }
+}
+
+fn plain(name: &str, value: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: value.into(),
+        ..EnvVar::default()
+    }
+}
+
+fn large(key: &str, value: &str) -> Desired {
+    let large = ConfigMap {
+        metadata: meta("large"),
+        data: [(key.to_owned(), value.to_owned())].into(),
+        ..ConfigMap::default()
+    };
+    Desired {
+        configuration: Configuration::kept(vec![large], vec![], true),
+        ..Desired::default()
+    }
+}
+
+fn from_large(prefix: String) -> EnvFromSource {
+    EnvFromSource {
+        prefix,
+        config_map_ref: Some(ConfigMapEnvSource {
+            name: "large".into(),
+            optional: None,
+        }),
+        ..EnvFromSource::default()
+    }
+}
+
+/// Each of these takes a TiB and more when it is made before it is counted.
+#[test]
+fn references_that_multiply_are_refused() {
+    let doubled = (1..31).map(|n| {
+        let before = format!("$(a{})", n - 1);
+        plain(&format!("a{n}"), &format!("{before}{before}"))
+    });
+    let first = plain("a0", &"x".repeat(1024));
+    let why = made(Container {
+        env: std::iter::once(first).chain(doubled).collect(),
+        ..Container::default()
+    });
+    let why = why.unwrap_err();
+    assert!(
+        why.contains("variable \"a7\": it is 131076 bytes") && why.contains("at most 131072"),
+        "{why}"
+    );
+    let many = (0..1 << 20).map(|_| plain("b", "$(a)"));
+    let why = made(Container {
+        env: std::iter::once(plain("a", &"x".repeat(100 << 10)))
+            .chain(many)
+            .collect(),
+        ..Container::default()
+    });
+    let why = why.unwrap_err();
+    assert!(
+        why.contains("variable \"b\": with it the environment"),
+        "{why}"
+    );
+}
+
+#[test]
+fn objects_that_are_named_many_times_are_refused() {
+    let many = |desired: &Desired, count: usize| {
+        let env_from = (0..count).map(|n| from_large(format!("P{n}_")));
+        let container = Container {
+            env_from: env_from.collect(),
+            ..Container::default()
+        };
+        made_with(container, desired)
+    };
+    let value = "x".repeat(100 << 10);
+    assert_eq!(many(&large("A", &value), 20).unwrap().variables.len(), 20);
+    let why = many(&large("A", &value), 1_000_000).unwrap_err();
+    assert!(
+        why.contains("envFrom[20]: variable \"P20_A\": with it"),
+        "{why}"
+    );
+    // What can be no variable takes time, and its names take room.
+    let value = "x".repeat(1 << 20);
+    let why = many(&large("A=B", &value), 1_000_000).unwrap_err();
+    assert!(
+        why.contains("envFrom[15]: with ConfigMap \"large\""),
+        "{why}"
+    );
+    let why = many(&large("A", &value), 1).unwrap_err();
+    assert!(why.contains("it is 1048582 bytes long"), "{why}");
+}
+
+#[test]
+fn arguments_and_environment_share_one_room() {
+    let container = |count: usize| Container {
+        env: vec![plain("A", &"x".repeat(100 << 10))],
+        args: vec!["$(A)".to_owned(); count],
+        ..Container::default()
+    };
+    let spec = |container: &Container| {
+        let environment = made(container.clone())?;
+        let image = crate::runtime::Image {
+            name: "i".into(),
+            id: "i@d".into(),
+        };
+        spec::container_spec(&Pod::default(), container, 0, image, environment).map(|_| ())
+    };
+    assert_eq!(spec(&container(19)), Ok(()));
+    let why = spec(&container(400_000)).unwrap_err();
+    assert!(
+        why.contains("args[19]: with it") && why.contains("at most 2097152"),
+        "{why}"
+    );
 }

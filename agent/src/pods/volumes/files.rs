@@ -1,6 +1,6 @@
 //! The files of a volume, by their paths in it: the one place that says what a ConfigMap, a Secret, the pod, or a projection of several gives.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use barge_proto::{
     configuration::Source,
@@ -17,6 +17,12 @@ use crate::{
     runtime::{VolumeFile, VolumeFiles},
 };
 
+/// The most that the files of one pod take, in bytes. They are in memory that no container's limit counts.
+const LARGEST_FILES: usize = 64 << 20;
+/// The most files, links and folders of one pod: the memory of all pods has room for as many files as the machine has pages.
+const MOST_FILES: usize = 16_384;
+/// What a file takes beside what is in it, in bytes.
+const PAGE: usize = 4096;
 /// Of files whose permissions nobody says.
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -28,6 +34,52 @@ pub fn are_its_source(volume: &Volume) -> bool {
         || volume.projected.is_some()
 }
 
+/// Room for the files of a pod. It is taken before a file is made, also when a later one takes its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// In memory, in bytes.
+    bytes: usize,
+    files: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            bytes: LARGEST_FILES,
+            files: MOST_FILES,
+        }
+    }
+}
+
+impl Room {
+    /// Takes the room of a file of `bytes` bytes at `path`.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn take(&mut self, path: &str, bytes: usize) -> Result<(), String> {
+        // A page for the file, its link, and each folder on the way, beside what is in the file.
+        let nodes = path.split('/').count().saturating_add(1);
+        let takes = nodes.saturating_mul(PAGE).saturating_add(bytes);
+        let shown: String = path.chars().take(64).collect();
+        match (self.bytes.checked_sub(takes), self.files.checked_sub(nodes)) {
+            (Some(bytes), Some(files)) => (self.bytes, self.files) = (bytes, files),
+            (None, _) => {
+                return Err(format!(
+                    "there is no room for the file {shown:?} of {bytes} bytes: the files of a pod's volumes are kept in memory, and take at most \
+                     {LARGEST_FILES} bytes, with {PAGE} for each file, link and folder; mount fewer ConfigMaps and Secrets, or fewer of their keys"
+                ));
+            }
+            (_, None) => {
+                return Err(format!(
+                    "there is no room for the file {shown:?}: the volumes of a pod have at most {MOST_FILES} files, links and folders of ConfigMaps, \
+                     Secrets and the like; mount fewer of their keys"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The files of a volume; `None` when it is not made of files.
 ///
 /// # Errors
@@ -36,12 +88,14 @@ pub fn of_volume(
     volume: &Volume,
     around: Around<'_>,
     account: Account<'_>,
+    room: &mut Room,
 ) -> Result<Option<VolumeFiles>, String> {
     let mut made = Making {
         around,
         account,
         mode: DEFAULT_MODE,
         files: VolumeFiles::new(),
+        room: *room,
     };
     if let Some(it) = &volume.config_map {
         made.mode = mode(it.default_mode, DEFAULT_MODE);
@@ -59,6 +113,8 @@ pub fn of_volume(
     } else {
         return Ok(None);
     }
+    // A volume that cannot be made takes none.
+    *room = made.room;
     Ok(Some(made.files))
 }
 
@@ -68,12 +124,15 @@ struct Making<'a> {
     /// Of files that do not say.
     mode: u32,
     files: VolumeFiles,
+    room: Room,
 }
 
 impl Making<'_> {
-    fn put(&mut self, path: &str, bytes: Vec<u8>, own: Option<i32>) {
-        let mode = mode(own, self.mode);
-        self.files.insert(plain(path), VolumeFile::new(bytes, mode));
+    fn put(&mut self, path: &str, bytes: &[u8], own: Option<i32>) -> Result<(), String> {
+        self.room.take(path, bytes.len())?;
+        let file = VolumeFile::new(bytes.to_vec(), mode(own, self.mode));
+        self.files.insert(plain(path), file);
+        Ok(())
     }
 
     /// Of two files at one path the later one counts.
@@ -100,6 +159,7 @@ impl Making<'_> {
         if let Some(it) = &source.service_account_token {
             let request = account::request(self.around.pod, it);
             let token = account::token(&request, self.account, self.mode);
+            self.room.take(&it.path, token.bytes.len())?;
             self.files.insert(plain(&it.path), token);
             return Ok(());
         }
@@ -117,17 +177,13 @@ impl Making<'_> {
         let Some(found) = self.around.given.find(source, name, optional)? else {
             return Ok(());
         };
-        let values: BTreeMap<&str, &[u8]> = values(found).collect();
         if items.is_empty() {
-            for (key, value) in values {
-                self.put(key, value.to_vec(), None);
-            }
-            return Ok(());
+            return values(found).try_for_each(|(key, value)| self.put(key, value, None));
         }
         for item in items {
             let key = item.key.as_str();
-            match values.get(key) {
-                Some(value) => self.put(&item.path, value.to_vec(), item.mode),
+            match value_at(found, key) {
+                Some(value) => self.put(&item.path, value, item.mode)?,
                 None if optional => {}
                 None => {
                     let kind = source.kind();
@@ -145,20 +201,20 @@ impl Making<'_> {
             let text = if let Some(field) = &item.field_ref {
                 let meta = self.around.pod.metadata.as_ref();
                 match field.field_path.as_str() {
-                    "metadata.labels" => all(meta.map(|meta| &meta.labels)),
-                    "metadata.annotations" => all(meta.map(|meta| &meta.annotations)),
+                    "metadata.labels" => Cow::Owned(all(meta.map(|meta| &meta.labels))),
+                    "metadata.annotations" => Cow::Owned(all(meta.map(|meta| &meta.annotations))),
                     _ => field_of(field, self.around)?,
                 }
             } else if let Some(field) = &item.resource_field_ref {
                 // It names its container.
-                amount_of(field, &Container::default(), self.around)?
+                Cow::Owned(amount_of(field, &Container::default(), self.around)?)
             } else {
                 let path = &item.path;
                 return Err(format!(
                     "the file {path:?} comes from something that this agent does not know: install the managers' version on the node"
                 ));
             };
-            self.put(&item.path, text.into_bytes(), item.mode);
+            self.put(&item.path, text.as_bytes(), item.mode)?;
         }
         Ok(())
     }
@@ -189,6 +245,18 @@ fn values(found: &Found) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {
         }
         // Nothing of an account is a file.
         Found::ServiceAccount(_) => Box::new(std::iter::empty()),
+    }
+}
+
+/// The value of one key of these.
+fn value_at<'a>(found: &'a Found, key: &str) -> Option<&'a [u8]> {
+    match found {
+        Found::ConfigMap(it) => {
+            let binary = it.binary_data.get(key).map(Vec::as_slice);
+            binary.or_else(|| it.data.get(key).map(String::as_bytes))
+        }
+        Found::Secret(it) => it.data.get(key).map(Vec::as_slice),
+        Found::ServiceAccount(_) => None,
     }
 }
 

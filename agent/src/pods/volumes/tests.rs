@@ -352,34 +352,61 @@ fn mounts_say_where_their_volume_is() {
     assert!(of(mount("none", "")).unwrap_err().contains("no volume"));
 }
 
-#[test]
-fn the_files_of_a_pod_are_bounded() {
-    let large = ConfigMap {
-        metadata: meta("large"),
-        binary_data: [("a".to_owned(), vec![0; LARGEST_FILES / 4])].into(),
-        ..ConfigMap::default()
-    };
+/// What becomes of a pod with these volumes of the ConfigMap `large`.
+fn with_large(large: ConfigMap, volumes: Vec<Volume>) -> Result<(), String> {
     let desired = Desired {
         configuration: Configuration::kept(vec![large], vec![], true),
         ..Desired::default()
     };
-    let with = |count: usize| {
-        let volume = |index| Volume {
-            name: format!("v{index}"),
-            ..config_map("large", vec![], false)
-        };
-        let pod = pod((0..count).map(volume).collect());
-        let given = Given::to(&pod, &desired);
-        let around = Around {
-            pod: &pod,
-            given: &given,
-            host_ip: "",
-            ips: &[],
-            allocatable: &BTreeMap::new(),
-        };
-        let tokens = Tokens::default();
-        of_pod(&pod, around, no_account(&tokens)).map(|_| ())
+    let pod = pod(volumes);
+    let given = Given::to(&pod, &desired);
+    let around = Around {
+        pod: &pod,
+        given: &given,
+        host_ip: "",
+        ips: &[],
+        allocatable: &BTreeMap::new(),
     };
-    assert_eq!(with(4), Ok(()));
-    assert!(with(5).unwrap_err().contains("in memory"));
+    let tokens = Tokens::default();
+    of_pod(&pod, around, no_account(&tokens)).map(|_| ())
+}
+
+fn named(name: String, items: Vec<KeyToPath>) -> Volume {
+    Volume {
+        name,
+        ..config_map("large", items, false)
+    }
+}
+
+#[test]
+fn the_files_of_a_pod_are_bounded_before_they_are_made() {
+    let large = |data: usize, keys: usize| ConfigMap {
+        metadata: meta("large"),
+        binary_data: (0..keys).map(|n| (n.to_string(), vec![0; data])).collect(),
+        ..ConfigMap::default()
+    };
+    let volumes = |count: usize| {
+        let volumes = (0..count).map(|index| named(format!("v{index}"), vec![]));
+        volumes.collect::<Vec<_>>()
+    };
+    assert_eq!(with_large(large(15 << 20, 1), volumes(4)), Ok(()));
+    let full = with_large(large(15 << 20, 1), volumes(5)).unwrap_err();
+    assert!(
+        full.contains("volume \"v4\": there is no room for the file \"0\" of 15728640 bytes"),
+        "{full}"
+    );
+    // A key is copied for each of its paths: 12 TiB, if all were made.
+    let paths = (0..200_000).map(|n| item("0", &n.to_string(), None));
+    let full = with_large(large(64 << 20, 1), vec![named("v".into(), paths.collect())]);
+    assert!(full.unwrap_err().contains("at most 67108864 bytes"));
+    // Of one path the last counts, and each is looked at.
+    let paths = vec![item("0", "same", None); 200_000];
+    let full = with_large(large(1 << 20, 1), vec![named("v".into(), paths)]);
+    assert!(full.unwrap_err().contains("at most 67108864 bytes"));
+    // Empty files and folders take room, too.
+    let full = with_large(large(0, 3000), volumes(3)).unwrap_err();
+    assert!(full.contains("at most 16384 files"), "{full}");
+    let deep = vec![item("0", &"a/".repeat(20_000), None)];
+    let full = with_large(large(0, 1), vec![named("v".into(), deep)]);
+    assert!(full.is_err());
 }
