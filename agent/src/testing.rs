@@ -69,7 +69,7 @@ struct World {
     execs: (usize, usize),
     /// Where logs are; nowhere, unless a test says otherwise.
     logs: PathBuf,
-    /// Volumes as they were asked for last, by pod.
+    /// Each volume as it was asked for last, by pod.
     volumes: BTreeMap<String, PodVolumes>,
     /// Bytes that each emptyDir takes.
     volume_bytes: u64,
@@ -276,7 +276,11 @@ impl Scripted {
             let what = format!("volumes of {uid} were made without a sandbox");
             world.violations.push(what);
         }
-        world.volumes.insert(uid.clone(), volumes.clone());
+        // What is not named stays as it is.
+        let made = world.volumes.entry(uid.clone()).or_default();
+        made.pod_uid.clone_from(uid);
+        made.group = volumes.group;
+        made.volumes.extend(volumes.volumes.clone());
         Ok(())
     }
 

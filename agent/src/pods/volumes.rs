@@ -34,11 +34,13 @@ pub fn has_files(pod: &Pod) -> bool {
     places.into_iter().any(|place| place == Ok(Place::Files))
 }
 
-/// All volumes of a pod, with the content of their files.
-///
-/// # Errors
-/// A sentence that names the volume and what is missing.
-pub fn of_pod(pod: &Pod, around: Around<'_>, account: Account<'_>) -> Result<PodVolumes, String> {
+/// All volumes of a pod that can be made, with the content of their files; and of the first that cannot a sentence that names it and says what is missing.
+/// One that cannot be made takes no other with it: the files of what runs are refreshed each for itself.
+pub fn of_pod(
+    pod: &Pod,
+    around: Around<'_>,
+    account: Account<'_>,
+) -> (PodVolumes, Result<(), String>) {
     let meta = pod.metadata.as_ref();
     let context = pod
         .spec
@@ -46,21 +48,27 @@ pub fn of_pod(pod: &Pod, around: Around<'_>, account: Account<'_>) -> Result<Pod
         .and_then(|it| it.security_context.as_ref());
     let group = context.and_then(|context| context.fs_group);
     let mut volumes = BTreeMap::new();
-    let mut room = Room::default();
+    let (mut room, mut whole) = (Room::default(), Ok(()));
     for volume in of_spec(pod) {
         let source = source(pod, volume, around, account, &mut room);
-        let source = source.map_err(|why| format!("volume {:?}: {why}", volume.name))?;
-        volumes.insert(volume.name.clone(), source);
+        match source {
+            Ok(source) => drop(volumes.insert(volume.name.clone(), source)),
+            Err(why) => {
+                let why = format!("volume {:?}: {why}", volume.name);
+                whole = whole.and(Err(why));
+            }
+        }
     }
     if account.automounts {
         let files = VolumeSource::Files(account::automatic(pod, account));
         volumes.insert(account::AUTOMATIC.to_owned(), files);
     }
-    Ok(PodVolumes {
+    let made = PodVolumes {
         pod_uid: meta.map(|meta| meta.uid.clone()).unwrap_or_default(),
         group: group.and_then(|group| u32::try_from(group).ok()),
         volumes,
-    })
+    };
+    (made, whole)
 }
 
 /// Where a container has the pod's volumes. `env` is its environment, for `subPathExpr`.

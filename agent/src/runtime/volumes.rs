@@ -175,11 +175,15 @@ impl Volumes {
     }
 
     /// Makes what is missing of a pod's own volumes, and replaces files that are not as they should be. What containers wrote stays. To be called once
-    /// at a time for each pod.
+    /// at a time for each pod. One that cannot be made holds up no other; the first error is told.
     pub async fn ensure(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
         check_uid(&pod.pod_uid)?;
+        let mut all = Ok(());
         for (name, source) in &pod.volumes {
-            check_name(name)?;
+            if let Err(error) = check_name(name) {
+                all = all.and(Err(error));
+                continue;
+            }
             let (this, uid) = (self.clone(), pod.pod_uid.clone());
             let (name, source, group) = (name.clone(), source.clone(), pod.group);
             let place = source.place();
@@ -188,9 +192,9 @@ impl Volumes {
                 move || this.ensure_one(&uid, &name, &source, group)
             };
             let ensured = files::in_volumes(ensure).await;
-            ensured.map_err(|error| failed(&name, &place, &error))?;
+            all = all.and(ensured.map_err(|error| failed(&name, &place, &error)));
         }
-        Ok(())
+        all
     }
 
     /// Blocks.

@@ -1,7 +1,7 @@
 //! Volumes: made before containers start, kept up to date, bounded.
 
 use barge_proto::v1::{
-    DownwardApiVolumeFile, DownwardApiVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector,
+    ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeFile, DownwardApiVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector,
     Secret, SecretVolumeSource, Volume, VolumeMount,
 };
 
@@ -153,6 +153,59 @@ async fn changes_reach_the_files_of_running_containers() {
     let before = looks();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(looks(), before);
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_goes_keeps_no_other_from_the_files_of_what_runs() {
+    let machine = Machine::new();
+    let config = |color: &str| ConfigMap {
+        metadata: db("")[0].metadata.clone().map(|metadata| ObjectMeta {
+            name: "web".into(),
+            ..metadata
+        }),
+        data: [("color".to_owned(), color.to_owned())].into(),
+        ..Default::default()
+    };
+    let with = |config_maps: Vec<ConfigMap>, password: &str| {
+        let mut mounting = mounting("u1", "a");
+        let volume = Volume {
+            // The first of them, in any order.
+            name: "a-config".into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: "web".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        mounting.spec.as_mut().unwrap().volumes.insert(0, volume);
+        Desired {
+            configuration: Configuration::kept(config_maps, db(password), true),
+            ..assigned(1, [mounting])
+        }
+    };
+    let mut agent = machine.agent(with(vec![config("blue")], "one"));
+    agent.until_phase("u1", "Running").await;
+    agent.assign(with(vec![], "two"));
+    settle().await;
+    assert_eq!(file(&machine, "secret", "password"), "two");
+    assert_eq!(file(&machine, "a-config", "color"), "blue");
+    assert!(agent.events.contains(&"FailedMount".to_owned()));
+    // Also while the missing one is tried again at longer and longer pauses.
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    agent.assign(with(vec![], "three"));
+    settle().await;
+    assert_eq!(file(&machine, "secret", "password"), "three");
+    assert_eq!(stops(&machine), 0);
+    // And while another container of the pod waits for it.
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    settle().await;
+    agent.assign(with(vec![], "four"));
+    settle().await;
+    assert_eq!(file(&machine, "secret", "password"), "four");
+    agent.assign(with(vec![config("red")], "four"));
+    agent.until("u1", "restarted", restarts(1)).await;
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }

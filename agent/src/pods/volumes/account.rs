@@ -195,7 +195,7 @@ mod tests {
             host_ip: "",
             ips: &[],
         };
-        let volumes = of_pod(&pod, around, account).unwrap().volumes;
+        let volumes = of_pod(&pod, around, account).0.volumes;
         let file = |volume: &str, path: &str| match &volumes[volume] {
             crate::runtime::VolumeSource::Files(files) => files[path].clone(),
             _ => unreachable!(),

@@ -92,7 +92,8 @@ fn made(volume: Volume) -> Result<VolumeSource, String> {
         allocatable: &BTreeMap::new(),
     };
     let tokens = Tokens::default();
-    let volumes = of_pod(&pod, around, no_account(&tokens))?;
+    let (volumes, whole) = of_pod(&pod, around, no_account(&tokens));
+    whole?;
     assert_eq!(volumes.group, Some(2000));
     Ok(volumes.volumes.into_values().next().unwrap())
 }
@@ -358,7 +359,12 @@ fn with_large(large: ConfigMap, volumes: Vec<Volume>) -> Result<(), String> {
         configuration: Configuration::kept(vec![large], vec![], true),
         ..Desired::default()
     };
-    let pod = pod(volumes);
+    let last = Volume {
+        name: "last".into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    let pod = pod(volumes.into_iter().chain([last]).collect());
     let given = Given::to(&pod, &desired);
     let around = Around {
         pod: &pod,
@@ -368,7 +374,10 @@ fn with_large(large: ConfigMap, volumes: Vec<Volume>) -> Result<(), String> {
         allocatable: &BTreeMap::new(),
     };
     let tokens = Tokens::default();
-    of_pod(&pod, around, no_account(&tokens)).map(|_| ())
+    let (made, whole) = of_pod(&pod, around, no_account(&tokens));
+    let small = VolumeSource::Disk;
+    assert_eq!(made.volumes.get("last"), Some(&small), "it needs no room");
+    whole
 }
 
 fn named(name: String, items: Vec<KeyToPath>) -> Volume {

@@ -188,25 +188,24 @@ impl Hands {
             self.while_wanted(volumes::account::arrive(pod, account))
                 .await?;
         }
-        let mut volumes = match volumes::of_pod(pod, around, account) {
-            Ok(volumes) => volumes,
-            Err(message) => {
-                return Some(Err(RuntimeError {
-                    reason: FAILED_MOUNT,
-                    message,
-                    retryable: false,
-                }));
-            }
-        };
+        let (mut volumes, whole) = volumes::of_pod(pod, around, account);
         let runtime = &self.shared.runtime;
-        // To its end: what is made after the pod's removal would stay.
+        // Also when one cannot be made: containers that run go on having the others as they should be. To its end: what is made after the pod's removal
+        // would stay.
         let mut made = runtime.ensure_volumes(&volumes).await.map(|()| None);
-        if let Err(error) = &made
+        if let Err(message) = whole {
+            return Some(Err(RuntimeError {
+                reason: FAILED_MOUNT,
+                message,
+                retryable: false,
+            }));
+        }
+        if starting
+            && let Err(error) = &made
             && volumes
                 .volumes
                 .remove(volumes::account::AUTOMATIC)
                 .is_some()
-            && self.automounts
         {
             // No container waits for what it did not ask for.
             let why = error.message.clone();
