@@ -41,8 +41,10 @@ pub struct Memory {
     pub containers: BTreeMap<String, ContainerMemory>,
     /// Tries to make the sandbox.
     pub sandbox: Retry,
-    /// Tries to make the volumes.
+    /// Tries to make the volumes before a container starts.
     pub volumes: Retry,
+    /// Tries to renew the files of what runs: these hold up no start.
+    pub refresh: Retry,
     /// Its containers get a token of the pod's ServiceAccount without asking.
     pub automounts: bool,
     /// Files in the volumes may not be as they should be.
@@ -84,6 +86,8 @@ pub struct ContainerMemory {
     pub image: Option<Image>,
     /// The pod's volumes were made, or looked at, for the next start.
     pub volumes: bool,
+    /// The next start goes without the token that nobody asked for: its volume could not be made.
+    pub without_token: bool,
     /// Tries to pull.
     pub pull: Retry,
     /// Tries to create and start.
@@ -181,6 +185,7 @@ impl Memory {
     /// registry gave.
     pub fn given_more(&mut self, pulls: bool) {
         self.volumes.worked();
+        self.refresh.worked();
         for container in self.containers.values_mut() {
             let failure = container.pull.failure.as_ref();
             if pulls && failure.is_some_and(|failure| failure.reason.starts_with("ErrImage")) {
@@ -194,10 +199,19 @@ impl Memory {
         }
     }
 
-    /// The volumes are as they should be: its containers may start.
-    pub fn has_volumes(&mut self, pod: &Pod) {
-        for container in super::spec::all_containers(pod) {
-            self.container(&container.name).volumes = true;
+    /// The volumes are as they should be for the next start of these containers. What changed since makes them due again.
+    pub fn has_volumes(&mut self, containers: &[String], without_token: bool) {
+        for name in containers {
+            let container = self.container(name);
+            (container.volumes, container.without_token) = (true, without_token);
+        }
+    }
+
+    /// What files are made of changed: they are renewed for what runs, and made again before each start.
+    pub fn files_changed(&mut self) {
+        self.volumes_due = true;
+        for container in self.containers.values_mut() {
+            container.volumes = false;
         }
     }
 

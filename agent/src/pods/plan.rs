@@ -354,7 +354,11 @@ fn make_volumes(here: Here<'_>, starting: bool, plan: &mut Plan) {
     if !here.observed.has_network() {
         return;
     }
-    match here.memory.volumes.until(here.now_ms) {
+    let tries = match starting {
+        true => &here.memory.volumes,
+        false => &here.memory.refresh,
+    };
+    match tries.until(here.now_ms) {
         None if plan.steps.contains(&Step::Volumes { starting: true }) => {}
         None => plan.steps.push(Step::Volumes { starting }),
         until => plan.wake(until),

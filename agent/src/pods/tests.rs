@@ -71,6 +71,7 @@ struct Machine {
     runtime: Arc<Scripted>,
     clock: Arc<dyn Clock>,
     folder: tempfile::TempDir,
+    tokens: Tokens,
 }
 
 /// An agent on it, as far as pods go.
@@ -93,6 +94,7 @@ impl Machine {
             runtime: Scripted::new(clock.clone()),
             clock,
             folder: tempfile::tempdir().unwrap(),
+            tokens: Tokens::default(),
         }
     }
 
@@ -113,7 +115,7 @@ impl Machine {
             network_ready,
             data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
-            tokens: Tokens::default(),
+            tokens: self.tokens.clone(),
             roots: Box::new(String::new),
         });
         let stop = CancellationToken::new();

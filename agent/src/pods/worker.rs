@@ -360,14 +360,18 @@ impl Worker {
             // It is the same only when no Secret that the pod pulls with is another one.
             let pulls = brings(&wanted.given) != brings(&pad.given);
             pad.memory.given_more(pulls);
-            pad.memory.volumes_due |= files;
+            if files {
+                pad.memory.files_changed();
+            }
             pad.given = wanted.given;
             self.look_at_account(pad);
         }
         if let Some(pod) = wanted.pod {
             let known = pad.pod.as_deref();
             let same = known.is_some_and(|known| volumes::same_fields(known, &pod));
-            pad.memory.volumes_due |= files && !same;
+            if files && !same {
+                pad.memory.files_changed();
+            }
             if wanted.epoch != pad.epoch {
                 // Another session's full set tells what the managers have of the pod now; when that is not what
                 // was said last (they were restored, or keep less), it is said again.
@@ -396,8 +400,9 @@ impl Worker {
         let now: Vec<_> = pad.tokens.iter().map(|it| tokens.get(it)).collect();
         if now != pad.had_tokens {
             pad.had_tokens = now;
-            pad.memory.volumes_due = true;
+            pad.memory.files_changed();
             pad.memory.volumes.worked();
+            pad.memory.refresh.worked();
         }
     }
 

@@ -120,7 +120,10 @@ fn volumes_are_made_before_each_start_and_once_for_all_containers() {
     let plan = next_steps(Goal::Run(&pod), &observed, &memory, 1000);
     assert_eq!((plan.steps, plan.wake_ms), (vec![], Some(1900)));
     memory.volumes.worked();
-    memory.has_volumes(&pod);
+    let names: Vec<_> = crate::pods::spec::all_containers(&pod)
+        .map(|it| it.name.clone())
+        .collect();
+    memory.has_volumes(&names, false);
     assert_eq!(steps(&observed, &memory).len(), 2, "both start");
     memory.container("b").volumes = false;
     let start = Step::Start {
@@ -310,7 +313,12 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 memory.pull.failed(QUICK, "E", String::new(), now);
             }
             Step::CreateSandbox => memory.sandbox.failed(QUICK, "E", String::new(), now),
-            Step::Volumes { .. } => memory.volumes.failed(QUICK, "E", String::new(), now),
+            Step::Volumes { starting: true } => {
+                memory.volumes.failed(QUICK, "E", String::new(), now);
+            }
+            Step::Volumes { starting: false } => {
+                memory.refresh.failed(QUICK, "E", String::new(), now);
+            }
             Step::Measure => memory.measured_ms = now,
             _ => memory.teardown.failed(QUICK, "E", String::new(), now),
         }
@@ -321,6 +329,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
         Step::Volumes { .. } => {
             assert!(observed.has_network(), "{step:?} without a sandbox");
             memory.volumes.worked();
+            memory.refresh.worked();
             memory.volumes_due = false;
             for name in NAMES {
                 memory.container(name).volumes = true;

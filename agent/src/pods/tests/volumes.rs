@@ -1,12 +1,12 @@
 //! Volumes: made before containers start, kept up to date, bounded.
 
 use barge_proto::v1::{
-    ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeFile, DownwardApiVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector,
-    Secret, SecretVolumeSource, Volume, VolumeMount,
+    ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeFile, DownwardApiVolumeSource,
+    EmptyDirVolumeSource, ObjectFieldSelector, Secret, SecretVolumeSource, Volume, VolumeMount,
 };
 
 use super::*;
-use crate::{configuration::Configuration, runtime::VolumeSource};
+use crate::{configuration::Configuration, runtime::VolumeSource, tokens::TokenRequest};
 
 /// A pod that mounts the Secret `db`, its own labels and a folder of at most a MiB.
 fn mounting(uid: &str, label: &str) -> Pod {
@@ -271,6 +271,111 @@ async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
     agent.until_phase("u1", "Running").await;
     let made = machine.runtime.volumes("u1").map(|it| it.volumes);
     assert!(made.unwrap_or_default().is_empty());
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+/// A pod with two containers and the token that it did not ask for.
+fn with_token() -> (Desired, TokenRequest) {
+    let mut pod = pod("u1", "Always");
+    let spec = pod.spec.as_mut().unwrap();
+    spec.automount_service_account_token = None;
+    let other = Container {
+        name: "other".into(),
+        ..spec.containers[0].clone()
+    };
+    spec.containers.push(other);
+    let request = TokenRequest::of(&pod, "", 3607);
+    let desired = Desired {
+        configuration: Configuration::kept(vec![], vec![], true).with_accounts(vec![]),
+        ..assigned(1, [pod])
+    };
+    (desired, request)
+}
+
+/// What changes after an init container ended, and before the next one starts, is in the files of the next one.
+#[tokio::test(start_paused = true)]
+async fn volumes_are_looked_at_before_the_start_of_each_container() {
+    let machine = Machine::new();
+    let with_init = || {
+        let mut pod = mounting("u1", "a");
+        let spec = pod.spec.as_mut().unwrap();
+        let init = Container {
+            name: "init".into(),
+            ..spec.containers[0].clone()
+        };
+        spec.init_containers.push(init);
+        assigned(1, [pod])
+    };
+    let desired = Desired {
+        configuration: Configuration::kept(vec![], db("one"), true),
+        ..with_init()
+    };
+    let mut agent = machine.agent(desired);
+    settle().await;
+    let calls = || machine.runtime.calls();
+    assert!(
+        calls().contains(&"start init/0".to_owned()),
+        "{:?}",
+        calls()
+    );
+    let before = calls().len();
+    machine.runtime.exit(&container_id("u1", "init", 0), 0);
+    agent.until_phase("u1", "Running").await;
+    let later = calls().split_off(before);
+    let at = |what: &str| later.iter().position(|it| it == what);
+    let (made, started) = (at("volumes u1"), at("start web/0"));
+    assert!(made.is_some() && made < started, "{later:?}");
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+const TOKEN: &str = "kube-api-access";
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_could_not_be_written_is_written_later() {
+    let machine = Machine::new();
+    let (desired, request) = with_token();
+    machine.tokens.put(&request, "one");
+    let mut agent = machine.agent(desired);
+    agent.until_phase("u1", "Running").await;
+    assert_eq!(file(&machine, TOKEN, "token"), "one");
+    for _ in 0..2 {
+        machine.runtime.fail("volumes", "FailedMount");
+    }
+    machine.tokens.put(&request, "two");
+    settle().await;
+    assert_eq!(file(&machine, TOKEN, "token"), "two");
+    agent.assign(with_token().0);
+    agent.until_phase("u1", "Running").await;
+    assert!(agent.events.contains(&"FailedMount".to_owned()));
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_starts_without_its_token_leaves_the_others_theirs() {
+    let machine = Machine::new();
+    let (desired, request) = with_token();
+    machine.tokens.put(&request, "one");
+    let mut agent = machine.agent(desired);
+    agent.until_phase("u1", "Running").await;
+    machine.runtime.fail("volumes", "FailedMount");
+    machine.runtime.exit(&container_id("u1", "other", 0), 1);
+    settle().await;
+    let starts = || {
+        let calls = machine.runtime.calls();
+        let starts = calls.iter().filter(|it| it.starts_with("start "));
+        starts.cloned().collect::<Vec<_>>()
+    };
+    assert!(
+        starts().contains(&"start other/1".to_owned()),
+        "{:?}",
+        starts()
+    );
+    machine.tokens.put(&request, "two");
+    settle().await;
+    assert_eq!(file(&machine, TOKEN, "token"), "two");
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }

@@ -14,7 +14,7 @@ use crate::{
     pods::{
         backoff::{Pace, QUICK, SLOW},
         memory::{EVICTED, PodFailure},
-        plan::{Step, crash_wait},
+        plan::{Now, Step, crash_wait, is_running},
         spec,
     },
     probes::state::Kind,
@@ -47,7 +47,7 @@ impl Worker {
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
                 ips: ips(pad),
-                automounts: pad.memory.automounts,
+                automounts: pad.memory.automounts && !goes_without(pad, &step),
                 container: stopped(pad, &step),
                 containers: match step {
                     Step::Measure => pad.observed.containers.clone(),
@@ -87,23 +87,32 @@ impl Worker {
                     .failed(QUICK, error.reason, error.message, now);
             }
             Outcome::Volumes(starting, Ok(without)) => {
-                if let Some(why) = without.filter(|_| starting) {
+                pad.memory.refresh.worked();
+                if starting {
+                    pad.memory.volumes.worked();
+                    // What changed meanwhile is not in them.
+                    if !pad.memory.volumes_due {
+                        let due = due(pad);
+                        pad.memory.has_volumes(&due, without.is_some());
+                    }
+                }
+                if let Some(why) = without {
                     let message = format!("The token of the pod's account is not mounted: {why}");
                     self.event(pad, Severity::Warning, "FailedMount", &message);
-                    pad.memory.automounts = false;
-                }
-                pad.memory.volumes.worked();
-                if let Some(pod) = pad.pod.clone().filter(|_| starting) {
-                    pad.memory.has_volumes(&pod);
+                    // Containers that run may have it: theirs is renewed.
+                    pad.memory.volumes_due = true;
                 }
             }
-            Outcome::Volumes(_, Err(error)) => {
+            Outcome::Volumes(starting, Err(error)) => {
                 self.event(pad, Severity::Warning, "FailedMount", &error.message);
                 // An object that is missing is tried again when it comes.
                 let pace = if error.retryable { QUICK } else { SLOW };
                 pad.memory.volumes_due = true;
-                let volumes = &mut pad.memory.volumes;
-                volumes.failed(pace, error.reason, error.message, now);
+                let tries = match starting {
+                    true => &mut pad.memory.volumes,
+                    false => &mut pad.memory.refresh,
+                };
+                tries.failed(pace, error.reason, error.message, now);
             }
             Outcome::Measured(Ok(None)) => pad.memory.measured_ms = now,
             Outcome::Measured(Ok(Some(why))) => {
@@ -289,6 +298,30 @@ fn stopped(pad: &Pad, step: &Step) -> Option<String> {
     };
     let container = pad.observed.containers.iter().find(|it| it.id == *id);
     container.map(|it| it.name.clone())
+}
+
+/// The containers that start next.
+fn due(pad: &Pad) -> Vec<String> {
+    let Some(pod) = &pad.pod else {
+        return Vec::new();
+    };
+    let now = Now {
+        pod,
+        observed: &pad.observed,
+        memory: &pad.memory,
+    };
+    let due = now.due().into_iter().map(|it| &it.name);
+    let runs = |name: &str| pad.observed.current(name).is_some_and(is_running);
+    due.filter(|name| !runs(name)).cloned().collect()
+}
+
+/// Whether a step starts a container without the token that it did not ask for.
+fn goes_without(pad: &Pad, step: &Step) -> bool {
+    let Step::Start { container, .. } = step else {
+        return false;
+    };
+    let memory = pad.memory.containers.get(container);
+    memory.is_some_and(|it| it.without_token)
 }
 
 /// The pod's addresses.
