@@ -13,7 +13,9 @@ use nix::{
     sys::statfs::{TMPFS_MAGIC, statfs},
 };
 
-use super::{ContainerSpec, Paths, RuntimeError, error::reason, names::check_uid};
+use super::{
+    ContainerSpec, Paths, RuntimeError, error::reason, names::check_uid, resources::Machine,
+};
 use crate::files;
 
 mod atomic;
@@ -26,8 +28,12 @@ mod subpath;
 
 pub use host::HostPathType;
 
-/// Options of the file system of all volumes in memory. Kernels before 6.3 know no `noswap`.
-const OPTIONS: [&str; 2] = ["mode=0700,noswap", "mode=0700"];
+/// Of the machine's memory, in hundredths, what the files of all pods take at most: no container's limit counts them.
+const MOST_OF_MEMORY: u64 = 25;
+/// Bytes of the machine's memory for each file, link and folder that there may be. One takes about a KiB of the kernel's memory, also when it is empty.
+const MEMORY_PER_NODE: u64 = 32 << 10;
+/// What there may be of them on the smallest machine.
+const LEAST_NODES: u64 = 32 << 10;
 
 /// A file system of the node that does not answer for so long holds up no container's start any longer. It was looked at before.
 const ANSWERS: Duration = Duration::from_secs(30);
@@ -330,9 +336,10 @@ impl Volumes {
         fs::create_dir_all(&folder)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         let (source, kind) = (Some("barge-volumes"), Some("tmpfs"));
-        let mounted = |options| mount(source, &folder, kind, flags, Some(options));
-        let [best, other] = OPTIONS;
-        mounted(best).or_else(|_| mounted(other))?;
+        let mounted = |options: &str| mount(source, &folder, kind, flags, Some(options));
+        let options = options(Machine::read(Path::new("/proc")).memory);
+        // Kernels before 6.3 know no `noswap`.
+        mounted(&format!("{options},noswap")).or_else(|_| mounted(&options))?;
         Ok(())
     }
 }
@@ -349,6 +356,12 @@ impl VolumeSource {
     }
 }
 
+/// Options of the file system of all volumes in memory, on a machine with this memory in bytes.
+fn options(memory: u64) -> String {
+    let nodes = (memory / MEMORY_PER_NODE).max(LEAST_NODES);
+    format!("mode=0700,size={MOST_OF_MEMORY}%,nr_inodes={nodes}")
+}
+
 /// Volumes' names become file names.
 fn check_name(name: &str) -> Result<(), RuntimeError> {
     super::names::check_container(name).map_err(|_| {
@@ -362,7 +375,14 @@ fn failed(name: &str, place: &Place, error: &io::Error) -> RuntimeError {
         Place::Host(path) => format!("hostPath {}", path.display()),
         _ => "its files".to_owned(),
     };
-    let message = format!("volume {name:?}: {what}: {error}");
+    let why = match error.kind() {
+        io::ErrorKind::StorageFull if *place == Place::Files => format!(
+            "the memory for files of all pods on this node is full ({MOST_OF_MEMORY}% of the machine's memory, and a file, link or folder for each \
+             {MEMORY_PER_NODE} bytes of it): end pods that mount many or large ConfigMaps and Secrets"
+        ),
+        _ => error.to_string(),
+    };
+    let message = format!("volume {name:?}: {what}: {why}");
     RuntimeError::passing(reason::FAILED_MOUNT, message)
 }
 

@@ -299,3 +299,63 @@ fn what_is_not_known_stays_as_it_is() {
     atomic::write(&root, &unknown(false), None).unwrap();
     assert_eq!(fs::read_to_string(root.join("token")).unwrap(), "one");
 }
+
+/// Takes the file system away, also when the test fails.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn the_memory_of_all_files_is_bounded_and_its_end_is_told() {
+    assert_eq!(options(16 << 30), "mode=0700,size=25%,nr_inodes=524288");
+    assert_eq!(options(0), "mode=0700,size=25%,nr_inodes=32768");
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let paths = Paths::new(data.path());
+    let folder = paths.volumes_in_memory();
+    let volumes = Volumes::new(paths);
+    let pod = |volumes: &[(&str, VolumeSource)]| PodVolumes {
+        pod_uid: "0f4b2d6e-0000-4000-8000-000000000000".to_owned(),
+        group: None,
+        volumes: volumes
+            .iter()
+            .map(|(name, it)| ((*name).to_owned(), it.clone()))
+            .collect(),
+    };
+    let small = VolumeSource::Files(files(&[("a", "1", 0o644)]));
+    let _mounted = Mounted(folder.clone());
+    volumes
+        .ensure(&pod(&[("small", small.clone())]))
+        .await
+        .unwrap();
+    let made = statfs(&folder).unwrap();
+    let memory = Machine::read(Path::new("/proc")).memory;
+    let size = made.blocks() * u64::try_from(made.block_size()).unwrap();
+    assert!(size <= memory / 4, "{size} of {memory}");
+    assert!(made.files() <= (memory / MEMORY_PER_NODE).max(LEAST_NODES));
+    // Full: one volume does not fit, and keeps no other from its place.
+    nix::mount::umount2(&folder, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    let tiny = Some("mode=0700,size=256k");
+    let (kind, flags) = (Some("tmpfs"), MsFlags::empty());
+    mount(Some("test"), &folder, kind, flags, tiny).unwrap();
+    let text = "x".repeat(1 << 20);
+    let large = VolumeSource::Files(files(&[("a", text.as_str(), 0o644)]));
+    let full = volumes
+        .ensure(&pod(&[("large", large), ("small", small)]))
+        .await;
+    let why = full.unwrap_err().message;
+    assert!(
+        why.contains(
+            "volume \"large\": its files: the memory for files of all pods on this node is full"
+        ),
+        "{why}"
+    );
+    let pods = folder.join("0f4b2d6e-0000-4000-8000-000000000000");
+    assert_eq!(fs::read_to_string(pods.join("files/small/a")).unwrap(), "1");
+}
