@@ -19,7 +19,7 @@ pub struct Configuration {
     config_maps: BTreeMap<Name, Arc<ConfigMap>>,
     secrets: BTreeMap<Name, Arc<Secret>>,
     accounts: BTreeMap<Name, Arc<ServiceAccount>>,
-    /// A ServiceAccount that is missing does not exist. False when an agent that knew of none wrote what this comes from.
+    /// A ServiceAccount that is missing does not exist, whatever is known of Secrets. False before the first full set.
     accounts_known: bool,
     /// One that is missing does not exist. False when this comes from a disk that lacks some: Secrets do not survive a boot.
     pub complete: bool,
@@ -76,7 +76,7 @@ impl Configuration {
         match source {
             Source::ConfigMap => !self.complete,
             Source::Secret => !self.complete || self.withheld.contains(&key),
-            Source::ServiceAccount => !self.complete || !self.accounts_known,
+            Source::ServiceAccount => !self.accounts_known,
         }
     }
 
@@ -153,6 +153,11 @@ impl Configuration {
     /// All ServiceAccounts.
     pub fn accounts(&self) -> impl Iterator<Item = &ServiceAccount> {
         self.accounts.values().map(Arc::as_ref)
+    }
+
+    /// Whether a ServiceAccount that is missing does not exist.
+    pub fn knows_accounts(&self) -> bool {
+        self.accounts_known
     }
 
     /// What a session can go on from.

@@ -171,7 +171,7 @@ impl AssignmentFiles {
             has_secrets: !secrets.is_empty(),
             complete: configuration.is_whole(),
             accounts: configuration.accounts().cloned().collect(),
-            has_accounts: true,
+            has_accounts: configuration.knows_accounts(),
         };
         if let Err(error) = self.secrets.save(secrets) {
             tracing::warn!(%error, "cannot keep Secrets in memory: after a restart of the agent, containers that use them wait for a manager");
@@ -340,5 +340,37 @@ mod tests {
         let rest = files.load("a");
         assert!(rest.pods.is_empty());
         assert_eq!((rest.revision, rest.services), (7, desired.services));
+    }
+
+    /// Secrets do not outlive a boot, and say nothing about accounts: a container whose account is the namespace's own, of which there is no object,
+    /// gets its token's volume also when no manager answers.
+    #[test]
+    fn accounts_are_known_after_a_boot_that_took_the_secrets() {
+        use barge_proto::configuration::Source;
+
+        let folder = tempfile::tempdir().unwrap();
+        let files = AssignmentFiles::open(folder.path()).unwrap();
+        let secret = barge_proto::v1::Secret {
+            metadata: meta("s"),
+            ..Default::default()
+        };
+        let assignment = Assignment {
+            revision: 7,
+            full: true,
+            secrets: vec![secret],
+            ..Default::default()
+        };
+        let (desired, touched) = Desired::default().apply(assignment, false).unwrap();
+        files.save("a", &desired, touched).unwrap();
+        let secrets = folder.path().join("run/secrets");
+        let _ = nix::mount::umount2(&secrets, nix::mount::MntFlags::MNT_DETACH);
+        let loaded = files.load("a").configuration;
+        assert!(loaded.is_unknown(Source::Secret, "shop", "s"));
+        assert!(!loaded.is_unknown(Source::ServiceAccount, "shop", "default"));
+        // Before a manager said anything, nothing is known.
+        let nothing = Desired::default();
+        files.save("a", &nothing, touched).unwrap();
+        let loaded = files.load("a").configuration;
+        assert!(loaded.is_unknown(Source::ServiceAccount, "shop", "default"));
     }
 }
