@@ -1,6 +1,7 @@
 //! The [`Runtime`] over containerd's own API.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -88,12 +89,20 @@ impl Containerd {
         }
     }
 
-    /// Removes volumes in memory of pods that have no folder any more.
+    /// Removes volumes in memory of pods that have no folder and no container any more. What cannot be looked at stays.
     async fn sweep_volumes(&self) {
+        let here: BTreeSet<String> = match self.containers.list().await {
+            Ok(here) => here.into_iter().map(|it| it.pod_uid).collect(),
+            Err(error) => {
+                return tracing::warn!(%error, "volumes in memory of pods that are gone stay");
+            }
+        };
         let (volumes, paths) = (self.volumes.clone(), self.options.paths.clone());
         let left = files::in_volumes(move || {
             let mut left = volumes.pods_in_memory()?;
-            left.retain(|uid| check_uid(uid).is_ok() && !paths.pod(uid).exists());
+            left.retain(|uid| {
+                check_uid(uid).is_ok() && !here.contains(uid) && is_gone(&paths.pod(uid))
+            });
             Ok(left)
         });
         let left = match left.await {
@@ -272,5 +281,28 @@ impl Runtime for Containerd {
             )
         })?;
         Ok(format!("containerd://{}", answer.into_inner().version))
+    }
+}
+
+/// Whether there is nothing at a path. Of what cannot be looked at nobody knows. Blocks.
+fn is_gone(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        assert!(is_gone(&file));
+        std::fs::write(&file, "").unwrap();
+        assert!(!is_gone(&file));
+        // The error is another than that there is none, as of a disk that does not answer.
+        let within = file.join("pod");
+        assert!(!within.exists() && !is_gone(&within));
     }
 }
