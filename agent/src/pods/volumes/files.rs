@@ -130,8 +130,9 @@ struct Making<'a> {
 impl Making<'_> {
     fn put(&mut self, path: &str, bytes: &[u8], own: Option<i32>) -> Result<(), String> {
         self.room.take(path, bytes.len())?;
+        let path = plain(path)?;
         let file = VolumeFile::new(bytes.to_vec(), mode(own, self.mode));
-        self.files.insert(plain(path), file);
+        self.files.insert(path, file);
         Ok(())
     }
 
@@ -160,7 +161,7 @@ impl Making<'_> {
             let request = account::request(self.around.pod, it);
             let token = account::token(&request, self.account, self.mode);
             self.room.take(&it.path, token.bytes.len())?;
-            self.files.insert(plain(&it.path), token);
+            self.files.insert(plain(&it.path)?, token);
             return Ok(());
         }
         Err("a source of it is something that this agent does not know: install the managers' version on the node".to_owned())
@@ -225,10 +226,19 @@ fn mode(own: Option<i32>, default: u32) -> u32 {
         .map_or(default, |mode| mode & 0o777)
 }
 
-/// Without parts that say nothing.
-fn plain(path: &str) -> String {
+/// Without parts that say nothing. A path that leads out of its volume, or to what the agent keeps there (`..data`), is refused here, too: the managers
+/// may have another version.
+fn plain(path: &str) -> Result<String, String> {
     let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
-    parts.collect::<Vec<_>>().join("/")
+    let parts: Vec<_> = parts.collect();
+    let shown: String = path.chars().take(64).collect();
+    match parts.first() {
+        None => Err(format!("the path {shown:?} names no file")),
+        Some(first) if first.starts_with("..") || parts.contains(&"..") => Err(format!(
+            "the path {shown:?} has a part \"..\", or begins with \"..\": files are in their volume"
+        )),
+        Some(_) => Ok(parts.join("/")),
+    }
 }
 
 fn values(found: &Found) -> Box<dyn Iterator<Item = (&str, &[u8])> + '_> {

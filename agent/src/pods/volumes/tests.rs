@@ -196,6 +196,28 @@ fn what_is_missing_is_named_unless_it_is_optional() {
 }
 
 #[test]
+fn no_file_is_out_of_its_volume() {
+    for path in [
+        "../a",
+        "a/../../b",
+        "a/..",
+        "..",
+        "/../a",
+        "..data",
+        "./..data/a",
+        "",
+        "/",
+    ] {
+        let why = files_of(config_map("web", vec![item("color", path, None)], false));
+        let why = why.unwrap_err();
+        assert!(why.contains("volume \"v\": the path"), "{path:?}: {why}");
+    }
+    let good = vec![item("color", "/a/..b", None)];
+    let good = files_of(config_map("web", good, false));
+    assert_eq!(good.unwrap(), ["a/..b 440 blue"]);
+}
+
+#[test]
 fn fields_of_the_pod_are_files() {
     let memory = DownwardApiVolumeFile {
         path: "memory".into(),

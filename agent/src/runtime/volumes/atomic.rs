@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -29,6 +29,10 @@ const GROUP_READS: u32 = 0o440;
 /// Makes the files of a volume as they should be. What is as it should be stays; what is not is replaced. Whatever dies in between, a reader sees one
 /// set or the other, and the next call goes on. Blocks.
 pub fn write(root: &Path, files: &VolumeFiles, group: Option<u32>) -> io::Result<()> {
+    if let Some(path) = files.keys().find(|path| !is_within(path)) {
+        let message = format!("{path:?} is no path of a file in a volume");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     ensure_root(root, group)?;
     let files = &known(root, files)?;
     let current = fs::read_link(root.join(DATA)).ok();
@@ -48,6 +52,13 @@ pub fn write(root: &Path, files: &VolumeFiles, group: Option<u32>) -> io::Result
     }
     link_names(root, files)?;
     sweep(root, files)
+}
+
+/// Whether a path names a file in a volume, and nothing that is the agent's own there. Whoever asks has looked at it; this is the last place that can.
+fn is_within(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    let own = path.starts_with("..");
+    !path.is_empty() && !own && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// The files with what is there for those whose content is not known now.

@@ -51,6 +51,27 @@ fn files_are_replaced_all_at_once_and_kept_when_they_are_the_same() {
     assert_eq!(names(&root).len(), 2);
 }
 
+#[test]
+fn no_file_is_written_out_of_its_volume() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("config");
+    for path in [
+        "../out",
+        "a/../../out",
+        "/out",
+        "..",
+        "..data",
+        "..data/a",
+        "",
+        "./a",
+    ] {
+        let error = atomic::write(&root, &files(&[(path, "1", 0o644)]), None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path:?}");
+        assert!(!root.exists(), "{path:?}");
+    }
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
 /// What an agent that died left, and what somebody else did.
 #[test]
 fn files_that_are_not_as_they_should_be_are_mended() {
