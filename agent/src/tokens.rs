@@ -126,7 +126,7 @@ impl Tokens {
         self.table().why_not(request)
     }
 
-    /// Gets no more tokens for this pod: it has ended.
+    /// Gets no more tokens for this pod, until one is asked for: it has ended.
     pub fn forget(&self, pod_uid: &str) {
         self.table().forget(|uid| uid == pod_uid);
     }
@@ -144,6 +144,12 @@ impl Tokens {
         table.take(request, Ok(answer), now, 0.0);
         drop(table);
         self.0.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whether this one is kept fresh.
+    #[cfg(test)]
+    pub fn wants(&self, request: &TokenRequest) -> bool {
+        self.table().get(request).is_some()
     }
 
     /// Changes whenever a token comes or is replaced, or a try to get one fails.

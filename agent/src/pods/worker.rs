@@ -220,6 +220,11 @@ impl Worker {
             pad.memory.finished = Some(self.status(pad, &pod, false, now));
             pad.unsaved = true;
         }
+        if pad.memory.finished.is_some() {
+            // Nothing of it starts again. Each time: a step under way may have asked for one.
+            pad.tokens.clear();
+            self.shared.tokens.forget(&self.uid);
+        }
         let saved = self.save(pad).await;
         self.report(pad, now);
         if !saved && !ending {
@@ -387,6 +392,7 @@ impl Worker {
     /// Whether the pod's containers get a token without asking. One that is being told of by older managers, or whose account is not known now, keeps what it has.
     fn look_at_account(&self, pad: &mut Pad) {
         if let Some(pod) = &pad.pod
+            && pad.memory.finished.is_none()
             && pad.given.account(pod).is_ok()
         {
             pad.memory.automounts = volumes::account::automounts(pod, &pad.given);

@@ -379,3 +379,35 @@ async fn a_container_that_starts_without_its_token_leaves_the_others_theirs() {
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_ended_gets_no_more_tokens() {
+    let machine = Machine::new();
+    let (desired, request) = with_token();
+    let never = |desired: Desired| {
+        let mut desired = desired;
+        let pod = Arc::make_mut(desired.pods.get_mut("u1").unwrap());
+        pod.spec.as_mut().unwrap().restart_policy = "Never".into();
+        desired
+    };
+    let mut agent = machine.agent(never(desired));
+    machine.tokens.put(&request, "one");
+    agent.until_phase("u1", "Running").await;
+    assert!(machine.tokens.wants(&request));
+    for name in ["web", "other"] {
+        machine.runtime.exit(&container_id("u1", name, 0), 0);
+    }
+    agent.until_phase("u1", "Succeeded").await;
+    settle().await;
+    assert!(!machine.tokens.wants(&request));
+    // News of what it was given, and another agent, change nothing.
+    agent.assign(never(with_token().0));
+    settle().await;
+    assert!(!machine.tokens.wants(&request));
+    agent.end().await;
+    let agent = machine.agent(never(with_token().0));
+    settle().await;
+    assert!(!machine.tokens.wants(&request));
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
