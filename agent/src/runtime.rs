@@ -86,8 +86,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Gives back the addresses and the network namespace of a pod whose containers are gone for good. What the pod is and what it wrote
     /// stays; its sandbox is then listed without addresses.
     async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
-    /// Looks whether files of the node that volumes name are what they have to be, and makes those that may be made. May wait for ever, for a file system
-    /// that does not answer; giving up leaves nothing half done.
+    /// Looks whether files of the node that volumes name are what they have to be, and makes those that may be made. A file system that does not answer
+    /// is an error after half a minute; giving up before that leaves nothing half done.
     async fn look_at_host_paths(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,8 @@ use nix::{
 };
 
 use super::{
-    ContainerSpec, Paths, RuntimeError, error::reason, names::check_uid, resources::Machine,
+    ContainerSpec, Paths, RuntimeError, error::reason, flight::Flights, names::check_uid,
+    resources::Machine,
 };
 use crate::files;
 
@@ -35,7 +36,7 @@ const MEMORY_PER_NODE: u64 = 32 << 10;
 /// What there may be of them on the smallest machine.
 const LEAST_NODES: u64 = 32 << 10;
 
-/// A file system of the node that does not answer for so long holds up no container's start any longer. It was looked at before.
+/// For so long a start waits for a file system of the node at a time; then its pod says so, and it is tried again.
 const ANSWERS: Duration = Duration::from_secs(30);
 
 /// The volumes of a pod.
@@ -160,24 +161,56 @@ pub struct Bind {
 #[derive(Debug, Clone)]
 pub struct Volumes {
     paths: Paths,
+    /// Looks at files of the node that are under way, by path and type.
+    looks: Arc<Flights<Result<(), String>>>,
 }
 
 impl Volumes {
     /// Those below a data folder.
     pub fn new(paths: Paths) -> Self {
-        Self { paths }
+        Self {
+            paths,
+            looks: Arc::default(),
+        }
     }
 
-    /// Looks at files of the node that a pod names, one after the other.
+    /// Looks at files of the node that a pod names, one after the other. One that does not answer in time is an error; the look at it goes on, and whoever
+    /// looks at it next waits for that one.
     pub async fn look_at_host_paths(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
         for (name, source) in &pod.volumes {
             if let VolumeSource::Host { path, kind } = source {
+                let key = format!("{kind:?} {}", path.display());
                 let (path, kind) = (path.clone(), *kind);
-                let looked = files::at_host_paths(move || host::check(&path, kind)).await;
+                let looked = self.look(&key, ANSWERS, move || host::check(&path, kind));
+                let looked = looked.await;
                 looked.map_err(|error| failed(name, &source.place(), &error))?;
             }
         }
         Ok(())
+    }
+
+    /// Each key has one thread at a time, so a file system that never answers takes no more than that of each of its paths.
+    async fn look(
+        &self,
+        key: &str,
+        patience: Duration,
+        check: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let look = move || async move {
+            let looked = files::at_host_paths(check).await;
+            looked.map_err(|error| error.to_string())
+        };
+        match tokio::time::timeout(patience, self.looks.run(key, look)).await {
+            Ok(Some(looked)) => looked.map_err(io::Error::other),
+            Ok(None) => Err(io::Error::other("the look at it failed")),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "it does not answer for {} s; the container starts when it does",
+                    patience.as_secs()
+                ),
+            )),
+        }
     }
 
     /// Makes what is missing of a pod's own volumes, and replaces files that are not as they should be. What containers wrote stays. To be called once

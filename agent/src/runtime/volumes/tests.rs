@@ -380,3 +380,32 @@ async fn the_memory_of_all_files_is_bounded_and_its_end_is_told() {
     let pods = folder.join("0f4b2d6e-0000-4000-8000-000000000000");
     assert_eq!(fs::read_to_string(pods.join("files/small/a")).unwrap(), "1");
 }
+
+#[tokio::test]
+async fn a_path_that_never_answers_takes_one_thread_and_holds_up_no_other() {
+    let volumes = Volumes::new(Paths::new("/nowhere"));
+    let (release, hangs) = std::sync::mpsc::channel::<()>();
+    let hangs = Arc::new(Mutex::new(hangs));
+    let begun = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let look = |patience| {
+        let (hangs, begun) = (Arc::clone(&hangs), Arc::clone(&begun));
+        volumes.look("dead", patience, move || {
+            begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let _ = hangs.lock().unwrap().recv();
+            Ok(())
+        })
+    };
+    // More than there are threads for all such looks.
+    for _ in 0..100 {
+        let error = look(Duration::from_millis(5)).await.unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+    }
+    let patience = Duration::from_secs(60);
+    let other = volumes.look("good", patience, || Ok(())).await;
+    assert!(other.is_ok());
+    assert_eq!(begun.load(std::sync::atomic::Ordering::SeqCst), 1);
+    drop(release);
+    look(patience).await.unwrap();
+    let wrong = volumes.look("good", patience, || Err(io::ErrorKind::NotFound.into()));
+    assert!(wrong.await.is_err());
+}
