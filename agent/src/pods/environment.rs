@@ -26,7 +26,7 @@ use crate::configuration::Found;
 const MOST_LOOKED_AT: usize = 16 << 20;
 /// What looking at a key takes, as bytes.
 const EACH: usize = 64;
-/// Of keys that can be no variables, so many are named.
+/// Of objects with keys that can be no variables, and of these keys, so many are named.
 const NAMED: usize = 16;
 
 /// What a container's environment is made of.
@@ -107,7 +107,7 @@ impl Environment {
                 }
             }
         }
-        if invalid > 0 {
+        if invalid > 0 && self.skipped.len() < NAMED {
             let kind = source.kind();
             let names = named.join(", ");
             let more = match invalid - named.len() {

@@ -284,14 +284,6 @@ fn fields_and_amounts_are_told_as_kubernetes_does() {
     }
 }
 
-fn plain(name: &str, value: &str) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value: value.into(),
-        ..EnvVar::default()
-    }
-}
-
 fn large(key: &str, value: &str) -> Desired {
     let large = ConfigMap {
         metadata: meta("large"),
@@ -332,7 +324,7 @@ fn references_that_multiply_are_refused() {
         why.contains("variable \"a7\": it is 131076 bytes") && why.contains("at most 131072"),
         "{why}"
     );
-    let many = (0..1 << 20).map(|_| plain("b", "$(a)"));
+    let many = (0..100_000).map(|_| plain("b", "$(a)"));
     let why = made(Container {
         env: std::iter::once(plain("a", &"x".repeat(100 << 10)))
             .chain(many)
@@ -358,14 +350,14 @@ fn objects_that_are_named_many_times_are_refused() {
     };
     let value = "x".repeat(100 << 10);
     assert_eq!(many(&large("A", &value), 20).unwrap().variables.len(), 20);
-    let why = many(&large("A", &value), 1_000_000).unwrap_err();
+    let why = many(&large("A", &value), 100_000).unwrap_err();
     assert!(
         why.contains("envFrom[20]: variable \"P20_A\": with it"),
         "{why}"
     );
     // What can be no variable takes time, and its names take room.
     let value = "x".repeat(1 << 20);
-    let why = many(&large("A=B", &value), 1_000_000).unwrap_err();
+    let why = many(&large("A=B", &value), 100_000).unwrap_err();
     assert!(
         why.contains("envFrom[15]: with ConfigMap \"large\""),
         "{why}"

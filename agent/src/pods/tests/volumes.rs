@@ -191,6 +191,7 @@ async fn an_object_that_goes_keeps_no_other_from_the_files_of_what_runs() {
     settle().await;
     assert_eq!(file(&machine, "secret", "password"), "two");
     assert_eq!(file(&machine, "a-config", "color"), "blue");
+    agent.until_phase("u1", "Running").await;
     assert!(agent.events.contains(&"FailedMount".to_owned()));
     // Also while the missing one is tried again at longer and longer pauses.
     tokio::time::sleep(Duration::from_secs(1200)).await;
@@ -265,12 +266,17 @@ async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
     // No manager gives a token, and its volume cannot be made.
     machine.runtime.fail("volumes", "FailedMount");
     let mut agent = machine.agent(Desired {
-        configuration: Configuration::kept(vec![], vec![], true),
+        configuration: Configuration::kept(vec![], vec![], true).with_accounts(vec![]),
         ..assigned(1, [asks_nothing])
     });
     agent.until_phase("u1", "Running").await;
-    let made = machine.runtime.volumes("u1").map(|it| it.volumes);
-    assert!(made.unwrap_or_default().is_empty());
+    let told = "FailedMount: The token of the pod's account is not mounted";
+    let mut messages = agent.messages.iter();
+    assert!(
+        messages.any(|it| it.starts_with(told)),
+        "{:?}",
+        agent.messages
+    );
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }

@@ -19,9 +19,7 @@ use crate::{
 
 /// The most that the files of one pod take, in bytes. They are in memory that no container's limit counts.
 const LARGEST_FILES: usize = 64 << 20;
-/// The most files, links and folders of one pod: the memory of all pods has room for as many files as the machine has pages.
-const MOST_FILES: usize = 16_384;
-/// What a file takes beside what is in it, in bytes.
+/// What a file, link or folder takes beside what is in it, in bytes. So a pod has at most 16,384 of them.
 const PAGE: usize = 4096;
 /// Of files whose permissions nobody says.
 const DEFAULT_MODE: u32 = 0o644;
@@ -39,14 +37,15 @@ pub fn are_its_source(volume: &Volume) -> bool {
 pub struct Room {
     /// In memory, in bytes.
     bytes: usize,
-    files: usize,
+    /// What may still be made, with what is thrown away because its volume cannot be made: that gives back its room, and not the agent's time.
+    work: usize,
 }
 
 impl Default for Room {
     fn default() -> Self {
         Self {
             bytes: LARGEST_FILES,
-            files: MOST_FILES,
+            work: 4 * LARGEST_FILES,
         }
     }
 }
@@ -57,25 +56,18 @@ impl Room {
     /// # Errors
     /// A sentence.
     pub fn take(&mut self, path: &str, bytes: usize) -> Result<(), String> {
-        // A page for the file, its link, and each folder on the way, beside what is in the file.
+        // The file, its link, and each folder on the way.
         let nodes = path.split('/').count().saturating_add(1);
         let takes = nodes.saturating_mul(PAGE).saturating_add(bytes);
-        let shown: String = path.chars().take(64).collect();
-        match (self.bytes.checked_sub(takes), self.files.checked_sub(nodes)) {
-            (Some(bytes), Some(files)) => (self.bytes, self.files) = (bytes, files),
-            (None, _) => {
-                return Err(format!(
-                    "there is no room for the file {shown:?} of {bytes} bytes: the files of a pod's volumes are kept in memory, and take at most \
-                     {LARGEST_FILES} bytes, with {PAGE} for each file, link and folder; mount fewer ConfigMaps and Secrets, or fewer of their keys"
-                ));
-            }
-            (_, None) => {
-                return Err(format!(
-                    "there is no room for the file {shown:?}: the volumes of a pod have at most {MOST_FILES} files, links and folders of ConfigMaps, \
-                     Secrets and the like; mount fewer of their keys"
-                ));
-            }
-        }
+        let left = self.bytes.checked_sub(takes);
+        let Some((bytes, work)) = left.zip(self.work.checked_sub(takes)) else {
+            let shown: String = path.chars().take(64).collect();
+            return Err(format!(
+                "there is no room for the file {shown:?} of {bytes} bytes: the files of a pod's volumes are kept in memory, and take at most \
+                 {LARGEST_FILES} bytes, with {PAGE} for each file, link and folder; mount fewer ConfigMaps and Secrets, or fewer of their keys"
+            ));
+        };
+        (self.bytes, self.work) = (bytes, work);
         Ok(())
     }
 }
@@ -97,22 +89,12 @@ pub fn of_volume(
         files: VolumeFiles::new(),
         room: *room,
     };
-    if let Some(it) = &volume.config_map {
-        made.mode = mode(it.default_mode, DEFAULT_MODE);
-        let optional = it.optional == Some(true);
-        made.take(Source::ConfigMap, &it.name, &it.items, optional)?;
-    } else if let Some(it) = &volume.secret {
-        made.mode = mode(it.default_mode, DEFAULT_MODE);
-        let optional = it.optional == Some(true);
-        made.take(Source::Secret, &it.secret_name, &it.items, optional)?;
-    } else if let Some(it) = &volume.downward_api {
-        made.mode = mode(it.default_mode, DEFAULT_MODE);
-        made.take_fields(&it.items)?;
-    } else if let Some(it) = &volume.projected {
-        made.project(it)?;
-    } else {
+    if !are_its_source(volume) {
         return Ok(None);
     }
+    let whole = made.fill(volume);
+    room.work = made.room.work;
+    whole?;
     // A volume that cannot be made takes none.
     *room = made.room;
     Ok(Some(made.files))
@@ -128,6 +110,27 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
+    fn fill(&mut self, volume: &Volume) -> Result<(), String> {
+        if let Some(it) = &volume.config_map {
+            self.mode = mode(it.default_mode, DEFAULT_MODE);
+            let optional = it.optional == Some(true);
+            return self.take(Source::ConfigMap, &it.name, &it.items, optional);
+        }
+        if let Some(it) = &volume.secret {
+            self.mode = mode(it.default_mode, DEFAULT_MODE);
+            let optional = it.optional == Some(true);
+            return self.take(Source::Secret, &it.secret_name, &it.items, optional);
+        }
+        if let Some(it) = &volume.downward_api {
+            self.mode = mode(it.default_mode, DEFAULT_MODE);
+            return self.take_fields(&it.items);
+        }
+        match &volume.projected {
+            Some(it) => self.project(it),
+            None => Ok(()),
+        }
+    }
+
     fn put(&mut self, path: &str, bytes: &[u8], own: Option<i32>) -> Result<(), String> {
         self.room.take(path, bytes.len())?;
         let path = plain(path)?;

@@ -377,6 +377,13 @@ fn mounts_say_where_their_volume_is() {
 
 /// What becomes of a pod with these volumes of the ConfigMap `large`.
 fn with_large(large: ConfigMap, volumes: Vec<Volume>) -> Result<(), String> {
+    let (made, whole) = made_with_large(large, volumes);
+    let small = VolumeSource::Disk;
+    assert_eq!(made.volumes.get("last"), Some(&small), "it needs no room");
+    whole
+}
+
+fn made_with_large(large: ConfigMap, volumes: Vec<Volume>) -> (PodVolumes, Result<(), String>) {
     let desired = Desired {
         configuration: Configuration::kept(vec![large], vec![], true),
         ..Desired::default()
@@ -396,10 +403,7 @@ fn with_large(large: ConfigMap, volumes: Vec<Volume>) -> Result<(), String> {
         allocatable: &BTreeMap::new(),
     };
     let tokens = Tokens::default();
-    let (made, whole) = of_pod(&pod, around, no_account(&tokens));
-    let small = VolumeSource::Disk;
-    assert_eq!(made.volumes.get("last"), Some(&small), "it needs no room");
-    whole
+    of_pod(&pod, around, no_account(&tokens))
 }
 
 fn named(name: String, items: Vec<KeyToPath>) -> Volume {
@@ -436,7 +440,12 @@ fn the_files_of_a_pod_are_bounded_before_they_are_made() {
     assert!(full.unwrap_err().contains("at most 67108864 bytes"));
     // Empty files and folders take room, too.
     let full = with_large(large(0, 3000), volumes(3)).unwrap_err();
-    assert!(full.contains("at most 16384 files"), "{full}");
+    assert!(full.contains("of 0 bytes"), "{full}");
+    // What is thrown away is not made again and again: 400 GiB, if all were.
+    let tried = vec![item("0", "same", None); 100];
+    let tried = (0..4_000).map(|n| named(format!("v{n}"), tried.clone()));
+    let full = with_large(large(1 << 20, 1), tried.collect());
+    assert!(full.is_err());
     let deep = vec![item("0", &"a/".repeat(20_000), None)];
     let full = with_large(large(0, 1), vec![named("v".into(), deep)]);
     assert!(full.is_err());

@@ -197,7 +197,8 @@ impl Hands {
             return Some(Err(RuntimeError {
                 reason: FAILED_MOUNT,
                 message,
-                retryable: false,
+                // What could not be written heals by itself.
+                retryable: made.is_err(),
             }));
         }
         if starting

@@ -302,7 +302,7 @@ fn stopped(pad: &Pad, step: &Step) -> Option<String> {
 
 /// The containers that start next.
 fn due(pad: &Pad) -> Vec<String> {
-    let Some(pod) = &pad.pod else {
+    let Some(pod) = pad.pod.as_deref() else {
         return Vec::new();
     };
     let now = Now {
