@@ -364,6 +364,7 @@ mod tests {
         files.save("a", &desired, touched).unwrap();
         let secrets = folder.path().join("run/secrets");
         let _ = nix::mount::umount2(&secrets, nix::mount::MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir_all(&secrets);
         let loaded = files.load("a").configuration;
         assert!(loaded.is_unknown(Source::Secret, "shop", "s"));
         assert!(!loaded.is_unknown(Source::ServiceAccount, "shop", "default"));
