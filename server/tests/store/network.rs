@@ -54,7 +54,13 @@ impl Network {
     }
 
     fn carriers(&self, id: u64) -> TaskTracker {
-        self.0.lock().unwrap().entry(id).or_default().carriers.clone()
+        self.0
+            .lock()
+            .unwrap()
+            .entry(id)
+            .or_default()
+            .carriers
+            .clone()
     }
 
     pub fn heal(&self, id: u64) {

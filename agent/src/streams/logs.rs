@@ -1,20 +1,16 @@
-//! Serves containers' logs to the manager that asked, over a stream that the agent dials.
+//! Containers' logs.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use barge_proto::v1::{
-    LogOptions, OpenStream, Pod, TunnelChunk, open_stream::What, session_client::SessionClient,
-};
+use barge_proto::v1::{LogOptions, Pod, TunnelChunk};
 use bytes::{BufMut, BytesMut};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, sleep, timeout},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::{Instant, sleep},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 mod position;
 
@@ -28,15 +24,8 @@ use crate::{
     desired::Desired,
     pods::spec,
     runtime::{ContainerState, Runtime, RuntimeEvent},
-    session::Streams,
 };
 
-/// Streams served at a time, each over a connection of its own.
-const STREAMS: usize = 128;
-/// Streams refused at a time; further ones are not opened, and the manager waits for them in vain.
-const REFUSALS: usize = 16;
-/// For the manager to take a stream that it asked for, and for a refusal to be read.
-const DIAL: Duration = Duration::from_secs(10);
 /// For the log of a container that has just been started to be there, and between two looks.
 const BEGIN: Duration = Duration::from_secs(1);
 /// See [`BEGIN`].
@@ -46,8 +35,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_secs(30);
 /// Between two questions whether it has come.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Chunks ahead of a slow reader.
-const AHEAD: usize = 4;
 /// Bytes put together in a chunk, at least one line.
 const CHUNK: usize = 64 * 1024;
 /// Lines put together in a chunk, when they are there already.
@@ -55,81 +42,19 @@ const LINES: usize = 128;
 
 /// Serves logs. Cheap to clone.
 #[derive(Clone)]
-pub struct LogServer {
+pub struct Logs {
     runtime: Arc<dyn Runtime>,
     desired: watch::Receiver<Arc<Desired>>,
-    streams: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
-    stop: CancellationToken,
 }
 
-impl LogServer {
-    /// Serves until `stop` is cancelled.
-    pub fn new(
-        runtime: Arc<dyn Runtime>,
-        desired: watch::Receiver<Arc<Desired>>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            runtime,
-            desired,
-            streams: Arc::new(Semaphore::new(STREAMS)),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
-            stop,
-        }
-    }
-
-    /// Serves a stream. Its permit is given back when both the connection and the thread that reads the log have ended: a disk that
-    /// hangs holds no more threads than there are permits.
-    async fn serve(
-        self,
-        channel: Channel,
-        stream_id: String,
-        what: Option<What>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let (chunks, outgoing) = mpsc::channel(AHEAD);
-        let permit = Arc::new(permit);
-        let reading = permit.clone();
-        let produce = async {
-            let result = match what {
-                None => Err("this node does not know what was asked for".to_owned()),
-                Some(What::Logs(options)) => self.copy(&options, false, &chunks, reading).await,
-                Some(What::PreviousLogs(options)) => {
-                    self.copy(&options, true, &chunks, reading).await
-                }
-            };
-            if let Err(error) = result {
-                // Fails only when the peer went: nobody is left to tell.
-                let _ = chunks.send(last(error)).await;
-            }
-            drop(chunks);
-        };
-        let dialed = dial(channel, stream_id, outgoing);
-        // Producing may end first: the stream still has to be drained by the peer.
-        let both = async {
-            tokio::pin!(dialed);
-            tokio::select! {
-                () = &mut dialed => {}
-                () = produce => dialed.await,
-            }
-        };
-        self.stop.run_until_cancelled(both).await;
-        drop(permit);
-    }
-
-    /// Says that there is no room, to a manager that hears it within [`DIAL`].
-    async fn refuse(self, channel: Channel, stream_id: String, _permit: OwnedSemaphorePermit) {
-        let (chunks, outgoing) = mpsc::channel(1);
-        let error = format!("this node serves {STREAMS} streams already; end some of them");
-        let _ = chunks.send(last(error)).await;
-        drop(chunks);
-        let refused = timeout(DIAL, dial(channel, stream_id, outgoing));
-        self.stop.run_until_cancelled(refused).await;
+impl Logs {
+    /// Of these pods.
+    pub fn new(runtime: Arc<dyn Runtime>, desired: watch::Receiver<Arc<Desired>>) -> Self {
+        Self { runtime, desired }
     }
 
     /// Sends the lines of the newest attempt's log, or with `previous` of the last one that has ended. The error is a sentence.
-    async fn copy(
+    pub async fn copy(
         &self,
         options: &LogOptions,
         previous: bool,
@@ -282,49 +207,6 @@ impl LogServer {
                 },
             }
         }
-    }
-}
-
-impl Streams for LogServer {
-    fn open(&self, channel: Channel, request: OpenStream) {
-        let (server, id, what) = (self.clone(), request.stream_id, request.what);
-        if let Ok(permit) = self.streams.clone().try_acquire_owned() {
-            tokio::spawn(server.serve(channel, id, what, permit));
-        } else if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tokio::spawn(server.refuse(channel, id, permit));
-        } else {
-            tracing::warn!(
-                "a stream was not opened: {STREAMS} are open, and {REFUSALS} are being refused"
-            );
-        }
-    }
-}
-
-/// Dials the manager back and sends the stream's name and what follows, until the peer has had all or goes.
-async fn dial(channel: Channel, stream_id: String, outgoing: mpsc::Receiver<TunnelChunk>) {
-    let first = TunnelChunk {
-        stream_id,
-        ..Default::default()
-    };
-    let first = futures::stream::once(std::future::ready(first));
-    let mut client = SessionClient::new(channel);
-    let call = client.tunnel(first.chain(ReceiverStream::new(outgoing)));
-    // The manager's half says nothing; its end is the client's.
-    match timeout(DIAL, call).await {
-        Ok(Ok(response)) => {
-            let mut back = response.into_inner();
-            while let Ok(Some(_)) = back.message().await {}
-        }
-        Ok(Err(status)) => tracing::debug!(%status, "cannot dial back"),
-        Err(_) => tracing::debug!("the manager does not take the stream that it asked for"),
-    }
-}
-
-/// The last chunk of a stream that went wrong.
-fn last(error: String) -> TunnelChunk {
-    TunnelChunk {
-        error,
-        ..Default::default()
     }
 }
 
