@@ -123,6 +123,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     );
     let trusted = options.managers.clone();
     let streams = StreamServer::new(options.runtime.clone(), desired.clone(), stop.clone());
+    let streams_ended = streams.clone().ended();
     let session = Session::new(
         session::Options {
             cluster_id: options.cluster_id,
@@ -187,6 +188,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         until.run_until_cancelled(lane.log()).await;
     });
     tasks.spawn(keep_tokens);
+    tasks.spawn(streams_ended);
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(collector.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use barge_proto::v1::{LogOptions, Pod, TunnelChunk};
+use barge_proto::v1::{AttachOptions, LogOptions, TunnelChunk};
 use bytes::{BufMut, BytesMut};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 mod position;
 
 use self::position::Position;
+use super::running::{self, container_name};
 use crate::{
     carrier::{
         cri,
@@ -22,7 +23,6 @@ use crate::{
     },
     clock::to_ms,
     desired::Desired,
-    pods::spec,
     runtime::{ContainerState, Runtime, RuntimeEvent},
 };
 
@@ -61,8 +61,7 @@ impl Logs {
         chunks: &mpsc::Sender<TunnelChunk>,
         permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), String> {
-        let pod = self.desired.borrow().pods.get(&options.pod_uid).cloned();
-        let pod = pod.ok_or("the pod is not on this node")?;
+        let pod = running::pod(&self.desired.borrow(), &options.pod_uid)?;
         let container = container_name(&pod, &options.container)?;
         let after = match options.after.as_slice() {
             [] => None,
@@ -86,7 +85,6 @@ impl Logs {
                 .await
                 .ok_or_else(|| format!("container \"{container}\" has not been started yet"))?,
         };
-        let finished = CancellationToken::new();
         let read_options = logs::LogOptions {
             tail: options.tail,
             since: options
@@ -96,21 +94,79 @@ impl Logs {
             follow: options.follow,
             after: after.map(|after| after.place),
         };
-        let entries = logs::read_holding(path, read_options, finished.clone(), permit);
         let mut writer = Writer::new(attempt, options.timestamps);
         if let Some(after) = after {
             writer.inside = after.inside;
         }
+        let source = Source {
+            pod_uid: &options.pod_uid,
+            container: &container,
+            attempt,
+            path,
+        };
+        let sent = self.send(source, read_options, writer, chunks, permit);
+        sent.await.map(drop)
+    }
+
+    /// Sends what a running container writes from now on, until it ends. Answers its exit code; the error is a sentence.
+    pub async fn attach(
+        &self,
+        options: &AttachOptions,
+        chunks: &mpsc::Sender<TunnelChunk>,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Result<i32, String> {
+        let uid = &options.pod_uid;
+        let pod = running::pod(&self.desired.borrow(), uid)?;
+        let running = running::container(&*self.runtime, &pod, uid, &options.container).await?;
+        // The carrier makes it while the container begins to run.
+        self.begun_log(uid, &running.name).await;
+        let source = Source {
+            pod_uid: uid,
+            container: &running.name,
+            attempt: running.attempt,
+            path: self.runtime.log_path(uid, &running.name, running.attempt),
+        };
+        let from_now_on = logs::LogOptions {
+            tail: Some(0),
+            follow: true,
+            ..logs::LogOptions::default()
+        };
+        let writer = Writer::new(running.attempt, false);
+        let sent = self.send(source, from_now_on, writer, chunks, permit);
+        let code = sent.await?;
+        code.ok_or_else(|| {
+            format!(
+                "container {} of pod {} ended, and its exit code is not known",
+                running.name,
+                running::name_of(&pod)
+            )
+        })
+    }
+
+    /// Sends a log. One that is followed ends with its container: then this answers the exit code, if that is known.
+    async fn send(
+        &self,
+        source: Source<'_>,
+        options: logs::LogOptions,
+        writer: Writer,
+        chunks: &mpsc::Sender<TunnelChunk>,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Result<Option<i32>, String> {
+        let finished = CancellationToken::new();
+        let follow = options.follow;
+        let entries = logs::read_holding(source.path, options, finished.clone(), permit);
         let copy = send_all(entries, writer, chunks);
-        if !options.follow {
-            return copy.await;
+        if !follow {
+            return copy.await.map(|()| None);
         }
+        let settled = self.until_settled(source.pod_uid, source.container, source.attempt);
         tokio::pin!(copy);
-        tokio::select! {
-            result = &mut copy => return result,
-            () = self.until_settled(&options.pod_uid, &container, attempt) => finished.cancel(),
-        }
-        copy.await
+        let code = tokio::select! {
+            result = &mut copy => return result.map(|()| None),
+            code = settled => code,
+        };
+        finished.cancel();
+        copy.await.map(|()| code)
     }
 
     /// As [`Self::newest_log`], but waits a moment for the first one: the carrier makes it while the container begins to run.
@@ -168,24 +224,33 @@ impl Logs {
         attempts
     }
 
-    /// Returns once this attempt does not run (any more) and all that it wrote is in its log; after [`SETTLE`] in any case.
-    async fn until_settled(&self, pod_uid: &str, container: &str, attempt: u32) {
-        let Some(id) = self.until_ended(pod_uid, container, attempt).await else {
-            // It was removed, and its pipes were emptied before.
-            return;
+    /// Returns once this attempt does not run (any more) and all that it wrote is in its log; after [`SETTLE`] in any case. Answers its exit code,
+    /// if that is known.
+    async fn until_settled(&self, pod_uid: &str, container: &str, attempt: u32) -> Option<i32> {
+        // Removed, its pipes were emptied before.
+        let ended = self.until_ended(pod_uid, container, attempt).await?;
+        let code = match ended.state {
+            ContainerState::Exited { code, .. } => i32::try_from(code).ok(),
+            _ => None,
         };
         let deadline = Instant::now() + SETTLE;
-        while let Err(error) = self.runtime.settle_log(&id).await {
+        while let Err(error) = self.runtime.settle_log(&ended.id).await {
             if Instant::now() >= deadline {
-                tracing::warn!(container = id, %error, "a log that is followed may end too early");
-                return;
+                tracing::warn!(container = ended.id, %error, "a log that is followed may end too early");
+                break;
             }
             sleep(PAUSE).await;
         }
+        code
     }
 
-    /// Returns once this attempt does not run (any more): its id, or `None` when it was removed.
-    async fn until_ended(&self, pod_uid: &str, container: &str, attempt: u32) -> Option<String> {
+    /// Returns once this attempt does not run (any more), or `None` when it was removed.
+    async fn until_ended(
+        &self,
+        pod_uid: &str,
+        container: &str,
+        attempt: u32,
+    ) -> Option<crate::runtime::Container> {
         let mut events = self.runtime.events();
         loop {
             match events.next().await {
@@ -198,30 +263,21 @@ impl Logs {
             let found = inventory
                 .containers
                 .into_iter()
-                .find(|c| c.pod_uid == pod_uid && c.name == container && c.attempt == attempt);
-            match found {
-                None => return None,
-                Some(found) => match found.state {
-                    ContainerState::Running { .. } | ContainerState::Created => {}
-                    ContainerState::Exited { .. } | ContainerState::Lost => return Some(found.id),
-                },
+                .find(|c| c.pod_uid == pod_uid && c.name == container && c.attempt == attempt)?;
+            match found.state {
+                ContainerState::Running { .. } | ContainerState::Created => {}
+                ContainerState::Exited { .. } | ContainerState::Lost => return Some(found),
             }
         }
     }
 }
 
-fn container_name(pod: &Pod, wanted: &str) -> Result<String, String> {
-    let names: Vec<_> = spec::all_containers(pod).map(|c| &c.name).collect();
-    match (wanted, spec::containers(pod)) {
-        ("", [only]) => Ok(only.name.clone()),
-        ("", _) => Err(format!(
-            "the pod has several containers, choose one of {names:?}"
-        )),
-        (wanted, _) if names.iter().any(|name| *name == wanted) => Ok(wanted.to_owned()),
-        (wanted, _) => Err(format!(
-            "the pod has no container \"{wanted}\", only {names:?}"
-        )),
-    }
+/// Which log is sent.
+struct Source<'a> {
+    pod_uid: &'a str,
+    container: &'a str,
+    attempt: u32,
+    path: PathBuf,
 }
 
 async fn send_all(
