@@ -29,9 +29,7 @@ mod security;
 mod spec;
 mod volumes;
 
-pub use error::reason::{
-    FAILED_MOUNT, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, START_ERROR,
-};
+pub use error::reason::{FAILED_MOUNT, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, START_ERROR};
 pub use images::check_registry_config;
 pub use keyring::{Keyring, docker_config, dockercfg};
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry, certificates};

@@ -14,7 +14,8 @@ use tokio::{net::TcpStream, sync::watch};
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
-    Options, Program, PullPolicy, PullSecrets, Running, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Options, Program, PullPolicy, PullSecrets, Running, Runtime, RuntimeError, RuntimeEvent,
+    Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,

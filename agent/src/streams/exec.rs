@@ -81,7 +81,8 @@ pub async fn run(
         control,
     } = running;
     let end = {
-        let serve = serve(&*control, stdin, (stdout, stderr), chunks, back);
+        let take = take(&*control, stdin, options.tty, back);
+        let serve = serve(&*control, (stdout, stderr), take, chunks);
         tokio::select! {
             end = serve => end,
             () = chunks.closed() => End::Gone,
@@ -125,10 +126,9 @@ type Input = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
 async fn serve(
     control: &dyn Control,
-    stdin: Option<Input>,
     (stdout, stderr): (Output, Option<Output>),
+    take: impl Future<Output = ()>,
     chunks: &mpsc::Sender<TunnelChunk>,
-    back: &mut Streaming<TunnelChunk>,
 ) -> End {
     let begun = TunnelChunk {
         begun: true,
@@ -156,7 +156,7 @@ async fn serve(
             Ok(code) => End::Code(code),
             Err(error) => error.into(),
         },
-        () = take(control, stdin, back) => End::Gone,
+        () = take => End::Gone,
     }
 }
 
@@ -199,7 +199,12 @@ async fn copy(
 }
 
 /// Does what the manager's chunks say, until its half ends. A program that does not read its input holds up all that comes behind it.
-async fn take(control: &dyn Control, stdin: Option<Input>, back: &mut Streaming<TunnelChunk>) {
+async fn take(
+    control: &dyn Control,
+    stdin: Option<Input>,
+    tty: bool,
+    back: &mut Streaming<TunnelChunk>,
+) {
     let mut stdin = stdin;
     while let Ok(Some(chunk)) = back.message().await {
         if !chunk.data.is_empty()
@@ -216,7 +221,8 @@ async fn take(control: &dyn Control, stdin: Option<Input>, back: &mut Streaming<
             if chunk.signal != 0 {
                 control.signal(chunk.signal).await?;
             }
-            if chunk.end {
+            // A terminal has no end: its input's end would be a hang-up.
+            if chunk.end && !tty {
                 stdin = None;
                 control.close_stdin().await?;
             }

@@ -51,7 +51,7 @@ pub async fn run(
                 ..Default::default()
             };
             if chunks.send(chunk).await.is_err() || bytes == 0 {
-                return Ok(());
+                return io::Result::Ok(());
             }
         }
     };
@@ -63,9 +63,9 @@ pub async fn run(
                 return Ok(true);
             }
         }
-        Ok(false)
+        io::Result::Ok(false)
     };
-    let ended: io::Result<()> = async {
+    let both = async {
         tokio::pin!(out, into);
         tokio::select! {
             ended = &mut out => ended?,
@@ -74,11 +74,13 @@ pub async fn run(
                 // The client has gone.
                 false => Ok(()),
             },
-            () = chunks.closed() => return Ok(()),
         }
         into.await.map(drop)
-    }
-    .await;
+    };
+    let ended: io::Result<()> = tokio::select! {
+        ended = both => ended,
+        () = chunks.closed() => Ok(()),
+    };
     ended.map_err(|error| format!("the connection to port {} broke: {error}", options.port))
 }
 

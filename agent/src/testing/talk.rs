@@ -9,9 +9,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::runtime::{
-    Control, PROGRAM_NOT_FOUND, Program, Running, RuntimeError, TerminalSize,
-};
+use crate::runtime::{Control, PROGRAM_NOT_FOUND, Program, Running, RuntimeError, TerminalSize};
 
 /// Bytes that a pipe holds.
 const PIPE: usize = 64 << 10;

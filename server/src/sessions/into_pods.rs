@@ -35,7 +35,7 @@ mod talk;
 mod words;
 
 use talk::{Far, Talk, To};
-use words::{Input, Output};
+use words::Input;
 
 /// For a client to say what it wants.
 const FIRST: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl pod_streams_server::PodStreams for PodStreamsService {
             namespace: &start.namespace,
             pod: &start.pod,
         };
-        let find = |state: &_| {
+        let find = |state: &State| {
             let (namespace, pod) = (&start.namespace, &start.pod);
             let (place, container) = find_container(state, namespace, pod, &start.container)?;
             let options = ExecOptions {
@@ -106,7 +106,7 @@ impl pod_streams_server::PodStreams for PodStreamsService {
         let still = reach.right(&caller, ("create", "attach"), namespace, pod)?;
         words::note(&caller, namespace, pod);
         still()?;
-        let found = |state: &_| find_container(state, namespace, pod, &request.container);
+        let found = |state: &State| find_container(state, namespace, pod, &request.container);
         let (place, container) = reach.store.read(found)?;
         let options = AttachOptions {
             pod_uid: place.pod_uid,
@@ -114,7 +114,7 @@ impl pod_streams_server::PodStreams for PodStreamsService {
         };
         let output = match reach.here(&place.node_uid, What::Attach(options)).await {
             Err(ApiError::NoSuchSession(_)) if !caller.forwarded => {
-                let ask = |channel| {
+                let ask = |channel: Channel| {
                     let forwarded = on_behalf_of(&caller, request.clone())?;
                     Ok(async move { PodStreamsClient::new(channel).attach(forwarded).await })
                 };
@@ -152,7 +152,7 @@ impl pod_streams_server::PodStreams for PodStreamsService {
             namespace: &start.namespace,
             pod: &start.pod,
         };
-        let find = |state: &_| {
+        let find = |state: &State| {
             let place = find_pod(state, &start.namespace, &start.pod)?;
             let options = ForwardOptions {
                 pod_uid: place.pod_uid.clone(),

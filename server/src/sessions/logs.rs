@@ -7,7 +7,7 @@ use barge_proto::v1::{
 use barge_state::State;
 use futures::{StreamExt, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{
     chunks::{Answer, answers},
@@ -55,7 +55,7 @@ impl logs_server::Logs for LogsService {
         let output = match self.reach.here(&source.node_uid, source.what).await {
             // One hop: the manager that was reached has asked all others.
             Err(ApiError::NoSuchSession(_)) if !caller.forwarded => {
-                let ask = |channel| {
+                let ask = |channel: Channel| {
                     let forwarded = on_behalf_of(&caller, request.clone())?;
                     Ok(async move { LogsClient::new(channel).read(forwarded).await })
                 };

@@ -15,7 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use containerd_client::tonic::{Code, Status};
+use containerd_client::tonic::Status;
 use futures::StreamExt;
 use nix::errno::Errno;
 use oci_spec::runtime::{Box as ConsoleSize, Process};
@@ -135,7 +135,10 @@ async fn found(beside: &Beside) -> Option<(u32, bool)> {
         }
         sleep(AGAIN).await;
     }
-    tracing::warn!(container = beside.id, "a program of an earlier agent may still run");
+    tracing::warn!(
+        container = beside.id,
+        "a program of an earlier agent may still run"
+    );
     None
 }
 
@@ -185,9 +188,17 @@ impl Attended {
         let folder = self.beside.folder();
         let path = |name: &str| folder.join(name).display().to_string();
         let pipes = Pipes {
-            stdin: if program.stdin { path(STDIN) } else { String::new() },
+            stdin: if program.stdin {
+                path(STDIN)
+            } else {
+                String::new()
+            },
             stdout: path(STDOUT),
-            stderr: if program.tty { String::new() } else { path(STDERR) },
+            stderr: if program.tty {
+                String::new()
+            } else {
+                path(STDERR)
+            },
         };
         let (stdout, held_stdout) = output(&folder.join(STDOUT))?;
         let (stderr, held_stderr) = output(&folder.join(STDERR))?;
@@ -247,7 +258,6 @@ impl Attended {
                 Ok(Some((_, Some(code)))) => break code,
                 Ok(Some((_, None))) => {}
                 Ok(None) => return Err(self.vanished()),
-                Err(look) if look.code() == Code::NotFound => return Err(self.vanished()),
                 Err(look) if !is_unreachable(&look) && !is_unreachable(&status) => {
                     return Err(self.error("wait for", &status));
                 }

@@ -67,7 +67,9 @@ impl Beside {
     /// Where its pipes are. The name says whose they are: when the agent has been killed, the next one ends the process.
     pub fn folder(&self) -> PathBuf {
         let paths = &self.containers.options.paths;
-        paths.execs().join(format!("{}{AT}{}", self.id, self.exec_id))
+        paths
+            .execs()
+            .join(format!("{}{AT}{}", self.id, self.exec_id))
     }
 
     /// Makes pipes with these names.
@@ -126,9 +128,9 @@ impl Beside {
             }),
         };
         let client = &self.containers.client;
-        let made = client.services().tasks().exec(client.request(request));
-        made.await
-            .map_err(|status| self.error("prepare", process, &status))?;
+        let mut tasks = client.services().tasks();
+        let made = tasks.exec(client.request(request)).await;
+        made.map_err(|status| self.error("prepare", process, &status))?;
         Ok(())
     }
 
@@ -139,10 +141,9 @@ impl Beside {
             container_id: self.id.clone(),
             exec_id: self.exec_id.clone(),
         };
-        let started = client.services().tasks().start(client.request(request));
-        let started = started
-            .await
-            .map_err(|status| self.error("start", process, &status))?;
+        let mut tasks = client.services().tasks();
+        let started = tasks.start(client.request(request)).await;
+        let started = started.map_err(|status| self.error("start", process, &status))?;
         Ok(started.into_inner().pid)
     }
 
@@ -153,8 +154,9 @@ impl Beside {
             container_id: self.id.clone(),
             exec_id: self.exec_id.clone(),
         };
-        let answer = client.services().tasks().wait(client.lasting(request));
-        Ok(code(answer.await?.into_inner().exit_status))
+        let mut tasks = client.services().tasks();
+        let answer = tasks.wait(client.lasting(request)).await?;
+        Ok(code(answer.into_inner().exit_status))
     }
 
     /// How it is: its process id, and its exit code once it has one.
@@ -182,8 +184,8 @@ impl Beside {
             signal,
             all: false,
         };
-        let killed = client.services().tasks().kill(client.request(request));
-        unless_gone(killed.await.map(drop))
+        let mut tasks = client.services().tasks();
+        unless_gone(tasks.kill(client.request(request)).await.map(drop))
     }
 
     /// That it has ended is success.
@@ -194,8 +196,8 @@ impl Beside {
             exec_id: self.exec_id.clone(),
             stdin: true,
         };
-        let closed = client.services().tasks().close_io(client.request(request));
-        unless_gone(closed.await.map(drop))
+        let mut tasks = client.services().tasks();
+        unless_gone(tasks.close_io(client.request(request)).await.map(drop))
     }
 
     /// That it has ended is success.
@@ -207,11 +209,8 @@ impl Beside {
             width: columns,
             height: rows,
         };
-        let resized = client
-            .services()
-            .tasks()
-            .resize_pty(client.request(request));
-        unless_gone(resized.await.map(drop))
+        let mut tasks = client.services().tasks();
+        unless_gone(tasks.resize_pty(client.request(request)).await.map(drop))
     }
 
     /// Has its shim forget it, once it has ended. That it is not known is success.
@@ -221,11 +220,13 @@ impl Beside {
             container_id: self.id.clone(),
             exec_id: self.exec_id.clone(),
         };
-        let deleted = client
-            .services()
-            .tasks()
-            .delete_process(client.request(request));
-        unless_gone(deleted.await.map(drop))
+        let mut tasks = client.services().tasks();
+        unless_gone(
+            tasks
+                .delete_process(client.request(request))
+                .await
+                .map(drop),
+        )
     }
 
     /// What containerd answered, in words: a program that the container does not have is told apart.

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use barge_proto::v1::{Container, OpenStream, PodSpec, open_stream::What};
+use barge_proto::v1::{Container, OpenStream, Pod, PodSpec, open_stream::What};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::DropGuard;
