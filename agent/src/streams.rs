@@ -85,14 +85,17 @@ impl StreamServer {
         let Some(Some(mut back)) = dialed.await else {
             return;
         };
-        if let Some(last) = self.produce(what, &chunks, &mut back, &permit).await
-            && chunks.send(last).await.is_err()
-        {
-            return;
-        }
-        drop(chunks);
-        // The stream still has to be drained by the peer.
-        self.stop.run_until_cancelled(until_gone(&mut back)).await;
+        let last = self.produce(what, &chunks, &mut back, &permit).await;
+        let finish = async {
+            if let Some(last) = last {
+                // Fails only when the peer went: nobody is left to tell.
+                let _ = chunks.send(last).await;
+            }
+            drop(chunks);
+            // The stream still has to be drained by the peer.
+            until_gone(&mut back).await;
+        };
+        self.stop.run_until_cancelled(finish).await;
         drop(permit);
     }
 

@@ -71,7 +71,7 @@ impl Containers {
         let own = beside.own().await?;
         let process = process(own.process, program);
         let attended = Arc::new(Attended {
-            cgroup: self.cgroups.path(&own.pod_uid, id),
+            pod_uid: own.pod_uid,
             beside,
             tty: program.tty,
             pid: AtomicU32::new(0),
@@ -112,7 +112,7 @@ impl Containers {
         let own = beside.own().await;
         let pod_uid = own.map_or_else(|_| String::new(), |own| own.pod_uid);
         let attended = Attended {
-            cgroup: self.cgroups.path(&pod_uid, &beside.id),
+            pod_uid,
             beside,
             tty: false,
             pid: AtomicU32::new(pid),
@@ -167,8 +167,7 @@ fn process(own: Process, program: &Program) -> Process {
 /// A program that somebody talks with.
 struct Attended {
     beside: Beside,
-    /// The container's.
-    cgroup: String,
+    pod_uid: String,
     tty: bool,
     /// On the machine; 0 until it runs.
     pid: AtomicU32,
@@ -307,8 +306,13 @@ impl Attended {
         let Ok(session @ 2..) = i32::try_from(pid) else {
             return;
         };
-        let (cgroups, cgroup) = (self.beside.containers.cgroups.clone(), self.cgroup.clone());
-        let killed = files::reading(move || cgroups.kill_session(&cgroup, session)).await;
+        let cgroups = self.beside.containers.cgroups.clone();
+        let (pod_uid, id) = (self.pod_uid.clone(), self.beside.id.clone());
+        let killed = files::reading(move || {
+            let cgroup = cgroups.path(&pod_uid, &id);
+            cgroups.kill_session(&cgroup, session)
+        });
+        let killed = killed.await;
         if let Err(error) = killed {
             tracing::warn!(%error, container = self.beside.id, "cannot kill what a program has begun");
         }
