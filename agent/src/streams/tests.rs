@@ -326,7 +326,9 @@ async fn streams_that_nobody_reads_hold_up_nothing() {
     let begin = Instant::now();
     let mut unread = Vec::new();
     for _ in 0..64 {
-        unread.push(node.exec(options("a", "yes")).await);
+        let mut tunnel = node.exec(options("a", "yes")).await;
+        assert!(tunnel.next().await.unwrap().begun);
+        unread.push(tunnel);
     }
     // Each stands still by itself: another one is served at once.
     for _ in 0..4 {
@@ -354,8 +356,9 @@ async fn who_attaches_sees_what_comes_and_the_exit_code() {
         let mut lines = Vec::new();
         let now = jiff::Timestamp::now();
         cri::encode(&mut lines, now, cri::Channel::Stdout, text, false);
-        let file = std::fs::OpenOptions::new().append(true).create(true);
-        std::io::Write::write_all(&mut file.clone().open(&path).unwrap(), &lines).unwrap();
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.append(true).create(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, &lines).unwrap();
     };
     add(b"before\n");
     let attach = |container: &str| {
