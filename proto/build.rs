@@ -29,6 +29,8 @@ const FILES: &[&str] = &[
     "accounts",
     "cluster",
     "credentials",
+    "streams",
+    "metrics",
     "session",
     "life",
     "store",

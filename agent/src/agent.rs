@@ -18,7 +18,6 @@ use crate::{
     desired::Desired,
     events::{Recorder, Severity, node_reference},
     files, life,
-    logs::LogServer,
     managers::Managers,
     node::{self, NodeWatcher, Sources},
     outbox::Outbox,
@@ -27,6 +26,7 @@ use crate::{
     runtime::Runtime,
     services::{Network, ServiceRules, nft::Nft, script},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
+    streams::StreamServer,
     tokens::{FromManagers, Tokens},
 };
 
@@ -122,7 +122,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         stop.clone(),
     );
     let trusted = options.managers.clone();
-    let streams = LogServer::new(options.runtime.clone(), desired.clone(), stop.clone());
+    let streams = StreamServer::new(options.runtime.clone(), desired.clone(), stop.clone());
+    let streams_ended = streams.clone().ended();
     let session = Session::new(
         session::Options {
             cluster_id: options.cluster_id,
@@ -187,6 +188,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         until.run_until_cancelled(lane.log()).await;
     });
     tasks.spawn(keep_tokens);
+    tasks.spawn(streams_ended);
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(collector.run(stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));

@@ -18,7 +18,6 @@ pub mod events;
 pub mod files;
 pub mod forget;
 pub mod life;
-pub mod logs;
 pub mod managers;
 pub mod membership;
 pub mod node;
@@ -30,6 +29,7 @@ pub mod routes;
 pub mod runtime;
 pub mod services;
 pub mod session;
+pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tokens;

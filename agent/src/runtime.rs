@@ -1,10 +1,10 @@
 //! What the agent asks of a container runtime. Every step is safe to repeat: "already so" is success.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
 mod cgroup;
 mod client;
@@ -20,6 +20,7 @@ pub mod names;
 mod network;
 mod options;
 mod paths;
+mod program;
 mod resources;
 mod sandbox;
 mod sandbox_spec;
@@ -28,11 +29,12 @@ mod security;
 mod spec;
 mod volumes;
 
-pub use error::reason::{FAILED_MOUNT, START_ERROR};
+pub use error::reason::{FAILED_MOUNT, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, START_ERROR};
 pub use images::check_registry_config;
 pub use keyring::{Keyring, docker_config, dockercfg};
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry, certificates};
 pub use paths::Paths;
+pub use program::{Control, Program, Running, TerminalSize};
 pub use resources::{PodResources, QosClass};
 pub use sandbox::ports::{Held, HostPort, HostPorts};
 pub use sandbox_spec::{Namespaces, PodNames, SandboxSpec};
@@ -122,6 +124,10 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutcome, RuntimeError>;
+    /// Begins to run a program in a running container, for somebody who talks with it.
+    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError>;
+    /// Connects to a port on the loopback of a pod's network namespace. Takes as long as the kernel tries; NotFound when the pod has no network.
+    async fn connect(&self, pod_uid: &str, port: u16) -> io::Result<TcpStream>;
     /// What a container that ended left behind as its last words; empty when that is nothing.
     async fn last_words(
         &self,

@@ -57,7 +57,7 @@ pub struct Options {
     pub node: watch::Receiver<NodeStatus>,
     /// Where assignments are kept.
     pub files: AssignmentFiles,
-    /// Who serves logs.
+    /// Who serves what managers ask for.
     pub streams: Arc<dyn Streams>,
     /// Cancelled when the node's deletion is on record and its pods are marked as deleted on disk.
     pub left: CancellationToken,

@@ -26,12 +26,15 @@ pub mod managers;
 pub mod netns;
 pub mod registry;
 mod steps;
+pub mod talk;
 
 /// The runtime. It outlives the agents that use it, as containerd does.
 pub struct Scripted {
     world: Mutex<World>,
     events: broadcast::Sender<RuntimeEvent>,
     clock: Arc<dyn Clock>,
+    /// The programs that somebody talks with.
+    pub talk: talk::Programs,
 }
 
 #[derive(Default)]
@@ -84,6 +87,7 @@ impl Scripted {
             }),
             events: broadcast::channel(64).0,
             clock,
+            talk: talk::Programs::default(),
         })
     }
 

@@ -35,6 +35,8 @@ mod registry;
 mod resources;
 #[path = "runtime/security.rs"]
 mod security;
+#[path = "runtime/talking.rs"]
+mod talking;
 #[path = "runtime/traces.rs"]
 mod traces;
 #[path = "runtime/volumes.rs"]

@@ -103,6 +103,12 @@ pub enum ApiError {
     /// The state does not allow it.
     #[error("{0}")]
     Precondition(String),
+    /// The container does not have the program that was to be run in it.
+    #[error("{0}")]
+    ProgramNotFound(String),
+    /// What was to be run in the container is no program, or may not be run.
+    #[error("{0}")]
+    ProgramNotExecutable(String),
     /// The address that a manager advertises does not lead to it.
     #[error("{0}")]
     AdvertiseUnreachable(String),
@@ -175,6 +181,8 @@ impl ApiError {
             Self::Revoked(_) => (REVOKED, Code::Unauthenticated),
             Self::Denied(_) => ("DENIED", Code::PermissionDenied),
             Self::Precondition(_) => ("PRECONDITION", Code::FailedPrecondition),
+            Self::ProgramNotFound(_) => ("PROGRAM_NOT_FOUND", Code::FailedPrecondition),
+            Self::ProgramNotExecutable(_) => ("PROGRAM_NOT_EXECUTABLE", Code::FailedPrecondition),
             Self::AdvertiseUnreachable(_) => (ADVERTISE_UNREACHABLE, Code::FailedPrecondition),
             Self::NoSuchSession(_) => ("NO_SUCH_SESSION", Code::NotFound),
             Self::Exhausted(_) => ("EXHAUSTED", Code::ResourceExhausted),

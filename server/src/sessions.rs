@@ -1,5 +1,5 @@
 //! The managers' side of agents: sessions ([`connect`]), assignments to agents ([`tell`], [`feed`], [`needs`]), the relay of their reports
-//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`logs`]). Life signs are
+//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`reach`], [`logs`], [`into_pods`]). Life signs are
 //! elsewhere ([`crate::life`]).
 
 use std::{
@@ -18,11 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 
+pub mod chunks;
 pub mod connect;
 pub mod feed;
+pub mod into_pods;
 pub mod logs;
 pub mod needs;
 pub mod outbox;
+pub mod reach;
 pub mod receive;
 pub mod relay;
 pub mod reports;
@@ -30,7 +33,9 @@ pub mod service;
 pub mod tell;
 pub mod tunnels;
 
+pub use into_pods::PodStreamsService;
 pub use logs::LogsService;
+pub use reach::Reach;
 pub use relay::Relay;
 pub use service::SessionService;
 pub use tunnels::Tunnels;

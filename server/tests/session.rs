@@ -22,6 +22,8 @@ use tonic::{Code, Status, transport::Channel};
 
 #[path = "session/configuration.rs"]
 mod configuration;
+#[path = "session/into_pods.rs"]
+mod into_pods;
 #[path = "session/parties.rs"]
 mod parties;
 
@@ -31,7 +33,7 @@ use parties::*;
 fn an_agent_lives_on_a_manager_that_does_not_lead() {
     let threads = Threads::default();
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(an_agents_life(&threads));
+    runtime.block_on(Box::pin(an_agents_life(&threads)));
     // Both managers end with it. Their databases have to be closed before the process runs its exit handlers.
     drop(runtime);
     assert!(threads.wait(PATIENCE), "a database is still open");
@@ -181,6 +183,9 @@ async fn an_agents_life(threads: &Threads) {
         tunnel.message().await.unwrap().is_none(),
         "nobody reads any more"
     );
+
+    let to = (&leader, &follower);
+    into_pods::streams_into_pods(to, &mut agent, (&first, &admin), &pod_uid).await;
 
     // A stream that nobody asked for.
     let forged = tokio_stream::iter(vec![chunk("made-up", "")]);

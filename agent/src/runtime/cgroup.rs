@@ -80,6 +80,25 @@ impl Cgroups {
         fs::read_to_string(file).map_or(0, |text| counter(&text, "oom_kill"))
     }
 
+    /// Kills every process of a group, and of those below it, that is in this session. One of another session is left alone, also when it was
+    /// begun by one of this session.
+    pub fn kill_session(&self, path: &str, session: i32) -> io::Result<()> {
+        let mut processes = BTreeSet::new();
+        for group in self.groups(Path::new(path.trim_start_matches('/')))? {
+            processes_of(&group, &mut processes)?;
+        }
+        for process in processes {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+            if stat.is_ok_and(|stat| session_of(&stat) == Some(session)) {
+                match kill(Pid::from_raw(process), Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Kills every process of a group and of those below it. Answers whether there was one: it takes a moment to go.
     pub fn kill(&self, path: &str) -> io::Result<bool> {
         let mut processes = BTreeSet::new();
@@ -130,6 +149,12 @@ fn processes_of(group: &Path, processes: &mut BTreeSet<i32>) -> io::Result<()> {
         processes_of(&child, processes)?;
     }
     Ok(())
+}
+
+/// The session in a process's `stat`: the fourth field behind its name, which may have spaces and brackets in it.
+fn session_of(stat: &str) -> Option<i32> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(3)?.parse().ok()
 }
 
 fn counter(text: &str, name: &str) -> u64 {
@@ -188,6 +213,13 @@ mod tests {
         assert_eq!(counter(v1, "oom_kill"), 3);
         assert_eq!(counter(v2, "oom_kill"), 2);
         assert_eq!(counter("", "oom_kill"), 0);
+    }
+
+    #[test]
+    fn a_session_is_found_behind_any_name() {
+        assert_eq!(session_of("12 (sh) S 1 12 11 0 -1"), Some(11));
+        assert_eq!(session_of("12 (a) b (c)) S 1 12 11 0 -1"), Some(11));
+        assert_eq!(session_of("12"), None);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use super::{
 };
 use crate::{carrier::Carrier, files};
 
+mod attend;
+mod beside;
 mod create;
 mod exec;
 mod host;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,11 +11,12 @@ use std::{
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
-    Options, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Options, Program, PullPolicy, PullSecrets, Running, Runtime, RuntimeError, RuntimeEvent,
+    Sandbox, SandboxSpec,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -116,6 +118,24 @@ impl Containerd {
         }
     }
 
+    /// Ends, in the background, what an earlier agent ran in containers and did not see to its end.
+    async fn end_left_execs(&self) {
+        let pipes = self.options.paths.execs();
+        let left = files::blocking(move || match std::fs::read_dir(pipes) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect(),
+        });
+        match left.await {
+            Ok(left) => {
+                let containers = self.containers.clone();
+                tokio::spawn(async move { containers.end_left_execs(left).await });
+            }
+            Err(error) => tracing::warn!(%error, "cannot list pipes of an earlier agent"),
+        }
+    }
+
     /// The carrier of this data folder.
     pub fn carrier(&self) -> &Carrier {
         &self.carrier
@@ -129,15 +149,7 @@ impl Runtime for Containerd {
             // What runs is looked after all the same; whoever keeps the carrier goes on trying.
             tracing::error!(%error, "the containers' output stands still");
         }
-        // Of programs that an earlier agent ran in containers.
-        let pipes = self.options.paths.execs();
-        let swept = files::blocking(move || match std::fs::remove_dir_all(pipes) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
-        if let Err(error) = swept.await {
-            tracing::warn!(%error, "cannot remove pipes of an earlier agent");
-        }
+        self.end_left_execs().await;
         self.sweep_volumes().await;
         images::sweep(&self.client).await.map_err(|status| {
             RuntimeError::from_status(reason::UNAVAILABLE, "give back leases", &status)
@@ -226,6 +238,14 @@ impl Runtime for Containerd {
         timeout: Duration,
     ) -> Result<ExecOutcome, RuntimeError> {
         self.containers.exec(id, command, timeout).await
+    }
+
+    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+        self.containers.attend(id, program).await
+    }
+
+    async fn connect(&self, pod_uid: &str, port: u16) -> io::Result<TcpStream> {
+        self.sandboxes.connect(pod_uid, port).await
     }
 
     async fn container_bytes(&self, container: &Container) -> Result<u64, RuntimeError> {

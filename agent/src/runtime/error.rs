@@ -20,6 +20,10 @@ pub mod reason {
     pub const RUN_CONTAINER: &str = "RunContainerError";
     /// What the container should run cannot be run: Kubernetes takes that for the container's end, with exit code 128.
     pub const START_ERROR: &str = "StartError";
+    /// The program that is to be run in a container is not there.
+    pub const PROGRAM_NOT_FOUND: &str = "ProgramNotFound";
+    /// The program that is to be run in a container is none, or may not be run.
+    pub const PROGRAM_NOT_EXECUTABLE: &str = "ProgramNotExecutable";
     /// The container could not be stopped or removed.
     pub const KILL_CONTAINER: &str = "KillContainerError";
     /// The pod could not be attached to the network, or made at all.

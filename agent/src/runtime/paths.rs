@@ -26,6 +26,7 @@ use crate::files::Reserve;
 ///                     memory/<volume>/  emptyDirs in memory, a file system each
 ///                     sub/<container>/<n>   what subPath names, pinned by a bind mount
 ///       shm/<uid>                       file systems in memory, `/dev/shm` of their containers
+///       exec/<container id>@<exec id>/… pipes of programs that are run in containers
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
 ///       carrier.{sock,lock}             how control finds the carrier; held while one runs
 /// ```

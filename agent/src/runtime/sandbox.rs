@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::TcpStream;
 
 use super::{
     HostPort, Namespaces, Options, RuntimeError, Sandbox, SandboxSpec,
@@ -269,6 +270,26 @@ impl Sandboxes {
         })
         .await?;
         Ok(())
+    }
+
+    /// Connects to a port on the loopback of a pod: by IPv4, and by IPv6 when that is refused. NotFound when the pod has no network.
+    pub async fn connect(&self, pod_uid: &str, port: u16) -> io::Result<TcpStream> {
+        check_uid(pod_uid).map_err(|_| io::ErrorKind::NotFound)?;
+        let paths = &self.options.paths;
+        let (own, machine) = (paths.netns(pod_uid), paths.host_netns(pod_uid));
+        let made = reading(move || match netns::is_pinned(&machine) {
+            true => netns::sockets(&machine),
+            false => netns::sockets(&own),
+        });
+        let (v4, v6) = made.await?;
+        match (v4.connect((Ipv4Addr::LOCALHOST, port).into()).await, v6) {
+            (Err(error), Some(v6)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                // What is not there either way was refused.
+                let by_v6 = v6.connect((Ipv6Addr::LOCALHOST, port).into()).await;
+                by_v6.map_err(|_| error)
+            }
+            (connected, _) => connected,
+        }
     }
 
     /// All sandboxes, whole or not.

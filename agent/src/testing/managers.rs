@@ -45,7 +45,19 @@ pub struct Accepted {
 /// A stream that an agent opened; it ends when this is dropped.
 pub struct Tunnel {
     pub chunks: Streaming<TunnelChunk>,
-    _open: mpsc::Sender<Result<TunnelChunk, Status>>,
+    open: mpsc::Sender<Result<TunnelChunk, Status>>,
+}
+
+impl Tunnel {
+    /// Says something to the agent. Waits while that does not read.
+    pub async fn say(&self, chunk: TunnelChunk) {
+        self.open.send(Ok(chunk)).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> Option<TunnelChunk> {
+        let next = timeout(LONG, self.chunks.message()).await;
+        next.unwrap().unwrap()
+    }
 }
 
 /// A manager: hands its sessions and streams to the test, and answers life signs.
@@ -295,7 +307,7 @@ impl session_server::Session for Service {
         let (open, back) = mpsc::channel(1);
         let tunnel = Tunnel {
             chunks: request.into_inner(),
-            _open: open,
+            open,
         };
         self.tunnels.send(tunnel).await.unwrap();
         Ok(Response::new(ReceiverStream::new(back).boxed()))

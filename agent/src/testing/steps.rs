@@ -1,6 +1,9 @@
 //! What the runtime in memory does for each step.
 
+use tokio::net::TcpStream;
+
 use super::*;
+use crate::runtime::{Program, Running};
 
 #[async_trait]
 impl Runtime for Scripted {
@@ -130,6 +133,17 @@ impl Runtime for Scripted {
             exit_code: ended.is_ok().then_some(code),
             output: format!("{program} says {code}").into_bytes(),
         })
+    }
+
+    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+        self.call("attend", &format!("{id} {}", program.command.join(" ")))?;
+        self.talk.begin(program)
+    }
+
+    async fn connect(&self, pod_uid: &str, port: u16) -> std::io::Result<TcpStream> {
+        // The machine's loopback stands for the pod's.
+        let _ = self.call("connect", pod_uid);
+        TcpStream::connect(("127.0.0.1", port)).await
     }
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {

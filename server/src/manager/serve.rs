@@ -12,7 +12,8 @@ use barge_proto::{
     v1::{
         Role, access_server::AccessServer, api_server::ApiServer, cluster_server::ClusterServer,
         credentials_server::CredentialsServer, logs_server::LogsServer,
-        service_accounts_server::ServiceAccountsServer, session_server::SessionServer,
+        pod_streams_server::PodStreamsServer, service_accounts_server::ServiceAccountsServer,
+        session_server::SessionServer,
     },
 };
 use tokio::{
@@ -60,7 +61,8 @@ use crate::{
         issue::Issuer,
     },
     sessions::{
-        LogsService, Relay, SessionService, Sessions, Tunnels, connect::Host, relay::Leading,
+        LogsService, PodStreamsService, Reach, Relay, SessionService, Sessions, Tunnels,
+        connect::Host, relay::Leading,
     },
     store::Store,
 };
@@ -71,6 +73,8 @@ pub const MAX_REQUEST: usize = barge_proto::limits::REQUEST_BYTES;
 const MAX_RELAY: usize = 8 << 20;
 /// The largest message of the services that carry none.
 const MAX_SMALL: usize = 64 << 10;
+/// The largest message on streams into pods: a piece of 64 KiB, or a program and its arguments.
+const MAX_PIECE: usize = 256 << 10;
 /// Streams on one connection; another manager has all its forwarded requests on one.
 const MAX_STREAMS: u32 = 4096;
 /// The largest head of a request: a path, and the metadata of gRPC and ours.
@@ -295,12 +299,20 @@ fn router(
         keyring: serving.issuer.keyring().clone(),
         stop: stop.clone(),
     };
-    let logs = LogsService {
+    let reach = Reach {
         store: store.clone(),
         sessions: sessions.clone(),
         tunnels: tunnels.clone(),
         dialer: dialer.clone(),
         advertise: advertise.clone(),
+    };
+    let logs = LogsService {
+        reach: reach.clone(),
+        shares: shares.clone(),
+        stop: stop.clone(),
+    };
+    let into_pods = PodStreamsService {
+        reach,
         shares: shares.clone(),
         stop: stop.clone(),
     };
@@ -381,5 +393,6 @@ fn router(
         )
         .add_service(ServiceAccountsServer::new(accounts).max_decoding_message_size(MAX_SMALL))
         .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
-        .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL)))
+        .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL))
+        .add_service(PodStreamsServer::new(into_pods).max_decoding_message_size(MAX_PIECE)))
 }

@@ -3,26 +3,25 @@
 //! Both outputs go into one named pipe, which the agent reads to the end, so that a program that writes much does not stand still. The agent holds both
 //! ends of it: an end of file would come before the first word.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use containerd_client::{services::v1 as api, tonic::Status};
-use nix::{sys::stat::Mode, unistd::mkfifo};
-use oci_spec::runtime::{Process, Spec};
-use prost_types::Any;
+use oci_spec::runtime::Process;
 use tokio::{
     net::unix::pipe::{OpenOptions, Receiver},
     time::timeout,
 };
 
-use super::{Containers, RuntimeError, kill_error, reason, task::KILL_PATIENCE};
-use crate::{files, runtime::ExecOutcome};
+use super::{
+    Containers, RuntimeError,
+    beside::{Beside, Pipes, failed},
+    task::{KILL_PATIENCE, SIGKILL},
+};
+use crate::runtime::ExecOutcome;
 
 /// Bytes of the output that are kept.
 const KEPT: usize = 10 * 1024;
-/// What Go clients expect a process to be called.
-const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-/// The signal nobody survives.
-const SIGKILL: u32 = 9;
+/// The name of the pipe.
+const OUTPUT: &str = "output";
 
 impl Containers {
     /// Runs a program in a running container, and kills it when its time is over. It is seen to its end, and tidied up after, also when nobody
@@ -34,9 +33,7 @@ impl Containers {
         within: Duration,
     ) -> Result<ExecOutcome, RuntimeError> {
         let run = Run {
-            containers: self.clone(),
-            id: id.to_owned(),
-            exec_id: format!("exec-{}", uuid::Uuid::new_v4()),
+            beside: Beside::new(self, id),
             command: command.to_vec(),
             within,
         };
@@ -46,111 +43,67 @@ impl Containers {
 }
 
 struct Run {
-    containers: Containers,
-    id: String,
-    exec_id: String,
+    beside: Beside,
     command: Vec<String>,
     within: Duration,
 }
 
 impl Run {
     async fn run(self) -> Result<ExecOutcome, RuntimeError> {
-        let process = self.process().await?;
-        let (pipe, path) = (self.pipe(), self.pipe());
-        let made = files::blocking(move || {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io::Error::from)
-        });
-        made.await.map_err(|error| failed(&error.to_string()))?;
-        let outcome = self.run_with(process).await;
-        let removed = files::blocking(move || files::remove_if_there(&pipe)).await;
-        if let Err(error) = removed {
-            tracing::warn!(%error, "cannot remove the pipe of a program that was run in a container");
-        }
-        outcome
-    }
-
-    /// The container's own process, with another program.
-    async fn process(&self) -> Result<Process, RuntimeError> {
-        let gone = || failed(&format!("{} is not there any more", self.id));
-        let record = self.containers.record(&self.id).await?.ok_or_else(gone)?;
-        let spec = record.spec.ok_or_else(gone)?;
-        let spec: Spec = serde_json::from_slice(&spec.value)
-            .map_err(|error| failed(&format!("its description cannot be read: {error}")))?;
-        let mut process = spec.process().clone().ok_or_else(gone)?;
+        let mut process = self.beside.own().await?.process;
         process.set_args(Some(self.command.clone()));
         process.set_terminal(Some(false));
-        Ok(process)
+        let made = self.beside.make_pipes(&[OUTPUT]).await;
+        let outcome = match made {
+            Ok(()) => self.run_with(&process).await,
+            Err(error) => Err(error),
+        };
+        self.beside.remove_pipes().await;
+        outcome
     }
 
-    fn pipe(&self) -> PathBuf {
-        let paths = &self.containers.options.paths;
-        paths.execs().join(&self.exec_id)
-    }
-
-    async fn run_with(&self, process: Process) -> Result<ExecOutcome, RuntimeError> {
-        let pipe = self.pipe();
+    async fn run_with(&self, process: &Process) -> Result<ExecOutcome, RuntimeError> {
+        let pipe = self.beside.folder().join(OUTPUT);
         let receiver = OpenOptions::new().read_write(true).open_receiver(&pipe);
         let mut receiver = receiver.map_err(|error| failed(&error.to_string()))?;
-        let value = serde_json::to_vec(&process).map_err(|error| failed(&error.to_string()))?;
         let pipe = pipe.display().to_string();
-        let request = api::ExecProcessRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
+        let pipes = Pipes {
+            stdin: String::new(),
             stdout: pipe.clone(),
             stderr: pipe,
-            spec: Some(Any {
-                type_url: PROCESS_TYPE.to_owned(),
-                value,
-            }),
-            ..api::ExecProcessRequest::default()
         };
-        let client = &self.containers.client;
-        let made = client
-            .services()
-            .tasks()
-            .exec(client.request(request))
-            .await;
-        made.map_err(|status| self.error("prepare", &status))?;
-        let outcome = self.run_to_the_end(&mut receiver).await;
-        if outcome.is_err() && self.kill().await.is_ok() {
+        self.beside.prepare(process, pipes).await?;
+        let outcome = self.run_to_the_end(process, &mut receiver).await;
+        if outcome.is_err() && self.beside.signal(SIGKILL).await.is_ok() {
             // It may have begun.
-            let _ = timeout(KILL_PATIENCE, self.wait()).await;
+            let _ = timeout(KILL_PATIENCE, self.beside.wait()).await;
         }
-        if let Err(status) = self.delete().await {
-            tracing::debug!(%status, container = self.id, "what is left of a program goes with its container");
+        if let Err(status) = self.beside.delete().await {
+            tracing::debug!(%status, container = self.beside.id, "what is left of a program goes with its container");
         }
         outcome
     }
 
-    async fn run_to_the_end(&self, receiver: &mut Receiver) -> Result<ExecOutcome, RuntimeError> {
-        let client = &self.containers.client;
-        let request = api::StartRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
-        let started = client
-            .services()
-            .tasks()
-            .start(client.request(request))
-            .await;
-        started.map_err(|status| self.error("start", &status))?;
+    async fn run_to_the_end(
+        &self,
+        process: &Process,
+        receiver: &mut Receiver,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        self.beside.start(process).await?;
         let mut output = Vec::new();
         let in_time = tokio::select! {
-            ended = timeout(self.within, self.wait()) => ended.ok(),
+            ended = timeout(self.within, self.beside.wait()) => ended.ok(),
             never = read(receiver, &mut output) => match never {},
         };
+        let error = |verb, status| self.beside.error(verb, process, &status);
         let exit_code = match in_time {
-            Some(code) => Some(code.map_err(|status| self.error("wait for", &status))?),
+            Some(code) => Some(code.map_err(|status| error("wait for", status))?),
             None => {
-                self.kill()
-                    .await
-                    .map_err(|status| self.error("kill", &status))?;
+                let killed = self.beside.signal(SIGKILL).await;
+                killed.map_err(|status| error("kill", status))?;
                 // Its exit comes, or it hangs in the kernel; what it left is killed with the container.
                 tokio::select! {
-                    _ = timeout(KILL_PATIENCE, self.wait()) => {}
+                    _ = timeout(KILL_PATIENCE, self.beside.wait()) => {}
                     never = read(receiver, &mut output) => match never {},
                 }
                 None
@@ -159,64 +112,6 @@ impl Run {
         take(receiver, &mut output);
         Ok(ExecOutcome { exit_code, output })
     }
-
-    /// Its exit code, as the shell counts.
-    async fn wait(&self) -> Result<i32, Status> {
-        let client = &self.containers.client;
-        let request = api::WaitRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
-        let answer = client
-            .services()
-            .tasks()
-            .wait(client.lasting(request))
-            .await?;
-        Ok(i32::try_from(answer.into_inner().exit_status).unwrap_or(i32::MAX))
-    }
-
-    async fn kill(&self) -> Result<(), Status> {
-        let client = &self.containers.client;
-        let request = api::KillRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-            signal: SIGKILL,
-            all: false,
-        };
-        let killed = client
-            .services()
-            .tasks()
-            .kill(client.request(request))
-            .await;
-        crate::runtime::error::unless_missing(killed)?;
-        Ok(())
-    }
-
-    async fn delete(&self) -> Result<(), Status> {
-        let client = &self.containers.client;
-        let request = api::DeleteProcessRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
-        let deleted = client
-            .services()
-            .tasks()
-            .delete_process(client.request(request))
-            .await;
-        crate::runtime::error::unless_missing(deleted)?;
-        Ok(())
-    }
-
-    fn error(&self, verb: &str, status: &Status) -> RuntimeError {
-        let program = self.command.first().map_or("", String::as_str);
-        let what = format!("{verb} \"{program}\" in the container");
-        kill_error(&what, &self.id, status)
-    }
-}
-
-fn failed(why: &str) -> RuntimeError {
-    let message = format!("cannot run a program in the container: {why}");
-    RuntimeError::passing(reason::RUN_CONTAINER, message)
 }
 
 /// Takes what comes, for as long as it is polled.

@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// A killed process that takes longer hangs in the kernel.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(30);
 /// The signal nobody survives.
-const SIGKILL: u32 = 9;
+pub const SIGKILL: u32 = 9;
 
 /// The task of a container, or what is left of it.
 pub async fn get(client: &Client, id: &str) -> Result<Option<Process>, Status> {

@@ -9,10 +9,11 @@ use std::{
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::statfs::statfs,
 };
 use rtnetlink::LinkUnspec;
+use tokio::net::TcpSocket;
 
 /// The magic number of the file system that namespaces are on.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -92,6 +93,27 @@ pub fn pin_own(path: &Path) -> io::Result<()> {
     let none = None::<&str>;
     let own = Some("/proc/thread-self/ns/net");
     Ok(mount(own, path, none, MsFlags::MS_BIND, none)?)
+}
+
+/// Sockets in the namespace that is pinned at `path`, for IPv4 and, if it has that, IPv6. They stay there whoever uses them. Blocks.
+pub fn sockets(path: &Path) -> io::Result<(TcpSocket, Option<TcpSocket>)> {
+    if !is_pinned(path) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let inside = File::open(path)?;
+    // A thread that changes its namespace is good for nothing else afterwards.
+    thread::scope(|scope| {
+        let maker = thread::Builder::new().name("netns".into());
+        let made = maker.spawn_scoped(scope, || {
+            setns(inside, CloneFlags::CLONE_NEWNET)?;
+            Ok((TcpSocket::new_v4()?, TcpSocket::new_v6().ok()))
+        })?;
+        made.join().unwrap_or_else(|_| {
+            Err(io::Error::other(
+                "the thread that enters a network namespace panicked",
+            ))
+        })
+    })
 }
 
 /// Removes the pin; the namespace goes with its last process. That there is none is success.

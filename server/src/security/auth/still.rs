@@ -13,7 +13,7 @@ pub struct Shown {
     pub verb: &'static str,
     /// The kind of its objects.
     pub kind: KindRef,
-    /// "log" for the logs of pods; otherwise empty.
+    /// "log" or "exec" for what pods have beside themselves; otherwise empty.
     pub part: &'static str,
     /// Empty for all.
     pub namespace: String,
@@ -29,7 +29,7 @@ pub fn still(
     store: Store,
     caller: &Caller,
     shown: Shown,
-) -> Result<impl Fn() -> Result<(), Status> + Send + 'static, Status> {
+) -> Result<impl Fn() -> Result<(), Status> + Send + Sync + 'static, Status> {
     let principal = caller.principal.clone();
     let principal = principal.ok_or_else(|| Status::internal("the caller is not known"))?;
     let directory = StateDirectory(store);

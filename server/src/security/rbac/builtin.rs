@@ -48,6 +48,11 @@ pub fn rules(role: BuiltinRole, kinds: &[KindInfo]) -> Vec<PolicyRule> {
                 WRITTEN.contains(&part)
             })
         }));
+        // Whoever may make pods may get into them.
+        if *step == BuiltinRole::Edit && kinds.iter().any(|it| it.kind == Kind::Pod) {
+            let into = ["attach", "exec", "portforward"].map(|part| format!("pods/{part}"));
+            rules.push(rule("", into.to_vec(), &["create"]));
+        }
         // Whoever runs pods in a namespace can be whoever runs there.
         if *step == BuiltinRole::Edit && kinds.iter().any(|it| it.kind == Kind::ServiceAccount) {
             rules.push(rule(
@@ -180,6 +185,7 @@ mod tests {
             "write \"\" configmaps,pods,secrets,serviceaccounts,services",
             "write \"apps\" deployments,deployments/scale",
             "write \"policy\" poddisruptionbudgets",
+            "create \"\" pods/attach,pods/exec,pods/portforward",
             "impersonate \"\" serviceaccounts",
             "create \"\" serviceaccounts/token",
         ];
@@ -190,8 +196,8 @@ mod tests {
         let all = [&view[..], &edit, &admin].concat();
         for (role, count) in [
             (BuiltinRole::View, 3),
-            (BuiltinRole::Edit, 9),
-            (BuiltinRole::Admin, 11),
+            (BuiltinRole::Edit, 10),
+            (BuiltinRole::Admin, 12),
         ] {
             assert_eq!(words(&rules(role, KINDS)), all[..count], "{role:?}");
         }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
-use barge_proto::v1::{Container, PodSpec};
+use barge_proto::v1::{Container, OpenStream, Pod, PodSpec, open_stream::What};
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::DropGuard;
 
 use super::*;
@@ -9,6 +9,8 @@ use crate::{
     clock::SystemClock,
     life,
     managers::Managers,
+    session::Streams as _,
+    streams::{STREAMS, StreamServer},
     testing::{
         Scripted,
         managers::{Known, Manager, Tunnel},
@@ -90,7 +92,7 @@ const LINE: &[u8] = b"0123456789012345678901234567890123456789012345678901234567
 struct Node {
     runtime: Arc<Scripted>,
     path: PathBuf,
-    server: LogServer,
+    server: StreamServer,
     managers: Arc<Known>,
     manager: Manager,
     _desired: watch::Sender<Arc<Desired>>,
@@ -131,7 +133,7 @@ impl Node {
         let stop = CancellationToken::new();
         let manager = Manager::start().await;
         Self {
-            server: LogServer::new(runtime.clone(), desired, stop.clone()),
+            server: StreamServer::new(runtime.clone(), desired, stop.clone()),
             runtime,
             path,
             managers: Known::new([&manager]),

@@ -1,24 +1,21 @@
-//! Serves containers' logs to the manager that asked, over a stream that the agent dials.
+//! Containers' logs.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use barge_proto::v1::{
-    LogOptions, OpenStream, Pod, TunnelChunk, open_stream::What, session_client::SessionClient,
-};
+use barge_proto::v1::{AttachOptions, LogOptions, TunnelChunk};
 use bytes::{BufMut, BytesMut};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, sleep, timeout},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::{Instant, sleep},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 mod position;
 
 use self::position::Position;
+use super::running::{self, container_name};
 use crate::{
     carrier::{
         cri,
@@ -26,17 +23,9 @@ use crate::{
     },
     clock::to_ms,
     desired::Desired,
-    pods::spec,
     runtime::{ContainerState, Runtime, RuntimeEvent},
-    session::Streams,
 };
 
-/// Streams served at a time, each over a connection of its own.
-const STREAMS: usize = 128;
-/// Streams refused at a time; further ones are not opened, and the manager waits for them in vain.
-const REFUSALS: usize = 16;
-/// For the manager to take a stream that it asked for, and for a refusal to be read.
-const DIAL: Duration = Duration::from_secs(10);
 /// For the log of a container that has just been started to be there, and between two looks.
 const BEGIN: Duration = Duration::from_secs(1);
 /// See [`BEGIN`].
@@ -46,8 +35,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_secs(30);
 /// Between two questions whether it has come.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Chunks ahead of a slow reader.
-const AHEAD: usize = 4;
 /// Bytes put together in a chunk, at least one line.
 const CHUNK: usize = 64 * 1024;
 /// Lines put together in a chunk, when they are there already.
@@ -55,89 +42,26 @@ const LINES: usize = 128;
 
 /// Serves logs. Cheap to clone.
 #[derive(Clone)]
-pub struct LogServer {
+pub struct Logs {
     runtime: Arc<dyn Runtime>,
     desired: watch::Receiver<Arc<Desired>>,
-    streams: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
-    stop: CancellationToken,
 }
 
-impl LogServer {
-    /// Serves until `stop` is cancelled.
-    pub fn new(
-        runtime: Arc<dyn Runtime>,
-        desired: watch::Receiver<Arc<Desired>>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self {
-            runtime,
-            desired,
-            streams: Arc::new(Semaphore::new(STREAMS)),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
-            stop,
-        }
-    }
-
-    /// Serves a stream. Its permit is given back when both the connection and the thread that reads the log have ended: a disk that
-    /// hangs holds no more threads than there are permits.
-    async fn serve(
-        self,
-        channel: Channel,
-        stream_id: String,
-        what: Option<What>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let (chunks, outgoing) = mpsc::channel(AHEAD);
-        let permit = Arc::new(permit);
-        let reading = permit.clone();
-        let produce = async {
-            let result = match what {
-                None => Err("this node does not know what was asked for".to_owned()),
-                Some(What::Logs(options)) => self.copy(&options, false, &chunks, reading).await,
-                Some(What::PreviousLogs(options)) => {
-                    self.copy(&options, true, &chunks, reading).await
-                }
-            };
-            if let Err(error) = result {
-                // Fails only when the peer went: nobody is left to tell.
-                let _ = chunks.send(last(error)).await;
-            }
-            drop(chunks);
-        };
-        let dialed = dial(channel, stream_id, outgoing);
-        // Producing may end first: the stream still has to be drained by the peer.
-        let both = async {
-            tokio::pin!(dialed);
-            tokio::select! {
-                () = &mut dialed => {}
-                () = produce => dialed.await,
-            }
-        };
-        self.stop.run_until_cancelled(both).await;
-        drop(permit);
-    }
-
-    /// Says that there is no room, to a manager that hears it within [`DIAL`].
-    async fn refuse(self, channel: Channel, stream_id: String, _permit: OwnedSemaphorePermit) {
-        let (chunks, outgoing) = mpsc::channel(1);
-        let error = format!("this node serves {STREAMS} streams already; end some of them");
-        let _ = chunks.send(last(error)).await;
-        drop(chunks);
-        let refused = timeout(DIAL, dial(channel, stream_id, outgoing));
-        self.stop.run_until_cancelled(refused).await;
+impl Logs {
+    /// Of these pods.
+    pub fn new(runtime: Arc<dyn Runtime>, desired: watch::Receiver<Arc<Desired>>) -> Self {
+        Self { runtime, desired }
     }
 
     /// Sends the lines of the newest attempt's log, or with `previous` of the last one that has ended. The error is a sentence.
-    async fn copy(
+    pub async fn copy(
         &self,
         options: &LogOptions,
         previous: bool,
         chunks: &mpsc::Sender<TunnelChunk>,
         permit: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), String> {
-        let pod = self.desired.borrow().pods.get(&options.pod_uid).cloned();
-        let pod = pod.ok_or("the pod is not on this node")?;
+        let pod = running::pod(&self.desired.borrow(), &options.pod_uid)?;
         let container = container_name(&pod, &options.container)?;
         let after = match options.after.as_slice() {
             [] => None,
@@ -161,7 +85,6 @@ impl LogServer {
                 .await
                 .ok_or_else(|| format!("container \"{container}\" has not been started yet"))?,
         };
-        let finished = CancellationToken::new();
         let read_options = logs::LogOptions {
             tail: options.tail,
             since: options
@@ -171,21 +94,79 @@ impl LogServer {
             follow: options.follow,
             after: after.map(|after| after.place),
         };
-        let entries = logs::read_holding(path, read_options, finished.clone(), permit);
         let mut writer = Writer::new(attempt, options.timestamps);
         if let Some(after) = after {
             writer.inside = after.inside;
         }
+        let source = Source {
+            pod_uid: &options.pod_uid,
+            container: &container,
+            attempt,
+            path,
+        };
+        let sent = self.send(source, read_options, writer, chunks, permit);
+        sent.await.map(drop)
+    }
+
+    /// Sends what a running container writes from now on, until it ends. Answers its exit code; the error is a sentence.
+    pub async fn attach(
+        &self,
+        options: &AttachOptions,
+        chunks: &mpsc::Sender<TunnelChunk>,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Result<i32, String> {
+        let uid = &options.pod_uid;
+        let pod = running::pod(&self.desired.borrow(), uid)?;
+        let running = running::container(&*self.runtime, &pod, uid, &options.container).await?;
+        // The carrier makes it while the container begins to run.
+        self.begun_log(uid, &running.name).await;
+        let source = Source {
+            pod_uid: uid,
+            container: &running.name,
+            attempt: running.attempt,
+            path: self.runtime.log_path(uid, &running.name, running.attempt),
+        };
+        let from_now_on = logs::LogOptions {
+            tail: Some(0),
+            follow: true,
+            ..logs::LogOptions::default()
+        };
+        let writer = Writer::new(running.attempt, false);
+        let sent = self.send(source, from_now_on, writer, chunks, permit);
+        let code = sent.await?;
+        code.ok_or_else(|| {
+            format!(
+                "container {} of pod {} ended, and its exit code is not known",
+                running.name,
+                running::name_of(&pod)
+            )
+        })
+    }
+
+    /// Sends a log. One that is followed ends with its container: then this answers the exit code, if that is known.
+    async fn send(
+        &self,
+        source: Source<'_>,
+        options: logs::LogOptions,
+        writer: Writer,
+        chunks: &mpsc::Sender<TunnelChunk>,
+        permit: Arc<OwnedSemaphorePermit>,
+    ) -> Result<Option<i32>, String> {
+        let finished = CancellationToken::new();
+        let follow = options.follow;
+        let entries = logs::read_holding(source.path, options, finished.clone(), permit);
         let copy = send_all(entries, writer, chunks);
-        if !options.follow {
-            return copy.await;
+        if !follow {
+            return copy.await.map(|()| None);
         }
+        let settled = self.until_settled(source.pod_uid, source.container, source.attempt);
         tokio::pin!(copy);
-        tokio::select! {
-            result = &mut copy => return result,
-            () = self.until_settled(&options.pod_uid, &container, attempt) => finished.cancel(),
-        }
-        copy.await
+        let code = tokio::select! {
+            result = &mut copy => return result.map(|()| None),
+            code = settled => code,
+        };
+        finished.cancel();
+        copy.await.map(|()| code)
     }
 
     /// As [`Self::newest_log`], but waits a moment for the first one: the carrier makes it while the container begins to run.
@@ -243,24 +224,33 @@ impl LogServer {
         attempts
     }
 
-    /// Returns once this attempt does not run (any more) and all that it wrote is in its log; after [`SETTLE`] in any case.
-    async fn until_settled(&self, pod_uid: &str, container: &str, attempt: u32) {
-        let Some(id) = self.until_ended(pod_uid, container, attempt).await else {
-            // It was removed, and its pipes were emptied before.
-            return;
+    /// Returns once this attempt does not run (any more) and all that it wrote is in its log; after [`SETTLE`] in any case. Answers its exit code,
+    /// if that is known.
+    async fn until_settled(&self, pod_uid: &str, container: &str, attempt: u32) -> Option<i32> {
+        // Removed, its pipes were emptied before.
+        let ended = self.until_ended(pod_uid, container, attempt).await?;
+        let code = match ended.state {
+            ContainerState::Exited { code, .. } => i32::try_from(code).ok(),
+            _ => None,
         };
         let deadline = Instant::now() + SETTLE;
-        while let Err(error) = self.runtime.settle_log(&id).await {
+        while let Err(error) = self.runtime.settle_log(&ended.id).await {
             if Instant::now() >= deadline {
-                tracing::warn!(container = id, %error, "a log that is followed may end too early");
-                return;
+                tracing::warn!(container = ended.id, %error, "a log that is followed may end too early");
+                break;
             }
             sleep(PAUSE).await;
         }
+        code
     }
 
-    /// Returns once this attempt does not run (any more): its id, or `None` when it was removed.
-    async fn until_ended(&self, pod_uid: &str, container: &str, attempt: u32) -> Option<String> {
+    /// Returns once this attempt does not run (any more), or `None` when it was removed.
+    async fn until_ended(
+        &self,
+        pod_uid: &str,
+        container: &str,
+        attempt: u32,
+    ) -> Option<crate::runtime::Container> {
         let mut events = self.runtime.events();
         loop {
             match events.next().await {
@@ -273,73 +263,21 @@ impl LogServer {
             let found = inventory
                 .containers
                 .into_iter()
-                .find(|c| c.pod_uid == pod_uid && c.name == container && c.attempt == attempt);
-            match found {
-                None => return None,
-                Some(found) => match found.state {
-                    ContainerState::Running { .. } | ContainerState::Created => {}
-                    ContainerState::Exited { .. } | ContainerState::Lost => return Some(found.id),
-                },
+                .find(|c| c.pod_uid == pod_uid && c.name == container && c.attempt == attempt)?;
+            match found.state {
+                ContainerState::Running { .. } | ContainerState::Created => {}
+                ContainerState::Exited { .. } | ContainerState::Lost => return Some(found),
             }
         }
     }
 }
 
-impl Streams for LogServer {
-    fn open(&self, channel: Channel, request: OpenStream) {
-        let (server, id, what) = (self.clone(), request.stream_id, request.what);
-        if let Ok(permit) = self.streams.clone().try_acquire_owned() {
-            tokio::spawn(server.serve(channel, id, what, permit));
-        } else if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tokio::spawn(server.refuse(channel, id, permit));
-        } else {
-            tracing::warn!(
-                "a stream was not opened: {STREAMS} are open, and {REFUSALS} are being refused"
-            );
-        }
-    }
-}
-
-/// Dials the manager back and sends the stream's name and what follows, until the peer has had all or goes.
-async fn dial(channel: Channel, stream_id: String, outgoing: mpsc::Receiver<TunnelChunk>) {
-    let first = TunnelChunk {
-        stream_id,
-        ..Default::default()
-    };
-    let first = futures::stream::once(std::future::ready(first));
-    let mut client = SessionClient::new(channel);
-    let call = client.tunnel(first.chain(ReceiverStream::new(outgoing)));
-    // The manager's half says nothing; its end is the client's.
-    match timeout(DIAL, call).await {
-        Ok(Ok(response)) => {
-            let mut back = response.into_inner();
-            while let Ok(Some(_)) = back.message().await {}
-        }
-        Ok(Err(status)) => tracing::debug!(%status, "cannot dial back"),
-        Err(_) => tracing::debug!("the manager does not take the stream that it asked for"),
-    }
-}
-
-/// The last chunk of a stream that went wrong.
-fn last(error: String) -> TunnelChunk {
-    TunnelChunk {
-        error,
-        ..Default::default()
-    }
-}
-
-fn container_name(pod: &Pod, wanted: &str) -> Result<String, String> {
-    let names: Vec<_> = spec::all_containers(pod).map(|c| &c.name).collect();
-    match (wanted, spec::containers(pod)) {
-        ("", [only]) => Ok(only.name.clone()),
-        ("", _) => Err(format!(
-            "the pod has several containers, choose one of {names:?}"
-        )),
-        (wanted, _) if names.iter().any(|name| *name == wanted) => Ok(wanted.to_owned()),
-        (wanted, _) => Err(format!(
-            "the pod has no container \"{wanted}\", only {names:?}"
-        )),
-    }
+/// Which log is sent.
+struct Source<'a> {
+    pod_uid: &'a str,
+    container: &'a str,
+    attempt: u32,
+    path: PathBuf,
 }
 
 async fn send_all(

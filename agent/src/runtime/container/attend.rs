@@ -1,0 +1,383 @@
+//! Programs run in a container for somebody who talks with them.
+//!
+//! Each stream is a named pipe between the agent and the container's shim. The agent holds both ends of an output until the shim has opened it: an end
+//! of file would come before the first word. From then on it holds the end that reads, and the end of file is the program's. For the input the
+//! shim holds an end that writes as well, which it closes when it is told to (`CloseIO`).
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use containerd_client::tonic::Status;
+use futures::StreamExt;
+use nix::errno::Errno;
+use oci_spec::runtime::{Box as ConsoleSize, Process};
+use tokio::{
+    net::unix::pipe::{OpenOptions, Receiver, Sender},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Containers, RuntimeError,
+    beside::{Beside, Pipes, failed},
+    kill_error,
+    task::{KILL_PATIENCE, SIGKILL},
+};
+use crate::{
+    files,
+    runtime::{
+        error::{is_unreachable, reason},
+        program::{Control, Program, Running, TerminalSize},
+    },
+};
+
+const STDIN: &str = "stdin";
+const STDOUT: &str = "stdout";
+const STDERR: &str = "stderr";
+/// Between the first signal and KILL, for a program whose client has gone.
+const GRACE: Duration = Duration::from_secs(2);
+/// For the shim to open the input.
+const OPEN: Duration = Duration::from_secs(10);
+/// Between two attempts to open it.
+const OPEN_AGAIN: Duration = Duration::from_millis(2);
+/// Between two looks at a program that containerd does not tell of.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often a program of an earlier agent is asked for, and the time in between.
+const ATTEMPTS: u32 = 60;
+/// See [`ATTEMPTS`].
+const AGAIN: Duration = Duration::from_secs(5);
+/// Programs of an earlier agent that are ended at a time.
+const AT_A_TIME: usize = 8;
+const SIGHUP: u32 = 1;
+const SIGTERM: u32 = 15;
+
+impl Containers {
+    /// Begins to run a program. When nobody waits for the answer any more, it is ended as soon as it runs.
+    pub async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+        let (containers, id, program) = (self.clone(), id.to_owned(), program.clone());
+        let begun = tokio::spawn(async move { containers.begin(&id, &program).await }).await;
+        begun.unwrap_or_else(|error| Err(failed(&format!("the start ended by itself: {error}"))))
+    }
+
+    async fn begin(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+        let beside = Beside::new(self, id);
+        let own = beside.own().await?;
+        let process = process(own.process, program);
+        let attended = Arc::new(Attended {
+            pod_uid: own.pod_uid,
+            beside,
+            tty: program.tty,
+            pid: AtomicU32::new(0),
+            has_ended: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
+        let begun = attended.begin(&process, program).await;
+        if begun.is_err() {
+            attended.end().await;
+        }
+        begun
+    }
+
+    /// Ends what an earlier agent ran in containers and did not see to its end, and removes its pipes, which are in these folders.
+    pub async fn end_left_execs(&self, folders: Vec<String>) {
+        let ended = futures::stream::iter(folders);
+        ended
+            .for_each_concurrent(AT_A_TIME, |folder| self.end_left(folder))
+            .await;
+    }
+
+    async fn end_left(&self, folder: String) {
+        let Some(beside) = Beside::of_folder(self, &folder) else {
+            let left = self.options.paths.execs().join(folder);
+            let removed = files::blocking(move || match left.is_dir() {
+                true => std::fs::remove_dir_all(left),
+                false => std::fs::remove_file(left),
+            });
+            if let Err(error) = removed.await {
+                tracing::warn!(%error, "cannot remove pipes of an earlier agent");
+            }
+            return;
+        };
+        let Some((pid, has_ended)) = found(&beside).await else {
+            // The next agent finds it again.
+            return;
+        };
+        let own = beside.own().await;
+        let pod_uid = own.map_or_else(|_| String::new(), |own| own.pod_uid);
+        let attended = Attended {
+            pod_uid,
+            beside,
+            tty: false,
+            pid: AtomicU32::new(pid),
+            has_ended: AtomicBool::new(has_ended),
+            is_over: AtomicBool::new(false),
+        };
+        attended.finish().await;
+    }
+}
+
+/// The process id of what an earlier agent ran, and whether it has ended. Asks for some minutes: containerd may just be starting.
+async fn found(beside: &Beside) -> Option<(u32, bool)> {
+    for _ in 0..ATTEMPTS {
+        match beside.look().await {
+            Ok(Some((pid, code))) => return Some((pid, code.is_some())),
+            Ok(None) => return Some((0, true)),
+            Err(status) => {
+                tracing::debug!(%status, container = beside.id, "cannot look at a program of an earlier agent");
+            }
+        }
+        sleep(AGAIN).await;
+    }
+    tracing::warn!(
+        container = beside.id,
+        "a program of an earlier agent may still run"
+    );
+    None
+}
+
+/// The container's own process, with another program.
+fn process(own: Process, program: &Program) -> Process {
+    let mut process = own;
+    process.set_args(Some(program.command.clone()));
+    process.set_terminal(Some(program.tty));
+    let size = program.size.filter(|_| program.tty);
+    process.set_console_size(size.map(|size| {
+        let mut console = ConsoleSize::default();
+        console.set_width(size.columns.into());
+        console.set_height(size.rows.into());
+        console
+    }));
+    if program.tty {
+        let mut env = process.env().clone().unwrap_or_default();
+        if !env.iter().any(|it| it.starts_with("TERM=")) {
+            env.push("TERM=xterm".to_owned());
+        }
+        process.set_env(Some(env));
+    }
+    process
+}
+
+/// A program that somebody talks with.
+struct Attended {
+    beside: Beside,
+    pod_uid: String,
+    tty: bool,
+    /// On the machine; 0 until it runs.
+    pid: AtomicU32,
+    /// Its end has been seen.
+    has_ended: AtomicBool,
+    /// It is being ended and tidied up, or that has been done.
+    is_over: AtomicBool,
+}
+
+impl Attended {
+    async fn begin(
+        self: &Arc<Self>,
+        process: &Process,
+        program: &Program,
+    ) -> Result<Running, RuntimeError> {
+        self.beside.make_pipes(&[STDIN, STDOUT, STDERR]).await?;
+        let folder = self.beside.folder();
+        let path = |name: &str| folder.join(name).display().to_string();
+        let pipes = Pipes {
+            stdin: if program.stdin {
+                path(STDIN)
+            } else {
+                String::new()
+            },
+            stdout: path(STDOUT),
+            stderr: if program.tty {
+                String::new()
+            } else {
+                path(STDERR)
+            },
+        };
+        let (stdout, held_stdout) = output(&folder.join(STDOUT))?;
+        let (stderr, held_stderr) = output(&folder.join(STDERR))?;
+        self.beside.prepare(process, pipes).await?;
+        let pid = self.beside.start(process).await?;
+        self.pid.store(pid, Relaxed);
+        drop((held_stdout, held_stderr));
+        let stdin = match program.stdin {
+            true => self.input(&folder.join(STDIN)).await,
+            false => None,
+        };
+        Ok(Running {
+            stdin: stdin.map(|stdin| Box::new(stdin) as _),
+            stdout: Box::new(stdout),
+            stderr: (!program.tty).then(|| Box::new(stderr) as _),
+            control: Box::new(Handle(self.clone())),
+        })
+    }
+
+    /// The end of the input that writes, once the shim has opened the one that reads; none when the program has ended before.
+    async fn input(&self, path: &Path) -> Option<Sender> {
+        let opened = async {
+            loop {
+                match OpenOptions::new().open_sender(path) {
+                    Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                        sleep(OPEN_AGAIN).await;
+                    }
+                    opened => return opened,
+                }
+            }
+        };
+        let opened = tokio::select! {
+            opened = timeout(OPEN, opened) => opened,
+            _ = self.beside.wait() => return None,
+        };
+        match opened {
+            Ok(Ok(sender)) => Some(sender),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot open the input of a program that was run in a container");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the input of a program that was run in a container is not read");
+                None
+            }
+        }
+    }
+
+    /// Its exit code. That containerd went away meanwhile is no end.
+    async fn until_ended(&self) -> Result<i32, RuntimeError> {
+        let code = loop {
+            let status = match self.beside.wait().await {
+                Ok(code) => break code,
+                Err(status) => status,
+            };
+            match self.beside.look().await {
+                Ok(Some((_, Some(code)))) => break code,
+                Ok(Some((_, None))) => {}
+                Ok(None) => return Err(self.vanished()),
+                Err(look) if !is_unreachable(&look) && !is_unreachable(&status) => {
+                    return Err(self.error("wait for", &status));
+                }
+                Err(_) => {}
+            }
+            sleep(LOOK).await;
+        };
+        self.has_ended.store(true, Relaxed);
+        Ok(code)
+    }
+
+    fn vanished(&self) -> RuntimeError {
+        self.has_ended.store(true, Relaxed);
+        let message = "the container ended, and the program with it".to_owned();
+        RuntimeError::lasting(reason::KILL_CONTAINER, message)
+    }
+
+    /// Ends it, once. See [`Control::end`].
+    async fn finish(&self) {
+        if self.is_over.swap(true, Relaxed) {
+            return;
+        }
+        let pid = self.pid.load(Relaxed);
+        if !self.has_ended.load(Relaxed) {
+            let first = if self.tty { SIGHUP } else { SIGTERM };
+            let gently = async {
+                self.beside.signal(first).await.ok()?;
+                self.until_ended().await.ok()
+            };
+            if pid != 0 {
+                let _ = timeout(GRACE, gently).await;
+            }
+            // It may have begun though nobody said so.
+            if !self.has_ended.load(Relaxed) && self.beside.signal(SIGKILL).await.is_ok() {
+                let _ = timeout(KILL_PATIENCE, self.until_ended()).await;
+            }
+            self.kill_session(pid).await;
+        }
+        if let Err(status) = self.beside.delete().await {
+            tracing::debug!(%status, container = self.beside.id, "what is left of a program goes with its container");
+        }
+        self.beside.remove_pipes().await;
+    }
+
+    /// Kills what the program has begun and left. A program in a container leads a session of its own.
+    async fn kill_session(&self, pid: u32) {
+        let Ok(session @ 2..) = i32::try_from(pid) else {
+            return;
+        };
+        let cgroups = self.beside.containers.cgroups.clone();
+        let (pod_uid, id) = (self.pod_uid.clone(), self.beside.id.clone());
+        let killed = files::reading(move || {
+            let cgroup = cgroups.path(&pod_uid, &id);
+            cgroups.kill_session(&cgroup, session)
+        });
+        let killed = killed.await;
+        if let Err(error) = killed {
+            tracing::warn!(%error, container = self.beside.id, "cannot kill what a program has begun");
+        }
+    }
+
+    async fn end(self: &Arc<Self>) {
+        let attended = self.clone();
+        // It goes on when nobody waits any more; a panic in it is told by the runtime.
+        let _ = tokio::spawn(async move { attended.finish().await }).await;
+    }
+
+    fn error(&self, verb: &str, status: &Status) -> RuntimeError {
+        kill_error(&format!("{verb} a program in"), &self.beside.id, status)
+    }
+}
+
+/// An end that reads, and both ends, to be held until the shim has opened its own.
+fn output(path: &Path) -> Result<(Receiver, Receiver), RuntimeError> {
+    let open = || {
+        let both = OpenOptions::new().read_write(true).open_receiver(path)?;
+        let reads = OpenOptions::new().open_receiver(path)?;
+        Ok((reads, both))
+    };
+    open().map_err(|error: io::Error| failed(&error.to_string()))
+}
+
+/// Ends the program when it is dropped.
+struct Handle(Arc<Attended>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let attended = self.0.clone();
+        if !attended.is_over.load(Relaxed)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { attended.finish().await });
+        }
+    }
+}
+
+#[async_trait]
+impl Control for Handle {
+    async fn wait(&self) -> Result<i32, RuntimeError> {
+        self.0.until_ended().await
+    }
+
+    async fn signal(&self, number: u32) -> Result<(), RuntimeError> {
+        let sent = self.0.beside.signal(number).await;
+        sent.map_err(|status| self.0.error("signal", &status))
+    }
+
+    async fn resize(&self, size: TerminalSize) -> Result<(), RuntimeError> {
+        if !self.0.tty || self.0.has_ended.load(Relaxed) {
+            return Ok(());
+        }
+        let resized = self.0.beside.resize(size.columns, size.rows).await;
+        resized.map_err(|status| self.0.error("resize the terminal of", &status))
+    }
+
+    async fn close_stdin(&self) -> Result<(), RuntimeError> {
+        let closed = self.0.beside.close_stdin().await;
+        closed.map_err(|status| self.0.error("end the input of", &status))
+    }
+
+    async fn end(&self) {
+        self.0.end().await;
+    }
+}

@@ -1,0 +1,235 @@
+//! Programs that people run in containers.
+//!
+//! The manager's chunks go to the program, the program's outputs become chunks, and each waits for the other side: nothing is kept but one piece of each
+//! stream. When the manager's half ends, or nobody takes chunks any more, the client has gone, and the program is ended.
+
+use std::{sync::Arc, time::Duration};
+
+use barge_proto::v1::{ExecOptions, TunnelChunk};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use super::running;
+use crate::{
+    desired::Desired,
+    runtime::{
+        Control, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running, Runtime,
+        RuntimeError, TerminalSize,
+    },
+};
+
+/// Bytes of an output in a chunk.
+const PIECE: usize = 32 * 1024;
+/// After the program's end, a process that it has left may hold on to its outputs. What comes of it is taken while it comes without such a pause …
+const REST: Duration = Duration::from_secs(1);
+/// … up to so many bytes, which is more than pipes hold.
+const MOST_REST: usize = 2 << 20;
+/// As the shell says of a program that is not there, and of one that is none.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
+/// What became of a program.
+pub enum End {
+    /// It ended with this exit code.
+    Code(i32),
+    /// It was not run, or its end is not known: a sentence, and the exit code that a shell has for that.
+    Failed(String, Option<i32>),
+    /// The client has gone, and the program was ended.
+    Gone,
+}
+
+impl From<RuntimeError> for End {
+    fn from(error: RuntimeError) -> Self {
+        let code = match error.reason {
+            PROGRAM_NOT_FOUND => Some(NOT_FOUND),
+            PROGRAM_NOT_EXECUTABLE => Some(NOT_EXECUTABLE),
+            _ => None,
+        };
+        Self::Failed(error.message, code)
+    }
+}
+
+/// Runs a program, to its end or the client's, whichever comes first. `stop` is as good as the client's.
+pub async fn run(
+    runtime: &dyn Runtime,
+    desired: Arc<Desired>,
+    options: &ExecOptions,
+    chunks: &mpsc::Sender<TunnelChunk>,
+    back: &mut Streaming<TunnelChunk>,
+    stop: &CancellationToken,
+) -> End {
+    let begun = begin(runtime, &desired, options);
+    let begun = tokio::select! {
+        begun = begun => begun,
+        // One that has begun nevertheless is ended with what was to be answered.
+        () = chunks.closed() => return End::Gone,
+        () = stop.cancelled() => return End::Gone,
+    };
+    let running = match begun {
+        Ok(running) => running,
+        Err(end) => return end,
+    };
+    let Running {
+        stdin,
+        stdout,
+        stderr,
+        control,
+    } = running;
+    let end = {
+        let take = take(&*control, stdin, options.tty, back);
+        let serve = serve(&*control, (stdout, stderr), take, chunks);
+        tokio::select! {
+            end = serve => end,
+            () = chunks.closed() => End::Gone,
+            () = stop.cancelled() => End::Gone,
+        }
+    };
+    control.end().await;
+    end
+}
+
+async fn begin(
+    runtime: &dyn Runtime,
+    desired: &Desired,
+    options: &ExecOptions,
+) -> Result<Running, End> {
+    let failed = |why| End::Failed(why, None);
+    if options.command.first().is_none_or(String::is_empty) {
+        return Err(failed("no program is named".to_owned()));
+    }
+    let pod = running::pod(desired, &options.pod_uid).map_err(failed)?;
+    let container = running::container(runtime, &pod, &options.pod_uid, &options.container).await;
+    let container = container.map_err(failed)?;
+    let program = Program {
+        command: options.command.clone(),
+        stdin: options.stdin,
+        tty: options.tty,
+        size: options.size.as_ref().map(size),
+    };
+    Ok(runtime.attend(&container.id, &program).await?)
+}
+
+fn size(size: &barge_proto::v1::TerminalSize) -> TerminalSize {
+    TerminalSize {
+        columns: size.columns,
+        rows: size.rows,
+    }
+}
+
+type Output = Box<dyn AsyncRead + Send + Sync + Unpin>;
+type Input = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+async fn serve(
+    control: &dyn Control,
+    (stdout, stderr): (Output, Option<Output>),
+    take: impl Future<Output = ()>,
+    chunks: &mpsc::Sender<TunnelChunk>,
+) -> End {
+    let begun = TunnelChunk {
+        begun: true,
+        ..Default::default()
+    };
+    if chunks.send(begun).await.is_err() {
+        return End::Gone;
+    }
+    let ended = CancellationToken::new();
+    let outputs = async {
+        let stderr = async {
+            if let Some(stderr) = stderr {
+                copy(stderr, 2, chunks, &ended).await;
+            }
+        };
+        tokio::join!(copy(stdout, 1, chunks, &ended), stderr);
+    };
+    let to_the_end = async {
+        let code = control.wait().await;
+        ended.cancel();
+        code
+    };
+    tokio::select! {
+        (code, ()) = async { tokio::join!(to_the_end, outputs) } => match code {
+            Ok(code) => End::Code(code),
+            Err(error) => error.into(),
+        },
+        () = take => End::Gone,
+    }
+}
+
+/// Sends an output until its end. Once the program has ended, what it left in pipes is taken, and no more.
+async fn copy(
+    mut output: Output,
+    channel: u32,
+    chunks: &mpsc::Sender<TunnelChunk>,
+    ended: &CancellationToken,
+) {
+    let mut piece = vec![0; PIECE];
+    let mut rest = MOST_REST;
+    loop {
+        let read = match ended.is_cancelled() {
+            true if rest == 0 => return,
+            true => match timeout(REST, output.read(&mut piece)).await {
+                Ok(read) => read,
+                Err(_) => return,
+            },
+            false => tokio::select! {
+                read = output.read(&mut piece) => read,
+                () = ended.cancelled() => continue,
+            },
+        };
+        let bytes @ 1.. = read.unwrap_or(0) else {
+            return;
+        };
+        if ended.is_cancelled() {
+            rest = rest.saturating_sub(bytes);
+        }
+        let chunk = TunnelChunk {
+            data: piece[..bytes].to_vec(),
+            channel,
+            ..Default::default()
+        };
+        if chunks.send(chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Does what the manager's chunks say, until its half ends. A program that does not read its input holds up all that comes behind it.
+async fn take(
+    control: &dyn Control,
+    stdin: Option<Input>,
+    tty: bool,
+    back: &mut Streaming<TunnelChunk>,
+) {
+    let mut stdin = stdin;
+    while let Ok(Some(chunk)) = back.message().await {
+        if !chunk.data.is_empty()
+            && let Some(input) = &mut stdin
+            && input.write_all(&chunk.data).await.is_err()
+        {
+            // The program has closed it, or ended: what else comes for it is dropped.
+            stdin = None;
+        }
+        let done = async {
+            if let Some(new) = &chunk.size {
+                control.resize(size(new)).await?;
+            }
+            if chunk.signal != 0 {
+                control.signal(chunk.signal).await?;
+            }
+            // A terminal has no end: its input's end would be a hang-up.
+            if chunk.end && !tty {
+                stdin = None;
+                control.close_stdin().await?;
+            }
+            Ok::<_, RuntimeError>(())
+        };
+        if let Err(error) = done.await {
+            tracing::debug!(%error, "what a client wants of its program is not done");
+        }
+    }
+}

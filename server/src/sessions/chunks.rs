@@ -1,0 +1,53 @@
+//! An agent's chunks, as clients get what is in them.
+
+use barge_proto::v1::TunnelChunk;
+use futures::{StreamExt, stream::BoxStream};
+use tonic::{Status, Streaming};
+
+use crate::error::ApiError;
+
+/// What a client gets of an agent's chunks.
+pub trait Answer: Sized + Send + 'static {
+    /// What a chunk says, if it says anything to the client.
+    fn of(chunk: TunnelChunk) -> Option<Self>;
+    /// Whether nothing follows this one.
+    fn is_last(&self) -> bool {
+        false
+    }
+    /// Whether the stream is whole only with a last one.
+    const HAS_LAST: bool = false;
+}
+
+/// The agent's chunks as the client gets them. One at a time: a client that does not read holds back the agent.
+pub fn answers<A: Answer>(chunks: Streaming<TunnelChunk>) -> BoxStream<'static, Result<A, Status>> {
+    futures::stream::unfold(Some(chunks), |open| async move {
+        let mut chunks = open?;
+        loop {
+            let chunk = match chunks.message().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) if !A::HAS_LAST => return None,
+                Ok(None) | Err(_) => {
+                    let broken = Status::unavailable("the connection to the agent broke");
+                    return Some((Err(broken), None));
+                }
+            };
+            if !chunk.error.is_empty() {
+                return Some((Err(failure(chunk).into()), None));
+            }
+            if let Some(answer) = A::of(chunk) {
+                let rest = (!answer.is_last()).then_some(chunks);
+                return Some((Ok(answer), rest));
+            }
+        }
+    })
+    .boxed()
+}
+
+/// Why the agent ended a stream: its sentence, and the shell's exit codes for programs that were not run.
+fn failure(chunk: TunnelChunk) -> ApiError {
+    match chunk.exit_code {
+        Some(127) => ApiError::ProgramNotFound(chunk.error),
+        Some(126) => ApiError::ProgramNotExecutable(chunk.error),
+        _ => ApiError::Precondition(chunk.error),
+    }
+}
