@@ -125,6 +125,14 @@ async fn a_stream_that_breaks_is_an_error_and_nothing_runs_twice() {
 }
 
 #[tokio::test]
+async fn a_program_is_asked_for_again_only_when_it_was_not_started() {
+    let fake = Fake::start().await;
+    let (ended, _) = run_command(&fake, &["away"], None).await;
+    assert_eq!(ended.unwrap(), Ended::Program(0));
+    assert_eq!(fake.pod.starts().len(), 2);
+}
+
+#[tokio::test]
 async fn a_signal_is_the_programs_and_a_second_one_ends_the_wait() {
     let fake = Fake::start().await;
     for (command, wanted) in [("signal", Ended::Program(143)), ("deaf", Ended::Signal(2))] {

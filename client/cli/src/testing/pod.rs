@@ -26,6 +26,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// * `broken`: writes "half", then its stream breaks;
 /// * `silent`: its stream breaks before it is known whether it was started;
 /// * `signal`: ends with 128 + N at signal N; `deaf`: takes no notice of signals and reads nothing;
+/// * `away`: its node is looking for a manager when it is asked for the first time;
 /// * `missing`: cannot be started;
 /// * anything else is run here.
 #[derive(Clone, Default)]
@@ -60,6 +61,11 @@ async fn say(to: &Answers<ExecResponse>, what: What) {
     let _ = to.send(Ok(ExecResponse { what: Some(what) })).await;
 }
 
+fn refusal(reason: &str, message: &str) -> Status {
+    let details = ErrorDetails::with_error_info(reason, "barge", HashMap::new());
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
 impl Pod {
     async fn run(
         self,
@@ -70,14 +76,12 @@ impl Pod {
         let (program, arguments) = start.command.split_first().unwrap();
         match program.as_str() {
             "missing" => {
-                let details =
-                    ErrorDetails::with_error_info("PROGRAM_NOT_FOUND", "barge", HashMap::new());
-                let status = Status::with_error_details(
-                    Code::FailedPrecondition,
-                    "the container has no program \"missing\"",
-                    details,
-                );
+                let status = refusal("PROGRAM_NOT_FOUND", "the container has no program");
                 let _ = to.send(Err(status)).await;
+            }
+            "away" => {
+                say(&to, What::Started(true)).await;
+                say(&to, What::ExitCode(0)).await;
             }
             "silent" => {
                 let _ = to.send(Err(Status::unavailable("gone"))).await;
@@ -195,7 +199,14 @@ impl PodStreams for Pod {
         let Some(exec_request::What::Start(start)) = requests.message().await?.unwrap().what else {
             return Err(Status::invalid_argument("first the start"));
         };
-        self.0.lock().unwrap().starts.push(start.clone());
+        let first = {
+            let mut seen = self.0.lock().unwrap();
+            seen.starts.push(start.clone());
+            seen.starts.len() == 1
+        };
+        if first && start.command == ["away"] {
+            return Err(refusal("NO_SUCH_SESSION", "the agent is not connected"));
+        }
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(self.clone().run(start, requests, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
