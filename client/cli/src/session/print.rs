@@ -35,7 +35,7 @@ impl Printer {
         mut out: impl Write + Send + 'static,
         mut error: impl Write + Send + 'static,
     ) -> io::Result<Self> {
-        let (pieces, mut receiver) = mpsc::channel(AHEAD);
+        let (pieces, mut receiver) = mpsc::channel::<(To, Vec<u8>)>(AHEAD);
         let (sender, done) = oneshot::channel();
         let mut print = move || -> io::Result<()> {
             while let Some((to, data)) = receiver.blocking_recv() {
