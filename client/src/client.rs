@@ -33,12 +33,16 @@ mod logs;
 mod managers;
 mod objects;
 mod request;
+mod streams;
 
 pub use backup::FetchError;
 pub use batches::batches;
 pub use credentials::NewCredential;
 pub use logs::LogStream;
 pub use objects::{ApplyOptions, DeleteOptions, Listing, Selection, UpdateOptions};
+pub use streams::{
+    ExecEvent, ExecInput, ExecOutput, ExecStream, PortInput, PortOutput, PortStream, StreamEnded,
+};
 
 use managers::Managers;
 

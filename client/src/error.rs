@@ -202,6 +202,17 @@ pub(crate) fn may_resume(status: &Status) -> bool {
         )
 }
 
+/// Whether the connection broke in the middle, something between gave up, or the manager is not up to it; for a status without a
+/// reason of the server's.
+pub(crate) fn is_broken(status: &Status) -> bool {
+    use std::error::Error;
+    status.source().is_some()
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+        )
+}
+
 /// The server's word for what went wrong, and a number that came with it (`revision`).
 pub(crate) fn reason(status: &Status) -> Option<(String, Option<u64>)> {
     let info = status.get_details_error_info()?;

@@ -33,8 +33,9 @@ pub mod token;
 pub mod watch;
 
 pub use client::{
-    ApplyOptions, Client, ClientOptions, DeleteOptions, FetchError, Listing, LogStream, Selection,
-    UpdateOptions, batches,
+    ApplyOptions, Client, ClientOptions, DeleteOptions, ExecEvent, ExecInput, ExecOutput,
+    ExecStream, FetchError, Listing, LogStream, PortInput, PortOutput, PortStream, Selection,
+    StreamEnded, UpdateOptions, batches,
 };
 pub use error::ClientError;
 pub use watch::{WatchEvent, Watcher};

@@ -122,24 +122,28 @@ fn edited(
     if changed == bare {
         return Ok(None);
     }
-    if let Some(metadata) = changed.metadata_mut() {
-        // The condition is what was read, unless the change has one of its own.
-        if metadata.resource_version.is_empty() {
-            metadata
-                .resource_version
-                .clone_from(&object.metadata().resource_version);
-        }
-    }
+    on_condition(&mut changed, object);
     Ok(Some(changed))
 }
 
+/// The condition of a change is what was read, unless the change has one of its own.
+pub fn on_condition(changed: &mut Object, read: &Object) {
+    if let Some(metadata) = changed.metadata_mut()
+        && metadata.resource_version.is_empty()
+    {
+        let version = &read.metadata().resource_version;
+        metadata.resource_version.clone_from(version);
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use barge_client::v1::{ConfigMap, ObjectMeta};
     use serde_json::json;
 
-    fn object() -> Object {
+    /// One that was read.
+    pub fn object() -> Object {
         ConfigMap {
             metadata: Some(ObjectMeta {
                 name: "a".into(),

@@ -8,22 +8,26 @@ use clap::{Parser, Subcommand};
 use crate::{context::Connection, dev};
 
 pub mod apply;
+pub mod attach;
 pub mod auth;
 pub mod cluster;
 pub mod completion;
 pub mod config;
+pub mod cp;
 pub mod credential;
 pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod edit;
 pub mod events;
+pub mod exec;
 pub mod explain;
 pub mod get;
 pub mod label;
 pub mod logs;
 pub mod node;
 pub mod patch;
+pub mod port_forward;
 pub mod rollout;
 pub mod scale;
 pub mod service_account;
@@ -78,6 +82,14 @@ pub enum Command {
     Events(events::Events),
     /// Show a container's output
     Logs(logs::Logs),
+    /// Run a program in a container
+    Exec(exec::Exec),
+    /// Show what a container writes from now on, until it ends
+    Attach(attach::Attach),
+    /// Copy files and folders into a container and out of it
+    Cp(cp::Cp),
+    /// Forward ports of this machine to a pod
+    PortForward(port_forward::PortForward),
     /// Set the number of replicas
     Scale(scale::Scale),
     /// Follow, hold, repeat and take back rollouts
@@ -146,6 +158,10 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Explain(command) => explain::run(&command),
         Command::Events(command) => Box::pin(events::run(to, command)).await,
         Command::Logs(command) => Box::pin(logs::run(to, command)).await,
+        Command::Exec(command) => return Box::pin(exec::run(to, command)).await,
+        Command::Attach(command) => return Box::pin(attach::run(to, command)).await,
+        Command::Cp(command) => Box::pin(cp::run(to, command)).await,
+        Command::PortForward(command) => return Box::pin(port_forward::run(to, command)).await,
         Command::Scale(command) => Box::pin(scale::run(to, command)).await,
         Command::Rollout(command) => Box::pin(rollout::run(to, command)).await,
         Command::Node(command) => return Box::pin(node::run(to, command)).await,

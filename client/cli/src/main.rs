@@ -18,11 +18,16 @@ mod kinds;
 mod names;
 mod output;
 mod patch;
+mod pods;
 mod progress;
 mod rollout;
+mod session;
 mod settle;
 mod sources;
 mod targets;
+mod terminal;
+#[cfg(test)]
+mod testing;
 mod usage;
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,4 +1,4 @@
-//! What is said of a command that is none: the nearest, all there are, and for kubectl's verbs what does the same here.
+//! What is said of a command or a flag that is none: the nearest, all there are, and for kubectl's verbs what does the same here.
 
 use clap::{
     Command, CommandFactory, Error,
@@ -44,8 +44,13 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 /// What is to be printed below the error of a command line; `words` is the command line without the program's name.
 pub fn hint(error: &Error, words: &[String]) -> Option<String> {
-    if error.kind() != ErrorKind::InvalidSubcommand {
-        return None;
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {}
+        // With a suggestion, that is enough.
+        ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => {
+            return Some(flags(words));
+        }
+        _ => return None,
     }
     let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidSubcommand) else {
         return None;
@@ -65,6 +70,25 @@ pub fn hint(error: &Error, words: &[String]) -> Option<String> {
     };
     lines.push(format!("{place} has: {}", names.join(", ")));
     Some(lines.join("\n"))
+}
+
+/// The flags of the command that was meant.
+fn flags(words: &[String]) -> String {
+    let cli = Cli::command();
+    let (at, path) = reached(&cli, words);
+    let flags = at.get_arguments().filter(|flag| !flag.is_hide_set());
+    let flags = flags.filter_map(|flag| {
+        let long = flag.get_long()?;
+        Some(match flag.get_short() {
+            Some(short) => format!("-{short}/--{long}"),
+            None => format!("--{long}"),
+        })
+    });
+    let flags: Vec<_> = flags.collect();
+    match path.as_str() {
+        "" => format!("barge has the flags: {}", flags.join(", ")),
+        path => format!("barge {path} has the flags: {}", flags.join(", ")),
+    }
 }
 
 /// The command that the words lead to as far as they are commands, and their names.
@@ -107,6 +131,17 @@ mod tests {
         let (error, hint) = hint_of("barge get pods --no-header");
         assert!(error.contains("--no-headers"), "{error}");
         assert_eq!(hint, None);
+    }
+
+    #[test]
+    fn a_flag_like_none_is_told_with_all_there_are() {
+        let (error, hint) = hint_of("barge exec web --privileged -- sh");
+        assert!(error.contains("--privileged"), "{error}");
+        let hint = hint.unwrap();
+        assert!(hint.starts_with("barge exec has the flags: "), "{hint}");
+        assert!(hint.contains("-i/--stdin, -t/--tty"), "{hint}");
+        let (_, hint) = hint_of("barge attach -x web");
+        assert!(!hint.unwrap().contains("stdin"));
     }
 
     #[test]

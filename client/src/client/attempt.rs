@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, time::Duration};
 use rand::Rng;
 
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, ConnectError, Response, Status};
+use tonic::{ConnectError, Response, Status};
 
 use super::{Client, managers::Manager};
 use crate::{
@@ -164,14 +164,7 @@ fn next(status: &Status, repeat: Repeat) -> Next {
         Some(_) => return Next::Stop,
         None => {}
     }
-    // Without a reason of the server's: the connection broke in the middle, something between gave up, or the manager
-    // is not up to it.
-    let broken = status.source().is_some()
-        || matches!(
-            status.code(),
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
-        );
-    match (broken, repeat) {
+    match (error::is_broken(status), repeat) {
         (false, _) => Next::Stop,
         (true, Repeat::Safe) => rotate,
         (true, Repeat::Unsafe) => Next::Unknown,
@@ -194,6 +187,7 @@ fn never_connected(status: &Status) -> bool {
 mod tests {
     use std::collections::HashMap;
 
+    use tonic::Code;
     use tonic_types::{ErrorDetails, StatusExt};
 
     use super::*;

@@ -197,12 +197,7 @@ fn changed(objects: &[Object], text: &str, path: &Path) -> Result<Vec<Object>> {
                 )
                 .into());
         };
-        if let Some(metadata) = object.metadata_mut()
-            && metadata.resource_version.is_empty()
-        {
-            let version = &read.metadata().resource_version;
-            metadata.resource_version.clone_from(version);
-        }
+        change::on_condition(&mut object, read);
         if object.clone().typed() != read.clone().typed() {
             changed.push(object);
         }
@@ -213,21 +208,7 @@ fn changed(objects: &[Object], text: &str, path: &Path) -> Result<Vec<Object>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use barge_client::v1::{ConfigMap, ObjectMeta};
-
-    fn object() -> Object {
-        ConfigMap {
-            metadata: Some(ObjectMeta {
-                name: "a".into(),
-                namespace: "shop".into(),
-                resource_version: "7".into(),
-                ..ObjectMeta::default()
-            }),
-            data: [("k".to_owned(), "1".to_owned())].into(),
-            ..ConfigMap::default()
-        }
-        .into()
-    }
+    use crate::change::tests::object;
 
     fn edit(change: impl Fn(String) -> String) -> Result<Vec<Object>> {
         let objects = [object()];

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use anyhow::{Result, bail};
 use barge_client::v1::Object;
+use barge_proto::quantity::Amount;
 use serde_json::Value;
 
 use crate::jsonpath::{EvalError, Template};
@@ -26,6 +27,12 @@ pub fn sort_by(objects: &mut Vec<Object>, path: &Template) -> Result<()> {
     if !keyed.is_empty() && keyed.iter().all(|(key, _)| key.is_none()) {
         bail!("--sort-by {path}: no object that was found has such a field");
     }
+    let texts = || keyed.iter().filter_map(|(key, _)| key.as_ref()?.as_str());
+    // All or none: an order that changes from pair to pair is none.
+    let compare = match texts().all(|text| text.parse::<Amount>().is_ok()) {
+        true => by_amount as fn(&Value, &Value) -> Ordering,
+        false => compare,
+    };
     keyed.sort_by(|(a, _), (b, _)| match (a, b) {
         (Some(a), Some(b)) => compare(a, b),
         (a, b) => a.is_some().cmp(&b.is_some()),
@@ -52,6 +59,15 @@ fn compare(a: &Value, b: &Value) -> Ordering {
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
         (Value::String(a), Value::String(b)) => natural(a, b),
         (a, b) => sort(a).cmp(&sort(b)),
+    }
+}
+
+/// As `compare`, with texts that are all quantities: "500m" before "2", "900Mi" before "1Gi".
+fn by_amount(a: &Value, b: &Value) -> Ordering {
+    let amount = |value: &Value| value.as_str()?.parse::<Amount>().ok();
+    match (amount(a), amount(b)) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        _ => compare(a, b),
     }
 }
 
@@ -120,6 +136,28 @@ mod tests {
             sorted("{.metadata.name}").unwrap(),
             ["api", "web-9", "web-10"]
         );
+    }
+
+    #[test]
+    fn quantities_sort_by_size_and_other_texts_do_not() {
+        let with = |name: &str, value: &str| {
+            let labels = [("v".to_owned(), value.to_owned())].into();
+            let mut object = deployment(name, None);
+            object.metadata_mut().unwrap().labels = labels;
+            object
+        };
+        let sorted = |mut objects: Vec<Object>| {
+            sort_by(&mut objects, &Template::path(".metadata.labels.v").unwrap()).unwrap();
+            let names = objects.iter().map(|it| it.name().to_owned());
+            names.collect::<Vec<_>>()
+        };
+        let memory = vec![with("c", "1Gi"), with("b", "900Mi"), with("a", "500k")];
+        assert_eq!(sorted(memory), ["a", "b", "c"]);
+        let cpu = vec![with("b", "2"), with("c", "2500m"), with("a", "500m")];
+        assert_eq!(sorted(cpu), ["a", "b", "c"]);
+        // By the numbers in them, because one is no quantity.
+        let texts = vec![with("b", "2"), with("c", "500m"), with("a", "1-x")];
+        assert_eq!(sorted(texts), ["a", "b", "c"]);
     }
 
     #[test]
