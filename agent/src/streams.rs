@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use barge_proto::v1::{OpenStream, TunnelChunk, open_stream::What, session_client::SessionClient};
+use barge_proto::v1::{
+    AgentMetricsRequest, OpenStream, TunnelChunk, open_stream::What, session_client::SessionClient,
+};
 use futures::StreamExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -16,7 +18,7 @@ use tonic::{Streaming, transport::Channel};
 mod logs;
 
 use self::logs::Logs;
-use crate::{desired::Desired, runtime::Runtime, session::Streams};
+use crate::{clock::Clock, desired::Desired, metrics, runtime::Runtime, session::Streams};
 
 /// Streams served at a time, each over a connection of its own.
 const STREAMS: usize = 128;
@@ -27,10 +29,21 @@ const DIAL: Duration = Duration::from_secs(10);
 /// Chunks ahead of a slow reader.
 const AHEAD: usize = 4;
 
+/// What was measured, and the time of day for it.
+#[derive(Clone)]
+pub struct Measured {
+    /// The measurements.
+    pub store: metrics::Store,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// Serves streams. Cheap to clone.
 #[derive(Clone)]
 pub struct StreamServer {
     logs: Logs,
+    desired: watch::Receiver<Arc<Desired>>,
+    measured: Measured,
     streams: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     stop: CancellationToken,
@@ -41,10 +54,13 @@ impl StreamServer {
     pub fn new(
         runtime: Arc<dyn Runtime>,
         desired: watch::Receiver<Arc<Desired>>,
+        measured: Measured,
         stop: CancellationToken,
     ) -> Self {
         Self {
-            logs: Logs::new(runtime, desired),
+            logs: Logs::new(runtime, desired.clone()),
+            desired,
+            measured,
             streams: Arc::new(Semaphore::new(STREAMS)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             stop,
@@ -75,6 +91,10 @@ impl StreamServer {
                     Some(What::PreviousLogs(options)) => {
                         self.logs.copy(&options, true, &chunks, held).await
                     }
+                    Some(What::Metrics(request)) => {
+                        self.tell(&request, &chunks).await;
+                        Ok(())
+                    }
                     _ => Err("this node does not know what was asked for".to_owned()),
                 };
                 if let Err(error) = result {
@@ -93,6 +113,17 @@ impl StreamServer {
         };
         self.stop.run_until_cancelled(served).await;
         drop(permit);
+    }
+
+    /// Answers a question about what was measured.
+    async fn tell(&self, request: &AgentMetricsRequest, chunks: &mpsc::Sender<TunnelChunk>) {
+        let Measured { store, clock } = &self.measured;
+        let desired = self.desired.borrow().clone();
+        for chunk in metrics::answer::chunks(store, &desired, request, clock.now_ms()) {
+            if chunks.send(chunk).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Says that there is no room, to a manager that hears it within [`DIAL`].

@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent,
+        Inventory, Meter, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent,
         Sandbox, SandboxSpec, StoredImage,
     },
 };
@@ -25,13 +25,17 @@ use crate::{
 pub mod managers;
 pub mod netns;
 pub mod registry;
+mod scales;
 mod steps;
+
+use scales::Scales;
 
 /// The runtime. It outlives the agents that use it, as containerd does.
 pub struct Scripted {
     world: Mutex<World>,
     events: broadcast::Sender<RuntimeEvent>,
     clock: Arc<dyn Clock>,
+    scales: Arc<Scales>,
 }
 
 #[derive(Default)]
@@ -84,6 +88,7 @@ impl Scripted {
             }),
             events: broadcast::channel(64).0,
             clock,
+            scales: Arc::default(),
         })
     }
 

@@ -1,5 +1,5 @@
 //! The managers' side of agents: sessions ([`connect`]), assignments to agents ([`tell`], [`feed`], [`needs`]), the relay of their reports
-//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`logs`]). Life signs are
+//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`logs`], [`metrics`]). Life signs are
 //! elsewhere ([`crate::life`]).
 
 use std::{
@@ -21,6 +21,7 @@ use crate::error::ApiError;
 pub mod connect;
 pub mod feed;
 pub mod logs;
+pub mod metrics;
 pub mod needs;
 pub mod outbox;
 pub mod receive;
@@ -31,6 +32,7 @@ pub mod tell;
 pub mod tunnels;
 
 pub use logs::LogsService;
+pub use metrics::{Asker, MetricsService};
 pub use relay::Relay;
 pub use service::SessionService;
 pub use tunnels::Tunnels;
@@ -111,6 +113,12 @@ impl Sessions {
             id,
             cut,
         }
+    }
+
+    /// Whether the agent of a node is connected here.
+    #[must_use]
+    pub fn has(&self, node_uid: &str) -> bool {
+        self.0.lock().contains_key(node_uid)
     }
 
     /// How many agents are connected.

@@ -22,6 +22,8 @@ use tonic::{Code, Status, transport::Channel};
 
 #[path = "session/configuration.rs"]
 mod configuration;
+#[path = "session/metrics.rs"]
+mod metrics;
 #[path = "session/parties.rs"]
 mod parties;
 

@@ -114,6 +114,7 @@ impl Machine {
             data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
             tokens: Tokens::default(),
+            taken: Default::default(),
             roots: Box::new(String::new),
         });
         let stop = CancellationToken::new();

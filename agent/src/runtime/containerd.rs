@@ -1,6 +1,8 @@
 //! The [`Runtime`] over containerd's own API.
 
 use std::{
+    collections::BTreeMap,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +15,8 @@ use tokio::sync::watch;
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
-    Options, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec,
+    Meter, Options, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent, Sandbox,
+    SandboxSpec, Traffic,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -24,6 +27,7 @@ use super::{
     network,
     resources::Machine,
     sandbox::Sandboxes,
+    traffic,
     volumes::{PodVolumes, Volumes},
 };
 use crate::{carrier::Carrier, files};
@@ -250,6 +254,18 @@ impl Runtime for Containerd {
 
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
         self.options.paths.log(pod_uid, container, attempt)
+    }
+
+    fn meter(&self, pod_uid: &str, id: &str) -> io::Result<Box<dyn Meter>> {
+        let cgroups = &self.containers.cgroups;
+        let counters = cgroups.counters(&cgroups.path(pod_uid, id))?;
+        Ok(Box::new(counters))
+    }
+
+    fn traffic(&self, pod_uids: &[String]) -> io::Result<BTreeMap<String, Traffic>> {
+        let pods = pod_uids.iter();
+        let pins = pods.map(|uid| (uid.clone(), self.options.paths.netns(uid)));
+        traffic::read(pins.collect())
     }
 
     async fn settle_log(&self, id: &str) -> Result<(), RuntimeError> {

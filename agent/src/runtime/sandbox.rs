@@ -27,6 +27,7 @@ mod port_notes;
 pub mod ports;
 pub mod shared;
 
+pub use netns::is_pinned;
 use ports::Ports;
 use shared::Shared;
 

@@ -29,6 +29,7 @@ pub mod scale;
 pub mod service_account;
 pub mod set;
 pub mod token;
+pub mod top;
 pub mod version;
 pub mod wait;
 
@@ -78,6 +79,9 @@ pub enum Command {
     Events(events::Events),
     /// Show a container's output
     Logs(logs::Logs),
+    /// Show what pods and nodes take of processors and memory
+    #[command(subcommand)]
+    Top(top::Top),
     /// Set the number of replicas
     Scale(scale::Scale),
     /// Follow, hold, repeat and take back rollouts
@@ -146,6 +150,7 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Explain(command) => explain::run(&command),
         Command::Events(command) => Box::pin(events::run(to, command)).await,
         Command::Logs(command) => Box::pin(logs::run(to, command)).await,
+        Command::Top(command) => Box::pin(top::run(to, command)).await,
         Command::Scale(command) => Box::pin(scale::run(to, command)).await,
         Command::Rollout(command) => Box::pin(rollout::run(to, command)).await,
         Command::Node(command) => return Box::pin(node::run(to, command)).await,
