@@ -20,14 +20,13 @@ use super::{
 use crate::files::{self, Reserve, blocking, reading};
 
 pub mod etc;
-mod netns;
+pub mod netns;
 mod of_machine;
 mod pause;
 mod port_notes;
 pub mod ports;
 pub mod shared;
 
-pub use netns::is_pinned;
 use ports::Ports;
 use shared::Shared;
 

@@ -13,7 +13,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use super::{Traffic, sandbox::is_pinned};
+use super::{Traffic, sandbox::netns::is_pinned};
 
 /// The counters of the calling thread's network namespace.
 const COUNTERS: &str = "/proc/thread-self/net/dev";
@@ -85,6 +85,40 @@ mod tests {
             sent: 20_489,
         };
         assert_eq!(sum(text), traffic);
+    }
+
+    #[test]
+    fn a_pinned_namespace_is_entered() {
+        use std::net::UdpSocket;
+
+        use crate::{runtime::sandbox::netns, testing::netns::Space};
+
+        let (space, folder) = (Space::new(), tempfile::tempdir().unwrap());
+        let pin = folder.path().join("u");
+        let place = pin.clone();
+        space.run(move || netns::pin_own(&place)).unwrap();
+        for line in [
+            "link add eth0 type veth peer name other",
+            "link set other up",
+            "link set eth0 up",
+            "address add 192.0.2.1/24 dev eth0",
+        ] {
+            space.ip(line);
+        }
+        // Nobody has that address: it is asked for.
+        let asked = space.run(|| UdpSocket::bind("192.0.2.1:0")?.send_to(b"?", "192.0.2.2:9"));
+        asked.unwrap();
+        let sent = || {
+            let all = read(vec![("u".to_owned(), pin.clone())]).unwrap();
+            all["u"].sent
+        };
+        let begin = std::time::Instant::now();
+        while sent() == 0 && begin.elapsed().as_secs() < 30 {
+            thread::yield_now();
+        }
+        let counted = sent();
+        netns::unpin(&pin).unwrap();
+        assert!(counted > 0);
     }
 
     #[test]
