@@ -19,6 +19,7 @@ use crate::{
     events::{Recorder, Severity, node_reference},
     files, life,
     managers::Managers,
+    metrics::{self, sampler},
     node::{self, NodeWatcher, Sources},
     outbox::Outbox,
     pods::{self, PodManager, unknown::unknown},
@@ -26,7 +27,7 @@ use crate::{
     runtime::Runtime,
     services::{Network, ServiceRules, nft::Nft, script},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
-    streams::StreamServer,
+    streams::{Measured, StreamServer},
     tokens::{FromManagers, Tokens},
 };
 
@@ -94,6 +95,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let outbox = Arc::new(Outbox::new(incarnation.number()));
     let recorder = Recorder::new(outbox.clone(), options.clock.clone());
     let host_ip = options.sources.address.clone();
+    let taken = metrics::Store::default();
+    let sampling = sampler::Options {
+        runtime: options.runtime.clone(),
+        store: taken.clone(),
+        proc: options.sources.proc.clone(),
+        data_dir: options.data_dir.clone(),
+    };
     let (unknown_sender, strangers) = watch::channel(Default::default());
     let left = CancellationToken::new();
     let watcher = NodeWatcher::new(node::Options {
@@ -122,7 +130,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         stop.clone(),
     );
     let trusted = options.managers.clone();
-    let streams = StreamServer::new(options.runtime.clone(), desired.clone(), stop.clone());
+    let measured = Measured {
+        store: taken.clone(),
+        clock: options.clock.clone(),
+    };
+    let streams = StreamServer::new(
+        options.runtime.clone(),
+        desired.clone(),
+        measured,
+        stop.clone(),
+    );
     let streams_ended = streams.clone().ended();
     let session = Session::new(
         session::Options {
@@ -169,6 +186,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         data_dir: options.data_dir,
         parallel_creations: options.parallel_creations,
         tokens,
+        taken,
         roots: Box::new(move || trusted.roots_pem()),
     });
     let kept = desired.clone();
@@ -191,6 +209,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     tasks.spawn(streams_ended);
     tasks.spawn(pods.run(stop.clone()));
     tasks.spawn(collector.run(stop.clone()));
+    tasks.spawn(sampler::run(sampling, stop.clone()));
     tasks.spawn(watcher.run(node_sender, stop.clone()));
     let prepare = prepare_network(options.runtime.clone(), desired.clone(), network_sender);
     let until = stop.clone();

@@ -20,6 +20,7 @@ pub mod forget;
 pub mod life;
 pub mod managers;
 pub mod membership;
+pub mod metrics;
 pub mod node;
 pub mod outbox;
 pub mod pause;

@@ -27,6 +27,7 @@ mod sandbox_spec;
 mod secrets;
 mod security;
 mod spec;
+mod traffic;
 mod volumes;
 
 pub use error::reason::{FAILED_MOUNT, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, START_ERROR};
@@ -146,6 +147,14 @@ pub trait Runtime: Send + Sync + 'static {
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;
     /// Where a container's log lies, for readers.
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf;
+    /// Opens the counters of what a running container takes. Blocks. A runtime that does not count says so.
+    fn meter(&self, _pod_uid: &str, _id: &str) -> io::Result<Box<dyn Meter>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// What the interfaces of pods have carried since they were made, those in the machine's network apart; by the pods' uids. Blocks. What cannot be read is not in it.
+    fn traffic(&self, _pod_uids: &[String]) -> io::Result<BTreeMap<String, Traffic>> {
+        Ok(BTreeMap::new())
+    }
     /// Waits until all that a container wrote which has ended is in its log. An error when that is not so within seconds.
     async fn settle_log(&self, _id: &str) -> Result<(), RuntimeError> {
         Ok(())
@@ -322,6 +331,30 @@ pub enum ContainerState {
     },
     /// It existed and its end was not seen (its shim died unobserved).
     Lost,
+}
+
+/// The counters of a container, kept open.
+pub trait Meter: Send {
+    /// Reads them. Blocks.
+    fn read(&mut self) -> io::Result<Usage>;
+}
+
+/// What a container, or a machine, has used and uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Microseconds of processor time since it began.
+    pub cpu_us: u64,
+    /// Bytes of memory that the kernel cannot take back when it is short of it: the working set, as Kubernetes counts.
+    pub memory: u64,
+}
+
+/// What interfaces have carried since they were made, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Came in.
+    pub received: u64,
+    /// Went out.
+    pub sent: u64,
 }
 
 /// Everything on this machine that is the agent's.

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use barge_proto::v1::{OpenStream, TunnelChunk, open_stream::What, session_client::SessionClient};
+use barge_proto::v1::{
+    AgentMetricsRequest, OpenStream, TunnelChunk, open_stream::What, session_client::SessionClient,
+};
 use futures::StreamExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -19,7 +21,7 @@ mod logs;
 mod running;
 
 use self::logs::Logs;
-use crate::{desired::Desired, runtime::Runtime, session::Streams};
+use crate::{clock::Clock, desired::Desired, metrics, runtime::Runtime, session::Streams};
 
 /// Streams served at a time, each over a connection of its own.
 const STREAMS: usize = 128;
@@ -30,12 +32,22 @@ const DIAL: Duration = Duration::from_secs(10);
 /// Chunks ahead of a slow reader.
 const AHEAD: usize = 4;
 
+/// What was measured, and the time of day for it.
+#[derive(Clone)]
+pub struct Measured {
+    /// The measurements.
+    pub store: metrics::Store,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
 /// Serves streams. Cheap to clone.
 #[derive(Clone)]
 pub struct StreamServer {
     runtime: Arc<dyn Runtime>,
     desired: watch::Receiver<Arc<Desired>>,
     logs: Logs,
+    measured: Measured,
     streams: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     /// Counts the streams.
@@ -48,12 +60,14 @@ impl StreamServer {
     pub fn new(
         runtime: Arc<dyn Runtime>,
         desired: watch::Receiver<Arc<Desired>>,
+        measured: Measured,
         stop: CancellationToken,
     ) -> Self {
         Self {
             logs: Logs::new(runtime.clone(), desired.clone()),
             runtime,
             desired,
+            measured,
             streams: Arc::new(Semaphore::new(STREAMS)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             open: TaskTracker::new(),
@@ -140,7 +154,12 @@ impl StreamServer {
                 let ended = self.stop.run_until_cancelled(forwarded).await?;
                 ended.err().map(failed)
             }
-            _ => Some(failed(
+            Some(What::Metrics(request)) => {
+                let told = self.tell(&request, chunks);
+                self.unless_gone(back, told).await?;
+                None
+            }
+            None => Some(failed(
                 "this node does not know what was asked for".to_owned(),
             )),
         }
@@ -156,6 +175,17 @@ impl StreamServer {
             () = self.stop.cancelled() => None,
             () = until_gone(back) => None,
             done = work => Some(done),
+        }
+    }
+
+    /// Answers a question about what was measured.
+    async fn tell(&self, request: &AgentMetricsRequest, chunks: &mpsc::Sender<TunnelChunk>) {
+        let Measured { store, clock } = &self.measured;
+        let desired = self.desired.borrow().clone();
+        for chunk in metrics::answer::chunks(store, &desired, request, clock.now_ms()) {
+            if chunks.send(chunk).await.is_err() {
+                return;
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent,
+        Inventory, Meter, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent,
         Sandbox, SandboxSpec, StoredImage,
     },
 };
@@ -25,8 +25,11 @@ use crate::{
 pub mod managers;
 pub mod netns;
 pub mod registry;
+mod scales;
 mod steps;
 pub mod talk;
+
+use scales::Scales;
 
 /// The runtime. It outlives the agents that use it, as containerd does.
 pub struct Scripted {
@@ -35,6 +38,7 @@ pub struct Scripted {
     clock: Arc<dyn Clock>,
     /// The programs that somebody talks with.
     pub talk: talk::Programs,
+    scales: Arc<Scales>,
 }
 
 #[derive(Default)]
@@ -88,6 +92,7 @@ impl Scripted {
             events: broadcast::channel(64).0,
             clock,
             talk: talk::Programs::default(),
+            scales: Arc::default(),
         })
     }
 

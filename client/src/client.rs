@@ -31,6 +31,7 @@ mod cluster;
 mod credentials;
 mod logs;
 mod managers;
+mod metrics;
 mod objects;
 mod request;
 mod streams;

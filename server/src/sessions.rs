@@ -1,5 +1,6 @@
 //! The managers' side of agents: sessions ([`connect`]), assignments to agents ([`tell`], [`feed`], [`needs`]), the relay of their reports
-//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`reach`], [`logs`], [`into_pods`]). Life signs are
+//! ([`relay`], then [`receive`] and [`reports`] at the leader), and streams to agents ([`tunnels`], [`reach`], [`logs`], [`into_pods`],
+//! [`metrics`]). Life signs are
 //! elsewhere ([`crate::life`]).
 
 use std::{
@@ -23,6 +24,7 @@ pub mod connect;
 pub mod feed;
 pub mod into_pods;
 pub mod logs;
+pub mod metrics;
 pub mod needs;
 pub mod outbox;
 pub mod reach;
@@ -35,6 +37,7 @@ pub mod tunnels;
 
 pub use into_pods::PodStreamsService;
 pub use logs::LogsService;
+pub use metrics::{Asker, MetricsService};
 pub use reach::Reach;
 pub use relay::Relay;
 pub use service::SessionService;
@@ -116,6 +119,12 @@ impl Sessions {
             id,
             cut,
         }
+    }
+
+    /// Whether the agent of a node is connected here.
+    #[must_use]
+    pub fn has(&self, node_uid: &str) -> bool {
+        self.0.lock().contains_key(node_uid)
     }
 
     /// How many agents are connected.

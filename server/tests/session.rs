@@ -24,6 +24,8 @@ use tonic::{Code, Status, transport::Channel};
 mod configuration;
 #[path = "session/into_pods.rs"]
 mod into_pods;
+#[path = "session/metrics.rs"]
+mod metrics;
 #[path = "session/parties.rs"]
 mod parties;
 

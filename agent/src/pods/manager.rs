@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     desired::Desired,
     events::{Recorder, node_reference},
+    metrics,
     outbox::Outbox,
     probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
@@ -59,6 +60,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The tokens of the pods' ServiceAccounts.
     pub tokens: Tokens,
+    /// Learns which containers run, and what they have on the disk.
+    pub taken: metrics::Store,
     /// The roots of the managers' certificates, in PEM, as they are now.
     pub roots: Box<dyn Fn() -> String + Send + Sync>,
     /// Sandboxes and containers created or removed at a time.
@@ -97,6 +100,7 @@ impl PodManager {
                 },
             }),
             tokens: options.tokens,
+            taken: options.taken,
             roots: options.roots,
             runtime: options.runtime,
             clock: options.clock,

@@ -116,6 +116,7 @@ impl Machine {
             data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
             tokens: self.tokens.clone(),
+            taken: Default::default(),
             roots: Box::new(String::new),
         });
         let stop = CancellationToken::new();

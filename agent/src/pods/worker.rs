@@ -25,6 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     events::{Recorder, Severity},
+    metrics,
     outbox::Outbox,
     probes::{Prober, Registration},
     runtime::Runtime,
@@ -53,6 +54,8 @@ pub struct Shared {
     pub network_ready: watch::Receiver<bool>,
     pub prober: Prober,
     pub tokens: Tokens,
+    /// Learns which containers run, and what they have on the disk.
+    pub taken: metrics::Store,
     /// The roots of the managers' certificates, in PEM, as they are now.
     pub roots: Box<dyn Fn() -> String + Send + Sync>,
     /// Bounds what loads the machine: creations and removals at a time.
@@ -206,6 +209,9 @@ impl Worker {
             let pod = pad.pod.as_deref();
             pad.unsaved |= pod.is_some_and(|pod| deadline::at_ms(pod, &pad.memory).is_some());
         }
+        self.shared
+            .taken
+            .observe(&self.uid, &pad.observed.containers);
         self.check_stopped(pad, now);
         let words = self.last_words(pad).await;
         pad.unsaved |= pad.memory.absorb(&pad.observed, &words, now);
@@ -420,6 +426,7 @@ impl Worker {
 
     /// Nothing is left. The record goes first: a death before the report only repeats the removal of nothing.
     async fn finish(&self, pad: &mut Pad) {
+        self.shared.taken.forget(&self.uid);
         if let Err(error) = self.record.remove().await {
             tracing::warn!(pod = self.uid, %error, "cannot remove the pod's record");
         }

@@ -15,6 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
+mod counters;
 mod pod;
 
 use super::QosClass;

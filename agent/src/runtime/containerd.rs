@@ -1,7 +1,7 @@
 //! The [`Runtime`] over containerd's own API.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -15,8 +15,8 @@ use tokio::{net::TcpStream, sync::watch};
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
-    Options, Program, PullPolicy, PullSecrets, Running, Runtime, RuntimeError, RuntimeEvent,
-    Sandbox, SandboxSpec,
+    Meter, Options, Program, PullPolicy, PullSecrets, Running, Runtime, RuntimeError, RuntimeEvent,
+    Sandbox, SandboxSpec, Traffic,
     cgroup::Cgroups,
     client::Client,
     container::Containers,
@@ -27,6 +27,7 @@ use super::{
     network,
     resources::Machine,
     sandbox::Sandboxes,
+    traffic,
     volumes::{PodVolumes, Volumes},
 };
 use crate::{carrier::Carrier, files};
@@ -279,6 +280,18 @@ impl Runtime for Containerd {
 
     fn log_path(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
         self.options.paths.log(pod_uid, container, attempt)
+    }
+
+    fn meter(&self, pod_uid: &str, id: &str) -> io::Result<Box<dyn Meter>> {
+        let cgroups = &self.containers.cgroups;
+        let counters = cgroups.counters(&cgroups.path(pod_uid, id))?;
+        Ok(Box::new(counters))
+    }
+
+    fn traffic(&self, pod_uids: &[String]) -> io::Result<BTreeMap<String, Traffic>> {
+        let pods = pod_uids.iter();
+        let pins = pods.map(|uid| (uid.clone(), self.options.paths.netns(uid)));
+        traffic::read(pins.collect())
     }
 
     async fn settle_log(&self, id: &str) -> Result<(), RuntimeError> {

@@ -21,7 +21,7 @@ use super::{
 use crate::files::{self, Reserve, blocking, reading};
 
 pub mod etc;
-mod netns;
+pub mod netns;
 mod of_machine;
 mod pause;
 mod port_notes;

@@ -174,6 +174,10 @@ impl Runtime for Scripted {
         self.world().logs.join(file)
     }
 
+    fn meter(&self, _pod_uid: &str, id: &str) -> std::io::Result<Box<dyn Meter>> {
+        Ok(self.scale(id))
+    }
+
     async fn settle_log(&self, id: &str) -> Result<(), RuntimeError> {
         // The first question comes too early.
         self.call("settle", id)?;

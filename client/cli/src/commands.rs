@@ -33,6 +33,7 @@ pub mod scale;
 pub mod service_account;
 pub mod set;
 pub mod token;
+pub mod top;
 pub mod version;
 pub mod wait;
 
@@ -90,6 +91,9 @@ pub enum Command {
     Cp(cp::Cp),
     /// Forward ports of this machine to a pod
     PortForward(port_forward::PortForward),
+    /// Show what pods and nodes take of processors and memory
+    #[command(subcommand)]
+    Top(top::Top),
     /// Set the number of replicas
     Scale(scale::Scale),
     /// Follow, hold, repeat and take back rollouts
@@ -162,6 +166,7 @@ async fn dispatch(to: &Connection, command: Command) -> Result<ExitCode> {
         Command::Attach(command) => return Box::pin(attach::run(to, command)).await,
         Command::Cp(command) => Box::pin(cp::run(to, command)).await,
         Command::PortForward(command) => return Box::pin(port_forward::run(to, command)).await,
+        Command::Top(command) => Box::pin(top::run(to, command)).await,
         Command::Scale(command) => Box::pin(scale::run(to, command)).await,
         Command::Rollout(command) => Box::pin(rollout::run(to, command)).await,
         Command::Node(command) => return Box::pin(node::run(to, command)).await,

@@ -12,8 +12,8 @@ use barge_proto::{
     v1::{
         Role, access_server::AccessServer, api_server::ApiServer, cluster_server::ClusterServer,
         credentials_server::CredentialsServer, logs_server::LogsServer,
-        pod_streams_server::PodStreamsServer, service_accounts_server::ServiceAccountsServer,
-        session_server::SessionServer,
+        metrics_server::MetricsServer, pod_streams_server::PodStreamsServer,
+        service_accounts_server::ServiceAccountsServer, session_server::SessionServer,
     },
 };
 use tokio::{
@@ -61,8 +61,8 @@ use crate::{
         issue::Issuer,
     },
     sessions::{
-        LogsService, PodStreamsService, Reach, Relay, SessionService, Sessions, Tunnels,
-        connect::Host, relay::Leading,
+        Asker, LogsService, MetricsService, PodStreamsService, Reach, Relay, SessionService,
+        Sessions, Tunnels, connect::Host, relay::Leading,
     },
     store::Store,
 };
@@ -316,6 +316,18 @@ fn router(
         shares: shares.clone(),
         stop: stop.clone(),
     };
+    let asker = Asker::new(
+        store.clone(),
+        sessions.clone(),
+        tunnels.clone(),
+        // A connection of its own: what clients have sent on holds up no answer, and long answers hold up nothing else.
+        dialer.apart(),
+        advertise.clone(),
+    );
+    let taken = MetricsService {
+        store: store.clone(),
+        asker: asker.clone(),
+    };
     let cluster = ClusterService::new(cluster::Parts {
         store: store.clone(),
         to_leader: to_leader.clone(),
@@ -361,7 +373,7 @@ fn router(
         stop.clone(),
     );
     tokio::spawn(api.sweep());
-    let session = SessionService::new(host, tunnels);
+    let session = SessionService::new(host, tunnels, asker);
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(health::run(store.clone(), reporter, stop.clone()));
     let reflection = || {
@@ -394,5 +406,6 @@ fn router(
         .add_service(ServiceAccountsServer::new(accounts).max_decoding_message_size(MAX_SMALL))
         .add_service(SessionServer::new(session).max_decoding_message_size(MAX_RELAY))
         .add_service(LogsServer::new(logs).max_decoding_message_size(MAX_SMALL))
-        .add_service(PodStreamsServer::new(into_pods).max_decoding_message_size(MAX_PIECE)))
+        .add_service(PodStreamsServer::new(into_pods).max_decoding_message_size(MAX_PIECE))
+        .add_service(MetricsServer::new(taken).max_decoding_message_size(MAX_SMALL)))
 }

@@ -1,12 +1,15 @@
 //! The Session service: agents connect, dial back, and managers relay.
 
-use barge_proto::v1::{AgentMessage, RelayRequest, RelayResponse, TunnelChunk, session_server};
+use barge_proto::v1::{
+    AgentMessage, AskMetricsRequest, AskMetricsResponse, RelayRequest, RelayResponse, TunnelChunk,
+    session_server,
+};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Tunnels,
+    Asker, Tunnels,
     connect::{self, Host},
     outbox::{self, Outbox},
     receive::receive,
@@ -19,13 +22,18 @@ use crate::{runtime::clock::PATIENCE, security::auth::Caller};
 pub struct SessionService {
     host: Host,
     tunnels: Tunnels,
+    asker: Asker,
 }
 
 impl SessionService {
     /// Puts the service together.
     #[must_use]
-    pub fn new(host: Host, tunnels: Tunnels) -> Self {
-        Self { host, tunnels }
+    pub fn new(host: Host, tunnels: Tunnels, asker: Asker) -> Self {
+        Self {
+            host,
+            tunnels,
+            asker,
+        }
     }
 }
 
@@ -74,5 +82,13 @@ impl session_server::Session for SessionService {
         let by = Caller::of(&request)?.name();
         let answer = receive(&self.host.store, by, &request.into_inner()).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn ask_metrics(
+        &self,
+        request: Request<AskMetricsRequest>,
+    ) -> Result<Response<AskMetricsResponse>, Status> {
+        let answers = self.asker.here(request.into_inner().questions).await;
+        Ok(Response::new(AskMetricsResponse { answers }))
     }
 }

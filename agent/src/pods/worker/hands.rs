@@ -152,6 +152,7 @@ impl Hands {
         if limits.pod.is_some() {
             for container in &self.containers {
                 let bytes = runtime.container_bytes(container).await?;
+                self.shared.taken.put_storage(&container.into(), bytes);
                 let limit = limits.containers.get(&container.name).copied();
                 if let Some(limit) = limit.filter(|limit| bytes > *limit) {
                     return Ok(Some(storage::container_too_large(&container.name, limit)));

@@ -26,6 +26,31 @@ const WITHIN: &[(BuiltinRole, &str)] = &[
     (BuiltinRole::Admin, "admin"),
 ];
 
+/// A part of objects that came later than their kind, in the core group. Roles that were made before learn of it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaterPart {
+    /// As rules name it.
+    pub name: &'static str,
+    /// The least of the roles that has it.
+    least: BuiltinRole,
+    verbs: &'static [&'static str],
+}
+
+/// All of them.
+pub const LATER_PARTS: &[LaterPart] = &[LaterPart {
+    name: "pods/metrics",
+    least: BuiltinRole::View,
+    verbs: READ,
+}];
+
+impl LaterPart {
+    /// What a role says of it; nothing when that is for greater ones.
+    #[must_use]
+    pub fn rule(&self, role: BuiltinRole) -> Option<PolicyRule> {
+        (self.least <= role).then(|| rule("", vec![self.name.to_owned()], self.verbs))
+    }
+}
+
 /// The built-in roles, with what they say of these kinds.
 #[must_use]
 pub fn roles(kinds: &[KindInfo]) -> Vec<ClusterRole> {
@@ -176,7 +201,7 @@ mod tests {
     #[test]
     fn the_roles_say_what_they_always_said() {
         let view = [
-            "read \"\" configmaps,endpoints,events,namespaces,pods,pods/log,pods/status,serviceaccounts,services,services/status",
+            "read \"\" configmaps,endpoints,events,namespaces,pods,pods/log,pods/metrics,pods/status,serviceaccounts,services,services/status",
             "read \"apps\" deployments,deployments/scale,deployments/status",
             "read \"policy\" poddisruptionbudgets,poddisruptionbudgets/status",
         ];
@@ -200,6 +225,20 @@ mod tests {
             (BuiltinRole::Admin, 12),
         ] {
             assert_eq!(words(&rules(role, KINDS)), all[..count], "{role:?}");
+        }
+    }
+
+    #[test]
+    fn roles_that_are_made_anew_have_what_older_ones_learn() {
+        for (role, _) in WITHIN {
+            let all = rules(*role, KINDS);
+            let later = LATER_PARTS.iter().filter_map(|part| part.rule(*role));
+            for one in later {
+                let has = |rule: &PolicyRule| {
+                    rule.verbs == one.verbs && rule.resources.contains(&one.resources[0])
+                };
+                assert!(all.iter().any(has), "{role:?}: {one:?}");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Makes built-in roles that are missing: in a new cluster, after an upgrade, a restore or a deletion. Of existing ones it changes
-//! nothing, but that it adds the rules of kinds that came with a newer feature level, once.
+//! nothing, but that it adds the rules of kinds that came with a newer feature level, and of parts that came after their kinds, once.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use barge_proto::{
     kinds::{KINDS, KindInfo},
@@ -32,6 +32,9 @@ const LEARNED: &str = "barge.dev/learned-level";
 /// What roles without it have learned.
 const LEARNED_BEFORE: u32 = ORDER;
 
+/// On a built-in role: the parts of [`builtin::LATER_PARTS`] that it has learned of, by name.
+const LEARNED_PARTS: &str = "barge.dev/learned-parts";
+
 /// What is missing, and what roles have to learn: a draft for each role and each binding, so that one that is refused does not
 /// keep the others from being made.
 fn missing(state: &State, kinds: &[KindInfo]) -> Vec<Draft> {
@@ -51,6 +54,9 @@ fn missing(state: &State, kinds: &[KindInfo]) -> Vec<Draft> {
             None => {
                 if kinds.iter().any(|info| info.level > LEARNED_BEFORE) {
                     learned(&mut role, level);
+                }
+                if builtin::within(&role.meta().name).is_some() {
+                    learned_parts(&mut role);
                 }
                 drafts.extend(add::<ClusterRole>(state, role));
             }
@@ -73,16 +79,38 @@ fn learn(there: &ClusterRole, level: u32, kinds: &[KindInfo]) -> Option<Draft> {
         .filter(|it| it.level > known)
         .cloned()
         .collect();
-    let which = builtin::within(&there.meta().name).filter(|_| !new.is_empty())?;
+    let which = builtin::within(&there.meta().name)?;
+    let known = there.meta().annotations.get(LEARNED_PARTS);
+    let known: Vec<_> = known.iter().flat_map(|known| known.split(',')).collect();
+    let parts = builtin::LATER_PARTS.iter();
+    let mut parts = parts.filter(|part| !known.contains(&part.name)).peekable();
+    if new.is_empty() && parts.peek().is_none() {
+        return None;
+    }
     let mut taught = there.clone();
     let rules = builtin::rules(which, &new).into_iter();
+    let rules = rules.chain(parts.filter_map(|part| part.rule(which)));
     let rules = rules.filter(|rule| !there.rules.contains(rule));
     taught.rules.extend(rules);
-    learned(&mut taught, level);
+    if !new.is_empty() {
+        learned(&mut taught, level);
+    }
+    learned_parts(&mut taught);
     let mut draft = Draft::new();
     draft.unchanged(there);
     draft.put(taught);
     Some(draft)
+}
+
+/// Notes that a role has learned of all parts, beside those that a later version knows.
+fn learned_parts(role: &mut ClusterRole) {
+    let annotations = &mut role.meta_mut().annotations;
+    let known = annotations.get(LEARNED_PARTS).cloned().unwrap_or_default();
+    let known = known.split(',').filter(|known| !known.is_empty());
+    let parts = builtin::LATER_PARTS.iter().map(|part| part.name);
+    let all: BTreeSet<&str> = known.chain(parts).collect();
+    let all: Vec<_> = all.into_iter().collect();
+    annotations.insert(LEARNED_PARTS.to_owned(), all.join(","));
 }
 
 fn learned(role: &mut ClusterRole, level: u32) {
@@ -208,7 +236,7 @@ mod tests {
         edited.rules.clear();
         for said in [None, Some("0"), Some("1"), Some("nonsense"), Some("-1")] {
             let annotations = &mut edited.meta_mut().annotations;
-            annotations.clear();
+            annotations.remove(LEARNED);
             annotations.extend(said.map(|said| (LEARNED.to_owned(), said.to_owned())));
             let mut draft = Draft::new();
             draft.put(edited.clone());
@@ -273,5 +301,42 @@ mod tests {
         });
         apply(&mut state, draft);
         assert!(missing(&state, &kinds).is_empty());
+    }
+
+    #[test]
+    fn a_role_from_before_learns_of_a_part_once() {
+        let mut state = cluster(ORDER);
+        make_all(&mut state, KINDS);
+        let role = |state: &State| {
+            let role = state.get::<ClusterRole>("", "view");
+            role.unwrap().as_ref().clone()
+        };
+        let put = |state: &mut State, role: ClusterRole| {
+            let mut draft = Draft::new();
+            draft.put(role);
+            let made = state.apply(1, draft.build("test".to_owned(), None));
+            assert_eq!(made.outcome.refusal, None);
+        };
+        // As an older version made it.
+        let mut before = role(&state);
+        before.meta_mut().annotations.clear();
+        for rule in &mut before.rules {
+            rule.resources.retain(|it| it != "pods/metrics");
+        }
+        put(&mut state, before.clone());
+        assert_eq!(make_all(&mut state, KINDS), 1);
+        let taught = role(&state);
+        assert_eq!(taught.rules[..before.rules.len()], before.rules[..]);
+        assert_eq!(taught.rules.last().unwrap().resources, ["pods/metrics"]);
+        assert!(missing(&state, KINDS).is_empty());
+        // What its owner takes away stays away.
+        put(
+            &mut state,
+            ClusterRole {
+                rules: before.rules,
+                ..taught
+            },
+        );
+        assert!(missing(&state, KINDS).is_empty());
     }
 }
