@@ -6,7 +6,9 @@ use barge_proto::v1::{
 };
 
 use super::*;
-use crate::{configuration::Configuration, runtime::VolumeSource};
+use crate::{
+    configuration::Configuration, pods::volumes::account::AUTOMATIC, runtime::VolumeSource,
+};
 
 /// A pod that mounts the Secret `db`, its own labels and a folder of at most a MiB.
 fn mounting(uid: &str, label: &str) -> Pod {
@@ -203,21 +205,46 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
-    let machine = Machine::new();
+/// A pod that says nothing of a token, on a node that knows of all accounts.
+fn asking_nothing() -> Desired {
     let mut asks_nothing = pod("u1", "Always");
     let spec = asks_nothing.spec.as_mut().unwrap();
     spec.automount_service_account_token = None;
-    // No manager gives a token, and its volume cannot be made.
-    machine.runtime.fail("volumes", "FailedMount");
-    let mut agent = machine.agent(Desired {
-        configuration: Configuration::kept(vec![], vec![], true),
+    let configuration = Configuration::kept(vec![], vec![], true);
+    Desired {
+        configuration: configuration.with_accounts(vec![]),
         ..assigned(1, [asks_nothing])
-    });
-    agent.until_phase("u1", "Running").await;
+    }
+}
+
+fn has_a_token(machine: &Machine) -> bool {
     let made = machine.runtime.volumes("u1").map(|it| it.volumes);
-    assert!(made.unwrap_or_default().is_empty());
+    made.unwrap_or_default().contains_key(AUTOMATIC)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
+    let machine = Machine::new();
+    // No manager gives a token, and its volume cannot be made.
+    machine.runtime.break_volume(AUTOMATIC);
+    let mut agent = machine.agent(asking_nothing());
+    agent.until_phase("u1", "Running").await;
+    assert!(!has_a_token(&machine));
+    let told = "FailedMount: The token of the pod's account is not mounted: cannot make volume";
+    let told = |message: &String| message.starts_with(told);
+    assert!(agent.messages.iter().any(told), "{:?}", agent.messages);
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_has_its_token_when_its_volumes_could_not_be_made_at_first() {
+    let machine = Machine::new();
+    machine.runtime.fail("volumes", "FailedMount");
+    let mut agent = machine.agent(asking_nothing());
+    agent.until_phase("u1", "Running").await;
+    assert!(has_a_token(&machine));
+    assert!(!agent.events.contains(&"FailedMount".to_owned()));
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
