@@ -16,9 +16,9 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::{
     clock::Clock,
     runtime::{
-        Container, ContainerSpec, ContainerState, ExecOutcome, Filled, Image, ImageStore,
-        Inventory, Meter, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError, RuntimeEvent,
-        Sandbox, SandboxSpec, StoredImage,
+        Container, ContainerSpec, ContainerState, ExecOutcome, FAILED_MOUNT, Filled, Image,
+        ImageStore, Inventory, Meter, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError,
+        RuntimeEvent, Sandbox, SandboxSpec, StoredImage,
     },
 };
 
@@ -78,6 +78,8 @@ struct World {
     logs: PathBuf,
     /// Each volume as it was asked for last, by pod.
     volumes: BTreeMap<String, PodVolumes>,
+    /// Names of volumes that cannot be made.
+    broken_volumes: BTreeSet<String>,
     /// Bytes that each emptyDir takes.
     volume_bytes: u64,
 }
@@ -164,6 +166,11 @@ impl Scripted {
     /// From now on a pull of this image never ends.
     pub fn stall_pulls_of(&self, image: &str) {
         self.world().stalled.insert(image.to_owned());
+    }
+
+    /// From now on no volume of this name can be made.
+    pub fn break_volume(&self, name: &str) {
+        self.world().broken_volumes.insert(name.to_owned());
     }
 
     /// From now on each emptyDir takes so many bytes.
@@ -281,6 +288,14 @@ impl Scripted {
         let uid = &volumes.pod_uid;
         self.call("volumes", uid)?;
         let mut world = self.world();
+        let mut names = volumes.volumes.keys();
+        if let Some(name) = names.find(|name| world.broken_volumes.contains(*name)) {
+            return Err(RuntimeError {
+                reason: FAILED_MOUNT,
+                message: format!("cannot make volume {name:?}"),
+                retryable: true,
+            });
+        }
         if !world.sandboxes.contains_key(uid) {
             let what = format!("volumes of {uid} were made without a sandbox");
             world.violations.push(what);

@@ -31,7 +31,7 @@ use prost::Message;
 pub use self::{
     defaults::{default, default_on_create},
     kinds::pod,
-    names::{dns_label, dns_subdomain, env_name},
+    names::{dns_label, dns_subdomain, env_name, label_value},
     pod_security::{Level, Levels},
     security::CAPABILITIES,
     update::validate_update,

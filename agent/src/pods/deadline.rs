@@ -17,8 +17,11 @@ pub fn at_ms(pod: &Pod, memory: &Memory) -> Option<i64> {
 /// The failure of a pod whose time is over.
 pub fn exceeded(pod: &Pod, memory: &Memory, now_ms: i64) -> Option<PodFailure> {
     let over = at_ms(pod, memory).is_some_and(|at| at <= now_ms);
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
     over.then(|| PodFailure {
         reason: DEADLINE_EXCEEDED.to_owned(),
-        message: "Pod was active on the node longer than the specified deadline".to_owned(),
+        message: format!(
+            "Pod was active on the node longer than the specified deadline (activeDeadlineSeconds: {seconds})"
+        ),
     })
 }

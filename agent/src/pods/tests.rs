@@ -24,6 +24,7 @@ use crate::{
 mod images;
 mod needs;
 mod probes;
+mod reasons;
 mod troubles;
 mod volumes;
 

@@ -45,7 +45,7 @@ pub(crate) fn label_key(key: &str) -> Result<(), String> {
 }
 
 /// The value of a label.
-pub(crate) fn label_value(value: &str) -> Result<(), String> {
+pub fn label_value(value: &str) -> Result<(), String> {
     let rule = "must be at most 63 letters, digits, '-', '_' and '.', and begin and end with a letter or digit, or be empty";
     require(
         value.is_empty() || (value.len() <= 63 && is_qualified(value)),

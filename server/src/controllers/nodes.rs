@@ -5,6 +5,7 @@
 
 pub mod brakes;
 mod evict;
+mod labels;
 mod pace;
 mod pods;
 mod readiness;
@@ -17,10 +18,11 @@ use super::{
     stamp::{Stamp, Stamps},
     taints,
 };
-use barge_proto::v1::{Node, NodeSpec, ObjectReference, PodRecord};
+use barge_proto::v1::{Node, NodeSpec, ObjectMeta, ObjectReference, PodRecord};
 use barge_state::{Changed, Kind, LOSS, RecordKind, State};
 use pace::Pace;
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -276,8 +278,17 @@ fn lose(node: &Arc<Node>, stamp: &mut Stamp, plan: &mut Plan) {
 }
 
 fn put_spec(node: &Arc<Node>, spec: NodeSpec, plan: &mut Plan) {
+    let labels = node.meta().labels.clone();
+    put(node, spec, labels, plan);
+}
+
+fn put(node: &Arc<Node>, spec: NodeSpec, labels: BTreeMap<String, String>, plan: &mut Plan) {
     plan.draft.unchanged(&**node);
     plan.draft.put(Node {
+        metadata: Some(ObjectMeta {
+            labels,
+            ..node.meta().clone()
+        }),
         spec: Some(spec),
         ..Node::clone(node)
     });

@@ -6,7 +6,10 @@ use barge_proto::v1::{
 };
 
 use super::*;
-use crate::{configuration::Configuration, runtime::VolumeSource, tokens::TokenRequest};
+use crate::{
+    configuration::Configuration, pods::volumes::account::AUTOMATIC, runtime::VolumeSource,
+    tokens::TokenRequest,
+};
 
 /// A pod that mounts the Secret `db`, its own labels and a folder of at most a MiB.
 fn mounting(uid: &str, label: &str) -> Pod {
@@ -257,26 +260,34 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
-    let machine = Machine::new();
+/// A pod that says nothing of a token, on a node that knows of all accounts.
+fn asking_nothing() -> Desired {
     let mut asks_nothing = pod("u1", "Always");
     let spec = asks_nothing.spec.as_mut().unwrap();
     spec.automount_service_account_token = None;
-    // No manager gives a token, and its volume cannot be made.
-    machine.runtime.fail("volumes", "FailedMount");
-    let mut agent = machine.agent(Desired {
-        configuration: Configuration::kept(vec![], vec![], true).with_accounts(vec![]),
+    let configuration = Configuration::kept(vec![], vec![], true);
+    Desired {
+        configuration: configuration.with_accounts(vec![]),
         ..assigned(1, [asks_nothing])
-    });
+    }
+}
+
+fn has_a_token(machine: &Machine) -> bool {
+    let made = machine.runtime.volumes("u1").map(|it| it.volumes);
+    made.unwrap_or_default().contains_key(AUTOMATIC)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
+    let machine = Machine::new();
+    // No manager gives a token, and its volume cannot be made.
+    machine.runtime.break_volume(AUTOMATIC);
+    let mut agent = machine.agent(asking_nothing());
     agent.until_phase("u1", "Running").await;
-    let told = "FailedMount: The token of the pod's account is not mounted";
-    let mut messages = agent.messages.iter();
-    assert!(
-        messages.any(|it| it.starts_with(told)),
-        "{:?}",
-        agent.messages
-    );
+    assert!(!has_a_token(&machine));
+    let told = "FailedMount: The token of the pod's account is not mounted: cannot make volume";
+    let told = |message: &String| message.starts_with(told);
+    assert!(agent.messages.iter().any(told), "{:?}", agent.messages);
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
@@ -336,8 +347,6 @@ async fn volumes_are_looked_at_before_the_start_of_each_container() {
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
 
-const TOKEN: &str = "kube-api-access";
-
 #[tokio::test(start_paused = true)]
 async fn a_token_that_could_not_be_written_is_written_later() {
     let machine = Machine::new();
@@ -345,13 +354,13 @@ async fn a_token_that_could_not_be_written_is_written_later() {
     machine.tokens.put(&request, "one");
     let mut agent = machine.agent(desired);
     agent.until_phase("u1", "Running").await;
-    assert_eq!(file(&machine, TOKEN, "token"), "one");
+    assert_eq!(file(&machine, AUTOMATIC, "token"), "one");
     for _ in 0..2 {
         machine.runtime.fail("volumes", "FailedMount");
     }
     machine.tokens.put(&request, "two");
     settle().await;
-    assert_eq!(file(&machine, TOKEN, "token"), "two");
+    assert_eq!(file(&machine, AUTOMATIC, "token"), "two");
     agent.assign(with_token().0);
     agent.until_phase("u1", "Running").await;
     assert!(agent.events.contains(&"FailedMount".to_owned()));
@@ -381,7 +390,7 @@ async fn a_container_that_starts_without_its_token_leaves_the_others_theirs() {
     );
     machine.tokens.put(&request, "two");
     settle().await;
-    assert_eq!(file(&machine, TOKEN, "token"), "two");
+    assert_eq!(file(&machine, AUTOMATIC, "token"), "two");
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
@@ -414,6 +423,18 @@ async fn a_pod_that_has_ended_gets_no_more_tokens() {
     let agent = machine.agent(never(with_token().0));
     settle().await;
     assert!(!machine.tokens.wants(&request));
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_has_its_token_when_its_volumes_could_not_be_made_at_first() {
+    let machine = Machine::new();
+    machine.runtime.fail("volumes", "FailedMount");
+    let mut agent = machine.agent(asking_nothing());
+    agent.until_phase("u1", "Running").await;
+    assert!(has_a_token(&machine));
+    assert!(!agent.events.contains(&"FailedMount".to_owned()));
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }

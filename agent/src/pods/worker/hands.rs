@@ -14,7 +14,10 @@ use crate::{
         memory::CONFIG_ERROR,
         plan::Step,
         spec, storage,
-        volumes::{self, account::Account},
+        volumes::{
+            self,
+            account::{AUTOMATIC, Account},
+        },
     },
     runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
 };
@@ -202,16 +205,17 @@ impl Hands {
                 retryable: made.is_err(),
             }));
         }
-        if starting
-            && let Err(error) = &made
-            && volumes
-                .volumes
-                .remove(volumes::account::AUTOMATIC)
-                .is_some()
+        if made.is_err()
+            && starting
+            && let Some(automatic) = volumes.volumes.remove(AUTOMATIC)
         {
-            // No container waits for what it did not ask for.
-            let why = error.message.clone();
-            made = runtime.ensure_volumes(&volumes).await.map(|()| Some(why));
+            // No container waits for what it did not ask for, and none goes without it because of another volume.
+            made = runtime.ensure_volumes(&volumes).await.map(|()| None);
+            volumes.volumes.insert(AUTOMATIC.to_owned(), automatic);
+            if made.is_ok() {
+                let again = runtime.ensure_volumes(&volumes).await;
+                made = Ok(again.err().map(|error| error.message));
+            }
         }
         if made.is_err() || !starting {
             return Some(made);

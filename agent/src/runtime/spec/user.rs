@@ -17,10 +17,14 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
     /// Not in `/etc/passwd`.
-    #[error("the image runs as user \"{0}\", which its /etc/passwd does not have")]
+    #[error(
+        "the image runs as user \"{0}\", which its /etc/passwd does not have: set runAsUser to a number, or take an image that has it"
+    )]
     User(String),
     /// Not in `/etc/group`.
-    #[error("the image runs as group \"{0}\", which its /etc/group does not have")]
+    #[error(
+        "the image runs as group \"{0}\", which its /etc/group does not have: set runAsGroup to a number, or take an image that has it"
+    )]
     Group(String),
     /// The pod forbids root, and the image wants it.
     #[error(

@@ -1,6 +1,6 @@
 //! The condition Ready of nodes.
 
-use super::{is_lost, put_spec, report};
+use super::{is_lost, labels, put, report};
 use crate::controllers::{
     conditions,
     plan::{Plan, Severity},
@@ -20,8 +20,9 @@ pub fn ready(node: &Arc<Node>, taints: bool, stamp: &mut Stamp, plan: &mut Plan)
     let spec = node.spec.clone().unwrap_or_default();
     let disk = taints && says(node, "DiskPressure", "True").is_some();
     let next = taints::with_pressure(taints::without_managed(&spec), disk, stamp.now);
-    if next != spec {
-        put_spec(node, next, plan);
+    let labels = labels::with_machine(node);
+    if next != spec || labels != node.meta().labels {
+        put(node, next, labels, plan);
         if is_lost(node) {
             let message = format!(
                 "Node {} is back: pods that were not replaced go on",

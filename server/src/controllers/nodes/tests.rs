@@ -9,7 +9,7 @@ use crate::controllers::{
     testing::{World, allocatable, nginx},
 };
 use barge_proto::v1::record::Record;
-use barge_proto::v1::{Condition, NodeStatus, ObjectMeta, Time};
+use barge_proto::v1::{Condition, NodeStatus, NodeSystemInfo, ObjectMeta, Time};
 use barge_state::node_is_ready;
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -379,4 +379,37 @@ fn a_new_leader_waits_one_grace_period_and_not_more() {
         let plan = controller.plan(&world.state, &Key::Node(uid.clone()), &mut stamp);
         assert_eq!(plan.draft.changes(), []);
     }
+}
+
+#[test]
+fn a_node_has_the_labels_that_say_what_its_machine_is() {
+    let mut world = world();
+    let mut node = Node::clone(&node(&world, "a"));
+    // Somebody took one away, wrote another one, and has one of their own.
+    node.metadata.as_mut().unwrap().labels = BTreeMap::from(
+        [("kubernetes.io/os", "plan9"), ("tier", "one")]
+            .map(|(key, value)| (key.into(), value.into())),
+    );
+    world.put(Record::Node(node.clone()));
+    node.status.as_mut().unwrap().node_info = Some(NodeSystemInfo {
+        operating_system: "linux".to_owned(),
+        architecture: "amd64".to_owned(),
+        ..NodeSystemInfo::default()
+    });
+    world.put_status(Record::Node(node));
+    look(&mut world, "a", Heard::Lately);
+    let labels = self::node(&world, "a").meta().labels.clone();
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(key, value)| (&**key, &**value))
+        .collect();
+    let expected = [
+        ("kubernetes.io/arch", "amd64"),
+        ("kubernetes.io/hostname", "a"),
+        ("kubernetes.io/os", "linux"),
+        ("tier", "one"),
+    ];
+    assert_eq!(labels, expected);
+    let again = look(&mut world, "a", Heard::Lately);
+    assert_eq!(again.draft.changes(), [], "it is said once");
 }
