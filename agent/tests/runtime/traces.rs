@@ -54,6 +54,12 @@ impl Traces {
         }
         Self(found)
     }
+
+    /// What is in only one of the two.
+    pub fn beside<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let both = self.0.symmetric_difference(&other.0);
+        both.map(String::as_str).collect()
+    }
 }
 
 /// Interfaces but the bridge, which belongs to the node.
