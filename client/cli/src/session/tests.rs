@@ -16,9 +16,11 @@ use crate::testing::Fake;
 /// Ten times what anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+type Pieces = Vec<(To, Vec<u8>)>;
+
 /// What was printed, in order, with the output that it went to.
 #[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Vec<(To, Vec<u8>)>>>);
+struct Printed(Arc<Mutex<Pieces>>);
 
 struct Half(Printed, To);
 

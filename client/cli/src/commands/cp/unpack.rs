@@ -76,7 +76,6 @@ pub fn unpack(
         io::copy(&mut entry, &mut io::sink()).context("read the archive")?;
     }
     unpacking.tree.close()?;
-    drop(entries);
     // What fills the last block.
     budget.set(u64::MAX);
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
