@@ -201,8 +201,9 @@ async fn answer_all(
             ..TunnelChunk::default()
         };
         let chunks = vec![chunk(&open.stream_id, &[]), chunk("", one), chunk("", two)];
-        let tunnel = SessionClient::new(manager.clone()).tunnel(tokio_stream::iter(chunks));
-        let mut back = tunnel.await.unwrap().into_inner();
+        let mut client = SessionClient::new(manager.clone());
+        let tunnel = client.tunnel(tokio_stream::iter(chunks)).await;
+        let mut back = tunnel.unwrap().into_inner();
         assert!(back.message().await.unwrap().is_none());
     }
 }
