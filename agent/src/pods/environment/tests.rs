@@ -201,7 +201,7 @@ fn what_is_missing_is_said_unless_it_is_optional() {
     for (container, expected) in [
         (
             with(vec![all_of("none", false)], vec![]),
-            "ConfigMap \"none\" does not exist: create it in the pod's namespace, and the container starts",
+            "envFrom[0]: ConfigMap \"none\" does not exist: create it in the pod's namespace, and the container starts",
         ),
         (
             with(vec![], vec![sourced("A", key_of_web("none", false))]),
