@@ -58,7 +58,7 @@ pub struct Options {
     pub sources: Sources,
     /// Service rules and routes in this process's network namespace; `None` leaves it alone.
     pub network: Option<Network>,
-    /// Sandboxes and containers created or removed at a time.
+    /// Sandboxes and containers created at a time, and as many that are removed.
     pub parallel_creations: usize,
     /// When images that nothing here uses are removed.
     pub collection: Thresholds,

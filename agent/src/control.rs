@@ -24,7 +24,7 @@ use crate::{
     session::{AssignmentFiles, SavedError},
 };
 
-/// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
+/// Sandboxes and containers created at a time, and as many that are removed: containerd's rate hardly rises above it.
 const PARALLEL_CREATIONS: usize = 8;
 
 /// Why control does not run.

@@ -57,6 +57,8 @@ struct World {
     disk: u64,
     /// Images whose pull never ends.
     stalled: BTreeSet<String>,
+    /// Pods whose volumes are never removed.
+    unremovable: BTreeSet<String>,
     /// Pulls that have not ended.
     pulling: usize,
     /// What is still to be written when a container has ended.
@@ -155,6 +157,11 @@ impl Scripted {
     /// From now on a pull of this image never ends.
     pub fn stall_pulls_of(&self, image: &str) {
         self.world().stalled.insert(image.to_owned());
+    }
+
+    /// The removal of this pod's volumes never ends.
+    pub fn stall_removal_of(&self, pod_uid: &str) {
+        self.world().unremovable.insert(pod_uid.to_owned());
     }
 
     /// From now on each emptyDir takes so many bytes.

@@ -106,6 +106,7 @@ impl PodManager {
             node: options.node,
             network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
+            removals: Semaphore::new(options.parallel_creations.max(1)),
         };
         Self {
             shared: Arc::new(shared),

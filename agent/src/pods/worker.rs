@@ -55,8 +55,10 @@ pub struct Shared {
     pub tokens: Tokens,
     /// The roots of the managers' certificates, in PEM, as they are now.
     pub roots: Box<dyn Fn() -> String + Send + Sync>,
-    /// Bounds what loads the machine: creations and removals at a time.
+    /// Bounds what loads the machine: creations at a time,
     pub creations: Semaphore,
+    /// and removals, which may take long: no start waits for one.
+    pub removals: Semaphore,
 }
 
 /// What the managers say of the pod.

@@ -168,6 +168,13 @@ impl Runtime for Containerd {
         self.sandboxes.create(sandbox).await
     }
 
+    async fn remove_volumes(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_uid(pod_uid)?;
+        // Also those of which nobody knew: what they write in must not go under them.
+        self.containers.remove_pod(pod_uid).await?;
+        self.volumes.remove(pod_uid).await
+    }
+
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
         self.containers.remove_pod(pod_uid).await?;

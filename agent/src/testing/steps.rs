@@ -61,6 +61,14 @@ impl Runtime for Scripted {
         self.answer(result).await
     }
 
+    async fn remove_volumes(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        let stalled = self.world().unremovable.contains(pod_uid);
+        if stalled {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         let result = self.remove_all(pod_uid);
         self.answer(result).await

@@ -204,6 +204,34 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_whose_files_take_long_to_remove_hold_up_no_start() {
+    let machine = Machine::new();
+    // More than creations or removals at a time.
+    let slow = ["s1", "s2", "s3", "s4"];
+    let all = || slow.map(|uid| pod(uid, "Always"));
+    let mut agent = machine.agent(assigned(1, all().into_iter().chain([pod("u1", "Always")])));
+    for uid in slow.into_iter().chain(["u1"]) {
+        agent.until_phase(uid, "Running").await;
+    }
+    for uid in slow {
+        machine.runtime.stall_removal_of(uid);
+    }
+    let end = || all().map(|pod| ending(pod, 1)).into_iter();
+    let others = [pod("u1", "Always"), pod("u2", "Always")];
+    agent.assign(assigned(1, end().chain(others)));
+    settle().await;
+    // A new pod, a container that crashed, and the removal of another pod.
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    agent.until_phase("u2", "Running").await;
+    agent.until("u1", "restarted", restarts(1)).await;
+    let others = [pod("u1", "Always"), ending(pod("u2", "Always"), 1)];
+    agent.assign(assigned(1, end().chain(others)));
+    agent.until_gone("u2").await;
+    agent.kill();
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
     let machine = Machine::new();
     let mut asks_nothing = pod("u1", "Always");

@@ -77,17 +77,15 @@ impl Hands {
                 }
             }
             (Step::Remove { id }, _) => {
-                let _permit = self.shared.creations.acquire().await;
+                let _permit = self.shared.removals.acquire().await;
                 let result = runtime.remove_container(&id).await;
                 Outcome::Removed(id, result)
             }
             (Step::RemoveSandbox, _) => {
-                let _permit = self.shared.creations.acquire().await;
-                Outcome::SandboxRemoved(runtime.remove_sandbox(&self.uid).await)
+                Outcome::SandboxRemoved(self.take_away(runtime.remove_sandbox(&self.uid)).await)
             }
             (Step::ReleaseSandbox, _) => {
-                let _permit = self.shared.creations.acquire().await;
-                Outcome::SandboxReleased(runtime.release_sandbox(&self.uid).await)
+                Outcome::SandboxReleased(self.take_away(runtime.release_sandbox(&self.uid)).await)
             }
             (Step::CreateSandbox, Some(pod)) => {
                 // The machine's own network is there.
@@ -128,6 +126,16 @@ impl Hands {
             _ = unwanted => None,
             () = self.stop.cancelled() => None,
         }
+    }
+
+    /// Removes the pod's volumes, then does the rest. Nobody waits for the volumes but the pod itself: what containers wrote may take hours to remove.
+    async fn take_away(
+        &self,
+        rest: impl Future<Output = Result<(), RuntimeError>>,
+    ) -> Result<(), RuntimeError> {
+        self.shared.runtime.remove_volumes(&self.uid).await?;
+        let _permit = self.shared.removals.acquire().await;
+        rest.await
     }
 
     /// Why the pod takes too much of the node's disk, if it does.
