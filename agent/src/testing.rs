@@ -75,6 +75,8 @@ struct World {
     volumes: BTreeMap<String, PodVolumes>,
     /// Bytes that each emptyDir takes.
     volume_bytes: u64,
+    /// Bytes that containers take, by name.
+    container_bytes: BTreeMap<String, u64>,
 }
 
 impl Scripted {
@@ -167,6 +169,11 @@ impl Scripted {
     /// From now on each emptyDir takes so many bytes.
     pub fn fill_volumes(&self, bytes: u64) {
         self.world().volume_bytes = bytes;
+    }
+
+    /// From now on each container of this name takes so many bytes.
+    pub fn fill_containers(&self, name: &str, bytes: u64) {
+        self.world().container_bytes.insert(name.to_owned(), bytes);
     }
 
     /// The volumes of a pod as they were asked for last.

@@ -49,6 +49,8 @@ pub struct Memory {
     pub volumes_due: bool,
     /// When its volumes were measured last, in milliseconds since the epoch; 0 before.
     pub measured_ms: i64,
+    /// The last measurement found more than the pod may take.
+    pub takes_too_much: bool,
     /// Tries to stop or remove something.
     pub teardown: Retry,
     /// When the agent first saw the pod; 0 before.

@@ -24,6 +24,8 @@ const DAMAGED_MS: i64 = 30_000;
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// Between two counts of what is in a pod's volumes, in milliseconds.
 const MEASURE_MS: i64 = 30_000;
+/// Before the count that decides, after one that found too much.
+const MEASURE_AGAIN_MS: i64 = 5_000;
 
 /// What a pod on this node is meant for.
 #[derive(Debug, Clone, Copy)]
@@ -342,7 +344,11 @@ fn measure(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
     if !writes || !super::storage::is_limited(pod) {
         return;
     }
-    let due = here.memory.measured_ms.min(here.now_ms) + MEASURE_MS;
+    let pause = match here.memory.takes_too_much {
+        true => MEASURE_AGAIN_MS,
+        false => MEASURE_MS,
+    };
+    let due = here.memory.measured_ms.min(here.now_ms) + pause;
     match due > here.now_ms {
         true => plan.wake(Some(due)),
         false => plan.steps.push(Step::Measure),

@@ -94,6 +94,12 @@ impl Runtime for Scripted {
         Ok(self.world().volume_bytes)
     }
 
+    async fn container_bytes(&self, container: &Container) -> Result<u64, RuntimeError> {
+        let world = self.world();
+        let bytes = world.container_bytes.get(&container.name);
+        Ok(bytes.copied().unwrap_or(0))
+    }
+
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
         let result = self.start(container);
         self.answer(result).await

@@ -12,7 +12,7 @@ use crate::{
     pods::{
         environment::{Around, environment},
         memory::CONFIG_ERROR,
-        plan::Step,
+        plan::{self, Step},
         spec, storage,
         volumes::{self, account::Account},
     },
@@ -158,7 +158,9 @@ impl Hands {
             total = total.saturating_add(bytes);
         }
         if limits.pod.is_some() {
-            for container in &self.containers {
+            // One that ended counts no more: the pod's limit is that of those that run at a time.
+            let running = self.containers.iter().filter(|it| plan::is_running(it));
+            for container in running {
                 let bytes = runtime.container_bytes(container).await?;
                 let limit = limits.containers.get(&container.name).copied();
                 if let Some(limit) = limit.filter(|limit| bytes > *limit) {
