@@ -92,6 +92,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Leaves only what may be done while the pod's record cannot be written, until `again_ms`: what ends containers, which may make room on the disk that is full, what finds
+    /// out whether they take too much, and the files of those that run.
+    pub fn without_a_record(&mut self, volumes_due: bool, again_ms: i64) {
+        self.steps.retain_mut(|step| match step {
+            Step::Volumes { starting } => {
+                *starting = false;
+                volumes_due
+            }
+            step => matches!(step, Step::Stop { .. } | Step::Measure),
+        });
+        self.wake(Some(again_ms));
+    }
+
     fn wake(&mut self, at_ms: Option<i64>) {
         self.wake_ms = match (self.wake_ms, at_ms) {
             (Some(a), Some(b)) => Some(a.min(b)),

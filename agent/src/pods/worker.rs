@@ -224,20 +224,16 @@ impl Worker {
         }
         let saved = self.save(pad).await;
         self.report(pad, now);
-        if !saved && !ending {
-            // What depends on it waits: a number must not be given twice. An end needs no number.
-            return Plan {
-                wake_ms: Some(now + 1000),
-                ..Plan::default()
-            };
-        }
         let goal = match (&pad.pod, ending) {
             (Some(pod), false) => Goal::Run(pod),
             (None, false) => Goal::Leave,
             (pod, true) => Goal::End(pod.as_deref(), spec::grace(pod.as_deref())),
         };
-        let plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
-        if !ending {
+        let mut plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
+        if !ending && !saved {
+            // What depends on it waits: a number must not be given twice. An end needs no number.
+            plan.without_a_record(pad.memory.volumes_due, now + 1000);
+        } else if !ending {
             self.tell_back_off(pad, now);
             self.tell_pull_back_off(pad, now);
             self.tell_aside(pad);

@@ -25,7 +25,7 @@ fn hang(machine: &Machine, uid: &str) -> impl FnOnce() + use<> {
 }
 
 /// Waits by the machine's time: the test's own is paused.
-async fn really(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn really(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !holds() {
         assert!(begin.elapsed() < LONG, "waited in vain until {what}");

@@ -5,7 +5,7 @@ use barge_proto::v1::{
     ResourceRequirements, Secret, SecretVolumeSource, Volume, VolumeMount,
 };
 
-use super::*;
+use super::{troubles::really, *};
 use crate::{configuration::Configuration, runtime::VolumeSource};
 
 /// A pod that mounts the Secret `db`, its own labels and a folder of at most a MiB.
@@ -211,6 +211,43 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     assert!(left.iter().all(|it| it.pod_uid != "u1"), "{left:?}");
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_does_not_keep_those_who_filled_it() {
+    let machine = Machine::new();
+    let mut both = mounting("u1", "a");
+    let spec = both.spec.as_mut().unwrap();
+    let side = Container {
+        name: "side".into(),
+        ..spec.containers[0].clone()
+    };
+    spec.containers.push(side);
+    let desired = Desired {
+        configuration: Configuration::kept(vec![], db("one"), true),
+        ..assigned(1, [both])
+    };
+    let mut agent = machine.agent(desired);
+    agent.until_phase("u1", "Running").await;
+    // No record can be written any more.
+    let record = machine.folder.path().join("pods/u1/record.tmp");
+    std::fs::create_dir_all(&record).unwrap();
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    settle().await;
+    assert!(agent_waits(&machine), "{:?}", machine.runtime.calls());
+    machine.runtime.fill_volumes((1 << 20) + 1);
+    agent.until_phase("u1", "Failed").await;
+    let stop = format!("stop {} 1", container_id("u1", "side", 0));
+    assert!(machine.runtime.calls().contains(&stop));
+    std::fs::remove_dir(&record).unwrap();
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+/// Nothing was started again.
+fn agent_waits(machine: &Machine) -> bool {
+    let calls = machine.runtime.calls();
+    !calls.iter().any(|it| it == "start web/1")
 }
 
 fn measured(machine: &Machine) -> usize {
