@@ -57,6 +57,8 @@ struct World {
     disk: u64,
     /// Images whose pull never ends.
     stalled: BTreeSet<String>,
+    /// Calls of this operation panic, so many times.
+    panics: BTreeMap<&'static str, u32>,
     /// Pods whose volumes are never removed.
     unremovable: BTreeSet<String>,
     /// Pulls that have not ended.
@@ -161,6 +163,11 @@ impl Scripted {
         self.world().stalled.insert(image.to_owned());
     }
 
+    /// The next calls of this operation panic.
+    pub fn panic_in(&self, operation: &'static str, times: u32) {
+        self.world().panics.insert(operation, times);
+    }
+
     /// The removal of this pod's volumes never ends.
     pub fn stall_removal_of(&self, pod_uid: &str) {
         self.world().unremovable.insert(pod_uid.to_owned());
@@ -258,6 +265,9 @@ impl Scripted {
     fn call(&self, operation: &'static str, about: &str) -> Result<(), RuntimeError> {
         let mut world = self.world();
         world.calls.push(format!("{operation} {about}"));
+        let panics = world.panics.get_mut(operation).filter(|left| **left > 0);
+        let told = panics.map(|left| *left -= 1).is_some();
+        assert!(!told, "{operation} was told to panic");
         let failures = world.failures.get_mut(operation);
         match failures.filter(|failures| !failures.is_empty()) {
             Some(failures) => Err(failures.remove(0)),

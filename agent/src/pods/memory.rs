@@ -22,6 +22,9 @@ const LOST: i32 = 137;
 /// What a container has at least between TERM and KILL when others used up the grace before it (Kubernetes' minimumGracePeriodInSeconds).
 pub const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// A longer grace is as good as none at all: the container ends by itself. Clocks cannot count as far as users may ask for.
+pub const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// The last words of containers that ended, by id.
 pub type LastWords = BTreeMap<String, String>;
 
