@@ -152,7 +152,7 @@ impl PodManager {
         }
         let prober = self.shared.prober.clone();
         prober.remember().await;
-        let _probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
+        let mut probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
         let mut events = self.shared.runtime.events();
         // Subscribed first, listed second: nothing falls between.
         let Some(inventory) = self.shared.lister.fresh(&stop).await else {
@@ -164,6 +164,12 @@ impl PodManager {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = at(again) => self.start_again(&stop).await,
+                // Nothing works without these; whoever runs this notices that it ended.
+                _ = &mut probing => match stop.is_cancelled() {
+                    true => break,
+                    false => return,
+                },
+                () = self.shared.lister.ended() => return,
                 event = events.next() => match event {
                     Some(event) => self.happened(event, &stop).await,
                     None => events = self.shared.runtime.events(),

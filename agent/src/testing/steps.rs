@@ -4,6 +4,10 @@ use super::*;
 
 #[async_trait]
 impl Runtime for Scripted {
+    async fn ensure_network(&self, pod_cidr: &str) -> Result<(), RuntimeError> {
+        self.call("network", pod_cidr)
+    }
+
     async fn find_image(
         &self,
         image: &str,
