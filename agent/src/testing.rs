@@ -117,6 +117,11 @@ impl Scripted {
         }
     }
 
+    /// Nothing that was noted of this pod is there any more.
+    pub fn lose(&self, pod_uid: &str) {
+        self.world().sandboxes.remove(pod_uid);
+    }
+
     /// Containers end only by KILL, after the grace.
     pub fn ignore_term(&self) {
         self.world().ignores_term = true;

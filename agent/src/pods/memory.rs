@@ -164,9 +164,26 @@ impl Observed {
         self.sandbox.as_ref().is_some_and(|s| !s.ips.is_empty())
     }
 
-    /// Whether what was noted of the pod cannot be read.
+    /// Whether what was noted of the pod cannot be read, or does not fit what runs.
     pub fn is_damaged(&self) -> bool {
-        self.sandbox.as_ref().is_some_and(|s| s.damaged.is_some())
+        self.damage().is_some()
+    }
+
+    /// What is wrong with the pod's place on this machine, in a sentence; a place that is missing while nothing runs in it is made.
+    pub fn damage(&self) -> Option<&str> {
+        let sandbox = self.sandbox.as_ref();
+        if let Some(why) = sandbox.and_then(|sandbox| sandbox.damaged.as_deref()) {
+            return Some(why);
+        }
+        let runs = |it: &Container| matches!(it.state, ContainerState::Running { .. });
+        let runs = self.containers.iter().any(runs);
+        match sandbox {
+            None if runs => Some("what was noted of it is gone from this machine's disk"),
+            Some(sandbox) if runs && sandbox.ips.is_empty() => {
+                Some("its network namespace was unmounted under the containers that run in it")
+            }
+            _ => None,
+        }
     }
 
     /// Puts a container in place of the one with its id.

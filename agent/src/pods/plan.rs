@@ -169,17 +169,21 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     if memory.finished.is_some() {
         return give_back(pod, observed, memory, now_ms);
     }
-    if observed.is_damaged() && observed.containers.iter().any(is_running) {
-        // Set aside: what runs goes on running, and nothing is made beside it.
-        plan.wake(Some(now_ms.saturating_add(DAMAGED_MS)));
-        return plan;
-    }
-    clear_strays(pod, observed, memory, now_ms, &mut plan);
     let now = Now {
         pod,
         observed,
         memory,
     };
+    let here = Here {
+        observed,
+        memory,
+        now_ms,
+    };
+    if observed.is_damaged() && observed.containers.iter().any(is_running) && !now.is_over() {
+        set_aside(pod, here, &mut plan);
+        return plan;
+    }
+    clear_strays(pod, observed, memory, now_ms, &mut plan);
     if now.is_over() {
         let failed = memory.failed.as_ref();
         let grace = match failed.is_some_and(|it| it.reason == EVICTED) {
@@ -195,11 +199,6 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     plan.wake(super::deadline::at_ms(pod, memory));
     let has_volumes = memory.automounts || super::volumes::has_any(pod);
     let mut wanted = false;
-    let here = Here {
-        observed,
-        memory,
-        now_ms,
-    };
     measure(pod, here, &mut plan);
     for container in now.due() {
         let none = ContainerMemory::default();
@@ -244,13 +243,33 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     if memory.volumes_due && observed.containers.iter().any(is_running) {
         make_volumes(here, false, &mut plan);
     }
-    if wanted && !observed.has_network() && !orphaned(observed) {
+    if wanted && !observed.has_network() {
         match memory.sandbox.until(now_ms) {
             None => plan.steps.push(Step::CreateSandbox),
             until => plan.wake(until),
         }
     }
     plan
+}
+
+/// What runs goes on running, and nothing is made beside it. The last one that runs may be ended for its probe: then the pod's place is made anew.
+fn set_aside(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
+    plan.wake(Some(here.now_ms.saturating_add(DAMAGED_MS)));
+    let running = here.observed.containers.iter().filter(|it| is_running(it));
+    let [last] = running.collect::<Vec<_>>()[..] else {
+        return;
+    };
+    let remembered = here.memory.containers.get(&last.name);
+    if let Some((_, grace)) = remembered.and_then(|it| it.wants_kill(&last.id)) {
+        let grace = grace.unwrap_or_else(|| super::spec::grace(Some(pod)));
+        let id = last.id.clone();
+        tear_down(
+            vec![Step::Stop { id, grace }],
+            here.memory,
+            here.now_ms,
+            plan,
+        );
+    }
 }
 
 /// The steps by which the containers of a pod come to their end. Sidecars serve the others, so they are stopped after them, the last one
@@ -380,17 +399,15 @@ fn make_volumes(here: Here<'_>, starting: bool, plan: &mut Plan) {
     }
 }
 
-/// Clears what is of this pod and should not be: containers that the pod does not have, attempts older than the newest,
-/// and containers whose network namespace is gone.
+/// Clears what is of this pod and should not be: containers that the pod does not have, and attempts older than the newest.
 fn clear_strays(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64, plan: &mut Plan) {
     let grace = super::spec::grace(Some(pod));
-    let orphaned = orphaned(observed);
     let strays = observed.containers.iter().filter(|container| {
         let known = super::spec::container(pod, &container.name).is_some();
         let newest = observed
             .current(&container.name)
             .is_some_and(|current| current.id == container.id);
-        !known || !newest || (orphaned && is_running(container))
+        !known || !newest
     });
     let steps = strays.map(|container| clear(container, grace));
     tear_down(steps.collect(), memory, now_ms, plan);
@@ -410,11 +427,6 @@ fn tear_down(steps: Vec<Step>, memory: &Memory, now_ms: i64, plan: &mut Plan) {
             plan.steps.push(step);
         }
     }
-}
-
-/// Containers run although the pod's network namespace is gone: they can reach nothing.
-fn orphaned(observed: &Observed) -> bool {
-    observed.sandbox.is_none() && observed.containers.iter().any(is_running)
 }
 
 /// Whether a container's first process lives.

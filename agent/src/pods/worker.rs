@@ -264,8 +264,7 @@ impl Worker {
 
     /// Tells once that a pod is left as it is.
     fn tell_aside(&self, pad: &mut Pad) {
-        let sandbox = pad.observed.sandbox.as_ref();
-        let damaged = sandbox.and_then(|sandbox| sandbox.damaged.clone());
+        let damaged = pad.observed.damage().map(str::to_owned);
         if let Some(why) = damaged.as_ref().filter(|_| !pad.told_aside) {
             let message = format!(
                 "The pod is left as it is, because {why}. What runs of it goes on running; delete the pod to have it replaced"

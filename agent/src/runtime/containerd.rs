@@ -239,8 +239,9 @@ impl Runtime for Containerd {
     }
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {
-        let (sandboxes, containers) =
-            tokio::try_join!(self.sandboxes.list(), self.containers.list())?;
+        // In this order: a container that is made meanwhile is not listed without its sandbox.
+        let containers = self.containers.list().await?;
+        let sandboxes = self.sandboxes.list().await?;
         Ok(Inventory {
             sandboxes,
             containers,

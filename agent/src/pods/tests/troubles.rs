@@ -190,6 +190,15 @@ async fn a_record_that_cannot_be_read_concerns_its_pod_only_and_runs_nothing_twi
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_whose_notes_are_damaged_is_set_aside_with_its_address() {
+    is_set_aside(|runtime| runtime.damage("u1")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_notes_are_gone_is_set_aside_with_its_address() {
+    is_set_aside(|runtime| runtime.lose("u1")).await;
+}
+
+async fn is_set_aside(spoil: impl Fn(&Scripted)) {
     let machine = Machine::new();
     let mut agent = machine.agent(assigned(1, [pod("u1", "Always"), pod("u2", "Always")]));
     agent.until_phase("u1", "Running").await;
@@ -197,7 +206,7 @@ async fn a_pod_whose_notes_are_damaged_is_set_aside_with_its_address() {
     let before = pids(&machine);
     let known = status(&agent.reports["u1"]);
     agent.end().await;
-    machine.runtime.damage("u1");
+    spoil(&machine.runtime);
     let mut told = pod("u1", "Always");
     told.status = Some(known.clone());
     let mut agent = machine.agent(assigned(1, [told, pod("u2", "Always")]));
