@@ -24,7 +24,7 @@ use crate::{
     pods::{self, PodManager, unknown::unknown},
     routes,
     runtime::Runtime,
-    services::{Network, ServiceRules, nft::Nft, script},
+    services::{self, Network, ServiceRules, nft::Nft},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
     tokens::{FromManagers, Tokens},
 };
@@ -217,7 +217,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         });
     }
     let host_ports = options.runtime.host_ports();
-    let nft = options.network.as_ref().map(|network| network.nft.clone());
+    let cleared = options.network.as_ref();
+    let cleared = cleared.map(|network| (network.nft.clone(), network.bridge.clone()));
     if let Some(network) = options.network {
         let rules = ServiceRules::new(network, recorder.clone(), host_ports);
         parts.lasting(
@@ -245,8 +246,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     }
     let desired = kept.borrow().clone();
     let unknown = running_on(&*options.runtime, &desired).await;
-    if let (Some(0), Some(nft)) = (unknown, nft) {
-        clear_network(&nft).await;
+    if let (Some(0), Some((nft, bridge))) = (unknown, cleared) {
+        clear_network(&nft, &bridge).await;
     }
     Ok(End::NodeDeleted { unknown })
 }
@@ -288,8 +289,8 @@ async fn all_ended(
 }
 
 /// The machine is no node any more: cluster addresses and other nodes' pods are nothing to it.
-async fn clear_network(nft: &Nft) {
-    if let Err(error) = nft.apply(&script::remove()).await {
+async fn clear_network(nft: &Nft, bridge: &str) {
+    if let Err(error) = services::clear(nft, bridge).await {
         tracing::warn!(%error, "the rules of Services stay");
     }
     if let Err(error) = routes::sync(&BTreeSet::new()).await {
