@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -25,11 +24,15 @@ use crate::{
     pods::{self, PodManager, unknown::unknown},
     routes,
     runtime::Runtime,
-    services::{Network, ServiceRules, nft::Nft, script},
+    services::{self, Network, ServiceRules, nft::Nft},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
     streams::{Measured, StreamServer},
     tokens::{FromManagers, Tokens},
 };
+
+mod parts;
+
+use parts::Parts;
 
 /// For steps under way when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -59,7 +62,7 @@ pub struct Options {
     pub sources: Sources,
     /// Service rules and routes in this process's network namespace; `None` leaves it alone.
     pub network: Option<Network>,
-    /// Sandboxes and containers created or removed at a time.
+    /// Sandboxes and containers created at a time, and as many that are removed.
     pub parallel_creations: usize,
     /// When images that nothing here uses are removed.
     pub collection: Thresholds,
@@ -70,6 +73,11 @@ pub struct Options {
 pub enum End {
     /// It was told to stop. Containers, rules and routes stay as they are.
     Stopped,
+    /// A part of it is missing, which is a defect of this program. To be started again; containers, rules and routes stay as they are.
+    Broken {
+        /// Which.
+        part: &'static str,
+    },
     /// Its node was deleted, and nothing of the node's pods is left.
     NodeDeleted {
         /// Pods that run on, because the cluster never knew them or forgot them; `None` when the runtime does not list them. Rules and routes
@@ -78,7 +86,8 @@ pub enum End {
     },
 }
 
-/// Runs an agent until `stop` is cancelled, or until its node was deleted and its pods have ended; then it cancels `stop`.
+/// Runs an agent until `stop` is cancelled, until its node was deleted and its pods have ended, or until a part of it ended or panicked; then it cancels
+/// `stop`.
 ///
 /// # Errors
 /// The data folder cannot be used.
@@ -191,29 +200,29 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     });
     let kept = desired.clone();
     let all_ended = all_ended(pods.gone(), desired.clone());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(session.run(stop.clone()));
+    let mut parts = Parts::default();
+    parts.lasting("session with the managers", session.run(stop.clone()));
     let until = stop.clone();
-    tasks.spawn(async move {
+    parts.passing("note of the incarnation", async move {
         until.run_until_cancelled(incarnation.keep()).await;
     });
     let until = stop.clone();
-    tasks.spawn(async move {
+    parts.passing("note of the boot", async move {
         until.run_until_cancelled(note_boot).await;
     });
     let until = stop.clone();
-    tasks.spawn(async move {
+    parts.lasting("life signs", async move {
         until.run_until_cancelled(lane.log()).await;
     });
-    tasks.spawn(keep_tokens);
-    tasks.spawn(streams_ended);
-    tasks.spawn(pods.run(stop.clone()));
-    tasks.spawn(collector.run(stop.clone()));
-    tasks.spawn(sampler::run(sampling, stop.clone()));
-    tasks.spawn(watcher.run(node_sender, stop.clone()));
+    parts.lasting("tokens", keep_tokens);
+    parts.lasting("streams", streams_ended);
+    parts.lasting("pods", pods.run(stop.clone()));
+    parts.lasting("collection of images", collector.run(stop.clone()));
+    parts.lasting("measurements", sampler::run(sampling, stop.clone()));
+    parts.lasting("node status", watcher.run(node_sender, stop.clone()));
     let prepare = prepare_network(options.runtime.clone(), desired.clone(), network_sender);
     let until = stop.clone();
-    tasks.spawn(async move {
+    parts.passing("pod network", async move {
         until.run_until_cancelled(prepare).await;
     });
     if let Some(carrier) = options.carrier {
@@ -224,33 +233,42 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             }
         };
         let until = stop.clone();
-        tasks.spawn(async move {
+        parts.lasting("keeper of the carrier", async move {
             until.run_until_cancelled(keeper::keep(carrier, tell)).await;
         });
     }
     let host_ports = options.runtime.host_ports();
-    let nft = options.network.as_ref().map(|network| network.nft.clone());
+    let cleared = options.network.as_ref();
+    let cleared = cleared.map(|network| (network.nft.clone(), network.bridge.clone()));
     if let Some(network) = options.network {
         let rules = ServiceRules::new(network, recorder.clone(), host_ports);
-        tasks.spawn(rules.run(desired.clone(), stop.clone()));
-        tasks.spawn(routes::run(desired, recorder, stop.clone()));
+        parts.lasting(
+            "rules of Services",
+            rules.run(desired.clone(), stop.clone()),
+        );
+        parts.lasting("routes", routes::run(desired, recorder, stop.clone()));
     }
-    let is_deleted = tokio::select! {
-        () = stop.cancelled() => false,
-        () = async { left.cancelled().await; all_ended.await } => true,
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => Some(End::Stopped),
+        () = async { left.cancelled().await; all_ended.await } => None,
+        part = parts.missing() => {
+            tracing::error!(part, "a part of the agent ended; the agent ends, to be started again. Containers run on");
+            Some(End::Broken { part })
+        }
     };
     stop.cancel();
-    let drained = timeout(DRAIN, async { while tasks.join_next().await.is_some() {} });
+    let drained = timeout(DRAIN, parts.finish());
     if drained.await.is_err() {
         tracing::warn!("gave up waiting for steps under way; they are repeated at the next start");
     }
-    if !is_deleted {
-        return Ok(End::Stopped);
+    if let Some(ended) = ended {
+        return Ok(ended);
     }
     let desired = kept.borrow().clone();
     let unknown = running_on(&*options.runtime, &desired).await;
-    if let (Some(0), Some(nft)) = (unknown, nft) {
-        clear_network(&nft).await;
+    if let (Some(0), Some((nft, bridge))) = (unknown, cleared) {
+        clear_network(&nft, &bridge).await;
     }
     Ok(End::NodeDeleted { unknown })
 }
@@ -292,8 +310,8 @@ async fn all_ended(
 }
 
 /// The machine is no node any more: cluster addresses and other nodes' pods are nothing to it.
-async fn clear_network(nft: &Nft) {
-    if let Err(error) = nft.apply(&script::remove()).await {
+async fn clear_network(nft: &Nft, bridge: &str) {
+    if let Err(error) = services::clear(nft, bridge).await {
         tracing::warn!(%error, "the rules of Services stay");
     }
     if let Err(error) = routes::sync(&BTreeSet::new()).await {

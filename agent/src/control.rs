@@ -24,7 +24,7 @@ use crate::{
     session::{AssignmentFiles, SavedError},
 };
 
-/// Sandboxes and containers created or removed at a time: containerd's rate hardly rises above it.
+/// Sandboxes and containers created at a time, and as many that are removed: containerd's rate hardly rises above it.
 const PARALLEL_CREATIONS: usize = 8;
 
 /// Why control does not run.
@@ -52,6 +52,11 @@ pub enum ControlError {
     /// containerd is missing, or a setting of it cannot work.
     #[error("{0}; is containerd running? Its socket is given with --containerd")]
     Runtime(#[from] RuntimeError),
+    /// A defect of this program. A start mends it, and containers run on meanwhile.
+    #[error(
+        "the agent's part {0:?} ended, so the agent ends, to be started again; containers run on"
+    )]
+    Broken(&'static str),
     /// What was assigned cannot be read or kept.
     #[error(transparent)]
     Saved(#[from] SavedError),
@@ -123,8 +128,15 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let cluster_id = identity.cluster_id.clone();
     let managers = Arc::new(ClusterManagers::new(identity, &folder, config.join)?);
     let (renewing, until) = (managers.clone(), stop.clone());
-    tokio::spawn(async move {
+    let renewal = tokio::spawn(async move {
         until.run_until_cancelled(renewing.keep_certificate()).await;
+    });
+    let stopper = stop.clone();
+    let renewed = tokio::spawn(async move {
+        let _ = renewal.await;
+        let is_wanted = stopper.is_cancelled();
+        stopper.cancel();
+        is_wanted
     });
     let ended = CancellationToken::new();
     let _until_ended = ended.clone().drop_guard();
@@ -158,7 +170,11 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     alive.abort();
     signals.abort();
     match ended? {
-        End::Stopped => Ok(()),
+        End::Stopped => match renewed.await {
+            Ok(true) => Ok(()),
+            _ => Err(ControlError::Broken("renewal of certificates")),
+        },
+        End::Broken { part } => Err(ControlError::Broken(part)),
         End::NodeDeleted { unknown } => Err(ControlError::NodeDeleted {
             cluster: cluster_id,
             identity: folder.path().join("identity"),

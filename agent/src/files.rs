@@ -18,8 +18,11 @@ pub use reserve::{RESERVE_BYTES, Reserve, is_full};
 const THREADS: usize = 16;
 static WRITERS: Semaphore = Semaphore::const_new(THREADS);
 static READERS: Semaphore = Semaphore::const_new(THREADS);
-/// Threads that may wait for the volumes of pods: how long a walk through what containers wrote takes is up to them.
+/// Threads that may wait for volumes in memory: no disk holds them up.
 static VOLUMES: Semaphore = Semaphore::const_new(THREADS);
+/// Threads that may remove what containers wrote, and as many that may count it: how long such a walk takes is up to the containers.
+static REMOVERS: Semaphore = Semaphore::const_new(THREADS);
+static COUNTERS: Semaphore = Semaphore::const_new(THREADS);
 /// Threads that may wait for files of the node that pods name: they may lie on a file system that never answers.
 static HOST_PATHS: Semaphore = Semaphore::const_new(4 * THREADS);
 
@@ -44,7 +47,7 @@ pub async fn reading<T: Send + 'static>(
     beside_the_loop(&READERS, work).await
 }
 
-/// As [`blocking`], for what lies in the volumes of pods.
+/// As [`blocking`], for volumes of pods that are in memory. It waits for no disk, and for no walk through what containers wrote.
 ///
 /// # Errors
 /// What the work answers; or it panicked.
@@ -52,6 +55,26 @@ pub async fn in_volumes<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     beside_the_loop(&VOLUMES, work).await
+}
+
+/// As [`blocking`], for the removal of what containers wrote.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn removing<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&REMOVERS, work).await
+}
+
+/// As [`blocking`], for counting what containers wrote.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn counting<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&COUNTERS, work).await
 }
 
 /// As [`blocking`], for files of the node that pods name.

@@ -5,7 +5,8 @@
 //! agent ── pause (launcher, ends) ── pause --init, process 1 of the namespace, reparented to the machine's init
 //! ```
 //!
-//! The launcher makes the namespace, notes the process, pins the namespace by a bind mount and ends; so the agent that started it may end, too.
+//! The launcher makes the namespace, waits until the process has given up its rights and its sight of the machine's files, notes it, pins the namespace
+//! by a bind mount and ends; so the agent that started it may end, too.
 
 use std::{
     fs,
@@ -17,7 +18,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::{
         prctl::{set_dumpable, set_name, set_no_new_privs},
@@ -25,11 +26,14 @@ use nix::{
         signalfd::{SignalFd, siginfo},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Gid, Uid, chdir, chroot, setgid, setgroups, setsid, setuid},
+    unistd::{Gid, Uid, chdir, pivot_root, setgid, setgroups, setsid, setuid},
 };
 
 /// Nobody: the process needs no right at all.
 const NOBODY: u32 = 65_534;
+
+/// With which the process says that it is confined; anything else is the first byte of why it is not.
+const CONFINED: [u8; 1] = *b".";
 
 /// What a launcher is started with.
 #[derive(Debug, Clone)]
@@ -40,7 +44,7 @@ pub struct Args {
     pub note: PathBuf,
     /// The pod's network namespace. The process shares it, so that whoever gets hold of the process has no other.
     pub netns: PathBuf,
-    /// An empty folder, all that the process sees of the machine's files.
+    /// A folder. The process mounts an empty file system at it, in a mount namespace of its own that has nothing else.
     pub root: PathBuf,
 }
 
@@ -61,10 +65,20 @@ pub fn launch(args: &Args) -> io::Result<()> {
         .current_dir("/")
         // It ends unless it is told to stay: nobody would find it.
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        // It says that it is confined, or why it is not.
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
     let stay = child.stdin.take();
+    if let Some(mut answer) = child.stdout.take() {
+        let mut first = [0];
+        answer.read_exact(&mut first)?;
+        if first != CONFINED {
+            let mut said = String::new();
+            answer.read_to_string(&mut said)?;
+            return Err(io::Error::other(said));
+        }
+    }
     let keep = || {
         fs::write(&args.note, child.id().to_string())?;
         let source = PathBuf::from(format!("/proc/{}/ns/pid", child.id()));
@@ -89,15 +103,15 @@ pub fn hold(root: &Path) -> io::Result<()> {
     signals.add(Signal::SIGTERM);
     signals.thread_block()?;
     let told = SignalFd::new(&signals)?;
+    let confined = confine(root);
+    let mut answer = io::stdout();
+    match &confined {
+        Ok(()) => answer.write_all(&CONFINED)?,
+        Err(why) => write!(answer, "!cannot confine the process: {why}")?,
+    }
+    answer.flush()?;
+    confined?;
     io::stdin().read_exact(&mut [0])?;
-    chdir(root)?;
-    chroot(".")?;
-    setgroups(&[])?;
-    setgid(Gid::from_raw(NOBODY))?;
-    setuid(Uid::from_raw(NOBODY))?;
-    set_no_new_privs()?;
-    set_dumpable(false)?;
-    set_name(c"barge-pause")?;
     loop {
         reap()?;
         let signal = told.read_signal()?;
@@ -107,6 +121,29 @@ pub fn hold(root: &Path) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Leaves the process an empty root, which nothing leads out of, and no rights. A root that was only changed by `chroot` would not do: `/proc/1/root/..` of whoever may
+/// trace the process would be the machine's files.
+fn confine(root: &Path) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = Some("mode=0555,size=4k,nr_inodes=1");
+    mount(Some("pause"), root, Some("tmpfs"), flags, options)?;
+    chdir(root)?;
+    // The old root comes to lie over the new one, and goes.
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    setgroups(&[])?;
+    setgid(Gid::from_raw(NOBODY))?;
+    setuid(Uid::from_raw(NOBODY))?;
+    set_no_new_privs()?;
+    set_dumpable(false)?;
+    set_name(c"barge-pause")?;
+    Ok(())
 }
 
 /// Takes note of all that have ended; the kernel forgets them then.

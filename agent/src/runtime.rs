@@ -84,6 +84,11 @@ pub trait Runtime: Send + Sync + 'static {
     }
     /// Makes the pod's network namespace, attached to the network. A sandbox that is there is answered as it is.
     async fn create_sandbox(&self, sandbox: &SandboxSpec) -> Result<Sandbox, RuntimeError>;
+    /// Removes the volumes of a pod whose containers are gone, but those of the node. May take as long as containers' files are many, so it is to be done before
+    /// the removal or release of the sandbox, which then finds none.
+    async fn remove_volumes(&self, _pod_uid: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Detaches and removes the pod's network namespace and whatever else is left of the pod on this machine.
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
     /// Gives back the addresses and the network namespace of a pod whose containers are gone for good. What the pod is and what it wrote

@@ -29,6 +29,9 @@ use nft::{Nft, NftError};
 use notices::Notices;
 use pace::Pace;
 
+/// Settings of the kernel.
+const PROC_SYS: &str = "/proc/sys";
+
 /// Between two looks who listens on this machine and what others did to the table, while nothing else changes.
 const LOOK: Duration = Duration::from_secs(30);
 /// From the first notice of a change until all notices are read: those of programs that change rules all the time are read together.
@@ -53,6 +56,8 @@ pub struct ServiceRules {
     written: Option<Rules>,
     /// Whether the kernel has that: no write failed since, and nobody else changed the table.
     certain: bool,
+    /// The kernel does not route loopback addresses over the bridge.
+    is_loopback_apart: bool,
     /// Who changed it, until it is as it was.
     changed_by: Option<String>,
     /// The assignment that was written last, or that `nft` refused when it was written whole.
@@ -83,6 +88,7 @@ impl ServiceRules {
             bridge_netfilter: network.bridge_netfilter,
             written: None,
             certain: false,
+            is_loopback_apart: false,
             changed_by: None,
             tried: None,
             refusals: 0,
@@ -294,16 +300,46 @@ impl ServiceRules {
     }
 
     /// Host ports answer on loopback addresses, too. The rules that guard these are written by now.
-    async fn route_loopback(&self, rules: &Rules) {
-        if !rules.address.keys().any(|(ip, _, _)| ip.is_loopback()) {
+    async fn route_loopback(&mut self, rules: &Rules) {
+        let wanted = rules.address.keys().any(|(ip, _, _)| ip.is_loopback());
+        if !wanted && self.is_loopback_apart {
             return;
         }
         let bridge = self.bridge.clone();
-        let routed = files::blocking(move || loopback::route("/proc/sys".as_ref(), &bridge));
-        if let Err(error) = routed.await {
-            tracing::warn!(%error, "host ports do not answer on this machine's loopback addresses");
+        let routed = files::blocking(move || loopback::route(PROC_SYS.as_ref(), &bridge, wanted));
+        let routed = routed.await;
+        self.is_loopback_apart = !wanted && routed.is_ok();
+        match routed {
+            Err(error) if wanted => {
+                tracing::warn!(%error, "host ports do not answer on this machine's loopback addresses");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the kernel goes on routing loopback addresses to pods");
+            }
+            Ok(()) => {}
         }
     }
+}
+
+/// The machine is no node any more. What guards the machine's loopback addresses goes last.
+///
+/// # Errors
+/// What the kernel or `nft` says; then the rules stay.
+pub async fn clear(nft: &Nft, bridge: &str) -> Result<(), ClearError> {
+    let bridge = bridge.to_owned();
+    files::blocking(move || loopback::route(PROC_SYS.as_ref(), &bridge, false)).await?;
+    Ok(nft.apply(&script::remove()).await?)
+}
+
+/// Why the rules of Services stay.
+#[derive(Debug, thiserror::Error)]
+pub enum ClearError {
+    /// Loopback addresses are still routed to pods, so what guards them stays.
+    #[error("the kernel goes on routing loopback addresses to pods: {0}")]
+    Loopback(#[from] std::io::Error),
+    /// `nft` failed.
+    #[error(transparent)]
+    Nft(#[from] NftError),
 }
 
 /// How the agent may change its network namespace.

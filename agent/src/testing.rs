@@ -64,6 +64,10 @@ struct World {
     disk: u64,
     /// Images whose pull never ends.
     stalled: BTreeSet<String>,
+    /// Calls of this operation panic, so many times.
+    panics: BTreeMap<&'static str, u32>,
+    /// Pods whose volumes are never removed.
+    unremovable: BTreeSet<String>,
     /// Pulls that have not ended.
     pulling: usize,
     /// What is still to be written when a container has ended.
@@ -82,6 +86,8 @@ struct World {
     broken_volumes: BTreeSet<String>,
     /// Bytes that each emptyDir takes.
     volume_bytes: u64,
+    /// Bytes that containers take, by name.
+    container_bytes: BTreeMap<String, u64>,
 }
 
 impl Scripted {
@@ -120,6 +126,11 @@ impl Scripted {
             sandbox.ips.clear();
             sandbox.damaged = Some("a file is damaged".to_owned());
         }
+    }
+
+    /// Nothing that was noted of this pod is there any more.
+    pub fn lose(&self, pod_uid: &str) {
+        self.world().sandboxes.remove(pod_uid);
     }
 
     /// Containers end only by KILL, after the grace.
@@ -173,9 +184,24 @@ impl Scripted {
         self.world().broken_volumes.insert(name.to_owned());
     }
 
+    /// The next calls of this operation panic.
+    pub fn panic_in(&self, operation: &'static str, times: u32) {
+        self.world().panics.insert(operation, times);
+    }
+
+    /// The removal of this pod's volumes never ends.
+    pub fn stall_removal_of(&self, pod_uid: &str) {
+        self.world().unremovable.insert(pod_uid.to_owned());
+    }
+
     /// From now on each emptyDir takes so many bytes.
     pub fn fill_volumes(&self, bytes: u64) {
         self.world().volume_bytes = bytes;
+    }
+
+    /// From now on each container of this name takes so many bytes.
+    pub fn fill_containers(&self, name: &str, bytes: u64) {
+        self.world().container_bytes.insert(name.to_owned(), bytes);
     }
 
     /// The volumes of a pod as they were asked for last.
@@ -260,6 +286,9 @@ impl Scripted {
     fn call(&self, operation: &'static str, about: &str) -> Result<(), RuntimeError> {
         let mut world = self.world();
         world.calls.push(format!("{operation} {about}"));
+        let panics = world.panics.get_mut(operation).filter(|left| **left > 0);
+        let told = panics.map(|left| *left -= 1).is_some();
+        assert!(!told, "{operation} was told to panic");
         let failures = world.failures.get_mut(operation);
         match failures.filter(|failures| !failures.is_empty()) {
             Some(failures) => Err(failures.remove(0)),

@@ -33,6 +33,11 @@ impl Lister {
         stop.run_until_cancelled(self.until_answered()).await
     }
 
+    /// Waits until nobody lists any more, which is never, but for a defect.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
     async fn until_answered(&self) -> Arc<Inventory> {
         loop {
             let (reply, answer) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! A worker for each pod that is desired or found.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -11,7 +11,8 @@ use barge_proto::v1::NodeStatus;
 use futures::StreamExt;
 use tokio::{
     sync::{Notify, Semaphore, watch},
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -35,6 +36,17 @@ use crate::{
 
 /// Between two tries to tidy up at the start.
 const RECOVER_AGAIN: Duration = Duration::from_millis(500);
+
+/// Before a worker that failed is started again: after the first failure, and at most. Twice as long after each that follows within ten minutes.
+const START_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const CALM: Duration = Duration::from_secs(600);
+
+/// A worker failed, which is a defect of this program.
+struct Failed {
+    /// When it is started again.
+    at: Instant,
+    pause: Duration,
+}
 
 /// What the pods need.
 pub struct Options {
@@ -75,6 +87,10 @@ pub struct PodManager {
     data_dir: PathBuf,
     workers: BTreeMap<String, Handle>,
     running: JoinSet<String>,
+    /// Uids of the pods whose workers run.
+    tasks: HashMap<Id, String>,
+    /// Pods whose workers failed.
+    failed: BTreeMap<String, Failed>,
     /// Pod of each container seen, to know whom an event is for.
     owners: BTreeMap<String, String>,
     /// Ended and said so, but the managers still have them.
@@ -110,6 +126,7 @@ impl PodManager {
             node: options.node,
             network_ready: options.network_ready,
             creations: Semaphore::new(options.parallel_creations.max(1)),
+            removals: Semaphore::new(options.parallel_creations.max(1)),
         };
         Self {
             shared: Arc::new(shared),
@@ -117,6 +134,8 @@ impl PodManager {
             data_dir: options.data_dir,
             workers: BTreeMap::new(),
             running: JoinSet::new(),
+            tasks: HashMap::new(),
+            failed: BTreeMap::new(),
             owners: BTreeMap::new(),
             gone: watch::Sender::default(),
             epoch: 0,
@@ -137,7 +156,7 @@ impl PodManager {
         }
         let prober = self.shared.prober.clone();
         prober.remember().await;
-        let _probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
+        let mut probing = AbortOnDropHandle::new(tokio::spawn(prober.run(stop.clone())));
         let mut events = self.shared.runtime.events();
         // Subscribed first, listed second: nothing falls between.
         let Some(inventory) = self.shared.lister.fresh(&stop).await else {
@@ -145,8 +164,16 @@ impl PodManager {
         };
         self.reconcile(inventory, &stop);
         loop {
+            let again = self.next_start();
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = at(again) => self.start_again(&stop).await,
+                // Nothing works without these; whoever runs this notices that it ended.
+                _ = &mut probing => match stop.is_cancelled() {
+                    true => break,
+                    false => return,
+                },
+                () = self.shared.lister.ended() => return,
                 event = events.next() => match event {
                     Some(event) => self.happened(event, &stop).await,
                     None => events = self.shared.runtime.events(),
@@ -157,7 +184,7 @@ impl PodManager {
                     }
                     self.assigned(&stop).await;
                 }
-                Some(ended) = self.running.join_next() => self.ended(ended, &stop).await,
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
             }
         }
         self.workers.clear();
@@ -250,7 +277,10 @@ impl PodManager {
 
     /// Whether a pod has neither a worker nor had one that found nothing left of it.
     fn is_idle(&self, uid: &str) -> bool {
-        !self.workers.contains_key(uid) && !self.gone.borrow().contains(uid)
+        let waits = |failed: &Failed| failed.at > Instant::now();
+        !self.workers.contains_key(uid)
+            && !self.gone.borrow().contains(uid)
+            && !self.failed.get(uid).is_some_and(waits)
     }
 
     fn start(
@@ -273,10 +303,12 @@ impl PodManager {
             stop: stop.clone(),
         };
         self.workers.insert(uid.clone(), Handle { wanted, changed });
-        self.running.spawn(async move {
+        let pod = uid.clone();
+        let task = self.running.spawn(async move {
             worker.run(inventory).await;
             uid
         });
+        self.tasks.insert(task.id(), pod);
     }
 
     fn hand_out(&self, desired: &Desired) {
@@ -298,13 +330,11 @@ impl PodManager {
     }
 
     /// A worker found nothing left of its pod. Should the pod be wanted again, or still, it starts over.
-    async fn ended(
-        &mut self,
-        ended: Result<String, tokio::task::JoinError>,
-        stop: &CancellationToken,
-    ) {
+    fn ended(&mut self, ended: Result<(Id, String), JoinError>) {
         match ended {
-            Ok(uid) => {
+            Ok((task, uid)) => {
+                self.tasks.remove(&task);
+                self.failed.remove(&uid);
                 self.workers.remove(&uid);
                 self.owners.retain(|_, owner| *owner != uid);
                 self.unknown.ended(&uid, &self.desired.borrow());
@@ -313,14 +343,36 @@ impl PodManager {
                 });
             }
             Err(error) => {
-                // Which one is unknown: those that are closed have no worker any more.
-                tracing::error!(%error, "a pod's worker failed; it is started again");
-                self.workers.retain(|_, worker| !worker.wanted.is_closed());
-                if let Some(inventory) = self.shared.lister.fresh(stop).await {
-                    self.reconcile(inventory, stop);
-                }
+                let Some(uid) = self.tasks.remove(&error.id()) else {
+                    return;
+                };
+                let (now, (first, longest)) = (Instant::now(), START_AGAIN);
+                let before = self.failed.get(&uid);
+                let before = before.filter(|it| now.saturating_duration_since(it.at) < CALM);
+                let pause = before.map_or(first, |it| it.pause.saturating_mul(2).min(longest));
+                tracing::error!(%error, pod = uid, ?pause, "a pod's worker failed; it is started again");
+                self.workers.remove(&uid);
+                let at = now + pause;
+                self.failed.insert(uid, Failed { at, pause });
             }
         }
+    }
+
+    /// When a worker that failed is to be started again.
+    fn next_start(&self) -> Option<Instant> {
+        let failed = self.failed.iter();
+        let waiting = failed.filter(|(uid, _)| !self.workers.contains_key(*uid));
+        waiting.map(|(_, failed)| failed.at).min()
+    }
+
+    async fn start_again(&mut self, stop: &CancellationToken) {
+        if let Some(inventory) = self.shared.lister.fresh(stop).await {
+            self.reconcile(inventory, stop);
+        }
+        // Of some nothing may be left to be done.
+        let (now, workers) = (Instant::now(), &self.workers);
+        self.failed
+            .retain(|uid, failed| failed.at > now || workers.contains_key(uid));
     }
 
     fn learn_owners(&mut self, inventory: &Inventory) {
@@ -329,6 +381,14 @@ impl PodManager {
             .iter()
             .map(|container| (container.id.clone(), container.pod_uid.clone()))
             .collect();
+    }
+}
+
+/// Waits until then; for ever without a moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -22,6 +22,9 @@ const LOST: i32 = 137;
 /// What a container has at least between TERM and KILL when others used up the grace before it (Kubernetes' minimumGracePeriodInSeconds).
 pub const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// A longer grace is as good as none at all: the container ends by itself. Clocks cannot count as far as users may ask for.
+pub const LONGEST_GRACE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// The last words of containers that ended, by id.
 pub type LastWords = BTreeMap<String, String>;
 
@@ -51,6 +54,8 @@ pub struct Memory {
     pub volumes_due: bool,
     /// When its volumes were measured last, in milliseconds since the epoch; 0 before.
     pub measured_ms: i64,
+    /// The last measurement found more than the pod may take.
+    pub takes_too_much: bool,
     /// Tries to stop or remove something.
     pub teardown: Retry,
     /// When the agent first saw the pod; 0 before.
@@ -163,9 +168,26 @@ impl Observed {
         self.sandbox.as_ref().is_some_and(|s| !s.ips.is_empty())
     }
 
-    /// Whether what was noted of the pod cannot be read.
+    /// Whether what was noted of the pod cannot be read, or does not fit what runs.
     pub fn is_damaged(&self) -> bool {
-        self.sandbox.as_ref().is_some_and(|s| s.damaged.is_some())
+        self.damage().is_some()
+    }
+
+    /// What is wrong with the pod's place on this machine, in a sentence; a place that is missing while nothing runs in it is made.
+    pub fn damage(&self) -> Option<&str> {
+        let sandbox = self.sandbox.as_ref();
+        if let Some(why) = sandbox.and_then(|sandbox| sandbox.damaged.as_deref()) {
+            return Some(why);
+        }
+        let runs = |it: &Container| matches!(it.state, ContainerState::Running { .. });
+        let runs = self.containers.iter().any(runs);
+        match sandbox {
+            None if runs => Some("what was noted of it is gone from this machine's disk"),
+            Some(sandbox) if runs && sandbox.ips.is_empty() => {
+                Some("its network namespace was unmounted under the containers that run in it")
+            }
+            _ => None,
+        }
     }
 
     /// Puts a container in place of the one with its id.

@@ -24,6 +24,8 @@ const DAMAGED_MS: i64 = 30_000;
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// Between two counts of what is in a pod's volumes, in milliseconds.
 const MEASURE_MS: i64 = 30_000;
+/// Before the count that decides, after one that found too much.
+const MEASURE_AGAIN_MS: i64 = 5_000;
 
 /// What a pod on this node is meant for.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +92,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Leaves only what may be done while the pod's record cannot be written, until `again_ms`: what ends containers, which may make room on the disk that is full, what finds
+    /// out whether they take too much, and the files of those that run.
+    pub fn without_a_record(&mut self, volumes_due: bool, again_ms: i64) {
+        self.steps.retain_mut(|step| match step {
+            Step::Volumes { starting } => {
+                *starting = false;
+                volumes_due
+            }
+            step => matches!(step, Step::Stop { .. } | Step::Measure),
+        });
+        self.wake(Some(again_ms));
+    }
+
     fn wake(&mut self, at_ms: Option<i64>) {
         self.wake_ms = match (self.wake_ms, at_ms) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -154,17 +169,21 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     if memory.finished.is_some() {
         return give_back(pod, observed, memory, now_ms);
     }
-    if observed.is_damaged() && observed.containers.iter().any(is_running) {
-        // Set aside: what runs goes on running, and nothing is made beside it.
-        plan.wake(Some(now_ms.saturating_add(DAMAGED_MS)));
-        return plan;
-    }
-    clear_strays(pod, observed, memory, now_ms, &mut plan);
     let now = Now {
         pod,
         observed,
         memory,
     };
+    let here = Here {
+        observed,
+        memory,
+        now_ms,
+    };
+    if observed.is_damaged() && observed.containers.iter().any(is_running) && !now.is_over() {
+        set_aside(pod, here, &mut plan);
+        return plan;
+    }
+    clear_strays(pod, observed, memory, now_ms, &mut plan);
     if now.is_over() {
         let failed = memory.failed.as_ref();
         let grace = match failed.is_some_and(|it| it.reason == EVICTED) {
@@ -180,11 +199,6 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     plan.wake(super::deadline::at_ms(pod, memory));
     let has_volumes = memory.automounts || super::volumes::has_any(pod);
     let mut wanted = false;
-    let here = Here {
-        observed,
-        memory,
-        now_ms,
-    };
     measure(pod, here, &mut plan);
     for container in now.due() {
         let none = ContainerMemory::default();
@@ -229,13 +243,33 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
     if memory.volumes_due && observed.containers.iter().any(is_running) {
         make_volumes(here, false, &mut plan);
     }
-    if wanted && !observed.has_network() && !orphaned(observed) {
+    if wanted && !observed.has_network() {
         match memory.sandbox.until(now_ms) {
             None => plan.steps.push(Step::CreateSandbox),
             until => plan.wake(until),
         }
     }
     plan
+}
+
+/// What runs goes on running, and nothing is made beside it. The last one that runs may be ended for its probe: then the pod's place is made anew.
+fn set_aside(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
+    plan.wake(Some(here.now_ms.saturating_add(DAMAGED_MS)));
+    let running = here.observed.containers.iter().filter(|it| is_running(it));
+    let [last] = running.collect::<Vec<_>>()[..] else {
+        return;
+    };
+    let remembered = here.memory.containers.get(&last.name);
+    if let Some((_, grace)) = remembered.and_then(|it| it.wants_kill(&last.id)) {
+        let grace = grace.unwrap_or_else(|| super::spec::grace(Some(pod)));
+        let id = last.id.clone();
+        tear_down(
+            vec![Step::Stop { id, grace }],
+            here.memory,
+            here.now_ms,
+            plan,
+        );
+    }
 }
 
 /// The steps by which the containers of a pod come to their end. Sidecars serve the others, so they are stopped after them, the last one
@@ -342,7 +376,11 @@ fn measure(pod: &Pod, here: Here<'_>, plan: &mut Plan) {
     if !writes || !super::storage::is_limited(pod) {
         return;
     }
-    let due = here.memory.measured_ms.min(here.now_ms) + MEASURE_MS;
+    let pause = match here.memory.takes_too_much {
+        true => MEASURE_AGAIN_MS,
+        false => MEASURE_MS,
+    };
+    let due = here.memory.measured_ms.min(here.now_ms) + pause;
     match due > here.now_ms {
         true => plan.wake(Some(due)),
         false => plan.steps.push(Step::Measure),
@@ -365,17 +403,15 @@ fn make_volumes(here: Here<'_>, starting: bool, plan: &mut Plan) {
     }
 }
 
-/// Clears what is of this pod and should not be: containers that the pod does not have, attempts older than the newest,
-/// and containers whose network namespace is gone.
+/// Clears what is of this pod and should not be: containers that the pod does not have, and attempts older than the newest.
 fn clear_strays(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64, plan: &mut Plan) {
     let grace = super::spec::grace(Some(pod));
-    let orphaned = orphaned(observed);
     let strays = observed.containers.iter().filter(|container| {
         let known = super::spec::container(pod, &container.name).is_some();
         let newest = observed
             .current(&container.name)
             .is_some_and(|current| current.id == container.id);
-        !known || !newest || (orphaned && is_running(container))
+        !known || !newest
     });
     let steps = strays.map(|container| clear(container, grace));
     tear_down(steps.collect(), memory, now_ms, plan);
@@ -395,11 +431,6 @@ fn tear_down(steps: Vec<Step>, memory: &Memory, now_ms: i64, plan: &mut Plan) {
             plan.steps.push(step);
         }
     }
-}
-
-/// Containers run although the pod's network namespace is gone: they can reach nothing.
-fn orphaned(observed: &Observed) -> bool {
-    observed.sandbox.is_none() && observed.containers.iter().any(is_running)
 }
 
 /// Whether a container's first process lives.

@@ -117,7 +117,7 @@ pub fn grace(pod: Option<&Pod>) -> Duration {
         .and_then(|pod| pod.spec.as_ref())
         .and_then(|spec| spec.termination_grace_period_seconds);
     let seconds = deletion.or(own).unwrap_or(GRACE_SECONDS);
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(super::memory::LONGEST_GRACE)
 }
 
 /// The pull policy; without one `Always` for the tag latest, otherwise `IfNotPresent`.

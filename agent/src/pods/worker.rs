@@ -58,8 +58,10 @@ pub struct Shared {
     pub taken: metrics::Store,
     /// The roots of the managers' certificates, in PEM, as they are now.
     pub roots: Box<dyn Fn() -> String + Send + Sync>,
-    /// Bounds what loads the machine: creations and removals at a time.
+    /// Bounds what loads the machine: creations at a time,
     pub creations: Semaphore,
+    /// and removals, which may take long: no start waits for one.
+    pub removals: Semaphore,
 }
 
 /// What the managers say of the pod.
@@ -233,20 +235,16 @@ impl Worker {
         }
         let saved = self.save(pad).await;
         self.report(pad, now);
-        if !saved && !ending {
-            // What depends on it waits: a number must not be given twice. An end needs no number.
-            return Plan {
-                wake_ms: Some(now + 1000),
-                ..Plan::default()
-            };
-        }
         let goal = match (&pad.pod, ending) {
             (Some(pod), false) => Goal::Run(pod),
             (None, false) => Goal::Leave,
             (pod, true) => Goal::End(pod.as_deref(), spec::grace(pod.as_deref())),
         };
-        let plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
-        if !ending {
+        let mut plan = plan::next_steps(goal, &pad.observed, &pad.memory, now);
+        if !ending && !saved {
+            // What depends on it waits: a number must not be given twice. An end needs no number.
+            plan.without_a_record(pad.memory.volumes_due, now + 1000);
+        } else if !ending {
             self.tell_back_off(pad, now);
             self.tell_pull_back_off(pad, now);
             self.tell_aside(pad);
@@ -277,8 +275,7 @@ impl Worker {
 
     /// Tells once that a pod is left as it is.
     fn tell_aside(&self, pad: &mut Pad) {
-        let sandbox = pad.observed.sandbox.as_ref();
-        let damaged = sandbox.and_then(|sandbox| sandbox.damaged.clone());
+        let damaged = pad.observed.damage().map(str::to_owned);
         if let Some(why) = damaged.as_ref().filter(|_| !pad.told_aside) {
             let message = format!(
                 "The pod is left as it is, because {why}. What runs of it goes on running; delete the pod to have it replaced"

@@ -190,6 +190,13 @@ impl Runtime for Containerd {
         self.sandboxes.create(sandbox).await
     }
 
+    async fn remove_volumes(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        check_uid(pod_uid)?;
+        // Also those of which nobody knew: what they write in must not go under them.
+        self.containers.remove_pod(pod_uid).await?;
+        self.volumes.remove(pod_uid).await
+    }
+
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
         self.containers.remove_pod(pod_uid).await?;
@@ -262,8 +269,9 @@ impl Runtime for Containerd {
     }
 
     async fn list(&self) -> Result<Inventory, RuntimeError> {
-        let (sandboxes, containers) =
-            tokio::try_join!(self.sandboxes.list(), self.containers.list())?;
+        // In this order: a container that is made meanwhile is not listed without its sandbox.
+        let containers = self.containers.list().await?;
+        let sandboxes = self.sandboxes.list().await?;
         Ok(Inventory {
             sandboxes,
             containers,

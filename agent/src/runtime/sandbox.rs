@@ -237,6 +237,8 @@ impl Sandboxes {
     /// Runs DEL with what is known, also when the namespace is gone, and removes the namespace.
     async fn detach(&self, identity: &Identity) -> Result<(), CniError> {
         let uid = &identity.pod_uid;
+        // First: what goes wrong later leaves no rule that leads to the next pod with the address.
+        self.ports.withdraw(uid);
         let netns = self.options.paths.netns(uid);
         let (file, place) = (self.network_file(uid), netns.clone());
         let looked = move || Ok((load::<Record>(&file), netns::is_pinned(&place)));

@@ -230,7 +230,10 @@ impl Volumes {
                 let name = name.clone();
                 move || this.ensure_one(&uid, &name, &source, group)
             };
-            let ensured = files::in_volumes(ensure).await;
+            let ensured = match place {
+                Place::Disk => files::blocking(ensure).await,
+                _ => files::in_volumes(ensure).await,
+            };
             all = all.and(ensured.map_err(|error| failed(&name, &place, &error)));
         }
         all
@@ -301,7 +304,8 @@ impl Volumes {
                 let pinned = tokio::time::timeout(ANSWERS, files::at_host_paths(work)).await;
                 pinned.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }
-            _ => files::in_volumes(work).await,
+            Place::Disk => files::blocking(work).await,
+            Place::Memory | Place::Files => files::in_volumes(work).await,
         };
         pinned.map_err(|error| {
             let (volume, sub_path) = (&mount.volume, &mount.sub_path);
@@ -316,7 +320,7 @@ impl Volumes {
         check_uid(uid)?;
         check_name(name)?;
         let folder = self.folder(uid, name, &Place::Disk);
-        let measured = files::in_volumes(move || measure::bytes(&folder, enough)).await;
+        let measured = files::counting(move || measure::bytes(&folder, enough)).await;
         measured.map_err(|error| {
             let message = format!("volume {name:?}: cannot count what is in it: {error}");
             RuntimeError::passing(reason::FAILED_MOUNT, message)
@@ -327,13 +331,17 @@ impl Volumes {
     pub async fn remove(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         check_uid(pod_uid)?;
         let (run, disk) = (self.paths.volumes_run(pod_uid), self.paths.volumes(pod_uid));
-        let removed = files::in_volumes(move || {
+        // Secrets go at once, however long the rest takes.
+        let in_memory = files::in_volumes(move || {
             pins::unpin_all(&run.join("sub"))?;
             empty::unmount_all(&run.join("memory"))?;
-            remove::tree(&run)?;
-            remove::tree(&disk)
+            remove::tree(&run)
         });
-        removed.await.map_err(|error| {
+        let removed = match in_memory.await {
+            Ok(()) => files::removing(move || remove::tree(&disk)).await,
+            failed => failed,
+        };
+        removed.map_err(|error| {
             let message = format!("cannot remove the volumes of pod {pod_uid}: {error}");
             RuntimeError::passing(reason::KILL_SANDBOX, message)
         })

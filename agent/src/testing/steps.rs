@@ -7,6 +7,10 @@ use crate::runtime::{Program, Running};
 
 #[async_trait]
 impl Runtime for Scripted {
+    async fn ensure_network(&self, pod_cidr: &str) -> Result<(), RuntimeError> {
+        self.call("network", pod_cidr)
+    }
+
     async fn find_image(
         &self,
         image: &str,
@@ -64,6 +68,14 @@ impl Runtime for Scripted {
         self.answer(result).await
     }
 
+    async fn remove_volumes(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        let stalled = self.world().unremovable.contains(pod_uid);
+        if stalled {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         let result = self.remove_all(pod_uid);
         self.answer(result).await
@@ -87,6 +99,12 @@ impl Runtime for Scripted {
     ) -> Result<u64, RuntimeError> {
         self.call("measure", volume)?;
         Ok(self.world().volume_bytes)
+    }
+
+    async fn container_bytes(&self, container: &Container) -> Result<u64, RuntimeError> {
+        let world = self.world();
+        let bytes = world.container_bytes.get(&container.name);
+        Ok(bytes.copied().unwrap_or(0))
     }
 
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {

@@ -9,6 +9,8 @@ use super::{Answer, Token, TokenRequest};
 /// The part of a token's life after which it is replaced, and by how much earlier it may be, so that tokens that were made together part.
 const RENEW: f64 = 0.8;
 const EARLIER: f64 = 0.1;
+/// The life of a token, whatever a manager says: a day is the most that can be asked for, and tokens of less than a minute would be asked for, and written, without end.
+const LIFE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(86_400));
 /// Before another try: after the first failure, and at most. Each is up to half shorter by chance.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -112,14 +114,14 @@ impl Table {
         };
         match answer {
             Ok(Answer { value, life }) => {
+                let life = life.clamp(LIFE.0, LIFE.1);
                 let part = RENEW - EARLIER * chance;
                 *entry = Entry {
                     token: Some(Arc::new(Token {
                         value,
                         ends: now + life,
                     })),
-                    // A manager that gives tokens of no life is not asked without end.
-                    due: Some(now + life.mul_f64(part).max(PAUSE.0)),
+                    due: Some(now + life.mul_f64(part)),
                     failures: 0,
                     why: None,
                     told: false,
@@ -180,6 +182,27 @@ mod tests {
         table.take(&a, answer("2"), at(800), 1.0);
         assert_eq!(table.next(at(800), true), Some(at(1500)));
         assert!(table.ended(at(1700)).is_empty());
+    }
+
+    #[test]
+    fn no_manager_s_word_makes_a_token_live_for_ever_or_not_at_all() {
+        let (mut table, start) = (Table::default(), Instant::now());
+        let a = request("a");
+        table.want(a.clone(), start);
+        let mut renewed_after = |life| {
+            table.due(start, 4);
+            let value = "1".to_owned();
+            table.take(&a, Ok(Answer { value, life }), start, 0.0);
+            let next = table.next(start, true).unwrap();
+            table.0.get_mut(&a).unwrap().due = Some(start);
+            next - start
+        };
+        assert_eq!(renewed_after(Duration::MAX), Duration::from_secs(69_120));
+        assert_eq!(renewed_after(Duration::ZERO), Duration::from_secs(48));
+        assert_eq!(
+            renewed_after(Duration::from_secs(600)),
+            Duration::from_secs(480)
+        );
     }
 
     #[test]

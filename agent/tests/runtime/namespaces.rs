@@ -5,7 +5,7 @@ use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
 use barge_agent::{
     runtime::{
         Container, ContainerSpec, ContainerState, HostPort, Namespaces, Runtime, Sandbox,
-        SandboxSpec,
+        SandboxSpec, Security,
     },
     services::ports::Protocol,
 };
@@ -163,6 +163,24 @@ fn containers_of_a_pod_share_processes_when_it_says_so() {
         assert_eq!(lines[2..4], ["1", "0"], "{out}{err}");
         assert!(err.contains("/proc/1/root"), "{out}{err}");
         let namespace = lines[4].to_owned();
+        // Who may trace it finds an empty folder, and no way out of that.
+        let up = "../../../../../../..";
+        let script = format!(
+            "ls -A /proc/1/root/ /proc/1/root/{up} /proc/1/cwd/{up}; wc -l </proc/1/mountinfo; ls /proc/1/root/{up}/etc"
+        );
+        let traces = ContainerSpec {
+            security: Security {
+                add: vec!["SYS_PTRACE".into()],
+                ..Security::default()
+            },
+            ..with("traces", 0, &script)
+        };
+        let (_, out, err) = shared.run(&traces).await;
+        let listed: Vec<_> = out.lines().filter(|it| !it.is_empty()).collect();
+        let heads = listed.iter().filter(|it| it.ends_with(':'));
+        assert_eq!(heads.count(), 3, "{out}{err}");
+        assert_eq!((listed.len(), listed.last()), (4, Some(&"1")), "{out}{err}");
+        assert!(err.contains("No such file"), "{out}{err}");
         assert!(!namespace.ends_with(&own("pid")), "{out}");
         // Another control finds it; the next attempt joins.
         let successor = Pod {

@@ -88,6 +88,25 @@ async fn a_disk_that_takes_nothing_keeps_no_agent_from_its_managers() {
     agent.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn an_agent_that_lacks_a_part_ends_and_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manager = Manager::start().await;
+    let stop = CancellationToken::new();
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_at(1_700_000_000_000));
+    let runtime = Scripted::new(clock.clone());
+    runtime.panic_in("network", 1);
+    let options = options_on(runtime, clock, folder.path(), &manager, &stop);
+    let agent = tokio::spawn(run(options, stop.clone()));
+    let mut session = manager.accept().await;
+    session.hello().await;
+    session.say(Message::Welcome(with_node())).await;
+    let end = timeout(LONG, agent).await.unwrap().unwrap().unwrap();
+    let part = "pod network";
+    assert_eq!(end, End::Broken { part });
+    assert!(stop.is_cancelled());
+}
+
 fn with_node() -> Welcome {
     Welcome {
         node: Some(Node {

@@ -257,26 +257,29 @@ fn a_pod_that_ended_gives_back_what_it_does_not_need() {
 #[test]
 fn what_runs_of_a_pod_whose_notes_are_damaged_is_left_alone() {
     let pod = pod("Always", &NAMES);
-    let damaged = Sandbox {
+    let damaged = |why: Option<&str>| Sandbox {
         ips: Vec::new(),
-        damaged: Some("x".into()),
+        damaged: why.map(str::to_owned),
         ..sandbox().unwrap()
     };
-    let mut observed = Observed {
-        sandbox: Some(damaged),
-        containers: vec![
-            container("a", 0, running()),
-            container("b", 0, exited(1, 10)),
-        ],
-    };
-    let mut memory = Memory::default();
-    memory.absorb(&observed, &LastWords::new(), 10);
-    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
-    assert_eq!(plan.steps, [], "it runs on, and nothing is made beside it");
-    assert!(plan.wake_ms.is_some());
-    observed.containers.clear();
-    let plan = next_steps(Goal::Run(&pod), &observed, &memory, 10);
-    assert!(plan.steps.contains(&Step::CreateSandbox), "made anew");
+    // They cannot be read, they are gone, or the namespace is.
+    for sandbox in [Some(damaged(Some("x"))), None, Some(damaged(None))] {
+        let mut observed = Observed {
+            sandbox,
+            containers: vec![
+                container("a", 0, running()),
+                container("b", 0, exited(1, 10)),
+            ],
+        };
+        let mut memory = Memory::default();
+        memory.absorb(&observed, &LastWords::new(), 10);
+        let plan = next_steps(Goal::Run(&pod), &observed, &memory, 1_000_000);
+        assert_eq!(plan.steps, [], "it runs on, and nothing is made beside it");
+        assert!(plan.wake_ms.is_some());
+        observed.put(container("a", 0, exited(1, 10)));
+        let plan = next_steps(Goal::Run(&pod), &observed, &memory, 1_000_000);
+        assert!(plan.steps.contains(&Step::CreateSandbox), "made anew");
+    }
 }
 
 #[test]
@@ -409,7 +412,8 @@ fn settle(
     for round in 0..200 {
         memory.absorb(observed, &LastWords::new(), now);
         let plan = next_steps(goal, observed, memory, now);
-        if plan.steps.is_empty() && plan.wake_ms.is_none() {
+        let is_aside = matches!(goal, Goal::Run(_)) && observed.is_damaged();
+        if plan.steps.is_empty() && (plan.wake_ms.is_none() || is_aside) {
             return round;
         }
         for (index, step) in plan.steps.iter().enumerate() {
@@ -443,8 +447,7 @@ proptest! {
             .containers
             .iter()
             .filter(|c| {
-                observed.sandbox.is_some()
-                    && NAMES.contains(&c.name.as_str())
+                NAMES.contains(&c.name.as_str())
                     && is_running(c)
                     && observed.current(&c.name).unwrap().id == c.id
             })
@@ -456,6 +459,10 @@ proptest! {
         for id in untouched {
             let there = observed.containers.iter().any(|c| c.id == id && is_running(c));
             prop_assert!(there, "{id} ran as it should and was touched");
+        }
+        if observed.is_damaged() {
+            // Set aside.
+            return Ok(());
         }
         for name in NAMES {
             let attempts: Vec<_> = observed.containers.iter().filter(|c| c.name == name).collect();

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use barge_proto::v1::ContainerStatus;
+use barge_proto::v1::{ContainerStatus, ExecAction, Lifecycle, LifecycleHandler};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use super::*;
@@ -25,7 +25,7 @@ fn hang(machine: &Machine, uid: &str) -> impl FnOnce() + use<> {
 }
 
 /// Waits by the machine's time: the test's own is paused.
-async fn really(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn really(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !holds() {
         assert!(begin.elapsed() < LONG, "waited in vain until {what}");
@@ -190,6 +190,15 @@ async fn a_record_that_cannot_be_read_concerns_its_pod_only_and_runs_nothing_twi
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_whose_notes_are_damaged_is_set_aside_with_its_address() {
+    is_set_aside(|runtime| runtime.damage("u1")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_notes_are_gone_is_set_aside_with_its_address() {
+    is_set_aside(|runtime| runtime.lose("u1")).await;
+}
+
+async fn is_set_aside(spoil: impl Fn(&Scripted)) {
     let machine = Machine::new();
     let mut agent = machine.agent(assigned(1, [pod("u1", "Always"), pod("u2", "Always")]));
     agent.until_phase("u1", "Running").await;
@@ -197,7 +206,7 @@ async fn a_pod_whose_notes_are_damaged_is_set_aside_with_its_address() {
     let before = pids(&machine);
     let known = status(&agent.reports["u1"]);
     agent.end().await;
-    machine.runtime.damage("u1");
+    spoil(&machine.runtime);
     let mut told = pod("u1", "Always");
     told.status = Some(known.clone());
     let mut agent = machine.agent(assigned(1, [told, pod("u2", "Always")]));
@@ -214,5 +223,48 @@ async fn a_pod_whose_notes_are_damaged_is_set_aside_with_its_address() {
     ));
     agent.until_gone("u1").await;
     agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_fails_is_started_again_after_a_pause() {
+    let machine = Machine::new();
+    machine.runtime.panic_in("create_sandbox", 3);
+    let begin = tokio::time::Instant::now();
+    let mut agent = machine.agent(assigned(1, [pod("u1", "Always")]));
+    agent.until_phase("u1", "Running").await;
+    // 1, 2 and 4 s.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_secs(7), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    agent.assign(assigned(1, [pod("u1", "Always"), pod("u2", "Always")]));
+    agent.until_phase("u2", "Running").await;
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_without_end_ends_nothing_but_waiting() {
+    let machine = Machine::new();
+    let mut endless = pod("u1", "Always");
+    let spec = endless.spec.as_mut().unwrap();
+    spec.termination_grace_period_seconds = Some(i64::MAX);
+    spec.containers[0].lifecycle = Some(Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            exec: Some(ExecAction {
+                command: vec!["bye".into()],
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    let mut agent = machine.agent(assigned(1, [endless.clone()]));
+    agent.until_phase("u1", "Running").await;
+    agent.assign(assigned(1, [ending(endless, i64::MAX)]));
+    agent.until_gone("u1").await;
+    agent.end().await;
+    let calls = machine.runtime.calls();
+    let stops = calls.iter().filter(|it| it.starts_with("stop")).count();
+    assert_eq!(stops, 1, "{calls:?}");
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }

@@ -2,10 +2,11 @@
 
 use barge_proto::v1::{
     ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeFile, DownwardApiVolumeSource,
-    EmptyDirVolumeSource, ObjectFieldSelector, Secret, SecretVolumeSource, Volume, VolumeMount,
+    EmptyDirVolumeSource, ObjectFieldSelector, ResourceRequirements, Secret, SecretVolumeSource,
+    Volume, VolumeMount,
 };
 
-use super::*;
+use super::{troubles::really, *};
 use crate::{
     configuration::Configuration, pods::volumes::account::AUTOMATIC, runtime::VolumeSource,
     tokens::TokenRequest,
@@ -240,6 +241,16 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     machine.runtime.fill_volumes(1 << 20);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(stops(&machine), 0);
+    // Once too much may be a mistake.
+    for _ in 0..3 {
+        machine.runtime.fill_volumes((1 << 20) + 1);
+        let before = measured(&machine);
+        let counted = || measured(&machine) > before;
+        really("it is counted", counted).await;
+        machine.runtime.fill_volumes(1 << 20);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(stops(&machine), 0);
     machine.runtime.fill_volumes((1 << 20) + 1);
     agent.until_phase("u1", "Failed").await;
     let said = status(&agent.reports["u1"]);
@@ -257,6 +268,119 @@ async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
     let left = machine.runtime.containers();
     assert!(left.iter().all(|it| it.pod_uid != "u1"), "{left:?}");
     agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_does_not_keep_those_who_filled_it() {
+    let machine = Machine::new();
+    let mut both = mounting("u1", "a");
+    let spec = both.spec.as_mut().unwrap();
+    let side = Container {
+        name: "side".into(),
+        ..spec.containers[0].clone()
+    };
+    spec.containers.push(side);
+    let desired = Desired {
+        configuration: Configuration::kept(vec![], db("one"), true),
+        ..assigned(1, [both])
+    };
+    let mut agent = machine.agent(desired);
+    agent.until_phase("u1", "Running").await;
+    // No record can be written any more.
+    let record = machine.folder.path().join("pods/u1/record.tmp");
+    std::fs::create_dir_all(&record).unwrap();
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    settle().await;
+    assert!(agent_waits(&machine), "{:?}", machine.runtime.calls());
+    machine.runtime.fill_volumes((1 << 20) + 1);
+    agent.until_phase("u1", "Failed").await;
+    let stop = format!("stop {} 1", container_id("u1", "side", 0));
+    assert!(machine.runtime.calls().contains(&stop));
+    std::fs::remove_dir(&record).unwrap();
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+/// Nothing was started again.
+fn agent_waits(machine: &Machine) -> bool {
+    let calls = machine.runtime.calls();
+    !calls.iter().any(|it| it == "start web/1")
+}
+
+fn measured(machine: &Machine) -> usize {
+    let calls = machine.runtime.calls();
+    calls.iter().filter(|it| it.starts_with("measure")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_containers_that_ended_wrote_does_not_count() {
+    let machine = Machine::new();
+    let limit = Quantity {
+        value: "1Mi".into(),
+    };
+    let mut both = mounting("u1", "a");
+    let spec = both.spec.as_mut().unwrap();
+    let limits = [("ephemeral-storage".to_owned(), limit)];
+    spec.containers[0].resources = Some(ResourceRequirements {
+        limits: limits.into(),
+        ..Default::default()
+    });
+    let init = Container {
+        name: "init".into(),
+        volume_mounts: vec![],
+        ..spec.containers[0].clone()
+    };
+    spec.init_containers = vec![init];
+    let mut agent = machine.agent(Desired {
+        configuration: Configuration::kept(vec![], db("one"), true),
+        ..assigned(1, [both])
+    });
+    let init = container_id("u1", "init", 0);
+    really("the init container runs", || {
+        machine.runtime.containers().iter().any(|it| it.id == init)
+    })
+    .await;
+    for name in ["init", "web"] {
+        machine.runtime.fill_containers(name, 800 << 10);
+    }
+    machine.runtime.exit(&init, 0);
+    agent.until_phase("u1", "Running").await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(stops(&machine), 0);
+    machine.runtime.fill_containers("web", 2 << 20);
+    agent.until_phase("u1", "Failed").await;
+    let said = status(&agent.reports["u1"]);
+    assert!(said.message.contains("Container web exceeded"), "{said:?}");
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_whose_files_take_long_to_remove_hold_up_no_start() {
+    let machine = Machine::new();
+    // More than creations or removals at a time.
+    let slow = ["s1", "s2", "s3", "s4"];
+    let all = || slow.map(|uid| pod(uid, "Always"));
+    let mut agent = machine.agent(assigned(1, all().into_iter().chain([pod("u1", "Always")])));
+    for uid in slow.into_iter().chain(["u1"]) {
+        agent.until_phase(uid, "Running").await;
+    }
+    for uid in slow {
+        machine.runtime.stall_removal_of(uid);
+    }
+    let end = || all().map(|pod| ending(pod, 1)).into_iter();
+    let others = [pod("u1", "Always"), pod("u2", "Always")];
+    agent.assign(assigned(1, end().chain(others)));
+    settle().await;
+    // A new pod, a container that crashed, and the removal of another pod.
+    machine.runtime.exit(&container_id("u1", "web", 0), 1);
+    agent.until_phase("u2", "Running").await;
+    agent.until("u1", "restarted", restarts(1)).await;
+    let others = [pod("u1", "Always"), ending(pod("u2", "Always"), 1)];
+    agent.assign(assigned(1, end().chain(others)));
+    agent.until_gone("u2").await;
+    agent.kill();
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
 

@@ -12,7 +12,7 @@ use crate::{
     pods::{
         environment::{Around, environment},
         memory::CONFIG_ERROR,
-        plan::Step,
+        plan::{self, Step},
         spec, storage,
         volumes::{
             self,
@@ -80,17 +80,15 @@ impl Hands {
                 }
             }
             (Step::Remove { id }, _) => {
-                let _permit = self.shared.creations.acquire().await;
+                let _permit = self.shared.removals.acquire().await;
                 let result = runtime.remove_container(&id).await;
                 Outcome::Removed(id, result)
             }
             (Step::RemoveSandbox, _) => {
-                let _permit = self.shared.creations.acquire().await;
-                Outcome::SandboxRemoved(runtime.remove_sandbox(&self.uid).await)
+                Outcome::SandboxRemoved(self.take_away(runtime.remove_sandbox(&self.uid)).await)
             }
             (Step::ReleaseSandbox, _) => {
-                let _permit = self.shared.creations.acquire().await;
-                Outcome::SandboxReleased(runtime.release_sandbox(&self.uid).await)
+                Outcome::SandboxReleased(self.take_away(runtime.release_sandbox(&self.uid)).await)
             }
             (Step::CreateSandbox, Some(pod)) => {
                 // The machine's own network is there.
@@ -133,6 +131,16 @@ impl Hands {
         }
     }
 
+    /// Removes the pod's volumes, then does the rest. Nobody waits for the volumes but the pod itself: what containers wrote may take hours to remove.
+    async fn take_away(
+        &self,
+        rest: impl Future<Output = Result<(), RuntimeError>>,
+    ) -> Result<(), RuntimeError> {
+        self.shared.runtime.remove_volumes(&self.uid).await?;
+        let _permit = self.shared.removals.acquire().await;
+        rest.await
+    }
+
     /// Why the pod takes too much of the node's disk, if it does.
     async fn measure(&self, pod: &Pod) -> Result<Option<String>, RuntimeError> {
         let runtime = &self.shared.runtime;
@@ -153,7 +161,9 @@ impl Hands {
             total = total.saturating_add(bytes);
         }
         if limits.pod.is_some() {
-            for container in &self.containers {
+            // One that ended counts no more: the pod's limit is that of those that run at a time.
+            let running = self.containers.iter().filter(|it| plan::is_running(it));
+            for container in running {
                 let bytes = runtime.container_bytes(container).await?;
                 self.shared.taken.put_storage(&container.into(), bytes);
                 let limit = limits.containers.get(&container.name).copied();

@@ -8,7 +8,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::hands::Hands;
 use crate::{
     events::{Severity, pod_reference},
-    pods::{memory::LEAST_GRACE, spec},
+    pods::{
+        memory::{LEAST_GRACE, LONGEST_GRACE},
+        spec,
+    },
     probes::{attempt, target},
     runtime::RuntimeError,
 };
@@ -56,7 +59,8 @@ impl Hands {
         grace: Duration,
     ) -> Result<(), RuntimeError> {
         let begun = Instant::now();
-        let mut grace = grace;
+        // A probe's own is not bounded yet.
+        let mut grace = grace.min(LONGEST_GRACE);
         let hook = container.and_then(pre_stop).filter(|_| !grace.is_zero());
         if let (Some(pod), Some(container), Some(hook)) = (pod, container, hook) {
             let mut done = std::pin::pin!(self.run_hook(container, hook, id, grace));

@@ -114,7 +114,15 @@ impl Worker {
                 };
                 tries.failed(pace, error.reason, error.message, now);
             }
-            Outcome::Measured(Ok(None)) => pad.memory.measured_ms = now,
+            Outcome::Measured(Ok(None)) => {
+                pad.memory.measured_ms = now;
+                pad.memory.takes_too_much = false;
+            }
+            // What is moved while it is counted may count twice: the next count decides.
+            Outcome::Measured(Ok(Some(_))) if !pad.memory.takes_too_much => {
+                pad.memory.measured_ms = now;
+                pad.memory.takes_too_much = true;
+            }
             Outcome::Measured(Ok(Some(why))) => {
                 self.event(pad, Severity::Warning, EVICTED, &why);
                 pad.memory.failed = Some(PodFailure {

@@ -103,7 +103,8 @@ impl Puller {
             name,
             self.pace,
             self.documents.clone(),
-        )?;
+        )
+        .await?;
         let look = async {
             let _permit = self.looks.take(session.host()).await;
             resolve::top(&session, reference).await

@@ -103,7 +103,7 @@ pub struct Session {
 
 impl Session {
     /// Prepares to ask an endpoint; nothing is sent yet.
-    pub fn new(
+    pub async fn new(
         http: &Http,
         endpoint: &Endpoint,
         name: &Name,
@@ -117,6 +117,7 @@ impl Session {
             FetchError::Unreachable(endpoint.url(), why.to_owned())
         })?;
         http.prepare(&base)
+            .await
             .map_err(|error| error.at(endpoint.url()))?;
         Ok(Self {
             http: http.clone(),

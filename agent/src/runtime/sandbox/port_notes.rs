@@ -53,7 +53,8 @@ impl Sandboxes {
         for sandbox in self
             .list_folder()?
             .into_iter()
-            .filter(|it| !it.ips.is_empty())
+            // Of one that was released, or that waits to be made after a boot, ports are free. One whose address cannot be read may run: nobody else gets its ports.
+            .filter(|it| !it.ips.is_empty() || it.damaged.is_some())
         {
             // One that cannot be read was set aside above.
             let Ok(Some(identity)) = self.identity(&sandbox.pod_uid) else {
@@ -62,8 +63,8 @@ impl Sandboxes {
             if identity.ports.is_empty() {
                 continue;
             }
-            let to = match sandbox.ips[0] {
-                IpAddr::V4(ip) if !identity.host_network => Some(ip),
+            let to = match sandbox.ips.first().copied() {
+                Some(IpAddr::V4(ip)) if !identity.host_network => Some(ip),
                 _ => None,
             };
             let held = Held {
@@ -74,5 +75,48 @@ impl Sandboxes {
             found.insert(sandbox.pod_uid, held);
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::{
+        super::{Identity, store},
+        *,
+    };
+    use crate::{
+        runtime::{HostPort, Options, cgroup::Cgroups},
+        services::ports::Protocol,
+    };
+
+    #[test]
+    fn a_pod_whose_address_cannot_be_read_keeps_its_ports() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Arc::new(Options::new(folder.path()).unwrap());
+        let cgroups = Cgroups::new(&options.cgroup_mount, &options.cgroup_root);
+        let paths = options.paths.clone();
+        let sandboxes = Sandboxes::new(options, cgroups);
+        for uid in ["damaged", "released"] {
+            fs::create_dir_all(paths.pod(uid)).unwrap();
+            let port = HostPort {
+                port: 8080,
+                protocol: Protocol::Tcp,
+                ip: None,
+                container_port: 80,
+            };
+            let identity = Identity {
+                ports: vec![port],
+                ..Identity::nameless(uid)
+            };
+            let file = sandboxes.identity_file(uid);
+            store(&paths.reserve(), &file, &identity).unwrap();
+        }
+        fs::write(sandboxes.network_file("damaged"), "{").unwrap();
+        let noted = sandboxes.noted_ports().unwrap();
+        assert_eq!(noted.keys().collect::<Vec<_>>(), ["damaged"]);
+        assert_eq!(noted["damaged"].to, None, "nobody knows where it is");
     }
 }

@@ -111,6 +111,11 @@ impl Ports {
         });
     }
 
+    /// The pod's address is about to be another's: no rule leads there any more. The ports stay the pod's.
+    pub fn withdraw(&self, uid: &str) {
+        self.edit(uid, |held| held.get_mut(uid)?.to.take().map(drop));
+    }
+
     /// The pod has no port any more.
     pub fn release(&self, uid: &str) {
         self.edit(uid, |held| held.remove(uid).map(drop));
@@ -175,6 +180,10 @@ mod tests {
         ports.serve("c", [10, 244, 1, 2].into());
         let held = ports.subscribe().borrow().clone().unwrap();
         assert_eq!(held["c"].to, Some([10, 244, 1, 2].into()));
+        // The ports outlive the address.
+        ports.withdraw("c");
+        assert_eq!(ports.subscribe().borrow().clone().unwrap()["c"].to, None);
+        claim("d", &[port(8080, Some([192, 0, 2, 2]))]).unwrap_err();
         ports.release("a");
         ports.release("c");
         claim("b", &all).unwrap();

@@ -261,6 +261,11 @@ fn what_is_in_a_folder_is_counted() {
     symlink(outside.path(), root.join("link")).unwrap();
     let bytes = measure::bytes(root, u64::MAX).unwrap();
     assert!((192 << 10..256 << 10).contains(&bytes), "{bytes}");
+    // As package managers do: one file, many names, in one folder and in others.
+    for name in ["a/again", "a/b/again", "e/again"] {
+        fs::hard_link(root.join("e/file"), root.join(name)).unwrap();
+    }
+    assert_eq!(measure::bytes(root, u64::MAX).unwrap(), bytes);
     let enough = measure::bytes(root, 1).unwrap();
     assert!(1 < enough && enough < bytes, "{enough}");
 }

@@ -17,13 +17,13 @@ const PACE: Pace = Pace {
 /// Ten times what it may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn session(fake: &Fake, credentials: Option<(&str, &str)>) -> Session {
+async fn session(fake: &Fake, credentials: Option<(&str, &str)>) -> Session {
     let owned =
         |(user, password): (&str, &str)| Login::Password(user.to_owned(), password.to_owned());
-    session_as(fake, credentials.map(owned))
+    session_as(fake, credentials.map(owned)).await
 }
 
-fn session_as(fake: &Fake, login: Option<Login>) -> Session {
+async fn session_as(fake: &Fake, login: Option<Login>) -> Session {
     let endpoint = Endpoint {
         plain_http: true,
         host: fake.address.to_string(),
@@ -31,7 +31,9 @@ fn session_as(fake: &Fake, login: Option<Login>) -> Session {
         login,
     };
     let name = Name::parse("example.com/x/app:1").unwrap();
-    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4)).unwrap()
+    Session::new(&Http::default(), &endpoint, &name, PACE, Shares::new(8, 4))
+        .await
+        .unwrap()
 }
 
 fn descriptor(bytes: &[u8]) -> Descriptor {
@@ -56,7 +58,7 @@ async fn whole(session: &Session, blob: &Descriptor) -> Result<usize, FetchError
 #[tokio::test]
 async fn waiting_for_room_is_not_the_registrys_time() {
     let fake = Fake::start().await;
-    let session = session(&fake, None);
+    let session = session(&fake, None).await;
     fake.tag("app:1", &fake.document(&json!({"a": "b"})));
     let mut room = Vec::new();
     for _ in 0..4 {
@@ -84,7 +86,7 @@ async fn waiting_for_room_is_not_the_registrys_time() {
 #[tokio::test]
 async fn what_trickles_is_given_up() {
     let fake = Fake::start().await;
-    let session = session(&fake, None);
+    let session = session(&fake, None).await;
     let bytes = vec![7; 300];
     let (blob, document) = (
         descriptor(&bytes),
@@ -110,7 +112,7 @@ async fn what_trickles_is_given_up() {
 #[tokio::test]
 async fn a_blob_has_the_size_it_should_have() {
     let fake = Fake::start().await;
-    let session = session(&fake, None);
+    let session = session(&fake, None).await;
     let bytes = vec![7; 64 * 1024];
     let blob = descriptor(&bytes);
     fake.blob(bytes);
@@ -143,7 +145,7 @@ async fn a_token_is_asked_for_where_the_registry_says() {
         "Bearer let-me-in",
         &format!("Bearer realm=\"{realm}\",service=\"fake\""),
     );
-    let anonymous = session(&fake, None);
+    let anonymous = session(&fake, None).await;
     let error = anonymous.document("1", None).await.err().unwrap();
     assert!(matches!(error, FetchError::Unauthorized(..)), "{error}");
     fake.token("let-me-in");
@@ -160,6 +162,7 @@ async fn a_token_is_asked_for_where_the_registry_says() {
     );
     assert_eq!(token.authorization, None);
     session(&fake, Some(("me", "secret")))
+        .await
         .document("1", None)
         .await
         .unwrap();
@@ -167,6 +170,7 @@ async fn a_token_is_asked_for_where_the_registry_says() {
     // An answer without an end is none.
     fake.fault("/token", Fault::Oversized(1 << 20));
     let error = session(&fake, None)
+        .await
         .document("1", None)
         .await
         .err()
@@ -210,6 +214,7 @@ async fn a_refresh_token_is_for_the_service_for_tokens_alone() {
     fake.guard("Bearer let-me-in", &format!("Bearer realm=\"{realm}\""));
     let login = || Some(Login::Identity("refresh me".to_owned()));
     session_as(&fake, login())
+        .await
         .document("1", None)
         .await
         .unwrap();
@@ -225,6 +230,7 @@ async fn a_refresh_token_is_for_the_service_for_tokens_alone() {
     }
     fake.fault("/token", Fault::Redirect(other.url()));
     session_as(&fake, login())
+        .await
         .document("1", None)
         .await
         .err()
@@ -240,7 +246,7 @@ async fn where_a_redirection_leads_nobody_is_told_who_asks() {
     }
     fake.guard("Basic bWU6c2VjcmV0", "Basic realm=\"fake\"");
     fake.fault("/v2/", Fault::Redirect(other.url()));
-    let session = session(&fake, Some(("me", "secret")));
+    let session = session(&fake, Some(("me", "secret"))).await;
     session.document("1", None).await.unwrap();
     assert!(other.seen().iter().all(|seen| seen.authorization.is_none()));
     // Not even when it asks.
