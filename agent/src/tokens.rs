@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use barge_proto::{accounts, v1::Pod};
+use barge_proto::{accounts, configuration::Source, v1::Pod};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::table::Table;
 use crate::{
+    configuration::Found,
     desired::Desired,
     events::{Recorder, Severity, pod_reference},
 };
@@ -185,6 +186,11 @@ impl Tokens {
             }
             let free = AT_ONCE.saturating_sub(asking.len());
             let due = self.table().due(now, free);
+            if !due.is_empty() {
+                let desired = desired.borrow().clone();
+                let mut table = self.table();
+                table.note(now, |request| account_of(&desired, request));
+            }
             for request in due {
                 let ask = ask.clone();
                 asking.spawn(async move {
@@ -210,7 +216,9 @@ impl Tokens {
                     }
                     let desired = desired.borrow_and_update().clone();
                     let here: BTreeSet<&str> = desired.pods.keys().map(String::as_str).collect();
-                    self.table().forget(|uid| !here.contains(uid));
+                    let mut table = self.table();
+                    table.forget(|uid| !here.contains(uid));
+                    table.note(Instant::now(), |request| account_of(&desired, request));
                 }
             }
         }
@@ -218,6 +226,19 @@ impl Tokens {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The uid of a token's account; empty when there is no such account, and nothing when this node does not know.
+fn account_of(desired: &Desired, request: &TokenRequest) -> Option<String> {
+    let TokenRequest {
+        namespace, account, ..
+    } = request;
+    let (configuration, source) = (&desired.configuration, Source::ServiceAccount);
+    match configuration.get(source, namespace, account) {
+        Some(Found::ServiceAccount(it)) => Some(it.metadata.clone().unwrap_or_default().uid),
+        _ if configuration.is_unknown(source, namespace, account) => None,
+        _ => Some(String::new()),
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::{str::FromStr, time::Duration};
 
+/// What is longer is a mistake, and no point in time could be that far away.
+const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
+
 /// A duration of the command line or of a configuration file: "90s", "2m", "1h30m", "365d".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
@@ -40,6 +43,9 @@ impl FromStr for Span {
                 _ => return Err(wrong()),
             };
             total = total.checked_add(part).ok_or_else(wrong)?;
+            if total > LONGEST {
+                return Err(format!("\"{text}\" is longer than 36525d, a hundred years"));
+            }
             rest = tail;
         }
         Ok(Self(total))
@@ -88,6 +94,8 @@ mod tests {
             "5x",
             "99999999999999999999s",
             "9999999999999999999d",
+            "200000000000000d",
+            "36525d1ms",
             "5é",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

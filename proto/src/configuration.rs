@@ -1,11 +1,14 @@
 //! Which ConfigMaps, Secrets and ServiceAccount a pod uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     accounts,
     v1::{Container, EnvVarSource, LocalObjectReference, PodSpec, Volume},
 };
+
+/// The annotation of a Deployment that asks, with the value `true`, to be rolled when a ConfigMap or Secret changes that its pods use.
+pub const ROLL: &str = "barge.dev/roll-on-config-change";
 
 /// The kinds of what pods use by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,20 +39,49 @@ impl Source {
 /// What a pod uses, by kind and name; all of it is in the pod's namespace. Optional references count, too.
 #[must_use]
 pub fn used(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
-    let mut used = configuration(spec);
+    let mut used: BTreeSet<_> = references(spec).map(|it| it.object).collect();
     used.insert((Source::ServiceAccount, accounts::of_pod(spec)));
     let secrets = pull_secrets(spec, &[]).map(|name| (Source::Secret, name));
     used.extend(secrets);
     used
 }
 
-/// The ConfigMaps and Secrets that the containers of a pod see, as variables or files.
+/// The ConfigMaps and Secrets that the containers of a pod see, as variables or files; `true` for those without which the pod does not start.
 #[must_use]
-pub fn configuration(spec: &PodSpec) -> BTreeSet<(Source, &str)> {
+pub fn configuration(spec: &PodSpec) -> BTreeMap<(Source, &str), bool> {
+    let mut needed = BTreeMap::new();
+    for Reference { object, optional } in references(spec) {
+        *needed.entry(object).or_default() |= !optional;
+    }
+    needed
+}
+
+/// A place in a pod that names an object.
+struct Reference<'a> {
+    object: (Source, &'a str),
+    /// Whether the pod does without it.
+    optional: bool,
+}
+
+impl<'a> Reference<'a> {
+    fn config_map(name: &'a str, optional: Option<bool>) -> Self {
+        Self {
+            object: (Source::ConfigMap, name),
+            optional: optional.unwrap_or_default(),
+        }
+    }
+
+    fn secret(name: &'a str, optional: Option<bool>) -> Self {
+        Self {
+            object: (Source::Secret, name),
+            optional: optional.unwrap_or_default(),
+        }
+    }
+}
+
+fn references(spec: &PodSpec) -> impl Iterator<Item = Reference<'_>> {
     let containers = spec.all_containers().flat_map(of_container);
-    containers
-        .chain(spec.volumes.iter().flat_map(of_volume))
-        .collect()
+    containers.chain(spec.volumes.iter().flat_map(of_volume))
 }
 
 /// The names of the Secrets whose credentials a pod's images are pulled with, in the order in which they are tried: the pod's own, or, of a pod that
@@ -66,42 +98,42 @@ pub fn pull_secrets<'a>(
 }
 
 /// What the files of a volume come from.
-fn of_volume(volume: &Volume) -> impl Iterator<Item = (Source, &str)> {
-    let config_maps = volume.config_map.iter().map(|it| it.name.as_str());
-    let secrets = volume.secret.iter().map(|it| it.secret_name.as_str());
+fn of_volume(volume: &Volume) -> impl Iterator<Item = Reference<'_>> {
+    let config_maps = volume.config_map.iter();
+    let secrets = volume.secret.iter();
     let projected = volume.projected.iter().flat_map(|it| &it.sources);
     let projected = projected.flat_map(|source| {
         let config_map = source.config_map.iter();
         let secret = source.secret.iter();
         config_map
-            .map(|it| (Source::ConfigMap, it.name.as_str()))
-            .chain(secret.map(|it| (Source::Secret, it.name.as_str())))
+            .map(|it| Reference::config_map(&it.name, it.optional))
+            .chain(secret.map(|it| Reference::secret(&it.name, it.optional)))
     });
     config_maps
-        .map(|name| (Source::ConfigMap, name))
-        .chain(secrets.map(|name| (Source::Secret, name)))
+        .map(|it| Reference::config_map(&it.name, it.optional))
+        .chain(secrets.map(|it| Reference::secret(&it.secret_name, it.optional)))
         .chain(projected)
 }
 
 /// What the environment of a container uses.
-fn of_container(container: &Container) -> impl Iterator<Item = (Source, &str)> {
+fn of_container(container: &Container) -> impl Iterator<Item = Reference<'_>> {
     let whole = container.env_from.iter().flat_map(|from| {
         let config_map = from.config_map_ref.iter();
         let secret = from.secret_ref.iter();
         config_map
-            .map(|it| (Source::ConfigMap, it.name.as_str()))
-            .chain(secret.map(|it| (Source::Secret, it.name.as_str())))
+            .map(|it| Reference::config_map(&it.name, it.optional))
+            .chain(secret.map(|it| Reference::secret(&it.name, it.optional)))
     });
     let sources = container.env.iter().flat_map(|it| &it.value_from);
     whole.chain(sources.flat_map(of_source))
 }
 
-fn of_source(source: &EnvVarSource) -> impl Iterator<Item = (Source, &str)> {
+fn of_source(source: &EnvVarSource) -> impl Iterator<Item = Reference<'_>> {
     let config_map = source.config_map_key_ref.iter();
     let secret = source.secret_key_ref.iter();
     config_map
-        .map(|it| (Source::ConfigMap, it.name.as_str()))
-        .chain(secret.map(|it| (Source::Secret, it.name.as_str())))
+        .map(|it| Reference::config_map(&it.name, it.optional))
+        .chain(secret.map(|it| Reference::secret(&it.name, it.optional)))
 }
 
 #[cfg(test)]
@@ -150,6 +182,12 @@ mod tests {
         let account = (Source::ServiceAccount, "default");
         let expected = [(Source::ConfigMap, "web"), (Source::Secret, "db"), account];
         assert_eq!(used(&spec), expected.into());
+        // The Secret is there as an optional one and as one that is needed.
+        let needed = [
+            ((Source::ConfigMap, "web"), false),
+            ((Source::Secret, "db"), true),
+        ];
+        assert_eq!(configuration(&spec), needed.into());
         assert_eq!(used(&PodSpec::default()), [account].into());
     }
 

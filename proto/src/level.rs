@@ -2,12 +2,59 @@
 
 use std::collections::BTreeMap;
 
-use crate::v1::{
-    Container, ContainerPort, EnvVar, PodSpec, Quantity, ResourceRequirements, Toleration,
+use crate::{
+    kinds::custom,
+    v1::{
+        Container, ContainerPort, EnvVar, Kind, Object, PodSpec, Quantity, ResourceRequirements,
+        ServiceAccount, Toleration, object,
+    },
+    validate,
 };
 
 /// The level that brought all fields of pods that are not named in this module.
 pub const PODS: u32 = 8;
+
+/// The newest level whose fields of objects this version knows. Raised with the first field that comes with another level.
+pub const NEWEST: u32 = PODS;
+
+/// The level that brought taints and tolerations.
+const TAINTS: u32 = 4;
+
+/// The feature level that an object needs, by its kind and its fields: managers and programs below it would drop some of them.
+pub fn of_object(object: &Object) -> u32 {
+    let kind = match object.kind() {
+        Kind::Custom => custom::LEVEL,
+        kind => kind.info().map_or(0, |info| info.level),
+    };
+    let pod = validate::pod(object).map_or(0, |(_, spec)| {
+        let tolerations = if spec.tolerations.is_empty() {
+            0
+        } else {
+            TAINTS
+        };
+        of_pod(spec).max(tolerations)
+    });
+    let fields = match &object.kind {
+        Some(object::Kind::Node(node)) => {
+            let taints = node.spec.iter().flat_map(|spec| &spec.taints).count();
+            if taints == 0 { 0 } else { TAINTS }
+        }
+        Some(object::Kind::ServiceAccount(account)) => of_account(account),
+        _ => pod,
+    };
+    kind.max(fields)
+}
+
+/// The feature level of a ServiceAccount's fields.
+pub fn of_account(account: &ServiceAccount) -> u32 {
+    let known = ServiceAccount {
+        api_version: account.api_version.clone(),
+        kind: account.kind.clone(),
+        metadata: account.metadata.clone(),
+        ..ServiceAccount::default()
+    };
+    if known == *account { 0 } else { PODS }
+}
 
 /// The feature level that a pod needs: [`PODS`] when it uses a field that managers below that level do not know, else 0.
 ///
@@ -157,5 +204,44 @@ mod tests {
             ..old
         };
         assert_eq!(of_pod(&newer), PODS);
+    }
+
+    #[test]
+    fn objects_need_the_level_of_their_kind_and_of_their_fields() {
+        use crate::v1::{Deployment, DeploymentSpec, LocalObjectReference, Pod, PodTemplateSpec};
+        let spec = |host_network| PodSpec {
+            host_network,
+            ..PodSpec::default()
+        };
+        let deployment = |spec| Deployment {
+            spec: Some(DeploymentSpec {
+                template: Some(PodTemplateSpec {
+                    spec: Some(spec),
+                    ..PodTemplateSpec::default()
+                }),
+                ..DeploymentSpec::default()
+            }),
+            ..Deployment::default()
+        };
+        let account = |image_pull_secrets| ServiceAccount {
+            image_pull_secrets,
+            ..ServiceAccount::default()
+        };
+        let pod = Pod {
+            spec: Some(spec(true)),
+            ..Pod::default()
+        };
+        let plain = account(Vec::new());
+        let base = of_object(&plain.into());
+        assert!(base < PODS);
+        for (object, level) in [
+            (Object::from(pod), PODS),
+            (deployment(spec(true)).into(), PODS),
+            (account(vec![LocalObjectReference::default()]).into(), PODS),
+        ] {
+            assert_eq!(of_object(&object), level, "{object}");
+        }
+        assert!(of_object(&deployment(spec(false)).into()) < TAINTS);
+        assert!(NEWEST >= PODS);
     }
 }

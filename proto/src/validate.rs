@@ -2,6 +2,7 @@
 //! object is checked alone ([`validate`]) and, when it replaces one, beside the old ([`validate_update`]).
 
 mod accounts;
+mod bounds;
 mod data;
 mod defaults;
 mod deployment;
@@ -29,6 +30,7 @@ use std::fmt;
 use prost::Message;
 
 pub use self::{
+    bounds::bounds,
     defaults::{default, default_on_create},
     kinds::pod,
     names::{dns_label, dns_subdomain, env_name, label_value},
@@ -145,6 +147,11 @@ impl Checker {
                 "is too large: at most {OBJECT_BYTES} bytes (1.5 MiB) are allowed; move what is large out of it, into an image or a volume"
             );
             self.violated("", format_args!("an object of {size} bytes"), rule);
+        }
+        self.bounds(object);
+        if !self.violations.is_empty() {
+            // To look at each item of it would take its time.
+            return;
         }
         self.stated_type(object);
         self.object_metadata(object);

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use barge_proto::{
     kinds::Registry,
+    level,
     v1::{
         ApplyRequest, ApplyResponse, ApplyStreamRequest, ApplyStreamResponse, DeleteRequest,
-        DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, RolloutHistoryRequest,
-        RolloutHistoryResponse, RolloutRequest, RolloutResponse, ScaleRequest, ScaleResponse,
-        UpdateRequest, UpdateResponse, WatchRequest, WatchResponse, api_client::ApiClient,
-        api_server,
+        DeleteResponse, GetRequest, GetResponse, ListRequest, ListResponse, Object,
+        RolloutHistoryRequest, RolloutHistoryResponse, RolloutRequest, RolloutResponse,
+        ScaleRequest, ScaleResponse, UpdateRequest, UpdateResponse, WatchRequest, WatchResponse,
+        api_client::ApiClient, api_server,
     },
 };
+use barge_state::State;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -104,6 +106,18 @@ impl ApiService {
             .sweep(self.store.clone(), self.stop.clone())
     }
 
+    /// Checks that all managers know the fields of these objects.
+    async fn understood(&self, objects: &[Object]) -> Result<(), ApiError> {
+        let level = objects.iter().map(level::of_object).max().unwrap_or(0);
+        let known = || self.store.read(State::feature_level);
+        if level <= known() {
+            return Ok(());
+        }
+        // It may have risen, and this manager not have heard of it.
+        self.store.read_index().await?;
+        check_level(level, known())
+    }
+
     /// Applies here or at the leader.
     async fn applied(
         &self,
@@ -119,6 +133,8 @@ impl ApiService {
         if request.dry_run {
             caller.concerns.only_asks();
         }
+        // Sent on to an older manager that leads, they would lose what it does not know.
+        self.understood(&request.objects).await?;
         let repeat = Repeat::of(request.request_id.as_ref(), request.dry_run);
         // What is asked is told from what was asked before by the rest of the request.
         let id = request.request_id.take();
@@ -152,8 +168,8 @@ impl ApiService {
                     async move {
                         match way {
                             Way::Merged => ApiClient::new(channel).apply(request).await,
-                            Way::Replacing => {
-                                let request = request.map(as_update);
+                            Way::Replacing(level) => {
+                                let request = request.map(|it| as_update(it, level));
                                 let answer = ApiClient::new(channel).update(request).await?;
                                 Ok(answer.map(|it| ApplyResponse {
                                     results: it.result.into_iter().collect(),
@@ -169,9 +185,23 @@ impl ApiService {
     }
 }
 
-/// An update of the one object of the request.
-fn as_update(request: ApplyRequest) -> UpdateRequest {
+/// Refuses what not all managers know.
+///
+/// # Errors
+/// PRECONDITION.
+fn check_level(level: u32, known: u32) -> Result<(), ApiError> {
+    match level <= known {
+        true => Ok(()),
+        false => Err(ApiError::Precondition(format!(
+            "this needs feature level {level}, the cluster is at {known}: upgrade all managers first"
+        ))),
+    }
+}
+
+/// An update of the one object of the request, by a program that knows the fields up to `level`.
+fn as_update(request: ApplyRequest, level: u32) -> UpdateRequest {
     UpdateRequest {
+        level,
         object: request.objects.into_iter().next(),
         request_id: request.request_id,
         dry_run: request.dry_run,
@@ -200,6 +230,10 @@ impl api_server::Api for ApiService {
     ) -> Result<Response<UpdateResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        let level = match request.level {
+            0 => level::PODS,
+            level => level,
+        };
         let request = ApplyRequest {
             objects: request.object.into_iter().collect(),
             request_id: request.request_id,
@@ -207,7 +241,9 @@ impl api_server::Api for ApiService {
             field_manager: request.field_manager,
             ..ApplyRequest::default()
         };
-        let mut answer = self.applied(&caller, request, Way::Replacing).await?;
+        let mut answer = self
+            .applied(&caller, request, Way::Replacing(level))
+            .await?;
         Ok(Response::new(UpdateResponse {
             result: answer.results.pop(),
             revision: answer.revision,
@@ -389,5 +425,18 @@ impl api_server::Api for ApiService {
             rollout::history(state, &request)
         })?;
         Ok(Response::new(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_not_all_managers_know_is_refused_before_it_is_sent_on() {
+        assert!(check_level(8, 8).is_ok());
+        assert!(check_level(0, 1).is_ok());
+        let refused = check_level(8, 7).unwrap_err().to_string();
+        assert!(refused.contains("upgrade all managers first"), "{refused}");
     }
 }

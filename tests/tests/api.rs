@@ -291,6 +291,31 @@ fn change_an_object_that_is_there() {
     run(0, &format!("apply -f {shop}"));
     assert_eq!(seen(), "front-ann-3-web:1-a");
 
+    // It is the user's, although it begins as the managers' own.
+    let roll = "barge.dev/roll-on-config-change";
+    run(0, &format!("annotate deploy/web -n shop {roll}=true"));
+    let yaml = run(0, "get deploy web -n shop -o yaml");
+    assert!(yaml.contains(roll), "{yaml}");
+    run(
+        1,
+        &format!("annotate deploy/web -n shop --overwrite {roll}=yes"),
+    );
+    // What a shell makes of a variable that is not set means nothing, and not everything.
+    barge(&managers, 2, &["delete", "deployments", "--all", "-n", ""]);
+    let blank = ["delete", "deployments", "-n", "shop", "-l", ""];
+    barge(&managers, 2, &blank);
+    run(0, "get deploy web -n shop");
+    let kept = [
+        "patch",
+        "deploy/web",
+        "-n",
+        "shop",
+        "-p",
+        "metadata: {finalizers: [a]}",
+    ];
+    let refused = barge(&managers, 1, &kept);
+    assert!(refused.contains("metadata.finalizers"), "{refused}");
+
     let config = managers.config_of(&[0]);
     let mut edit = managers.barge_command(&config, &["edit", "deploy", "web", "-n", "shop"]);
     edit.env("KUBE_EDITOR", "sed -i 's/replicas: 3/replicas: 4/'");

@@ -28,6 +28,10 @@ struct Entry {
     why: Option<String>,
     /// Its end was told.
     told: bool,
+    /// The account's uid, if there was word of it; empty when there is no such account.
+    account: Option<String>,
+    /// Whether the account is another one since the token was asked for.
+    outdated: bool,
 }
 
 impl Table {
@@ -45,7 +49,27 @@ impl Table {
             failures: 0,
             why: None,
             told: false,
+            account: None,
+            outdated: false,
         });
+    }
+
+    /// Takes note of the accounts as they are: a token of one that was made anew is worth nothing, and due. `uid_of` is nothing while nobody can say, and
+    /// empty for an account that is not there.
+    pub fn note(&mut self, now: Instant, uid_of: impl Fn(&TokenRequest) -> Option<String>) {
+        for (request, entry) in &mut self.0 {
+            let Some(uid) = uid_of(request) else {
+                continue;
+            };
+            let before = entry.account.replace(uid);
+            if before.is_none() || before == entry.account {
+                continue;
+            }
+            match entry.due {
+                Some(due) => entry.due = Some(due.min(now)),
+                None => entry.outdated = true,
+            }
+        }
     }
 
     /// Why the last try failed.
@@ -116,15 +140,20 @@ impl Table {
             Ok(Answer { value, life }) => {
                 let life = life.clamp(LIFE.0, LIFE.1);
                 let part = RENEW - EARLIER * chance;
+                let life_left = life.mul_f64(part).max(PAUSE.0);
+                let again = if entry.outdated { PAUSE.0 } else { life_left };
                 *entry = Entry {
                     token: Some(Arc::new(Token {
                         value,
                         ends: now + life,
                     })),
-                    due: Some(now + life.mul_f64(part)),
+                    // A manager that gives tokens of no life is not asked without end.
+                    due: Some(now + again),
                     failures: 0,
                     why: None,
                     told: false,
+                    account: entry.account.take(),
+                    outdated: false,
                 };
             }
             Err(why) => {
@@ -135,6 +164,8 @@ impl Table {
                 entry.due = Some(now + pause.mul_f64(1.0 - chance / 2.0));
                 entry.failures = entry.failures.saturating_add(1);
                 entry.why = Some(why);
+                // The next try is by the account as it is by then.
+                entry.outdated = false;
             }
         }
     }
@@ -230,6 +261,36 @@ mod tests {
         table.take(&a, answer("2"), at(2000), 0.0);
         assert_eq!(table.why_not(&a), None);
         assert_eq!(table.ended(at(3000)).len(), 1);
+    }
+
+    #[test]
+    fn a_token_of_an_account_that_was_made_anew_is_replaced_at_once() {
+        let (mut table, start) = (Table::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let a = request("a");
+        let is = |uid: &str| {
+            let uid = uid.to_owned();
+            move |_: &TokenRequest| Some(uid.clone())
+        };
+        table.want(a.clone(), start);
+        table.note(start, is("one"));
+        table.due(start, 4);
+        table.take(&a, answer("1"), start, 0.0);
+        table.note(at(1), is("one"));
+        table.note(at(1), |_| None);
+        assert!(table.due(at(1), 4).is_empty());
+        // Gone, and there again.
+        table.note(at(2), is(""));
+        assert_eq!(table.due(at(2), 4), std::slice::from_ref(&a));
+        table.note(at(3), is("two"));
+        // It was asked for before: it may be the earlier account's.
+        table.take(&a, answer("2"), at(3), 0.0);
+        assert_eq!(table.due(at(4), 4), std::slice::from_ref(&a));
+        table.take(&a, Err("away".to_owned()), at(4), 0.0);
+        assert_eq!(table.get(&a).flatten().unwrap().value, "2");
+        assert_eq!(table.due(at(5), 4), std::slice::from_ref(&a));
+        table.take(&a, answer("3"), at(5), 0.0);
+        assert!(table.due(at(700), 4).is_empty());
     }
 
     #[test]

@@ -11,8 +11,24 @@ use crate::{context::Connection, duration::Span};
 #[derive(Debug, Clone, Args)]
 pub struct Namespace {
     /// The namespace; by default the context's (barge config set-context), then "default"
-    #[arg(short, long, value_name = "NS")]
+    #[arg(short, long, value_name = "NS", value_parser = named)]
     pub namespace: Option<String>,
+}
+
+/// A namespace as `-n` names it. Of a shell variable that is not set it would be empty, which the API takes for all namespaces.
+fn named(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("no namespace is named: leave -n out for the context's".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A selector as `-l` states it. A blank one, as of a shell variable that is not set, would select everything.
+pub fn selecting(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("selects nothing in particular: say labels, such as app=web".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 impl Namespace {
@@ -89,4 +105,60 @@ pub struct Manager {
     /// In whose name fields are set; what this name applied before and leaves out now goes, what others set stays
     #[arg(long, default_value = "barge", value_name = "NAME")]
     pub field_manager: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::Cli;
+    use clap::Parser as _;
+
+    /// What is said of a command line that is refused before anything is asked of a cluster.
+    fn refused(line: &[&str]) -> String {
+        let words = ["barge"].iter().chain(line);
+        match Cli::try_parse_from(words) {
+            Ok(_) => panic!("{line:?} is taken"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_a_variable_that_is_not_set_leaves_does_not_mean_everything() {
+        let commands: &[&[&str]] = &[
+            &["delete", "pods"],
+            &["label", "deployments", "a=b"],
+            &["annotate", "deployments", "a=b"],
+            &["set", "image", "deployments", "*=nginx:2"],
+            &["wait", "pods", "--for=delete"],
+            &["get", "pods"],
+            &["logs", "web"],
+        ];
+        for command in commands {
+            for nothing in ["", " "] {
+                let error = refused(&[command, &["-n", nothing][..]].concat());
+                assert!(error.contains("no namespace is named"), "{error}");
+                if !["get", "logs"].contains(&command[0]) {
+                    let error = refused(&[command, &["-l", nothing][..]].concat());
+                    assert!(error.contains("such as app=web"), "{error}");
+                }
+            }
+        }
+        let taken = ["barge", "delete", "pods", "--all", "-n", "shop"];
+        assert!(Cli::try_parse_from(taken).is_ok());
+    }
+
+    #[test]
+    fn only_all_namespaces_means_all() {
+        let to = Cli::try_parse_from(["barge", "--config", "/nonexistent/config", "version"]);
+        let to = to.unwrap().connection;
+        let of = |namespace: Option<&str>, all_namespaces| Namespaces {
+            one: Namespace {
+                namespace: namespace.map(str::to_owned),
+            },
+            all_namespaces,
+        };
+        assert_eq!(of(Some("shop"), false).of(&to).unwrap(), "shop");
+        assert_eq!(of(None, false).of(&to).unwrap(), "default");
+        assert_eq!(of(Some("shop"), true).of(&to).unwrap(), "");
+    }
 }

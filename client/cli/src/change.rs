@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use barge_client::{
     Client, ClientError,
     backoff::Backoff,
-    v1::{ApplyOutcome, Object},
+    v1::{ApplyOutcome, Kind, Object},
 };
 use barge_proto::kinds;
 use serde_json::Value;
@@ -58,6 +58,10 @@ pub async fn change(
         else {
             return Err(names::not_found(client, target.named(), namespace).await);
         };
+        ensure!(
+            target.uid.is_empty() || object.uid() == target.uid,
+            "{object} was made anew since it was found: nothing was changed in it"
+        );
         let Some(changed) = edited(&object, &mut edit).with_context(|| object.to_string())? else {
             return Ok((object, false));
         };
@@ -70,6 +74,80 @@ pub async fn change(
         }
         sleep(pause.wait()).await;
     }
+}
+
+/// As [`put`], of an object that was made from `read` a while ago: when only its status has changed since, which is not a person's, it is put all the same.
+pub async fn put_over(
+    client: &Client,
+    read: &Object,
+    mut object: Object,
+    how: &How,
+) -> Result<(Object, bool), ClientError> {
+    let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    let condition = &read.metadata().resource_version;
+    let is_ours = object.metadata().resource_version == *condition;
+    for _ in 1..TRIES {
+        let error = match Box::pin(put(client, object.clone(), how)).await {
+            Err(error) if error.reason() == Some("CONFLICT") && is_ours => error,
+            put => return put,
+        };
+        let now = client
+            .find(read.kind(), read.namespace(), read.name())
+            .await?;
+        let Some(now) = now.filter(|now| differ_by_status(read, now)) else {
+            return Err(error);
+        };
+        if let Some(metadata) = object.metadata_mut() {
+            let version = &now.metadata().resource_version;
+            metadata.resource_version.clone_from(version);
+        }
+        sleep(pause.wait()).await;
+    }
+    Box::pin(put(client, object, how)).await
+}
+
+/// Whether two readings of an object are the same but for what the managers keep in it.
+fn differ_by_status(one: &Object, other: &Object) -> bool {
+    let bare = |object: &Object| {
+        let mut value = output::value(object).ok()?;
+        value.as_object_mut()?.remove("status");
+        let metadata = value.get_mut("metadata")?.as_object_mut()?;
+        metadata.remove("resourceVersion");
+        metadata.remove("managedFields");
+        Some(value)
+    };
+    bare(one).is_some() && bare(one) == bare(other)
+}
+
+/// Checks that a change leaves alone what only the managers set: it would come to nothing.
+///
+/// # Errors
+/// Names the field.
+pub fn check_kept(kind: Kind, before: &Value, after: &Value) -> Result<()> {
+    let (was, is) = (
+        before.pointer("/metadata/finalizers"),
+        after.pointer("/metadata/finalizers"),
+    );
+    ensure!(
+        was == is,
+        "metadata.finalizers are set by the managers and cannot be changed: `barge describe` shows what the end of an object waits for"
+    );
+    // Of a registered kind nobody knows who sets its status.
+    let status = (kind != Kind::Custom).then_some("/status");
+    let metadata = [
+        "/metadata/generation",
+        "/metadata/creationTimestamp",
+        "/metadata/deletionTimestamp",
+    ];
+    for path in status.into_iter().chain(metadata) {
+        let is = after.pointer(path);
+        ensure!(
+            is.is_none() || is == before.pointer(path),
+            "{} is set by the managers and cannot be changed: leave it as it is",
+            path[1..].replace('/', ".")
+        );
+    }
+    Ok(())
 }
 
 /// Puts an object in the place of the one that it was read as, and prints what the manager warns of.
@@ -118,6 +196,7 @@ fn edited(
             path[1..].replace('/', ".")
         );
     }
+    check_kept(object.kind(), &before, &after)?;
     let mut changed = kinds::deserialize(object.kind(), after)?;
     if changed == bare {
         return Ok(None);
@@ -174,6 +253,48 @@ pub mod tests {
             it["data"]["k"] = json!("2");
         });
         assert_eq!(dropped.unwrap().unwrap().metadata().resource_version, "7");
+    }
+
+    #[test]
+    fn what_the_managers_keep_is_refused_and_not_ignored() {
+        let error = edit(|it| it["metadata"]["finalizers"] = json!(["a"])).unwrap_err();
+        assert!(error.to_string().contains("metadata.finalizers"), "{error}");
+        let error = edit(|it| it["metadata"]["generation"] = json!(9)).unwrap_err();
+        assert!(error.to_string().contains("metadata.generation"), "{error}");
+        let status = json!({"replicas": 1});
+        let error =
+            check_kept(Kind::Deployment, &json!({}), &json!({"status": status})).unwrap_err();
+        assert!(error.to_string().contains("status is set"), "{error}");
+        assert!(check_kept(Kind::Deployment, &json!({"status": status}), &json!({})).is_ok());
+        let had = json!({"metadata": {"finalizers": ["foregroundDeletion"]}});
+        assert!(check_kept(Kind::Deployment, &had, &json!({"metadata": {}})).is_err());
+    }
+
+    #[test]
+    fn only_a_new_status_lets_an_edit_go_on() {
+        use barge_client::v1::{Deployment, DeploymentStatus};
+        let deployment = |version: &str, replicas, generation| {
+            Object::from(Deployment {
+                metadata: Some(ObjectMeta {
+                    name: "web".into(),
+                    resource_version: version.into(),
+                    generation,
+                    ..ObjectMeta::default()
+                }),
+                status: Some(DeploymentStatus {
+                    replicas,
+                    ..DeploymentStatus::default()
+                }),
+                ..Deployment::default()
+            })
+        };
+        let read = deployment("7", 1, 1);
+        assert!(differ_by_status(&read, &deployment("8", 2, 1)));
+        assert!(!differ_by_status(&read, &deployment("8", 1, 2)));
+        let mut labelled = deployment("8", 1, 1);
+        let metadata = labelled.metadata_mut().unwrap();
+        metadata.labels.insert("a".into(), "b".into());
+        assert!(!differ_by_status(&read, &labelled));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Objects as people name them (`deployment/web`), and names close to one that does not exist.
 
 use anyhow::{Result, bail};
-use barge_client::{Client, Selection, v1::Kind};
+use barge_client::{
+    Client,
+    v1::{Kind, ListRequest, Object},
+};
 use barge_proto::kinds::{self, KindInfo};
 
 /// A kind and a name.
@@ -95,27 +98,32 @@ pub async fn not_found(client: &Client, named: Named<'_>, namespace: &str) -> an
     };
     let mut text = format!("{} \"{name}\" not found{place}", kind.plural);
     // The error stands without the help.
-    if let Ok(listing) = client.list(&Selection::of(kind.kind, "")).await {
-        let objects = &listing.objects;
-        let elsewhere: Vec<_> = objects
-            .iter()
-            .filter(|object| object.name() == name)
-            .map(|object| object.namespace())
-            .collect();
-        let here = objects
-            .iter()
-            .filter(|object| !kind.namespaced || object.namespace() == namespace)
-            .map(|object| object.name());
-        let near = similar(name, here);
-        if let Some(elsewhere) = elsewhere.first() {
-            text.push_str(&format!(
-                "; there is one in namespace \"{elsewhere}\" (-n {elsewhere})"
-            ));
-        } else if !near.is_empty() {
-            text.push_str(&format!("; similar: {}", near.join(", ")));
-        }
+    let same = page(client, kind, "", &format!("metadata.name={name}")).await;
+    if let Some(other) = same.first() {
+        let elsewhere = other.namespace();
+        text.push_str(&format!(
+            "; there is one in namespace \"{elsewhere}\" (-n {elsewhere})"
+        ));
+        return anyhow::Error::msg(text);
+    }
+    let here = page(client, kind, namespace_of(kind, namespace), "").await;
+    let near = similar(name, here.iter().map(Object::name));
+    if !near.is_empty() {
+        text.push_str(&format!("; similar: {}", near.join(", ")));
     }
     anyhow::Error::msg(text)
+}
+
+/// The first page of a list: help with a wrong name is not worth all objects of a cluster. Nothing when there is none to be had.
+async fn page(client: &Client, kind: &KindInfo, namespace: &str, fields: &str) -> Vec<Object> {
+    let request = ListRequest {
+        kind: kind.kind.into(),
+        namespace: namespace.to_owned(),
+        field_selector: fields.to_owned(),
+        ..ListRequest::default()
+    };
+    let page = client.list_page(request).await;
+    page.map(|page| page.objects).unwrap_or_default()
 }
 
 /// At most three names like `wanted`, the nearest first.

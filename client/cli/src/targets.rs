@@ -8,7 +8,7 @@ use barge_proto::kinds::KindInfo;
 use clap::Args;
 
 use crate::{
-    args::{Namespace, Namespaces},
+    args::{Namespace, Namespaces, selecting},
     context::Connection,
     names::{self, Named},
     sources,
@@ -28,7 +28,7 @@ pub struct Which {
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     pub files: Vec<PathBuf>,
     /// The objects with these labels ("app=web,tier!=db")
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["files", "all"])]
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = selecting, conflicts_with_all = ["files", "all"])]
     pub selector: Option<String>,
     /// All objects of the kinds, in the namespace
     #[arg(long, conflicts_with = "files")]
@@ -44,7 +44,7 @@ pub struct Whose {
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
     /// The objects with these labels ("app=web,tier!=db")
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["files", "all"])]
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = selecting, conflicts_with_all = ["files", "all"])]
     selector: Option<String>,
     /// All objects of the kinds, in the namespace
     #[arg(long, conflicts_with = "files")]
@@ -80,6 +80,8 @@ pub struct Target {
     /// Empty for kinds without.
     pub namespace: String,
     pub name: String,
+    /// Of one that was found, its own: another one of the same name is not meant. Empty for one that was named.
+    pub uid: String,
     /// Whether it was found rather than named: then nobody misses it when it is gone.
     pub found: bool,
 }
@@ -97,6 +99,10 @@ impl Target {
             kind: object.kind().info()?,
             namespace: object.namespace().to_owned(),
             name: object.name().to_owned(),
+            uid: match found {
+                true => object.uid().to_owned(),
+                false => String::new(),
+            },
             found,
         })
     }
@@ -137,6 +143,7 @@ impl Which {
             kind: one.kind,
             namespace: names::namespace_of(one.kind, &namespace).to_owned(),
             name: one.name.to_owned(),
+            uid: String::new(),
             found: false,
         };
         Ok(named.iter().map(target).collect())
@@ -227,6 +234,14 @@ mod tests {
         Namespace {
             namespace: namespace.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn what_is_found_is_meant_itself_and_what_is_named_by_its_name() {
+        let mut object = config_map("shop");
+        object.metadata_mut().unwrap().uid = "u1".into();
+        assert_eq!(Target::of(&object, true).unwrap().uid, "u1");
+        assert_eq!(Target::of(&object, false).unwrap().uid, "");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Objects: apply, get, list, delete, scale, roll.
 
-use barge_proto::limits::REQUEST_BYTES;
+use barge_proto::{level, limits::REQUEST_BYTES};
 use prost::Message;
 use tonic::{Code, Streaming};
 
@@ -173,6 +173,7 @@ impl Client {
             request_id: None,
             dry_run,
             field_manager: field_manager.to_owned(),
+            level: level::NEWEST,
         };
         let size = request.encoded_len() + REQUEST_ID_BYTES;
         if size > REQUEST_BYTES {

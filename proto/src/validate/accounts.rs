@@ -5,9 +5,6 @@ use std::collections::HashSet;
 use super::{Checker, names};
 use crate::v1::ServiceAccount;
 
-/// Names in one list.
-const MAX: usize = 1000;
-
 impl Checker {
     pub(super) fn service_account(&mut self, account: &ServiceAccount) {
         let secrets = account.secrets.iter().map(|it| it.name.as_str());
@@ -20,10 +17,6 @@ impl Checker {
     }
 
     fn secret_names(&mut self, list: &str, secrets: Vec<&str>) {
-        if secrets.len() > MAX {
-            let rule = format!("are more than {MAX}");
-            self.violated(list, secrets.len(), rule);
-        }
         let mut seen = HashSet::new();
         for (index, name) in secrets.into_iter().enumerate() {
             let field = format!("{list}[{index}].name");

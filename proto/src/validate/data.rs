@@ -43,7 +43,7 @@ impl Checker {
                 &[]
             }
             "kubernetes.io/service-account-token" => {
-                let rule = "is not possible: Barge makes no tokens of service accounts";
+                let rule = "is not possible: Barge keeps no token in a Secret; `barge service-account token` makes one, and pods get theirs in a volume";
                 self.violated("type", format_args!("{kind:?}"), rule);
                 &[]
             }

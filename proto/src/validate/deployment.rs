@@ -2,6 +2,7 @@
 
 use super::Checker;
 use crate::{
+    configuration::ROLL,
     selector::Selector,
     v1::{
         Deployment, DeploymentSpec, DeploymentStrategy, IntOrString, LabelSelector,
@@ -14,6 +15,16 @@ impl Checker {
         let Some(spec) = &deployment.spec else {
             return self.required("spec");
         };
+        let annotations = deployment.metadata.as_ref().map(|it| &it.annotations);
+        let asked = annotations.and_then(|annotations| annotations.get(ROLL));
+        if let Some(asked) = asked.filter(|asked| !matches!(asked.as_str(), "true" | "false")) {
+            let field = format!("metadata.annotations[{ROLL}]");
+            self.violated(
+                field,
+                format_args!("{asked:?}"),
+                "must be \"true\" or \"false\"",
+            );
+        }
         self.at_least("spec.replicas", spec.replicas.unwrap_or(1), 0);
         self.selector_and_template(spec);
         if let Some(strategy) = &spec.strategy {

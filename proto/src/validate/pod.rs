@@ -33,11 +33,12 @@ impl Checker {
         }
         let all = spec.all_containers();
         let names: Vec<_> = all.map(|it| it.name.as_str()).collect();
+        let volumes = spec.volumes.iter().map(|it| it.name.as_str()).collect();
         let mut seen = HashSet::new();
         for (index, (path, container)) in containers(path, spec).into_iter().enumerate() {
             self.container(&path, container, &names);
             self.life(&path, container, index < spec.init_containers.len());
-            self.mounts(&path, container, &spec.volumes);
+            self.mounts(&path, container, &volumes);
             if !container.name.is_empty() && !seen.insert(&container.name) {
                 let name = format_args!("{:?}", container.name);
                 self.violated(

@@ -239,14 +239,14 @@ impl Checker {
     }
 
     /// Where a container mounts the pod's volumes.
-    pub(super) fn mounts(&mut self, path: &str, container: &Container, volumes: &[Volume]) {
+    pub(super) fn mounts(&mut self, path: &str, container: &Container, volumes: &HashSet<&str>) {
         let mut seen = HashSet::new();
         for (index, mount) in container.volume_mounts.iter().enumerate() {
             let path = format!("{path}.volumeMounts[{index}]");
             let field = format!("{path}.name");
             if mount.name.is_empty() {
                 self.required(field);
-            } else if !volumes.iter().any(|volume| volume.name == mount.name) {
+            } else if !volumes.contains(mount.name.as_str()) {
                 let name = format_args!("{:?}", mount.name);
                 self.violated(field, name, "is not a volume of this pod");
             }

@@ -34,8 +34,8 @@ pub struct Edge<'a> {
 pub enum Way {
     /// What they say is merged into it.
     Merged,
-    /// They take its place.
-    Replacing,
+    /// They take its place, for a program that knows the fields up to this feature level.
+    Replacing(u32),
 }
 
 /// Applies at the leader. `id` was taken out of the request.
@@ -78,9 +78,9 @@ pub async fn apply(
     )?;
     let wanted = match way {
         Way::Merged => wanted,
-        Way::Replacing => {
+        Way::Replacing(level) => {
             versioned(&request.objects)?;
-            wanted.replacing()
+            wanted.replacing(level)
         }
     };
     let stamp = Stamp::now(reserved, kinds);

@@ -108,6 +108,13 @@ fn unwanted(access: &Access, state: &State, kinds: &Registry, object: &Object) -
     // What is of no kind is refused for that.
     let info = kinds.of(object)?;
     let on = |verb| on(verb, &info, object.namespace(), object.name());
+    let was_read = !object.metadata().resource_version.is_empty();
+    if object.kind() == Kind::Secret && was_read && !access.may(state, &on("get")) {
+        return Some(format!(
+            "{}: it was read without its values, and would lose them; send one without resourceVersion, with all values",
+            access.refusal(&on("get").to_string())
+        ));
+    }
     let (creates, patches) = (on("create"), on("patch"));
     let what = match (access.may(state, &creates), access.may(state, &patches)) {
         (true, true) => return None,
@@ -165,7 +172,7 @@ fn is_there(state: &State, object: &Object, info: &KindInfo) -> bool {
     found.is_some()
 }
 
-/// An object as the caller sees it: a caller that may get a Secret sees its values; one that may only list or change it sees its keys.
+/// An object as the caller sees it: a caller that may get a Secret sees its keys and values; one that may only list or change it sees neither.
 #[must_use]
 pub fn shown(access: &Access, store: &Store, object: Object) -> Object {
     if access.is_everything() || object.kind() != Kind::Secret {

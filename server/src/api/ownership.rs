@@ -28,16 +28,22 @@ mod tests;
 
 use self::{
     fields::FieldSet,
-    owners::{APPLY, Conflict, Owners, UPDATE},
+    owners::{APPLY, Owners, UPDATE},
     walk::Type,
 };
-use crate::{error::ApiError, store::transaction::Draft};
+use crate::{
+    error::{ApiError, Violation},
+    store::transaction::Draft,
+};
 
 /// In whose name a request without a field manager is.
 pub const DEFAULT_MANAGER: &str = "barge";
 
 /// Names of field managers.
 const MAX_MANAGER: usize = 128;
+
+/// Conflicts that an answer tells one by one.
+const MAX_TOLD: usize = 100;
 
 /// What an applier wants: the fields it sets, and in whose name.
 #[derive(Debug, Clone)]
@@ -168,12 +174,17 @@ pub fn apply(
         return Ok(created);
     };
     let there = set(live)?;
-    let conflicts = owners.conflicts(&there, &wanted, &wants, root, applier.manager);
+    let conflicts = owners.conflicts(&there, &wanted, root, applier.manager);
     if !conflicts.is_empty() && !applier.force {
-        let violation = |conflict: Conflict| conflict.violation(config);
-        return Err(ApiError::FieldConflict(
-            conflicts.into_iter().map(violation).collect(),
-        ));
+        let told = conflicts.iter().take(MAX_TOLD);
+        let mut told: Vec<_> = told.map(|it| it.violation(config, &there, root)).collect();
+        if let Some(more) = conflicts.get(MAX_TOLD..).filter(|more| !more.is_empty()) {
+            told.push(Violation {
+                field: config.to_string(),
+                description: format!("{} more fields were set by others", more.len()),
+            });
+        }
+        return Err(ApiError::FieldConflict(told));
     }
     for conflict in conflicts {
         owners.take(&conflict.path, applier.manager);
@@ -222,12 +233,7 @@ pub fn update(
     let root = Type::root(live);
     let (old, new) = (set(live)?, set(changed)?);
     let sets = walk::fields_of(&new, root);
-    let mut differs = sets.clone();
-    differs.retain(&mut Vec::new(), &mut |path| {
-        let (was, is) = (walk::at(&old, root, path), walk::at(&new, root, path));
-        // An item as such is new or not; what is in it counts by itself.
-        was != is && (was.is_none() || !walk::is_item(path))
-    });
+    let differs = walk::differing(&old, &new, root);
     let mut owners = Owners::read(Some(live), false)?;
     let gone = walk::fields_of(&old, root).without(&sets);
     owners.lose(&differs);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    Deployment, Kind, Namespace, Object, Revision, RolloutHistoryRequest, RolloutHistoryResponse,
-    RolloutRequest, RolloutResponse, TemplateRevision, Time, rollout_request::Action,
+    Deployment, Kind, Namespace, Object, PodTemplateSpec, Revision, RolloutHistoryRequest,
+    RolloutHistoryResponse, RolloutRequest, RolloutResponse, TemplateRevision, Time,
+    rollout_request::Action,
 };
 use barge_proto::validate::Levels;
 use barge_state::{Kind as _, State};
@@ -45,9 +46,9 @@ pub async fn change(
     let manager = ownership::manager(&request.field_manager)?;
     let now = clock::now();
     let plan = |store: &Store| {
-        store.read_by(By::Plan, |state| {
-            plan(state, &namespace, &request, manager, now)
-        })
+        let found = store.read_by(By::Plan, |state| Found::read(state, &namespace, &request))?;
+        // Without the state's lock: it takes as long as the object is large.
+        plan(&found, &request, manager, now)
     };
     if request.dry_run {
         let (before, changes) = rehearse(store, by, plan).await?;
@@ -121,17 +122,37 @@ fn shown(revision: &Arc<Revision>) -> TemplateRevision {
     }
 }
 
+/// What a plan needs of the state.
+struct Found {
+    deployment: Arc<Deployment>,
+    /// Oldest first.
+    revisions: Vec<Arc<Revision>>,
+    /// What its namespace allows pods.
+    levels: Levels,
+}
+
+impl Found {
+    fn read(state: &State, namespace: &str, request: &RolloutRequest) -> Result<Self, ApiError> {
+        let deployment = find(state, namespace, &request.name)?;
+        names::check_current(&request.name, deployment.meta(), &request.resource_version)?;
+        let place = state.get::<Namespace>("", namespace);
+        let levels = place.map(|place| Levels::of(place.meta()));
+        Ok(Self {
+            revisions: revisions(state, deployment).into_iter().cloned().collect(),
+            deployment: Arc::clone(deployment),
+            levels: levels.unwrap_or_default(),
+        })
+    }
+}
+
 fn plan(
-    state: &State,
-    namespace: &str,
+    found: &Found,
     request: &RolloutRequest,
     manager: &str,
     now: Time,
 ) -> Result<(Draft, Object), ApiError> {
-    let name = &request.name;
-    let found = find(state, namespace, name)?;
-    names::check_current(name, found.meta(), &request.resource_version)?;
-    let mut changed = Deployment::clone(found);
+    let (name, deployment) = (&request.name, &*found.deployment);
+    let mut changed = deployment.clone();
     let spec = changed.spec.get_or_insert_default();
     let not_while_paused = |what: &str| match spec.paused {
         true => Err(ApiError::Precondition(format!(
@@ -149,31 +170,43 @@ fn plan(
         }
         Some(Action::Undo(number)) => {
             not_while_paused("rolled back")?;
-            let earlier = earlier(&revisions(state, found), *number, name)?;
+            let present = spec.template.as_ref().map(as_written);
+            let earlier = earlier(&found.revisions, *number, name, present.as_ref())?;
             spec.template = earlier.template.as_ref().map(as_written);
             // It may ask for more than its namespace allows by now.
-            let place = state.get::<Namespace>("", namespace);
-            let levels = place.map(|place| Levels::of(place.meta()));
-            judge(&changed.clone().into(), levels.unwrap_or_default())?;
+            judge(&changed.clone().into(), found.levels)?;
         }
         None => return Err(ApiError::invalid("action", "is required")),
     }
     let mut draft = Draft::new();
-    ownership::change(&mut draft, &**found, changed, manager, now)?;
-    Ok((draft, Object::from(Deployment::clone(found)).typed()))
+    ownership::change(&mut draft, deployment, changed, manager, now)?;
+    Ok((draft, Object::from(deployment.clone()).typed()))
 }
 
-/// The revision to go back to.
+/// The revision to go back to: the one of that number, or for 0 the newest one that is another template than `present`.
 fn earlier<'a>(
-    revisions: &[&'a Arc<Revision>],
+    revisions: &'a [Arc<Revision>],
     number: i64,
     name: &str,
+    present: Option<&PodTemplateSpec>,
 ) -> Result<&'a Arc<Revision>, ApiError> {
+    let is_present = |it: &&Arc<Revision>| it.template.as_ref().map(as_written).as_ref() == present;
+    let newest = revisions.last().map_or(0, |newest| newest.number);
     let found = match number {
-        0 => revisions.iter().rev().nth(1),
+        0 => revisions.iter().rev().find(|it| !is_present(it)),
         number => revisions.iter().find(|r| r.number == number),
     };
-    found.copied().ok_or_else(|| {
+    let nothing_else = match number {
+        0 => found.is_none() && revisions.len() > 1,
+        number => number != newest && found.is_some_and(|it| is_present(&it)),
+    };
+    if nothing_else {
+        return Err(ApiError::Precondition(format!(
+            "deployment {name} has its present template there, too: what differs is the content of ConfigMaps and Secrets that its pods use, which no \
+             undo brings back; change it back in these objects"
+        )));
+    }
+    found.ok_or_else(|| {
         let numbers: Vec<_> = revisions.iter().map(|r| r.number.to_string()).collect();
         ApiError::NotFound(match number {
             0 => format!("deployment {name} has no earlier revision to go back to"),
@@ -188,13 +221,97 @@ fn earlier<'a>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use barge_proto::v1::{ObjectMeta, SecurityContext, record::Record};
+    use barge_proto::{
+        configuration::ROLL,
+        v1::{
+            ConfigMap, ConfigMapEnvSource, EnvFromSource, ObjectMeta, SecurityContext,
+            record::Record,
+        },
+    };
 
     use super::*;
     use crate::controllers::{
         Name, deployment,
         testing::{World, nginx, set_image},
     };
+
+    /// A template whose containers see a ConfigMap, and that rolls with it.
+    fn configured(world: &mut World) {
+        let mut deployment = Deployment::clone(&world.deployment("nginx-deployment"));
+        let annotations = &mut deployment.metadata.as_mut().unwrap().annotations;
+        annotations.insert(ROLL.to_owned(), "true".to_owned());
+        world.put(Record::Deployment(deployment));
+        world.edit("nginx-deployment", |spec| {
+            let template = spec.template.as_mut().unwrap().spec.as_mut().unwrap();
+            template.containers[0].env_from = vec![EnvFromSource {
+                config_map_ref: Some(ConfigMapEnvSource {
+                    name: "web".to_owned(),
+                    ..ConfigMapEnvSource::default()
+                }),
+                ..EnvFromSource::default()
+            }];
+        });
+    }
+
+    #[test]
+    fn an_undo_goes_back_to_another_template_and_not_to_another_configuration() {
+        let mut world = World::default();
+        world.raise(barge_state::LEVEL);
+        let uid = world.uid();
+        world.put(nginx(&uid, 1));
+        let key = Name {
+            namespace: "default".to_owned(),
+            name: "nginx-deployment".to_owned(),
+        };
+        configured(&mut world);
+        let map = world.uid();
+        let roll = |world: &mut World, image: Option<&str>, value: &str| {
+            world.put(Record::ConfigMap(ConfigMap {
+                metadata: Some(ObjectMeta {
+                    name: "web".to_owned(),
+                    namespace: "default".to_owned(),
+                    uid: map.clone(),
+                    ..ObjectMeta::default()
+                }),
+                data: [("key".to_owned(), value.to_owned())].into(),
+                ..ConfigMap::default()
+            }));
+            if let Some(image) = image {
+                world.edit("nginx-deployment", |spec| set_image(spec, image));
+            }
+            let mut stamp = world.stamp();
+            let plan = deployment::plan(&world.state, &key, &mut stamp);
+            world.follow(plan);
+        };
+        let undo = |world: &World, number| {
+            let request = RolloutRequest {
+                name: "nginx-deployment".to_owned(),
+                action: Some(Action::Undo(number)),
+                ..RolloutRequest::default()
+            };
+            let found = Found::read(&world.state, "default", &request)?;
+            let revisions = &found.revisions;
+            let present = found.deployment.spec.clone().unwrap().template;
+            let present = present.as_ref().map(as_written);
+            let back = earlier(revisions, number, "web", present.as_ref())?;
+            let back = back.template.clone().unwrap().spec.unwrap();
+            plan(&found, &request, "test", world.now)?;
+            Ok::<_, ApiError>(back.containers[0].image.clone())
+        };
+        roll(&mut world, Some("nginx:1"), "one");
+        let none = undo(&world, 0).unwrap_err();
+        assert!(matches!(none, ApiError::NotFound(_)), "{none}");
+        roll(&mut world, None, "two");
+        let none = undo(&world, 0).unwrap_err();
+        assert!(
+            none.to_string().contains("change it back in these objects"),
+            "{none}"
+        );
+        roll(&mut world, Some("nginx:2"), "two");
+        roll(&mut world, None, "three");
+        roll(&mut world, None, "four");
+        assert_eq!(undo(&world, 0).unwrap(), "nginx:1");
+    }
 
     #[test]
     fn a_template_that_the_namespace_does_not_allow_any_more_does_not_come_back() {
@@ -234,7 +351,8 @@ mod tests {
                 action: Some(Action::Undo(number)),
                 ..RolloutRequest::default()
             };
-            plan(&world.state, "default", &request, "test", world.now)
+            let found = Found::read(&world.state, "default", &request).unwrap();
+            plan(&found, &request, "test", world.now)
         };
         assert!(undo(2).is_ok());
         let Err(ApiError::Invalid(violations)) = undo(1) else {

@@ -1,6 +1,8 @@
 //! Setting the number of replicas.
 
-use barge_proto::v1::{Deployment, Kind, ScaleRequest, ScaleResponse, Time};
+use std::sync::Arc;
+
+use barge_proto::v1::{Deployment, Kind, ScaleRequest, ScaleResponse};
 use barge_state::{Kind as _, State};
 
 use super::{
@@ -43,9 +45,12 @@ pub async fn scale(
     let manager = ownership::manager(&request.field_manager)?;
     let now = clock::now();
     let committed = commit(store, by, record, |store| {
-        let draft = store.read_by(By::Plan, |state| {
-            plan(state, &namespace, &request, manager, now)
-        })?;
+        let found = store.read_by(By::Plan, |state| find(state, &namespace, &request))?;
+        // Without the state's lock: it takes as long as the object is large.
+        let mut draft = Draft::new();
+        let mut scaled = Deployment::clone(&found);
+        scaled.spec.get_or_insert_default().replicas = Some(request.replicas);
+        ownership::change(&mut draft, &*found, scaled, manager, now)?;
         Ok((draft, ()))
     })
     .await?;
@@ -58,21 +63,15 @@ pub async fn scale(
     }))
 }
 
-fn plan(
+fn find(
     state: &State,
     namespace: &str,
     request: &ScaleRequest,
-    manager: &str,
-    now: Time,
-) -> Result<Draft, ApiError> {
+) -> Result<Arc<Deployment>, ApiError> {
     let (_, info) = names::kind(Kind::Deployment.into())?;
     let found = state
         .get::<Deployment>(namespace, &request.name)
         .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
     names::check_current(&request.name, found.meta(), &request.resource_version)?;
-    let mut scaled = Deployment::clone(found);
-    scaled.spec.get_or_insert_default().replicas = Some(request.replicas);
-    let mut draft = Draft::new();
-    ownership::change(&mut draft, &**found, scaled, manager, now)?;
-    Ok(draft)
+    Ok(Arc::clone(found))
 }

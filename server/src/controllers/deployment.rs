@@ -26,6 +26,7 @@ use crate::store::transaction::Draft;
 use barge_proto::v1::{Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision};
 use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 use budget::{Budget, is_recreate};
+use configuration::Configuration;
 use groups::Groups;
 use moves::Moves;
 use rollout::Count;
@@ -69,7 +70,7 @@ impl Controller for Deployments {
                 owner(record).into_iter().for_each(dirty);
             }
             RecordKind::ConfigMap | RecordKind::Secret => {
-                configuration::concerned(state, record, dirty);
+                configuration::concerned(state, changed, dirty);
             }
             _ => {}
         }
@@ -152,6 +153,8 @@ struct Newest {
     begun: Option<Begun>,
     /// While paused, the template may have become another one; its pods are still to come then.
     is_outdated: bool,
+    /// What its pods need and is not there, if the Deployment asks to be rolled with that.
+    missing: Option<String>,
 }
 
 /// The revision that pods are made from: the template's, which is made the newest if it isn't.
@@ -165,18 +168,20 @@ fn newest(
     plan: &mut Plan,
 ) -> Option<Newest> {
     let last = revisions.last();
-    let digest = configuration::digest(state, deployment, revisions);
+    let Configuration { digest, missing } = Configuration::of(state, deployment, revisions);
     let wanted = revisions::wanted(deployment, digest);
     let matching = revisions::matching(&wanted, revisions);
     let is_last = |revision: &Arc<Revision>| last.is_some_and(|last| Arc::ptr_eq(last, revision));
     match matching {
         Some(revision) if is_last(revision) => Some(Newest {
             revision: Revision::clone(revision),
+            missing,
             ..Newest::default()
         }),
         _ if spec.paused => last.map(|last| Newest {
             revision: Revision::clone(last),
             is_outdated: true,
+            missing,
             ..Newest::default()
         }),
         found => {
@@ -188,6 +193,7 @@ fn newest(
                 revision: revisions::make_newest(state, deployment, wanted, revisions, stamp, plan),
                 begun: Some(begun),
                 is_outdated: false,
+                missing,
             })
         }
     }
@@ -228,6 +234,7 @@ fn finish(
         ready: groups.ready(),
         revision: &newest.revision.meta().name,
         begun: newest.begun,
+        missing: newest.missing.as_deref(),
         waits_for,
     };
     let (status, deadline) = status::status(deployment, &Budget::of(spec), &observed, stamp.now);

@@ -5,8 +5,8 @@
 //! understand the next one. Until then `apply` refuses changes of the next level, and the leader does not propose them.
 
 use barge_proto::v1::{
-    PodTemplateSpec, Refusal, RefusalReason, ServiceAccount, Transaction, change::Change,
-    precondition::Must, record::Record as Body,
+    PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, precondition::Must,
+    record::Record as Body,
 };
 
 use crate::{apply::refusal, state::State};
@@ -67,15 +67,7 @@ pub fn needed(change: &Change) -> u32 {
             of_template(spec.and_then(|spec| spec.template.as_ref()))
         }
         Some(Body::Revision(revision)) => of_template(revision.template.as_ref()),
-        Some(Body::ServiceAccount(it)) => {
-            let known = ServiceAccount {
-                api_version: it.api_version.clone(),
-                kind: it.kind.clone(),
-                metadata: it.metadata.clone(),
-                ..ServiceAccount::default()
-            };
-            if known == *it { 0 } else { PODS }
-        }
+        Some(Body::ServiceAccount(it)) => barge_proto::level::of_account(it),
         Some(Body::Cluster(it)) if !it.token_keys.is_empty() => PODS,
         _ => 0,
     }

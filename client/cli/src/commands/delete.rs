@@ -160,7 +160,10 @@ async fn one(
 ) -> Result<Option<Object>> {
     let options = DeleteOptions {
         grace_period_seconds: delete.grace_period.or(delete.now.then_some(NOW)),
-        uid: delete.uid.clone(),
+        uid: match target.uid.as_str() {
+            "" => delete.uid.clone(),
+            found => found.to_owned(),
+        },
         resource_version: delete.resource_version.clone(),
         propagation: delete.cascade.into(),
         dry_run: delete.dry.dry_run.is_some(),
@@ -176,6 +179,14 @@ async fn one(
             true => Ok(None),
             false => Err(names::not_found(client, target.named(), namespace).await),
         },
+        Err(error) if error.reason() == Some("CONFLICT") && target.found => {
+            // Made anew since it was found, it is another one, which nobody asked to delete.
+            let now = client.find(kind, namespace, name).await?;
+            match now.is_none_or(|now| now.uid() != target.uid) {
+                true => Ok(None),
+                false => Err(error.into()),
+            }
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -223,6 +234,7 @@ mod tests {
             kind: kinds::by_name(kind).unwrap(),
             namespace: "shop".into(),
             name: name.into(),
+            uid: String::new(),
             found,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     args::{DryRun, Manager, Namespace, Where},
     change::{self, How},
     context::Connection,
-    explain, names,
+    explain, names, output,
 };
 
 /// The editor of who has named none.
@@ -26,7 +26,7 @@ const EDITOR: &str = "vi";
 /// What stands above the objects.
 const HEADER: &str = "\
 # Lines that begin with \"#\" are left out. An empty file, or one without changes, changes nothing.
-# An object that others changed meanwhile is refused: resourceVersion says what was read.
+# An object that others changed meanwhile is refused, unless only its status changed: resourceVersion says what was read.
 ";
 /// Files of this process, in case names are taken.
 const NAMES: usize = 100;
@@ -164,13 +164,13 @@ async fn put(
         return nothing();
     }
     let mut failures = Vec::new();
-    for object in changed {
+    for (read, object) in changed {
         if how.dry.dry_run == Some(Where::Client) {
             writeln!(io::stdout(), "{object} edited{}", how.note())?;
             continue;
         }
         let shown = object.to_string();
-        match change::put(client, object, how).await {
+        match change::put_over(client, read, object, how).await {
             Ok((object, true)) => writeln!(io::stdout(), "{object} edited{}", how.note())?,
             Ok((object, false)) => writeln!(io::stdout(), "{object} not edited: nothing changes")?,
             Err(error) => failures.push(anyhow::Error::from(error).context(shown)),
@@ -179,8 +179,12 @@ async fn put(
     explain::all(failures)
 }
 
-/// The objects that the text changes: each is one of those that were read.
-fn changed(objects: &[Object], text: &str, path: &Path) -> Result<Vec<Object>> {
+/// The objects that the text changes, each behind the one that was read.
+fn changed<'a>(
+    objects: &'a [Object],
+    text: &str,
+    path: &Path,
+) -> Result<Vec<(&'a Object, Object)>> {
     let source = Source::new(path.display().to_string(), text);
     let mut changed = Vec::new();
     for one in manifest::parse([source])? {
@@ -198,8 +202,15 @@ fn changed(objects: &[Object], text: &str, path: &Path) -> Result<Vec<Object>> {
                 .into());
         };
         change::on_condition(&mut object, read);
-        if object.clone().typed() != read.clone().typed() {
-            changed.push(object);
+        let (before, after) = (read.clone().typed(), object.clone().typed());
+        if before != after {
+            change::check_kept(
+                object.kind(),
+                &output::value(&before)?,
+                &output::value(&after)?,
+            )
+            .with_context(|| object.to_string())?;
+            changed.push((read, object));
         }
     }
     Ok(changed)
@@ -213,7 +224,8 @@ mod tests {
     fn edit(change: impl Fn(String) -> String) -> Result<Vec<Object>> {
         let objects = [object()];
         let text = change(text(&objects).unwrap());
-        changed(&objects, &text, Path::new("edit.yaml"))
+        let changed = changed(&objects, &text, Path::new("edit.yaml"))?;
+        Ok(changed.into_iter().map(|(_, object)| object).collect())
     }
 
     #[test]

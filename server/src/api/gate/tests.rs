@@ -113,6 +113,24 @@ fn creating_and_changing_are_two_rights() {
 }
 
 #[test]
+fn a_secret_that_was_read_without_its_values_is_not_put_back() {
+    let wanted = |verbs: &[&str], resource_version: &str| {
+        let mut secret = barge_proto::v1::Secret {
+            metadata: meta("shop", "db"),
+            ..Default::default()
+        };
+        let meta = secret.metadata.as_mut().unwrap();
+        meta.resource_version = resource_version.to_owned();
+        let state = with(verbs, "secrets");
+        unwanted(&alice(), &state, &Registry::default(), &secret.into())
+    };
+    let refused = wanted(&["list", "patch", "create"], "7").unwrap();
+    assert!(refused.contains("alice may not get secrets"), "{refused}");
+    assert_eq!(wanted(&["list", "patch", "create"], ""), None);
+    assert_eq!(wanted(&["get", "patch", "create"], "7"), None);
+}
+
+#[test]
 fn a_plan_is_checked_by_what_it_does() {
     let state = with(&["create"], "configmaps");
     let check = |outcome| {

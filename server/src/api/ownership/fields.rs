@@ -92,17 +92,6 @@ impl FieldSet {
         }
     }
 
-    /// Keeps the fields whose path pleases; `path` is the way to this set.
-    pub fn retain(&mut self, path: &mut Vec<String>, pleases: &mut dyn FnMut(&[String]) -> bool) {
-        self.here = self.here && pleases(path);
-        self.below.retain(|segment, set| {
-            path.push(segment.clone());
-            set.retain(path, pleases);
-            path.pop();
-            !set.is_empty()
-        });
-    }
-
     /// Calls `found` with each field that is in both sets.
     pub fn common(&self, other: &Self, path: &mut Vec<String>, found: &mut dyn FnMut(&[String])) {
         if self.here && other.here {

@@ -1,32 +1,41 @@
 //! Changing values by sets of fields.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
 
 use serde_json::Value;
 
 use super::{
     fields::{FieldSet, named},
-    walk::{Type, is_empty, segment},
+    walk::{Type, by_segment, is_empty, segment},
 };
 
 const NONE: &FieldSet = &FieldSet::NONE;
 
 /// Removes fields that this manager set before, does not set any more, and no other manager owns.
 pub fn remove(value: &mut Value, before: &FieldSet, wants: &FieldSet, others: &FieldSet, of: Type) {
-    for (part, set) in before.below() {
+    let goes = |value: &mut Value, part: &str, of: Type| {
+        let Some(set) = before.get(part) else {
+            return false;
+        };
         let (wanted, theirs) = (wants.get(part), others.get(part));
         if wanted.is_none() && theirs.is_none() && set.here {
-            take(value, part, of);
-            continue;
+            return true;
         }
-        let Some((inner, inner_type)) = part_mut(value, part, of) else {
-            continue;
-        };
         let (wanted, theirs) = (wanted.unwrap_or(NONE), theirs.unwrap_or(NONE));
-        remove(inner, set, wanted, theirs, inner_type);
-        if is_empty(inner) && !wanted.here && !theirs.here {
-            take(value, part, of);
+        remove(value, set, wanted, theirs, of);
+        is_empty(value) && !wanted.here && !theirs.here
+    };
+    match (of, value) {
+        (Type::Items(keys, _), Value::Array(items)) => {
+            items.retain_mut(|item| {
+                let part = segment(item, keys);
+                !goes(item, &part, of.item())
+            });
         }
+        (_, Value::Object(fields)) => {
+            fields.retain(|name, value| !goes(value, &named(name), of.part(name)));
+        }
+        _ => {}
     }
 }
 
@@ -71,10 +80,10 @@ pub fn remove_defaults(value: &mut Value, defaults: &Value, owned: &FieldSet, of
             });
         }
         (Type::Items(keys, _), Value::Array(items), Value::Array(defaults)) => {
+            let defaults = by_segment(defaults, keys);
             for item in items {
                 let part = segment(item, keys);
-                let same = |default: &&Value| segment(default, keys) == part;
-                if let Some(default) = defaults.iter().find(same) {
+                if let Some(default) = defaults.get(&part) {
                     let owned = owned.get(&part).unwrap_or(NONE);
                     remove_defaults(item, default, owned, of.item());
                 }
@@ -116,61 +125,42 @@ pub fn merge(value: &mut Value, wanted: &Value, of: Type) {
 /// The items there are, with those that are wanted merged into them: in the places they had, in the order in which they are
 /// wanted, so that two appliers of parts of one list do not change its order in turns. New ones follow the one that they
 /// are wanted after.
-fn ordered(mut there: Vec<(String, Value)>, wanted: &[(String, &Value)], item: Type) -> Vec<Value> {
-    let is_wanted = |part: &str| wanted.iter().any(|(wish, _)| wish == part);
-    let places: Vec<_> = (0..there.len())
-        .filter(|&at| is_wanted(&there[at].0))
-        .collect();
-    let known = |part: &str| there.iter().find(|(known, _)| known == part);
-    let merged: Vec<_> = wanted
-        .iter()
-        .filter_map(|(part, wish)| {
-            let mut value = known(part)?.1.clone();
-            merge(&mut value, wish, item);
-            Some((part.clone(), value))
-        })
-        .collect();
-    for (place, merged) in places.into_iter().zip(merged) {
-        there[place] = merged;
+fn ordered(there: Vec<(String, Value)>, wanted: &[(String, &Value)], item: Type) -> Vec<Value> {
+    let wishes: HashSet<_> = wanted.iter().map(|(part, _)| part.as_str()).collect();
+    let mut known = HashMap::new();
+    // Nothing at the places of those that are wanted.
+    let mut places = Vec::with_capacity(there.len());
+    for (part, value) in there {
+        if !wishes.contains(part.as_str()) {
+            places.push(Some(value));
+        } else if let Entry::Vacant(first) = known.entry(part) {
+            first.insert(value);
+            places.push(None);
+        }
     }
-    for (index, (part, wish)) in wanted.iter().enumerate() {
-        let place = |part: &String| there.iter().position(|(known, _)| known == part);
-        if place(part).is_some() {
-            continue;
+    // Each that was known, with the new ones after it.
+    let (mut first, mut groups) = (Vec::new(), Vec::new());
+    for (part, wish) in wanted {
+        match (known.remove(part), groups.last_mut()) {
+            (Some(mut value), _) => {
+                merge(&mut value, wish, item);
+                groups.push(vec![value]);
+            }
+            (None, Some(group)) => group.push((*wish).clone()),
+            (None, None) => first.push((*wish).clone()),
         }
-        let after = index
-            .checked_sub(1)
-            .and_then(|before| place(&wanted[before].0));
-        let before = wanted[index..].iter().find_map(|(next, _)| place(next));
-        let at = after.map(|at| at + 1).or(before).unwrap_or(there.len());
-        there.insert(at, (part.clone(), (*wish).clone()));
     }
-    there.into_iter().map(|(_, value)| value).collect()
-}
-
-fn part_mut<'a>(value: &'a mut Value, part: &str, of: Type) -> Option<(&'a mut Value, Type)> {
-    match (of, value) {
-        (Type::Items(keys, _), Value::Array(items)) => {
-            let mut items = items.iter_mut();
-            let item = items.find(|item| segment(item, keys) == part)?;
-            Some((item, of.item()))
+    let mut groups = groups.into_iter();
+    let mut all = Vec::with_capacity(places.len() + wanted.len());
+    for place in places {
+        match place {
+            Some(value) => all.push(value),
+            None => {
+                all.append(&mut first);
+                all.extend(groups.next().unwrap_or_default());
+            }
         }
-        (_, Value::Object(fields)) => {
-            let name = part.strip_prefix("f:")?;
-            Some((fields.get_mut(name)?, of.part(name)))
-        }
-        _ => None,
     }
-}
-
-fn take(value: &mut Value, part: &str, of: Type) {
-    match (of, value) {
-        (Type::Items(keys, _), Value::Array(items)) => {
-            items.retain(|item| segment(item, keys) != part);
-        }
-        (_, Value::Object(fields)) => {
-            fields.remove(part.strip_prefix("f:").unwrap_or(part));
-        }
-        _ => {}
-    }
+    all.append(&mut first);
+    all
 }

@@ -130,25 +130,23 @@ impl Owners {
         all
     }
 
-    /// The fields of `wants` that other managers set to other values.
+    /// The fields of `wanted` that other managers set to other values.
     pub fn conflicts(
         &self,
         live: &Value,
         wanted: &Value,
-        wants: &FieldSet,
         root: Type,
         manager: &str,
     ) -> Vec<Conflict> {
+        let differs = walk::differing(live, wanted, root);
         let mut found = Vec::new();
         for ((owner, _), theirs) in self.0.iter().filter(|((name, _), _)| name != manager) {
-            wants.common(&theirs.fields, &mut Vec::new(), &mut |path| {
-                let (is, wish) = (walk::at(live, root, path), walk::at(wanted, root, path));
-                // An item that both have is no conflict in itself; what is in it may be.
-                if is != wish && !walk::is_item(path) {
+            differs.common(&theirs.fields, &mut Vec::new(), &mut |path| {
+                // An item is no conflict in itself; what is in it may be.
+                if !walk::is_item(path) {
                     found.push(Conflict {
                         path: path.to_vec(),
                         owner: owner.clone(),
-                        is: walk::shown(is),
                     });
                 }
             });
@@ -176,16 +174,15 @@ pub struct Conflict {
     /// Where it is.
     pub path: Vec<String>,
     owner: String,
-    is: String,
 }
 
 impl Conflict {
     /// As an answer tells it.
-    pub fn violation(&self, object: &Object) -> Violation {
+    pub fn violation(&self, object: &Object, live: &Value, root: Type) -> Violation {
         // Messages go to logs.
         let value = match object.kind() {
-            Kind::Secret => "another value",
-            _ => &self.is,
+            Kind::Secret => "another value".to_owned(),
+            _ => walk::shown(walk::at(live, root, &self.path)),
         };
         Violation {
             field: format!("{object}: {}", fields::shown(&self.path)),

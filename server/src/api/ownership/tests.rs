@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod large;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use barge_proto::{

@@ -1,5 +1,7 @@
 //! Values beside their types: which fields there are, and what is at a path.
 
+use std::collections::HashMap;
+
 use barge_proto::{
     schema::{Field, Key, Kind, Merge, Message, Schema, Shape},
     v1::{self, Object},
@@ -138,6 +140,49 @@ fn below(value: &Value, of: Type) -> FieldSet {
         _ => set.here = true,
     }
     set
+}
+
+/// The fields that `new` sets to something else than `old` has there; an item as such counts when it is new, what is in it by itself. Each value is
+/// looked at once.
+pub fn differing(old: &Value, new: &Value, root: Type) -> FieldSet {
+    let mut all = differing_below(Some(old), new, root);
+    // The object itself has no owner.
+    all.here = false;
+    all
+}
+
+fn differing_below(old: Option<&Value>, new: &Value, of: Type) -> FieldSet {
+    let mut set = FieldSet::default();
+    match (of, new) {
+        (of, Value::Object(fields)) if of.has_parts() && !fields.is_empty() => {
+            for (name, value) in fields {
+                let old = old.and_then(|old| old.as_object()?.get(name));
+                set.insert(named(name), differing_below(old, value, of.part(name)));
+            }
+        }
+        (Type::Items(keys, _), Value::Array(items)) if !items.is_empty() => {
+            let there = old.and_then(Value::as_array).map(Vec::as_slice);
+            let there = by_segment(there.unwrap_or_default(), keys);
+            for item in items {
+                let segment = segment(item, keys);
+                let old = there.get(&segment).copied();
+                let mut fields = differing_below(old, item, of.item());
+                fields.here = old.is_none();
+                set.insert(segment, fields);
+            }
+        }
+        _ => set.here = old != Some(new),
+    }
+    set
+}
+
+/// The items of a list by what tells them apart; the first of those that nothing does.
+pub fn by_segment<'a>(items: &'a [Value], keys: &[Key]) -> HashMap<String, &'a Value> {
+    let mut by_segment = HashMap::with_capacity(items.len());
+    for item in items {
+        by_segment.entry(segment(item, keys)).or_insert(item);
+    }
+    by_segment
 }
 
 /// What is at a path.

@@ -1,6 +1,7 @@
 //! Metadata: the parts that an applier sets, and the parts that the server sets.
 
 use barge_proto::{
+    configuration::ROLL,
     kinds::Registry,
     v1::{Object, ObjectMeta, OwnerReference, RecordRef},
 };
@@ -11,8 +12,10 @@ use crate::{
     error::{ApiError, Violation},
 };
 
-/// Annotations that the managers keep; an apply without them leaves them alone.
+/// Annotations that the managers keep; an object that is sent without them leaves them alone.
 const OURS: &[&str] = &["deployment.kubernetes.io/", "barge.dev/"];
+/// Annotations that begin like these and are set by users.
+const THEIRS: &[&str] = &[ROLL];
 
 /// Checks that the applier means the object that is there.
 ///
@@ -119,10 +122,10 @@ pub fn drop_ours(meta: &mut ObjectMeta) {
 }
 
 fn is_ours(annotation: &str) -> bool {
-    OURS.iter().any(|prefix| annotation.starts_with(prefix))
+    OURS.iter().any(|prefix| annotation.starts_with(prefix)) && !THEIRS.contains(&annotation)
 }
 
-/// The metadata of the record.
+/// The metadata of the record. The annotations that the managers keep stay as they are.
 pub fn merge(
     new: ObjectMeta,
     old: Option<&ObjectMeta>,
@@ -137,9 +140,13 @@ pub fn merge(
             ..ObjectMeta::default()
         },
     };
+    let mut annotations = new.annotations;
+    annotations.retain(|key, _| !is_ours(key));
+    let ours = kept.annotations.iter().filter(|(key, _)| is_ours(key));
+    annotations.extend(ours.map(|(key, value)| (key.clone(), value.clone())));
     ObjectMeta {
         labels: new.labels,
-        annotations: new.annotations,
+        annotations,
         owner_references: new.owner_references,
         managed_fields: new.managed_fields,
         ..kept

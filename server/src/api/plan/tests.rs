@@ -14,6 +14,7 @@ use prost::Message as _;
 use super::*;
 use crate::pki::{Keyring, keyring::KeyFile};
 
+mod annotations;
 mod nodes;
 mod reserved;
 mod security;
@@ -367,47 +368,6 @@ fn what_the_managers_keep_is_not_applied() {
     let event = barge_proto::v1::Event::default();
     let error = prepare(&KINDS, &[event.into()], "", false).unwrap_err();
     assert!(error.to_string().contains("cannot be applied"));
-}
-
-#[test]
-fn what_a_built_in_role_has_learned_is_not_set_by_appliers() {
-    const LEARNED: &str = "barge.dev/learned-level";
-    let mut state = state();
-    let mut draft = Draft::new();
-    let mut raised = state.cluster().unwrap().as_ref().clone();
-    raised.feature_level = barge_state::LEVEL;
-    draft.put(raised);
-    commit(&mut state, draft);
-    let role = |learned: &str| ClusterRole {
-        metadata: Some(ObjectMeta {
-            annotations: [(LEARNED.to_owned(), learned.to_owned())].into(),
-            ..meta("", "admin").unwrap()
-        }),
-        ..ClusterRole::default()
-    };
-    let mut there = role("9");
-    there.metadata.as_mut().unwrap().uid = "admin".to_owned();
-    let mut draft = Draft::new();
-    draft.put(there);
-    commit(&mut state, draft);
-    let learned = |state: &State| {
-        let found = get::<ClusterRole>(state, Kind::ClusterRole, "", "admin");
-        found.metadata.unwrap().annotations.get(LEARNED).cloned()
-    };
-    for said in ["0", "10"] {
-        one(&mut state, role(said).into()).unwrap();
-        assert_eq!(learned(&state).as_deref(), Some("9"));
-    }
-    let mut without = role("");
-    without.metadata.as_mut().unwrap().annotations.clear();
-    one(&mut state, without.into()).unwrap();
-    assert_eq!(learned(&state).as_deref(), Some("9"));
-    // Nor in a role that is made anew.
-    let mut draft = Draft::new();
-    draft.remove::<ClusterRole>("admin");
-    commit(&mut state, draft);
-    one(&mut state, role("10").into()).unwrap();
-    assert_eq!(learned(&state), None);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use barge_proto::{
     kinds::{KindInfo, KindRef, Registry},
+    level,
     v1::{Kind, Object, object},
     validate,
 };
@@ -28,16 +29,17 @@ pub struct Wanted<'a> {
     manager: &'a str,
     /// Whether it takes over what others set.
     force: bool,
-    /// Whether the objects are whole and take the place of what there is.
-    replaces: bool,
+    /// The objects are whole and take the place of what there is: up to which feature level their program knows fields.
+    replaces: Option<u32>,
 }
 
 impl Wanted<'_> {
-    /// The same objects, which are whole and take the place of what there is.
+    /// The same objects, which are whole and take the place of what there is. They come from a program that knows the fields up to a feature level: of newer
+    /// ones it cannot have kept the values.
     #[must_use]
-    pub fn replacing(self) -> Self {
+    pub fn replacing(self, level: u32) -> Self {
         Self {
-            replaces: true,
+            replaces: Some(level),
             ..self
         }
     }
@@ -93,6 +95,11 @@ pub fn prepare<'a>(
             });
             continue;
         }
+        // Before it is merged into what there is, item by item.
+        if let Err(too_long) = validate::bounds(object) {
+            violations.extend(names::violations(&object.to_string(), too_long));
+            continue;
+        }
         prepared.push((meant(object, &info), info));
     }
     let mut seen = BTreeSet::new();
@@ -110,7 +117,7 @@ pub fn prepare<'a>(
             objects: prepared,
             manager,
             force,
-            replaces: false,
+            replaces: None,
         }),
         false => Err(ApiError::Invalid(violations)),
     }
@@ -171,7 +178,7 @@ pub fn there(state: &State, wanted: &Wanted<'_>) -> Vec<Option<Parts>> {
 /// Merges what is wanted into what there is, and validates what comes of it.
 ///
 /// # Errors
-/// CONFLICT for another incarnation or version; INVALID with every field of every object that breaks a rule; FIELD_CONFLICT
+/// CONFLICT for another incarnation or version; PRECONDITION for one with fields that the program does not know which puts another in its place; INVALID with every field of every object that breaks a rule; FIELD_CONFLICT
 /// with every field that others set to other values.
 pub fn merge(
     wanted: &Wanted<'_>,
@@ -191,6 +198,9 @@ pub fn merge(
         let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();
         meta::check(config.metadata(), live.map(Object::metadata))?;
+        if let (Some(known), Some(live)) = (wanted.replaces, live) {
+            check_known(live, known)?;
+        }
         let object = match config.kind() {
             // Pods do not change, and are owned by nobody.
             Kind::Pod => {
@@ -198,7 +208,7 @@ pub fn merge(
                 validate::default(&mut pod);
                 pod
             }
-            _ => match owned(live, config, &applier, wanted.replaces) {
+            _ => match owned(live, config, &applier, wanted.replaces.is_some()) {
                 Ok(object) => object,
                 Err(ApiError::FieldConflict(fields)) => {
                     conflicts.extend(fields);
@@ -222,6 +232,17 @@ pub fn merge(
         (false, _) => Err(ApiError::Invalid(broken)),
         (true, false) => Err(ApiError::FieldConflict(conflicts)),
         (true, true) => Ok(merged),
+    }
+}
+
+/// Checks that a program knows all fields of an object that it puts another in the place of: what it does not know it would take away.
+fn check_known(live: &Object, known: u32) -> Result<(), ApiError> {
+    let level = level::of_object(live);
+    match level <= known {
+        true => Ok(()),
+        false => Err(ApiError::Precondition(format!(
+            "{live} has fields of feature level {level}, and the program that changes it knows those up to {known} and would drop them: use a newer version of it"
+        ))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which revision a template is, and which revisions are history.
 
-use super::configuration::{DIGEST, without_digest};
+use super::configuration::{DIGEST, digest_of, without_digest};
 use crate::controllers::{
     plan::{Plan, controller_reference},
     stamp::{NAME_ALPHABET, Stamp},
@@ -130,7 +130,8 @@ fn hash(encoded: &[u8], attempt: u64) -> String {
 }
 
 /// Forgets the oldest revisions without pods beyond the limit; `used` says of a uid
-/// whether the revision has pods or is the newest.
+/// whether the revision has pods or is the newest. Of revisions that differ only by the digest of their configuration the latest stays: nothing goes back to
+/// the others.
 pub fn forget_old(
     deployment: &Deployment,
     revisions: &[&Arc<Revision>],
@@ -142,14 +143,28 @@ pub fn forget_old(
         .as_ref()
         .and_then(|spec| spec.revision_history_limit)
         .unwrap_or(DEFAULT_HISTORY);
-    let history: Vec<_> = revisions
-        .iter()
-        .filter(|revision| !used(revision.uid()))
-        .collect();
+    let mut history = Vec::new();
+    for (index, revision) in revisions.iter().enumerate() {
+        if used(revision.uid()) {
+            continue;
+        }
+        let later = &revisions[index + 1..];
+        if later.iter().any(|later| differ_by_digest(revision, later)) {
+            plan.draft.remove::<Revision>(revision.uid());
+        } else {
+            history.push(revision);
+        }
+    }
     let excess = history.len().saturating_sub(super::budget::count(limit));
     for revision in history.into_iter().take(excess) {
         plan.draft.remove::<Revision>(revision.uid());
     }
+}
+
+/// Whether two revisions are one template as it was written, with another configuration.
+fn differ_by_digest(one: &Revision, other: &Revision) -> bool {
+    let written = |it: &Revision| it.template.as_ref().map(as_written);
+    digest_of(one) != digest_of(other) && written(one) == written(other)
 }
 
 fn template(deployment: &Deployment) -> PodTemplateSpec {

@@ -10,6 +10,8 @@ use std::time::Duration;
 const PROGRESSING: &str = "Progressing";
 /// The condition that says whether enough pods serve.
 const AVAILABLE: &str = "Available";
+/// The condition of a Deployment that is to roll with its configuration, while something of that is missing.
+const CONFIGURED: &str = "ConfigurationFound";
 /// The reason of Progressing once a rollout is through.
 const COMPLETE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
@@ -31,6 +33,8 @@ pub struct Observed<'a> {
     pub revision: &'a str,
     /// When this plan made the template the newest revision: the reason for Progressing.
     pub begun: Option<Begun>,
+    /// What the pods need and is not there, of a Deployment that is to roll with it.
+    pub missing: Option<&'a str>,
     /// Lost pods of earlier revisions that have to end before any of the newest one begins.
     pub waits_for: usize,
 }
@@ -92,6 +96,16 @@ pub fn status(
         message,
         now,
     );
+    match observed.missing {
+        Some(missing) => {
+            let message = format!(
+                "{missing} does not exist, and the pods need it: no change of configuration rolls them until it is there"
+            );
+            let conditions = &mut status.conditions;
+            conditions::set(conditions, CONFIGURED, "False", "NotFound", &message, now);
+        }
+        None => status.conditions.retain(|it| it.r#type != CONFIGURED),
+    }
     let empty = DeploymentSpec::default();
     let spec = deployment.spec.as_ref().unwrap_or(&empty);
     let again = progress(spec, budget, observed, old, &mut status, now);
