@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use containerd_client::tonic::Status;
 use futures::StreamExt;
 use nix::errno::Errno;
-use oci_spec::runtime::{Box as ConsoleSize, Process};
+use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::{
     net::unix::pipe::{OpenOptions, Receiver, Sender},
     time::{sleep, timeout},
@@ -148,12 +148,13 @@ fn process(own: Process, program: &Program) -> Process {
     process.set_args(Some(program.command.clone()));
     process.set_terminal(Some(program.tty));
     let size = program.size.filter(|_| program.tty);
-    process.set_console_size(size.map(|size| {
-        let mut console = ConsoleSize::default();
-        console.set_width(size.columns.into());
-        console.set_height(size.rows.into());
-        console
-    }));
+    let console = size.and_then(|size| {
+        let size = BoxBuilder::default()
+            .width(u64::from(size.columns))
+            .height(u64::from(size.rows));
+        size.build().ok()
+    });
+    process.set_console_size(console);
     if program.tty {
         let mut env = process.env().clone().unwrap_or_default();
         if !env.iter().any(|it| it.starts_with("TERM=")) {
