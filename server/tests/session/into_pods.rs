@@ -41,7 +41,8 @@ async fn take(agent: &mut Agent, manager: &Channel) -> (open_stream::What, Far) 
         ..TunnelChunk::default()
     };
     tell.send(named).await.unwrap();
-    let told = SessionClient::new(manager.clone()).tunnel(ReceiverStream::new(chunks));
+    let mut agent = SessionClient::new(manager.clone());
+    let told = agent.tunnel(ReceiverStream::new(chunks));
     let told = told.await.unwrap().into_inner();
     (what.unwrap(), Far { tell, told })
 }
@@ -333,7 +334,8 @@ async fn rights(
         name: "bob".to_owned(),
         ..CreateCredentialRequest::default()
     };
-    let made = CredentialsClient::new(far_off.clone()).create_credential(request);
+    let mut credentials = CredentialsClient::new(far_off.clone());
+    let made = credentials.create_credential(request);
     let token = made.await.unwrap().into_inner().bearer_token;
     let tls = bearer_config(&admin.roots, ShownRoots::default()).unwrap();
     let bob = channel(address, tls, &ChannelOptions::default()).unwrap();
@@ -374,7 +376,8 @@ async fn rights(
         name: "edit".to_owned(),
         ..DeleteRequest::default()
     };
-    let deleted = ApiClient::new(far_off.clone()).delete(Request::new(request));
+    let mut api = ApiClient::new(far_off.clone());
+    let deleted = api.delete(Request::new(request));
     deleted.await.unwrap();
     let ended = client.hears().await.unwrap_err();
     assert_eq!(reason(&ended), "DENIED", "{ended}");
