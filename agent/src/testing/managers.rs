@@ -13,9 +13,10 @@ use std::{
 };
 
 use barge_proto::v1::{
-    Ack, AgentMessage, Assignment, Hello, LifeAnswer, LifeSign, ManagerMessage, ObjectMeta, Pod,
-    RelayLifeRequest, RelayLifeResponse, RelayRequest, RelayResponse, Report, TunnelChunk, Welcome,
-    agent_message, life_server, manager_message, session_server,
+    Ack, AgentMessage, AskMetricsRequest, AskMetricsResponse, Assignment, Hello, LifeAnswer,
+    LifeSign, ManagerMessage, ObjectMeta, Pod, RelayLifeRequest, RelayLifeResponse, RelayRequest,
+    RelayResponse, Report, TunnelChunk, Welcome, agent_message, life_server, manager_message,
+    session_server,
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::{
@@ -314,6 +315,13 @@ impl session_server::Session for Service {
     }
 
     async fn relay(&self, _: Request<RelayRequest>) -> Result<Response<RelayResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn ask_metrics(
+        &self,
+        _: Request<AskMetricsRequest>,
+    ) -> Result<Response<AskMetricsResponse>, Status> {
         Err(Status::unimplemented("not here"))
     }
 }

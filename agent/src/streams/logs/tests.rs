@@ -10,7 +10,7 @@ use crate::{
     life,
     managers::Managers,
     session::Streams as _,
-    streams::{STREAMS, StreamServer},
+    streams::{Measured, STREAMS, StreamServer},
     testing::{
         Scripted,
         managers::{Known, Manager, Tunnel},
