@@ -80,8 +80,12 @@ impl Node {
         }));
         let stop = CancellationToken::new();
         let manager = Manager::start().await;
+        let measured = Measured {
+            store: Default::default(),
+            clock: Arc::new(crate::clock::SystemClock),
+        };
         Self {
-            server: StreamServer::new(runtime.clone(), desired, stop.clone()),
+            server: StreamServer::new(runtime.clone(), desired, measured, stop.clone()),
             runtime,
             managers: Known::new([&manager]),
             manager,
