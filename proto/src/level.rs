@@ -242,6 +242,6 @@ mod tests {
             assert_eq!(of_object(&object), level, "{object}");
         }
         assert!(of_object(&deployment(spec(false)).into()) < TAINTS);
-        assert!(NEWEST >= PODS);
+        const { assert!(NEWEST >= PODS) };
     }
 }
