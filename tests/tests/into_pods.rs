@@ -108,7 +108,7 @@ impl Running {
         self.say.send(said).await.unwrap();
     }
 
-    async fn to_the_end(mut self) -> Whole {
+    async fn whole(mut self) -> Whole {
         let mut whole = Whole::default();
         while let Some(what) = self.next().await.unwrap() {
             match what {
@@ -131,7 +131,7 @@ impl Running {
 
 async fn run(manager: &Channel, pod: &str, script: &str) -> Whole {
     let running = Running::begin(manager, pod, &["sh", "-c", script]).await;
-    running.expect("it runs").to_the_end().await
+    running.expect("it runs").whole().await
 }
 
 /// Processes of this machine that have this word in their command.
@@ -227,7 +227,7 @@ async fn programs(manager: &Channel) {
         .say(exec_request::What::Stdin(b"question".to_vec()))
         .await;
     running.say(exec_request::What::StdinEnd(true)).await;
-    assert_eq!(running.to_the_end().await.stdout, "question");
+    assert_eq!(running.whole().await.stdout, "question");
     let whole = run(manager, "web", "busybox seq 200000").await;
     assert_eq!(whole.stdout.lines().count(), 200_000);
     let Err(refused) = Running::begin(manager, "web", &["nope"]).await else {
