@@ -61,8 +61,10 @@ async fn asked(threads: &Threads) {
     };
     let identity = join(&options).await.unwrap().identity;
     let follower = dial(&second, &identity);
-    let _signs = sign(&second, &identity).await;
     let mut agent = Agent::connect(&follower).await.unwrap();
+    // Its Welcome says that the follower knows the node by now.
+    agent.next().await.unwrap();
+    let _signs = sign(&second, &identity).await;
     apply(&leader, vec![pod("one")]).await;
     let uid = loop {
         if let ToAgent::Assignment(assignment) = agent.next().await.unwrap()
