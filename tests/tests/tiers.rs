@@ -196,7 +196,17 @@ fn undisturbed(cluster: &Cluster, step: impl FnOnce()) {
     step();
     cluster.wait_until_well();
     assert_eq!(containers(cluster), before);
-    assert!(cluster.list("pods", SHOP).iter().all(is_ready));
+    eventually("all pods are ready", || {
+        let pods = cluster.list("pods", SHOP);
+        let unready: Vec<_> = pods.iter().filter(|pod| !is_ready(pod)).collect();
+        for pod in &unready {
+            println!("[tiers] not ready: {} {}", name(pod), pod["status"]);
+        }
+        unready
+            .is_empty()
+            .then_some(())
+            .ok_or(format!("{unready:?}"))
+    });
 }
 
 fn control_is_killed(cluster: &Cluster) {
