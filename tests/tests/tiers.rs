@@ -118,7 +118,7 @@ fn an_application_of_three_tiers_is_served_through_all_that_happens() {
         seen.pages,
         seen.failures.len()
     );
-    assert!(seen.pages > 200, "{seen:?}");
+    assert!(seen.pages > 100, "{seen:?}");
     assert!(seen.last.contains("web: evening, "), "{}", seen.last);
     // The database kept what it wrote when its process was killed: there is a row for each page.
     let rows = seen
@@ -334,7 +334,9 @@ fn mounts_of(cluster: &Cluster) -> Vec<String> {
     let folder = cluster.dir().display().to_string();
     let table = fs::read_to_string("/proc/self/mounts").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(1));
-    let ours = points.filter(|point| point.contains(&folder));
+    // An agent keeps its pods' files in file systems in memory, which it mounts when the first pod has some.
+    let own = |point: &str| point.ends_with("/run/volumes") || point.ends_with("/run/secrets");
+    let ours = points.filter(|point| point.contains(&folder) && !own(point));
     let mut ours: Vec<_> = ours.map(str::to_owned).collect();
     ours.sort();
     ours
