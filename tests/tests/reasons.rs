@@ -31,7 +31,10 @@ const ROWS: &[Row] = &[
         pod: "image-missing",
         spec: r#"containers: [{name: main, image: "nothing:1.0"}]"#,
         status: "ImagePullBackOff",
-        says: &[r#"Back-off pulling image "nothing:1.0": "#, "has no such image"],
+        says: &[
+            r#"Back-off pulling image "nothing:1.0": "#,
+            "has no such image",
+        ],
         event: Some(("Failed", r#"Failed to pull image "nothing:1.0": "#)),
     },
     Row {
@@ -157,10 +160,10 @@ const ROWS: &[Row] = &[
     },
     Row {
         pod: "late",
-        spec: "activeDeadlineSeconds: 2, terminationGracePeriodSeconds: 1, containers: [{MAIN}]",
+        spec: "activeDeadlineSeconds: 25, terminationGracePeriodSeconds: 1, containers: [{MAIN}]",
         status: "Error",
-        says: &["activeDeadlineSeconds: 2"],
-        event: Some(("DeadlineExceeded", "activeDeadlineSeconds: 2")),
+        says: &["activeDeadlineSeconds: 25"],
+        event: Some(("DeadlineExceeded", "activeDeadlineSeconds: 25")),
     },
     // Init containers.
     Row {

@@ -44,6 +44,9 @@ fn is_good(page: &str) -> bool {
     page.contains("web: ") && page.contains(", api database ") && page.trim_end().ends_with(" ok")
 }
 
+/// What happens, and how it is made to.
+type Step = (&'static str, fn(&Cluster));
+
 /// Each container by its pod and name: its id, and how often it was restarted.
 type Containers = BTreeMap<(String, String), (String, u64)>;
 
@@ -83,7 +86,7 @@ fn an_application_of_three_tiers_is_served_through_all_that_happens() {
     });
 
     // Nothing of these is noticed.
-    let steps: [(&str, fn(&Cluster)); 4] = [
+    let steps: [Step; 4] = [
         ("control is killed", control_is_killed),
         ("a carrier is killed", a_carrier_is_killed),
         ("the leader is killed", the_leader_is_killed),
