@@ -8,6 +8,7 @@ pub mod idle_memory;
 pub mod leader_kill;
 pub mod leader_restart;
 pub mod load;
+pub mod log_flood;
 pub mod long_apply;
 pub mod manager_freeze;
 pub mod node_loss;
@@ -39,7 +40,17 @@ pub const ALL: &[Benchmark] = &[
     Benchmark {
         name: "replicas-60",
         about: "60 replicas on one node, applied to running, beside 60 bare starts with the same CNI",
-        run: replicas::run,
+        run: replicas::sixty,
+    },
+    Benchmark {
+        name: "replicas-200",
+        about: "200 replicas on two nodes, applied to running, beside 200 bare starts with the same CNI",
+        run: replicas::two_hundred,
+    },
+    Benchmark {
+        name: "log-flood",
+        about: "a container that writes 1 GiB as fast as it can: the rate, and the carrier's processor time and memory",
+        run: log_flood::run,
     },
     Benchmark {
         name: "probes",
@@ -88,7 +99,7 @@ pub const ALL: &[Benchmark] = &[
     },
     Benchmark {
         name: "idle-memory",
-        about: "memory (PSS) of managers and agent with the examples running for a minute",
+        about: "memory (PSS) of managers and agent with the examples running for a minute, and of the agent with 0, 10 and 100 pods",
         run: idle_memory::run,
     },
     Benchmark {

@@ -142,7 +142,7 @@ fn strict(cluster: &Cluster, agent: &Agent) {
         };
         assert_eq!(line("Uid:"), "1000 1000 1000 1000");
         assert_eq!(line("Gid:"), "1000 1000 1000 1000");
-        assert_eq!(line("Groups:"), "1000 2000");
+        assert_eq!(line("Groups:"), "2000");
         assert_eq!(line("CapBnd:"), "0000000000000000");
         assert_eq!(line("NoNewPrivs:"), "1");
         assert_eq!(line("Seccomp:"), "2");

@@ -31,7 +31,10 @@ const ROWS: &[Row] = &[
         pod: "image-missing",
         spec: r#"containers: [{name: main, image: "nothing:1.0"}]"#,
         status: "ImagePullBackOff",
-        says: &[r#"Back-off pulling image "nothing:1.0": "#, "not found"],
+        says: &[
+            r#"Back-off pulling image "nothing:1.0": "#,
+            "has no such image",
+        ],
         event: Some(("Failed", r#"Failed to pull image "nothing:1.0": "#)),
     },
     Row {
@@ -157,10 +160,10 @@ const ROWS: &[Row] = &[
     },
     Row {
         pod: "late",
-        spec: "activeDeadlineSeconds: 2, terminationGracePeriodSeconds: 1, containers: [{MAIN}]",
+        spec: "activeDeadlineSeconds: 25, terminationGracePeriodSeconds: 1, containers: [{MAIN}]",
         status: "Error",
-        says: &["activeDeadlineSeconds: 2"],
-        event: Some(("DeadlineExceeded", "activeDeadlineSeconds: 2")),
+        says: &["activeDeadlineSeconds: 25"],
+        event: Some(("DeadlineExceeded", "activeDeadlineSeconds: 25")),
     },
     // Init containers.
     Row {
@@ -283,6 +286,14 @@ fn run(program: impl AsRef<Path>, arguments: &[&str]) {
 fn every_pod_says_why_it_does_not_run() {
     let cluster = Cluster::up("reasons", 1, 1);
     push_ghost(&cluster);
+    // Ports and paths of the node are not for everybody.
+    cluster.barge(&[
+        "label",
+        "namespace",
+        "default",
+        "pod-security.kubernetes.io/enforce=privileged",
+        "--overwrite",
+    ]);
     let taken = "containers: [{MAIN, ports: [{containerPort: 8080, hostPort: 18099}]}]";
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: there}\nstringData: {a: b}\n";
     let first = cluster.write("first.yaml", &(manifest("taker", taken) + secret));

