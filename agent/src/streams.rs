@@ -15,6 +15,7 @@ use tonic::{Streaming, transport::Channel};
 
 mod exec;
 mod forward;
+mod input;
 mod logs;
 mod running;
 
