@@ -17,6 +17,7 @@ use tonic::{Streaming, transport::Channel};
 
 mod exec;
 mod forward;
+mod input;
 mod logs;
 mod running;
 

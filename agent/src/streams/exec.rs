@@ -1,7 +1,8 @@
 //! Programs that people run in containers.
 //!
 //! The manager's chunks go to the program, the program's outputs become chunks, and each waits for the other side: nothing is kept but one piece of each
-//! stream. When the manager's half ends, or nobody takes chunks any more, the client has gone, and the program is ended.
+//! output and the few chunks that a manager may have on their way. When the manager's half ends, or nobody takes chunks any more, the client has gone, and the
+//! program is ended.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::running;
+use super::{input, running};
 use crate::{
     desired::Desired,
     runtime::{
@@ -81,10 +82,12 @@ pub async fn run(
         control,
     } = running;
     let end = {
-        let take = take(&*control, stdin, options.tty, back);
+        let (gone, waiting) = input::ahead(back);
+        let take = take(&*control, stdin, options.tty, waiting, chunks);
         let serve = serve(&*control, (stdout, stderr), take, chunks);
         tokio::select! {
             end = serve => end,
+            () = gone => End::Gone,
             () = chunks.closed() => End::Gone,
             () = stop.cancelled() => End::Gone,
         }
@@ -151,12 +154,16 @@ async fn serve(
         ended.cancel();
         code
     };
+    let take = async {
+        take.await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
     tokio::select! {
         (code, ()) = async { tokio::join!(to_the_end, outputs) } => match code {
             Ok(code) => End::Code(code),
             Err(error) => error.into(),
         },
-        () = take => End::Gone,
+        never = take => match never {},
     }
 }
 
@@ -198,15 +205,16 @@ async fn copy(
     }
 }
 
-/// Does what the manager's chunks say, until its half ends. A program that does not read its input holds up all that comes behind it.
+/// Does what the manager's chunks say. A program that does not read its input holds up all that comes behind it.
 async fn take(
     control: &dyn Control,
     stdin: Option<Input>,
     tty: bool,
-    back: &mut Streaming<TunnelChunk>,
+    mut waiting: mpsc::Receiver<TunnelChunk>,
+    chunks: &mpsc::Sender<TunnelChunk>,
 ) {
     let mut stdin = stdin;
-    while let Ok(Some(chunk)) = back.message().await {
+    while let Some(chunk) = waiting.recv().await {
         if !chunk.data.is_empty()
             && let Some(input) = &mut stdin
             && input.write_all(&chunk.data).await.is_err()
@@ -230,6 +238,9 @@ async fn take(
         };
         if let Err(error) = done.await {
             tracing::debug!(%error, "what a client wants of its program is not done");
+        }
+        if !input::dealt_with(chunks).await {
+            return;
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tonic::Streaming;
 
-use super::running;
+use super::{input, running};
 use crate::{desired::Desired, runtime::Runtime};
 
 /// For the connection to be made.
@@ -55,30 +55,24 @@ pub async fn run(
             }
         }
     };
+    let (gone, mut waiting) = input::ahead(back);
     let into = async {
-        while let Ok(Some(chunk)) = back.message().await {
+        while let Some(chunk) = waiting.recv().await {
             to.write_all(&chunk.data).await?;
             if chunk.end {
                 to.shutdown().await?;
-                return Ok(true);
+                break;
+            }
+            if !input::dealt_with(chunks).await {
+                break;
             }
         }
-        io::Result::Ok(false)
+        io::Result::Ok(())
     };
-    let both = async {
-        tokio::pin!(out, into);
-        tokio::select! {
-            ended = &mut out => ended?,
-            all = &mut into => return match all? {
-                true => out.await,
-                // The client has gone.
-                false => Ok(()),
-            },
-        }
-        into.await.map(drop)
-    };
+    let both = async { tokio::try_join!(out, into) };
     let ended: io::Result<()> = tokio::select! {
-        ended = both => ended,
+        ended = both => ended.map(drop),
+        () = gone => Ok(()),
         () = chunks.closed() => Ok(()),
     };
     ended.map_err(|error| format!("the connection to port {} broke: {error}", options.port))

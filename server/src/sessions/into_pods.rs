@@ -245,6 +245,7 @@ impl PodStreamsService {
             share,
             each: !caller.access.is_everything(),
             still,
+            counts: caller.forwarded,
             stop: self.stop.clone(),
         };
         tokio::spawn(async move {

@@ -259,7 +259,10 @@ async fn one_who_goes(far_off: &Channel, near: &Channel, agent: &mut Agent) {
     let client = asked.await.unwrap().unwrap();
     far.says(begun()).await;
     drop(client);
-    assert_eq!(far.hears().await, None, "the agent hears of it");
+    // Its half may end first, which alone is the end of the input.
+    while let Some(chunk) = far.hears().await {
+        assert!(chunk.end, "{chunk:?}");
+    }
     // An agent that goes is no exit code.
     let asked = tokio::spawn(exec(bare(far_off), start("one", &["sleep"])));
     let (_, far) = take(agent, near).await;

@@ -1,24 +1,29 @@
 //! A conversation between a client and what runs in a pod.
 //!
-//! Each direction has one piece on its way and waits for the other side; neither waits for the other direction. The conversation ends when the far side has said its
-//! last word, the client goes, its right ends, or this manager stops. Then the far side hears that the client is gone.
+//! To the client one piece is on its way at a time. To the far side there are [`WAITING`] at most, and one more for each that it says it has dealt with. So what a program
+//! does not read never fills the windows of HTTP/2, and the far side learns at once when the client has gone.
+//!
+//! The conversation ends when the far side has said its last word, the client goes, its right ends, or this manager stops.
 
 use std::{sync::Arc, time::Duration};
 
 use barge_proto::v1::TunnelChunk;
 use futures::{StreamExt, stream::BoxStream};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::words::Input;
+use super::words::{Input, Reply};
 use crate::{calls::shares::Share, error::ApiError, runtime::clock::PATIENCE};
 
 /// How long a conversation goes on at most after the client's right to it has ended.
 const RECHECK: Duration = Duration::from_secs(5);
+
+/// Messages of a client on their way to the far side, whose agent keeps room for them: less than a window of HTTP/2.
+const WAITING: usize = 4;
 
 /// The far side.
 pub struct Far<I: Input> {
@@ -54,6 +59,8 @@ pub struct Talk<I: Input, S> {
     pub each: bool,
     /// Whether the client still has its right.
     pub still: S,
+    /// Whether the client is another manager, which counts what was dealt with.
+    pub counts: bool,
     pub stop: CancellationToken,
 }
 
@@ -65,9 +72,20 @@ impl<I: Input, S: Fn() -> Result<(), Status> + Send + Sync> Talk<I, S> {
             let Far { to, from } = far;
             let (each, still) = (self.each, &self.still);
             let check = move || if each { still() } else { Ok(()) };
+            let room = Semaphore::new(WAITING);
+            let hear = Hear {
+                client: &self.client,
+                room: &room,
+                counts: self.counts,
+            };
+            let say = Say {
+                input: &mut self.input,
+                share: self.share.as_deref(),
+                room: &room,
+            };
             tokio::select! {
-                end = hear(from, &self.client, check) => end,
-                end = say(&mut self.input, to, self.share.as_deref(), check) => end,
+                end = hear.hear(from, check) => end,
+                end = say.say(to, check) => end,
                 refused = until_refused(still) => Some(refused),
                 () = self.stop.cancelled() => Some(ApiError::Stopping.into()),
                 () = client.closed() => None,
@@ -80,50 +98,72 @@ impl<I: Input, S: Fn() -> Result<(), Status> + Send + Sync> Talk<I, S> {
     }
 }
 
-/// From the far side to the client. Answers why the conversation ends, if that is still to be told.
-async fn hear<A>(
-    mut from: BoxStream<'static, Result<A, Status>>,
-    client: &mpsc::Sender<Result<A, Status>>,
-    check: impl Fn() -> Result<(), Status>,
-) -> Option<Status> {
-    while let Some(word) = from.next().await {
-        if let Err(refused) = check() {
-            return Some(refused);
-        }
-        match word {
-            Ok(word) => client.send(Ok(word)).await.ok()?,
-            Err(status) => return Some(status),
-        }
-    }
-    None
+/// From the far side to the client.
+struct Hear<'a, A> {
+    client: &'a mpsc::Sender<Result<A, Status>>,
+    room: &'a Semaphore,
+    counts: bool,
 }
 
-/// From the client to the far side. Answers why the conversation ends, if that is still to be told.
-async fn say<I: Input>(
-    input: &mut Streaming<I>,
-    to: To<I>,
-    share: Option<&Share>,
-    check: impl Fn() -> Result<(), Status>,
-) -> Option<Status> {
-    loop {
-        let Ok(word) = input.message().await else {
-            // The client is gone.
-            return None;
-        };
-        if let Err(refused) = check() {
-            return Some(refused);
+impl<A: Reply> Hear<'_, A> {
+    /// Answers why the conversation ends, if that is still to be told.
+    async fn hear(
+        self,
+        mut from: BoxStream<'static, Result<A, Status>>,
+        check: impl Fn() -> Result<(), Status>,
+    ) -> Option<Status> {
+        while let Some(word) = from.next().await {
+            if let Err(refused) = check() {
+                return Some(refused);
+            }
+            let word = match word {
+                Ok(word) => word,
+                Err(status) => return Some(status),
+            };
+            if word.is_taken() {
+                self.room.add_permits(1);
+                if !self.counts {
+                    continue;
+                }
+            }
+            self.client.send(Ok(word)).await.ok()?;
         }
-        let is_end = word.is_none();
-        if let (Some(word), Some(share)) = (&word, share) {
-            share.give_back(word.received_bytes());
-        }
-        let there = match to.say(word.unwrap_or_else(I::end)).await {
-            Ok(there) => there,
-            Err(error) => return Some(error.into()),
-        };
-        if is_end || !there {
-            // What is still to be heard ends the conversation; until then the far side must not take the client for gone.
-            return std::future::pending().await;
+        None
+    }
+}
+
+/// From the client to the far side.
+struct Say<'a, I> {
+    input: &'a mut Streaming<I>,
+    share: Option<&'a Share>,
+    room: &'a Semaphore,
+}
+
+impl<I: Input> Say<'_, I> {
+    /// Answers why the conversation ends, if that is still to be told.
+    async fn say(self, to: To<I>, check: impl Fn() -> Result<(), Status>) -> Option<Status> {
+        loop {
+            // It is never closed.
+            self.room.acquire().await.ok()?.forget();
+            let Ok(word) = self.input.message().await else {
+                // The client is gone.
+                return None;
+            };
+            if let Err(refused) = check() {
+                return Some(refused);
+            }
+            let is_end = word.is_none();
+            if let (Some(word), Some(share)) = (&word, self.share) {
+                share.give_back(word.received_bytes());
+            }
+            let there = match to.say(word.unwrap_or_else(I::end)).await {
+                Ok(there) => there,
+                Err(error) => return Some(error.into()),
+            };
+            if is_end || !there {
+                // What is still to be heard ends the conversation; until then the far side must not take the client for gone.
+                return std::future::pending().await;
+            }
         }
     }
 }

@@ -18,10 +18,17 @@ const PIECE: usize = 64 << 10;
 /// Of Linux.
 const LAST_SIGNAL: u32 = 64;
 
+/// What a client hears.
+pub trait Reply: Answer {
+    /// Whether it says that one of the client's messages was dealt with, and nothing else. Between managers it is a start that is none; clients do not
+    /// get it.
+    fn is_taken(&self) -> bool;
+}
+
 /// What a client says.
 pub trait Input: Message + Clone + Default + Send + 'static {
     /// What it hears.
-    type Answer: Answer;
+    type Answer: Reply;
 
     /// Asks another manager.
     fn call(
@@ -93,8 +100,7 @@ impl Answer for ExecResponse {
                 exit_code: Some(code),
                 ..
             } => What::ExitCode(code),
-            TunnelChunk { begun: true, .. } => What::Started(true),
-            TunnelChunk { data, .. } if data.is_empty() => return None,
+            TunnelChunk { begun, data, .. } if begun || data.is_empty() => What::Started(begun),
             TunnelChunk {
                 channel: 2, data, ..
             } => What::Stderr(data),
@@ -105,6 +111,12 @@ impl Answer for ExecResponse {
 
     fn is_last(&self) -> bool {
         matches!(self.what, Some(exec_response::What::ExitCode(_)))
+    }
+}
+
+impl Reply for ExecResponse {
+    fn is_taken(&self) -> bool {
+        self.what == Some(exec_response::What::Started(false))
     }
 }
 
@@ -142,12 +154,17 @@ impl Answer for PortForwardResponse {
     fn of(chunk: TunnelChunk) -> Option<Self> {
         use port_forward_response::What;
         let what = match chunk {
-            TunnelChunk { begun: true, .. } => What::Connected(true),
             TunnelChunk { end: true, .. } => What::End(true),
-            TunnelChunk { data, .. } if data.is_empty() => return None,
+            TunnelChunk { begun, data, .. } if begun || data.is_empty() => What::Connected(begun),
             TunnelChunk { data, .. } => What::Data(data),
         };
         Some(Self { what: Some(what) })
+    }
+}
+
+impl Reply for PortForwardResponse {
+    fn is_taken(&self) -> bool {
+        self.what == Some(port_forward_response::What::Connected(false))
     }
 }
 
