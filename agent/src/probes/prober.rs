@@ -41,7 +41,7 @@ const ATTEMPTS: usize = 1024;
 /// An attempt that begins so much later than it was due is late.
 const LATE_MS: i64 = 1000;
 /// Between two writes of what is known, and for how long the start may wait to read it.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
+const SAVE_EVERY: Duration = Duration::from_millis(100);
 const LOAD: Duration = Duration::from_secs(5);
 /// Between two tries after a write failed.
 const SAVE_AGAIN: Duration = Duration::from_secs(30);
