@@ -37,11 +37,25 @@ pub struct LaterPart {
 }
 
 /// All of them.
-pub const LATER_PARTS: &[LaterPart] = &[LaterPart {
-    name: "pods/metrics",
-    least: BuiltinRole::View,
-    verbs: READ,
-}];
+pub const LATER_PARTS: &[LaterPart] = &[
+    LaterPart {
+        name: "pods/metrics",
+        least: BuiltinRole::View,
+        verbs: READ,
+    },
+    made_by_editors("pods/attach"),
+    made_by_editors("pods/exec"),
+    made_by_editors("pods/portforward"),
+    made_by_editors("serviceaccounts/token"),
+];
+
+const fn made_by_editors(name: &'static str) -> LaterPart {
+    LaterPart {
+        name,
+        least: BuiltinRole::Edit,
+        verbs: &["create"],
+    }
+}
 
 impl LaterPart {
     /// What a role says of it; nothing when that is for greater ones.
