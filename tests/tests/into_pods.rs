@@ -18,7 +18,11 @@ use barge_proto::v1::{
     exec_request, exec_response, pod_streams_client::PodStreamsClient, port_forward_request,
     port_forward_response,
 };
-use barge_tests::{Cluster, cluster::kill, eventually, eventually_within};
+use barge_tests::{
+    Cluster,
+    cluster::{Process, kill},
+    eventually, eventually_within,
+};
 use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -190,7 +194,7 @@ fn into_pods_through_any_manager() {
         runtime.block_on(a_port(manager));
     }
     runtime.block_on(output(&channels[0]));
-    clients_that_do_not_read(&cluster, &runtime, &channels);
+    clients_that_do_not_read(&cluster, &runtime, &managers);
     runtime.block_on(async {
         let running = Running::begin(&channels[1], "web", &["busybox", "sleep", "98761"]).await;
         let running = running.unwrap();
@@ -300,13 +304,14 @@ async fn output(manager: &Channel) {
 fn clients_that_do_not_read(
     cluster: &Cluster,
     runtime: &tokio::runtime::Runtime,
-    channels: &[Channel],
+    managers: &[Process],
 ) {
     let stalled: Vec<_> = runtime.block_on(async {
         let mut all = Vec::new();
         for index in 0..STALLED {
-            let manager = &channels[index % channels.len()];
-            let running = Running::begin(manager, "web", &["busybox", "yes", "98760"]).await;
+            // Each has a connection of its own, as processes have.
+            let manager = dial(cluster, &managers[index % managers.len()].address);
+            let running = Running::begin(&manager, "web", &["busybox", "yes", "98760"]).await;
             all.push(running.expect("there is room for it"));
         }
         all
@@ -327,7 +332,10 @@ fn clients_that_do_not_read(
     }
     let log = cluster.barge(&["logs", "clock", "--tail", "1"]);
     assert_eq!(log, "tick\n");
-    let whole = runtime.block_on(run(&channels[0], "web", "echo soon"));
+    let whole = runtime.block_on(async {
+        let manager = dial(cluster, &managers[0].address);
+        run(&manager, "web", "echo soon").await
+    });
     assert_eq!(whole.stdout, "soon\n");
     drop(stalled);
     eventually_within(

@@ -14,18 +14,22 @@ pub trait Answer: Sized + Send + 'static {
     fn is_last(&self) -> bool {
         false
     }
-    /// Whether the stream is whole only with a last one.
-    const HAS_LAST: bool = false;
+    /// Whether the stream is whole once this one has come.
+    fn is_end(&self) -> bool {
+        self.is_last()
+    }
+    /// Whether the stream is whole only then: an agent that goes looks like one that has said all.
+    const HAS_END: bool = false;
 }
 
 /// The agent's chunks as the client gets them. One at a time: a client that does not read holds back the agent.
 pub fn answers<A: Answer>(chunks: Streaming<TunnelChunk>) -> BoxStream<'static, Result<A, Status>> {
-    futures::stream::unfold(Some(chunks), |open| async move {
-        let mut chunks = open?;
+    futures::stream::unfold(Some((chunks, !A::HAS_END)), |open| async move {
+        let (mut chunks, is_whole) = open?;
         loop {
             let chunk = match chunks.message().await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) if !A::HAS_LAST => return None,
+                Ok(None) if is_whole => return None,
                 Ok(None) | Err(_) => {
                     let broken = Status::unavailable("the connection to the agent broke");
                     return Some((Err(broken), None));
@@ -35,7 +39,8 @@ pub fn answers<A: Answer>(chunks: Streaming<TunnelChunk>) -> BoxStream<'static, 
                 return Some((Err(failure(chunk).into()), None));
             }
             if let Some(answer) = A::of(chunk) {
-                let rest = (!answer.is_last()).then_some(chunks);
+                let is_whole = is_whole || answer.is_end();
+                let rest = (!answer.is_last()).then_some((chunks, is_whole));
                 return Some((Ok(answer), rest));
             }
         }

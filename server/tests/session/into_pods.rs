@@ -313,7 +313,8 @@ async fn a_connection(far_off: &Channel, near: &Channel, agent: &mut Agent) {
         ..TunnelChunk::default()
     };
     far.says(end).await;
-    drop(far);
+    let Far { tell, mut told } = far;
+    drop(tell);
     let mut heard = Vec::new();
     while let Some(answer) = timeout(PATIENCE, hear.message()).await.unwrap().unwrap() {
         heard.push(answer.what.unwrap());
@@ -324,6 +325,13 @@ async fn a_connection(far_off: &Channel, near: &Channel, agent: &mut Agent) {
         Heard::End(true),
     ];
     assert_eq!(heard, all);
+    assert_eq!(told.message().await.unwrap_or(None), None);
+    // An agent that goes is no end.
+    let (connected, (_, far)) = tokio::join!(connect(start(80)), take(agent, near));
+    let (_say, mut hear) = connected.unwrap();
+    drop(far);
+    let broken = timeout(PATIENCE, hear.message()).await.unwrap();
+    assert_eq!(broken.unwrap_err().code(), Code::Unavailable);
 }
 
 /// Who may edit pods may get into them, who may look at them may not, and a right that ends ends the stream.

@@ -145,8 +145,8 @@ impl<I: Input> Say<'_, I> {
         loop {
             // It is never closed.
             self.room.acquire().await.ok()?.forget();
+            // A client that goes looks like one that has said all, or its message is broken; that it hears no more tells the two apart.
             let Ok(word) = self.input.message().await else {
-                // The client is gone.
                 return None;
             };
             if let Err(refused) = check() {

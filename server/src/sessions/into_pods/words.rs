@@ -91,7 +91,7 @@ impl Input for ExecRequest {
 }
 
 impl Answer for ExecResponse {
-    const HAS_LAST: bool = true;
+    const HAS_END: bool = true;
 
     fn of(chunk: TunnelChunk) -> Option<Self> {
         use exec_response::What;
@@ -151,6 +151,8 @@ impl Input for PortForwardRequest {
 }
 
 impl Answer for PortForwardResponse {
+    const HAS_END: bool = true;
+
     fn of(chunk: TunnelChunk) -> Option<Self> {
         use port_forward_response::What;
         let what = match chunk {
@@ -159,6 +161,10 @@ impl Answer for PortForwardResponse {
             TunnelChunk { data, .. } => What::Data(data),
         };
         Some(Self { what: Some(what) })
+    }
+
+    fn is_end(&self) -> bool {
+        matches!(self.what, Some(port_forward_response::What::End(_)))
     }
 }
 
