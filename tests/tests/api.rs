@@ -143,7 +143,15 @@ fn share_an_object() {
     );
     assert!(stale.contains("resourceVersion is"), "{stale}");
 
-    // A dry run is refused what the real one would be, and changes nothing.
+    // A dry run is refused what the real one would be, and changes nothing. The controller has to be done with the pause first.
+    eventually("the pause is observed", || {
+        let [wanted, seen] =
+            ["/metadata/generation", "/status/observedGeneration"].map(|it| get(&managers, it));
+        match wanted == seen {
+            true => Ok(()),
+            false => Err(format!("{wanted} {seen}")),
+        }
+    });
     let version = get(&managers, "/metadata/resourceVersion");
     let dry = barge(
         &managers,

@@ -6,7 +6,12 @@
 use std::time::{Duration, Instant};
 
 use barge_client::config::Config;
-use barge_tests::{Cluster, cluster::kill, eventually, eventually_within, faults::Stopped};
+use barge_tests::{
+    Cluster,
+    cluster::{Agent, kill},
+    eventually, eventually_within,
+    faults::Stopped,
+};
 
 /// One burns half a core, the other holds 64 MiB.
 const PODS: &str = r#"apiVersion: v1
@@ -69,6 +74,12 @@ fn row(printed: &str, begin: &[&str]) -> Result<Vec<String>, String> {
     let mut rows = rows.map(|words| words.map(str::to_owned).collect::<Vec<_>>());
     rows.find(|row| row.len() > begin.len() && row[..begin.len()] == *begin)
         .ok_or_else(|| printed.to_owned())
+}
+
+/// The name of an agent's node.
+fn node_of(agent: &Agent) -> String {
+    let number = agent.name.rsplit('-').next().unwrap();
+    format!("node-{number}")
 }
 
 fn number(cell: &str, unit: &str) -> Result<u64, String> {
@@ -138,7 +149,7 @@ fn nodes(cluster: &Cluster) {
     eventually("both nodes show what they take", || {
         let printed = cluster.barge(&["top", "nodes"]);
         for agent in cluster.layout().agents {
-            let row = row(&printed, &[&agent.name])?;
+            let row = row(&printed, &[&node_of(&agent)])?;
             // Whoever burns on this machine burns on both nodes: they are one machine.
             if number(&row[1], "m")? < 100 || number(&row[3], "Mi")? < 64 {
                 return Err(printed);
@@ -170,8 +181,8 @@ fn a_silent_node_is_named(cluster: &Cluster) {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         );
         assert!(output.status.success(), "{said}");
-        row(&printed, &[&agents[1].name])?;
-        match said.contains(&format!("node {} ", agents[0].name)) {
+        row(&printed, &[&node_of(&agents[1])])?;
+        match said.contains(&format!("node {} ", node_of(&agents[0]))) {
             true if took < Duration::from_secs(30) => Ok(()),
             _ => Err(format!("{said} {printed} after {took:?}")),
         }
@@ -179,6 +190,6 @@ fn a_silent_node_is_named(cluster: &Cluster) {
     drop(stopped);
     eventually("it answers again", || {
         let printed = cluster.barge(&["top", "nodes"]);
-        row(&printed, &[&agents[0].name]).map(drop)
+        row(&printed, &[&node_of(&agents[0])]).map(drop)
     });
 }
