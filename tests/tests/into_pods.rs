@@ -198,7 +198,7 @@ fn into_pods_through_any_manager() {
     runtime.block_on(async {
         let running = Running::begin(&channels[1], "web", &["busybox", "sleep", "98761"]).await;
         let running = running.unwrap();
-        assert_eq!(processes("98761"), 1);
+        until_running("98761", 1);
         drop(running);
     });
     until_gone("98761");
@@ -210,7 +210,7 @@ fn into_pods_through_any_manager() {
             &["busybox", "sleep", "98762"],
         ))
         .unwrap();
-    assert_eq!(processes("98762"), 1);
+    until_running("98762", 1);
     kill(managers[2].pid);
     until_gone("98762");
     drop(running);
@@ -301,6 +301,14 @@ async fn output(manager: &Channel) {
     assert_eq!(next().await, None);
 }
 
+/// A process that has been started becomes the program a moment later.
+fn until_running(argument: &str, count: usize) {
+    eventually_within(LONG, "the programs run", || match processes(argument) {
+        all if all == count => Ok(()),
+        some => Err(format!("{some} do")),
+    });
+}
+
 fn clients_that_do_not_read(
     cluster: &Cluster,
     runtime: &tokio::runtime::Runtime,
@@ -316,7 +324,7 @@ fn clients_that_do_not_read(
         }
         all
     });
-    assert_eq!(processes("98760"), STALLED);
+    until_running("98760", STALLED);
     let begun = Instant::now();
     while begun.elapsed() < STANDING {
         let nodes = cluster.barge(&["get", "nodes", "-o", "json"]);
