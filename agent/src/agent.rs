@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,8 @@ mod parts;
 
 use parts::Parts;
 
+/// An agent of which a part ends does not end before it is about as old.
+const YOUNG: Duration = Duration::from_secs(10);
 /// For steps under way when the agent is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -92,6 +94,7 @@ pub enum End {
 /// # Errors
 /// The data folder cannot be used.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<End, SavedError> {
+    let begun = Instant::now();
     // Until this returns: the node lives while steps under way are waited for.
     let living = CancellationToken::new();
     let _until_drained = living.clone().drop_guard();
@@ -254,7 +257,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         () = async { left.cancelled().await; all_ended.await } => None,
         part = parts.missing() => {
             tracing::error!(part, "a part of the agent ended; the agent ends, to be started again. Containers run on");
-            Some(End::Broken { part })
+            // What ends a part again at each start must not keep the agent starting: what else it does goes on meanwhile.
+            let pause = YOUNG.saturating_sub(begun.elapsed());
+            let pause = pause.mul_f64(rand::random_range(0.5..1.0));
+            match stop.run_until_cancelled(sleep(pause)).await {
+                Some(()) => Some(End::Broken { part }),
+                None => Some(End::Stopped),
+            }
         }
     };
     stop.cancel();

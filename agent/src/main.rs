@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, stderr},
     process::ExitCode,
+    time::Duration,
 };
 
 use barge_agent::{
@@ -13,6 +14,9 @@ use barge_agent::{
 };
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+/// For threads that are at work when all else has ended.
+const LINGER: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -42,7 +46,10 @@ fn run(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };
-    match runtime.block_on(control::run(config)) {
+    let ended = runtime.block_on(control::run(config));
+    // A thread that a disk holds up does not hold up the end: nothing gives life signs any more.
+    runtime.shutdown_timeout(LINGER);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         // As settings that do not work: systemd does not start it again.
         Err(error @ ControlError::NodeDeleted { .. }) => fail(2, &error),

@@ -53,6 +53,8 @@ pub struct Containers {
     pub carrier: Carrier,
     /// What of their pods' volumes they mount.
     pub volumes: Volumes,
+    /// Names this agent: what runs in containers beside them is named after the agent that began it.
+    pub run: Arc<str>,
     /// Creations under way, by id. They are not cancelled with who asked for them: half a creation is no use.
     pub creations: Arc<Flights<Result<Container, RuntimeError>>>,
 }

@@ -5,7 +5,10 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,6 +46,8 @@ pub struct Containerd {
     sandboxes: Sandboxes,
     containers: Containers,
     volumes: Volumes,
+    /// What earlier agents ran beside containers has been looked for, which is done once.
+    looked_for_execs: Arc<AtomicBool>,
 }
 
 impl Containerd {
@@ -75,7 +80,9 @@ impl Containerd {
                 carrier: carrier.clone(),
                 volumes: volumes.clone(),
                 creations: Arc::default(),
+                run: format!("{:08x}", rand::random::<u32>()).into(),
             },
+            looked_for_execs: Arc::default(),
             volumes,
             options,
             client,
@@ -121,6 +128,9 @@ impl Containerd {
 
     /// Ends, in the background, what an earlier agent ran in containers and did not see to its end.
     async fn end_left_execs(&self) {
+        if self.looked_for_execs.load(Ordering::Relaxed) {
+            return;
+        }
         let pipes = self.options.paths.execs();
         let left = files::blocking(move || match std::fs::read_dir(pipes) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -130,6 +140,7 @@ impl Containerd {
         });
         match left.await {
             Ok(left) => {
+                self.looked_for_execs.store(true, Ordering::Relaxed);
                 let containers = self.containers.clone();
                 tokio::spawn(async move { containers.end_left_execs(left).await });
             }

@@ -65,11 +65,9 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> End {
     let begun = begin(runtime, &desired, options);
-    let begun = tokio::select! {
-        begun = begun => begun,
-        // One that has begun nevertheless is ended with what was to be answered.
-        () = chunks.closed() => return End::Gone,
-        () = stop.cancelled() => return End::Gone,
+    // Also when the client goes meanwhile: what begins is ended then, and takes its place among the streams until that is done.
+    let Some(begun) = stop.run_until_cancelled(begun).await else {
+        return End::Gone;
     };
     let running = match begun {
         Ok(running) => running,

@@ -23,6 +23,7 @@ use crate::{
     },
     clock::to_ms,
     desired::Desired,
+    files,
     runtime::{ContainerState, Runtime, RuntimeEvent},
 };
 
@@ -212,11 +213,13 @@ impl Logs {
         let Some(folder) = any.parent() else {
             return attempts;
         };
-        let Ok(mut files) = tokio::fs::read_dir(folder).await else {
-            return attempts;
-        };
-        while let Ok(Some(file)) = files.next_entry().await {
-            let name = file.file_name();
+        let folder = folder.to_owned();
+        let names = files::reading(move || {
+            let entries = std::fs::read_dir(folder)?;
+            let names = entries.map(|entry| Ok(entry?.file_name()));
+            names.collect::<std::io::Result<Vec<_>>>()
+        });
+        for name in names.await.unwrap_or_default() {
             let attempt = name.to_str().and_then(|name| name.strip_suffix(".log"));
             attempts.extend(attempt.and_then(|attempt| attempt.parse::<u32>().ok()));
         }

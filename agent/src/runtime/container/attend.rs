@@ -87,7 +87,9 @@ impl Containers {
 
     /// Ends what an earlier agent ran in containers and did not see to its end, and removes its pipes, which are in these folders.
     pub async fn end_left_execs(&self, folders: Vec<String>) {
-        let ended = futures::stream::iter(folders);
+        let earlier = folders.into_iter();
+        let earlier = earlier.filter(|folder| !Beside::is_own(self, folder));
+        let ended = futures::stream::iter(earlier.collect::<Vec<_>>());
         ended
             .for_each_concurrent(AT_A_TIME, |folder| self.end_left(folder))
             .await;
@@ -207,7 +209,7 @@ impl Attended {
         self.pid.store(pid, Relaxed);
         drop((held_stdout, held_stderr));
         let stdin = match program.stdin {
-            true => self.input(&folder.join(STDIN)).await,
+            true => self.input(&folder.join(STDIN)).await?,
             false => None,
         };
         Ok(Running {
@@ -219,7 +221,7 @@ impl Attended {
     }
 
     /// The end of the input that writes, once the shim has opened the one that reads; none when the program has ended before.
-    async fn input(&self, path: &Path) -> Option<Sender> {
+    async fn input(&self, path: &Path) -> Result<Option<Sender>, RuntimeError> {
         let opened = async {
             loop {
                 match OpenOptions::new().open_sender(path) {
@@ -232,18 +234,15 @@ impl Attended {
         };
         let opened = tokio::select! {
             opened = timeout(OPEN, opened) => opened,
-            _ = self.beside.wait() => return None,
+            ended = self.beside.wait() => {
+                let ended = ended.map_err(|status| self.error("wait for", &status));
+                return ended.map(|_| None);
+            }
         };
         match opened {
-            Ok(Ok(sender)) => Some(sender),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot open the input of a program that was run in a container");
-                None
-            }
-            Err(_) => {
-                tracing::warn!("the input of a program that was run in a container is not read");
-                None
-            }
+            Ok(Ok(sender)) => Ok(Some(sender)),
+            Ok(Err(error)) => Err(failed(&format!("its input cannot be opened: {error}"))),
+            Err(_) => Err(failed("its input is not taken")),
         }
     }
 

@@ -44,14 +44,25 @@ pub struct Own {
     pub pod_uid: String,
 }
 
+/// containerd takes names of at most 76 characters.
+fn own_prefix(containers: &Containers) -> String {
+    format!("exec-{}-", containers.run)
+}
+
 impl Beside {
     /// A new one.
     pub fn new(containers: &Containers, id: &str) -> Self {
         Self {
             containers: containers.clone(),
             id: id.to_owned(),
-            exec_id: format!("exec-{}", uuid::Uuid::new_v4()),
+            exec_id: format!("{}{}", own_prefix(containers), uuid::Uuid::new_v4()),
         }
+    }
+
+    /// Whether the folder of this name is of one that this agent began.
+    pub fn is_own(containers: &Containers, name: &str) -> bool {
+        let exec_id = name.rsplit_once(AT).map_or("", |(_, exec_id)| exec_id);
+        exec_id.starts_with(&own_prefix(containers))
     }
 
     /// The one whose folder has this name.

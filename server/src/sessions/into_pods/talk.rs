@@ -11,7 +11,7 @@ use barge_proto::v1::TunnelChunk;
 use futures::{StreamExt, stream::BoxStream};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -24,6 +24,9 @@ const RECHECK: Duration = Duration::from_secs(5);
 
 /// Messages of a client on their way to the far side, whose agent keeps room for them: less than a window of HTTP/2.
 const WAITING: usize = 4;
+
+/// For the end of a client's call to arrive behind the end of its words. A client of ours says the end of an input in a word, and waits for nothing.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The far side.
 pub struct Far<I: Input> {
@@ -82,6 +85,7 @@ impl<I: Input, S: Fn() -> Result<(), Status> + Send + Sync> Talk<I, S> {
                 input: &mut self.input,
                 share: self.share.as_deref(),
                 room: &room,
+                of_manager: self.counts,
             };
             tokio::select! {
                 end = hear.hear(from, check) => end,
@@ -137,6 +141,8 @@ struct Say<'a, I> {
     input: &'a mut Streaming<I>,
     share: Option<&'a Share>,
     room: &'a Semaphore,
+    /// A manager says the end of its client's input in a word.
+    of_manager: bool,
 }
 
 impl<I: Input> Say<'_, I> {
@@ -145,10 +151,16 @@ impl<I: Input> Say<'_, I> {
         loop {
             // It is never closed.
             self.room.acquire().await.ok()?.forget();
-            // A client that goes looks like one that has said all, or its message is broken; that it hears no more tells the two apart.
             let Ok(word) = self.input.message().await else {
                 return None;
             };
+            // A client that goes looks like one that has said all, and a program must not take half of its input for the whole. So a manager
+            // that says no more has lost its client, and of another client it shows within a moment whether it still hears.
+            match word {
+                None if self.of_manager => return None,
+                None => sleep(MOMENT).await,
+                Some(_) => {}
+            }
             if let Err(refused) = check() {
                 return Some(refused);
             }
