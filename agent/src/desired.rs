@@ -7,7 +7,7 @@ use std::{
 
 use barge_proto::v1::{Assignment, DeletedPod, Endpoints, Held, Node, Peer, Pod, Service, Welcome};
 
-use crate::configuration::Configuration;
+use crate::{configuration::Configuration, pods::Links};
 
 /// The whole assignment of this node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub struct Desired {
     pub deleted: BTreeSet<String>,
     /// By uid.
     pub services: BTreeMap<String, Arc<Service>>,
+    /// Of `services`: what pods are told of them.
+    pub links: Links,
     /// By uid; named like their Service.
     pub endpoints: BTreeMap<String, Arc<Endpoints>>,
     /// The other nodes, by uid.
@@ -143,6 +145,9 @@ impl Desired {
             &assignment.removed_service_uids,
             |service| service.metadata.as_ref().map_or("", |meta| &meta.uid),
         );
+        if services {
+            self.links = Links::of(self.services.values());
+        }
         let endpoints = update(
             &mut self.endpoints,
             full,

@@ -6,6 +6,7 @@ pub mod deadline;
 pub mod environment;
 pub mod expand;
 pub mod given;
+pub mod links;
 mod lister;
 mod manager;
 pub mod memory;
@@ -24,4 +25,5 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use links::Links;
 pub use manager::{Options, PodManager};

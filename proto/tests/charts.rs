@@ -51,7 +51,7 @@ fn manifest_of(place: &str, fields: &str) -> String {
 }
 
 /// Whether what was found is the fate that a line names.
-fn is_so(found: &Result<Vec<Object>, String>, fate: &str) -> bool {
+fn is_so(found: &Result<Vec<Object>, String>, place: &str, fate: &str) -> bool {
     let page = include_str!("../../docs/guide/kubernetes-fields.md");
     let (_, waits) = page.split_once("## Refused").expect("such a part");
     let refused = |name: &str| {
@@ -61,8 +61,11 @@ fn is_so(found: &Result<Vec<Object>, String>, fate: &str) -> bool {
     match fate.split_once(' ') {
         None if fate == "taken" => found.is_ok(),
         Some(("waits", name)) => refused(name) && waits.contains(&format!("{name}` |")),
-        Some(("refused", name)) => refused(name),
-        Some(("no", "kind")) => found.as_ref().is_err_and(|error| error.contains("kind")),
+        Some(("no", "kind")) => {
+            let (_, kind) = place.split_once(' ').expect("a version and a kind");
+            found.as_ref().is_err_and(|error| error.contains("kind"))
+                && waits.contains(&format!("`{kind}`"))
+        }
         _ => panic!("{fate:?} is no fate"),
     }
 }
@@ -78,7 +81,7 @@ fn what_charts_use_is_taken_or_on_the_list_of_what_waits() {
         let (rest, fate) = line.rsplit_once(" | ").expect("what becomes of it");
         let (place, fields) = rest.split_once(" | ").expect("where it stands");
         let found = apply(&manifest_of(place, fields));
-        if !is_so(&found, fate) {
+        if !is_so(&found, place, fate) {
             let found = found.map(|objects| objects.len());
             wrong += &format!("{line}\n{found:?}\n\n");
         }

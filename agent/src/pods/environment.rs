@@ -1,5 +1,5 @@
-//! The environment of a container, in Kubernetes' order: `envFrom` first, of which a later one counts more, then `env` in its own order, in
-//! which `value` may refer to all before it. What comes from elsewhere is not expanded. Every string is counted before it is made, also those that a
+//! The environment of a container, in Kubernetes' order: the variables of Services first, then `envFrom`, of which a later one counts more, then `env` in its own
+//! order, in which `value` may refer to all before it. What comes from elsewhere is not expanded. Every string is counted before it is made, also those that a
 //! later one replaces: what takes more than a container can be given ends with a sentence and takes neither memory nor time of the agent.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
@@ -18,6 +18,7 @@ use barge_proto::{
 use super::{
     expand::{Strings, expand_into},
     given::Given,
+    links::{self, Linked},
     resources, spec,
 };
 use crate::configuration::Found;
@@ -51,6 +52,8 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// Keys that can be no variables, a sentence for each object that has some.
     pub skipped: Vec<String>,
+    /// Why there are no variables for Services, although they were wanted.
+    pub unlinked: Option<String>,
     /// What the variables take, also those that others replaced.
     pub strings: Strings,
     looked_at: usize,
@@ -62,6 +65,7 @@ pub struct Environment {
 /// A sentence that says what is missing, and what to do.
 pub fn environment(container: &Container, around: Around<'_>) -> Result<Environment, String> {
     let mut made = Environment::default();
+    made.link(around.given.links());
     for (index, from) in container.env_from.iter().enumerate() {
         let taken = made.take_all(from, around);
         taken.map_err(|why| format!("envFrom[{index}]: {why}"))?;
@@ -75,6 +79,17 @@ pub fn environment(container: &Container, around: Around<'_>) -> Result<Environm
 }
 
 impl Environment {
+    fn link(&mut self, services: &Linked) {
+        let counted = links::variables(services).and_then(|variables| {
+            for (name, value) in &variables {
+                self.strings.count(name.len() + 1 + value.len())?;
+            }
+            self.variables = variables;
+            Ok(())
+        });
+        self.unlinked = counted.err();
+    }
+
     fn take_all(&mut self, from: &EnvFromSource, around: Around<'_>) -> Result<(), String> {
         let (source, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
             (Some(it), _) => (Source::ConfigMap, &it.name, it.optional),

@@ -8,6 +8,7 @@ use barge_proto::{
     v1::{Pod, ServiceAccount},
 };
 
+use super::links::Linked;
 use crate::{configuration::Found, desired::Desired};
 
 /// Of one pod. Cheap to clone.
@@ -16,6 +17,8 @@ pub struct Given {
     objects: BTreeMap<(Source, String), Found>,
     /// What is missing and may exist.
     unknown: BTreeSet<(Source, String)>,
+    /// The Services of its namespace, unless it wants none.
+    links: Linked,
 }
 
 impl Given {
@@ -24,7 +27,11 @@ impl Given {
         let configuration = &desired.configuration;
         let namespace = pod.metadata.as_ref().map_or("", |meta| &meta.namespace);
         let used = pod.spec.as_ref().map(used).unwrap_or_default();
+        let wants_links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links);
         let mut given = Self::default();
+        if wants_links != Some(false) {
+            given.links = desired.links.get(namespace);
+        }
         let mut take = |source: Source, name: &str| {
             let key = (source, name.to_owned());
             match configuration.get(source, namespace, name) {
@@ -47,6 +54,11 @@ impl Given {
             }
         }
         given
+    }
+
+    /// The Services that its containers are told of in variables.
+    pub fn links(&self) -> &Linked {
+        &self.links
     }
 
     /// Whether a container that could not start for lack of something has to wait on.

@@ -15,6 +15,7 @@ use crate::{
     configuration::Configuration,
     desired::{Desired, Touched},
     files::{self, Reserve},
+    pods::Links,
 };
 
 /// The folder of the assignment's files.
@@ -130,6 +131,7 @@ impl AssignmentFiles {
         let network: Network = self.part("network");
         let known = network.assignment.unwrap_or_default();
         let uid = |meta: &Option<ObjectMeta>| meta.clone().unwrap_or_default().uid;
+        let services = table(known.services, |service| uid(&service.metadata));
         Ok(Desired {
             revision: acted.revision,
             epoch: 0,
@@ -137,7 +139,8 @@ impl AssignmentFiles {
             unknown: pods.unknown.into_iter().collect(),
             deleted: pods.deleted.into_iter().collect(),
             life: None,
-            services: table(known.services, |service| uid(&service.metadata)),
+            links: Links::of(services.values()),
+            services,
             endpoints: table(known.endpoints, |endpoints| uid(&endpoints.metadata)),
             peers: table(known.peers, |peer| peer.node_uid.clone()),
             configuration: self.configuration(),

@@ -71,9 +71,12 @@ pub(super) fn deployment(spec: &mut DeploymentSpec) {
 pub(super) fn pod(spec: &mut PodSpec) {
     fill(&mut spec.restart_policy, "Always");
     spec.termination_grace_period_seconds.get_or_insert(30);
-    // As templates of before this field have it: they are the same.
+    // As templates of before these fields have it: they are the same.
     if spec.dns_policy == "ClusterFirst" {
         spec.dns_policy.clear();
+    }
+    if spec.enable_service_links == Some(true) {
+        spec.enable_service_links = None;
     }
     if spec.service_account_name == accounts::DEFAULT {
         spec.service_account_name.clear();

@@ -1,12 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use barge_proto::v1::{
     ConfigMap, ConfigMapEnvSource, ConfigMapKeySelector, EnvFromSource, EnvVar, ObjectMeta,
-    PodSpec, ResourceRequirements, Secret, SecretEnvSource, SecretKeySelector,
+    PodSpec, ResourceRequirements, Secret, SecretEnvSource, SecretKeySelector, Service,
+    ServicePort, ServiceSpec,
 };
 
 use super::*;
-use crate::{configuration::Configuration, desired::Desired};
+use crate::{configuration::Configuration, desired::Desired, pods::Links};
 
 fn meta(name: &str) -> Option<ObjectMeta> {
     Some(ObjectMeta {
@@ -387,4 +390,43 @@ fn arguments_and_environment_share_one_room() {
         why.contains("args[19]: with it") && why.contains("at most 2097152"),
         "{why}"
     );
+}
+
+#[test]
+fn services_of_the_namespace_are_variables_that_others_may_refer_to_and_replace() {
+    let service = Arc::new(Service {
+        metadata: meta("cache"),
+        spec: Some(ServiceSpec {
+            cluster_ip: "10.96.0.11".into(),
+            ports: vec![ServicePort {
+                port: 6379,
+                ..ServicePort::default()
+            }],
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    });
+    let mut desired = desired();
+    desired.links = Links::of([service].iter());
+    let container = Container {
+        env: vec![
+            plain("URL", "redis://$(CACHE_SERVICE_HOST):$(CACHE_SERVICE_PORT)"),
+            plain("CACHE_PORT", "6379"),
+        ],
+        ..Container::default()
+    };
+    let made = made_with(container, &desired).unwrap();
+    assert_eq!(made.variables["URL"], "redis://10.96.0.11:6379");
+    assert_eq!(made.variables["CACHE_PORT"], "6379");
+    assert_eq!(made.variables["CACHE_PORT_6379_TCP_ADDR"], "10.96.0.11");
+    // It asks for none.
+    let pod = Pod {
+        metadata: meta("web-1"),
+        spec: Some(PodSpec {
+            enable_service_links: Some(false),
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    };
+    assert!(Given::to(&pod, &desired).links().is_empty());
 }

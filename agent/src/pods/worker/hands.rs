@@ -273,6 +273,15 @@ impl Hands {
             let recorder = &self.shared.recorder;
             recorder.record(pod_reference(pod), Severity::Warning, reason, message);
         }
+        if let Some(message) = &environment.unlinked {
+            let recorder = &self.shared.recorder;
+            recorder.record(
+                pod_reference(pod),
+                Severity::Warning,
+                "ServiceLinksLeftOut",
+                message,
+            );
+        }
         let spec = spec::container_spec(pod, container, attempt, image, environment);
         let mut spec = spec.map_err(config_error)?;
         if self.automounts {

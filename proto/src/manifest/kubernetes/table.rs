@@ -88,8 +88,6 @@ const NODE_SYSTEM_INFO: Fields = &[
 
 const POD_SPEC: Fields = &[
     ("affinity", Nothing),
-    // Barge never injects the environment variables of Docker links.
-    ("enableServiceLinks", Only(&["true", "false"])),
     ("ephemeralContainers", Nothing),
     ("hostUsers", Only(&["true"])),
     ("hostnameOverride", Nothing),

@@ -87,6 +87,9 @@ fn the_usual_policy_is_no_policy() {
     let usual = NAMED.replace("dnsPolicy: None", "dnsPolicy: ClusterFirst");
     let absent = NAMED.replace("  dnsPolicy: None\n", "");
     assert_eq!(read(&usual), read(&absent));
+    let linked = absent.replace("spec:\n", "spec:\n  enableServiceLinks: true\n");
+    assert!(linked.contains("enableServiceLinks"));
+    assert_eq!(read(&linked), read(&absent));
 }
 
 #[test]
