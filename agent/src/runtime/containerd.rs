@@ -131,19 +131,8 @@ impl Containerd {
         if self.looked_for_execs.load(Ordering::Relaxed) {
             return;
         }
-        let pipes = self.options.paths.execs();
-        let left = files::blocking(move || match std::fs::read_dir(pipes) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            entries => entries?
-                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-                .collect(),
-        });
-        match left.await {
-            Ok(left) => {
-                self.looked_for_execs.store(true, Ordering::Relaxed);
-                let containers = self.containers.clone();
-                tokio::spawn(async move { containers.end_left_execs(left).await });
-            }
+        match self.containers.end_left_execs().await {
+            Ok(()) => self.looked_for_execs.store(true, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "cannot list pipes of an earlier agent"),
         }
     }

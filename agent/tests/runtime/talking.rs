@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    machine::{DEADLINE, Machine, eventually, on_a_machine},
+    machine::{DEADLINE, Machine, eventually, on_a_machine, run},
     pods::Pod,
 };
 
@@ -57,7 +57,7 @@ async fn hear(output: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
 
 /// Nothing of programs is left: no pipes, and the container's process alone.
 async fn tidy(machine: &Machine, container: &Container) {
-    let execs = machine.paths().execs();
+    let execs = machine.paths().programs();
     eventually("all pipes are gone", || async {
         let left = fs::read_dir(&execs).map_or(0, |folder| folder.count());
         (left == 0).then_some(())
@@ -279,10 +279,90 @@ fn programs_of_an_agent_that_was_killed_are_ended_by_the_next_one() {
         let _ = timeout(Duration::from_secs(1), probe).await;
         let tasks = machine.ctr(&["task", "ps", &container.id]);
         assert!(tasks.lines().count() > 4, "{tasks}");
+        // One of an agent that had its pipes on disk: the names are the same.
+        let earlier = machine.paths().earlier_programs();
+        let mut places = fs::read_dir(machine.paths().programs()).unwrap();
+        let place = places.next().unwrap().unwrap();
+        fs::create_dir_all(&earlier).unwrap();
+        run(
+            "mv",
+            &[
+                place.path().to_str().unwrap(),
+                earlier.to_str().unwrap(),
+            ],
+        );
         machine.runtime().recover().await.unwrap();
         tidy(&machine, &container).await;
+        eventually("all pipes on disk are gone", || async {
+            (!earlier.exists()).then_some(())
+        })
+        .await;
         let found = pod.runtime.list().await.unwrap();
         assert_eq!(found.containers[0].state, container.state);
+        remove(&pod, &container).await;
+    });
+}
+
+/// A disk at the data folder that takes no writes, as one that hangs, until this is dropped.
+struct Hung(String);
+
+impl Hung {
+    fn new(disk: &str) -> Self {
+        run("fsfreeze", &["--freeze", disk]);
+        Self(disk.to_owned())
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        run("fsfreeze", &["--unfreeze", &self.0]);
+    }
+}
+
+#[test]
+fn programs_run_while_the_disk_of_the_data_folder_hangs() {
+    on_a_machine(|machine| async move {
+        let at = |name: &str| machine.path(name).display().to_string();
+        let (image, data) = (at("disk"), at("data"));
+        run("truncate", &["-s", "64M", &image]);
+        run("mkfs.ext4", &["-q", &image]);
+        fs::create_dir(&data).unwrap();
+        run("mount", &["-o", "loop", &image, &data]);
+        machine.runtime().recover().await.unwrap();
+        let (pod, _) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("main", 0, "exec sleep 1000000");
+        let container = pod.runtime.start_container(&spec).await.unwrap();
+        let id = &container.id;
+
+        let hung = Hung::new(&data);
+        let programs = async {
+            let program = Program {
+                stdin: true,
+                ..script("cat; echo out; exit 3")
+            };
+            let mut running = pod.runtime.attend(id, &program).await.unwrap();
+            let mut stdin = running.stdin.take().unwrap();
+            stdin.write_all(b"in\n").await.unwrap();
+            drop(stdin);
+            running.control.close_stdin().await.unwrap();
+            assert_eq!(text(&mut running.stdout).await, "in\nout\n");
+            assert_eq!(code(&running).await, 3);
+            running.control.end().await;
+            let probe = ["echo", "probed"].map(str::to_owned);
+            let probed = pod.runtime.exec(id, &probe, DEADLINE).await.unwrap();
+            assert_eq!(probed.exit_code, Some(0));
+            assert_eq!(probed.output, b"probed\n");
+            // Another agent ends what this one leaves, while the disk hangs.
+            let program = script("trap '' TERM HUP; echo ready; sleep 1000000");
+            let mut left = pod.runtime.attend(id, &program).await.unwrap();
+            hear(&mut left.stdout, "ready").await;
+            std::mem::forget(left);
+            machine.runtime().recover().await.unwrap();
+            tidy(&machine, &container).await;
+        };
+        let ran = timeout(DEADLINE, programs).await;
+        drop(hung);
+        ran.expect("nothing of it waits for the disk");
         remove(&pod, &container).await;
     });
 }

@@ -5,8 +5,7 @@
 //! shim holds an end that writes as well, which it closes when it is told to (`CloseIO`).
 
 use std::{
-    io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -20,14 +19,14 @@ use futures::StreamExt;
 use nix::errno::Errno;
 use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::{
-    net::unix::pipe::{OpenOptions, Receiver, Sender},
+    net::unix::pipe::Sender,
     time::{sleep, timeout},
 };
 
 use super::{
     Containers, RuntimeError,
     beside::{Beside, Pipes, failed},
-    kill_error,
+    kill_error, pipes,
     task::{KILL_PATIENCE, SIGKILL},
 };
 use crate::{
@@ -85,8 +84,27 @@ impl Containers {
         begun
     }
 
-    /// Ends what an earlier agent ran in containers and did not see to its end, and removes its pipes, which are in these folders.
-    pub async fn end_left_execs(&self, folders: Vec<String>) {
+    /// Ends, in the background, what an earlier agent ran in containers and did not see to its end, and removes its pipes.
+    pub async fn end_left_execs(&self) -> std::io::Result<()> {
+        let left = pipes::left(&self.options.paths).await?;
+        let containers = self.clone();
+        tokio::spawn(async move { containers.end_all_left(left).await });
+        let containers = self.clone();
+        tokio::spawn(async move {
+            let paths = &containers.options.paths;
+            match pipes::left_on_disk(paths).await {
+                Ok(left) => containers.end_all_left(left).await,
+                Err(error) => tracing::warn!(%error, "cannot list pipes of an earlier agent"),
+            }
+            if let Err(error) = pipes::leave_disk(paths).await {
+                // The next agent finds again what is there.
+                tracing::debug!(%error, "pipes of an earlier agent stay on disk");
+            }
+        });
+        Ok(())
+    }
+
+    async fn end_all_left(&self, folders: Vec<PathBuf>) {
         let earlier = folders.into_iter();
         let earlier = earlier.filter(|folder| !Beside::is_own(self, folder));
         let ended = futures::stream::iter(earlier.collect::<Vec<_>>());
@@ -95,14 +113,9 @@ impl Containers {
             .await;
     }
 
-    async fn end_left(&self, folder: String) {
+    async fn end_left(&self, folder: PathBuf) {
         let Some(beside) = Beside::of_folder(self, &folder) else {
-            let left = self.options.paths.execs().join(folder);
-            let removed = files::blocking(move || match left.is_dir() {
-                true => std::fs::remove_dir_all(left),
-                false => std::fs::remove_file(left),
-            });
-            if let Err(error) = removed.await {
+            if let Err(error) = pipes::remove(&self.options.paths, &folder).await {
                 tracing::warn!(%error, "cannot remove pipes of an earlier agent");
             }
             return;
@@ -187,7 +200,7 @@ impl Attended {
         program: &Program,
     ) -> Result<Running, RuntimeError> {
         self.beside.make_pipes(&[STDIN, STDOUT, STDERR]).await?;
-        let folder = self.beside.folder();
+        let folder = &self.beside.folder;
         let path = |name: &str| folder.join(name).display().to_string();
         let pipes = Pipes {
             stdin: if program.stdin {
@@ -202,8 +215,9 @@ impl Attended {
                 path(STDERR)
             },
         };
-        let (stdout, held_stdout) = output(&folder.join(STDOUT))?;
-        let (stderr, held_stderr) = output(&folder.join(STDERR))?;
+        let unopened = |error: std::io::Error| failed(&error.to_string());
+        let (stdout, held_stdout) = pipes::output(&folder.join(STDOUT)).await.map_err(unopened)?;
+        let (stderr, held_stderr) = pipes::output(&folder.join(STDERR)).await.map_err(unopened)?;
         self.beside.prepare(process, pipes).await?;
         let pid = self.beside.start(process).await?;
         self.pid.store(pid, Relaxed);
@@ -224,7 +238,7 @@ impl Attended {
     async fn input(&self, path: &Path) -> Result<Option<Sender>, RuntimeError> {
         let opened = async {
             loop {
-                match OpenOptions::new().open_sender(path) {
+                match pipes::input(path).await {
                     Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
                         sleep(OPEN_AGAIN).await;
                     }
@@ -327,16 +341,6 @@ impl Attended {
     fn error(&self, verb: &str, status: &Status) -> RuntimeError {
         kill_error(&format!("{verb} a program in"), &self.beside.id, status)
     }
-}
-
-/// An end that reads, and both ends, to be held until the shim has opened its own.
-fn output(path: &Path) -> Result<(Receiver, Receiver), RuntimeError> {
-    let open = || {
-        let both = OpenOptions::new().read_write(true).open_receiver(path)?;
-        let reads = OpenOptions::new().open_receiver(path)?;
-        Ok((reads, both))
-    };
-    open().map_err(|error: io::Error| failed(&error.to_string()))
 }
 
 /// Ends the program when it is dropped.

@@ -6,14 +6,12 @@
 use std::time::Duration;
 
 use oci_spec::runtime::Process;
-use tokio::{
-    net::unix::pipe::{OpenOptions, Receiver},
-    time::timeout,
-};
+use tokio::{net::unix::pipe::Receiver, time::timeout};
 
 use super::{
     Containers, RuntimeError,
     beside::{Beside, Pipes, failed},
+    pipes,
     task::{KILL_PATIENCE, SIGKILL},
 };
 use crate::runtime::ExecOutcome;
@@ -63,8 +61,8 @@ impl Run {
     }
 
     async fn run_with(&self, process: &Process) -> Result<ExecOutcome, RuntimeError> {
-        let pipe = self.beside.folder().join(OUTPUT);
-        let receiver = OpenOptions::new().read_write(true).open_receiver(&pipe);
+        let pipe = self.beside.folder.join(OUTPUT);
+        let receiver = pipes::both(&pipe).await;
         let mut receiver = receiver.map_err(|error| failed(&error.to_string()))?;
         let pipe = pipe.display().to_string();
         let pipes = Pipes {
