@@ -15,6 +15,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::{net::TcpStream, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
@@ -248,8 +249,13 @@ impl Runtime for Containerd {
         self.containers.exec(id, command, timeout).await
     }
 
-    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
-        self.containers.attend(id, program).await
+    async fn attend(
+        &self,
+        id: &str,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
+        self.containers.attend(id, program, gone).await
     }
 
     async fn connect(&self, pod_uid: &str, port: u16) -> io::Result<TcpStream> {

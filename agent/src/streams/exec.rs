@@ -64,12 +64,32 @@ pub async fn run(
     back: &mut Streaming<TunnelChunk>,
     stop: &CancellationToken,
 ) -> End {
-    let begun = begin(runtime, &desired, options);
-    // Also when the client goes meanwhile: what begins is ended then, and takes its place among the streams until that is done.
-    let Some(begun) = stop.run_until_cancelled(begun).await else {
-        return End::Gone;
+    let (client, waiting) = input::ahead(back);
+    tokio::pin!(client);
+    let nobody = CancellationToken::new();
+    let running = {
+        let begun = begin(runtime, &desired, options, &nobody);
+        tokio::pin!(begun);
+        let gone = async {
+            tokio::select! {
+                () = &mut client => {}
+                () = chunks.closed() => {}
+            }
+        };
+        tokio::select! {
+            begun = &mut begun => begun,
+            () = gone => {
+                // It takes its place among the streams until it has ended, or is known not to begin.
+                nobody.cancel();
+                if let Ok(running) = begun.await {
+                    running.control.end().await;
+                }
+                return End::Gone;
+            }
+            () = stop.cancelled() => return End::Gone,
+        }
     };
-    let running = match begun {
+    let running = match running {
         Ok(running) => running,
         Err(end) => return end,
     };
@@ -80,12 +100,11 @@ pub async fn run(
         control,
     } = running;
     let end = {
-        let (gone, waiting) = input::ahead(back);
         let take = take(&*control, stdin, options.tty, waiting, chunks);
         let serve = serve(&*control, (stdout, stderr), take, chunks);
         tokio::select! {
             end = serve => end,
-            () = gone => End::Gone,
+            () = client => End::Gone,
             () = chunks.closed() => End::Gone,
             () = stop.cancelled() => End::Gone,
         }
@@ -98,6 +117,7 @@ async fn begin(
     runtime: &dyn Runtime,
     desired: &Desired,
     options: &ExecOptions,
+    nobody: &CancellationToken,
 ) -> Result<Running, End> {
     let failed = |why| End::Failed(why, None);
     if options.command.first().is_none_or(String::is_empty) {
@@ -112,7 +132,7 @@ async fn begin(
         tty: options.tty,
         size: options.size.as_ref().map(size),
     };
-    Ok(runtime.attend(&container.id, &program).await?)
+    Ok(runtime.attend(&container.id, &program, nobody).await?)
 }
 
 fn size(size: &barge_proto::v1::TerminalSize) -> TerminalSize {

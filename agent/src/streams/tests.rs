@@ -315,6 +315,18 @@ async fn a_program_ends_when_its_client_goes_or_the_agent_stops() {
 }
 
 #[tokio::test]
+async fn a_program_is_not_begun_for_a_client_that_has_gone() {
+    let mut node = Node::start().await;
+    let tunnel = node.exec(options("a", "late")).await;
+    drop(tunnel);
+    let begun = Instant::now();
+    while node.runtime.talk.done() != ["not begun"] {
+        assert!(begun.elapsed() < LONG, "{:?}", node.runtime.talk.done());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn streams_that_nobody_reads_hold_up_nothing() {
     let mut node = Node::start().await;
     let life = life::thread(node.stop.clone()).unwrap();

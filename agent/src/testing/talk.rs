@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Control, PROGRAM_NOT_FOUND, Program, Running, RuntimeError, TerminalSize};
 
@@ -21,7 +22,7 @@ pub struct Programs(Arc<Mutex<Seen>>);
 #[derive(Default)]
 struct Seen {
     running: usize,
-    /// "resize 80x24", "signal 2", "close", "end"
+    /// "resize 80x24", "signal 2", "close", "end", "not begun"
     done: Vec<String>,
 }
 
@@ -35,9 +36,23 @@ impl Programs {
         self.0.lock().unwrap().done.clone()
     }
 
-    /// "cat" says what it hears; "yes" never stops; "sleep" waits for a signal; "leave" ends with 3 and leaves somebody who holds on to its outputs.
-    pub fn begin(&self, program: &Program) -> Result<Running, RuntimeError> {
+    /// "cat" says what it hears; "yes" never stops; "sleep" waits for a signal; "leave" ends with 3 and leaves somebody who holds on to its outputs; "late"
+    /// is not begun as long as somebody waits for it.
+    pub async fn begin(
+        &self,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
         let name = program.command[0].clone();
+        if name == "late" {
+            gone.cancelled().await;
+            self.0.lock().unwrap().done.push("not begun".to_owned());
+            return Err(RuntimeError {
+                reason: PROGRAM_NOT_FOUND,
+                message: "nobody waits for it".to_owned(),
+                retryable: false,
+            });
+        }
         if !["cat", "yes", "sleep", "leave"].contains(&&*name) {
             return Err(RuntimeError {
                 reason: PROGRAM_NOT_FOUND,

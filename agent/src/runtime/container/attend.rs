@@ -22,10 +22,11 @@ use tokio::{
     net::unix::pipe::Sender,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Containers, RuntimeError,
-    beside::{Beside, Pipes, failed},
+    beside::{Beside, Pipes, Waits, failed},
     kill_error, pipes,
     task::{KILL_PATIENCE, SIGKILL},
 };
@@ -58,26 +59,39 @@ const SIGHUP: u32 = 1;
 const SIGTERM: u32 = 15;
 
 impl Containers {
-    /// Begins to run a program. When nobody waits for the answer any more, it is ended as soon as it runs.
-    pub async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+    /// Begins to run a program, as long as somebody waits for it: until `gone` is cancelled or this is dropped.
+    pub async fn attend(
+        &self,
+        id: &str,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
         let (containers, id, program) = (self.clone(), id.to_owned(), program.clone());
-        let begun = tokio::spawn(async move { containers.begin(&id, &program).await }).await;
+        let (waits, _waits) = Waits::until(gone);
+        let begun = async move { containers.begin(&id, &program, &waits).await };
+        let begun = tokio::spawn(begun).await;
         begun.unwrap_or_else(|error| Err(failed(&format!("the start ended by itself: {error}"))))
     }
 
-    async fn begin(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+    async fn begin(
+        &self,
+        id: &str,
+        program: &Program,
+        waits: &Waits,
+    ) -> Result<Running, RuntimeError> {
         let beside = Beside::new(self, id);
-        let own = beside.own().await?;
+        let own = waits.or_gone(beside.own()).await?;
         let process = process(own.process, program);
         let attended = Arc::new(Attended {
             pod_uid: own.pod_uid,
             beside,
             tty: program.tty,
             pid: AtomicU32::new(0),
+            may_run: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
-        let begun = attended.begin(&process, program).await;
+        let begun = attended.begin(&process, program, waits).await;
         if begun.is_err() {
             attended.end().await;
         }
@@ -131,6 +145,7 @@ impl Containers {
             beside,
             tty: false,
             pid: AtomicU32::new(pid),
+            may_run: AtomicBool::new(true),
             has_ended: AtomicBool::new(has_ended),
             is_over: AtomicBool::new(false),
         };
@@ -187,6 +202,8 @@ struct Attended {
     tty: bool,
     /// On the machine; 0 until it runs.
     pid: AtomicU32,
+    /// containerd was told to begin it.
+    may_run: AtomicBool,
     /// Its end has been seen.
     has_ended: AtomicBool,
     /// It is being ended and tidied up, or that has been done.
@@ -198,6 +215,7 @@ impl Attended {
         self: &Arc<Self>,
         process: &Process,
         program: &Program,
+        waits: &Waits,
     ) -> Result<Running, RuntimeError> {
         self.beside.make_pipes(&[STDIN, STDOUT, STDERR]).await?;
         let folder = &self.beside.folder;
@@ -218,7 +236,10 @@ impl Attended {
         let unopened = |error: std::io::Error| failed(&error.to_string());
         let (stdout, held_stdout) = pipes::output(&folder.join(STDOUT)).await.map_err(unopened)?;
         let (stderr, held_stderr) = pipes::output(&folder.join(STDERR)).await.map_err(unopened)?;
+        waits.check()?;
         self.beside.prepare(process, pipes).await?;
+        waits.check()?;
+        self.may_run.store(true, Relaxed);
         let pid = self.beside.start(process).await?;
         self.pid.store(pid, Relaxed);
         drop((held_stdout, held_stderr));
@@ -294,7 +315,7 @@ impl Attended {
             return;
         }
         let pid = self.pid.load(Relaxed);
-        if !self.has_ended.load(Relaxed) {
+        if self.may_run.load(Relaxed) && !self.has_ended.load(Relaxed) {
             let first = if self.tty { SIGHUP } else { SIGTERM };
             let gently = async {
                 self.beside.signal(first).await.ok()?;

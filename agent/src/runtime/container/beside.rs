@@ -8,6 +8,7 @@ use containerd_client::{
 };
 use oci_spec::runtime::{Process, Spec};
 use prost_types::Any;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Containers, RuntimeError, kill_error, pipes, reason};
 use crate::runtime::{error::unless_missing, names::label};
@@ -26,6 +27,38 @@ pub struct Beside {
     pub exec_id: String,
     /// Where its pipes are. The name says whose they are: when the agent has been killed, the next one ends the process.
     pub folder: PathBuf,
+}
+
+/// Somebody waits for a process to begin. containerd may take minutes for each step, and a program that nobody waits for any more is not begun.
+pub struct Waits(CancellationToken);
+
+impl Waits {
+    /// Until `gone` is cancelled, or what comes beside it is dropped.
+    pub fn until(gone: &CancellationToken) -> (Self, DropGuard) {
+        let gone = gone.child_token();
+        (Self(gone.clone()), gone.drop_guard())
+    }
+
+    /// Does a step that may be given up anywhere.
+    pub async fn or_gone<T>(
+        &self,
+        step: impl Future<Output = Result<T, RuntimeError>>,
+    ) -> Result<T, RuntimeError> {
+        let done = self.0.run_until_cancelled(step).await;
+        done.unwrap_or_else(|| Err(nobody_waits()))
+    }
+
+    /// The error when nobody waits any more: before a step that may not be given up.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        match self.0.is_cancelled() {
+            true => Err(nobody_waits()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn nobody_waits() -> RuntimeError {
+    failed("nobody waits for it any more")
 }
 
 /// Which pipes a process gets; empty: none.
