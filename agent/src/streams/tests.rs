@@ -228,6 +228,16 @@ async fn outputs_that_somebody_holds_on_to_end_soon_after_the_program() {
 }
 
 #[tokio::test]
+async fn the_output_of_a_program_that_has_ended_is_whole_however_slow_its_shim() {
+    let mut node = Node::start().await;
+    let mut tunnel = node.exec(options("a", "stuck")).await;
+    assert!(tunnel.next().await.unwrap().begun);
+    let (text, last) = rest(&mut tunnel).await;
+    assert_eq!(text, ["", "out\nmore\n", ""]);
+    assert_eq!(last.exit_code, Some(4));
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_is_said_in_a_sentence() {
     let mut node = Node::start().await;
     for (options, why, code) in [

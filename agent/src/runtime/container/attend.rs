@@ -384,6 +384,13 @@ impl Control for Handle {
         self.0.until_ended().await
     }
 
+    async fn copier_answers(&self) -> Result<(), RuntimeError> {
+        // containerd keeps no state of processes: it asks the shim.
+        let answered = self.0.beside.look().await;
+        answered.map_err(|status| self.0.error("look at", &status))?;
+        Ok(())
+    }
+
     async fn signal(&self, number: u32) -> Result<(), RuntimeError> {
         let sent = self.0.beside.signal(number).await;
         sent.map_err(|status| self.0.error("signal", &status))
