@@ -28,7 +28,9 @@ static COUNTERS: Semaphore = Semaphore::const_new(THREADS);
 static HOST_PATHS: Semaphore = Semaphore::const_new(4 * THREADS);
 /// Threads that may wait for pipes of programs in containers. They are in memory; the way to them leads through the data folder.
 static PIPES: Semaphore = Semaphore::const_new(THREADS);
-/// For such work to be done.
+/// Threads that may look among processes for those to be ended. No disk holds them up, and no reader of logs takes them.
+static ENDERS: Semaphore = Semaphore::const_new(THREADS);
+/// For work at pipes to be done.
 const PIPES_ANSWER: Duration = Duration::from_secs(10);
 
 /// Does file system work that may write on a thread that may block, so that a disk that hangs holds up only those that wait for this result. The work
@@ -109,6 +111,16 @@ pub async fn at_pipes<T: Send + 'static>(
             ),
         )),
     }
+}
+
+/// As [`blocking`], to end processes.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn among_processes<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&ENDERS, work).await
 }
 
 async fn beside_the_loop<T: Send + 'static>(

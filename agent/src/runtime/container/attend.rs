@@ -343,7 +343,7 @@ impl Attended {
         };
         let cgroups = self.beside.containers.cgroups.clone();
         let (pod_uid, id) = (self.pod_uid.clone(), self.beside.id.clone());
-        let killed = files::reading(move || {
+        let killed = files::among_processes(move || {
             let cgroup = cgroups.path(&pod_uid, &id);
             cgroups.kill_session(&cgroup, session)
         });
