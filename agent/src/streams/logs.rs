@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 mod position;
 
 use self::position::Position;
-use super::running::{self, container_name};
+use super::{
+    places,
+    running::{self, container_name},
+};
 use crate::{
     carrier::{
         cri,
@@ -60,7 +63,7 @@ impl Logs {
         options: &LogOptions,
         previous: bool,
         chunks: &mpsc::Sender<TunnelChunk>,
-        permit: Arc<OwnedSemaphorePermit>,
+        place: Arc<places::Place>,
     ) -> Result<(), String> {
         let pod = running::pod(&self.desired.borrow(), &options.pod_uid)?;
         let container = container_name(&pod, &options.container)?;
@@ -105,7 +108,7 @@ impl Logs {
             attempt,
             path,
         };
-        let sent = self.send(source, read_options, writer, chunks, permit);
+        let sent = self.send(source, read_options, writer, chunks, place);
         sent.await.map(drop)
     }
 
@@ -114,7 +117,7 @@ impl Logs {
         &self,
         options: &AttachOptions,
         chunks: &mpsc::Sender<TunnelChunk>,
-        permit: Arc<OwnedSemaphorePermit>,
+        place: Arc<places::Place>,
     ) -> Result<i32, String> {
         let uid = &options.pod_uid;
         let pod = running::pod(&self.desired.borrow(), uid)?;
@@ -133,7 +136,7 @@ impl Logs {
             ..logs::LogOptions::default()
         };
         let writer = Writer::new(running.attempt, false);
-        let sent = self.send(source, from_now_on, writer, chunks, permit);
+        let sent = self.send(source, from_now_on, writer, chunks, place);
         let code = sent.await?;
         code.ok_or_else(|| {
             format!(
@@ -151,11 +154,11 @@ impl Logs {
         options: logs::LogOptions,
         writer: Writer,
         chunks: &mpsc::Sender<TunnelChunk>,
-        permit: Arc<OwnedSemaphorePermit>,
+        place: Arc<places::Place>,
     ) -> Result<Option<i32>, String> {
         let finished = CancellationToken::new();
         let follow = options.follow;
-        let entries = logs::read_holding(source.path, options, finished.clone(), permit);
+        let entries = logs::read_holding(source.path, options, finished.clone(), place);
         let copy = send_all(entries, writer, chunks);
         if !follow {
             return copy.await.map(|()| None);

@@ -29,8 +29,8 @@ mod relay;
 
 use ports::{Ports, Resolved};
 
-/// Connections at a time; further ones wait in the listening sockets' queues.
-const TOGETHER: usize = 256;
+/// Connections at a time, as many as a node serves for one pod; further ones wait in the listening sockets' queues.
+const TOGETHER: usize = 24;
 
 /// While no manager answers.
 const PAUSE: Duration = Duration::from_secs(1);
