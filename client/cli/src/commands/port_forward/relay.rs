@@ -13,7 +13,7 @@ use tokio::{
 
 /// The most that is read at a time, in bytes.
 const PIECE: usize = 64 << 10;
-/// Before a connection is accepted again, after that failed: mostly for want of file descriptors.
+/// Before a connection is accepted again, after that failed: mostly for want of file descriptors. And before a node that had no place is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a connection waits for a place at the pod's node, which others have.
@@ -105,12 +105,14 @@ async fn relay(client: &Client, start: PortForwardStart, stream: TcpStream) -> R
     }
 }
 
-/// Connects to the pod, once its node has a place. The client library pauses between two attempts.
+/// Connects to the pod, once its node has a place.
 async fn connected(client: &Client, start: PortForwardStart) -> Result<PortStream, ClientError> {
     let begun = Instant::now();
     loop {
         match client.port_forward(start.clone()).await {
-            Err(error) if error.reason() == Some("OVERLOADED") && begun.elapsed() < PATIENCE => {}
+            Err(error) if error.reason() == Some("OVERLOADED") && begun.elapsed() < PATIENCE => {
+                sleep(PAUSE).await;
+            }
             connected => return connected,
         }
     }
