@@ -27,7 +27,7 @@ use crate::{
     clock::to_ms,
     desired::Desired,
     files,
-    runtime::{ContainerState, Runtime, RuntimeEvent},
+    runtime::{ContainerState, Runtime, RuntimeEvent, names::container_id},
 };
 
 /// For the log of a container that has just been started to be there, and between two looks.
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long the end of a followed log waits for the last output of a container that has ended, where that does not come: a process
 /// of another container may hold on to it, or the disk hangs.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Between two questions whether it has come.
+/// Between two questions whether it has come, and between two lists of containers when one failed.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes put together in a chunk, at least one line.
 const CHUNK: usize = 64 * 1024;
@@ -257,14 +257,24 @@ impl Logs {
         container: &str,
         attempt: u32,
     ) -> Option<crate::runtime::Container> {
+        let id = container_id(pod_uid, container, attempt);
         let mut events = self.runtime.events();
         loop {
             match events.next().await {
+                // Of another one: each of those who follow would list the node's containers for each container that ends.
+                Some(RuntimeEvent::Changed { id: changed }) if changed != id => continue,
                 Some(RuntimeEvent::Resync | RuntimeEvent::Changed { .. }) => {}
-                None => events = self.runtime.events(),
+                None => {
+                    events = self.runtime.events();
+                    continue;
+                }
             }
-            let Ok(inventory) = self.runtime.list().await else {
-                continue;
+            let inventory = loop {
+                match self.runtime.list().await {
+                    Ok(inventory) => break inventory,
+                    // No other event may come.
+                    Err(_) => sleep(PAUSE).await,
+                }
             };
             let found = inventory
                 .containers

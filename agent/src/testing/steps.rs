@@ -173,6 +173,7 @@ impl Runtime for Scripted {
     async fn list(&self) -> Result<Inventory, RuntimeError> {
         let inventory = {
             let mut world = self.world();
+            world.lists += 1;
             let refusals = world.failures.get_mut("list");
             if let Some(error) = refusals.and_then(Vec::pop) {
                 return Err(error);
