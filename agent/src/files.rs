@@ -5,9 +5,10 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 mod reserve;
 
@@ -25,6 +26,12 @@ static REMOVERS: Semaphore = Semaphore::const_new(THREADS);
 static COUNTERS: Semaphore = Semaphore::const_new(THREADS);
 /// Threads that may wait for files of the node that pods name: they may lie on a file system that never answers.
 static HOST_PATHS: Semaphore = Semaphore::const_new(4 * THREADS);
+/// Threads that may wait for pipes of programs in containers. They are in memory; the way to them leads through the data folder.
+static PIPES: Semaphore = Semaphore::const_new(THREADS);
+/// Threads that may look among processes for those to be ended. No disk holds them up, and no reader of logs takes them.
+static ENDERS: Semaphore = Semaphore::const_new(THREADS);
+/// For work at pipes to be done.
+const PIPES_ANSWER: Duration = Duration::from_secs(10);
 
 /// Does file system work that may write on a thread that may block, so that a disk that hangs holds up only those that wait for this result. The work
 /// goes on when nobody waits any more.
@@ -85,6 +92,35 @@ pub async fn at_host_paths<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     beside_the_loop(&HOST_PATHS, work).await
+}
+
+/// As [`blocking`], for the pipes of programs in containers. Answers within ten seconds in any case.
+///
+/// # Errors
+/// What the work answers; or it panicked, or takes longer.
+pub async fn at_pipes<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match timeout(PIPES_ANSWER, beside_the_loop(&PIPES, work)).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "the file system of its pipes does not answer for {} s; look at the disk of the agent's data folder",
+                PIPES_ANSWER.as_secs()
+            ),
+        )),
+    }
+}
+
+/// As [`blocking`], to end processes.
+///
+/// # Errors
+/// What the work answers; or it panicked.
+pub async fn among_processes<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    beside_the_loop(&ENDERS, work).await
 }
 
 async fn beside_the_loop<T: Send + 'static>(

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::{net::TcpStream, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 mod cgroup;
 mod client;
@@ -130,8 +131,14 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<ExecOutcome, RuntimeError>;
-    /// Begins to run a program in a running container, for somebody who talks with it.
-    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError>;
+    /// Begins to run a program in a running container, for somebody who talks with it. Once `gone` is cancelled, or this is dropped, nobody waits for the
+    /// program: it is not begun, or ended at once when containerd was told to begin it before.
+    async fn attend(
+        &self,
+        id: &str,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError>;
     /// Connects to a port on the loopback of a pod's network namespace. Takes as long as the kernel tries; NotFound when the pod has no network.
     async fn connect(&self, pod_uid: &str, port: u16) -> io::Result<TcpStream>;
     /// What a container that ended left behind as its last words; empty when that is nothing.

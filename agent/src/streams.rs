@@ -19,15 +19,19 @@ mod exec;
 mod forward;
 mod input;
 mod logs;
+mod places;
 mod running;
 
-use self::logs::Logs;
+use self::{
+    logs::Logs,
+    places::{Place, Places},
+};
 use crate::{clock::Clock, desired::Desired, metrics, runtime::Runtime, session::Streams};
 
-/// Streams served at a time, each over a connection of its own.
-const STREAMS: usize = 128;
 /// Streams refused at a time; further ones are not opened, and the manager waits for them in vain.
 const REFUSALS: usize = 16;
+/// The exit code of a stream that is refused for want of a place: as in sysexits, trying again later helps. Managers know the number.
+const TRY_AGAIN: i32 = 75;
 /// For the manager to take a stream that it asked for, and for a refusal to be read.
 const DIAL: Duration = Duration::from_secs(10);
 /// Chunks ahead of a slow reader.
@@ -49,7 +53,7 @@ pub struct StreamServer {
     desired: watch::Receiver<Arc<Desired>>,
     logs: Logs,
     measured: Measured,
-    streams: Arc<Semaphore>,
+    places: Places,
     refusals: Arc<Semaphore>,
     /// Counts the streams.
     open: TaskTracker,
@@ -69,7 +73,7 @@ impl StreamServer {
             runtime,
             desired,
             measured,
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            places: Places::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             open: TaskTracker::new(),
             stop,
@@ -83,24 +87,24 @@ impl StreamServer {
         self.open.wait().await;
     }
 
-    /// Serves a stream. Its permit is given back when the connection and all that works for the stream have ended: a disk that hangs holds
-    /// no more threads than there are permits, and a program that does not end no more than one.
+    /// Serves a stream. Its place is given back when the connection and all that works for the stream have ended: a disk that hangs holds
+    /// no more threads than there are places, and a program that does not end no more than one.
     async fn serve(
         self,
         channel: Channel,
         stream_id: String,
         what: Option<What>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) {
         let (chunks, outgoing) = mpsc::channel(AHEAD);
-        let permit = Arc::new(permit);
+        let place = Arc::new(place);
         let dialed = self
             .stop
             .run_until_cancelled(dial(channel, stream_id, outgoing));
         let Some(Some(mut back)) = dialed.await else {
             return;
         };
-        let last = self.produce(what, &chunks, &mut back, &permit).await;
+        let last = self.produce(what, &chunks, &mut back, &place).await;
         let finish = async {
             if let Some(last) = last {
                 // Fails only when the peer went: nobody is left to tell.
@@ -111,7 +115,7 @@ impl StreamServer {
             until_gone(&mut back).await;
         };
         self.stop.run_until_cancelled(finish).await;
-        drop(permit);
+        drop(place);
     }
 
     /// Sends what was asked for. Answers the last chunk, if there is one to be sent.
@@ -120,9 +124,9 @@ impl StreamServer {
         what: Option<What>,
         chunks: &mpsc::Sender<TunnelChunk>,
         back: &mut Streaming<TunnelChunk>,
-        permit: &Arc<OwnedSemaphorePermit>,
+        place: &Arc<Place>,
     ) -> Option<TunnelChunk> {
-        let (runtime, held) = (&*self.runtime, permit.clone());
+        let (runtime, held) = (&*self.runtime, place.clone());
         let desired = self.desired.borrow().clone();
         match what {
             Some(What::Logs(options)) => {
@@ -190,11 +194,20 @@ impl StreamServer {
         }
     }
 
-    /// Says that there is no room, to a manager that hears it within [`DIAL`].
-    async fn refuse(self, channel: Channel, stream_id: String, _permit: OwnedSemaphorePermit) {
+    /// Says why there is no place, to a manager that hears it within [`DIAL`].
+    async fn refuse(
+        self,
+        channel: Channel,
+        stream_id: String,
+        why: String,
+        _permit: OwnedSemaphorePermit,
+    ) {
         let (chunks, outgoing) = mpsc::channel(1);
-        let error = format!("this node serves {STREAMS} streams already; end some of them");
-        let _ = chunks.send(failed(error)).await;
+        let refusal = TunnelChunk {
+            exit_code: Some(TRY_AGAIN),
+            ..failed(why)
+        };
+        let _ = chunks.send(refusal).await;
         drop(chunks);
         let refused = timeout(DIAL, async {
             if let Some(mut back) = dial(channel, stream_id, outgoing).await {
@@ -208,14 +221,16 @@ impl StreamServer {
 impl Streams for StreamServer {
     fn open(&self, channel: Channel, request: OpenStream) {
         let (server, id, what) = (self.clone(), request.stream_id, request.what);
-        if let Ok(permit) = self.streams.clone().try_acquire_owned() {
-            self.open.spawn(server.serve(channel, id, what, permit));
-        } else if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tokio::spawn(server.refuse(channel, id, permit));
-        } else {
-            tracing::warn!(
-                "a stream was not opened: {STREAMS} are open, and {REFUSALS} are being refused"
-            );
+        let why = match self.places.take(what.as_ref()) {
+            Ok(place) => {
+                self.open.spawn(server.serve(channel, id, what, place));
+                return;
+            }
+            Err(why) => why,
+        };
+        match self.refusals.clone().try_acquire_owned() {
+            Ok(permit) => drop(tokio::spawn(server.refuse(channel, id, why, permit))),
+            Err(_) => tracing::warn!(why, "a stream was not opened: {REFUSALS} are being refused"),
         }
     }
 }

@@ -51,6 +51,7 @@ struct World {
     /// What must never be, in words.
     violations: Vec<String>,
     made: u32,
+    lists: usize,
     /// Calls until the agent dies: the call does its work and never answers.
     lives: Option<u32>,
     ignores_term: bool,
@@ -265,6 +266,11 @@ impl Scripted {
 
     pub fn calls(&self) -> Vec<String> {
         self.world().calls.clone()
+    }
+
+    /// How often all containers were listed.
+    pub fn lists(&self) -> usize {
+        self.world().lists
     }
 
     pub fn violations(&self) -> Vec<String> {

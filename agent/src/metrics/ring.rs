@@ -130,6 +130,12 @@ impl Counter {
         self.total
     }
 
+    /// As [`Self::read`], of a counter that never begins anew, but may be set back a little, as Linux does with `/proc/stat`: then nothing was counted.
+    pub fn read_steady(&mut self, value: u64) -> u64 {
+        self.seen = self.seen.map(|seen| seen.min(value));
+        self.read(value)
+    }
+
     /// What is read next counts from 0: it is of another container.
     pub fn begin_anew(&mut self) {
         self.seen = self.seen.map(|_| 0);

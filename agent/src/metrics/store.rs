@@ -248,7 +248,7 @@ impl Store {
         let now = self.now_us();
         let mut kept = self.lock();
         let machine = kept.machine.get_or_insert_with(Machine::new);
-        let cpu_us = machine.cpu.read(usage.cpu_us);
+        let cpu_us = machine.cpu.read_steady(usage.cpu_us);
         let memory = usage.memory;
         machine.samples.push(now, Sample { cpu_us, memory });
     }
@@ -429,6 +429,23 @@ mod tests {
         store.put_usage(&second, 9 * SECOND, usage(SECOND));
         store.put_traffic("p", Traffic::default());
         assert!(store.running_pods().is_empty());
+    }
+
+    #[test]
+    fn a_machines_counter_that_is_set_back_is_no_burst() {
+        let store = Store::default();
+        // It has been up for a while.
+        for cpu_us in [90_000, 90_001, 89_999, 90_000].map(|seconds| seconds * SECOND) {
+            store.put_machine(usage(cpu_us));
+            let before = store.now_us();
+            while store.now_us() < before + 2000 {
+                std::thread::yield_now();
+            }
+        }
+        let kept = store.lock();
+        let samples = &kept.machine.as_ref().unwrap().samples;
+        let (_, newest) = samples.newest().unwrap();
+        assert_eq!(newest.cpu_us, 2 * SECOND);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod beside;
 mod create;
 mod exec;
 mod host;
+mod pipes;
 mod rootfs;
 mod salvage;
 mod shim;

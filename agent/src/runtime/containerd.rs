@@ -15,6 +15,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::{net::TcpStream, sync::watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Container, ContainerSpec, ExecOutcome, HostPorts, Image, ImageStore, Inventory, LastWords,
@@ -131,19 +132,8 @@ impl Containerd {
         if self.looked_for_execs.load(Ordering::Relaxed) {
             return;
         }
-        let pipes = self.options.paths.execs();
-        let left = files::blocking(move || match std::fs::read_dir(pipes) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            entries => entries?
-                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-                .collect(),
-        });
-        match left.await {
-            Ok(left) => {
-                self.looked_for_execs.store(true, Ordering::Relaxed);
-                let containers = self.containers.clone();
-                tokio::spawn(async move { containers.end_left_execs(left).await });
-            }
+        match self.containers.end_left_execs().await {
+            Ok(()) => self.looked_for_execs.store(true, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "cannot list pipes of an earlier agent"),
         }
     }
@@ -259,8 +249,13 @@ impl Runtime for Containerd {
         self.containers.exec(id, command, timeout).await
     }
 
-    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
-        self.containers.attend(id, program).await
+    async fn attend(
+        &self,
+        id: &str,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
+        self.containers.attend(id, program, gone).await
     }
 
     async fn connect(&self, pod_uid: &str, port: u16) -> io::Result<TcpStream> {

@@ -26,7 +26,8 @@ use crate::files::Reserve;
 ///                     memory/<volume>/  emptyDirs in memory, a file system each
 ///                     sub/<container>/<n>   what subPath names, pinned by a bind mount
 ///       shm/<uid>                       file systems in memory, `/dev/shm` of their containers
-///       exec/<container id>@<exec id>/… pipes of programs that are run in containers
+///       programs/<container id>@<exec id>/…   pipes of programs that are run in containers; a file system in memory
+///       exec/                           where earlier agents had them, on disk
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
 ///       carrier.{sock,lock}             how control finds the carrier; held while one runs
 /// ```
@@ -152,8 +153,14 @@ impl Paths {
         self.run().join("shm").join(pod_uid)
     }
 
-    /// Folder of the pipes of programs that are run in containers.
-    pub fn execs(&self) -> PathBuf {
+    /// Where the file system is mounted that has the pipes of programs that are run in containers. It is in memory: whoever reads or writes a pipe
+    /// notes the time in its file system, and waits there for a disk that hangs.
+    pub fn programs(&self) -> PathBuf {
+        self.run().join("programs")
+    }
+
+    /// Where earlier agents had these pipes, on disk.
+    pub fn earlier_programs(&self) -> PathBuf {
         self.run().join("exec")
     }
 

@@ -44,6 +44,8 @@ pub struct Running {
 pub trait Control: Send + Sync {
     /// Waits for its end and answers its exit code: 128 + N when signal N ended it. May be given up and asked again.
     async fn wait(&self) -> Result<i32, RuntimeError>;
+    /// Returns once what copies its outputs (the container's shim) has answered: it is not standing still.
+    async fn copier_answers(&self) -> Result<(), RuntimeError>;
     /// Sends it a signal. That it has ended is success.
     async fn signal(&self, number: u32) -> Result<(), RuntimeError>;
     /// Its terminal has another size. That it has none or has ended is success.

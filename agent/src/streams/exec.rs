@@ -10,7 +10,7 @@ use barge_proto::v1::{ExecOptions, TunnelChunk};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -26,10 +26,16 @@ use crate::{
 
 /// Bytes of an output in a chunk.
 const PIECE: usize = 32 * 1024;
-/// After the program's end, a process that it has left may hold on to its outputs. What comes of it is taken while it comes without such a pause …
+/// After the program's end, a process that it has left may hold on to its outputs. What comes is taken while it comes without such a pause, in which the
+/// shim answered …
 const REST: Duration = Duration::from_secs(1);
 /// … up to so many bytes, which is more than pipes hold.
 const MOST_REST: usize = 2 << 20;
+/// For the shim to answer about that, and between two questions.
+const SILENCE: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// For what the shim copied while it answered.
+const LAST: Duration = Duration::from_millis(100);
 /// As the shell says of a program that is not there, and of one that is none.
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
@@ -64,12 +70,32 @@ pub async fn run(
     back: &mut Streaming<TunnelChunk>,
     stop: &CancellationToken,
 ) -> End {
-    let begun = begin(runtime, &desired, options);
-    // Also when the client goes meanwhile: what begins is ended then, and takes its place among the streams until that is done.
-    let Some(begun) = stop.run_until_cancelled(begun).await else {
-        return End::Gone;
+    let (client, waiting) = input::ahead(back);
+    tokio::pin!(client);
+    let nobody = CancellationToken::new();
+    let running = {
+        let begun = begin(runtime, &desired, options, &nobody);
+        tokio::pin!(begun);
+        let gone = async {
+            tokio::select! {
+                () = &mut client => {}
+                () = chunks.closed() => {}
+            }
+        };
+        tokio::select! {
+            begun = &mut begun => begun,
+            () = gone => {
+                // It takes its place among the streams until it has ended, or is known not to begin.
+                nobody.cancel();
+                if let Ok(running) = begun.await {
+                    running.control.end().await;
+                }
+                return End::Gone;
+            }
+            () = stop.cancelled() => return End::Gone,
+        }
     };
-    let running = match begun {
+    let running = match running {
         Ok(running) => running,
         Err(end) => return end,
     };
@@ -80,12 +106,11 @@ pub async fn run(
         control,
     } = running;
     let end = {
-        let (gone, waiting) = input::ahead(back);
         let take = take(&*control, stdin, options.tty, waiting, chunks);
         let serve = serve(&*control, (stdout, stderr), take, chunks);
         tokio::select! {
             end = serve => end,
-            () = gone => End::Gone,
+            () = client => End::Gone,
             () = chunks.closed() => End::Gone,
             () = stop.cancelled() => End::Gone,
         }
@@ -98,6 +123,7 @@ async fn begin(
     runtime: &dyn Runtime,
     desired: &Desired,
     options: &ExecOptions,
+    nobody: &CancellationToken,
 ) -> Result<Running, End> {
     let failed = |why| End::Failed(why, None);
     if options.command.first().is_none_or(String::is_empty) {
@@ -112,7 +138,7 @@ async fn begin(
         tty: options.tty,
         size: options.size.as_ref().map(size),
     };
-    Ok(runtime.attend(&container.id, &program).await?)
+    Ok(runtime.attend(&container.id, &program, nobody).await?)
 }
 
 fn size(size: &barge_proto::v1::TerminalSize) -> TerminalSize {
@@ -141,11 +167,13 @@ async fn serve(
     let ended = CancellationToken::new();
     let outputs = async {
         let stderr = async {
-            if let Some(stderr) = stderr {
-                copy(stderr, 2, chunks, &ended).await;
+            match stderr {
+                Some(stderr) => copy(control, stderr, 2, chunks, &ended).await,
+                None => Ok(()),
             }
         };
-        tokio::join!(copy(stdout, 1, chunks, &ended), stderr);
+        let (stdout, stderr) = tokio::join!(copy(control, stdout, 1, chunks, &ended), stderr);
+        stdout.and(stderr)
     };
     let to_the_end = async {
         let code = control.wait().await;
@@ -157,29 +185,46 @@ async fn serve(
         std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {
-        (code, ()) = async { tokio::join!(to_the_end, outputs) } => match code {
-            Ok(code) => End::Code(code),
-            Err(error) => error.into(),
+        (code, copied) = async { tokio::join!(to_the_end, outputs) } => match (code, copied) {
+            (Ok(code), Ok(())) => End::Code(code),
+            (Ok(code), Err(Silent)) => End::Failed(
+                format!(
+                    "the program ended with exit code {code}, but the rest of its output may be missing: the container's shim does not answer for {} s",
+                    SILENCE.as_secs()
+                ),
+                None,
+            ),
+            (Err(error), _) => error.into(),
         },
         never = take => match never {},
     }
 }
 
+/// Nobody knows whether there is more of an output.
+struct Silent;
+
 /// Sends an output until its end. Once the program has ended, what it left in pipes is taken, and no more.
+///
+/// The end of the output comes by itself when no process of the container holds it any more and the shim has copied all. Whether a process still holds it,
+/// or the shim is slow, cannot be told by the pipe. So the end of a silence counts only when the shim was well in it.
 async fn copy(
+    control: &dyn Control,
     mut output: Output,
     channel: u32,
     chunks: &mpsc::Sender<TunnelChunk>,
     ended: &CancellationToken,
-) {
+) -> Result<(), Silent> {
     let mut piece = vec![0; PIECE];
     let mut rest = MOST_REST;
     loop {
         let read = match ended.is_cancelled() {
-            true if rest == 0 => return,
-            true => match timeout(REST, output.read(&mut piece)).await {
-                Ok(read) => read,
-                Err(_) => return,
+            true if rest == 0 => return Ok(()),
+            true => tokio::select! {
+                biased;
+                read = output.read(&mut piece) => read,
+                silence = timeout(SILENCE, silence(control)) => {
+                    return silence.map_err(|_| Silent);
+                }
             },
             false => tokio::select! {
                 read = output.read(&mut piece) => read,
@@ -187,7 +232,7 @@ async fn copy(
             },
         };
         let bytes @ 1.. = read.unwrap_or(0) else {
-            return;
+            return Ok(());
         };
         if ended.is_cancelled() {
             rest = rest.saturating_sub(bytes);
@@ -198,8 +243,19 @@ async fn copy(
             ..Default::default()
         };
         if chunks.send(chunk).await.is_err() {
-            return;
+            return Ok(());
         }
+    }
+}
+
+/// Returns when the shim has had the time to copy all that there is: it answered before a pause and after it.
+async fn silence(control: &dyn Control) {
+    for pause in [REST, LAST] {
+        while let Err(error) = control.copier_answers().await {
+            tracing::debug!(%error, "a program's output may go on: its shim does not answer");
+            sleep(ASK_AGAIN).await;
+        }
+        sleep(pause).await;
     }
 }
 

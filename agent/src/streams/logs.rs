@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 mod position;
 
 use self::position::Position;
-use super::running::{self, container_name};
+use super::{
+    places,
+    running::{self, container_name},
+};
 use crate::{
     carrier::{
         cri,
@@ -24,7 +27,7 @@ use crate::{
     clock::to_ms,
     desired::Desired,
     files,
-    runtime::{ContainerState, Runtime, RuntimeEvent},
+    runtime::{ContainerState, Runtime, RuntimeEvent, names::container_id},
 };
 
 /// For the log of a container that has just been started to be there, and between two looks.
@@ -34,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long the end of a followed log waits for the last output of a container that has ended, where that does not come: a process
 /// of another container may hold on to it, or the disk hangs.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Between two questions whether it has come.
+/// Between two questions whether it has come, and between two lists of containers when one failed.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes put together in a chunk, at least one line.
 const CHUNK: usize = 64 * 1024;
@@ -60,7 +63,7 @@ impl Logs {
         options: &LogOptions,
         previous: bool,
         chunks: &mpsc::Sender<TunnelChunk>,
-        permit: Arc<OwnedSemaphorePermit>,
+        place: Arc<places::Place>,
     ) -> Result<(), String> {
         let pod = running::pod(&self.desired.borrow(), &options.pod_uid)?;
         let container = container_name(&pod, &options.container)?;
@@ -105,7 +108,7 @@ impl Logs {
             attempt,
             path,
         };
-        let sent = self.send(source, read_options, writer, chunks, permit);
+        let sent = self.send(source, read_options, writer, chunks, place);
         sent.await.map(drop)
     }
 
@@ -114,7 +117,7 @@ impl Logs {
         &self,
         options: &AttachOptions,
         chunks: &mpsc::Sender<TunnelChunk>,
-        permit: Arc<OwnedSemaphorePermit>,
+        place: Arc<places::Place>,
     ) -> Result<i32, String> {
         let uid = &options.pod_uid;
         let pod = running::pod(&self.desired.borrow(), uid)?;
@@ -133,7 +136,7 @@ impl Logs {
             ..logs::LogOptions::default()
         };
         let writer = Writer::new(running.attempt, false);
-        let sent = self.send(source, from_now_on, writer, chunks, permit);
+        let sent = self.send(source, from_now_on, writer, chunks, place);
         let code = sent.await?;
         code.ok_or_else(|| {
             format!(
@@ -151,11 +154,11 @@ impl Logs {
         options: logs::LogOptions,
         writer: Writer,
         chunks: &mpsc::Sender<TunnelChunk>,
-        permit: Arc<OwnedSemaphorePermit>,
+        place: Arc<places::Place>,
     ) -> Result<Option<i32>, String> {
         let finished = CancellationToken::new();
         let follow = options.follow;
-        let entries = logs::read_holding(source.path, options, finished.clone(), permit);
+        let entries = logs::read_holding(source.path, options, finished.clone(), place);
         let copy = send_all(entries, writer, chunks);
         if !follow {
             return copy.await.map(|()| None);
@@ -254,14 +257,24 @@ impl Logs {
         container: &str,
         attempt: u32,
     ) -> Option<crate::runtime::Container> {
+        let id = container_id(pod_uid, container, attempt);
         let mut events = self.runtime.events();
         loop {
             match events.next().await {
+                // Of another one: each of those who follow would list the node's containers for each container that ends.
+                Some(RuntimeEvent::Changed { id: changed }) if changed != id => continue,
                 Some(RuntimeEvent::Resync | RuntimeEvent::Changed { .. }) => {}
-                None => events = self.runtime.events(),
+                None => {
+                    events = self.runtime.events();
+                    continue;
+                }
             }
-            let Ok(inventory) = self.runtime.list().await else {
-                continue;
+            let inventory = loop {
+                match self.runtime.list().await {
+                    Ok(inventory) => break inventory,
+                    // No other event may come.
+                    Err(_) => sleep(PAUSE).await,
+                }
             };
             let found = inventory
                 .containers

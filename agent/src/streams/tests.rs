@@ -228,6 +228,16 @@ async fn outputs_that_somebody_holds_on_to_end_soon_after_the_program() {
 }
 
 #[tokio::test]
+async fn the_output_of_a_program_that_has_ended_is_whole_however_slow_its_shim() {
+    let mut node = Node::start().await;
+    let mut tunnel = node.exec(options("a", "stuck")).await;
+    assert!(tunnel.next().await.unwrap().begun);
+    let (text, last) = rest(&mut tunnel).await;
+    assert_eq!(text, ["", "out\nmore\n", ""]);
+    assert_eq!(last.exit_code, Some(4));
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_is_said_in_a_sentence() {
     let mut node = Node::start().await;
     for (options, why, code) in [
@@ -315,6 +325,18 @@ async fn a_program_ends_when_its_client_goes_or_the_agent_stops() {
 }
 
 #[tokio::test]
+async fn a_program_is_not_begun_for_a_client_that_has_gone() {
+    let mut node = Node::start().await;
+    let tunnel = node.exec(options("a", "late")).await;
+    drop(tunnel);
+    let begun = Instant::now();
+    while node.runtime.talk.done() != ["not begun"] {
+        assert!(begun.elapsed() < LONG, "{:?}", node.runtime.talk.done());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
 async fn streams_that_nobody_reads_hold_up_nothing() {
     let mut node = Node::start().await;
     let life = life::thread(node.stop.clone()).unwrap();
@@ -327,7 +349,7 @@ async fn streams_that_nobody_reads_hold_up_nothing() {
     node.manager.life.until_signed().await;
     let begin = Instant::now();
     let mut unread = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..20 {
         let mut tunnel = node.exec(options("a", "yes")).await;
         assert!(tunnel.next().await.unwrap().begun);
         unread.push(tunnel);
@@ -338,7 +360,7 @@ async fn streams_that_nobody_reads_hold_up_nothing() {
         assert!(tunnel.next().await.unwrap().begun);
         assert_eq!(rest(&mut tunnel).await.1.exit_code, Some(3));
     }
-    assert_eq!(node.runtime.talk.running(), 64);
+    assert_eq!(node.runtime.talk.running(), 20);
     let signs = node.manager.life.signs();
     let mut signs: Vec<_> = signs.iter().map(|(at, _)| *at).collect();
     signs.retain(|at| *at >= begin);

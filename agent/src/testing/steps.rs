@@ -1,6 +1,7 @@
 //! What the runtime in memory does for each step.
 
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::runtime::{Program, Running};
@@ -153,9 +154,14 @@ impl Runtime for Scripted {
         })
     }
 
-    async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+    async fn attend(
+        &self,
+        id: &str,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
         self.call("attend", &format!("{id} {}", program.command.join(" ")))?;
-        self.talk.begin(program)
+        self.talk.begin(program, gone).await
     }
 
     async fn connect(&self, pod_uid: &str, port: u16) -> std::io::Result<TcpStream> {
@@ -167,6 +173,7 @@ impl Runtime for Scripted {
     async fn list(&self) -> Result<Inventory, RuntimeError> {
         let inventory = {
             let mut world = self.world();
+            world.lists += 1;
             let refusals = world.failures.get_mut("list");
             if let Some(error) = refusals.and_then(Vec::pop) {
                 return Err(error);

@@ -1,18 +1,26 @@
 //! Programs in memory for somebody who talks with them: a few words of a shell.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::watch,
+    time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Control, PROGRAM_NOT_FOUND, Program, Running, RuntimeError, TerminalSize};
 
 /// Bytes that a pipe holds.
 const PIPE: usize = 64 << 10;
+
+/// For so long nobody copies the outputs of "stuck".
+const STUCK: Duration = Duration::from_secs(3);
 
 /// What runs, and what was done to it.
 #[derive(Default)]
@@ -21,7 +29,7 @@ pub struct Programs(Arc<Mutex<Seen>>);
 #[derive(Default)]
 struct Seen {
     running: usize,
-    /// "resize 80x24", "signal 2", "close", "end"
+    /// "resize 80x24", "signal 2", "close", "end", "not begun"
     done: Vec<String>,
 }
 
@@ -35,10 +43,24 @@ impl Programs {
         self.0.lock().unwrap().done.clone()
     }
 
-    /// "cat" says what it hears; "yes" never stops; "sleep" waits for a signal; "leave" ends with 3 and leaves somebody who holds on to its outputs.
-    pub fn begin(&self, program: &Program) -> Result<Running, RuntimeError> {
+    /// "cat" says what it hears; "yes" never stops; "sleep" waits for a signal; "leave" ends with 3 and leaves somebody who holds on to its outputs; "late"
+    /// is not begun as long as somebody waits for it; the outputs of "stuck" come some seconds after its end, when who copies them goes on.
+    pub async fn begin(
+        &self,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
         let name = program.command[0].clone();
-        if !["cat", "yes", "sleep", "leave"].contains(&&*name) {
+        if name == "late" {
+            gone.cancelled().await;
+            self.0.lock().unwrap().done.push("not begun".to_owned());
+            return Err(RuntimeError {
+                reason: PROGRAM_NOT_FOUND,
+                message: "nobody waits for it".to_owned(),
+                retryable: false,
+            });
+        }
+        if !["cat", "yes", "sleep", "leave", "stuck"].contains(&&*name) {
             return Err(RuntimeError {
                 reason: PROGRAM_NOT_FOUND,
                 message: format!("\"{name}\" was not found in the container"),
@@ -50,8 +72,9 @@ impl Programs {
         let (error, stderr) = duplex(PIPE);
         let (code, ended) = watch::channel(None);
         let code = Arc::new(code);
+        let (copies, copier) = watch::channel(name != "stuck");
         self.0.lock().unwrap().running += 1;
-        tokio::spawn(run(name, input, output, error, code.clone()));
+        tokio::spawn(run(name, input, output, error, code.clone(), copies));
         Ok(Running {
             stdin: program.stdin.then(|| Box::new(stdin) as _),
             stdout: Box::new(stdout),
@@ -60,6 +83,7 @@ impl Programs {
                 seen: self.0.clone(),
                 code,
                 ended,
+                copier,
             }),
         })
     }
@@ -71,6 +95,7 @@ async fn run(
     mut output: DuplexStream,
     mut error: DuplexStream,
     code: Arc<watch::Sender<Option<i32>>>,
+    copies: watch::Sender<bool>,
 ) {
     let own = match &*name {
         "cat" => {
@@ -87,6 +112,15 @@ async fn run(
             code.send_replace(Some(3));
             std::future::pending().await
         }
+        "stuck" => {
+            code.send_replace(Some(4));
+            sleep(STUCK).await;
+            copies.send_replace(true);
+            let _ = output.write_all(b"out\n").await;
+            sleep(STUCK / 6).await;
+            let _ = output.write_all(b"more\n").await;
+            return;
+        }
         _ => {
             let mut nothing = Vec::new();
             let _ = input.read_to_end(&mut nothing).await;
@@ -100,6 +134,8 @@ struct Told {
     seen: Arc<Mutex<Seen>>,
     code: Arc<watch::Sender<Option<i32>>>,
     ended: watch::Receiver<Option<i32>>,
+    /// Whether who copies the outputs does.
+    copier: watch::Receiver<bool>,
 }
 
 impl Told {
@@ -120,6 +156,13 @@ impl Control for Told {
         let mut ended = self.ended.clone();
         let code = *ended.wait_for(Option::is_some).await.unwrap();
         Ok(code.unwrap())
+    }
+
+    async fn copier_answers(&self) -> Result<(), RuntimeError> {
+        let mut copier = self.copier.clone();
+        // Gone, it has copied all.
+        let _ = copier.wait_for(|copies| *copies).await;
+        Ok(())
     }
 
     async fn signal(&self, number: u32) -> Result<(), RuntimeError> {

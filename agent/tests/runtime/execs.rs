@@ -70,7 +70,7 @@ fn a_program_runs_beside_the_containers_own_and_is_bounded() {
                 .await
                 .is_err()
         );
-        let execs = machine.paths().execs();
+        let execs = machine.paths().programs();
         eventually("all pipes are gone", || async {
             let left = fs::read_dir(&execs).map_or(0, |folder| folder.count());
             (left == 0).then_some(())

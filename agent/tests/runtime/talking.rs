@@ -6,7 +6,7 @@ use std::{
 };
 
 use barge_agent::runtime::{
-    Container, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running, Runtime, TerminalSize,
+    Container, ContainerState, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running, Runtime, TerminalSize,
     containerd::Containerd,
 };
 use serde_json::json;
@@ -14,9 +14,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    machine::{DEADLINE, Machine, eventually, on_a_machine},
+    machine::{DEADLINE, Machine, Stopped, eventually, on_a_machine, run},
     pods::Pod,
 };
 
@@ -25,6 +26,11 @@ fn script(text: &str) -> Program {
         command: ["/bin/sh", "-c", text].map(str::to_owned).to_vec(),
         ..Program::default()
     }
+}
+
+/// Somebody waits for it.
+fn somebody() -> CancellationToken {
+    CancellationToken::new()
 }
 
 async fn text(mut output: impl AsyncRead + Unpin) -> String {
@@ -57,7 +63,7 @@ async fn hear(output: &mut (impl AsyncRead + Unpin), wanted: &str) -> String {
 
 /// Nothing of programs is left: no pipes, and the container's process alone.
 async fn tidy(machine: &Machine, container: &Container) {
-    let execs = machine.paths().execs();
+    let execs = machine.paths().programs();
     eventually("all pipes are gone", || async {
         let left = fs::read_dir(&execs).map_or(0, |folder| folder.count());
         (left == 0).then_some(())
@@ -97,7 +103,7 @@ fn a_program_is_talked_with() {
 async fn streams(runtime: &Containerd, id: &str) {
     // Both outputs by themselves, an input that is empty, an exit code.
     let program = script("cat; echo out; echo err >&2; exit 3");
-    let mut running = runtime.attend(id, &program).await.unwrap();
+    let mut running = runtime.attend(id, &program, &somebody()).await.unwrap();
     assert!(running.stdin.is_none());
     let (out, err) = (&mut running.stdout, running.stderr.take().unwrap());
     let (out, err) = tokio::join!(text(out), text(err));
@@ -110,7 +116,7 @@ async fn streams(runtime: &Containerd, id: &str) {
         stdin: true,
         ..script("busybox wc -c; seq 1000000")
     };
-    let mut running = runtime.attend(id, &program).await.unwrap();
+    let mut running = runtime.attend(id, &program, &somebody()).await.unwrap();
     let mut stdin = running.stdin.take().unwrap();
     stdin.write_all(&vec![b'x'; 3 << 20]).await.unwrap();
     drop(stdin);
@@ -130,7 +136,7 @@ async fn streams(runtime: &Containerd, id: &str) {
         stdin: true,
         ..script("exec 0<&-; sleep 1; exit 5")
     };
-    let mut running = runtime.attend(id, &program).await.unwrap();
+    let mut running = runtime.attend(id, &program, &somebody()).await.unwrap();
     let mut stdin = running.stdin.take().unwrap();
     let writing = async { while stdin.write_all(&[b'x'; 4096]).await.is_ok() {} };
     let code = tokio::select! {
@@ -142,7 +148,7 @@ async fn streams(runtime: &Containerd, id: &str) {
 
     // What somebody holds on to has no end, and the program has one.
     let program = script("sleep 5 & echo begun; exit 6");
-    let mut running = runtime.attend(id, &program).await.unwrap();
+    let mut running = runtime.attend(id, &program, &somebody()).await.unwrap();
     hear(&mut running.stdout, "begun\n").await;
     assert_eq!(self::code(&running).await, 6);
     running.control.end().await;
@@ -153,6 +159,7 @@ async fn signals(runtime: &Containerd, id: &str) {
         .attend(
             id,
             &script("trap 'echo int; exit 7' INT; echo ready; while :; do sleep 0.1; done"),
+            &somebody(),
         )
         .await
         .unwrap();
@@ -165,7 +172,7 @@ async fn signals(runtime: &Containerd, id: &str) {
         command: vec!["sleep".to_owned(), "1000000".to_owned()],
         ..Program::default()
     };
-    let running = runtime.attend(id, &sleep).await.unwrap();
+    let running = runtime.attend(id, &sleep, &somebody()).await.unwrap();
     running.control.signal(9).await.unwrap();
     assert_eq!(code(&running).await, 137);
     // One that has ended takes no signal, and that is no error.
@@ -183,7 +190,7 @@ async fn terminals(runtime: &Containerd, id: &str) {
         }),
         command: vec!["/bin/sh".to_owned()],
     };
-    let mut running = runtime.attend(id, &program).await.unwrap();
+    let mut running = runtime.attend(id, &program, &somebody()).await.unwrap();
     assert!(running.stderr.is_none());
     let mut stdin = running.stdin.take().unwrap();
     stdin
@@ -222,13 +229,13 @@ async fn refusals(runtime: &Containerd, id: &str) {
             command: vec![program.to_owned()],
             ..Program::default()
         };
-        let Err(error) = runtime.attend(id, &wanted).await else {
+        let Err(error) = runtime.attend(id, &wanted, &somebody()).await else {
             panic!("{program} runs");
         };
         assert_eq!(error.reason, reason, "{error}");
         assert!(error.message.contains(program), "{error}");
     }
-    let Err(error) = runtime.attend("nothing-0", &script("true")).await else {
+    let Err(error) = runtime.attend("nothing-0", &script("true"), &somebody()).await else {
         panic!("it runs in nothing");
     };
     assert!(error.message.contains("not there"), "{error}");
@@ -243,7 +250,7 @@ async fn gone_clients(runtime: &Containerd, id: &str) {
             stdin: true,
             ..script(stubborn)
         };
-        let mut running = runtime.attend(id, &program).await.unwrap();
+        let mut running = runtime.attend(id, &program, &somebody()).await.unwrap();
         hear(&mut running.stdout, "ready").await;
         let begun = Instant::now();
         running.control.end().await;
@@ -251,14 +258,15 @@ async fn gone_clients(runtime: &Containerd, id: &str) {
     }
     // One that nobody reads stands still, and ends all the same; here in the background.
     let mut running = runtime
-        .attend(id, &script("echo ready; busybox yes"))
+        .attend(id, &script("echo ready; busybox yes"), &somebody())
         .await
         .unwrap();
     hear(&mut running.stdout, "ready").await;
     drop(running);
     // And one for which nobody waits any more before it runs.
     let sleep = script("sleep 1000000");
-    let nobody = runtime.attend(id, &sleep);
+    let gone = somebody();
+    let nobody = runtime.attend(id, &sleep, &gone);
     let _ = timeout(Duration::from_millis(10), nobody).await;
 }
 
@@ -269,7 +277,7 @@ fn programs_of_an_agent_that_was_killed_are_ended_by_the_next_one() {
         let spec = pod.spec("main", 0, "exec sleep 1000000");
         let container = pod.runtime.start_container(&spec).await.unwrap();
         let program = script("trap '' TERM HUP; sleep 1000000 & echo ready; sleep 1000000");
-        let mut running = pod.runtime.attend(&container.id, &program).await.unwrap();
+        let mut running = pod.runtime.attend(&container.id, &program, &somebody()).await.unwrap();
         hear(&mut running.stdout, "ready").await;
         let probe = pod
             .runtime
@@ -279,10 +287,170 @@ fn programs_of_an_agent_that_was_killed_are_ended_by_the_next_one() {
         let _ = timeout(Duration::from_secs(1), probe).await;
         let tasks = machine.ctr(&["task", "ps", &container.id]);
         assert!(tasks.lines().count() > 4, "{tasks}");
+        // One of an agent that had its pipes on disk: the names are the same.
+        let earlier = machine.paths().earlier_programs();
+        let mut places = fs::read_dir(machine.paths().programs()).unwrap();
+        let place = places.next().unwrap().unwrap();
+        fs::create_dir_all(&earlier).unwrap();
+        run(
+            "mv",
+            &[
+                place.path().to_str().unwrap(),
+                earlier.to_str().unwrap(),
+            ],
+        );
         machine.runtime().recover().await.unwrap();
         tidy(&machine, &container).await;
+        eventually("all pipes on disk are gone", || async {
+            (!earlier.exists()).then_some(())
+        })
+        .await;
         let found = pod.runtime.list().await.unwrap();
         assert_eq!(found.containers[0].state, container.state);
+        remove(&pod, &container).await;
+    });
+}
+
+#[test]
+fn a_program_is_not_begun_when_its_client_went_while_containerd_hung() {
+    on_a_machine(|machine| async move {
+        let (pod, _) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("main", 0, "exec sleep 1000000");
+        let container = pod.runtime.start_container(&spec).await.unwrap();
+        let begins = script("echo > /dev/shm/begun; sleep 1000000");
+        let probe = begins.command.clone();
+        let stopped = machine.stop_containerd();
+        let soon = Duration::from_millis(500);
+        let nobody = somebody();
+        let (attended, cancelled, probed) = tokio::join!(
+            timeout(soon, pod.runtime.attend(&container.id, &begins, &nobody)),
+            async {
+                let gone = somebody();
+                let begun = pod.runtime.attend(&container.id, &begins, &gone);
+                let leave = async {
+                    tokio::time::sleep(soon).await;
+                    gone.cancel();
+                };
+                tokio::join!(begun, leave).0
+            },
+            timeout(soon, pod.runtime.exec(&container.id, &probe, DEADLINE)),
+        );
+        assert!(attended.is_err() && cancelled.is_err() && probed.is_err());
+        drop(stopped);
+        // Those that come later run, one after the other, and find that the others did not.
+        for _ in 0..3 {
+            let look = script("busybox ls /dev/shm");
+            let look = pod.runtime.exec(&container.id, &look.command, DEADLINE);
+            let found = look.await.unwrap();
+            assert_eq!((found.exit_code, found.output), (Some(0), Vec::new()));
+        }
+        tidy(&machine, &container).await;
+        remove(&pod, &container).await;
+    });
+}
+
+#[test]
+fn a_shim_that_stands_still_is_told_from_one_that_has_copied_all() {
+    on_a_machine(|machine| async move {
+        let (pod, _) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("main", 0, "exec sleep 1000000");
+        let container = pod.runtime.start_container(&spec).await.unwrap();
+        let ContainerState::Running { pid, .. } = container.state else {
+            panic!("{container:?}");
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, stat) = stat.rsplit_once(')').unwrap();
+        let shim: i32 = stat.split_whitespace().nth(1).unwrap().parse().unwrap();
+
+        // More than the shim can pass on while nobody reads, and not more than it and pipes hold.
+        const BYTES: usize = 120 << 10;
+        let program = script(&format!("busybox head -c {BYTES} /dev/zero"));
+        let attended = pod.runtime.attend(&container.id, &program, &somebody());
+        let mut running = attended.await.unwrap();
+        assert_eq!(code(&running).await, 0);
+        let stopped = Stopped::new(shim);
+        let mut read = vec![0; BYTES];
+        let mut bytes = 0;
+        while let Ok(more) = timeout(
+            Duration::from_secs(2),
+            running.stdout.read(&mut read[bytes..]),
+        )
+        .await
+        {
+            bytes += more.unwrap();
+        }
+        assert!(bytes < BYTES, "all was copied before");
+        let answers = running.control.copier_answers();
+        assert!(timeout(Duration::from_secs(2), answers).await.is_err());
+        drop(stopped);
+        running.control.copier_answers().await.unwrap();
+        assert_eq!(bytes + text(&mut running.stdout).await.len(), BYTES);
+        running.control.end().await;
+        tidy(&machine, &container).await;
+        remove(&pod, &container).await;
+    });
+}
+
+/// A disk at the data folder that takes no writes, as one that hangs, until this is dropped.
+struct Hung(String);
+
+impl Hung {
+    fn new(disk: &str) -> Self {
+        run("fsfreeze", &["--freeze", disk]);
+        Self(disk.to_owned())
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        run("fsfreeze", &["--unfreeze", &self.0]);
+    }
+}
+
+#[test]
+fn programs_run_while_the_disk_of_the_data_folder_hangs() {
+    on_a_machine(|machine| async move {
+        let at = |name: &str| machine.path(name).display().to_string();
+        let (image, data) = (at("disk"), at("data"));
+        run("truncate", &["-s", "64M", &image]);
+        run("mkfs.ext4", &["-q", &image]);
+        fs::create_dir(&data).unwrap();
+        run("mount", &["-o", "loop", &image, &data]);
+        machine.runtime().recover().await.unwrap();
+        let (pod, _) = Pod::new(&machine, json!({})).await;
+        let spec = pod.spec("main", 0, "exec sleep 1000000");
+        let container = pod.runtime.start_container(&spec).await.unwrap();
+        let id = &container.id;
+
+        let hung = Hung::new(&data);
+        let programs = async {
+            let program = Program {
+                stdin: true,
+                ..script("cat; echo out; exit 3")
+            };
+            let mut running = pod.runtime.attend(id, &program, &somebody()).await.unwrap();
+            let mut stdin = running.stdin.take().unwrap();
+            stdin.write_all(b"in\n").await.unwrap();
+            drop(stdin);
+            running.control.close_stdin().await.unwrap();
+            assert_eq!(text(&mut running.stdout).await, "in\nout\n");
+            assert_eq!(code(&running).await, 3);
+            running.control.end().await;
+            let probe = ["echo", "probed"].map(str::to_owned);
+            let probed = pod.runtime.exec(id, &probe, DEADLINE).await.unwrap();
+            assert_eq!(probed.exit_code, Some(0));
+            assert_eq!(probed.output, b"probed\n");
+            // Another agent ends what this one leaves, while the disk hangs.
+            let program = script("trap '' TERM HUP; echo ready; sleep 1000000");
+            let mut left = pod.runtime.attend(id, &program, &somebody()).await.unwrap();
+            hear(&mut left.stdout, "ready").await;
+            std::mem::forget(left);
+            machine.runtime().recover().await.unwrap();
+            tidy(&machine, &container).await;
+        };
+        let ran = timeout(DEADLINE, programs).await;
+        drop(hung);
+        ran.expect("nothing of it waits for the disk");
         remove(&pod, &container).await;
     });
 }

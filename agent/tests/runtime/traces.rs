@@ -48,6 +48,7 @@ impl Traces {
             "run/host",
             "run/shm",
             "run/volumes",
+            "run/programs",
             "cni/addresses/barge",
         ] {
             note("file", files(&machine.path("data").join(folder)));
@@ -77,8 +78,8 @@ fn mounts(machine: &Machine) -> String {
     let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     places
         .filter(|place| Path::new(place).starts_with(machine.path("")))
-        // That of all volumes in memory belongs to the node, what is in it to pods.
-        .filter(|place| !place.ends_with("/run/volumes"))
+        // Those of all volumes in memory and of pipes belong to the node, what is in them to pods.
+        .filter(|place| !place.ends_with("/run/volumes") && !place.ends_with("/run/programs"))
         .map(|place| format!("{place}\n"))
         .collect()
 }

@@ -2,11 +2,15 @@
 //!
 //! Each end holds back the other: what the terminal does not take is not asked of the manager, and what the program does not read is not read here.
 
-use std::{convert::Infallible, io, process::ExitCode};
+use std::{convert::Infallible, io, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use barge_client::{ExecEvent, ExecInput, ExecOutput, ExecStream};
-use tokio::sync::mpsc;
+use nix::libc::SIGHUP;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::terminal;
 
@@ -20,6 +24,8 @@ pub use signals::{Heard, signals};
 
 /// The terminal's character for the end of the input.
 const END_OF_FILE: u8 = 4;
+/// For a program to end after it was told that the terminal has gone.
+const GRACE: Duration = Duration::from_secs(5);
 /// What a shell says of a program whose output nobody takes.
 const NOBODY_READS: i32 = 128 + nix::libc::SIGPIPE;
 
@@ -85,25 +91,36 @@ pub async fn listen(
     }
 }
 
-/// Sends signals and sizes on. Returns the second signal.
+/// Sends signals and sizes on. Returns the second signal, or HUP after [`GRACE`]: the terminal has gone, and nobody is left to send a second one.
 async fn heed(input: &ExecInput, mut signals: mpsc::Receiver<Heard>) -> i32 {
     let mut sent = false;
-    while let Some(heard) = signals.recv().await {
+    let mut hung_up = None;
+    loop {
+        let heard = tokio::select! {
+            heard = signals.recv() => heard,
+            () = sleep_until(hung_up.unwrap_or_else(Instant::now)), if hung_up.is_some() => return SIGHUP,
+        };
         match heard {
-            Heard::Resized => {
+            Some(Heard::Resized) => {
                 if let Some(size) = terminal::size() {
                     input.resize(size);
                 }
             }
-            Heard::End(number) if sent => return number,
-            Heard::End(number) => {
+            Some(Heard::End(number)) if sent => return number,
+            Some(Heard::End(number)) => {
                 sent = true;
+                hung_up = (number == SIGHUP).then(|| Instant::now() + GRACE);
                 // A stream that has ended says so to those who listen.
                 let _ = input.signal(number.unsigned_abs());
             }
+            // Nothing more comes.
+            None if hung_up.is_none() => return std::future::pending().await,
+            None => {
+                sleep(GRACE).await;
+                return SIGHUP;
+            }
         }
     }
-    std::future::pending().await
 }
 
 /// Sends the input on, then its end. Never returns: the program ends the session.

@@ -1,10 +1,15 @@
 //! An agent's chunks, as clients get what is in them.
 
+use std::time::Duration;
+
 use barge_proto::v1::TunnelChunk;
 use futures::{StreamExt, stream::BoxStream};
 use tonic::{Status, Streaming};
 
 use crate::error::ApiError;
+
+/// Before a client asks an agent again that had no place for its stream.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a client gets of an agent's chunks.
 pub trait Answer: Sized + Send + 'static {
@@ -48,11 +53,16 @@ pub fn answers<A: Answer>(chunks: Streaming<TunnelChunk>) -> BoxStream<'static, 
     .boxed()
 }
 
-/// Why the agent ended a stream: its sentence, and the shell's exit codes for programs that were not run.
+/// Why the agent ended a stream: its sentence, and exit codes for what was not begun.
 fn failure(chunk: TunnelChunk) -> ApiError {
     match chunk.exit_code {
         Some(127) => ApiError::ProgramNotFound(chunk.error),
         Some(126) => ApiError::ProgramNotExecutable(chunk.error),
+        // Of sysexits: the agent has no place for the stream.
+        Some(75) => ApiError::Overloaded {
+            what: chunk.error,
+            retry_after: AGAIN,
+        },
         _ => ApiError::Precondition(chunk.error),
     }
 }

@@ -23,6 +23,7 @@ use crate::{
 
 pub mod ask;
 mod find;
+mod parts;
 mod warnings;
 
 pub use ask::Asker;

@@ -5,8 +5,7 @@
 //! shim holds an end that writes as well, which it closes when it is told to (`CloseIO`).
 
 use std::{
-    io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -20,14 +19,15 @@ use futures::StreamExt;
 use nix::errno::Errno;
 use oci_spec::runtime::{BoxBuilder, Process};
 use tokio::{
-    net::unix::pipe::{OpenOptions, Receiver, Sender},
+    net::unix::pipe::Sender,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Containers, RuntimeError,
-    beside::{Beside, Pipes, failed},
-    kill_error,
+    beside::{Beside, Pipes, Waits, failed},
+    kill_error, pipes,
     task::{KILL_PATIENCE, SIGKILL},
 };
 use crate::{
@@ -59,34 +59,66 @@ const SIGHUP: u32 = 1;
 const SIGTERM: u32 = 15;
 
 impl Containers {
-    /// Begins to run a program. When nobody waits for the answer any more, it is ended as soon as it runs.
-    pub async fn attend(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+    /// Begins to run a program, as long as somebody waits for it: until `gone` is cancelled or this is dropped.
+    pub async fn attend(
+        &self,
+        id: &str,
+        program: &Program,
+        gone: &CancellationToken,
+    ) -> Result<Running, RuntimeError> {
         let (containers, id, program) = (self.clone(), id.to_owned(), program.clone());
-        let begun = tokio::spawn(async move { containers.begin(&id, &program).await }).await;
+        let (waits, _waits) = Waits::until(gone);
+        let begun = async move { containers.begin(&id, &program, &waits).await };
+        let begun = tokio::spawn(begun).await;
         begun.unwrap_or_else(|error| Err(failed(&format!("the start ended by itself: {error}"))))
     }
 
-    async fn begin(&self, id: &str, program: &Program) -> Result<Running, RuntimeError> {
+    async fn begin(
+        &self,
+        id: &str,
+        program: &Program,
+        waits: &Waits,
+    ) -> Result<Running, RuntimeError> {
         let beside = Beside::new(self, id);
-        let own = beside.own().await?;
+        let own = waits.or_gone(beside.own()).await?;
         let process = process(own.process, program);
         let attended = Arc::new(Attended {
             pod_uid: own.pod_uid,
             beside,
             tty: program.tty,
             pid: AtomicU32::new(0),
+            may_run: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
-        let begun = attended.begin(&process, program).await;
+        let begun = attended.begin(&process, program, waits).await;
         if begun.is_err() {
             attended.end().await;
         }
         begun
     }
 
-    /// Ends what an earlier agent ran in containers and did not see to its end, and removes its pipes, which are in these folders.
-    pub async fn end_left_execs(&self, folders: Vec<String>) {
+    /// Ends, in the background, what an earlier agent ran in containers and did not see to its end, and removes its pipes.
+    pub async fn end_left_execs(&self) -> std::io::Result<()> {
+        let left = pipes::left(&self.options.paths).await?;
+        let containers = self.clone();
+        tokio::spawn(async move { containers.end_all_left(left).await });
+        let containers = self.clone();
+        tokio::spawn(async move {
+            let paths = &containers.options.paths;
+            match pipes::left_on_disk(paths).await {
+                Ok(left) => containers.end_all_left(left).await,
+                Err(error) => tracing::warn!(%error, "cannot list pipes of an earlier agent"),
+            }
+            if let Err(error) = pipes::leave_disk(paths).await {
+                // The next agent finds again what is there.
+                tracing::debug!(%error, "pipes of an earlier agent stay on disk");
+            }
+        });
+        Ok(())
+    }
+
+    async fn end_all_left(&self, folders: Vec<PathBuf>) {
         let earlier = folders.into_iter();
         let earlier = earlier.filter(|folder| !Beside::is_own(self, folder));
         let ended = futures::stream::iter(earlier.collect::<Vec<_>>());
@@ -95,14 +127,9 @@ impl Containers {
             .await;
     }
 
-    async fn end_left(&self, folder: String) {
+    async fn end_left(&self, folder: PathBuf) {
         let Some(beside) = Beside::of_folder(self, &folder) else {
-            let left = self.options.paths.execs().join(folder);
-            let removed = files::blocking(move || match left.is_dir() {
-                true => std::fs::remove_dir_all(left),
-                false => std::fs::remove_file(left),
-            });
-            if let Err(error) = removed.await {
+            if let Err(error) = pipes::remove(&self.options.paths, &folder).await {
                 tracing::warn!(%error, "cannot remove pipes of an earlier agent");
             }
             return;
@@ -118,6 +145,7 @@ impl Containers {
             beside,
             tty: false,
             pid: AtomicU32::new(pid),
+            may_run: AtomicBool::new(true),
             has_ended: AtomicBool::new(has_ended),
             is_over: AtomicBool::new(false),
         };
@@ -174,6 +202,8 @@ struct Attended {
     tty: bool,
     /// On the machine; 0 until it runs.
     pid: AtomicU32,
+    /// containerd was told to begin it.
+    may_run: AtomicBool,
     /// Its end has been seen.
     has_ended: AtomicBool,
     /// It is being ended and tidied up, or that has been done.
@@ -185,9 +215,10 @@ impl Attended {
         self: &Arc<Self>,
         process: &Process,
         program: &Program,
+        waits: &Waits,
     ) -> Result<Running, RuntimeError> {
         self.beside.make_pipes(&[STDIN, STDOUT, STDERR]).await?;
-        let folder = self.beside.folder();
+        let folder = &self.beside.folder;
         let path = |name: &str| folder.join(name).display().to_string();
         let pipes = Pipes {
             stdin: if program.stdin {
@@ -202,9 +233,13 @@ impl Attended {
                 path(STDERR)
             },
         };
-        let (stdout, held_stdout) = output(&folder.join(STDOUT))?;
-        let (stderr, held_stderr) = output(&folder.join(STDERR))?;
+        let unopened = |error: std::io::Error| failed(&error.to_string());
+        let (stdout, held_stdout) = pipes::output(&folder.join(STDOUT)).await.map_err(unopened)?;
+        let (stderr, held_stderr) = pipes::output(&folder.join(STDERR)).await.map_err(unopened)?;
+        waits.check()?;
         self.beside.prepare(process, pipes).await?;
+        waits.check()?;
+        self.may_run.store(true, Relaxed);
         let pid = self.beside.start(process).await?;
         self.pid.store(pid, Relaxed);
         drop((held_stdout, held_stderr));
@@ -224,7 +259,7 @@ impl Attended {
     async fn input(&self, path: &Path) -> Result<Option<Sender>, RuntimeError> {
         let opened = async {
             loop {
-                match OpenOptions::new().open_sender(path) {
+                match pipes::input(path).await {
                     Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
                         sleep(OPEN_AGAIN).await;
                     }
@@ -280,7 +315,7 @@ impl Attended {
             return;
         }
         let pid = self.pid.load(Relaxed);
-        if !self.has_ended.load(Relaxed) {
+        if self.may_run.load(Relaxed) && !self.has_ended.load(Relaxed) {
             let first = if self.tty { SIGHUP } else { SIGTERM };
             let gently = async {
                 self.beside.signal(first).await.ok()?;
@@ -308,7 +343,7 @@ impl Attended {
         };
         let cgroups = self.beside.containers.cgroups.clone();
         let (pod_uid, id) = (self.pod_uid.clone(), self.beside.id.clone());
-        let killed = files::reading(move || {
+        let killed = files::among_processes(move || {
             let cgroup = cgroups.path(&pod_uid, &id);
             cgroups.kill_session(&cgroup, session)
         });
@@ -329,16 +364,6 @@ impl Attended {
     }
 }
 
-/// An end that reads, and both ends, to be held until the shim has opened its own.
-fn output(path: &Path) -> Result<(Receiver, Receiver), RuntimeError> {
-    let open = || {
-        let both = OpenOptions::new().read_write(true).open_receiver(path)?;
-        let reads = OpenOptions::new().open_receiver(path)?;
-        Ok((reads, both))
-    };
-    open().map_err(|error: io::Error| failed(&error.to_string()))
-}
-
 /// Ends the program when it is dropped.
 struct Handle(Arc<Attended>);
 
@@ -357,6 +382,13 @@ impl Drop for Handle {
 impl Control for Handle {
     async fn wait(&self) -> Result<i32, RuntimeError> {
         self.0.until_ended().await
+    }
+
+    async fn copier_answers(&self) -> Result<(), RuntimeError> {
+        // containerd keeps no state of processes: it asks the shim.
+        let answered = self.0.beside.look().await;
+        answered.map_err(|status| self.0.error("look at", &status))?;
+        Ok(())
     }
 
     async fn signal(&self, number: u32) -> Result<(), RuntimeError> {

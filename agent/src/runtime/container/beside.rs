@@ -1,20 +1,17 @@
 //! A process in a container beside its own: the steps that containerd has for it, and its pipes.
 
-use std::{io, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use containerd_client::{
     services::v1 as api,
     tonic::{Code, Status},
 };
-use nix::{sys::stat::Mode, unistd::mkfifo};
 use oci_spec::runtime::{Process, Spec};
 use prost_types::Any;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Containers, RuntimeError, kill_error, reason};
-use crate::{
-    files,
-    runtime::{error::unless_missing, names::label},
-};
+use super::{Containers, RuntimeError, kill_error, pipes, reason};
+use crate::runtime::{error::unless_missing, names::label};
 
 /// What Go clients expect a process to be called.
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -28,6 +25,40 @@ pub struct Beside {
     /// The container's.
     pub id: String,
     pub exec_id: String,
+    /// Where its pipes are. The name says whose they are: when the agent has been killed, the next one ends the process.
+    pub folder: PathBuf,
+}
+
+/// Somebody waits for a process to begin. containerd may take minutes for each step, and a program that nobody waits for any more is not begun.
+pub struct Waits(CancellationToken);
+
+impl Waits {
+    /// Until `gone` is cancelled, or what comes beside it is dropped.
+    pub fn until(gone: &CancellationToken) -> (Self, DropGuard) {
+        let gone = gone.child_token();
+        (Self(gone.clone()), gone.drop_guard())
+    }
+
+    /// Does a step that may be given up anywhere.
+    pub async fn or_gone<T>(
+        &self,
+        step: impl Future<Output = Result<T, RuntimeError>>,
+    ) -> Result<T, RuntimeError> {
+        let done = self.0.run_until_cancelled(step).await;
+        done.unwrap_or_else(|| Err(nobody_waits()))
+    }
+
+    /// The error when nobody waits any more: before a step that may not be given up.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        match self.0.is_cancelled() {
+            true => Err(nobody_waits()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn nobody_waits() -> RuntimeError {
+    failed("nobody waits for it any more")
 }
 
 /// Which pipes a process gets; empty: none.
@@ -49,63 +80,52 @@ fn own_prefix(containers: &Containers) -> String {
     format!("exec-{}-", containers.run)
 }
 
+/// Of the container and of the process, as the name of a folder says.
+fn ids(folder: &Path) -> Option<(&str, &str)> {
+    folder.file_name()?.to_str()?.rsplit_once(AT)
+}
+
 impl Beside {
     /// A new one.
     pub fn new(containers: &Containers, id: &str) -> Self {
+        let exec_id = format!("{}{}", own_prefix(containers), uuid::Uuid::new_v4());
+        let programs = containers.options.paths.programs();
         Self {
+            folder: programs.join(format!("{id}{AT}{exec_id}")),
             containers: containers.clone(),
             id: id.to_owned(),
-            exec_id: format!("{}{}", own_prefix(containers), uuid::Uuid::new_v4()),
+            exec_id,
         }
     }
 
-    /// Whether the folder of this name is of one that this agent began.
-    pub fn is_own(containers: &Containers, name: &str) -> bool {
-        let exec_id = name.rsplit_once(AT).map_or("", |(_, exec_id)| exec_id);
+    /// Whether this folder is of one that this agent began.
+    pub fn is_own(containers: &Containers, folder: &Path) -> bool {
+        let exec_id = ids(folder).map_or("", |(_, exec_id)| exec_id);
         exec_id.starts_with(&own_prefix(containers))
     }
 
-    /// The one whose folder has this name.
-    pub fn of_folder(containers: &Containers, name: &str) -> Option<Self> {
-        let (id, exec_id) = name.rsplit_once(AT)?;
+    /// The one whose folder this is.
+    pub fn of_folder(containers: &Containers, folder: &Path) -> Option<Self> {
+        let (id, exec_id) = ids(folder)?;
         Some(Self {
             containers: containers.clone(),
             id: id.to_owned(),
             exec_id: exec_id.to_owned(),
+            folder: folder.to_owned(),
         })
-    }
-
-    /// Where its pipes are. The name says whose they are: when the agent has been killed, the next one ends the process.
-    pub fn folder(&self) -> PathBuf {
-        let paths = &self.containers.options.paths;
-        paths
-            .execs()
-            .join(format!("{}{AT}{}", self.id, self.exec_id))
     }
 
     /// Makes pipes with these names.
     pub async fn make_pipes(&self, names: &'static [&'static str]) -> Result<(), RuntimeError> {
-        let folder = self.folder();
-        let made = files::blocking(move || {
-            std::fs::create_dir_all(&folder)?;
-            for name in names {
-                mkfifo(&folder.join(name), Mode::S_IRUSR | Mode::S_IWUSR)
-                    .map_err(io::Error::from)?;
-            }
-            Ok(())
-        });
-        made.await.map_err(|error| failed(&error.to_string()))
+        let made = pipes::make(&self.containers.options.paths, &self.folder, names).await;
+        made.map_err(|error| failed(&error.to_string()))
     }
 
     /// Removes its pipes. That there are none is success.
     pub async fn remove_pipes(&self) {
-        let folder = self.folder();
-        let removed = files::blocking(move || match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
-        if let Err(error) = removed.await {
-            tracing::warn!(%error, "cannot remove the pipes of a program that was run in a container");
+        let removed = pipes::remove(&self.containers.options.paths, &self.folder).await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, container = self.id, "cannot remove the pipes of a program that was run in a container");
         }
     }
 

@@ -6,14 +6,13 @@
 use std::time::Duration;
 
 use oci_spec::runtime::Process;
-use tokio::{
-    net::unix::pipe::{OpenOptions, Receiver},
-    time::timeout,
-};
+use tokio::{net::unix::pipe::Receiver, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Containers, RuntimeError,
-    beside::{Beside, Pipes, failed},
+    beside::{Beside, Pipes, Waits, failed},
+    pipes,
     task::{KILL_PATIENCE, SIGKILL},
 };
 use crate::runtime::ExecOutcome;
@@ -24,15 +23,17 @@ const KEPT: usize = 10 * 1024;
 const OUTPUT: &str = "output";
 
 impl Containers {
-    /// Runs a program in a running container, and kills it when its time is over. It is seen to its end, and tidied up after, also when nobody
-    /// waits for the answer any more.
+    /// Runs a program in a running container, and kills it when its time is over. Once containerd was told to begin it, it is seen to its end, and tidied up
+    /// after, also when nobody waits for the answer any more.
     pub async fn exec(
         &self,
         id: &str,
         command: &[String],
         within: Duration,
     ) -> Result<ExecOutcome, RuntimeError> {
+        let (waits, _waits) = Waits::until(&CancellationToken::new());
         let run = Run {
+            waits,
             beside: Beside::new(self, id),
             command: command.to_vec(),
             within,
@@ -43,6 +44,7 @@ impl Containers {
 }
 
 struct Run {
+    waits: Waits,
     beside: Beside,
     command: Vec<String>,
     within: Duration,
@@ -50,7 +52,7 @@ struct Run {
 
 impl Run {
     async fn run(self) -> Result<ExecOutcome, RuntimeError> {
-        let mut process = self.beside.own().await?.process;
+        let mut process = self.waits.or_gone(self.beside.own()).await?.process;
         process.set_args(Some(self.command.clone()));
         process.set_terminal(Some(false));
         let made = self.beside.make_pipes(&[OUTPUT]).await;
@@ -63,8 +65,8 @@ impl Run {
     }
 
     async fn run_with(&self, process: &Process) -> Result<ExecOutcome, RuntimeError> {
-        let pipe = self.beside.folder().join(OUTPUT);
-        let receiver = OpenOptions::new().read_write(true).open_receiver(&pipe);
+        let pipe = self.beside.folder.join(OUTPUT);
+        let receiver = pipes::both(&pipe).await;
         let mut receiver = receiver.map_err(|error| failed(&error.to_string()))?;
         let pipe = pipe.display().to_string();
         let pipes = Pipes {
@@ -72,9 +74,14 @@ impl Run {
             stdout: pipe.clone(),
             stderr: pipe,
         };
+        self.waits.check()?;
         self.beside.prepare(process, pipes).await?;
-        let outcome = self.run_to_the_end(process, &mut receiver).await;
-        if outcome.is_err() && self.beside.signal(SIGKILL).await.is_ok() {
+        let waited_for = self.waits.check();
+        let outcome = match &waited_for {
+            Ok(()) => self.run_to_the_end(process, &mut receiver).await,
+            Err(nobody) => Err(nobody.clone()),
+        };
+        if waited_for.is_ok() && outcome.is_err() && self.beside.signal(SIGKILL).await.is_ok() {
             // It may have begun.
             let _ = timeout(KILL_PATIENCE, self.beside.wait()).await;
         }

@@ -10,7 +10,7 @@ use crate::{
     life,
     managers::Managers,
     session::Streams as _,
-    streams::{Measured, STREAMS, StreamServer},
+    streams::{Measured, StreamServer, TRY_AGAIN, places::Sort},
     testing::{
         Scripted,
         managers::{Known, Manager, Tunnel},
@@ -194,14 +194,14 @@ async fn streams_that_nobody_reads_hold_up_nothing_and_one_too_many_is_told_so()
     node.manager.life.until_signed().await;
     let begin = Instant::now();
     let mut unread = Vec::new();
-    for _ in 0..STREAMS {
+    for _ in 0..Sort::Logs.most_of_pod() {
         let (chunk, stream) = node.open().await;
         assert!(chunk.data.len() <= CHUNK + 100 && chunk.error.is_empty());
         unread.push(stream);
     }
     let (refusal, _) = node.open().await;
     assert!(
-        refusal.error.contains("128 streams already"),
+        refusal.error.contains("24 streams of logs of this pod already") && refusal.exit_code == Some(TRY_AGAIN),
         "{}",
         refusal.error
     );
@@ -276,6 +276,50 @@ async fn the_last_words_of_a_program_that_is_followed_are_not_cut_off() {
         rest.extend(chunk.data);
     }
     assert_eq!(String::from_utf8(rest).unwrap(), "panic: x");
+}
+
+#[tokio::test]
+async fn who_follows_a_container_lists_all_only_when_that_one_changes() {
+    let mut node = Node::start().await;
+    let container = |id: &str, name: &str| crate::runtime::Container {
+        id: id.into(),
+        pod_uid: "p".into(),
+        name: name.into(),
+        attempt: 0,
+        image_id: "i@d".into(),
+        image: "i".into(),
+        state: ContainerState::Running {
+            pid: 7,
+            started_at_ms: 1,
+        },
+    };
+    node.runtime.put(container("p-a-0", "a"));
+    let options = LogOptions {
+        follow: true,
+        tail: Some(1),
+        ..Default::default()
+    };
+    let (_, mut stream) = node.open_with(options).await;
+    let begun = Instant::now();
+    let until_listed = async |times| {
+        while node.runtime.lists() < times {
+            assert!(begun.elapsed() < LONG, "{} lists", node.runtime.lists());
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until_listed(1).await;
+    for other in 0..40 {
+        let id = format!("p-b-{other}");
+        node.runtime.put(container(&id, "b"));
+        node.runtime.exit(&id, 1);
+    }
+    // Its own end is seen behind all of these, also when the first list fails.
+    node.runtime.fail("list", "RuntimeUnavailable");
+    node.runtime.exit("p-a-0", 2);
+    while let Some(chunk) = timeout(LONG, stream.chunks.message()).await.unwrap().unwrap() {
+        assert!(chunk.error.is_empty(), "{chunk:?}");
+    }
+    assert_eq!(node.runtime.lists(), 3);
 }
 
 #[tokio::test]

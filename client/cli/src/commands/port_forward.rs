@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -15,7 +15,13 @@ use barge_client::{
 };
 use barge_proto::kinds;
 use clap::Args;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::sleep};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+    task::JoinSet,
+    time::sleep,
+};
 
 use crate::{
     args::Namespace,
@@ -29,8 +35,11 @@ mod relay;
 
 use ports::{Ports, Resolved};
 
-/// Connections at a time; further ones wait in the listening sockets' queues.
-const TOGETHER: usize = 256;
+/// Connections at a time, as many as a node serves for one pod; further ones wait in the listening sockets' queues.
+const TOGETHER: usize = 24;
+
+/// Connections that wait in a listening socket's queue.
+const WAITING: u32 = 1024;
 
 /// While no manager answers.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -156,7 +165,7 @@ async fn listen(addresses: &[IpAddr], ports: &[Resolved]) -> Result<Vec<(TcpList
     for ports in ports {
         let mut local = ports.local;
         for address in addresses {
-            let listener = TcpListener::bind((*address, local)).await;
+            let listener = bind(SocketAddr::new(*address, local));
             let listener = listener.with_context(|| {
                 format!(
                     "listen at {address} port {local}; :{} takes a free port",
@@ -168,6 +177,21 @@ async fn listen(addresses: &[IpAddr], ports: &[Resolved]) -> Result<Vec<(TcpList
         }
     }
     Ok(listeners)
+}
+
+/// Listens at one address. `::` does not stand for `0.0.0.0` too: IPv4 is listened at when it is asked for.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => {
+            let socket = TcpSocket::new_v6()?;
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+            socket
+        }
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 /// Returns when the pod is gone, with the sentence that says so.
@@ -207,5 +231,30 @@ fn ended(pod: Object) -> Option<&'static str> {
     match status.phase.as_str() {
         "Succeeded" | "Failed" => Some("has ended"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_of_both_kinds_are_listened_at_together() {
+        let addresses = ["0.0.0.0", "::"].map(|it| address(it).unwrap());
+        let any = Resolved {
+            local: 0,
+            remote: 80,
+        };
+        let listeners = listen(&addresses, &[any]).await.unwrap();
+        let mut ports = Vec::new();
+        for (listener, _) in &listeners {
+            ports.push(listener.local_addr().unwrap().port());
+        }
+        assert_eq!(ports, [ports[0]; 2]);
+        for (number, host) in ["127.0.0.1", "::1"].into_iter().enumerate() {
+            let to = tokio::net::TcpStream::connect((host, ports[0])).await.unwrap();
+            let (_, from) = listeners[number].0.accept().await.unwrap();
+            assert_eq!(from, to.local_addr().unwrap());
+        }
     }
 }

@@ -135,6 +135,23 @@ async fn a_program_is_asked_for_again_only_when_it_was_not_started() {
 }
 
 #[tokio::test]
+async fn a_program_that_takes_no_notice_of_a_hang_up_holds_nothing_up() {
+    let fake = Fake::start().await;
+    let stream = started(&fake, &["deaf"], false).await;
+    let (signals, heard) = quiet();
+    signals.send(Heard::End(SIGHUP)).await.unwrap();
+    let running = run(stream, None, true, Printed::default().printer(), heard);
+    let ended = timeout(DEADLINE, running).await.unwrap();
+    assert_eq!(ended.unwrap(), Ended::Signal(SIGHUP));
+    let told = async {
+        while fake.pod.signals() != [SIGHUP.unsigned_abs()] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, told).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_signal_is_the_programs_and_a_second_one_ends_the_wait() {
     let fake = Fake::start().await;
     for (command, wanted) in [("signal", Ended::Program(143)), ("deaf", Ended::Signal(2))] {

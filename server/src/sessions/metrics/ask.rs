@@ -10,13 +10,15 @@ use futures::{
     StreamExt,
     stream::{FuturesUnordered, iter},
 };
-use prost::Message;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::super::{Sessions, Tunnels};
+use super::{
+    super::{Sessions, Tunnels},
+    parts,
+};
 use crate::{error::ApiError, net::Dialer, store::Store};
 
 /// Agents that this manager asks at a time, for all who want to know together: few of the streams that may be waited for.
@@ -138,8 +140,7 @@ impl Asker {
             }
             bytes.extend(chunk.data);
         }
-        AgentMetricsResponse::decode(bytes.as_slice())
-            .map_err(|error| format!("answers what is none: {error}"))
+        parts::decode(&bytes)
     }
 
     /// Has all other managers ask those of these agents that are connected to them: one call each for all questions.

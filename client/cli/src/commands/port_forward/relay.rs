@@ -8,13 +8,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 /// The most that is read at a time, in bytes.
 const PIECE: usize = 64 << 10;
-/// Before a connection is accepted again, after that failed: mostly for want of file descriptors.
+/// Before a connection is accepted again, after that failed: mostly for want of file descriptors. And before a node that had no place is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a connection waits for a place at the pod's node, which others have.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Why a connection ended early.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +72,7 @@ pub async fn serve(
 async fn relay(client: &Client, start: PortForwardStart, stream: TcpStream) -> Result<(), Broken> {
     // Small answers are not to wait for each other.
     stream.set_nodelay(true)?;
-    let PortStream { input, mut output } = client.port_forward(start).await?;
+    let PortStream { input, mut output } = connected(client, start).await?;
     let (mut read, mut write) = stream.into_split();
     let up = async {
         let mut buffer = vec![0; PIECE];
@@ -99,6 +102,19 @@ async fn relay(client: &Client, start: PortForwardStart, stream: TcpStream) -> R
     tokio::select! {
         done = down => done,
         error = up => Err(error.into()),
+    }
+}
+
+/// Connects to the pod, once its node has a place.
+async fn connected(client: &Client, start: PortForwardStart) -> Result<PortStream, ClientError> {
+    let begun = Instant::now();
+    loop {
+        match client.port_forward(start.clone()).await {
+            Err(error) if error.reason() == Some("OVERLOADED") && begun.elapsed() < PATIENCE => {
+                sleep(PAUSE).await;
+            }
+            connected => return connected,
+        }
     }
 }
 
