@@ -89,13 +89,7 @@ impl StreamServer {
 
     /// Serves a stream. Its place is given back when the connection and all that works for the stream have ended: a disk that hangs holds
     /// no more threads than there are places, and a program that does not end no more than one.
-    async fn serve(
-        self,
-        channel: Channel,
-        stream_id: String,
-        what: Option<What>,
-        place: Place,
-    ) {
+    async fn serve(self, channel: Channel, stream_id: String, what: Option<What>, place: Place) {
         let (chunks, outgoing) = mpsc::channel(AHEAD);
         let place = Arc::new(place);
         let dialed = self

@@ -29,8 +29,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
 const LONG: Duration = Duration::from_secs(60);
-/// Clients that do not read.
-const STALLED: usize = 64;
+/// Clients that do not read: nearly as many as a node serves for one pod.
+const STALLED: usize = 20;
 /// How long they do not.
 const STANDING: Duration = Duration::from_secs(15);
 

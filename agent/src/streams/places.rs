@@ -34,7 +34,9 @@ impl Sort {
     /// Streams of this sort at a time.
     pub fn most(self) -> usize {
         match self {
-            Self::Logs | Self::Programs | Self::Ports => 48,
+            // One person may follow all pods of a node.
+            Self::Logs => 128,
+            Self::Programs | Self::Ports => 48,
             Self::Metrics => 8,
         }
     }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use barge_agent::runtime::{
-    Container, ContainerState, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running, Runtime, TerminalSize,
-    containerd::Containerd,
+    Container, ContainerState, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running,
+    Runtime, TerminalSize, containerd::Containerd,
 };
 use serde_json::json;
 use tokio::{
@@ -235,7 +235,10 @@ async fn refusals(runtime: &Containerd, id: &str) {
         assert_eq!(error.reason, reason, "{error}");
         assert!(error.message.contains(program), "{error}");
     }
-    let Err(error) = runtime.attend("nothing-0", &script("true"), &somebody()).await else {
+    let Err(error) = runtime
+        .attend("nothing-0", &script("true"), &somebody())
+        .await
+    else {
         panic!("it runs in nothing");
     };
     assert!(error.message.contains("not there"), "{error}");
@@ -277,7 +280,11 @@ fn programs_of_an_agent_that_was_killed_are_ended_by_the_next_one() {
         let spec = pod.spec("main", 0, "exec sleep 1000000");
         let container = pod.runtime.start_container(&spec).await.unwrap();
         let program = script("trap '' TERM HUP; sleep 1000000 & echo ready; sleep 1000000");
-        let mut running = pod.runtime.attend(&container.id, &program, &somebody()).await.unwrap();
+        let mut running = pod
+            .runtime
+            .attend(&container.id, &program, &somebody())
+            .await
+            .unwrap();
         hear(&mut running.stdout, "ready").await;
         let probe = pod
             .runtime
@@ -294,10 +301,7 @@ fn programs_of_an_agent_that_was_killed_are_ended_by_the_next_one() {
         fs::create_dir_all(&earlier).unwrap();
         run(
             "mv",
-            &[
-                place.path().to_str().unwrap(),
-                earlier.to_str().unwrap(),
-            ],
+            &[place.path().to_str().unwrap(), earlier.to_str().unwrap()],
         );
         machine.runtime().recover().await.unwrap();
         tidy(&machine, &container).await;
@@ -365,7 +369,8 @@ fn a_shim_that_stands_still_is_told_from_one_that_has_copied_all() {
         // More than the shim can pass on while nobody reads, and not more than it and pipes hold.
         const BYTES: usize = 120 << 10;
         let program = script(&format!("busybox head -c {BYTES} /dev/zero"));
-        let attended = pod.runtime.attend(&container.id, &program, &somebody());
+        let gone = somebody();
+        let attended = pod.runtime.attend(&container.id, &program, &gone);
         let mut running = attended.await.unwrap();
         assert_eq!(code(&running).await, 0);
         let stopped = Stopped::new(shim);

@@ -234,8 +234,12 @@ impl Attended {
             },
         };
         let unopened = |error: std::io::Error| failed(&error.to_string());
-        let (stdout, held_stdout) = pipes::output(&folder.join(STDOUT)).await.map_err(unopened)?;
-        let (stderr, held_stderr) = pipes::output(&folder.join(STDERR)).await.map_err(unopened)?;
+        let (stdout, held_stdout) = pipes::output(&folder.join(STDOUT))
+            .await
+            .map_err(unopened)?;
+        let (stderr, held_stderr) = pipes::output(&folder.join(STDERR))
+            .await
+            .map_err(unopened)?;
         waits.check()?;
         self.beside.prepare(process, pipes).await?;
         waits.check()?;

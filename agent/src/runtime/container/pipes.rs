@@ -29,11 +29,7 @@ use crate::{files, runtime::Paths};
 const OPTIONS: &str = "mode=0700,size=1m,nr_inodes=16k";
 
 /// Makes a folder with pipes of these names.
-pub async fn make(
-    paths: &Paths,
-    folder: &Path,
-    names: &'static [&'static str],
-) -> io::Result<()> {
+pub async fn make(paths: &Paths, folder: &Path, names: &'static [&'static str]) -> io::Result<()> {
     let (memory, folder) = (paths.programs(), folder.to_owned());
     files::at_pipes(move || {
         ensure_memory(&memory)?;
@@ -48,7 +44,10 @@ pub async fn make(
 
 /// Removes a folder of pipes. That there is none is success.
 pub async fn remove(paths: &Paths, folder: &Path) -> io::Result<()> {
-    let (on_disk, folder) = (folder.starts_with(paths.earlier_programs()), folder.to_owned());
+    let (on_disk, folder) = (
+        folder.starts_with(paths.earlier_programs()),
+        folder.to_owned(),
+    );
     let remove = move || {
         let removed = match fs::symlink_metadata(&folder) {
             Ok(found) if found.is_dir() => fs::remove_dir_all(&folder),

@@ -201,7 +201,10 @@ async fn streams_that_nobody_reads_hold_up_nothing_and_one_too_many_is_told_so()
     }
     let (refusal, _) = node.open().await;
     assert!(
-        refusal.error.contains("24 streams of logs of this pod already") && refusal.exit_code == Some(TRY_AGAIN),
+        refusal
+            .error
+            .contains("64 streams of logs of this pod already")
+            && refusal.exit_code == Some(TRY_AGAIN),
         "{}",
         refusal.error
     );
@@ -316,7 +319,11 @@ async fn who_follows_a_container_lists_all_only_when_that_one_changes() {
     // Its own end is seen behind all of these, also when the first list fails.
     node.runtime.fail("list", "RuntimeUnavailable");
     node.runtime.exit("p-a-0", 2);
-    while let Some(chunk) = timeout(LONG, stream.chunks.message()).await.unwrap().unwrap() {
+    while let Some(chunk) = timeout(LONG, stream.chunks.message())
+        .await
+        .unwrap()
+        .unwrap()
+    {
         assert!(chunk.error.is_empty(), "{chunk:?}");
     }
     assert_eq!(node.runtime.lists(), 3);

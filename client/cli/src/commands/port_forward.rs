@@ -252,7 +252,9 @@ mod tests {
         }
         assert_eq!(ports, [ports[0]; 2]);
         for (number, host) in ["127.0.0.1", "::1"].into_iter().enumerate() {
-            let to = tokio::net::TcpStream::connect((host, ports[0])).await.unwrap();
+            let to = tokio::net::TcpStream::connect((host, ports[0]))
+                .await
+                .unwrap();
             let (_, from) = listeners[number].0.accept().await.unwrap();
             assert_eq!(from, to.local_addr().unwrap());
         }

@@ -37,12 +37,24 @@ struct Seen {
     starts: Vec<ExecStart>,
     sizes: Vec<(u32, u32)>,
     signals: Vec<u32>,
+    /// Connections that its node still refuses.
+    refused: u32,
 }
 
 impl Pod {
     /// The programs that it was asked to start.
     pub fn starts(&self) -> Vec<ExecStart> {
         self.0.lock().unwrap().starts.clone()
+    }
+
+    /// Its node has no place for so many connections that come.
+    pub fn refuse(&self, connections: u32) {
+        self.0.lock().unwrap().refused = connections;
+    }
+
+    /// Connections that its node is still to refuse.
+    pub fn refuses(&self) -> u32 {
+        self.0.lock().unwrap().refused
     }
 
     pub fn signals(&self) -> Vec<u32> {
@@ -234,6 +246,10 @@ impl PodStreams for Pod {
         let Some(Asked::Start(start)) = requests.message().await?.unwrap().what else {
             return Err(Status::invalid_argument("first the start"));
         };
+        if let Some(left) = self.refuses().checked_sub(1) {
+            self.refuse(left);
+            return Err(refusal("OVERLOADED", "the node has no place"));
+        }
         let port = u16::try_from(start.port).unwrap();
         let stream = TcpStream::connect(("127.0.0.1", port)).await;
         let stream = stream.map_err(|error| Status::failed_precondition(error.to_string()))?;

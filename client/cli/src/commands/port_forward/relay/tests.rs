@@ -130,6 +130,16 @@ async fn beyond_the_room_connections_wait() {
 }
 
 #[tokio::test]
+async fn a_connection_waits_for_a_place_at_the_node() {
+    let fake = Fake::start().await;
+    let (port, _program) = mirror().await;
+    let (address, _serving) = forwarded(&fake, port, 1).await;
+    fake.pod.refuse(2);
+    assert_eq!(answer(address, b"1").await, b"1");
+    assert_eq!(fake.pod.refuses(), 0);
+}
+
+#[tokio::test]
 async fn a_connection_that_fails_leaves_the_others() {
     let fake = Fake::start().await;
     let (port, program) = mirror().await;
