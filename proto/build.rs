@@ -95,6 +95,7 @@ const ALWAYS_PRINTED: &[&str] = &[
     "PodIP.ip",
     "PolicyRule.verbs",
     "RbacRole.rules",
+    "ReplicaSetStatus.replicas",
     "RoleRef.api_group",
     "RoleRef.kind",
     "RoleRef.name",

@@ -346,7 +346,7 @@ mod tests {
         ] {
             assert_eq!(by_name(name).unwrap().kind, Kind::Deployment, "{name}");
         }
-        for name in ["", "pod.apps", "replicaset", "deployments.extensions"] {
+        for name in ["", "pod.apps", "statefulset", "deployments.extensions"] {
             assert_eq!(by_name(name), Err(UnknownKind::Name(name.to_owned())));
         }
     }

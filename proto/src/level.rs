@@ -14,8 +14,8 @@ use crate::{
 /// The level that brought all fields of pods that are not named in this module.
 pub const PODS: u32 = 8;
 
-/// The newest level whose fields of objects this version knows. Raised with the first field that comes with another level.
-pub const NEWEST: u32 = PODS;
+/// The newest level whose kinds and fields of objects this version knows. Raised with the first of them that comes with another level.
+pub const NEWEST: u32 = 9;
 
 /// The level that brought taints and tolerations.
 const TAINTS: u32 = 4;

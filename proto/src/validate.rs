@@ -19,6 +19,7 @@ mod pod;
 mod pod_security;
 mod probe;
 mod rbac;
+mod replica_set;
 mod security;
 mod service;
 mod taints;

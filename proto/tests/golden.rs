@@ -38,6 +38,7 @@ const OBJECTS: &[&str] = &[
     "cluster_role_binding",
     "service_account",
     "pod_disruption_budget",
+    "replica_set",
 ];
 
 fn read(name: &str) -> (String, Object) {

@@ -20,6 +20,8 @@ pub mod plan;
 pub mod pods;
 pub mod propose;
 pub mod replica;
+pub mod replica_set;
+pub mod replicas;
 pub mod shell;
 pub mod stamp;
 pub mod supervise;

@@ -2,8 +2,8 @@
 
 use barge_client::v1::{
     ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event, Kind,
-    Namespace, Node, Object, Pod, PodDisruptionBudget, RbacRole, RoleBinding, Secret, Service,
-    ServiceAccount, object,
+    Namespace, Node, Object, Pod, PodDisruptionBudget, RbacRole, ReplicaSet, RoleBinding, Secret,
+    Service, ServiceAccount, object,
 };
 use barge_proto::for_each_kind;
 
@@ -110,6 +110,21 @@ impl Printed for Deployment {
 
     fn describe(&self, text: &mut Text, now: i64) {
         sections::deployment(text, self, now);
+    }
+}
+
+impl Printed for ReplicaSet {
+    const COLUMNS: Names = (
+        &["NAME", "DESIRED", "CURRENT", "READY", "AGE"],
+        &["CONTAINERS", "IMAGES", "SELECTOR"],
+    );
+
+    fn cells(&self, _: &Object, name: String, now: i64) -> Cells {
+        columns::replica_set(self, name, now)
+    }
+
+    fn describe(&self, text: &mut Text, now: i64) {
+        sections::replica_set(text, self, now);
     }
 }
 

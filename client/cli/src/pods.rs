@@ -1,9 +1,9 @@
-//! The pod that a person means: by its name, or one that runs for a Deployment or a Service.
+//! The pod that a person means: by its name, or one that runs for a Deployment, a ReplicaSet or a Service.
 
 use anyhow::{Context, Result, anyhow, bail};
 use barge_client::{
     Client, ClientError, Selection,
-    v1::{Deployment, Kind, Pod, Service},
+    v1::{Deployment, Kind, LabelSelector, Pod, ReplicaSet, Service},
 };
 use barge_proto::kinds;
 
@@ -36,12 +36,22 @@ pub fn none_runs(named: Named<'_>, namespace: &str, labels: &str) -> String {
     )
 }
 
-/// The labels of a Deployment's or a Service's pods.
+/// The pods that belong to the object with this uid.
+pub async fn of(client: &Client, namespace: &str, owner_uid: &str) -> Result<Vec<Pod>> {
+    let selection = Selection {
+        owner_uid: owner_uid.to_owned(),
+        ..Selection::of(Kind::Pod, namespace)
+    };
+    let found = client.list(&selection).await?.objects.into_iter();
+    Ok(found.filter_map(|it| Pod::try_from(it).ok()).collect())
+}
+
+/// The labels of the pods of a Deployment, a ReplicaSet or a Service.
 async fn labels(client: &Client, namespace: &str, named: Named<'_>) -> Result<String> {
     let kind = named.kind.kind;
-    if !matches!(kind, Kind::Deployment | Kind::Service) {
+    if !matches!(kind, Kind::Deployment | Kind::ReplicaSet | Kind::Service) {
         bail!(
-            "a {} has no pods; deployments and services have, such as deployment/web",
+            "a {} has no pods; deployments, replicasets and services have, such as deployment/web",
             named.kind.singular
         );
     }
@@ -49,12 +59,16 @@ async fn labels(client: &Client, namespace: &str, named: Named<'_>) -> Result<St
         return Err(names::not_found(client, named, namespace).await);
     };
     let other = |_| anyhow!("the manager answered with another kind");
+    let selector = |it: Option<LabelSelector>| it.map(|it| output::selector(Some(&it)));
     let labels = match kind {
         Kind::Service => of_service(&Service::try_from(object).map_err(other)?),
+        Kind::ReplicaSet => {
+            let spec = ReplicaSet::try_from(object).map_err(other)?.spec;
+            selector(spec.and_then(|spec| spec.selector))
+        }
         _ => {
-            let deployment = Deployment::try_from(object).map_err(other)?;
-            let spec = deployment.spec.and_then(|spec| spec.selector);
-            spec.map(|selector| output::selector(Some(&selector)))
+            let spec = Deployment::try_from(object).map_err(other)?.spec;
+            selector(spec.and_then(|spec| spec.selector))
         }
     };
     labels.with_context(|| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::anyhow;
 use barge_client::{
     Client,
-    v1::{Object, Pod, PodDisruptionBudget, Service, object},
+    v1::{Object, Pod, PodDisruptionBudget, ReplicaSet, Service, object},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -20,10 +20,30 @@ use crate::{
 pub fn judge(object: &Object) -> Rollout {
     match &object.kind {
         Some(object::Kind::Deployment(it)) => rollout::judge(it),
+        Some(object::Kind::ReplicaSet(it)) => replica_set(it),
         Some(object::Kind::Pod(it)) => pod(it),
         Some(object::Kind::Service(it)) => service(it),
         Some(object::Kind::PodDisruptionBudget(it)) => budget(it),
         _ => Rollout::Complete,
+    }
+}
+
+/// As many pods as are wanted, all available.
+fn replica_set(set: &ReplicaSet) -> Rollout {
+    let metadata = set.metadata.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let wanted = set.spec.as_ref().and_then(|it| it.replicas).unwrap_or(1);
+    let name = &metadata.name;
+    if status.observed_generation < metadata.generation {
+        let text = format!("replicaset {name}: the change has not been seen yet");
+        return Rollout::Underway(text);
+    }
+    match (status.replicas, status.available_replicas) == (wanted, wanted) {
+        true => Rollout::Complete,
+        false => Rollout::Underway(format!(
+            "replicaset {name}: {} of {wanted} replicas are available",
+            status.available_replicas
+        )),
     }
 }
 
@@ -151,8 +171,8 @@ fn late(group: &Group, underway: &BTreeMap<String, String>, seconds: f64) -> Vec
 mod tests {
     use super::*;
     use barge_client::v1::{
-        Condition, ConfigMap, LoadBalancerIngress, LoadBalancerStatus, PodStatus, ServiceSpec,
-        ServiceStatus,
+        Condition, ConfigMap, LoadBalancerIngress, LoadBalancerStatus, ObjectMeta, PodStatus,
+        ReplicaSetSpec, ReplicaSetStatus, ServiceSpec, ServiceStatus,
     };
 
     fn pod_with(phase: &str, ready: &str) -> Object {
@@ -183,6 +203,33 @@ mod tests {
             judge(&pod_with("Failed", "False")),
             Rollout::Failed(_)
         ));
+    }
+
+    #[test]
+    fn a_replica_set_has_all_its_pods() {
+        let set = |observed, replicas, available| {
+            Object::from(ReplicaSet {
+                metadata: Some(ObjectMeta {
+                    generation: 2,
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(ReplicaSetSpec {
+                    replicas: Some(2),
+                    ..ReplicaSetSpec::default()
+                }),
+                status: Some(ReplicaSetStatus {
+                    observed_generation: observed,
+                    replicas,
+                    available_replicas: available,
+                    ..ReplicaSetStatus::default()
+                }),
+                ..ReplicaSet::default()
+            })
+        };
+        assert_eq!(judge(&set(2, 2, 2)), Rollout::Complete);
+        for other in [set(1, 2, 2), set(2, 2, 1), set(2, 3, 2)] {
+            assert!(matches!(judge(&other), Rollout::Underway(_)));
+        }
     }
 
     #[test]

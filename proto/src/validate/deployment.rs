@@ -5,8 +5,8 @@ use crate::{
     configuration::ROLL,
     selector::Selector,
     v1::{
-        Deployment, DeploymentSpec, DeploymentStrategy, IntOrString, LabelSelector,
-        PodTemplateSpec, int_or_string::Value,
+        Deployment, DeploymentStrategy, IntOrString, LabelSelector, PodTemplateSpec,
+        int_or_string::Value,
     },
 };
 
@@ -26,7 +26,7 @@ impl Checker {
             );
         }
         self.at_least("spec.replicas", spec.replicas.unwrap_or(1), 0);
-        self.selector_and_template(spec);
+        self.selector_and_template("Deployment", spec.selector.as_ref(), spec.template.as_ref());
         if let Some(strategy) = &spec.strategy {
             self.strategy(strategy);
         }
@@ -44,18 +44,24 @@ impl Checker {
         }
     }
 
-    fn selector_and_template(&mut self, spec: &DeploymentSpec) {
-        let selector = match &spec.selector {
+    /// Of an owner of this kind, whose pods are there to stay.
+    pub(super) fn selector_and_template(
+        &mut self,
+        owner: &str,
+        selector: Option<&LabelSelector>,
+        template: Option<&PodTemplateSpec>,
+    ) {
+        let selector = match selector {
             None => {
                 self.required("spec.selector");
                 None
             }
             Some(selector) => self.selector("spec.selector", selector),
         };
-        let Some(template) = &spec.template else {
+        let Some(template) = template else {
             return self.required("spec.template");
         };
-        self.template(template);
+        self.template(owner, template);
         let labels = template.metadata.clone().unwrap_or_default().labels;
         if let Some(selector) = selector.filter(|selector| !selector.matches(&labels)) {
             let found = Selector::equal_to(&labels).to_string();
@@ -103,7 +109,7 @@ impl Checker {
         }
     }
 
-    fn template(&mut self, template: &PodTemplateSpec) {
+    fn template(&mut self, owner: &str, template: &PodTemplateSpec) {
         if let Some(metadata) = &template.metadata {
             self.metadata("spec.template.metadata", metadata);
         }
@@ -112,16 +118,16 @@ impl Checker {
         };
         self.pod_spec("spec.template.spec", spec);
         if matches!(spec.restart_policy.as_str(), "OnFailure" | "Never") {
-            let rule = "must be Always in a Deployment";
+            let rule = format!("must be Always in a {owner}");
             let value = format_args!("{:?}", spec.restart_policy);
             self.violated("spec.template.spec.restartPolicy", value, rule);
         }
         if let Some(seconds) = spec.active_deadline_seconds {
-            let rule = "must be absent in a Deployment: its pods are there to stay";
+            let rule = format!("must be absent in a {owner}: its pods are there to stay");
             self.violated("spec.template.spec.activeDeadlineSeconds", seconds, rule);
         }
         if !spec.node_name.is_empty() {
-            let rule = "must be empty in a Deployment: its pods are scheduled";
+            let rule = format!("must be empty in a {owner}: its pods are scheduled");
             let value = format_args!("{:?}", spec.node_name);
             self.violated("spec.template.spec.nodeName", value, rule);
         }

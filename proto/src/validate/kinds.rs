@@ -3,8 +3,8 @@
 use super::{Checker, defaults};
 use crate::v1::{
     ClusterRole, ClusterRoleBinding, ConfigMap, CustomObject, Deployment, Endpoints, Event,
-    Namespace, Node, Object, Pod, PodDisruptionBudget, PodSpec, RbacRole, RoleBinding, Secret,
-    Service, ServiceAccount, object,
+    Namespace, Node, Object, Pod, PodDisruptionBudget, PodSpec, RbacRole, ReplicaSet, RoleBinding,
+    Secret, Service, ServiceAccount, object,
 };
 
 /// The rules of a kind beside those of metadata, which all have.
@@ -108,7 +108,33 @@ impl Rules for Deployment {
         Some(("spec.template.spec", template.spec.as_ref()?))
     }
     fn check_update(&self, old: &Self, checker: &mut Checker) {
-        checker.same_selector(old, self);
+        let selector = |it: &Self| it.spec.clone().and_then(|spec| spec.selector);
+        checker.same_selector("Deployment", selector(old) == selector(self));
+    }
+}
+
+impl Rules for ReplicaSet {
+    fn default(&mut self) {
+        let template = self.spec.as_mut().and_then(|it| it.template.as_mut());
+        if let Some(pod) = template.and_then(|template| template.spec.as_mut()) {
+            defaults::pod(pod);
+        }
+    }
+    fn default_on_create(&mut self) {
+        if let Some(spec) = &mut self.spec {
+            spec.replicas.get_or_insert(1);
+        }
+    }
+    fn check(&self, checker: &mut Checker) {
+        checker.replica_set(self);
+    }
+    fn pod(&self) -> Option<(&'static str, &PodSpec)> {
+        let template = self.spec.as_ref()?.template.as_ref()?;
+        Some(("spec.template.spec", template.spec.as_ref()?))
+    }
+    fn check_update(&self, old: &Self, checker: &mut Checker) {
+        let selector = |it: &Self| it.spec.clone().and_then(|spec| spec.selector);
+        checker.same_selector("ReplicaSet", selector(old) == selector(self));
     }
 }
 

@@ -7,6 +7,7 @@ mod host;
 mod host_namespaces;
 mod lifecycle;
 mod probes;
+mod replica_set;
 mod security;
 mod service;
 mod taints;

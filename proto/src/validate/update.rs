@@ -1,7 +1,7 @@
 //! Fields that an update must not change.
 
 use super::{Checker, Violation, kinds};
-use crate::v1::{ConfigMap, Deployment, Node, Object, Pod, Secret, Service};
+use crate::v1::{ConfigMap, Node, Object, Pod, Secret, Service};
 
 /// Checks that the new object can take the place of the old one, which has its name. Both have their defaults and are
 /// valid. What the server assigns (uid, cluster address, pod range) may be left out of the new one.
@@ -17,10 +17,10 @@ pub fn validate_update(old: &Object, new: &Object) -> Result<(), Vec<Violation>>
 }
 
 impl Checker {
-    pub(super) fn same_selector(&mut self, old: &Deployment, new: &Deployment) {
-        let selector = |object: &Deployment| object.spec.clone().unwrap_or_default().selector;
-        if selector(old) != selector(new) {
-            let rule = "cannot change: delete the Deployment and create it anew";
+    /// The selector of an owner of this kind is the same.
+    pub(super) fn same_selector(&mut self, owner: &str, same: bool) {
+        if !same {
+            let rule = format!("cannot change: delete the {owner} and create it anew");
             self.violated("spec.selector", "", rule);
         }
     }

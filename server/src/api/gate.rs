@@ -6,7 +6,7 @@ use barge_proto::{
     selector::FieldSelector,
     v1::{
         ApplyOutcome, ApplyResponse, Deployment, DeploymentSpec, Kind, Object, ObjectMeta,
-        RecordRef, object,
+        RecordRef, ReplicaSet, ReplicaSetSpec, object,
     },
 };
 use barge_state::{RecordKind, State};
@@ -198,7 +198,7 @@ pub fn shown_results(access: &Access, store: &Store, mut answer: ApplyResponse) 
     answer
 }
 
-/// A Deployment for a caller that may scale it and not get it: its identity and its replicas.
+/// An object for a caller that may scale it and not get it: its identity and its replicas.
 #[must_use]
 pub fn scaled(access: &Access, state: &State, object: Object) -> Object {
     let asked = |info| on("get", info, object.namespace(), object.name());
@@ -206,27 +206,41 @@ pub fn scaled(access: &Access, state: &State, object: Object) -> Object {
     if info.is_none_or(|info| access.may(state, &asked(info))) {
         return object;
     }
-    let Some(object::Kind::Deployment(it)) = object.kind else {
-        return Object::default();
+    let metadata = Some(identity(object.metadata()));
+    let part: Object = match object.kind {
+        Some(object::Kind::Deployment(it)) => Deployment {
+            metadata,
+            spec: Some(DeploymentSpec {
+                replicas: it.spec.and_then(|spec| spec.replicas),
+                ..DeploymentSpec::default()
+            }),
+            ..Deployment::default()
+        }
+        .into(),
+        Some(object::Kind::ReplicaSet(it)) => ReplicaSet {
+            metadata,
+            spec: Some(ReplicaSetSpec {
+                replicas: it.spec.and_then(|spec| spec.replicas),
+                ..ReplicaSetSpec::default()
+            }),
+            ..ReplicaSet::default()
+        }
+        .into(),
+        _ => return Object::default(),
     };
-    let meta = it.metadata.unwrap_or_default();
-    let spec = it.spec.unwrap_or_default();
-    let part = Deployment {
-        metadata: Some(ObjectMeta {
-            name: meta.name,
-            namespace: meta.namespace,
-            uid: meta.uid,
-            resource_version: meta.resource_version,
-            generation: meta.generation,
-            ..ObjectMeta::default()
-        }),
-        spec: Some(DeploymentSpec {
-            replicas: spec.replicas,
-            ..DeploymentSpec::default()
-        }),
-        ..Deployment::default()
-    };
-    Object::from(part).typed()
+    part.typed()
+}
+
+/// Of the metadata, what says which object it is, and which version of it.
+fn identity(meta: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        generation: meta.generation,
+        ..ObjectMeta::default()
+    }
 }
 
 #[cfg(test)]

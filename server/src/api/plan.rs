@@ -34,6 +34,7 @@ mod namespace;
 mod node;
 mod plain;
 mod pod;
+mod replica_set;
 mod security;
 mod service;
 mod wanted;

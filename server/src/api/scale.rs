@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{Deployment, Kind, ScaleRequest, ScaleResponse};
-use barge_state::{Kind as _, State};
+use barge_proto::{
+    kinds::KindInfo,
+    v1::{Deployment, Kind, Object, ReplicaSet, ScaleRequest, ScaleResponse, Time},
+};
+use barge_state::{Kind as Recorded, State};
 
 use super::{
     commit::{Committed, commit, digest, request_record},
@@ -29,12 +32,14 @@ pub async fn scale(
     let id = request.request_id.take();
     let record = request_record(store, id.as_ref(), || Ok(digest(&request)))?;
     let (kind, info) = names::kind(request.kind)?;
-    if kind != Kind::Deployment {
-        return Err(ApiError::invalid(
-            "kind",
-            format!("{} have no replicas", info.plural),
-        ));
-    }
+    let plan = match kind {
+        Kind::Deployment => plan::<Deployment>,
+        Kind::ReplicaSet => plan::<ReplicaSet>,
+        _ => {
+            let rule = format!("{} have no replicas", info.plural);
+            return Err(ApiError::invalid("kind", rule));
+        }
+    };
     if request.replicas < 0 {
         return Err(ApiError::invalid(
             "replicas",
@@ -45,12 +50,7 @@ pub async fn scale(
     let manager = ownership::manager(&request.field_manager)?;
     let now = clock::now();
     let committed = commit(store, by, record, |store| {
-        let found = store.read_by(By::Plan, |state| find(state, &namespace, &request))?;
-        // Without the state's lock: it takes as long as the object is large.
-        let mut draft = Draft::new();
-        let mut scaled = Deployment::clone(&found);
-        scaled.spec.get_or_insert_default().replicas = Some(request.replicas);
-        ownership::change(&mut draft, &*found, scaled, manager, now)?;
+        let draft = plan(store, info, &namespace, &request, (manager, now))?;
         Ok((draft, ()))
     })
     .await?;
@@ -63,14 +63,47 @@ pub async fn scale(
     }))
 }
 
-fn find(
-    state: &State,
+/// A kind whose objects keep a number of pods.
+trait Scaled: Recorded<Kept = Self> + Into<Object> {
+    fn set_replicas(&mut self, replicas: i32);
+}
+
+impl Scaled for Deployment {
+    fn set_replicas(&mut self, replicas: i32) {
+        self.spec.get_or_insert_default().replicas = Some(replicas);
+    }
+}
+
+impl Scaled for ReplicaSet {
+    fn set_replicas(&mut self, replicas: i32) {
+        self.spec.get_or_insert_default().replicas = Some(replicas);
+    }
+}
+
+fn plan<K: Scaled>(
+    store: &Store,
+    info: &KindInfo,
     namespace: &str,
     request: &ScaleRequest,
-) -> Result<Arc<Deployment>, ApiError> {
-    let (_, info) = names::kind(Kind::Deployment.into())?;
+    (manager, now): (&str, Time),
+) -> Result<Draft, ApiError> {
+    let found = store.read_by(By::Plan, |state| find::<K>(state, info, namespace, request))?;
+    // Without the state's lock: it takes as long as the object is large.
+    let mut draft = Draft::new();
+    let mut scaled = K::clone(&found);
+    scaled.set_replicas(request.replicas);
+    ownership::change(&mut draft, &*found, scaled, manager, now)?;
+    Ok(draft)
+}
+
+fn find<K: Scaled>(
+    state: &State,
+    info: &KindInfo,
+    namespace: &str,
+    request: &ScaleRequest,
+) -> Result<Arc<K>, ApiError> {
     let found = state
-        .get::<Deployment>(namespace, &request.name)
+        .get::<K>(namespace, &request.name)
         .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
     names::check_current(&request.name, found.meta(), &request.resource_version)?;
     Ok(Arc::clone(found))

@@ -7,9 +7,7 @@
 mod budget;
 mod configuration;
 mod groups;
-mod lost;
 mod moves;
-mod order;
 mod revisions;
 mod rollout;
 mod status;
@@ -19,19 +17,17 @@ mod tests;
 use super::{
     Controller, Name,
     plan::{MAX_BATCH, Plan, is_going, object_reference},
-    pods,
+    replicas::{self, group::Count, lost},
     stamp::Stamp,
 };
 use crate::store::transaction::Draft;
 use barge_proto::v1::{Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision};
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
 use budget::{Budget, is_recreate};
 use configuration::Configuration;
 use groups::Groups;
-use moves::Moves;
-use rollout::Count;
 use status::{Begun, Observed};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 pub use revisions::{HASH_LABEL, as_written};
 
@@ -67,7 +63,8 @@ impl Controller for Deployments {
                 name: record.name().to_owned(),
             }),
             RecordKind::Pod | RecordKind::Revision => {
-                owner(record).into_iter().for_each(dirty);
+                let owner = replicas::owner(record, "Deployment");
+                owner.into_iter().for_each(dirty);
             }
             RecordKind::ConfigMap | RecordKind::Secret => {
                 configuration::concerned(state, changed, dirty);
@@ -84,15 +81,6 @@ impl Controller for Deployments {
         let deployment = state.get::<Deployment>(&key.namespace, &key.name)?;
         Some(object_reference("apps/v1", "Deployment", deployment.meta()))
     }
-}
-
-fn owner(record: &Stored) -> Option<Name> {
-    let mut owners = record.owners().iter();
-    let owner = owners.find(|owner| owner.kind == "Deployment")?;
-    Some(Name {
-        namespace: record.namespace().to_owned(),
-        name: owner.name.clone(),
-    })
 }
 
 /// What should be done for a Deployment now.
@@ -113,7 +101,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let mut revisions: Vec<_> = state.owned::<Revision>(&metadata.uid).collect();
     revisions.sort_by_key(|revision| (revision.number, revision.uid().to_owned()));
     let owned: Vec<_> = state.owned::<PodRecord>(&metadata.uid).collect();
-    replace_finished(&owned, stamp, &mut plan);
+    replicas::replace_finished(&owned, stamp, &mut plan);
 
     let newest = newest(state, deployment, spec, &revisions, stamp, &mut plan);
     let Some(newest) = newest else {
@@ -124,8 +112,9 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let revision = &newest.revision;
     let groups = Groups::new(&owned, &revisions, revision.uid(), spec, &stamp.now);
     let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
-    let room = MAX_BATCH.saturating_sub(plan.draft.changes().len());
-    Moves::new(state, deployment, room).make(&groups, revision, &steps, stamp, &mut plan);
+    moves::make(
+        state, deployment, &groups, revision, &steps, stamp, &mut plan,
+    );
     // With Recreate a later revision waits for all that may still run, so what is lost is remembered until its node is back or off.
     let mut waits_for = 0;
     if is_recreate(spec) {
@@ -195,22 +184,6 @@ fn newest(
                 is_outdated: false,
                 missing,
             })
-        }
-    }
-}
-
-/// Ends pods that have finished; as they no longer count as live, the rollout makes others.
-fn replace_finished(owned: &[&Arc<PackedPod>], stamp: &Stamp, plan: &mut Plan) {
-    for pod in owned {
-        if !pods::is_finished(pod) || pods::is_terminating(pod) {
-            continue;
-        }
-        match groups::held_for(pod, &stamp.now) {
-            Some(wait) => plan.look_again(wait),
-            None if plan.draft.changes().len() < MAX_BATCH => {
-                plan.draft.terminate(pod.uid(), "Replaced");
-            }
-            None => plan.look_again(Duration::ZERO),
         }
     }
 }

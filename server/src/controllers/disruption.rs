@@ -9,16 +9,18 @@ use super::{
     Controller, Name, conditions,
     plan::{Plan, is_going, object_reference},
     pods,
+    replicas::{count, number},
     stamp::Stamp,
 };
 use barge_proto::{
     selector::Selector,
     v1::{
-        Deployment, IntOrString, ObjectReference, PodDisruptionBudget, PodDisruptionBudgetSpec,
-        PodDisruptionBudgetStatus, PodRecord, Revision, int_or_string::Value,
+        Deployment, IntOrString, ObjectReference, OwnerReference, PodDisruptionBudget,
+        PodDisruptionBudgetSpec, PodDisruptionBudgetStatus, PodRecord, ReplicaSet, Revision,
+        int_or_string::Value,
     },
 };
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -38,6 +40,7 @@ impl Controller for DisruptionBudgets {
         RecordKind::PodDisruptionBudget,
         RecordKind::Pod,
         RecordKind::Deployment,
+        RecordKind::ReplicaSet,
     ];
 
     fn all(&self, state: &State) -> Vec<Name> {
@@ -55,12 +58,8 @@ impl Controller for DisruptionBudgets {
                 let labels = changed.template.as_deref().and_then(labels);
                 selecting(state, changed.namespace(), labels, dirty);
             }
-            Some(RecordKind::Deployment) if scale_matters(changed) => {
-                let (before, after) = changed.of::<Deployment>();
-                let deployment = after.or(before);
-                let spec = deployment.and_then(|it| it.spec.as_ref());
-                let template = spec.and_then(|spec| spec.template.as_ref());
-                let labels = template.and_then(|it| Some(&it.metadata.as_ref()?.labels));
+            Some(RecordKind::Deployment | RecordKind::ReplicaSet) if scale_matters(changed) => {
+                let labels = changed.record().and_then(owner_labels);
                 selecting(state, changed.namespace(), labels, dirty);
             }
             _ => {}
@@ -106,9 +105,28 @@ fn pod_matters(changed: &Changed) -> bool {
 }
 
 fn scale_matters(changed: &Changed) -> bool {
-    let seen = |it: &Arc<Deployment>| it.spec.as_ref().and_then(|spec| spec.replicas);
-    let (before, after) = changed.of::<Deployment>();
-    before.map(seen) != after.map(seen)
+    let (before, after) = (changed.before.as_ref(), changed.after.as_ref());
+    before.map(wanted) != after.map(wanted)
+}
+
+/// The labels of the pods that an owner makes.
+fn owner_labels(owner: &Stored) -> Option<&BTreeMap<String, String>> {
+    let template = match owner {
+        Stored::Deployment(it) => it.spec.as_ref()?.template.as_ref(),
+        Stored::ReplicaSet(it) => it.spec.as_ref()?.template.as_ref(),
+        _ => None,
+    };
+    Some(&template?.metadata.as_ref()?.labels)
+}
+
+/// How many pods an owner asks for; None for what makes no pods.
+fn wanted(owner: &Stored) -> Option<i32> {
+    let replicas = match owner {
+        Stored::Deployment(it) => it.spec.as_ref()?.replicas,
+        Stored::ReplicaSet(it) => it.spec.as_ref()?.replicas,
+        _ => return None,
+    };
+    Some(replicas.unwrap_or(1))
 }
 
 fn labels(revision: &Revision) -> Option<&BTreeMap<String, String>> {
@@ -210,13 +228,9 @@ fn counts(state: &State, namespace: &str, spec: &PodDisruptionBudgetSpec) -> Cou
             .is_some_and(|selector| selector.matches(labels))
     };
     for revision in state.list::<Revision>(Some(namespace)).filter(selects) {
-        let owner = revision
-            .meta()
-            .owner_references
-            .iter()
-            .find(|owner| owner.kind == "Deployment");
-        let owner = owner.and_then(|owner| state.by_uid::<Deployment>(&owner.uid));
-        if let Some(owner) = owner
+        let mut references = revision.meta().owner_references.iter();
+        let owner = references.find_map(|it| owner(state, it));
+        if let Some(owner) = &owner
             && owners.insert(owner.uid().to_owned())
         {
             wanted += replicas(state, owner);
@@ -242,13 +256,22 @@ fn counts(state: &State, namespace: &str, spec: &PodDisruptionBudgetSpec) -> Cou
     }
 }
 
-/// The pods that a Deployment wants; none when it is on its way out.
-fn replicas(state: &State, deployment: &Deployment) -> usize {
-    if is_going(state, deployment.meta()) {
-        return 0;
+/// The owner of pods that is referred to.
+fn owner(state: &State, reference: &OwnerReference) -> Option<Stored> {
+    let uid = &reference.uid;
+    match reference.kind.as_str() {
+        "Deployment" => Some(Stored::Deployment(state.by_uid::<Deployment>(uid)?.clone())),
+        "ReplicaSet" => Some(Stored::ReplicaSet(state.by_uid::<ReplicaSet>(uid)?.clone())),
+        _ => None,
     }
-    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-    usize::try_from(replicas.unwrap_or(1)).unwrap_or(0)
+}
+
+/// The pods that an owner wants; none when it is on its way out.
+fn replicas(state: &State, owner: &Stored) -> usize {
+    match is_going(state, &owner.meta()) {
+        true => 0,
+        false => wanted(owner).map_or(0, count),
+    }
 }
 
 /// A number, or so much of `whole`, rounded up.
@@ -264,8 +287,4 @@ fn share(share: &IntOrString, whole: usize) -> usize {
         }
         None => 0,
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::store::heads::Heads;
 use barge_proto::v1::{
-    Deployment, Endpoints, Node, OwnerReference, PodRecord, Revision, Service, TokenRecord,
-    change::Change,
+    Deployment, Endpoints, Node, OwnerReference, PodRecord, ReplicaSet, Revision, Service,
+    TokenRecord, change::Change,
 };
 use barge_state::{Kind, ORDER, PackedPod, State};
 use std::{sync::Arc, time::Duration};
@@ -202,6 +202,7 @@ fn is_orphan(state: &State, owners: &[OwnerReference]) -> bool {
             let uid = &owner.uid;
             match owner.kind.as_str() {
                 "Deployment" => state.by_uid::<Deployment>(uid).is_none(),
+                "ReplicaSet" => state.by_uid::<ReplicaSet>(uid).is_none(),
                 "Service" => state.by_uid::<Service>(uid).is_none(),
                 "Revision" => state.by_uid::<Revision>(uid).is_none(),
                 "Pod" => state.by_uid::<PodRecord>(uid).is_none(),

@@ -12,8 +12,9 @@ use crate::store::transaction::Draft;
 use barge_proto::v1::{
     Bind, Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec,
     IntOrString, LabelSelector, Node, NodeAddress, NodeSpec, NodeStatus, ObjectMeta, Outcome,
-    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, Service, ServicePort,
-    ServiceSpec, Time, Transaction, change::Change as What, int_or_string::Value, record,
+    PodRecord, PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, ReplicaSet, ReplicaSetSpec,
+    Service, ServicePort, ServiceSpec, Time, Transaction, change::Change as What,
+    int_or_string::Value, record,
 };
 use barge_state::{Changed, Kind, PackedPod, State};
 use std::sync::Arc;
@@ -306,6 +307,27 @@ pub fn nginx(uid: &str, replicas: i32) -> record::Record {
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()
+    })
+}
+
+/// A ReplicaSet "web" with the pods of the examples' Deployment.
+pub fn web_set(uid: &str, replicas: i32) -> record::Record {
+    let record::Record::Deployment(deployment) = nginx(uid, replicas) else {
+        panic!("no Deployment");
+    };
+    let spec = deployment.spec.unwrap();
+    record::Record::ReplicaSet(ReplicaSet {
+        metadata: Some(ObjectMeta {
+            name: "web".to_owned(),
+            ..deployment.metadata.unwrap()
+        }),
+        spec: Some(ReplicaSetSpec {
+            replicas: spec.replicas,
+            selector: spec.selector,
+            template: spec.template,
+            min_ready_seconds: 0,
+        }),
+        ..ReplicaSet::default()
     })
 }
 

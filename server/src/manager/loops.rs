@@ -13,6 +13,7 @@ use crate::{
         nodes::{self, NodeTimes},
         propose::catch_up,
         replica::Replica,
+        replica_set,
         supervise::supervise,
     },
     scheduler,
@@ -41,6 +42,7 @@ pub async fn run<R: Replica>(
     }
     tokio::join!(
         keep(&replica, deployment::Deployments, &context),
+        keep(&replica, replica_set::ReplicaSets, &context),
         keep(&replica, disruption::DisruptionBudgets, &context),
         keep(&replica, endpoints::EndpointsOfServices, &context),
         keep(&replica, nodes, &context),

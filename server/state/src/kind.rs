@@ -7,8 +7,9 @@ use barge_proto::{
     v1::{
         self, ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord,
         CustomObject, Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, ObjectMeta,
-        OwnerReference, PodDisruptionBudget, PodRecord, PodTombstone, RbacRole, Record, Revision,
-        RoleBinding, Secret, Service, ServiceAccount, TokenRecord, record::Record as Body,
+        OwnerReference, PodDisruptionBudget, PodRecord, PodTombstone, RbacRole, Record, ReplicaSet,
+        Revision, RoleBinding, Secret, Service, ServiceAccount, TokenRecord,
+        record::Record as Body,
     },
 };
 use prost::Message;

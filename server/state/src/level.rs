@@ -23,7 +23,8 @@ use crate::{apply::refusal, state::State};
 /// - 7: objects of kinds that are registered while the cluster runs
 /// - 8: pods with fields that [`barge_proto::level`] does not name, PodDisruptionBudgets, fields of ServiceAccounts beside metadata, and the keys of
 ///   their tokens
-pub const LEVEL: u32 = 8;
+/// - 9: ReplicaSets
+pub const LEVEL: u32 = 9;
 
 /// The level from which on bindings decide what a credential may.
 pub const BINDINGS: u32 = 2;
@@ -63,6 +64,10 @@ pub fn needed(change: &Change) -> u32 {
             if tainted { LOSS } else { 0 }
         }
         Some(Body::Deployment(it)) => {
+            let spec = it.spec.as_ref();
+            of_template(spec.and_then(|spec| spec.template.as_ref()))
+        }
+        Some(Body::ReplicaSet(it)) => {
             let spec = it.spec.as_ref();
             of_template(spec.and_then(|spec| spec.template.as_ref()))
         }

@@ -5,8 +5,8 @@ use barge_proto::{
     v1::{
         ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
         Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodDisruptionBudget,
-        PodRecord, PodTombstone, RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount,
-        TokenRecord,
+        PodRecord, PodTombstone, RbacRole, ReplicaSet, Revision, RoleBinding, Secret, Service,
+        ServiceAccount, TokenRecord,
     },
 };
 

@@ -7,8 +7,8 @@ use barge_proto::{
     v1::{
         ClusterRecord, ClusterRole, ClusterRoleBinding, ConfigMap, CredentialRecord, CustomObject,
         Deployment, Endpoints, Event, ManagerRecord, Namespace, Node, PodDisruptionBudget,
-        PodRecord, PodTombstone, RbacRole, Revision, RoleBinding, Secret, Service, ServiceAccount,
-        TokenRecord,
+        PodRecord, PodTombstone, RbacRole, ReplicaSet, Revision, RoleBinding, Secret, Service,
+        ServiceAccount, TokenRecord,
     },
 };
 
@@ -210,6 +210,7 @@ impl Tables {
                 Stored::Namespace(_)
                 | Stored::Node(_)
                 | Stored::Deployment(_)
+                | Stored::ReplicaSet(_)
                 | Stored::Service(_)
                 | Stored::Endpoints(_)
                 | Stored::Cluster(_)

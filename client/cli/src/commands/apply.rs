@@ -29,7 +29,7 @@ pub struct Apply {
     /// Take over fields that others set to other values, instead of being refused
     #[arg(long, visible_alias = "force")]
     force_conflicts: bool,
-    /// Wait until all that was applied is as it should be: Deployments rolled out, pods ready, load balancers with an address
+    /// Wait until all that was applied is as it should be: Deployments rolled out, pods of ReplicaSets available, pods ready, load balancers with an address
     #[arg(long)]
     wait: bool,
     #[command(flatten)]

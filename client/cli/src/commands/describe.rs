@@ -15,7 +15,7 @@ use crate::{
     context::Connection,
     names,
     output::{self, Columns},
-    rollout,
+    pods, rollout,
 };
 
 mod containers;
@@ -55,12 +55,17 @@ pub async fn run(to: &Connection, describe: Describe) -> Result<()> {
 async fn show(client: &Client, object: &Object) -> Result<()> {
     let now = output::now();
     io::stdout().write_all(sections::describe(object, now).as_bytes())?;
-    if let Some(object::Kind::Deployment(deployment)) = &object.kind {
-        let pods: Vec<_> = rollout::pods(client, deployment)
-            .await?
-            .into_iter()
-            .map(Object::from)
-            .collect();
+    let pods = match &object.kind {
+        Some(object::Kind::Deployment(deployment)) => {
+            Some(rollout::pods(client, deployment).await?)
+        }
+        Some(object::Kind::ReplicaSet(_)) => {
+            Some(pods::of(client, object.namespace(), object.uid()).await?)
+        }
+        _ => None,
+    };
+    if let Some(pods) = pods {
+        let pods: Vec<_> = pods.into_iter().map(Object::from).collect();
         table("Pods", Kind::Pod, &pods, now)?;
     }
     if let Some(object::Kind::Node(node)) = &object.kind {

@@ -1,8 +1,8 @@
 //! The columns of every kind, as kubectl has them.
 
 use barge_client::v1::{
-    ConfigMap, Container, Deployment, Endpoints, Event, IntOrString, Namespace, Node, Pod,
-    PodDisruptionBudget, Secret, Service,
+    ConfigMap, Container, Deployment, Endpoints, Event, IntOrString, LabelSelector, Namespace,
+    Node, Pod, PodDisruptionBudget, PodTemplateSpec, ReplicaSet, Secret, Service,
 };
 
 use super::{
@@ -32,15 +32,6 @@ pub fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
     let spec = it.spec.clone().unwrap_or_default();
     let status = it.status.clone().unwrap_or_default();
     let wanted = spec.replicas.unwrap_or(1);
-    let containers = spec
-        .template
-        .and_then(|template| template.spec)
-        .map(|pod| pod.containers)
-        .unwrap_or_default();
-    let each = |field: fn(&Container) -> &str| {
-        let all: Vec<_> = containers.iter().map(field).collect();
-        all.join(",")
-    };
     (
         vec![
             name,
@@ -49,12 +40,38 @@ pub fn deployment(it: &Deployment, name: String, now: i64) -> Cells {
             status.available_replicas.to_string(),
             age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
         ],
-        vec![
-            each(|container| &container.name),
-            each(|container| &container.image),
-            selector(spec.selector.as_ref()),
-        ],
+        template(spec.template.as_ref(), spec.selector.as_ref()),
     )
+}
+
+pub fn replica_set(it: &ReplicaSet, name: String, now: i64) -> Cells {
+    let spec = it.spec.clone().unwrap_or_default();
+    let status = it.status.clone().unwrap_or_default();
+    (
+        vec![
+            name,
+            spec.replicas.unwrap_or(1).to_string(),
+            status.replicas.to_string(),
+            status.ready_replicas.to_string(),
+            age_of(it.metadata.as_ref().unwrap_or(&Default::default()), now),
+        ],
+        template(spec.template.as_ref(), spec.selector.as_ref()),
+    )
+}
+
+/// The containers of a template, their images, and which pods are meant.
+fn template(template: Option<&PodTemplateSpec>, selects: Option<&LabelSelector>) -> Vec<String> {
+    let pod = template.and_then(|template| template.spec.as_ref());
+    let containers = pod.map_or(&[][..], |pod| &pod.containers);
+    let each = |field: fn(&Container) -> &str| {
+        let all: Vec<_> = containers.iter().map(field).collect();
+        all.join(",")
+    };
+    vec![
+        each(|container| &container.name),
+        each(|container| &container.image),
+        selector(selects),
+    ]
 }
 
 pub fn pod(it: &Pod, name: String, now: i64) -> Cells {

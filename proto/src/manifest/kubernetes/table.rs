@@ -48,6 +48,7 @@ pub(super) const FIELDS: &[(&str, Fields)] = &[
     ("PodStatus", POD_STATUS),
     ("ContainerStatus", CONTAINER_STATUS),
     ("DeploymentStatus", DEPLOYMENT_STATUS),
+    ("ReplicaSetStatus", &[("terminatingReplicas", Anything)]),
     ("ServiceSpec", SERVICE_SPEC),
     ("ServicePort", &[("appProtocol", Nothing)]),
     ("ServiceStatus", &[("conditions", Anything)]),

@@ -198,6 +198,22 @@ fn who_scales_what_may_not_be_seen_sees_the_number() {
     assert!(part.meta().labels.is_empty());
     let spec = part.spec.unwrap();
     assert_eq!((spec.replicas, spec.paused), (Some(3), false));
+
+    let set = Object::from(ReplicaSet {
+        metadata: meta("shop", "web"),
+        spec: Some(ReplicaSetSpec {
+            replicas: Some(2),
+            min_ready_seconds: 9,
+            ..ReplicaSetSpec::default()
+        }),
+        ..ReplicaSet::default()
+    });
+    let seen = scaled(&alice(), &with(&["list"], "replicasets"), set);
+    let Some(object::Kind::ReplicaSet(part)) = seen.kind else {
+        panic!("another kind");
+    };
+    let spec = part.spec.unwrap();
+    assert_eq!((spec.replicas, spec.min_ready_seconds), (Some(2), 0));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! How many pods a rollout may have too many and too few.
 
+use crate::controllers::replicas::count;
 use barge_proto::v1::{DeploymentSpec, IntOrString, int_or_string::Value};
 
 /// A Deployment's numbers, percentages resolved.
@@ -83,11 +84,6 @@ fn resolve(
             .and_then(|digits| digits.parse().ok())
             .map_or(0, percentage),
     }
-}
-
-/// A count of the API, which validation keeps from being negative.
-pub fn count(number: i32) -> usize {
-    usize::try_from(number).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -2,66 +2,15 @@
 
 use super::{
     budget::{Budget, is_recreate},
-    rollout::{self, Count, Steps},
+    rollout::{self, Steps},
 };
-use crate::controllers::{pods, stamp};
+use crate::controllers::{
+    pods,
+    replicas::group::{Count, Group},
+};
 use barge_proto::v1::{DeploymentSpec, Revision, Time};
 use barge_state::{Kind, PackedPod};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-
-/// How long a finished pod keeps its place before it is replaced, counted from its creation: pods
-/// that fail at once are not made anew without end.
-const REPLACE_AFTER: Duration = Duration::from_secs(5);
-
-/// How long a pod that has finished still keeps its place; None for any other.
-pub fn held_for(pod: &PackedPod, now: &Time) -> Option<Duration> {
-    if !pods::is_finished(pod) || pods::is_terminating(pod) {
-        return None;
-    }
-    let created = pod.created()?;
-    let left = REPLACE_AFTER.saturating_sub(stamp::age(now, &created));
-    (!left.is_zero()).then_some(left)
-}
-
-/// The live pods of one revision.
-#[derive(Debug, Default)]
-pub struct Group<'a> {
-    /// The revision.
-    pub revision: Option<&'a Arc<Revision>>,
-    /// Its live pods.
-    pub pods: Vec<&'a Arc<PackedPod>>,
-    /// How many there are.
-    pub count: Count,
-    /// Of these, how many are ready.
-    ready: usize,
-    /// How long until the next of those that are ready is available.
-    next_available: Option<Duration>,
-    /// Finished pods that are too young to be replaced yet.
-    held: usize,
-}
-
-impl<'a> Group<'a> {
-    fn count(&mut self, pod: &'a Arc<PackedPod>, min_ready_seconds: i32, now: &Time) {
-        if !pods::is_live(pod) {
-            self.held += usize::from(held_for(pod, now).is_some());
-            return;
-        }
-        self.count.total += 1;
-        match pods::available_in(pod, min_ready_seconds, now) {
-            None => {}
-            Some(Duration::ZERO) => {
-                self.ready += 1;
-                self.count.available += 1;
-            }
-            Some(wait) => {
-                self.ready += 1;
-                let next = self.next_available.map_or(wait, |next| next.min(wait));
-                self.next_available = Some(next);
-            }
-        }
-        self.pods.push(pod);
-    }
-}
 
 /// The live pods of a Deployment.
 #[derive(Debug, Default)]

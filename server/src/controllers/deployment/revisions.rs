@@ -3,6 +3,7 @@
 use super::configuration::{DIGEST, digest_of, without_digest};
 use crate::controllers::{
     plan::{Plan, controller_reference},
+    replicas::count,
     stamp::{NAME_ALPHABET, Stamp},
 };
 use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision};
@@ -155,7 +156,7 @@ pub fn forget_old(
             history.push(revision);
         }
     }
-    let excess = history.len().saturating_sub(super::budget::count(limit));
+    let excess = history.len().saturating_sub(count(limit));
     for revision in history.into_iter().take(excess) {
         plan.draft.remove::<Revision>(revision.uid());
     }

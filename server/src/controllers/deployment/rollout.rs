@@ -6,48 +6,7 @@
 //! `replicas - maxUnavailable`.
 
 use super::budget::Budget;
-
-/// The live pods of one revision: how many, and how many of them are available.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
-    /// Neither finished nor terminating.
-    pub total: usize,
-    /// Of these, ready for minReadySeconds.
-    pub available: usize,
-}
-
-impl Count {
-    fn unavailable(&self) -> usize {
-        self.total.saturating_sub(self.available)
-    }
-
-    fn drop_unavailable(&mut self, number: usize) {
-        self.total -= number;
-    }
-
-    fn drop_available(&mut self, number: usize) {
-        self.total -= number;
-        self.available -= number;
-    }
-}
-
-/// What to do with the pods of one revision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Step {
-    /// Pods to make.
-    pub create: usize,
-    /// Pods to end among those that are not available.
-    pub end_unavailable: usize,
-    /// Pods to end among those that are.
-    pub end_available: usize,
-}
-
-impl Step {
-    /// Makes fewer pods, by those whose place is still taken.
-    pub fn hold(&mut self, places: usize) {
-        self.create = self.create.saturating_sub(places);
-    }
-}
+use crate::controllers::replicas::group::{Count, Step};
 
 /// The steps for the revision that is rolled out and for the older ones, in the order they were
 /// given.

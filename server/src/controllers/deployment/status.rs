@@ -1,7 +1,11 @@
 //! A Deployment's status, with Kubernetes' conditions and reasons.
 
-use super::{budget::Budget, rollout::Count};
-use crate::controllers::{conditions, stamp};
+use super::budget::Budget;
+use crate::controllers::{
+    conditions,
+    replicas::{group::Count, number},
+    stamp,
+};
 use barge_proto::v1::{Condition, Deployment, DeploymentSpec, DeploymentStatus, Time};
 use barge_state::Kind;
 use std::time::Duration;
@@ -218,8 +222,4 @@ fn moved(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 fn deadline(spec: &DeploymentSpec) -> Duration {
     let seconds = spec.progress_deadline_seconds.unwrap_or(DEFAULT_DEADLINE);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -9,7 +9,11 @@ mod rollouts;
 mod statuses;
 
 use super::{plan, *};
-use crate::controllers::testing::{World, nginx, set_image};
+use crate::controllers::{
+    pods,
+    testing::{World, nginx, set_image},
+};
+use std::time::Duration;
 
 const NAME: &str = "nginx-deployment";
 

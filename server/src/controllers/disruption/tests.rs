@@ -2,8 +2,8 @@
 
 use super::{plan, *};
 use crate::controllers::{
-    deployment,
-    testing::{World, nginx},
+    deployment, replica_set,
+    testing::{World, nginx, web_set},
 };
 use barge_proto::v1::{LabelSelector, ObjectMeta, record::Record};
 
@@ -156,4 +156,32 @@ fn changes_that_matter_are_looked_at() {
     world.edit("nginx-deployment", |spec| spec.replicas = Some(9));
     assert!(dirty(&world).contains(&key("budget")));
     assert_eq!(counted(&look(&mut world)), (3, 8, 9, 0));
+}
+
+#[test]
+fn pods_of_a_replica_set_count_as_its_owner_wants_them() {
+    let mut world = world(
+        2,
+        2,
+        PodDisruptionBudgetSpec {
+            max_unavailable: percent("50%"),
+            ..PodDisruptionBudgetSpec::default()
+        },
+    );
+    let uid = world.uid();
+    world.put(web_set(&uid, 4));
+    let changed = world.changes.last().unwrap().clone();
+    let mut dirty = Vec::new();
+    DisruptionBudgets.dirtied(&world.state, &changed, &mut |name| dirty.push(name));
+    assert_eq!(dirty, [key("budget")]);
+    let mut stamp = world.stamp();
+    let plan = replica_set::plan(&world.state, &key("web"), &mut stamp);
+    world.follow(plan);
+    let status = look(&mut world);
+    let counted = (
+        status.expected_pods,
+        status.desired_healthy,
+        status.current_healthy,
+    );
+    assert_eq!(counted, (6, 3, 2));
 }

@@ -216,13 +216,13 @@ mod tests {
     fn the_roles_say_what_they_always_said() {
         let view = [
             "read \"\" configmaps,endpoints,events,namespaces,pods,pods/log,pods/metrics,pods/status,serviceaccounts,services,services/status",
-            "read \"apps\" deployments,deployments/scale,deployments/status",
+            "read \"apps\" deployments,deployments/scale,deployments/status,replicasets,replicasets/scale,replicasets/status",
             "read \"policy\" poddisruptionbudgets,poddisruptionbudgets/status",
         ];
         let edit = [
             "read \"\" secrets",
             "write \"\" configmaps,pods,secrets,serviceaccounts,services",
-            "write \"apps\" deployments,deployments/scale",
+            "write \"apps\" deployments,deployments/scale,replicasets,replicasets/scale",
             "write \"policy\" poddisruptionbudgets",
             "create \"\" pods/attach,pods/exec,pods/portforward",
             "impersonate \"\" serviceaccounts",

@@ -4,8 +4,8 @@ use barge_proto::v1::{
     Change, ClusterRecord, Condition, Container, ContainerPort, Deployment, DeploymentSpec, Event,
     MarkPod, Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, ObjectReference, OwnerReference,
     PodRecord, PodSpec, PodStatus, PodTemplateSpec, Quantity, Record, RecordRef, Refusal,
-    RefusalReason, ResourceRequirements, Revision, Service, ServicePort, ServiceSpec, Time,
-    Transaction, change,
+    RefusalReason, ReplicaSet, ReplicaSetSpec, ResourceRequirements, Revision, Service,
+    ServicePort, ServiceSpec, Time, Transaction, change,
 };
 use barge_state::{Applied, Kind, RecordKind, State};
 
@@ -47,6 +47,18 @@ pub fn deployment(uid: &str, replicas: i32) -> Deployment {
         metadata: Some(meta("default", &format!("name-of-{uid}"), uid)),
         spec: Some(spec),
         ..Deployment::default()
+    }
+}
+
+pub fn replica_set(uid: &str, replicas: i32) -> ReplicaSet {
+    let spec = ReplicaSetSpec {
+        replicas: Some(replicas),
+        ..ReplicaSetSpec::default()
+    };
+    ReplicaSet {
+        metadata: Some(meta("default", &format!("name-of-{uid}"), uid)),
+        spec: Some(spec),
+        ..ReplicaSet::default()
     }
 }
 

@@ -325,6 +325,12 @@ impl Model {
                 deployment.status.clone_from(&old.status);
                 *new = deployment.into();
             }
+            (Stored::ReplicaSet(new), Some(Stored::ReplicaSet(old))) => {
+                same_spec = new.spec == old.spec;
+                let mut set = new.as_ref().clone();
+                set.status.clone_from(&old.status);
+                *new = set.into();
+            }
             (Stored::Namespace(new), Some(Stored::Namespace(old))) => {
                 let mut namespace = new.as_ref().clone();
                 namespace.status.clone_from(&old.status);
@@ -422,6 +428,7 @@ pub fn metadata(record: &mut barge_proto::v1::Record) -> &mut barge_proto::v1::O
         Body::ClusterRoleBinding(record) => &mut record.metadata,
         Body::ServiceAccount(record) => &mut record.metadata,
         Body::PodDisruptionBudget(record) => &mut record.metadata,
+        Body::ReplicaSet(record) => &mut record.metadata,
         Body::PodTombstone(record) => &mut record.metadata,
         Body::Custom(record) => &mut record.metadata,
     };

@@ -54,7 +54,7 @@ fn named<K: Kind>(record: impl Strategy<Value = K>) -> impl Strategy<Value = Cha
 }
 
 fn puts() -> impl Strategy<Value = Change> {
-    let owner = prop_oneof![uid("d"), uid("r")];
+    let owner = prop_oneof![uid("d"), uid("r"), uid("x")];
     let nodes = (uid("n"), any::<bool>(), any::<bool>()).prop_map(|(uid, ready, unschedulable)| {
         let mut node = node(&uid);
         if !ready {
@@ -130,6 +130,7 @@ fn puts() -> impl Strategy<Value = Change> {
         1 => named(namespaces),
         4 => named(nodes),
         4 => named((uid("d"), 0..3).prop_map(|(uid, replicas)| deployment(&uid, replicas))),
+        2 => named((uid("x"), 0..3).prop_map(|(uid, replicas)| replica_set(&uid, replicas))),
         5 => named(revisions),
         7 => named(pods),
         2 => named(services),
@@ -165,6 +166,7 @@ fn others() -> impl Strategy<Value = Change> {
         4 => uid("p").prop_map(|uid| remove(RecordKind::Pod, &uid)),
         2 => uid("r").prop_map(|uid| remove(RecordKind::Revision, &uid)),
         2 => uid("d").prop_map(|uid| remove(RecordKind::Deployment, &uid)),
+        1 => uid("x").prop_map(|uid| remove(RecordKind::ReplicaSet, &uid)),
         1 => uid("s").prop_map(|uid| remove(RecordKind::Service, &uid)),
         1 => uid("n").prop_map(|uid| remove(RecordKind::Node, &uid)),
         1 => select(vec!["ns-default", "ns-other"]).prop_map(|uid| remove(RecordKind::Namespace, uid)),

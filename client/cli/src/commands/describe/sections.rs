@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use barge_client::v1::{
     Condition, ConfigMap, Deployment, Endpoints, Event, IntOrString, Node, Object, Pod,
-    PodDisruptionBudget, Quantity, Secret, Service, Taint, Toleration, int_or_string,
+    PodDisruptionBudget, PodTemplateSpec, Quantity, ReplicaSet, Secret, Service, Taint, Toleration,
+    int_or_string,
 };
 
 use super::{containers, text::Text};
@@ -94,7 +95,31 @@ pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
         );
     }
     text.field("Paused", if spec.paused { "yes" } else { "" });
-    let template = spec.template.unwrap_or_default().spec.unwrap_or_default();
+    template(text, spec.template, now);
+    conditions(text, &status.conditions);
+}
+
+pub fn replica_set(text: &mut Text, it: &ReplicaSet, now: i64) {
+    let spec = it.spec.clone().unwrap_or_default();
+    let status = it.status.clone().unwrap_or_default();
+    text.field("Selector", output::selector(spec.selector.as_ref()));
+    text.field(
+        "Replicas",
+        format!(
+            "{} wanted, {} in all, {} ready, {} available",
+            spec.replicas.unwrap_or(1),
+            status.replicas,
+            status.ready_replicas,
+            status.available_replicas
+        ),
+    );
+    template(text, spec.template, now);
+    conditions(text, &status.conditions);
+}
+
+/// The containers that pods are made with.
+fn template(text: &mut Text, template: Option<PodTemplateSpec>, now: i64) {
+    let template = template.unwrap_or_default().spec.unwrap_or_default();
     if !template.init_containers.is_empty() {
         text.section("Init Containers", |text| {
             containers::describe(text, &template.init_containers, &[], now);
@@ -103,7 +128,6 @@ pub fn deployment(text: &mut Text, it: &Deployment, now: i64) {
     text.section("Containers", |text| {
         containers::describe(text, &template.containers, &[], now);
     });
-    conditions(text, &status.conditions);
 }
 
 pub fn disruption_budget(text: &mut Text, it: &PodDisruptionBudget) {

@@ -11,7 +11,7 @@ use super::Logs;
 use crate::{
     names::{self, Named},
     output::pod_status,
-    rollout,
+    pods, rollout,
 };
 
 /// A stream to read.
@@ -67,28 +67,39 @@ async fn named_pods(client: &Client, logs: &Logs, namespace: &str) -> Result<Vec
             };
             let deployment = Deployment::try_from(object)
                 .map_err(|_| anyhow::anyhow!("the manager answered with another kind"))?;
-            let mut pods = rollout::pods(client, &deployment).await?;
-            // One that runs, for preference.
-            pods.sort_by_key(|pod| pod_status(pod) != "Running");
-            let mut names: Vec<_> = pods.iter().filter_map(name).collect();
-            if names.is_empty() {
-                bail!("deployment \"{}\" has no pods", named.name);
-            }
-            if names.len() > 1 && !logs.all_pods {
-                eprintln!(
-                    "{} pods, these are the logs of {}; --all-pods shows all",
-                    names.len(),
-                    names[0]
-                );
-                names.truncate(1);
-            }
-            Ok(names)
+            chosen(logs, named, rollout::pods(client, &deployment).await?)
+        }
+        Kind::ReplicaSet => {
+            let Some(object) = client.find(Kind::ReplicaSet, namespace, named.name).await? else {
+                return Err(names::not_found(client, named, namespace).await);
+            };
+            let pods = pods::of(client, namespace, object.uid()).await?;
+            chosen(logs, named, pods)
         }
         _ => bail!(
-            "a {} has no logs; pods and deployments have",
+            "a {} has no logs; pods, deployments and replicasets have",
             named.kind.singular
         ),
     }
+}
+
+/// One of an object's pods, or all if they are asked for.
+fn chosen(logs: &Logs, named: Named<'_>, mut pods: Vec<Pod>) -> Result<Vec<String>> {
+    // One that runs, for preference.
+    pods.sort_by_key(|pod| pod_status(pod) != "Running");
+    let mut names: Vec<_> = pods.iter().filter_map(name).collect();
+    if names.is_empty() {
+        bail!("{} \"{}\" has no pods", named.kind.singular, named.name);
+    }
+    if names.len() > 1 && !logs.all_pods {
+        eprintln!(
+            "{} pods, these are the logs of {}; --all-pods shows all",
+            names.len(),
+            names[0]
+        );
+        names.truncate(1);
+    }
+    Ok(names)
 }
 
 fn name(pod: &Pod) -> Option<String> {
