@@ -98,7 +98,7 @@ fn a_replica_set_keeps_its_pods_in_number() {
     replaced(&cluster, &gone, 3);
 
     // Another template is for the next pod.
-    cluster.write("web.yaml", &set(3, "green"));
+    let _ = cluster.write("web.yaml", &set(3, "green"));
     cluster.barge(&["apply", "-f", manifest, "--wait"]);
     let pods = cluster.ready_pods("app=web", 3);
     assert!(pods.iter().all(|pod| color(pod) == "blue"), "{pods:?}");
