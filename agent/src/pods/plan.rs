@@ -80,6 +80,23 @@ pub enum Step {
     ReleaseSandbox,
 }
 
+impl Step {
+    /// A word for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateSandbox => "sandbox",
+            Self::Pull { .. } => "image",
+            Self::Volumes { .. } => "volumes",
+            Self::Measure => "measure",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Remove { .. } => "remove",
+            Self::RemoveSandbox => "remove sandbox",
+            Self::ReleaseSandbox => "release sandbox",
+        }
+    }
+}
+
 /// What comes next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {

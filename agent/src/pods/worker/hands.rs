@@ -20,14 +20,22 @@ use crate::{
         },
     },
     runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
+    timing::timed,
+    tokens::{Token, TokenRequest},
 };
 
 /// What became of a step.
 pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
-    /// Whether a container starts next.
-    Volumes(bool, Result<Option<String>, RuntimeError>),
+    Volumes {
+        /// Whether a container starts next.
+        starting: bool,
+        /// The tokens that the files were made of.
+        made_of: Vec<Option<Arc<Token>>>,
+        /// Why containers go without the token that they did not ask for, if they do.
+        made: Result<Option<String>, RuntimeError>,
+    },
     /// Why the pod takes too much, if it does.
     Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
@@ -51,6 +59,8 @@ pub struct Hands {
     pub ips: Vec<IpAddr>,
     /// The pod's containers get a token without asking.
     pub automounts: bool,
+    /// The tokens that the pod's files are made of.
+    pub tokens: Vec<TokenRequest>,
     /// The name of the container that a step stops.
     pub container: Option<String>,
     /// The pod's containers, for what looks at all of them.
@@ -103,7 +113,11 @@ impl Hands {
             }
             (Step::Volumes { starting }, Some(pod)) => {
                 match self.make_volumes(&pod, starting).await {
-                    Some(result) => Outcome::Volumes(starting, result),
+                    Some((made_of, made)) => Outcome::Volumes {
+                        starting,
+                        made_of,
+                        made,
+                    },
                     None => Outcome::Dropped,
                 }
             }
@@ -177,12 +191,15 @@ impl Hands {
         Ok(limit.map(storage::pod_too_large))
     }
 
-    /// Answers why the pod's containers go without the token that they did not ask for, if they do.
+    /// Answers which tokens the files were made of, and why the pod's containers go without the one that they did not ask for, if they do.
     async fn make_volumes(
         &self,
         pod: &Pod,
         starting: bool,
-    ) -> Option<Result<Option<String>, RuntimeError>> {
+    ) -> Option<(
+        Vec<Option<Arc<Token>>>,
+        Result<Option<String>, RuntimeError>,
+    )> {
         let given = self.wanted.borrow().given.clone();
         let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
@@ -199,21 +216,24 @@ impl Hands {
             roots: &roots,
         };
         if starting {
-            self.while_wanted(volumes::account::arrive(pod, account))
-                .await?;
+            let arrive = self.while_wanted(volumes::account::arrive(pod, account));
+            timed(&self.uid, "token", arrive).await?;
         }
+        let made_of = self.tokens.iter().map(|it| account.tokens.get(it));
+        let made_of = made_of.collect();
         let (mut volumes, whole) = volumes::of_pod(pod, around, account);
         let runtime = &self.shared.runtime;
         // Also when one cannot be made: containers that run go on having the others as they should be. To its end: what is made after the pod's removal
         // would stay.
         let mut made = runtime.ensure_volumes(&volumes).await.map(|()| None);
         if let Err(message) = whole {
-            return Some(Err(RuntimeError {
+            let error = RuntimeError {
                 reason: FAILED_MOUNT,
                 message,
                 // What could not be written heals by itself.
                 retryable: made.is_err(),
-            }));
+            };
+            return Some((made_of, Err(error)));
         }
         if made.is_err()
             && starting
@@ -228,12 +248,12 @@ impl Hands {
             }
         }
         if made.is_err() || !starting {
-            return Some(made);
+            return Some((made_of, made));
         }
         // The pod's end does not wait for a file system that does not answer.
         let looked = runtime.look_at_host_paths(&volumes);
         let looked = self.while_wanted(looked).await?;
-        Some(looked.and(made))
+        Some((made_of, looked.and(made)))
     }
 
     async fn start(

@@ -40,6 +40,11 @@ impl Running {
         }
     }
 
+    /// Whether the pod's volumes are being made.
+    pub fn makes_volumes(&self) -> bool {
+        self.busy.contains(&Subject::Volumes)
+    }
+
     /// Begins a step.
     pub fn begin(&mut self, step: &Step, work: impl Future<Output = Outcome> + Send + 'static) {
         let subject = subject(step);

@@ -21,6 +21,7 @@ use crate::{
     runtime::{
         self, Container, FAILED_MOUNT, Image, RuntimeError, START_ERROR, names::container_id,
     },
+    timing::timed,
 };
 
 impl Worker {
@@ -48,6 +49,7 @@ impl Worker {
                 stop: self.stop.clone(),
                 ips: ips(pad),
                 automounts: pad.memory.automounts && !goes_without(pad, &step),
+                tokens: pad.tokens.clone(),
                 container: stopped(pad, &step),
                 containers: match step {
                     Step::Measure => pad.observed.containers.clone(),
@@ -57,7 +59,11 @@ impl Worker {
             };
             let (pod, image) = (pad.pod.clone(), image_for(pad, &step));
             let about = step.clone();
-            let work = async move { hands.perform(pod, image, step).await };
+            let name = about.name();
+            let work = async move {
+                let uid = hands.uid.clone();
+                timed(&uid, name, hands.perform(pod, image, step)).await
+            };
             pad.running.begin(&about, work);
         }
     }
@@ -69,6 +75,10 @@ impl Worker {
             && let Some(id) = pad.memory.container(name).starting.take()
         {
             pad.hooks.remove(&id);
+        }
+        if let Outcome::Volumes { made_of, .. } = &outcome {
+            pad.had_tokens.clone_from(made_of);
+            self.take_tokens(pad);
         }
         match outcome {
             Outcome::Sandbox(Ok(sandbox)) => {
@@ -86,7 +96,11 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
-            Outcome::Volumes(starting, Ok(without)) => {
+            Outcome::Volumes {
+                starting,
+                made: Ok(without),
+                ..
+            } => {
                 pad.memory.refresh.worked();
                 if starting {
                     pad.memory.volumes.worked();
@@ -103,7 +117,11 @@ impl Worker {
                     pad.memory.volumes_due = true;
                 }
             }
-            Outcome::Volumes(starting, Err(error)) => {
+            Outcome::Volumes {
+                starting,
+                made: Err(error),
+                ..
+            } => {
                 self.event(pad, Severity::Warning, "FailedMount", &error.message);
                 // An object that is missing is tried again when it comes.
                 let pace = if error.retryable { QUICK } else { SLOW };
