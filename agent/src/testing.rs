@@ -263,6 +263,13 @@ impl Scripted {
         world.sandboxes.is_empty() && world.containers.is_empty()
     }
 
+    /// Whether a pod has addresses.
+    pub fn holds_network(&self, pod_uid: &str) -> bool {
+        let world = self.world();
+        let sandbox = world.sandboxes.get(pod_uid);
+        sandbox.is_some_and(|sandbox| !sandbox.ips.is_empty())
+    }
+
     pub fn calls(&self) -> Vec<String> {
         self.world().calls.clone()
     }

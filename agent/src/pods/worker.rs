@@ -122,6 +122,8 @@ struct Pad {
     stopped: Vec<String>,
     /// Steps under way.
     running: Running,
+    /// Cancelled when no container of the pod starts any more: what is done for a start is given up.
+    over: CancellationToken,
     /// To give up the hooks after a start that are under way, by the container's id.
     hooks: BTreeMap<String, CancellationToken>,
     /// The tokens that the pod's files are made of.
@@ -150,6 +152,7 @@ impl Worker {
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
             running: Running::default(),
+            over: CancellationToken::new(),
             hooks: BTreeMap::new(),
             tokens: Vec::new(),
             had_tokens: Vec::new(),

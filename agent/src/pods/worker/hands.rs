@@ -55,6 +55,8 @@ pub struct Hands {
     pub shared: Arc<Shared>,
     pub wanted: watch::Receiver<Wanted>,
     pub stop: CancellationToken,
+    /// Cancelled when no container of the pod starts any more.
+    pub over: CancellationToken,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
     /// The pod's containers get a token without asking.
@@ -134,13 +136,14 @@ impl Hands {
         }
     }
 
-    /// Gives up, with `None`, once the pod is to end or the agent is.
+    /// Gives up, with `None`, once the pod is to end or has come to its end, or the agent is to end.
     pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut wanted = self.wanted.clone();
         let unwanted = wanted.wait_for(|w| w.pod.as_deref().is_none_or(spec::is_ending));
         tokio::select! {
             result = work => Some(result),
             _ = unwanted => None,
+            () = self.over.cancelled() => None,
             () = self.stop.cancelled() => None,
         }
     }

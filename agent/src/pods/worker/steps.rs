@@ -47,6 +47,7 @@ impl Worker {
                 shared: self.shared.clone(),
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
+                over: pad.over.clone(),
                 ips: ips(pad),
                 automounts: pad.memory.automounts && !goes_without(pad, &step),
                 tokens: pad.tokens.clone(),
