@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, FAILED_MOUNT, Filled, Image,
-        ImageStore, Inventory, Meter, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError,
-        RuntimeEvent, Sandbox, SandboxSpec, StoredImage,
+        ImageStore, Inventory, Meter, Place, PodVolumes, PullPolicy, PullSecrets, Runtime,
+        RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, StoredImage,
     },
 };
 
@@ -82,6 +82,8 @@ struct World {
     logs: PathBuf,
     /// Each volume as it was asked for last, by pod.
     volumes: BTreeMap<String, PodVolumes>,
+    /// Files of the node that do not answer.
+    hung: BTreeSet<PathBuf>,
     /// Names of volumes that cannot be made.
     broken_volumes: BTreeSet<String>,
     /// Bytes that each emptyDir takes.
@@ -177,6 +179,11 @@ impl Scripted {
     /// From now on a pull of this image never ends.
     pub fn stall_pulls_of(&self, image: &str) {
         self.world().stalled.insert(image.to_owned());
+    }
+
+    /// From now on these files of the node do not answer.
+    pub fn hang(&self, paths: &[&str]) {
+        self.world().hung = paths.iter().map(PathBuf::from).collect();
     }
 
     /// From now on no volume of this name can be made.
@@ -318,6 +325,25 @@ impl Scripted {
         }
         tokio::task::yield_now().await;
         result
+    }
+
+    /// As a file system of the node that does not answer: an error after half a minute.
+    async fn answers(
+        &self,
+        places: impl Iterator<Item = Place> + Send,
+    ) -> Result<(), RuntimeError> {
+        let hung = self.world().hung.clone();
+        let hangs = |place: &Place| matches!(place, Place::Host(path) if hung.contains(path));
+        let places: Vec<_> = places.filter(hangs).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Err(RuntimeError {
+            reason: FAILED_MOUNT,
+            message: format!("{places:?} does not answer"),
+            retryable: true,
+        })
     }
 
     fn make_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {

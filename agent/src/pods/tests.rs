@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod deadlines;
+mod host_paths;
 mod images;
 mod needs;
 mod probes;

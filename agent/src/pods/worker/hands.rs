@@ -19,7 +19,7 @@ use crate::{
             account::{AUTOMATIC, Account},
         },
     },
-    runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
+    runtime::{Container, ContainerSpec, FAILED_MOUNT, Image, RuntimeError, Sandbox},
     timing::timed,
     tokens::{Token, TokenRequest},
 };
@@ -36,6 +36,8 @@ pub enum Outcome {
         /// Why containers go without the token that they did not ask for, if they do.
         made: Result<Option<String>, RuntimeError>,
     },
+    /// Whether the files of the node are what they have to be.
+    Looked(Result<(), RuntimeError>),
     /// Why the pod takes too much, if it does.
     Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
@@ -123,14 +125,22 @@ impl Hands {
                     None => Outcome::Dropped,
                 }
             }
+            (Step::LookAtHostPaths, Some(pod)) => {
+                let named = volumes::host_paths(&pod);
+                // The pod's end does not wait for a file system that does not answer.
+                let looked = self.while_wanted(runtime.look_at_host_paths(&named));
+                looked.await.map_or(Outcome::Dropped, Outcome::Looked)
+            }
             (Step::Measure, Some(pod)) => match self.while_wanted(self.measure(&pod)).await {
                 Some(result) => Outcome::Measured(result),
                 None => Outcome::Dropped,
             },
             (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
             (Step::Start { container, attempt }, Some(pod)) => {
-                let result = self.start(&pod, &container, attempt, image).await;
-                Outcome::Started(container, attempt, result)
+                match self.start(&pod, &container, attempt, image).await {
+                    Some(result) => Outcome::Started(container, attempt, result),
+                    None => Outcome::Dropped,
+                }
             }
             (_, None) => Outcome::Dropped,
         }
@@ -250,22 +260,46 @@ impl Hands {
                 made = Ok(again.err().map(|error| error.message));
             }
         }
-        if made.is_err() || !starting {
-            return Some((made_of, made));
-        }
-        // The pod's end does not wait for a file system that does not answer.
-        let looked = runtime.look_at_host_paths(&volumes);
-        let looked = self.while_wanted(looked).await?;
-        Some((made_of, looked.and(made)))
+        Some((made_of, made))
     }
 
+    /// Starts a container. `None` when that was given up before it was begun.
     async fn start(
         &self,
         pod: &Pod,
         name: &str,
         attempt: u32,
         image: Option<Image>,
-    ) -> Result<Container, RuntimeError> {
+    ) -> Option<Result<Container, RuntimeError>> {
+        let spec = match self.specify(pod, name, attempt, image) {
+            Ok(spec) => spec,
+            Err(error) => return Some(Err(error)),
+        };
+        // Without a permit: it may wait for a file system that does not answer.
+        let pinned = self.while_wanted(self.shared.runtime.pin_host_paths(&spec));
+        if let Err(error) = pinned.await? {
+            return Some(Err(error));
+        }
+        let permit = self.shared.creations.acquire().await;
+        let started = self.shared.runtime.start_container(&spec).await;
+        // The hook may take as long as it likes.
+        drop(permit);
+        if let Ok(started) = &started
+            && let Some(container) = spec::container(pod, name)
+        {
+            self.after_start(pod, container, &started.id).await;
+        }
+        Some(started)
+    }
+
+    /// What the runtime is asked to start.
+    fn specify(
+        &self,
+        pod: &Pod,
+        name: &str,
+        attempt: u32,
+        image: Option<Image>,
+    ) -> Result<ContainerSpec, RuntimeError> {
         let config_error = |message: String| RuntimeError {
             reason: CONFIG_ERROR,
             message,
@@ -301,11 +335,6 @@ impl Hands {
         if self.automounts {
             spec.mounts.extend(volumes::account::mount(container));
         }
-        let permit = self.shared.creations.acquire().await;
-        let started = self.shared.runtime.start_container(&spec).await?;
-        // The hook may take as long as it likes.
-        drop(permit);
-        self.after_start(pod, container, &started.id).await;
-        Ok(started)
+        Ok(spec)
     }
 }

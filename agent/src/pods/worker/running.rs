@@ -12,6 +12,7 @@ use crate::pods::plan::Step;
 enum Subject {
     Sandbox,
     Volumes,
+    HostPaths,
     Measure,
     /// The next attempt of the container with this name.
     Next(String),
@@ -90,6 +91,7 @@ fn subject(step: &Step) -> Subject {
     match step {
         Step::CreateSandbox | Step::RemoveSandbox | Step::ReleaseSandbox => Subject::Sandbox,
         Step::Volumes { .. } => Subject::Volumes,
+        Step::LookAtHostPaths => Subject::HostPaths,
         Step::Measure => Subject::Measure,
         Step::Pull { container } | Step::Start { container, .. } => {
             Subject::Next(container.clone())

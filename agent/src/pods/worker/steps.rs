@@ -133,6 +133,17 @@ impl Worker {
                 };
                 tries.failed(pace, error.reason, error.message, now);
             }
+            Outcome::Looked(Ok(())) => {
+                pad.memory.host_paths.worked();
+                let due = due(pad);
+                pad.memory.has_host_paths(&due);
+            }
+            Outcome::Looked(Err(error)) => {
+                self.event(pad, Severity::Warning, "FailedMount", &error.message);
+                let pace = if error.retryable { QUICK } else { SLOW };
+                let tries = &mut pad.memory.host_paths;
+                tries.failed(pace, error.reason, error.message, now);
+            }
             Outcome::Measured(Ok(None)) => {
                 pad.memory.measured_ms = now;
                 pad.memory.takes_too_much = false;
@@ -162,7 +173,7 @@ impl Worker {
                 let memory = pad.memory.container(&name);
                 memory.start.worked();
                 memory.image = None;
-                memory.volumes = false;
+                memory.prepares_anew();
                 memory.failed_to_start(&id, attempt, error.message, now);
                 pad.unsaved = true;
                 return true;
@@ -174,7 +185,7 @@ impl Worker {
                 let gone = error.reason == "ErrImagePull";
                 let pace = if gone { QUICK } else { pace(&error) };
                 let memory = pad.memory.container(&name);
-                memory.volumes = false;
+                memory.prepares_anew();
                 if gone {
                     // The image went after it was pulled: it is pulled again.
                     memory.image = None;
@@ -237,7 +248,7 @@ impl Worker {
         memory.start.worked();
         // The next start asks for the image anew: its tag may have moved, or it was removed.
         memory.image = None;
-        memory.volumes = false;
+        memory.prepares_anew();
         if let Some(exit) = memory.last_exit() {
             memory.crash = memory.crash.restarted(exit.finished_ms(), now);
             pad.unsaved = true;
