@@ -133,7 +133,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let loaded = files::blocking(load).await;
     let (kept, files) = loaded.map_err(|error| SavedError::new(&options.data_dir, error))??;
     let (desired_sender, desired) = watch::channel(Arc::new(kept));
-    let ask = FromManagers::new(options.managers.clone(), lane.chosen());
+    let (open, session_open) = watch::channel(None);
+    let ask = FromManagers::new(options.managers.clone(), lane.chosen(), session_open);
     let tokens = Tokens::default();
     let keep_tokens = tokens.clone().keep(
         Arc::new(ask),
@@ -162,6 +163,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             node: node.clone(),
             files,
             streams: Arc::new(streams),
+            open,
             left: left.clone(),
         },
         desired_sender,

@@ -33,4 +33,5 @@ pub mod session;
 pub mod streams;
 #[cfg(test)]
 mod testing;
+mod timing;
 pub mod tokens;

@@ -100,6 +100,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn look_at_host_paths(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {
         Ok(())
     }
+    /// Pins the parts of files of the node that a container mounts by `subPath`, for its start that follows. It may take as long as
+    /// [`Runtime::look_at_host_paths`].
+    async fn pin_host_paths(&self, _container: &ContainerSpec) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     /// Makes the volumes of a pod as they should be, but for those of the node; what containers wrote in them stays. Needed before a container that mounts some, once at a time
     /// for each pod. Its sandbox exists. Files that containers read are replaced all at once. They go with the sandbox, also when that is only released.
     async fn ensure_volumes(&self, _volumes: &PodVolumes) -> Result<(), RuntimeError> {

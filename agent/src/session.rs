@@ -59,9 +59,14 @@ pub struct Options {
     pub files: AssignmentFiles,
     /// Who serves what managers ask for.
     pub streams: Arc<dyn Streams>,
+    /// Gets the connection of the session that is open, for small questions to its manager.
+    pub open: watch::Sender<Open>,
     /// Cancelled when the node's deletion is on record and its pods are marked as deleted on disk.
     pub left: CancellationToken,
 }
+
+/// The connection of the session that is open, with the manager's address; nothing between two sessions.
+pub type Open = Option<(String, Channel)>;
 
 /// Talks to the managers.
 pub struct Session {
@@ -140,7 +145,12 @@ impl Session {
 
     async fn with(&self, address: &str) -> Ended {
         match self.options.managers.channel(address) {
-            Ok(channel) => stream::hold(self, address, channel).await,
+            Ok(channel) => {
+                let open = &self.options.open;
+                open.send_replace(Some((address.to_owned(), channel.clone())));
+                let _until_ended = Closes(open);
+                stream::hold(self, address, channel).await
+            }
             Err(message) => Ended::Unreachable(message),
         }
     }
@@ -203,6 +213,15 @@ impl Ended {
             ),
             _ => false,
         }
+    }
+}
+
+/// Takes back the connection of a session that ends, or is given up.
+struct Closes<'a>(&'a watch::Sender<Open>);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     runtime::{
         Container, ContainerSpec, ContainerState, ExecOutcome, FAILED_MOUNT, Filled, Image,
-        ImageStore, Inventory, Meter, PodVolumes, PullPolicy, PullSecrets, Runtime, RuntimeError,
-        RuntimeEvent, Sandbox, SandboxSpec, StoredImage,
+        ImageStore, Inventory, Meter, Place, PodVolumes, PullPolicy, PullSecrets, Runtime,
+        RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, StoredImage,
     },
 };
 
@@ -83,6 +83,8 @@ struct World {
     logs: PathBuf,
     /// Each volume as it was asked for last, by pod.
     volumes: BTreeMap<String, PodVolumes>,
+    /// Files of the node that do not answer.
+    hung: BTreeSet<PathBuf>,
     /// Names of volumes that cannot be made.
     broken_volumes: BTreeSet<String>,
     /// Bytes that each emptyDir takes.
@@ -180,6 +182,11 @@ impl Scripted {
         self.world().stalled.insert(image.to_owned());
     }
 
+    /// From now on these files of the node do not answer.
+    pub fn hang(&self, paths: &[&str]) {
+        self.world().hung = paths.iter().map(PathBuf::from).collect();
+    }
+
     /// From now on no volume of this name can be made.
     pub fn break_volume(&self, name: &str) {
         self.world().broken_volumes.insert(name.to_owned());
@@ -264,6 +271,13 @@ impl Scripted {
         world.sandboxes.is_empty() && world.containers.is_empty()
     }
 
+    /// Whether a pod has addresses.
+    pub fn holds_network(&self, pod_uid: &str) -> bool {
+        let world = self.world();
+        let sandbox = world.sandboxes.get(pod_uid);
+        sandbox.is_some_and(|sandbox| !sandbox.ips.is_empty())
+    }
+
     pub fn calls(&self) -> Vec<String> {
         self.world().calls.clone()
     }
@@ -317,6 +331,25 @@ impl Scripted {
         }
         tokio::task::yield_now().await;
         result
+    }
+
+    /// As a file system of the node that does not answer: an error after half a minute.
+    async fn answers(
+        &self,
+        places: impl Iterator<Item = Place> + Send,
+    ) -> Result<(), RuntimeError> {
+        let hung = self.world().hung.clone();
+        let hangs = |place: &Place| matches!(place, Place::Host(path) if hung.contains(path));
+        let places: Vec<_> = places.filter(hangs).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Err(RuntimeError {
+            reason: FAILED_MOUNT,
+            message: format!("{places:?} does not answer"),
+            retryable: true,
+        })
     }
 
     fn make_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {

@@ -31,6 +31,7 @@ use crate::{
     outbox::Outbox,
     probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
+    timing::timed,
     tokens::Tokens,
 };
 
@@ -234,7 +235,8 @@ impl PodManager {
         self.forget_gone(&desired);
         let mut assigned = desired.pods.keys().chain(&desired.deleted);
         let compare = desired.epoch != self.epoch || assigned.any(|uid| self.is_idle(uid));
-        if compare && let Some(inventory) = self.shared.lister.fresh(stop).await {
+        if compare && let Some(inventory) = timed("", "list", self.shared.lister.fresh(stop)).await
+        {
             self.reconcile(inventory, stop);
         }
     }

@@ -46,6 +46,8 @@ pub struct Memory {
     pub sandbox: Retry,
     /// Tries to make the volumes before a container starts.
     pub volumes: Retry,
+    /// Tries to look at files of the node.
+    pub host_paths: Retry,
     /// Tries to renew the files of what runs: these hold up no start.
     pub refresh: Retry,
     /// Its containers get a token of the pod's ServiceAccount without asking.
@@ -91,6 +93,8 @@ pub struct ContainerMemory {
     pub image: Option<Image>,
     /// The pod's volumes were made, or looked at, for the next start.
     pub volumes: bool,
+    /// The files of the node that the pod names were looked at for the next start.
+    pub host_paths: bool,
     /// The next start goes without the token that nobody asked for: its volume could not be made.
     pub without_token: bool,
     /// Tries to pull.
@@ -229,6 +233,13 @@ impl Memory {
         }
     }
 
+    /// The files of the node are what they have to be for the next start of these containers.
+    pub fn has_host_paths(&mut self, containers: &[String]) {
+        for name in containers {
+            self.container(name).host_paths = true;
+        }
+    }
+
     /// What files are made of changed: they are renewed for what runs, and made again before each start.
     pub fn files_changed(&mut self) {
         self.volumes_due = true;
@@ -341,6 +352,11 @@ impl ContainerMemory {
             terminated,
         });
         true
+    }
+
+    /// What was prepared for the next start is prepared anew: what it was made of may be another by then.
+    pub fn prepares_anew(&mut self) {
+        (self.volumes, self.host_paths) = (false, false);
     }
 
     /// The start of an attempt failed because of what it should run. That is its end.

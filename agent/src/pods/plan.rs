@@ -53,6 +53,8 @@ pub enum Step {
         /// A container starts next. Otherwise it is about the files of those that run.
         starting: bool,
     },
+    /// Look whether files of the node that the pod names are what they have to be. It may take as long as their file system pleases.
+    LookAtHostPaths,
     /// Count what is in volumes that have a limit.
     Measure,
     /// Create and start a container.
@@ -78,6 +80,24 @@ pub enum Step {
     RemoveSandbox,
     /// Give back addresses and network namespace of a pod that has ended for good. What it wrote stays until it is deleted.
     ReleaseSandbox,
+}
+
+impl Step {
+    /// A word for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateSandbox => "sandbox",
+            Self::Pull { .. } => "image",
+            Self::Volumes { .. } => "volumes",
+            Self::LookAtHostPaths => "host paths",
+            Self::Measure => "measure",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Remove { .. } => "remove",
+            Self::RemoveSandbox => "remove sandbox",
+            Self::ReleaseSandbox => "release sandbox",
+        }
+    }
 }
 
 /// What comes next.
@@ -197,7 +217,10 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
         return plan;
     }
     plan.wake(super::deadline::at_ms(pod, memory));
-    let has_volumes = memory.automounts || super::volumes::has_any(pod);
+    let has = Has {
+        volumes: memory.automounts || super::volumes::has_any(pod),
+        host_paths: super::volumes::has_host_paths(pod),
+    };
     let mut wanted = false;
     measure(pod, here, &mut plan);
     for container in now.due() {
@@ -232,13 +255,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now_ms: i64) -> Plan {
             continue;
         }
         wanted = true;
-        prepare(
-            container,
-            remembered,
-            here,
-            (cleared, has_volumes),
-            &mut plan,
-        );
+        prepare(container, remembered, here, (cleared, has), &mut plan);
     }
     if memory.volumes_due && observed.containers.iter().any(is_running) {
         make_volumes(here, false, &mut plan);
@@ -323,12 +340,19 @@ struct Here<'a> {
     now_ms: i64,
 }
 
-/// The steps of a container that should run and does not. `cleared`: no attempt of it is there. `has_volumes`: its pod has some.
+/// What a pod has that is looked at before each start of its containers.
+#[derive(Clone, Copy)]
+struct Has {
+    volumes: bool,
+    host_paths: bool,
+}
+
+/// The steps of a container that should run and does not. `cleared`: no attempt of it is there. `has` is about its pod.
 fn prepare(
     container: &v1::Container,
     remembered: &ContainerMemory,
     here: Here<'_>,
-    (cleared, has_volumes): (bool, bool),
+    (cleared, has): (bool, Has),
     plan: &mut Plan,
 ) {
     let Here {
@@ -358,11 +382,17 @@ fn prepare(
         }
         return;
     }
-    if has_volumes && !remembered.volumes {
+    let (volumes, host_paths) = (
+        !has.volumes || remembered.volumes,
+        !has.host_paths || remembered.host_paths,
+    );
+    if !volumes {
         make_volumes(here, true, plan);
-        return;
     }
-    if cleared && observed.has_network() {
+    if !host_paths {
+        look_at_host_paths(here, plan);
+    }
+    if volumes && host_paths && cleared && observed.has_network() {
         plan.steps.push(Step::Start {
             container: name.clone(),
             attempt: remembered.next_attempt,
@@ -399,6 +429,15 @@ fn make_volumes(here: Here<'_>, starting: bool, plan: &mut Plan) {
     match tries.until(here.now_ms) {
         None if plan.steps.contains(&Step::Volumes { starting: true }) => {}
         None => plan.steps.push(Step::Volumes { starting }),
+        until => plan.wake(until),
+    }
+}
+
+/// A step of its own: a file system that does not answer holds up nothing but the starts of its pod.
+fn look_at_host_paths(here: Here<'_>, plan: &mut Plan) {
+    match here.memory.host_paths.until(here.now_ms) {
+        None if plan.steps.contains(&Step::LookAtHostPaths) => {}
+        None => plan.steps.push(Step::LookAtHostPaths),
         until => plan.wake(until),
     }
 }

@@ -207,7 +207,12 @@ fn waiting_for_retry(
         return Some(waiting(reason, failure.message.clone()));
     }
     // Of volumes, as of the sandbox, only who does not run waits for them.
-    let volumes = view.memory.volumes.failure.as_ref();
+    let Memory {
+        volumes,
+        host_paths,
+        ..
+    } = view.memory;
+    let volumes = volumes.failure.as_ref().or(host_paths.failure.as_ref());
     let volumes = volumes.filter(|_| crash_wait(memory, view.now_ms).is_none());
     let failure = volumes.or(view.memory.sandbox.failure.as_ref())?;
     Some(waiting(not_yet(view), failure.message.clone()))

@@ -21,6 +21,8 @@ use crate::{
     tokens::Tokens,
 };
 
+mod deadlines;
+mod host_paths;
 mod images;
 mod needs;
 mod probes;
@@ -100,9 +102,12 @@ impl Machine {
     }
 
     fn agent(&self, desired: Desired) -> Agent {
+        self.agent_with(desired, watch::channel(true).1)
+    }
+
+    fn agent_with(&self, desired: Desired, network_ready: watch::Receiver<bool>) -> Agent {
         let outbox = Arc::new(Outbox::default());
         let (sender, receiver) = watch::channel(Arc::new(desired));
-        let (_, network_ready) = watch::channel(true);
         let (unknown, unknown_now) = watch::channel(Unknown::new());
         let manager = PodManager::new(Options {
             runtime: self.runtime.clone(),

@@ -34,6 +34,23 @@ pub fn has_files(pod: &Pod) -> bool {
     places.into_iter().any(|place| place == Ok(Place::Files))
 }
 
+/// Whether the pod has files of the node, which may lie on a file system that does not answer.
+pub fn has_host_paths(pod: &Pod) -> bool {
+    of_spec(pod).iter().any(|it| it.host_path.is_some())
+}
+
+/// The files of the node that the pod names. Those of a type that this agent does not know are left to [`of_pod`].
+pub fn host_paths(pod: &Pod) -> PodVolumes {
+    let named = of_spec(pod).iter().filter_map(|volume| {
+        let source = host_path(volume.host_path.as_ref()?).ok()?;
+        Some((volume.name.clone(), source))
+    });
+    PodVolumes {
+        volumes: named.collect(),
+        ..PodVolumes::default()
+    }
+}
+
 /// All volumes of a pod that can be made, with the content of their files; and of the first that cannot a sentence that names it and says what is missing.
 /// One that cannot be made takes no other with it: the files of what runs are refreshed each for itself.
 pub fn of_pod(

@@ -29,6 +29,7 @@ use crate::{
     outbox::Outbox,
     probes::{Prober, Registration},
     runtime::Runtime,
+    timing::timed,
     tokens::{Token, TokenRequest, Tokens},
 };
 
@@ -121,11 +122,13 @@ struct Pad {
     stopped: Vec<String>,
     /// Steps under way.
     running: Running,
+    /// Cancelled when no container of the pod starts any more: what is done for a start is given up.
+    over: CancellationToken,
     /// To give up the hooks after a start that are under way, by the container's id.
     hooks: BTreeMap<String, CancellationToken>,
     /// The tokens that the pod's files are made of.
     tokens: Vec<TokenRequest>,
-    /// Those that were there when the files were last made.
+    /// Those that the files were last made of.
     had_tokens: Vec<Option<Arc<Token>>>,
     /// The pod's place at the prober.
     probes: Registration,
@@ -149,13 +152,14 @@ impl Worker {
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
             running: Running::default(),
+            over: CancellationToken::new(),
             hooks: BTreeMap::new(),
             tokens: Vec::new(),
             had_tokens: Vec::new(),
             probes: self.shared.prober.register(&self.uid, self.probed.clone()),
         };
         drop(inventory);
-        self.remember(&mut pad).await;
+        timed(&self.uid, "restore", self.remember(&mut pad)).await;
         while !self.stop.is_cancelled() {
             let plan = self.decide(&mut pad).await;
             if plan.gone && pad.running.is_empty() {
@@ -362,6 +366,8 @@ impl Worker {
     fn take_wanted(&mut self, pad: &mut Pad) {
         let wanted = self.wanted.borrow_and_update().clone();
         let files = wanted.pod.as_deref().is_some_and(volumes::has_files);
+        // One of which nobody knew what it should be is a pod now.
+        let mut looks = pad.pod.is_none();
         if !wanted.given.is(&pad.given) {
             let pod = wanted.pod.as_deref();
             let brings = |given| pod.map(|pod| brought(pod, given).secrets);
@@ -372,7 +378,7 @@ impl Worker {
                 pad.memory.files_changed();
             }
             pad.given = wanted.given;
-            self.look_at_account(pad);
+            looks = true;
         }
         if let Some(pod) = wanted.pod {
             let known = pad.pod.as_deref();
@@ -390,6 +396,9 @@ impl Worker {
             }
             pad.pod = Some(pod);
         }
+        if looks {
+            self.look_at_account(pad);
+        }
     }
 
     /// Whether the pod's containers get a token without asking. One that is being told of by older managers, or whose account is not known now, keeps what it has.
@@ -400,11 +409,19 @@ impl Worker {
         {
             pad.memory.automounts = volumes::account::automounts(pod, &pad.given);
             pad.tokens = volumes::account::requests(pod, pad.memory.automounts);
+            if !self.is_ending(pad) {
+                // They come while the pod's network is made.
+                let tokens = &self.shared.tokens;
+                pad.tokens.iter().for_each(|it| drop(tokens.get(it)));
+            }
         }
     }
 
-    /// Other tokens came: they are written into the files of what runs.
+    /// Other tokens came: they are written into the files of what runs. What is just being written is compared when it is there.
     fn take_tokens(&self, pad: &mut Pad) {
+        if pad.running.makes_volumes() {
+            return;
+        }
         let tokens = &self.shared.tokens;
         let now: Vec<_> = pad.tokens.iter().map(|it| tokens.get(it)).collect();
         if now != pad.had_tokens {

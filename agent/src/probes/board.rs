@@ -70,6 +70,8 @@ pub struct Tracked {
     pub pod: ObjectReference,
     asked: [Option<Asked>; 3],
     probes: Probes,
+    /// What workers are told. That a container started or is ready is told when it is on disk; what is worse, at once.
+    told: Verdict,
     stages: [Stage; 3],
     changed: Arc<Notify>,
     /// When a failure of each probe was told last.
@@ -173,20 +175,22 @@ impl Board {
                 self.serial += 1;
                 self.serial
             });
-            let tracked = self.tracked.entry(serial).or_insert_with(|| Tracked {
-                id: probed.id.to_owned(),
-                name: name.clone(),
-                pod: pod.clone(),
-                probes: Probes::new(
-                    asked.clone().map(|it| it.map(|it| it.thresholds)),
-                    begin(probed),
-                    either(remembered(probed.id), probed.reported),
-                ),
-                asked: [None, None, None],
-                stages: [Stage::Held, Stage::Held, Stage::Held],
-                changed: changed.clone(),
-                told_ms: [None; 3],
-                told_change_ms: [None; 3],
+            let tracked = self.tracked.entry(serial).or_insert_with(|| {
+                let thresholds = asked.clone().map(|it| it.map(|it| it.thresholds));
+                let known = either(remembered(probed.id), probed.reported);
+                let probes = Probes::new(thresholds, begin(probed), known);
+                Tracked {
+                    id: probed.id.to_owned(),
+                    name: name.clone(),
+                    pod: pod.clone(),
+                    told: probes.verdict(),
+                    probes,
+                    asked: [None, None, None],
+                    stages: [Stage::Held, Stage::Held, Stage::Held],
+                    changed: changed.clone(),
+                    told_ms: [None; 3],
+                    told_change_ms: [None; 3],
+                }
             });
             tracked.asked = asked;
             known.insert(name.clone(), tracked.known());
@@ -281,8 +285,8 @@ impl Board {
             if success == Some(false) {
                 ended.tell = tracked.tells(kind, ended.changed, now_ms);
             }
-            if ended.changed {
-                tracked.changed.notify_one();
+            if ended.changed && !tracked.waits_for_the_disk() {
+                tracked.tell();
             }
         }
         self.enqueue(serial);
@@ -293,6 +297,16 @@ impl Board {
     pub fn tells_trouble(&mut self, (serial, kind): Key, now_ms: i64) -> bool {
         let tracked = self.tracked.get_mut(&serial);
         tracked.is_some_and(|it| it.tells(kind, false, now_ms))
+    }
+
+    /// What is on disk now, or cannot be put there, is told to the workers.
+    pub fn publish(&mut self, saved: &HashMap<String, Verdict>) {
+        for tracked in self.tracked.values_mut() {
+            let verdict = tracked.probes.verdict();
+            if verdict != tracked.told && saved.get(&tracked.id) == Some(&verdict) {
+                tracked.tell();
+            }
+        }
     }
 
     /// What is known of every container, by its id.
@@ -312,8 +326,20 @@ pub struct Ended {
 }
 
 impl Tracked {
+    /// Whether what is known is better than what was told. An agent that dies before it is on disk must not have told it: the next one would take it back.
+    fn waits_for_the_disk(&self) -> bool {
+        let now = self.probes.verdict();
+        let better = now.ready && !self.told.ready || now.started && !self.told.started;
+        better && now.failed.is_none()
+    }
+
+    fn tell(&mut self) {
+        self.told = self.probes.verdict();
+        self.changed.notify_one();
+    }
+
     fn known(&self) -> Known {
-        let verdict = self.probes.verdict();
+        let verdict = self.told;
         let asked = verdict.failed.map(|kind| &self.asked[kind as usize]);
         Known {
             id: self.id.clone(),

@@ -15,7 +15,7 @@ use barge_proto::v1::{ObjectReference, Pod};
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -41,8 +41,10 @@ const ATTEMPTS: usize = 1024;
 /// An attempt that begins so much later than it was due is late.
 const LATE_MS: i64 = 1000;
 /// Between two writes of what is known, and for how long the start may wait to read it.
-const SAVE_EVERY: Duration = Duration::from_millis(100);
+const SAVE_EVERY: Duration = Duration::from_millis(20);
 const LOAD: Duration = Duration::from_secs(5);
+/// For how long a container that became ready waits for the disk before that is told all the same.
+const WRITE: Duration = Duration::from_secs(1);
 /// Between two tries after a write failed.
 const SAVE_AGAIN: Duration = Duration::from_secs(30);
 /// Between two looks at how many attempts were late.
@@ -151,7 +153,7 @@ impl Prober {
 
     /// Reads what was known before this process began. To be awaited before pods are registered.
     pub async fn remember(&self) {
-        match tokio::time::timeout(LOAD, self.0.file.load()).await {
+        match timeout(LOAD, self.0.file.load()).await {
             Ok(Ok(known)) => *self.remembered() = known,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot read which containers were ready; what the managers were told counts");
@@ -164,18 +166,26 @@ impl Prober {
 
     /// Probes until stopped. A fault in the loop costs a pause.
     pub async fn run(self, stop: CancellationToken) {
-        let (saver, until) = (self.clone(), stop.clone());
-        let _saving = AbortOnDropHandle::new(tokio::spawn(async move {
-            let both = async { tokio::join!(saver.save(&until), saver.tell_late()) };
-            until.run_until_cancelled(both).await;
-        }));
         while !stop.is_cancelled() {
+            let (saver, until) = (self.clone(), stop.clone());
+            let mut saving = AbortOnDropHandle::new(tokio::spawn(async move {
+                let both = async { tokio::join!(saver.save(&until), saver.tell_late()) };
+                until.run_until_cancelled(both).await;
+            }));
             let (prober, until) = (self.clone(), stop.clone());
-            let serve = async move { until.run_until_cancelled(prober.serve()).await };
-            let serving = AbortOnDropHandle::new(tokio::spawn(serve));
-            if let Err(error) = serving.await {
+            let serve = async move {
+                until.run_until_cancelled(prober.serve()).await;
+            };
+            let mut serving = AbortOnDropHandle::new(tokio::spawn(serve));
+            let ended = tokio::select! {
+                ended = &mut serving => ended,
+                ended = &mut saving => ended,
+            };
+            if let Err(error) = ended {
                 tracing::error!(%error, "the loop of the probes failed; it is started again");
-                tokio::time::sleep(RESTART).await;
+                sleep(RESTART).await;
+                // It may have failed between a change and telling it.
+                self.0.learnt.notify_one();
             }
         }
     }
@@ -246,7 +256,7 @@ impl Prober {
         known
     }
 
-    /// Keeps on disk what is known.
+    /// Keeps on disk what is known, and then tells it. A disk that fails or hangs holds up nobody for long.
     async fn save(&self, stop: &CancellationToken) {
         let mut saved = None;
         loop {
@@ -257,16 +267,40 @@ impl Prober {
                 return;
             }
             if saved.as_ref() != Some(&known) {
-                match self.0.file.save(known.clone()).await {
-                    Ok(()) => saved = Some(known),
+                let mut saving = std::pin::pin!(self.0.file.save(known.clone()));
+                let written = match timeout(WRITE, &mut saving).await {
+                    Ok(written) => written,
+                    Err(_) => self.publish_until(saving).await,
+                };
+                match written {
+                    Ok(()) => saved = Some(known.clone()),
                     Err(error) => {
                         tracing::warn!(%error, "cannot save which containers are ready; an agent that starts now asks them anew");
+                        self.publish_until(sleep(SAVE_AGAIN)).await;
                         self.0.learnt.notify_one();
-                        tokio::time::sleep(SAVE_AGAIN).await;
                     }
                 }
             }
-            tokio::time::sleep(SAVE_EVERY).await;
+            self.board().publish(&known);
+            sleep(SAVE_EVERY).await;
+        }
+    }
+
+    /// Tells what is known, although it is not on disk, until then.
+    async fn publish_until<T>(&self, until: impl Future<Output = T>) -> T {
+        let mut until = std::pin::pin!(until);
+        loop {
+            let known = self.known();
+            self.board().publish(&known);
+            tokio::select! {
+                biased;
+                done = &mut until => {
+                    // What came last may have been taken for what is on disk.
+                    self.0.learnt.notify_one();
+                    return done;
+                }
+                () = self.0.learnt.notified() => {}
+            }
         }
     }
 
@@ -274,7 +308,7 @@ impl Prober {
     async fn tell_late(&self) {
         let mut told = 0;
         loop {
-            tokio::time::sleep(LATE_EVERY).await;
+            sleep(LATE_EVERY).await;
             let late = Kind::ALL.map(|kind| self.0.meters.late(kind));
             let late: u64 = late.iter().sum();
             let more = late - std::mem::replace(&mut told, late);

@@ -50,9 +50,16 @@ impl File {
     pub async fn load(&self) -> io::Result<HashMap<String, Verdict>> {
         let path = self.path.clone();
         let bytes = files::reading(move || files::read_if_there(&path)).await?;
-        let stored = bytes.map(|bytes| Stored::decode(bytes.as_slice()));
-        let stored = stored.transpose().map_err(io::Error::other)?;
-        let containers = stored.unwrap_or_default().containers.into_iter();
+        Self::decode(&bytes.unwrap_or_default())
+    }
+
+    /// What is in such a file.
+    ///
+    /// # Errors
+    /// It is no such file.
+    pub fn decode(bytes: &[u8]) -> io::Result<HashMap<String, Verdict>> {
+        let stored = Stored::decode(bytes).map_err(io::Error::other)?;
+        let containers = stored.containers.into_iter();
         let verdict = |it: &StoredContainer| Verdict {
             started: it.started,
             ready: it.ready,

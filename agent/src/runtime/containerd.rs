@@ -214,6 +214,10 @@ impl Runtime for Containerd {
         self.volumes.look_at_host_paths(volumes).await
     }
 
+    async fn pin_host_paths(&self, container: &ContainerSpec) -> Result<(), RuntimeError> {
+        self.volumes.pin_host_paths(container).await
+    }
+
     async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
         self.volumes.ensure(volumes).await
     }

@@ -18,7 +18,10 @@ use super::{
     names::check_uid,
     network,
 };
-use crate::files::{self, Reserve, blocking, reading};
+use crate::{
+    files::{self, Reserve, blocking, reading},
+    timing::timed,
+};
 
 pub mod etc;
 pub mod netns;
@@ -142,10 +145,8 @@ impl Sandboxes {
         })
         .await?;
         let netns = self.options.paths.netns(uid);
-        let attached = self
-            .plugins
-            .add(&network, &identity.attachment(Some(&netns)))
-            .await;
+        let attachment = identity.attachment(Some(&netns));
+        let attached = timed(uid, "network", self.plugins.add(&network, &attachment)).await;
         let record = match attached {
             Ok(result) => Record {
                 network,

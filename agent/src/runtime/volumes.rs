@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{TMPFS_MAGIC, statfs},
@@ -174,19 +175,27 @@ impl Volumes {
         }
     }
 
-    /// Looks at files of the node that a pod names, one after the other. One that does not answer in time is an error; the look at it goes on, and whoever
-    /// looks at it next waits for that one.
+    /// Looks at files of the node that a pod names, all at once. One that does not answer in time is an error, which names each such; the look at it
+    /// goes on, and whoever looks at it next waits for that one.
     pub async fn look_at_host_paths(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
-        for (name, source) in &pod.volumes {
-            if let VolumeSource::Host { path, kind } = source {
-                let key = format!("{kind:?} {}", path.display());
-                let (path, kind) = (path.clone(), *kind);
+        let looks = pod.volumes.iter().filter_map(|(name, source)| {
+            let VolumeSource::Host { path, kind } = source else {
+                return None;
+            };
+            let key = format!("{kind:?} {}", path.display());
+            let (path, kind) = (path.clone(), *kind);
+            Some(async move {
                 let looked = self.look(&key, ANSWERS, move || host::check(&path, kind));
                 let looked = looked.await;
-                looked.map_err(|error| failed(name, &source.place(), &error))?;
-            }
-        }
-        Ok(())
+                looked.map_err(|error| failed(name, &source.place(), &error))
+            })
+        });
+        let looked = join_all(looks).await.into_iter();
+        let failed = looked.filter_map(Result::err).reduce(|one, other| {
+            let message = format!("{}; {}", one.message, other.message);
+            RuntimeError { message, ..one }
+        });
+        failed.map_or(Ok(()), Err)
     }
 
     /// Each key has one thread at a time, so a file system that never answers takes no more than that of each of its paths.
@@ -262,14 +271,28 @@ impl Volumes {
         }
     }
 
-    /// What a container's mounts are bound from. Its volumes exist. What a `subPath` names is made when it is missing, and pinned.
+    /// Pins what `subPath`s name in files of the node.
+    pub async fn pin_host_paths(&self, container: &ContainerSpec) -> Result<(), RuntimeError> {
+        for (index, mount) in container.mounts.iter().enumerate() {
+            check_name(&mount.volume)?;
+            if matches!(mount.place, Place::Host(_)) && !mount.sub_path.is_empty() {
+                self.pin(container, index, mount).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a container's mounts are bound from. Its volumes exist. What a `subPath` names is made when it is missing, and pinned, unless [`Self::pin_host_paths`] did.
     pub async fn binds(&self, container: &ContainerSpec) -> Result<Vec<Bind>, RuntimeError> {
         let mut binds = Vec::new();
         for (index, mount) in container.mounts.iter().enumerate() {
             check_name(&mount.volume)?;
             let source = match mount.sub_path.as_str() {
                 "" => self.folder(&container.pod_uid, &mount.volume, &mount.place),
-                _ => self.pin(container, index, mount).await?,
+                _ => match self.pinned(container, index, mount).await? {
+                    Some(pin) => pin,
+                    None => self.pin(container, index, mount).await?,
+                },
             };
             binds.push(Bind {
                 source,
@@ -281,6 +304,28 @@ impl Volumes {
         Ok(binds)
     }
 
+    /// The pin of a part of the node's files, if it is there. Only its name is looked for: what is pinned may not answer.
+    async fn pinned(
+        &self,
+        container: &ContainerSpec,
+        index: usize,
+        mount: &VolumeMount,
+    ) -> Result<Option<PathBuf>, RuntimeError> {
+        let Place::Host(_) = &mount.place else {
+            return Ok(None);
+        };
+        let pin = self.pin_of(container, index);
+        let folder = pin.parent().map(Path::to_owned).unwrap_or_default();
+        let listed = files::in_volumes(move || pins::entries(&folder)).await;
+        let listed = listed.map_err(|error| failed(&mount.volume, &mount.place, &error))?;
+        Ok(Some(pin).filter(|pin| listed.contains(pin)))
+    }
+
+    fn pin_of(&self, container: &ContainerSpec, index: usize) -> PathBuf {
+        let folder = self.paths.volumes_run(&container.pod_uid).join("sub");
+        folder.join(&container.name).join(index.to_string())
+    }
+
     async fn pin(
         &self,
         container: &ContainerSpec,
@@ -289,8 +334,7 @@ impl Volumes {
     ) -> Result<PathBuf, RuntimeError> {
         let uid = &container.pod_uid;
         let root = self.folder(uid, &mount.volume, &mount.place);
-        let folder = self.paths.volumes_run(uid).join("sub");
-        let pin = folder.join(&container.name).join(index.to_string());
+        let pin = self.pin_of(container, index);
         // Files of the agent's are not made by a container's start.
         let create = mount.place != Place::Files;
         let (this, place, sub_path) = (self.clone(), pin.clone(), mount.sub_path.clone());
@@ -301,8 +345,8 @@ impl Volumes {
         };
         let pinned = match mount.place {
             Place::Host(_) => {
-                let pinned = tokio::time::timeout(ANSWERS, files::at_host_paths(work)).await;
-                pinned.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                let key = format!("pin {} {}", pin.display(), mount.sub_path);
+                self.look(&key, ANSWERS, work).await
             }
             Place::Disk => files::blocking(work).await,
             Place::Memory | Place::Files => files::in_volumes(work).await,

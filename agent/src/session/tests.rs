@@ -54,6 +54,7 @@ impl Agent {
             node,
             files,
             streams: Arc::new(NoStreams),
+            open: watch::Sender::default(),
             left: CancellationToken::new(),
         };
         tokio::spawn(Session::new(options, sender).run(stop.clone()));

@@ -4,7 +4,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::runtime::{Program, Running};
+use crate::runtime::{Place, Program, Running, VolumeSource};
 
 #[async_trait]
 impl Runtime for Scripted {
@@ -85,6 +85,21 @@ impl Runtime for Scripted {
     async fn release_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         let result = self.release(pod_uid);
         self.answer(result).await
+    }
+
+    async fn look_at_host_paths(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {
+        self.call("look", "")?;
+        self.answers(volumes.volumes.values().map(VolumeSource::place))
+            .await
+    }
+
+    async fn pin_host_paths(&self, container: &ContainerSpec) -> Result<(), RuntimeError> {
+        let parts = container.mounts.iter().filter(|it| !it.sub_path.is_empty());
+        let places = parts.map(|it| match &it.place {
+            Place::Host(path) => Place::Host(path.join(&it.sub_path)),
+            other => other.clone(),
+        });
+        self.answers(places).await
     }
 
     async fn ensure_volumes(&self, volumes: &PodVolumes) -> Result<(), RuntimeError> {

@@ -14,7 +14,10 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Status, transport::Channel};
 
 use super::{TokenRequest, seconds};
-use crate::managers::{Managers, cause};
+use crate::{
+    managers::{Managers, cause},
+    session::Open,
+};
 
 /// For one manager to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,20 +43,26 @@ pub trait Ask: Send + Sync + 'static {
     fn rest(&self) {}
 }
 
-/// Asks the manager that the session is with, and others when that one cannot.
+/// Asks the manager that the session is with, over the session's own connection, and others when that one cannot.
 pub struct FromManagers {
     managers: Arc<dyn Managers>,
     chosen: watch::Receiver<Option<String>>,
-    /// To the manager that was asked last; closed when nothing is asked for.
+    session: watch::Receiver<Open>,
+    /// To the other manager that was asked last; closed when nothing is asked for.
     open: Mutex<Option<(String, Channel)>>,
 }
 
 impl FromManagers {
-    /// `chosen` names the manager that the session is with.
-    pub fn new(managers: Arc<dyn Managers>, chosen: watch::Receiver<Option<String>>) -> Self {
+    /// `chosen` names the manager that the session is to be with, `session` has the connection while it is.
+    pub fn new(
+        managers: Arc<dyn Managers>,
+        chosen: watch::Receiver<Option<String>>,
+        session: watch::Receiver<Open>,
+    ) -> Self {
         Self {
             managers,
             chosen,
+            session,
             open: Mutex::default(),
         }
     }
@@ -70,6 +79,11 @@ impl FromManagers {
     }
 
     fn channel(&self, address: &str) -> Result<Channel, String> {
+        if let Some((to, channel)) = &*self.session.borrow()
+            && to == address
+        {
+            return Ok(channel.clone());
+        }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((to, channel)) = &*open
             && to == address

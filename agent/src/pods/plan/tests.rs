@@ -322,6 +322,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
             Step::Volumes { starting: false } => {
                 memory.refresh.failed(QUICK, "E", String::new(), now);
             }
+            Step::LookAtHostPaths => memory.host_paths.failed(QUICK, "E", String::new(), now),
             Step::Measure => memory.measured_ms = now,
             _ => memory.teardown.failed(QUICK, "E", String::new(), now),
         }
@@ -337,6 +338,10 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
             for name in NAMES {
                 memory.container(name).volumes = true;
             }
+        }
+        Step::LookAtHostPaths => {
+            memory.host_paths.worked();
+            memory.has_host_paths(&NAMES.map(str::to_owned));
         }
         Step::Measure => memory.measured_ms = now,
         Step::Pull { container } => memory.container(container).image = Some(image()),
@@ -355,7 +360,7 @@ fn perform(step: &Step, observed: &mut Observed, memory: &mut Memory, fails: boo
                 "{step:?} reuses a number"
             );
             remembered.image = None;
-            remembered.volumes = false;
+            remembered.prepares_anew();
             observed.put(container(name, *attempt, running()));
         }
         Step::Stop { id, .. } => {
@@ -442,7 +447,11 @@ proptest! {
         volumes in 0usize..2,
     ) {
         let mut pod = pod(policy, &NAMES);
-        pod.spec.as_mut().unwrap().volumes = vec![v1::Volume::default(); volumes];
+        let host_path = v1::Volume {
+            host_path: Some(v1::HostPathVolumeSource::default()),
+            ..v1::Volume::default()
+        };
+        pod.spec.as_mut().unwrap().volumes = vec![host_path; volumes];
         let untouched: Vec<_> = observed
             .containers
             .iter()

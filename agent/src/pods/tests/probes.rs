@@ -400,3 +400,27 @@ async fn a_probe_that_waits_for_its_turn_waits_once() {
     );
     agent.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_called_ready_only_after_that_is_on_disk() {
+    let machine = Machine::new();
+    machine.runtime.exec_takes(Duration::from_millis(7));
+    let uids: Vec<String> = (0..8).map(|number| format!("u{number}")).collect();
+    // One after the other, closer together than writes that wait for a while.
+    let mut pods = Vec::new();
+    let mut agent = machine.agent(assigned(1, []));
+    for uid in &uids {
+        pods.push(probed(uid, |it| it.readiness_probe = probe("ready")));
+        agent.assign(assigned(1, pods.clone()));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    for uid in &uids {
+        agent.until(uid, "ready", is(true)).await;
+        let kept = std::fs::read(machine.folder.path().join("probes"));
+        let kept = File::decode(&kept.unwrap_or_default()).unwrap();
+        let id = container_id(uid, "web", 0);
+        let ready = kept.get(&id).is_some_and(|verdict| verdict.ready);
+        assert!(ready, "{id} was called ready, and on disk is {kept:?}");
+    }
+    agent.end().await;
+}

@@ -19,15 +19,25 @@ use crate::{
             account::{AUTOMATIC, Account},
         },
     },
-    runtime::{Container, FAILED_MOUNT, Image, RuntimeError, Sandbox},
+    runtime::{Container, ContainerSpec, FAILED_MOUNT, Image, RuntimeError, Sandbox},
+    timing::timed,
+    tokens::{Token, TokenRequest},
 };
 
 /// What became of a step.
 pub enum Outcome {
     Sandbox(Result<Sandbox, RuntimeError>),
     Pulled(String, Result<Got, RuntimeError>),
-    /// Whether a container starts next.
-    Volumes(bool, Result<Option<String>, RuntimeError>),
+    Volumes {
+        /// Whether a container starts next.
+        starting: bool,
+        /// The tokens that the files were made of.
+        made_of: Vec<Option<Arc<Token>>>,
+        /// Why containers go without the token that they did not ask for, if they do.
+        made: Result<Option<String>, RuntimeError>,
+    },
+    /// Whether the files of the node are what they have to be.
+    Looked(Result<(), RuntimeError>),
     /// Why the pod takes too much, if it does.
     Measured(Result<Option<String>, RuntimeError>),
     /// Name and attempt of the container.
@@ -47,10 +57,14 @@ pub struct Hands {
     pub shared: Arc<Shared>,
     pub wanted: watch::Receiver<Wanted>,
     pub stop: CancellationToken,
+    /// Cancelled when no container of the pod starts any more.
+    pub over: CancellationToken,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
     /// The pod's containers get a token without asking.
     pub automounts: bool,
+    /// The tokens that the pod's files are made of.
+    pub tokens: Vec<TokenRequest>,
     /// The name of the container that a step stops.
     pub container: Option<String>,
     /// The pod's containers, for what looks at all of them.
@@ -103,9 +117,19 @@ impl Hands {
             }
             (Step::Volumes { starting }, Some(pod)) => {
                 match self.make_volumes(&pod, starting).await {
-                    Some(result) => Outcome::Volumes(starting, result),
+                    Some((made_of, made)) => Outcome::Volumes {
+                        starting,
+                        made_of,
+                        made,
+                    },
                     None => Outcome::Dropped,
                 }
+            }
+            (Step::LookAtHostPaths, Some(pod)) => {
+                let named = volumes::host_paths(&pod);
+                // The pod's end does not wait for a file system that does not answer.
+                let looked = self.while_wanted(runtime.look_at_host_paths(&named));
+                looked.await.map_or(Outcome::Dropped, Outcome::Looked)
             }
             (Step::Measure, Some(pod)) => match self.while_wanted(self.measure(&pod)).await {
                 Some(result) => Outcome::Measured(result),
@@ -113,20 +137,23 @@ impl Hands {
             },
             (Step::Pull { container }, Some(pod)) => self.pull(&pod, container).await,
             (Step::Start { container, attempt }, Some(pod)) => {
-                let result = self.start(&pod, &container, attempt, image).await;
-                Outcome::Started(container, attempt, result)
+                match self.start(&pod, &container, attempt, image).await {
+                    Some(result) => Outcome::Started(container, attempt, result),
+                    None => Outcome::Dropped,
+                }
             }
             (_, None) => Outcome::Dropped,
         }
     }
 
-    /// Gives up, with `None`, once the pod is to end or the agent is.
+    /// Gives up, with `None`, once the pod is to end or has come to its end, or the agent is to end.
     pub(super) async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut wanted = self.wanted.clone();
         let unwanted = wanted.wait_for(|w| w.pod.as_deref().is_none_or(spec::is_ending));
         tokio::select! {
             result = work => Some(result),
             _ = unwanted => None,
+            () = self.over.cancelled() => None,
             () = self.stop.cancelled() => None,
         }
     }
@@ -177,12 +204,15 @@ impl Hands {
         Ok(limit.map(storage::pod_too_large))
     }
 
-    /// Answers why the pod's containers go without the token that they did not ask for, if they do.
+    /// Answers which tokens the files were made of, and why the pod's containers go without the one that they did not ask for, if they do.
     async fn make_volumes(
         &self,
         pod: &Pod,
         starting: bool,
-    ) -> Option<Result<Option<String>, RuntimeError>> {
+    ) -> Option<(
+        Vec<Option<Arc<Token>>>,
+        Result<Option<String>, RuntimeError>,
+    )> {
         let given = self.wanted.borrow().given.clone();
         let allocatable = self.shared.node.borrow().allocatable.clone();
         let around = Around {
@@ -199,21 +229,24 @@ impl Hands {
             roots: &roots,
         };
         if starting {
-            self.while_wanted(volumes::account::arrive(pod, account))
-                .await?;
+            let arrive = self.while_wanted(volumes::account::arrive(pod, account));
+            timed(&self.uid, "token", arrive).await?;
         }
+        let made_of = self.tokens.iter().map(|it| account.tokens.get(it));
+        let made_of = made_of.collect();
         let (mut volumes, whole) = volumes::of_pod(pod, around, account);
         let runtime = &self.shared.runtime;
         // Also when one cannot be made: containers that run go on having the others as they should be. To its end: what is made after the pod's removal
         // would stay.
         let mut made = runtime.ensure_volumes(&volumes).await.map(|()| None);
         if let Err(message) = whole {
-            return Some(Err(RuntimeError {
+            let error = RuntimeError {
                 reason: FAILED_MOUNT,
                 message,
                 // What could not be written heals by itself.
                 retryable: made.is_err(),
-            }));
+            };
+            return Some((made_of, Err(error)));
         }
         if made.is_err()
             && starting
@@ -227,22 +260,46 @@ impl Hands {
                 made = Ok(again.err().map(|error| error.message));
             }
         }
-        if made.is_err() || !starting {
-            return Some(made);
-        }
-        // The pod's end does not wait for a file system that does not answer.
-        let looked = runtime.look_at_host_paths(&volumes);
-        let looked = self.while_wanted(looked).await?;
-        Some(looked.and(made))
+        Some((made_of, made))
     }
 
+    /// Starts a container. `None` when that was given up before it was begun.
     async fn start(
         &self,
         pod: &Pod,
         name: &str,
         attempt: u32,
         image: Option<Image>,
-    ) -> Result<Container, RuntimeError> {
+    ) -> Option<Result<Container, RuntimeError>> {
+        let spec = match self.specify(pod, name, attempt, image) {
+            Ok(spec) => spec,
+            Err(error) => return Some(Err(error)),
+        };
+        // Without a permit: it may wait for a file system that does not answer.
+        let pinned = self.while_wanted(self.shared.runtime.pin_host_paths(&spec));
+        if let Err(error) = pinned.await? {
+            return Some(Err(error));
+        }
+        let permit = self.shared.creations.acquire().await;
+        let started = self.shared.runtime.start_container(&spec).await;
+        // The hook may take as long as it likes.
+        drop(permit);
+        if let Ok(started) = &started
+            && let Some(container) = spec::container(pod, name)
+        {
+            self.after_start(pod, container, &started.id).await;
+        }
+        Some(started)
+    }
+
+    /// What the runtime is asked to start.
+    fn specify(
+        &self,
+        pod: &Pod,
+        name: &str,
+        attempt: u32,
+        image: Option<Image>,
+    ) -> Result<ContainerSpec, RuntimeError> {
         let config_error = |message: String| RuntimeError {
             reason: CONFIG_ERROR,
             message,
@@ -287,11 +344,6 @@ impl Hands {
         if self.automounts {
             spec.mounts.extend(volumes::account::mount(container));
         }
-        let permit = self.shared.creations.acquire().await;
-        let started = self.shared.runtime.start_container(&spec).await?;
-        // The hook may take as long as it likes.
-        drop(permit);
-        self.after_start(pod, container, &started.id).await;
-        Ok(started)
+        Ok(spec)
     }
 }

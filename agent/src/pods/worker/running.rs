@@ -12,6 +12,7 @@ use crate::pods::plan::Step;
 enum Subject {
     Sandbox,
     Volumes,
+    HostPaths,
     Measure,
     /// The next attempt of the container with this name.
     Next(String),
@@ -38,6 +39,11 @@ impl Running {
             Step::RemoveSandbox | Step::ReleaseSandbox => self.busy.is_empty(),
             step => !self.busy.contains(&subject(step)),
         }
+    }
+
+    /// Whether the pod's volumes are being made.
+    pub fn makes_volumes(&self) -> bool {
+        self.busy.contains(&Subject::Volumes)
     }
 
     /// Begins a step.
@@ -85,6 +91,7 @@ fn subject(step: &Step) -> Subject {
     match step {
         Step::CreateSandbox | Step::RemoveSandbox | Step::ReleaseSandbox => Subject::Sandbox,
         Step::Volumes { .. } => Subject::Volumes,
+        Step::LookAtHostPaths => Subject::HostPaths,
         Step::Measure => Subject::Measure,
         Step::Pull { container } | Step::Start { container, .. } => {
             Subject::Next(container.clone())

@@ -1,6 +1,7 @@
 //! The turns of a pod's life that are remembered: initialised, over its time, ending; and the last words of its containers.
 
 use barge_proto::v1::{Container as ApiContainer, Pod};
+use tokio_util::sync::CancellationToken;
 
 use super::{Pad, Worker};
 use crate::{
@@ -26,6 +27,7 @@ impl Worker {
             return;
         };
         if pad.memory.finished.is_some() {
+            pad.over.cancel();
             return;
         }
         if !ending {
@@ -43,7 +45,13 @@ impl Worker {
             observed: &pad.observed,
             memory: &pad.memory,
         };
-        if !ending && !over.is_over() {
+        let over = over.is_over();
+        match over {
+            true => pad.over.cancel(),
+            false if pad.over.is_cancelled() => pad.over = CancellationToken::new(),
+            false => {}
+        }
+        if !ending && !over {
             pad.memory.ending_ms = None;
         } else if pad.memory.ending_ms.is_none() {
             pad.memory.ending_ms = Some(now_ms);

@@ -21,6 +21,7 @@ use crate::{
     runtime::{
         self, Container, FAILED_MOUNT, Image, RuntimeError, START_ERROR, names::container_id,
     },
+    timing::timed,
 };
 
 impl Worker {
@@ -46,8 +47,10 @@ impl Worker {
                 shared: self.shared.clone(),
                 wanted: self.wanted.clone(),
                 stop: self.stop.clone(),
+                over: pad.over.clone(),
                 ips: ips(pad),
                 automounts: pad.memory.automounts && !goes_without(pad, &step),
+                tokens: pad.tokens.clone(),
                 container: stopped(pad, &step),
                 containers: match step {
                     Step::Measure => pad.observed.containers.clone(),
@@ -57,7 +60,11 @@ impl Worker {
             };
             let (pod, image) = (pad.pod.clone(), image_for(pad, &step));
             let about = step.clone();
-            let work = async move { hands.perform(pod, image, step).await };
+            let name = about.name();
+            let work = async move {
+                let uid = hands.uid.clone();
+                timed(&uid, name, hands.perform(pod, image, step)).await
+            };
             pad.running.begin(&about, work);
         }
     }
@@ -69,6 +76,10 @@ impl Worker {
             && let Some(id) = pad.memory.container(name).starting.take()
         {
             pad.hooks.remove(&id);
+        }
+        if let Outcome::Volumes { made_of, .. } = &outcome {
+            pad.had_tokens.clone_from(made_of);
+            self.take_tokens(pad);
         }
         match outcome {
             Outcome::Sandbox(Ok(sandbox)) => {
@@ -86,7 +97,11 @@ impl Worker {
                     .sandbox
                     .failed(QUICK, error.reason, error.message, now);
             }
-            Outcome::Volumes(starting, Ok(without)) => {
+            Outcome::Volumes {
+                starting,
+                made: Ok(without),
+                ..
+            } => {
                 pad.memory.refresh.worked();
                 if starting {
                     pad.memory.volumes.worked();
@@ -103,7 +118,11 @@ impl Worker {
                     pad.memory.volumes_due = true;
                 }
             }
-            Outcome::Volumes(starting, Err(error)) => {
+            Outcome::Volumes {
+                starting,
+                made: Err(error),
+                ..
+            } => {
                 self.event(pad, Severity::Warning, "FailedMount", &error.message);
                 // An object that is missing is tried again when it comes.
                 let pace = if error.retryable { QUICK } else { SLOW };
@@ -112,6 +131,17 @@ impl Worker {
                     true => &mut pad.memory.volumes,
                     false => &mut pad.memory.refresh,
                 };
+                tries.failed(pace, error.reason, error.message, now);
+            }
+            Outcome::Looked(Ok(())) => {
+                pad.memory.host_paths.worked();
+                let due = due(pad);
+                pad.memory.has_host_paths(&due);
+            }
+            Outcome::Looked(Err(error)) => {
+                self.event(pad, Severity::Warning, "FailedMount", &error.message);
+                let pace = if error.retryable { QUICK } else { SLOW };
+                let tries = &mut pad.memory.host_paths;
                 tries.failed(pace, error.reason, error.message, now);
             }
             Outcome::Measured(Ok(None)) => {
@@ -143,7 +173,7 @@ impl Worker {
                 let memory = pad.memory.container(&name);
                 memory.start.worked();
                 memory.image = None;
-                memory.volumes = false;
+                memory.prepares_anew();
                 memory.failed_to_start(&id, attempt, error.message, now);
                 pad.unsaved = true;
                 return true;
@@ -155,7 +185,7 @@ impl Worker {
                 let gone = error.reason == "ErrImagePull";
                 let pace = if gone { QUICK } else { pace(&error) };
                 let memory = pad.memory.container(&name);
-                memory.volumes = false;
+                memory.prepares_anew();
                 if gone {
                     // The image went after it was pulled: it is pulled again.
                     memory.image = None;
@@ -218,7 +248,7 @@ impl Worker {
         memory.start.worked();
         // The next start asks for the image anew: its tag may have moved, or it was removed.
         memory.image = None;
-        memory.volumes = false;
+        memory.prepares_anew();
         if let Some(exit) = memory.last_exit() {
             memory.crash = memory.crash.restarted(exit.finished_ms(), now);
             pad.unsaved = true;

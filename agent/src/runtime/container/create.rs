@@ -28,6 +28,7 @@ use crate::{
         sandbox::{etc, shared::Shared},
         spec::{self, Inputs, user},
     },
+    timing::timed,
 };
 
 /// How often remains of an earlier try are cleaned up before this one gives up.
@@ -55,7 +56,7 @@ impl Containers {
         check_uid(&spec.pod_uid)?;
         check_container(&spec.name)?;
         let id = container_id(&spec.pod_uid, &spec.name, spec.attempt);
-        let image = self.images.config(&spec.image.id).await?;
+        let image = timed(&id, "configuration", self.images.config(&spec.image.id)).await?;
         let mut last = None;
         for round in 0..TRIES {
             if round > 1 {
@@ -103,8 +104,8 @@ impl Containers {
             attempt: spec.attempt,
         };
         // First the snapshot: it says whether the id is free, and is looked into.
-        let mounts = self.prepare(id, spec, &image.top()).await?;
-        let shared = self.ensure_pod(spec).await?;
+        let mounts = timed(id, "snapshot", self.prepare(id, spec, &image.top())).await?;
+        let shared = timed(id, "group", self.ensure_pod(spec)).await?;
         let attach = async {
             let attached = self.carrier.attach(attachment).await;
             attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
@@ -126,13 +127,15 @@ impl Containers {
             })
         };
         // Both to their ends: a carrier that is asked and not waited for makes the pipes after they were removed.
-        let (attached, recorded) = tokio::join!(attach, record);
+        let (attached, recorded) =
+            tokio::join!(timed(id, "output", attach), timed(id, "record", record));
         recorded?;
         attached?;
 
         let pipes = self.options.paths.container_io(id);
         let pipe = |name: &str| pipes.join(name).display().to_string();
-        let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr")).await;
+        let created = task::create(&self.client, id, mounts, pipe("stdout"), pipe("stderr"));
+        let created = timed(id, "task", created).await;
         created.map_err(|status| {
             match taken_or(start_reason(&status), "create the container", &status) {
                 Stop::Failed(error) if is_swept(&status) => Stop::Swept(error),
@@ -142,14 +145,15 @@ impl Containers {
 
         // Noted before it can run: without the note, nothing of it ever did.
         let started_at_ms = Timestamp::now().as_millisecond();
-        let noted = self.note_start(spec, started_at_ms).await;
+        let noted = timed(id, "note", self.note_start(spec, started_at_ms)).await;
         noted.map_err(|error| {
             failed(
                 reason::CREATE_CONTAINER,
                 format!("cannot note the start of {id}: {error}"),
             )
         })?;
-        let pid = task::start(&self.client, id).await.map_err(|status| {
+        let run = timed(id, "run", task::start(&self.client, id)).await;
+        let pid = run.map_err(|status| {
             Stop::Failed(RuntimeError::from_status(
                 start_reason(&status),
                 "start the container",
