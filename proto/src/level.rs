@@ -14,7 +14,8 @@ use crate::{
 /// The level that brought all fields of pods that are not named in this module.
 pub const PODS: u32 = 8;
 
-/// The newest level whose kinds and fields of objects this version knows. Raised with the first of them that comes with another level.
+/// The newest level whose kinds and fields of objects this version knows. Raised with the first of them that comes with another level:
+/// managers refuse an update of an object that needs a higher level than the program says it knows.
 pub const NEWEST: u32 = 9;
 
 /// The level that brought taints and tolerations.
@@ -243,5 +244,17 @@ mod tests {
         }
         assert!(of_object(&deployment(spec(false)).into()) < TAINTS);
         const { assert!(NEWEST >= PODS) };
+    }
+
+    #[test]
+    fn a_program_may_change_objects_of_every_kind_that_it_knows() {
+        for info in crate::kinds::KINDS {
+            assert!(
+                info.level <= NEWEST,
+                "{} has level {1}, NEWEST is {NEWEST}: raise NEWEST to {1}, or managers refuse every update of one",
+                info.name,
+                info.level
+            );
+        }
     }
 }
