@@ -98,8 +98,8 @@ fn a_replica_set_keeps_its_pods_in_number() {
     replaced(&cluster, &gone, 3);
 
     // Another template is for the next pod.
-    let _ = cluster.write("web.yaml", &set(3, "green"));
-    cluster.barge(&["apply", "-f", manifest, "--wait"]);
+    let manifest = cluster.write("green.yaml", &set(3, "green"));
+    cluster.barge(&["apply", "-f", manifest.to_str().unwrap(), "--wait"]);
     let pods = cluster.ready_pods("app=web", 3);
     assert!(pods.iter().all(|pod| color(pod) == "blue"), "{pods:?}");
     let pods = replaced(&cluster, name(&pods[0]), 3);
