@@ -243,15 +243,18 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         });
     }
     let host_ports = options.runtime.host_ports();
-    let cleared = options.network.as_ref();
-    let cleared = cleared.map(|network| (network.nft.clone(), network.bridge.clone()));
+    let cleared = options.network.as_ref().map(|it| it.nft.clone());
     if let Some(network) = options.network {
         let rules = ServiceRules::new(network, recorder.clone(), host_ports);
         parts.lasting(
             "rules of Services",
             rules.run(desired.clone(), stop.clone()),
         );
-        parts.lasting("routes", routes::run(desired, recorder, stop.clone()));
+        let runtime = options.runtime.clone();
+        parts.lasting(
+            "routes",
+            routes::run(desired, runtime, recorder, stop.clone()),
+        );
     }
     let ended = tokio::select! {
         biased;
@@ -278,8 +281,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     }
     let desired = kept.borrow().clone();
     let unknown = running_on(&*options.runtime, &desired).await;
-    if let (Some(0), Some((nft, bridge))) = (unknown, cleared) {
-        clear_network(&nft, &bridge).await;
+    if let (Some(0), Some(nft)) = (unknown, cleared) {
+        clear_network(&nft).await;
     }
     Ok(End::NodeDeleted { unknown })
 }
@@ -321,8 +324,8 @@ async fn all_ended(
 }
 
 /// The machine is no node any more: cluster addresses and other nodes' pods are nothing to it.
-async fn clear_network(nft: &Nft, bridge: &str) {
-    if let Err(error) = services::clear(nft, bridge).await {
+async fn clear_network(nft: &Nft) {
+    if let Err(error) = services::clear(nft).await {
         tracing::warn!(%error, "the rules of Services stay");
     }
     if let Err(error) = routes::sync(&BTreeSet::new()).await {

@@ -84,7 +84,6 @@ fn running_on(unknown: &Option<usize>) -> String {
 pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let settings = runtime_options(&config, folder.path())?;
-    let bridge = settings.bridge.clone();
     let runtime = Containerd::new(settings)?;
     let known = folder.load()?;
     if known.is_none() {
@@ -124,7 +123,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         told.stopping();
         stopper.cancel();
     });
-    let bridge_netfilter = sysctl::prepare(Path::new("/proc/sys"))?;
+    sysctl::prepare(Path::new("/proc/sys"))?;
     let cluster_id = identity.cluster_id.clone();
     let managers = Arc::new(ClusterManagers::new(identity, &folder, config.join)?);
     let (renewing, until) = (managers.clone(), stop.clone());
@@ -157,8 +156,6 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         },
         network: Some(Network {
             nft: Nft::default(),
-            bridge_netfilter,
-            bridge,
         }),
         parallel_creations: PARALLEL_CREATIONS,
         collection: config.collection,

@@ -34,6 +34,12 @@ mod volumes;
 pub use error::reason::{FAILED_MOUNT, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, START_ERROR};
 pub use images::check_registry_config;
 pub use keyring::{Keyring, docker_config, dockercfg};
+#[cfg(test)]
+pub use network::{links::attach as attach_pod, older::care as care_for_bridge};
+pub use network::{
+    links::{PREFIX as POD_LINKS, PROTOCOL as POD_ROUTES, name as pod_link},
+    older::BRIDGE,
+};
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry, certificates};
 pub use paths::Paths;
 pub use program::{Control, Program, Running, TerminalSize};
@@ -57,6 +63,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// repeat; a runtime without a network of its own has nothing to do.
     async fn ensure_network(&self, _pod_cidr: &str) -> Result<(), RuntimeError> {
         Ok(())
+    }
+    /// Makes again what others removed of the interfaces of pods and of the routes to them. Answers which pods had to be mended, for people.
+    async fn mend_network(&self) -> Result<Vec<String>, RuntimeError> {
+        Ok(Vec::new())
     }
     /// The image, if it is here whole and a pod with these secrets may use it. Asks no registry and waits for no pull. A runtime that cannot tell
     /// answers `None`.

@@ -17,7 +17,7 @@ pub mod loopback;
 pub mod model;
 pub mod nft;
 mod notices;
-mod pace;
+pub mod pace;
 pub mod ports;
 pub mod script;
 pub mod sysctl;
@@ -48,16 +48,12 @@ pub struct ServiceRules {
     recorder: Recorder,
     /// Ports of the node that its pods have; `None` until that is known.
     pods: watch::Receiver<Option<Arc<HostPorts>>>,
-    /// The pods' bridge.
-    bridge: String,
-    /// Whether bridged traffic passes the rules too; see [`model::Inputs`].
-    bridge_netfilter: bool,
     /// What was written last; `None` until the whole table was written once.
     written: Option<Rules>,
     /// Whether the kernel has that: no write failed since, and nobody else changed the table.
     certain: bool,
-    /// The kernel does not route loopback addresses over the bridge.
-    is_loopback_apart: bool,
+    /// Interfaces over which the kernel routes loopback addresses; `None` while that is not known.
+    loopback_over: Option<BTreeSet<String>>,
     /// Who changed it, until it is as it was.
     changed_by: Option<String>,
     /// The assignment that was written last, or that `nft` refused when it was written whole.
@@ -84,11 +80,9 @@ impl ServiceRules {
             nft: network.nft,
             recorder,
             pods,
-            bridge: network.bridge,
-            bridge_netfilter: network.bridge_netfilter,
             written: None,
             certain: false,
-            is_loopback_apart: false,
+            loopback_over: None,
             changed_by: None,
             tried: None,
             refusals: 0,
@@ -270,7 +264,6 @@ impl ServiceRules {
                 .filter_map(|peer| peer.pod_cidr.parse().ok())
                 .collect(),
             service_range: desired.service_cidr().parse().ok(),
-            bridge_netfilter: self.bridge_netfilter,
             host_ports,
             loopback,
             pods: Some(&pods),
@@ -301,22 +294,23 @@ impl ServiceRules {
 
     /// Host ports answer on loopback addresses, too. The rules that guard these are written by now.
     async fn route_loopback(&mut self, rules: &Rules) {
-        let wanted = rules.address.keys().any(|(ip, _, _)| ip.is_loopback());
-        if !wanted && self.is_loopback_apart {
+        let wanted = loopback::interfaces(rules);
+        let before = self.loopback_over.take();
+        if wanted.is_empty() && before.as_ref().is_some_and(BTreeSet::is_empty) {
+            self.loopback_over = before;
             return;
         }
-        let bridge = self.bridge.clone();
-        let routed = files::blocking(move || loopback::route(PROC_SYS.as_ref(), &bridge, wanted));
-        let routed = routed.await;
-        self.is_loopback_apart = !wanted && routed.is_ok();
-        match routed {
-            Err(error) if wanted => {
+        let (over, is_wanted) = (wanted.clone(), !wanted.is_empty());
+        let routed =
+            files::blocking(move || loopback::route(PROC_SYS.as_ref(), before.as_ref(), &over));
+        match routed.await {
+            Err(error) if is_wanted => {
                 tracing::warn!(%error, "host ports do not answer on this machine's loopback addresses");
             }
             Err(error) => {
                 tracing::warn!(%error, "the kernel goes on routing loopback addresses to pods");
             }
-            Ok(()) => {}
+            Ok(()) => self.loopback_over = Some(wanted),
         }
     }
 }
@@ -325,9 +319,8 @@ impl ServiceRules {
 ///
 /// # Errors
 /// What the kernel or `nft` says; then the rules stay.
-pub async fn clear(nft: &Nft, bridge: &str) -> Result<(), ClearError> {
-    let bridge = bridge.to_owned();
-    files::blocking(move || loopback::route(PROC_SYS.as_ref(), &bridge, false)).await?;
+pub async fn clear(nft: &Nft) -> Result<(), ClearError> {
+    files::blocking(|| loopback::route(PROC_SYS.as_ref(), None, &BTreeSet::new())).await?;
     Ok(nft.apply(&script::remove()).await?)
 }
 
@@ -343,13 +336,10 @@ pub enum ClearError {
 }
 
 /// How the agent may change its network namespace.
+#[derive(Default)]
 pub struct Network {
     /// Writes rules.
     pub nft: Nft,
-    /// Whether bridged traffic passes the rules.
-    pub bridge_netfilter: bool,
-    /// The pods' bridge.
-    pub bridge: String,
 }
 
 /// Returns when other ports belong to pods.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "runtime/adoption.rs"]
+mod adoption;
 #[path = "runtime/bad.rs"]
 mod bad;
 #[path = "runtime/carrying.rs"]

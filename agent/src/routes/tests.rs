@@ -1,7 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Instant as Moment;
+
+use barge_proto::v1::{Node, NodeSpec, ObjectMeta, Peer, Welcome};
+
 use super::*;
-use crate::testing::netns::Space;
+use crate::{
+    clock::SystemClock,
+    outbox::Outbox,
+    testing::{Scripted, netns::Space},
+};
 
 fn route(to: &str, via: &str) -> Route {
     Route {
@@ -12,7 +20,12 @@ fn route(to: &str, via: &str) -> Route {
 
 fn set(space: &Space, routes: &[Route]) -> Result<(), String> {
     let wanted = routes.iter().cloned().collect();
-    space.block_on(async move { sync(&wanted).await.map_err(|error| error.to_string()) })
+    space.block_on(async move {
+        sync(&wanted)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
+    })
 }
 
 fn listed(space: &Space) -> Vec<String> {
@@ -62,4 +75,61 @@ fn one_unreachable_node_does_not_keep_the_others() {
     assert!(error.contains("198.51.100.2"), "{error}");
     let now = listed(&space).join("\n");
     assert!(now.contains("10.244.3.0/24"), "{now}");
+}
+
+#[test]
+fn a_route_that_somebody_removes_is_back_within_a_second() {
+    let space = Space::new();
+    space.bridge("net0", "192.0.2.1/24");
+    let peer = Peer {
+        node_uid: "other".into(),
+        address: "192.0.2.3".into(),
+        pod_cidr: "10.244.2.0/24".into(),
+        ..Default::default()
+    };
+    let node = Node {
+        metadata: Some(ObjectMeta {
+            name: "n1".into(),
+            ..Default::default()
+        }),
+        spec: Some(NodeSpec::default()),
+        ..Default::default()
+    };
+    let desired = Desired {
+        peers: [("other".to_owned(), Arc::new(peer))].into(),
+        welcome: Some(Arc::new(Welcome {
+            service_cidr: "10.96.0.0/16".into(),
+            node: Some(node),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let (_sender, desired) = watch::channel(Arc::new(desired));
+    let outbox = Arc::new(Outbox::default());
+    let recorder = Recorder::new(outbox.clone(), Arc::new(SystemClock));
+    let runtime = Scripted::new(Arc::new(SystemClock));
+    let _running = space.spawn(|stop| run(desired, runtime, recorder, stop));
+    let is_there = || space.ip("route show 10.244.2.0/24").contains("192.0.2.3");
+    let back = |limit: Duration| {
+        let begin = Moment::now();
+        while !is_there() {
+            assert!(begin.elapsed() < limit, "the route is not there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    back(Duration::from_secs(30));
+    space.ip("route del 10.244.2.0/24");
+    // Ten times the promise, and less than the period.
+    back(Duration::from_secs(10));
+    let told = || {
+        let events = outbox.take().unwrap_or_default().events;
+        events
+            .iter()
+            .any(|event| event.reason == "PodNetworkRestored")
+    };
+    let begin = Moment::now();
+    while !told() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "no event");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

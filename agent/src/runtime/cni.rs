@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 mod config;
 mod exec;
 
-pub use config::{Bridge, NetworkConfig, generate, load};
+pub use config::{NetworkConfig, load};
 pub use exec::Attachment;
 
 /// Why a pod is not attached to the network, or detached from it.
@@ -60,22 +61,44 @@ pub enum CniError {
     /// The records of what was done.
     #[error("cannot keep the network's state: {0}")]
     Io(#[from] io::Error),
+    /// The agent could not wire the pod.
+    #[error("cannot wire it: {0}")]
+    Routed(#[source] io::Error),
     /// The pod asks for something that it cannot have here.
     #[error("{0}")]
     Refused(String),
 }
 
-/// How a pod was attached: what DEL needs, whatever the configuration is by then.
+/// How a pod was attached: what its removal needs, whatever the configuration is by then.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// The configuration used.
+    /// The configuration used. Without plugins: the agent wired the pod itself.
     pub network: NetworkConfig,
-    /// What the last plugin of ADD answered; nothing while ADD has not ended.
+    /// What the last plugin of ADD answered, or the agent in its words; nothing while the pod is not attached.
     #[serde(default)]
     pub result: Option<Value>,
 }
 
 impl Record {
+    /// Of a pod that the agent wires itself. Agents before it find no plugin in it to call, and the addresses where they look for them.
+    pub fn routed(address: Option<IpAddr>) -> Self {
+        let network = NetworkConfig {
+            cni_version: "1.0.0".to_owned(),
+            name: "barge".to_owned(),
+            plugins: Vec::new(),
+        };
+        let result = address.map(|address| {
+            let whole = IpNet::from(address).to_string();
+            json!({"cniVersion": network.cni_version, "ips": [{"address": whole}]})
+        });
+        Self { network, result }
+    }
+
+    /// Whether the agent wired the pod itself.
+    pub fn is_routed(&self) -> bool {
+        self.network.plugins.is_empty()
+    }
+
     /// The addresses that ADD answered.
     pub fn ips(&self) -> Vec<IpAddr> {
         self.result.as_ref().map(ips).unwrap_or_default()
@@ -118,7 +141,6 @@ impl Plugins {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn addresses_of_both_families() {
@@ -132,6 +154,16 @@ mod tests {
             ]
         );
         assert_eq!(ips(&json!({})), Vec::<IpAddr>::new());
+    }
+
+    #[test]
+    fn a_routed_pod_has_one_address_and_no_plugin() {
+        let address: IpAddr = "10.244.1.5".parse().unwrap();
+        let record = Record::routed(Some(address));
+        assert_eq!(record.ips(), [address]);
+        assert!(record.is_routed());
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.contains("10.244.1.5/32"), "{text}");
     }
 
     #[test]

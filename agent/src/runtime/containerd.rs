@@ -28,7 +28,6 @@ use super::{
     events, images,
     images::Images,
     names::{check_uid, container_id},
-    network,
     resources::Machine,
     sandbox::Sandboxes,
     traffic,
@@ -159,7 +158,13 @@ impl Runtime for Containerd {
     }
 
     async fn ensure_network(&self, pod_cidr: &str) -> Result<(), RuntimeError> {
-        network::ensure(&self.options, pod_cidr).await
+        self.sandboxes.ensure_network(pod_cidr).await
+    }
+
+    async fn mend_network(&self) -> Result<Vec<String>, RuntimeError> {
+        let sandboxes = self.sandboxes.clone();
+        let mended = files::blocking(move || sandboxes.mend()).await;
+        mended.map_err(|error| RuntimeError::passing(reason::NETWORK_NOT_READY, error.to_string()))
     }
 
     async fn find_image(

@@ -47,11 +47,9 @@ pub struct Options {
     pub progress_window: Duration,
     /// Folders with CNI plugins, in order. Default `/opt/cni/bin`, `/usr/lib/cni`.
     pub cni_bin_dirs: Vec<PathBuf>,
-    /// A folder with the user's own network configuration: when it holds one, the first by name is used instead of
-    /// the generated one.
+    /// A folder with the user's own network configuration: when it holds one, the first by name is used, and pods are not routed by the agent.
+    /// Default none.
     pub cni_conf_dir: Option<PathBuf>,
-    /// Name of the generated network's bridge, at most 15 bytes. Default `barge0`.
-    pub bridge: String,
     /// Copied into containers, without name servers on loopback addresses. Default `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
     /// The machine's `/etc/hosts`, for pods in its network.
@@ -86,7 +84,6 @@ impl Options {
             progress_window: Duration::from_secs(60),
             cni_bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             cni_conf_dir: None,
-            bridge: "barge0".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             hosts: "/etc/hosts".into(),
             pause_command: vec![program.clone(), "pause".into()],
@@ -105,9 +102,6 @@ impl Options {
             .all(|part| matches!(part, std::path::Component::Normal(_)));
         if self.cgroup_root.is_empty() || !plain {
             return Err(ConfigurationError::CgroupRoot(self.cgroup_root.clone()));
-        }
-        if self.bridge.is_empty() || self.bridge.len() > 15 || self.bridge.contains(['/', ' ']) {
-            return Err(ConfigurationError::Bridge(self.bridge.clone()));
         }
         let namespace = self.namespace.as_bytes();
         let named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -166,9 +160,6 @@ pub enum ConfigurationError {
     /// Not a relative path of plain names.
     #[error("the control group root \"{0}\" must be a relative path like \"barge\"")]
     CgroupRoot(String),
-    /// Not a name for a network interface.
-    #[error("the bridge name \"{0}\" must be 1 to 15 characters without slashes and blanks")]
-    Bridge(String),
     /// Not a name for a containerd namespace.
     #[error(
         "the containerd namespace \"{0}\" must be 1 to 76 letters, digits, dashes, underscores or dots"

@@ -11,18 +11,19 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
 
 use super::{
-    HostPort, Namespaces, Options, RuntimeError, Sandbox, SandboxSpec,
+    HostPort, Options, RuntimeError, Sandbox, SandboxSpec,
     cgroup::Cgroups,
-    cni::{Attachment, CniError, NetworkConfig, Plugins, Record},
+    cni::{Attachment, CniError, Plugins, Record},
     error::reason,
     names::check_uid,
-    network,
+    network::{self, PodNetwork, addresses::Addresses},
 };
 use crate::{
     files::{self, Reserve, blocking, reading},
     timing::timed,
 };
 
+mod attach;
 pub mod etc;
 pub mod netns;
 mod of_machine;
@@ -44,6 +45,8 @@ pub struct Sandboxes {
     plugins: Plugins,
     cgroups: Cgroups,
     ports: Ports,
+    addresses: Addresses,
+    wired: Arc<attach::Wired>,
     /// The node's address, which pods in the machine's network have.
     address: IpAddr,
 }
@@ -69,6 +72,8 @@ impl Sandboxes {
             plugins: Plugins {
                 folders: options.cni_bin_dirs.clone(),
             },
+            addresses: Addresses::new(options.paths.cni().join("addresses/barge")),
+            wired: Arc::default(),
             options,
             cgroups,
             ports: Ports::default(),
@@ -121,41 +126,48 @@ impl Sandboxes {
         &self,
         identity: &Identity,
         spec: &SandboxSpec,
-        network: NetworkConfig,
+        network: PodNetwork,
     ) -> Result<Vec<IpAddr>, CniError> {
-        let uid = &identity.pod_uid;
         // Half made by somebody who died, or left by an earlier boot: addresses and rules may still be noted.
         self.detach(identity).await?;
         let this = self.clone();
-        let (known, planned) = (identity.clone(), network.clone());
+        let known = identity.clone();
+        let planned = match &network {
+            PodNetwork::Routed(_) => Record::routed(None),
+            PodNetwork::Own(network) => Record {
+                network: network.clone(),
+                result: None,
+            },
+        };
         let (hostname, namespaces) = (kernel_name(spec)?, spec.namespaces);
         blocking(move || {
             let paths = &this.options.paths;
             let reserve = paths.reserve();
             reserve.with(|| std::fs::create_dir_all(paths.pod(&known.pod_uid)))?;
             store(&reserve, &this.identity_file(&known.pod_uid), &known)?;
-            let planned = Record {
-                network: planned,
-                result: None,
-            };
             store(&reserve, &this.network_file(&known.pod_uid), &planned)?;
             netns::pin(&paths.netns(&known.pod_uid))?;
             let shared = Shared::of(paths, &known.pod_uid, namespaces);
             shared.ensure(&hostname, &this.options.pause_command)
         })
         .await?;
-        let netns = self.options.paths.netns(uid);
-        let attachment = identity.attachment(Some(&netns));
-        let attached = timed(uid, "network", self.plugins.add(&network, &attachment)).await;
+        let attached = async {
+            match network {
+                PodNetwork::Own(network) => self.plug(network, identity).await,
+                PodNetwork::Routed(routed) => {
+                    let (this, uid) = (self.clone(), identity.pod_uid.clone());
+                    let routed = blocking(move || this.route(&routed, &uid)).await;
+                    routed.map_err(CniError::Routed)
+                }
+            }
+        };
+        let attached = timed(&identity.pod_uid, "network", attached).await;
         let record = match attached {
-            Ok(result) => Record {
-                network,
-                result: Some(result),
-            },
+            Ok(record) => record,
             Err(error) => {
-                // A chain that failed keeps what it had until then, unless it is told.
+                // What failed keeps what it had until then, unless it is told.
                 if let Err(second) = self.detach(identity).await {
-                    tracing::warn!(pod = %uid, error = %second, "cannot undo a failed attachment");
+                    tracing::warn!(pod = %identity.pod_uid, error = %second, "cannot undo a failed attachment");
                 }
                 return Err(error);
             }
@@ -174,6 +186,23 @@ impl Sandboxes {
         })
         .await?;
         Ok(ips)
+    }
+
+    /// Prepares the machine for pods with addresses of these ranges.
+    pub async fn ensure_network(&self, pod_cidrs: &str) -> Result<(), RuntimeError> {
+        network::ensure(&self.options, pod_cidrs, self.address).await?;
+        let this = self.clone();
+        let kept = blocking(move || {
+            this.addresses.keep_only(|uid| {
+                // Of what cannot be looked at nobody knows that it is gone.
+                check_uid(uid).is_err()
+                    || !matches!(this.identity_file(uid).try_exists(), Ok(false))
+            })
+        });
+        if let Err(error) = kept.await {
+            tracing::warn!(%error, "addresses of pods that are gone stay taken");
+        }
+        Ok(())
     }
 
     /// Removes whatever there is of a sandbox. Its containers must be gone.
@@ -232,46 +261,6 @@ impl Sandboxes {
         })
         .await?;
         self.ports.release(pod_uid);
-        Ok(())
-    }
-
-    /// Runs DEL with what is known, also when the namespace is gone, and removes the namespace.
-    async fn detach(&self, identity: &Identity) -> Result<(), CniError> {
-        let uid = &identity.pod_uid;
-        // First: what goes wrong later leaves no rule that leads to the next pod with the address.
-        self.ports.withdraw(uid);
-        let netns = self.options.paths.netns(uid);
-        let (file, place) = (self.network_file(uid), netns.clone());
-        let looked = move || Ok((load::<Record>(&file), netns::is_pinned(&place)));
-        let (record, is_pinned) = reading(looked).await?;
-        let record = match record {
-            Ok(record) => record,
-            // DEL finds the addresses by the pod's name, too.
-            Err(error) => {
-                let network = network::current(&self.options).await;
-                let network = network.map_err(|_| error)?;
-                Some(Record {
-                    network,
-                    result: None,
-                })
-            }
-        };
-        if let Some(record) = record {
-            let there = is_pinned.then_some(netns.as_path());
-            self.plugins
-                .del(&record, &identity.attachment(there))
-                .await?;
-        }
-        let file = self.network_file(uid);
-        let shared = Shared::of(&self.options.paths, uid, Namespaces::default());
-        let machine = self.options.paths.host_netns(uid);
-        blocking(move || {
-            netns::unpin(&netns)?;
-            netns::unpin(&machine)?;
-            shared.remove()?;
-            files::remove_if_there(&file)
-        })
-        .await?;
         Ok(())
     }
 

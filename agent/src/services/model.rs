@@ -27,9 +27,6 @@ pub struct Inputs<'a> {
     pub peer_ranges: Vec<Ipv4Net>,
     /// Where cluster addresses come from.
     pub service_range: Option<Ipv4Net>,
-    /// Whether answers between two pods on the bridge pass the rules. If not, such a connection through a Service has
-    /// to seem to come from the node, or the answer would take the short way and not be recognised.
-    pub bridge_netfilter: bool,
     /// Ports that stay the node's own.
     pub host_ports: HostPorts,
     /// On loopback addresses something listens on these.
@@ -57,8 +54,6 @@ pub struct Rules {
     pub pod_ranges: BTreeSet<Ipv4Net>,
     /// Where cluster addresses come from.
     pub service_range: Option<Ipv4Net>,
-    /// See [`Inputs`].
-    pub bridge_netfilter: bool,
 }
 
 /// A chain that chooses an endpoint.
@@ -115,7 +110,6 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
             .chain(inputs.own_range)
             .collect(),
         service_range: inputs.service_range,
-        bridge_netfilter: inputs.bridge_netfilter,
         ..Rules::default()
     };
     let by_name: BTreeMap<_, _> = inputs

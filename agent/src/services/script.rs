@@ -28,21 +28,7 @@ pub fn replace(rules: &Rules) -> String {
     line(&mut out, format_args!("table {TABLE} {{"));
     out.push_str(FRAME);
     line(&mut out, format_args!("}}"));
-    if !rules.bridge_netfilter {
-        line(
-            &mut out,
-            format_args!(
-                "add rule {TABLE} postrouting ct status dnat ip saddr @own_range ip daddr @own_range masquerade"
-            ),
-        );
-    }
-    out.push_str(&change(
-        &Rules {
-            bridge_netfilter: rules.bridge_netfilter,
-            ..Rules::default()
-        },
-        rules,
-    ));
+    out.push_str(&change(&Rules::default(), rules));
     out
 }
 
@@ -51,9 +37,17 @@ pub fn remove() -> String {
     format!("add table {TABLE}\ndelete table {TABLE}\n")
 }
 
-/// What never changes. What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets
-/// in on the pods' bridge ([`super::loopback`]). Order of things for a packet: translate the destination (-100), refuse what is still addressed
-/// to a cluster address (0), translate the source (100).
+/// What never changes. Order of things for a packet: drop what a pod sends with an address that is not its own (-300), translate the destination
+/// (-100), refuse what is still addressed to a cluster address (0), translate the source (100).
+///
+/// - A pod's own address is the one whose route leads to the interface that the packet came from (`sources`): see [`PREFIX`].
+/// - What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets in on interfaces of
+///   pods ([`super::loopback`]).
+/// - A TCP connection of a pod has segments that fit through the routes of both ways, so it needs no ICMP to find out.
+/// - Two pods on the bridge of an older agent answer each other past the rules, so a connection between them through a Service seems to come from
+///   the node. All other pods see who their client is, except themselves.
+///
+/// [`PREFIX`]: crate::runtime::POD_LINKS
 const FRAME: &str = "\
 	map cluster_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
 	map node_ports { type inet_proto . inet_service : verdict; }
@@ -71,6 +65,10 @@ const FRAME: &str = "\
 		meta l4proto tcp reject with tcp reset
 		reject with icmpx port-unreachable
 	}
+	chain sources {
+		type filter hook prerouting priority raw; policy accept;
+		iifname \"bp-*\" fib saddr . iif oif missing drop
+	}
 	chain prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
 		goto services
@@ -82,6 +80,8 @@ const FRAME: &str = "\
 	chain forward {
 		type filter hook forward priority filter; policy accept;
 		ip daddr @service_range goto refuse
+		ip saddr @pod_ranges tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+		ip saddr != @pod_ranges ip daddr @pod_ranges tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 	}
 	chain filter_output {
 		type filter hook output priority filter; policy accept;
@@ -94,6 +94,7 @@ const FRAME: &str = "\
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		ct status dnat ip saddr . ip daddr @endpoints masquerade
+		ct status dnat iifname barge0 oifname barge0 masquerade
 		ct status dnat ip saddr != @pod_ranges ip daddr != @own_range oifname != lo masquerade
 		ct status dnat ip saddr 127.0.0.0/8 oifname != lo masquerade
 		ip saddr @own_range ip daddr != @pod_ranges ip daddr != 224.0.0.0/4 masquerade
@@ -102,9 +103,6 @@ const FRAME: &str = "\
 
 /// From one content to another. Only what differs is named; connections of everything else are not touched.
 pub fn change(old: &Rules, new: &Rules) -> String {
-    if old.bridge_netfilter != new.bridge_netfilter {
-        return replace(new);
-    }
     let mut out = String::new();
     // Chains first, so that elements can point at them; elements next, so that chains are free to go.
     for (name, chain) in &new.chains {

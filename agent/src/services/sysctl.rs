@@ -13,24 +13,12 @@ pub struct SysctlError {
     source: io::Error,
 }
 
-/// Lets the machine forward, and has bridged traffic pass the rules where the kernel can do that. Answers whether it
-/// does. `proc_sys` is `/proc/sys` but in tests.
+/// Lets the machine forward. `proc_sys` is `/proc/sys` but in tests.
 ///
 /// # Errors
 /// Forwarding cannot be allowed.
-pub fn prepare(proc_sys: &Path) -> Result<bool, SysctlError> {
-    enable(&proc_sys.join("net/ipv4/ip_forward"))?;
-    let bridge = proc_sys.join("net/bridge/bridge-nf-call-iptables");
-    if !bridge.exists() {
-        return Ok(false);
-    }
-    match enable(&bridge) {
-        Ok(()) => Ok(true),
-        Err(error) => {
-            tracing::warn!(%error, "pods of this node will see each other's Service connections come from the node");
-            Ok(false)
-        }
-    }
+pub fn prepare(proc_sys: &Path) -> Result<(), SysctlError> {
+    enable(&proc_sys.join("net/ipv4/ip_forward"))
 }
 
 fn enable(path: &Path) -> Result<(), SysctlError> {
@@ -50,21 +38,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forwarding_is_a_must_and_bridge_netfilter_is_not() {
+    fn forwarding_is_a_must() {
         let root = tempfile::tempdir().unwrap();
         let error = prepare(root.path()).unwrap_err();
         assert!(error.to_string().contains("ip_forward"), "{error}");
         fs::create_dir_all(root.path().join("net/ipv4")).unwrap();
         let forward = root.path().join("net/ipv4/ip_forward");
         fs::write(&forward, "0\n").unwrap();
-        assert!(!prepare(root.path()).unwrap());
+        prepare(root.path()).unwrap();
         assert_eq!(fs::read_to_string(&forward).unwrap(), "1");
-        fs::create_dir_all(root.path().join("net/bridge")).unwrap();
-        fs::write(
-            root.path().join("net/bridge/bridge-nf-call-iptables"),
-            "1\n",
-        )
-        .unwrap();
-        assert!(prepare(root.path()).unwrap());
     }
 }

@@ -70,8 +70,7 @@ impl Space {
     where
         F: Future<Output = ()>,
     {
-        let path = format!("/proc/{}/task/{}/ns/net", std::process::id(), self.thread);
-        let inside = File::open(path).unwrap();
+        let inside = File::open(self.path()).unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
@@ -113,6 +112,18 @@ impl Space {
         self.ip(&format!("link set {name} type bridge_slave hairpin on"));
         other.ip(&format!("address add {address} dev eth0"));
         other.ip("link set eth0 up");
+    }
+
+    /// Where the namespace is.
+    pub fn path(&self) -> std::path::PathBuf {
+        format!("/proc/{}/task/{}/ns/net", std::process::id(), self.thread).into()
+    }
+
+    /// Has the agent's own code wire a pod here, with this address.
+    pub fn wire(&self, pod: &Self, address: &str) {
+        let (netns, address) = (pod.path(), address.parse().unwrap());
+        self.run(move || crate::runtime::attach_pod(&netns, address, 1450))
+            .unwrap();
     }
 
     pub fn bridge(&self, name: &str, address: &str) {

@@ -41,6 +41,9 @@ pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce(Arc<Machine>) -> F
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         run("ip", &["link", "set", "lo", "up"]);
+        // A node has an address, by which it reaches its pods.
+        run("ip", &["address", "add", "198.51.100.1/32", "dev", "lo"]);
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         // Threads and processes made from here on are in the namespace too.
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();

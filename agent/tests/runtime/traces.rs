@@ -63,14 +63,10 @@ impl Traces {
     }
 }
 
-/// Interfaces but the bridge, which belongs to the node.
 fn links() -> String {
     let links = run("ip", &["-o", "link"]);
     let names = links.lines().filter_map(|line| line.split(": ").nth(1));
-    names
-        .filter(|name| *name != "barge0")
-        .map(|name| format!("{name}\n"))
-        .collect()
+    names.map(|name| format!("{name}\n")).collect()
 }
 
 fn mounts(machine: &Machine) -> String {
@@ -95,7 +91,7 @@ fn folders(path: &Path) -> String {
 fn files(path: &Path) -> String {
     let mut names = String::new();
     for child in fs::read_dir(path).into_iter().flatten().flatten() {
-        // host-local's own notes: the last address given out, and its lock.
+        // Beside the addresses: the one given out last, and the lock.
         let name = child.file_name().to_string_lossy().into_owned();
         if name != "lock" && !name.starts_with("last_reserved_ip") {
             names.push_str(&format!("{}\n", child.path().display()));

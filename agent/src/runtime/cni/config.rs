@@ -1,10 +1,12 @@
-//! Network configurations: ours, generated, or the user's own.
+//! Network configurations of the user's own.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::CniError;
 
@@ -20,47 +22,8 @@ pub struct NetworkConfig {
     pub plugins: Vec<Value>,
 }
 
-/// What the generated network is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Bridge<'a> {
-    /// Name of the bridge.
-    pub name: &'a str,
-    /// The node's range of pod addresses.
-    pub range: IpNet,
-    /// Where the given-out addresses are noted.
-    pub addresses: &'a Path,
-}
-
-/// Our own network: a bridge, the node's range, nothing else.
-///
-/// `portmap` and `firewall` would cost 44 and 24 ms a pod, and `ipMasq` calls iptables: ports and masquerading are rules
-/// for all pods at once in the agent's own table instead. Hairpin lets a pod reach itself through a Service.
-pub fn generate(bridge: &Bridge<'_>) -> NetworkConfig {
-    let everywhere = match bridge.range {
-        IpNet::V4(_) => "0.0.0.0/0",
-        IpNet::V6(_) => "::/0",
-    };
-    NetworkConfig {
-        cni_version: "1.0.0".to_owned(),
-        name: "barge".to_owned(),
-        plugins: vec![json!({
-            "type": "bridge",
-            "bridge": bridge.name,
-            "isGateway": true,
-            "hairpinMode": true,
-            "ipMasq": false,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": bridge.addresses,
-                "ranges": [[{"subnet": bridge.range.trunc().to_string()}]],
-                "routes": [{"dst": everywhere}],
-            },
-        })],
-    }
-}
-
-/// The first configuration of a folder, by name: a list (`.conflist`) or a single plugin (`.conf`, `.json`).
-pub fn load(folder: &Path) -> Result<NetworkConfig, CniError> {
+/// The first configuration of a folder, by name, and its file: a list (`.conflist`) or a single plugin (`.conf`, `.json`).
+pub fn load(folder: &Path) -> Result<(PathBuf, NetworkConfig), CniError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -73,10 +36,11 @@ pub fn load(folder: &Path) -> Result<NetworkConfig, CniError> {
     let path = files
         .first()
         .ok_or_else(|| CniError::NoConfiguration(folder.to_owned()))?;
-    parse(&fs::read(path)?).map_err(|why| CniError::Configuration {
+    let parsed = parse(&fs::read(path)?).map_err(|why| CniError::Configuration {
         path: path.clone(),
         why,
-    })
+    })?;
+    Ok((path.clone(), parsed))
 }
 
 fn parse(bytes: &[u8]) -> Result<NetworkConfig, String> {
@@ -111,20 +75,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn golden() {
-        let bridge = Bridge {
-            name: "barge0",
-            range: "10.244.1.0/24".parse().unwrap(),
-            addresses: Path::new("/d/cni/addresses"),
-        };
-        let expected = json!({"cniVersion": "1.0.0", "name": "barge", "plugins": [{
-            "type": "bridge", "bridge": "barge0", "isGateway": true, "hairpinMode": true, "ipMasq": false,
-            "ipam": {"type": "host-local", "dataDir": "/d/cni/addresses",
-                "ranges": [[{"subnet": "10.244.1.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]});
-        assert_eq!(serde_json::to_value(generate(&bridge)).unwrap(), expected);
-    }
-
-    #[test]
     fn the_users_first_one_wins() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(
@@ -141,7 +91,8 @@ mod tests {
             r#"{"cniVersion":"0.4.0","name":"a","type":"bridge","bridge":"x"}"#,
         );
         write("00-readme", "not one");
-        let config = load(folder.path()).unwrap();
+        let (file, config) = load(folder.path()).unwrap();
+        assert!(file.ends_with("10-a.conf"), "{file:?}");
         assert_eq!((config.name.as_str(), config.plugins.len()), ("a", 1));
         write(
             "05-bad.conflist",

@@ -19,7 +19,6 @@ fn two_services() -> Rules {
     let mut rules = Rules {
         own_range: Some("10.244.1.0/24".parse().unwrap()),
         service_range: Some("10.96.0.0/16".parse().unwrap()),
-        bridge_netfilter: true,
         ..Rules::default()
     };
     rules.pod_ranges = ["10.244.1.0/24", "10.244.2.0/24"]
@@ -73,10 +72,7 @@ fn any_rules() -> impl Strategy<Value = Rules> {
     let endpoints = proptest::collection::btree_set((1u8..4, 1u16..3), 1..4);
     let chains = proptest::collection::btree_map(0u8..5, (any::<bool>(), endpoints), 0..5);
     (chains, any::<[bool; 4]>()).prop_map(|(chains, [own, peers, services, nodes])| {
-        let mut rules = Rules {
-            bridge_netfilter: true,
-            ..Rules::default()
-        };
+        let mut rules = Rules { ..Rules::default() };
         for (number, (tcp, endpoints)) in chains {
             let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
             let name = format!("svc/default/s{number}/{protocol}/80");
@@ -147,12 +143,6 @@ fn the_kernel_takes_the_whole_table_again_and_again() {
     let once = table(&space);
     apply(&space, replace(&rules));
     assert_eq!(table(&space), once);
-    let without = Rules {
-        bridge_netfilter: false,
-        ..rules.clone()
-    };
-    apply(&space, change(&rules, &without));
-    assert_ne!(table(&space), once);
 }
 
 proptest! {

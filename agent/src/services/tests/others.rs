@@ -54,7 +54,7 @@ impl Net {
         let recorder = Recorder::new(self.outbox.clone(), Arc::new(SystemClock));
         let nft = Nft::new(program.into());
         let pods = self.published.subscribe();
-        let mut rules = ServiceRules::new(network(nft, true), recorder, pods);
+        let mut rules = ServiceRules::new(Network { nft }, recorder, pods);
         rules.pace = pace;
         let (sender, receiver) = watch::channel(Arc::new(desired));
         let held = sender.clone();
@@ -228,7 +228,7 @@ fn notices_that_fail_again_and_again_are_logged_once() {
     node.block_on(async {
         let recorder = Recorder::new(Arc::default(), Arc::new(SystemClock));
         let (_published, pods) = watch::channel(Some(Arc::default()));
-        let mut rules = ServiceRules::new(network(Nft::default(), true), recorder, pods);
+        let mut rules = ServiceRules::new(Network::default(), recorder, pods);
         let failed = || Err::<(), _>(io::Error::other("it fails"));
         assert!(rules.hear(failed()).is_none() && rules.blind);
         rules.look(Instant::now().into());

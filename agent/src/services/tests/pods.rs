@@ -73,12 +73,13 @@ fn what_others_send_to_loopback_addresses_does_not_come_in() {
     net.node.serve_at("127.0.0.1:9000", "host");
     net.publish("a", "10.244.1.2", &[(8000, None)]);
     net.assign(&[], &[]);
-    let pod = &net.pods[1];
+    // The one over whose interface the kernel routes loopback addresses.
+    let pod = &net.pods[0];
     // A pod with the right to all that sends to its gateway what is meant for loopback, and takes the answer.
     pod.ip("rule add pref 2 lookup local");
     pod.ip("rule add pref 1 to 127.0.0.1 lookup 99");
     pod.ip("rule del pref 0");
-    pod.ip("route add 127.0.0.1/32 via 10.244.1.1 src 10.244.1.3 table 99");
+    pod.ip("route add 127.0.0.1/32 via 169.254.1.1 src 10.244.1.2 table 99");
     pod.run(|| std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap());
     let reach = || {
         pod.run(|| {
