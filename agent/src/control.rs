@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{AddressError, Before, own_address},
-    agent::{self, End},
+    agent::{self, End, NameServer},
     clock::SystemClock,
     config::Config,
     life,
@@ -85,6 +85,11 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let settings = runtime_options(&config, folder.path())?;
     let bridge = settings.bridge.clone();
+    let names = NameServer {
+        command: settings.dns_command.clone(),
+        resolv_conf: settings.resolv_conf.clone(),
+        paths: settings.paths.clone(),
+    };
     let runtime = Containerd::new(settings)?;
     let known = folder.load()?;
     if known.is_none() {
@@ -160,6 +165,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
             bridge_netfilter,
             bridge,
         }),
+        names: Some(names),
         parallel_creations: PARALLEL_CREATIONS,
         collection: config.collection,
     };
@@ -203,6 +209,7 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
         })
         .collect();
     options.registry_config.clone_from(&config.registry_config);
+    options.resolv_conf.clone_from(&config.resolv_conf);
     Ok(options)
 }
 

@@ -52,7 +52,8 @@ pub fn remove() -> String {
 }
 
 /// What never changes. What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets
-/// in on the pods' bridge ([`super::loopback`]). Order of things for a packet: translate the destination (-100), refuse what is still addressed
+/// in on the pods' bridge ([`super::loopback`]). Addresses that the machine has itself, the name server's ([`crate::dns`]), are no Service's: they are neither refused nor
+/// given to node ports. Order of things for a packet: translate the destination (-100), refuse what is still addressed
 /// to a cluster address (0), translate the source (100).
 const FRAME: &str = "\
 	map cluster_ports { type ipv4_addr . inet_proto . inet_service : verdict; }
@@ -65,7 +66,7 @@ const FRAME: &str = "\
 	chain services {
 		ip daddr . meta l4proto . th dport vmap @cluster_ports
 		fib daddr type local ip daddr . meta l4proto . th dport vmap @address_ports
-		ip daddr != 127.0.0.0/8 ip daddr != @pod_ranges fib daddr type local meta l4proto . th dport vmap @node_ports
+		ip daddr != { 127.0.0.0/8, 169.254.20.10 } ip daddr != @pod_ranges ip daddr != @service_range fib daddr type local meta l4proto . th dport vmap @node_ports
 	}
 	chain refuse {
 		meta l4proto tcp reject with tcp reset
@@ -81,11 +82,11 @@ const FRAME: &str = "\
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		ip daddr @service_range goto refuse
+		ip daddr @service_range fib daddr type != local goto refuse
 	}
 	chain filter_output {
 		type filter hook output priority filter; policy accept;
-		ip daddr @service_range goto refuse
+		ip daddr @service_range fib daddr type != local goto refuse
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
