@@ -1,6 +1,6 @@
 //! Puts the parts together: Options in, runs until told to stop.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -15,6 +15,7 @@ use crate::{
     clock::{Clock, to_time},
     collection::{self, Collector, Thresholds},
     desired::Desired,
+    dns::{self, Resolver, keeper::Keeper},
     events::{Recorder, Severity, node_reference},
     files, life,
     managers::Managers,
@@ -23,7 +24,7 @@ use crate::{
     outbox::Outbox,
     pods::{self, PodManager, unknown::unknown},
     routes,
-    runtime::Runtime,
+    runtime::{Paths, Runtime},
     services::{self, Network, ServiceRules, nft::Nft},
     session::{self, AssignmentFiles, Incarnation, SavedError, Session},
     streams::{Measured, StreamServer},
@@ -64,10 +65,22 @@ pub struct Options {
     pub sources: Sources,
     /// Service rules and routes in this process's network namespace; `None` leaves it alone.
     pub network: Option<Network>,
+    /// The node's name server; kept running, and told of names, unless it is `None`.
+    pub names: Option<NameServer>,
     /// Sandboxes and containers created at a time, and as many that are removed.
     pub parallel_creations: usize,
     /// When images that nothing here uses are removed.
     pub collection: Thresholds,
+}
+
+/// How the node's name server is started and told.
+pub struct NameServer {
+    /// Program and arguments that start it; `--data-dir D` is added.
+    pub command: Vec<OsString>,
+    /// The file that says which name servers the node asks.
+    pub resolv_conf: PathBuf,
+    /// The data folder.
+    pub paths: Paths,
 }
 
 /// Why an agent ended.
@@ -187,6 +200,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         thresholds: options.collection,
     });
     let (network_sender, network_ready) = watch::channel(false);
+    // It is being started, and answers before a container of a new pod runs.
+    let first = options
+        .names
+        .as_ref()
+        .map(|_| Resolver::At(dns::LINK_LOCAL));
+    let (resolver_sender, resolver) = watch::channel(first.unwrap_or_default());
     let pods = PodManager::new(pods::Options {
         runtime: options.runtime.clone(),
         clock: options.clock,
@@ -197,6 +216,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         host_ip,
         node,
         network_ready,
+        resolver,
         data_dir: options.data_dir,
         parallel_creations: options.parallel_creations,
         tokens,
@@ -242,6 +262,34 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             until.run_until_cancelled(keeper::keep(carrier, tell)).await;
         });
     }
+    let names = options.names.as_ref().map(|names| names.paths.dns());
+    if let Some(names) = options.names {
+        let (recorder, told) = (recorder.clone(), desired.clone());
+        let tell = move |reason: &str, message: String| {
+            let severity = match reason == dns::keeper::ANSWERS {
+                true => Severity::Normal,
+                false => Severity::Warning,
+            };
+            if let Some(node) = told.borrow().node() {
+                recorder.record(node_reference(node), severity, reason, message);
+            }
+        };
+        let publish = dns::publish::publish(desired.clone(), names.paths.dns(), names.resolv_conf);
+        let keeper = Keeper {
+            command: names.command,
+            paths: names.paths,
+            desired: desired.clone(),
+            resolver: resolver_sender,
+        };
+        let until = stop.clone();
+        parts.lasting("names", async move {
+            until.run_until_cancelled(publish).await;
+        });
+        let until = stop.clone();
+        parts.lasting("keeper of the name server", async move {
+            until.run_until_cancelled(keeper.keep(tell)).await;
+        });
+    }
     let host_ports = options.runtime.host_ports();
     let cleared = options.network.as_ref().map(|it| it.nft.clone());
     if let Some(network) = options.network {
@@ -283,6 +331,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let unknown = running_on(&*options.runtime, &desired).await;
     if let (Some(0), Some(nft)) = (unknown, cleared) {
         clear_network(&nft).await;
+        if let Some(folder) = names {
+            dns::publish::retire(folder).await;
+            if let Err(error) = dns::keeper::clear(&desired).await {
+                tracing::warn!(%error, "the name server's addresses stay");
+            }
+        }
     }
     Ok(End::NodeDeleted { unknown })
 }

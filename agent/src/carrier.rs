@@ -24,7 +24,7 @@ pub mod client;
 pub mod cri;
 mod drain;
 pub mod keeper;
-mod lock;
+pub(crate) mod lock;
 mod logfile;
 pub mod logs;
 pub mod protocol;
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> io::Result<()> {
     let supervisor = Supervisor::from_environment();
     let carry = async {
         tokio::task::spawn_local(supervisor.clone().keep_alive());
-        match lock::take(&paths, args.standby, &supervisor).await? {
+        match lock::take(&paths, &paths.carrier_lock(), args.standby, &supervisor).await? {
             Some(_lock) => server::serve(paths, &supervisor).await,
             None => {
                 tracing::info!("another carrier is running");
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> io::Result<()> {
 }
 
 /// A container takes up to eight descriptors, and some systems begin with room for 1024.
-fn allow_files() -> io::Result<()> {
+pub(crate) fn allow_files() -> io::Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }

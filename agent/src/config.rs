@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use crate::{
@@ -14,132 +13,9 @@ use crate::{
     runtime::{DEFAULT_POD_PIDS, certificates, check_registry_config},
 };
 
-/// The command line of `barge-agent`.
-#[derive(Debug, Parser)]
-#[command(
-    name = "barge-agent",
-    version,
-    about = "A machine that runs containers for Barge"
-)]
-pub struct Cli {
-    /// What to be.
-    #[command(subcommand)]
-    pub command: Command,
-}
+mod flags;
 
-/// What the process is to be.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run this machine's part of the cluster until SIGTERM; containers go on running without it.
-    Run(RunFlags),
-    /// List pods that run here and that the cluster does not know, or have them end at the next start; barge-agent must be stopped
-    ForgetPods(ForgetFlags),
-    /// Started by `run` or by systemd: drains the containers' output and outlives `run`.
-    #[command(hide = true)]
-    Carrier(CarrierFlags),
-    /// Started by `run`: makes, or with --init is, the first process of a pod's process namespace.
-    #[command(hide = true)]
-    Pause(PauseFlags),
-}
-
-/// Flags of `barge-agent run`.
-#[derive(Debug, Default, Args)]
-pub struct RunFlags {
-    /// Where identity, logs and records are kept [default: /var/lib/barge/agent]
-    #[arg(long, value_name = "D")]
-    pub data_dir: Option<PathBuf>,
-    /// Managers to join through; ignored once the data folder has a cluster
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
-    pub join: Vec<String>,
-    /// File that holds the join token; ignored once the data folder has a cluster
-    #[arg(long, value_name = "F")]
-    pub token_file: Option<PathBuf>,
-    /// containerd's socket [default: /run/containerd/containerd.sock]
-    #[arg(long, value_name = "SOCKET")]
-    pub containerd: Option<PathBuf>,
-    /// containerd namespace of this agent's containers [default: barge]
-    #[arg(long, value_name = "NAME")]
-    pub containerd_namespace: Option<String>,
-    /// Name of the node [default: the machine's host name]
-    #[arg(long, value_name = "NAME")]
-    pub node_name: Option<String>,
-    /// Address of this machine at which others reach it [default: the one from which it reaches a manager, or, when that is a loopback address,
-    /// the one of the default route]
-    #[arg(long, alias = "advertise", value_name = "IP")]
-    pub node_ip: Option<IpAddr>,
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Control group under which the containers' groups are made [default: barge]
-    #[arg(long, value_name = "NAME")]
-    pub cgroup_root: Option<String>,
-    /// Processes and threads that a pod may have, at least 64; -1: any number [default: 4096]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub pod_pids_limit: Option<i64>,
-    /// Remove images that nothing on the node uses when their file system is so full, in percent; 100: never [default: 85]
-    #[arg(long, value_name = "PERCENT")]
-    pub image_gc_high_threshold: Option<u8>,
-    /// And stop when it is no fuller than that [default: 80]
-    #[arg(long, value_name = "PERCENT")]
-    pub image_gc_low_threshold: Option<u8>,
-    /// Docker's configuration file (config.json) with credentials for registries that all pods of the node may use; read again when it changes
-    #[arg(long, value_name = "FILE")]
-    pub registry_config: Option<PathBuf>,
-}
-
-/// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.
-#[derive(Debug, Args)]
-pub struct ForgetFlags {
-    /// Uids of the pods to end
-    #[arg(value_name = "UID", conflicts_with = "all")]
-    pub uids: Vec<String>,
-    /// End all of them
-    #[arg(long)]
-    pub all: bool,
-    /// As `run` has it [default: /var/lib/barge/agent]
-    #[arg(long, value_name = "D")]
-    pub data_dir: Option<PathBuf>,
-    /// As `run` has it [default: /run/containerd/containerd.sock]
-    #[arg(long, value_name = "SOCKET")]
-    pub containerd: Option<PathBuf>,
-    /// As `run` has it [default: barge]
-    #[arg(long, value_name = "NAME")]
-    pub containerd_namespace: Option<String>,
-    /// As `run` has it
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-/// Flags of `barge-agent carrier`.
-#[derive(Debug, Args)]
-pub struct CarrierFlags {
-    /// The agent's data folder
-    #[arg(long, value_name = "D")]
-    pub data_dir: PathBuf,
-    /// While another carrier runs: wait and take over when it ends, instead of ending at once
-    #[arg(long)]
-    pub standby: bool,
-}
-
-/// Flags of `barge-agent pause`.
-#[derive(Debug, Args)]
-pub struct PauseFlags {
-    /// Be that process
-    #[arg(long)]
-    pub init: bool,
-    /// An empty folder
-    #[arg(long, value_name = "D")]
-    pub root: PathBuf,
-    /// Where the namespace is pinned
-    #[arg(long, value_name = "F", required_unless_present = "init")]
-    pub pin: Option<PathBuf>,
-    /// Where the process id is noted
-    #[arg(long, value_name = "F", required_unless_present = "init")]
-    pub note: Option<PathBuf>,
-    /// The pod's network namespace
-    #[arg(long, value_name = "F", required_unless_present = "init")]
-    pub netns: Option<PathBuf>,
-}
+pub use flags::{CarrierFlags, Cli, Command, DnsFlags, ForgetFlags, PauseFlags, RunFlags};
 
 /// The configuration file: the flags' names with underscores, and registries.
 #[derive(Debug, Default, Deserialize)]
@@ -159,6 +35,7 @@ struct File {
     image_gc_high_threshold: Option<u8>,
     image_gc_low_threshold: Option<u8>,
     registry_config: Option<PathBuf>,
+    resolv_conf: Option<PathBuf>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -213,6 +90,8 @@ pub struct Config {
     pub registries: Vec<Registry>,
     /// Docker's configuration file with the node's credentials for registries.
     pub registry_config: Option<PathBuf>,
+    /// File that says which name servers the node asks.
+    pub resolv_conf: PathBuf,
 }
 
 /// What is wrong with the settings; usage errors.
@@ -348,6 +227,10 @@ impl Config {
             collection,
             registries: file.registry,
             registry_config: flags.registry_config.or(file.registry_config),
+            resolv_conf: flags
+                .resolv_conf
+                .or(file.resolv_conf)
+                .unwrap_or_else(|| "/etc/resolv.conf".into()),
         })
     }
 }

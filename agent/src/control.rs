@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{AddressError, Before, own_address},
-    agent::{self, End},
+    agent::{self, End, NameServer},
     clock::SystemClock,
     config::Config,
     life,
@@ -84,6 +84,11 @@ fn running_on(unknown: &Option<usize>) -> String {
 pub async fn run(config: Config) -> Result<(), ControlError> {
     let folder = DataFolder::take(&config.data_dir)?;
     let settings = runtime_options(&config, folder.path())?;
+    let names = NameServer {
+        command: settings.dns_command.clone(),
+        resolv_conf: settings.resolv_conf.clone(),
+        paths: settings.paths.clone(),
+    };
     let runtime = Containerd::new(settings)?;
     let known = folder.load()?;
     if known.is_none() {
@@ -157,6 +162,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         network: Some(Network {
             nft: Nft::default(),
         }),
+        names: Some(names),
         parallel_creations: PARALLEL_CREATIONS,
         collection: config.collection,
     };
@@ -200,6 +206,7 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
         })
         .collect();
     options.registry_config.clone_from(&config.registry_config);
+    options.resolv_conf.clone_from(&config.resolv_conf);
     Ok(options)
 }
 

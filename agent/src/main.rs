@@ -8,9 +8,9 @@ use std::{
 
 use barge_agent::{
     carrier,
-    config::{CarrierFlags, Cli, Command, Config, ForgetFlags, PauseFlags, RunFlags},
+    config::{CarrierFlags, Cli, Command, Config, DnsFlags, ForgetFlags, PauseFlags, RunFlags},
     control::{self, ControlError},
-    forget, node, pause,
+    dns, forget, node, pause,
 };
 use clap::Parser;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -26,6 +26,13 @@ fn main() -> ExitCode {
         },
         Command::ForgetPods(flags) => forget(flags),
         Command::Pause(flags) => pause(flags),
+        Command::Dns(DnsFlags { data_dir, standby }) => {
+            log_to_stderr();
+            match dns::run(&dns::Args { data_dir, standby }) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &error),
+            }
+        }
         Command::Carrier(CarrierFlags { data_dir, standby }) => {
             log_to_stderr();
             match carrier::run(&carrier::Args { data_dir, standby }) {

@@ -45,7 +45,7 @@ pub use paths::Paths;
 pub use program::{Control, Program, Running, TerminalSize};
 pub use resources::{PodResources, QosClass};
 pub use sandbox::ports::{Held, HostPort, HostPorts};
-pub use sandbox_spec::{Namespaces, PodNames, SandboxSpec};
+pub use sandbox_spec::{ClusterNames, Namespaces, PodNames, SandboxSpec};
 pub use secrets::{PullSecret, PullSecrets};
 pub use security::{Seccomp, Security};
 pub use volumes::{

@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod garbage;
 pub mod guard;
 pub mod meters;
+pub mod names;
 pub mod nodes;
 pub mod plan;
 pub mod pods;

@@ -22,6 +22,7 @@ fn the_units_are_well_formed() {
     let units = [
         ("barge-server.service", "barge-server"),
         ("barge-agent-carrier.service", "barge-agent"),
+        ("barge-agent-dns.service", "barge-agent"),
         ("barge-agent.service", "barge-agent"),
     ];
     for (unit, name) in units {

@@ -52,6 +52,7 @@ fn options_on(
         },
         data_dir: data_dir.to_owned(),
         network: None,
+        names: None,
         parallel_creations: 1,
         collection: crate::collection::Thresholds::default(),
     }

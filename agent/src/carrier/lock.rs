@@ -1,8 +1,10 @@
-//! One carrier for one data folder.
+//! One process of its kind for one data folder.
 
 use std::{
     fs::{self, File},
-    io, thread,
+    io,
+    path::Path,
+    thread,
 };
 
 use barge_client::supervisor::Supervisor;
@@ -11,12 +13,13 @@ use tokio::sync::oneshot;
 
 use crate::runtime::Paths;
 
-/// The lock of the data folder, held until this process ends, however it ends.
+/// A lock of the data folder, held until this process ends, however it ends.
 ///
-/// While another carrier holds it: with `standby` the answer comes when that one has ended, otherwise it is `None` at
-/// once. A carrier that stands by is ready for its supervisor: it has nothing else to do yet.
+/// While another process holds it: with `standby` the answer comes when that one has ended, otherwise it is `None` at
+/// once. A process that stands by is ready for its supervisor: it has nothing else to do yet.
 pub async fn take(
     paths: &Paths,
+    file: &Path,
     standby: bool,
     supervisor: &Supervisor,
 ) -> io::Result<Option<File>> {
@@ -25,15 +28,15 @@ pub async fn take(
         .create(true)
         .truncate(false)
         .write(true)
-        .open(paths.carrier_lock())?;
+        .open(file)?;
     if FileExt::try_lock(&lock).is_ok() {
         return Ok(Some(lock));
     }
     if !standby {
         return Ok(None);
     }
-    tracing::info!("another carrier is running: standing by");
-    supervisor.ready("standing by: another carrier runs");
+    tracing::info!("another one is running: standing by");
+    supervisor.ready("standing by: another one runs");
     // A thread of its own, because the kernel's queue for the lock has no other form. It ends with the process.
     let (got, wait) = oneshot::channel();
     thread::Builder::new()

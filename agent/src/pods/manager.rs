@@ -26,6 +26,7 @@ use super::{
 use crate::{
     clock::Clock,
     desired::Desired,
+    dns::Resolver,
     events::{Recorder, node_reference},
     metrics,
     outbox::Outbox,
@@ -69,6 +70,8 @@ pub struct Options {
     pub node: watch::Receiver<NodeStatus>,
     /// Whether sandboxes can be made; those that are there need not wait.
     pub network_ready: watch::Receiver<bool>,
+    /// Where sandboxes ask for names.
+    pub resolver: watch::Receiver<Resolver>,
     /// The agent's data folder. Each pod has a folder in it, with the pod's record.
     pub data_dir: PathBuf,
     /// The tokens of the pods' ServiceAccounts.
@@ -126,6 +129,7 @@ impl PodManager {
             host_ip: options.host_ip,
             node: options.node,
             network_ready: options.network_ready,
+            resolver: options.resolver,
             creations: Semaphore::new(options.parallel_creations.max(1)),
             removals: Semaphore::new(options.parallel_creations.max(1)),
         };

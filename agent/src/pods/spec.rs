@@ -9,6 +9,7 @@ use barge_proto::{
 
 use super::{environment::Environment, expand::expand_into, resources, security, volumes};
 use crate::{
+    dns::DOMAIN,
     runtime::{ContainerSpec, HostPort, Image, Namespaces, PodNames, PullPolicy, SandboxSpec},
     services::ports::Protocol,
 };
@@ -18,9 +19,6 @@ const GRACE_SECONDS: i64 = 30;
 
 /// Where a container leaves its last words unless it says otherwise.
 const LAST_WORDS: &str = "/dev/termination-log";
-
-/// The domain of the cluster's own names.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// When a container that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +153,18 @@ pub fn is_in_host_network(pod: &Pod) -> bool {
     namespaces(pod).host_network
 }
 
+/// Whether the pod asks for names where the cluster answers. As in Kubernetes, one in the machine's network has to say so.
+pub fn asks_cluster(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else {
+        return false;
+    };
+    match spec.dns_policy.as_str() {
+        "" | "ClusterFirst" => !spec.host_network,
+        "ClusterFirstWithHostNet" => true,
+        _ => false,
+    }
+}
+
 fn namespaces(pod: &Pod) -> Namespaces {
     pod.spec
         .as_ref()
@@ -198,7 +208,7 @@ fn names(pod: &Pod) -> PodNames {
         hostname: spec.hostname.clone(),
         domain: match spec.subdomain.as_str() {
             "" => String::new(),
-            subdomain => format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"),
+            subdomain => format!("{subdomain}.{namespace}.svc.{DOMAIN}"),
         },
         is_full: spec.set_hostname_as_fqdn,
         aliases: aliases
@@ -208,6 +218,7 @@ fn names(pod: &Pod) -> PodNames {
         searches: dns.searches,
         options: dns.options.into_iter().map(option).collect(),
         without_nodes: spec.dns_policy == "None",
+        cluster: None,
     }
 }
 

@@ -14,6 +14,7 @@ use super::{Options, PodManager, unknown::Unknown};
 use crate::{
     clock::{Clock, TokioClock},
     desired::Desired,
+    dns::Resolver,
     events::Recorder,
     outbox::Outbox,
     runtime::{self, ContainerState},
@@ -119,6 +120,7 @@ impl Machine {
             host_ip: "192.0.2.1".into(),
             node: watch::channel(node()).1,
             network_ready,
+            resolver: watch::channel(Resolver::Absent).1,
             data_dir: Path::to_owned(self.folder.path()),
             parallel_creations: 2,
             tokens: self.tokens.clone(),

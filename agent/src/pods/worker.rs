@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    dns::Resolver,
     events::{Recorder, Severity},
     metrics,
     outbox::Outbox,
@@ -53,6 +54,7 @@ pub struct Shared {
     pub host_ip: String,
     pub node: watch::Receiver<NodeStatus>,
     pub network_ready: watch::Receiver<bool>,
+    pub resolver: watch::Receiver<Resolver>,
     pub prober: Prober,
     pub tokens: Tokens,
     /// Learns which containers run, and what they have on the disk.

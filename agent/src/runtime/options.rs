@@ -58,6 +58,8 @@ pub struct Options {
     pub pause_command: Vec<OsString>,
     /// Program and arguments that start a carrier; `--data-dir D` is added. Default: this program, `carrier`.
     pub carrier_command: Vec<OsString>,
+    /// Program and arguments that start a name server; `--data-dir D` is added. Default: this program, `dns`.
+    pub dns_command: Vec<OsString>,
 }
 
 impl Options {
@@ -87,7 +89,8 @@ impl Options {
             resolv_conf: "/etc/resolv.conf".into(),
             hosts: "/etc/hosts".into(),
             pause_command: vec![program.clone(), "pause".into()],
-            carrier_command: vec![program, "carrier".into()],
+            carrier_command: vec![program.clone(), "carrier".into()],
+            dns_command: vec![program, "dns".into()],
         })
     }
 

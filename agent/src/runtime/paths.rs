@@ -16,7 +16,7 @@ use crate::files::Reserve;
 ///              volumes/<volume>/        its emptyDirs on disk
 /// D/cni/                                generated network configuration, addresses given out
 /// D/reserve                             room for what has to be saved on a full disk
-/// D/carrier.log                         what the carrier has to say
+/// D/carrier.log, D/dns.log              what the carrier and the name server have to say
 /// D/run/{netns,ipc,uts,pid}/<uid>       namespaces of pods, pinned by bind mounts
 ///       host/<uid>                      the machine's network namespace, for a pod that is in it
 ///       pause/<uid>                     id of the process that holds the pod's process namespace
@@ -30,6 +30,8 @@ use crate::files::Reserve;
 ///       exec/                           where earlier agents had them, on disk
 ///       io/<container id>/…             pipes for output, and the carrier's record of them
 ///       carrier.{sock,lock}             how control finds the carrier; held while one runs
+///       dns/names                       what the name server answers from, in memory
+///       dns.lock                        held while a name server runs
 /// ```
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -182,6 +184,21 @@ impl Paths {
     /// Locked by the carrier for as long as it lives.
     pub fn carrier_lock(&self) -> PathBuf {
         self.run().join("carrier.lock")
+    }
+
+    /// Folder of what the name server answers from.
+    pub fn dns(&self) -> PathBuf {
+        self.run().join("dns")
+    }
+
+    /// Locked by the name server for as long as it lives.
+    pub fn dns_lock(&self) -> PathBuf {
+        self.run().join("dns.lock")
+    }
+
+    /// What the name server has to say.
+    pub fn dns_log(&self) -> PathBuf {
+        self.data_dir.join("dns.log")
     }
 
     /// What the carrier has to say.

@@ -1,5 +1,7 @@
 //! What a pod's sandbox is made of.
 
+use std::net::Ipv4Addr;
+
 use super::{HostPort, sandbox::etc};
 
 /// What a pod's sandbox needs.
@@ -52,6 +54,17 @@ pub struct PodNames {
     pub options: Vec<String>,
     /// Nothing of the node's `/etc/resolv.conf` is taken.
     pub without_nodes: bool,
+    /// The cluster is asked first, instead of whom the node asks.
+    pub cluster: Option<ClusterNames>,
+}
+
+/// Where a pod asks for names of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNames {
+    /// The name server.
+    pub server: Ipv4Addr,
+    /// The pod's namespace, in which its programs search first.
+    pub namespace: String,
 }
 
 impl PodNames {

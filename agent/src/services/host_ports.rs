@@ -12,8 +12,10 @@ use std::{
     path::Path,
 };
 
+use ipnet::Ipv4Net;
+
 use super::ports::{HostPorts, Protocol};
-use crate::desired::Desired;
+use crate::{desired::Desired, dns::LINK_LOCAL};
 
 /// The sockets of the calling thread's network namespace.
 const SOCKETS: &str = "/proc/thread-self/net";
@@ -29,7 +31,15 @@ pub const LISTENS: &str = "a process listens there";
 pub async fn of_machine(desired: &Desired) -> (HostPorts, BTreeSet<(Protocol, u16)>) {
     let mut ports = known(desired);
     let mut loopback = BTreeSet::new();
-    let looked = tokio::task::spawn_blocking(|| listening(Path::new(SOCKETS))).await;
+    let range: Option<Ipv4Net> = desired.service_cidr().parse().ok();
+    let of_names = move |address: IpAddr| match address {
+        IpAddr::V4(address) => {
+            address == LINK_LOCAL || range.is_some_and(|range| range.contains(&address))
+        }
+        IpAddr::V6(_) => false,
+    };
+    let look = move || listening(Path::new(SOCKETS), of_names);
+    let looked = tokio::task::spawn_blocking(look).await;
     match looked.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(found) => {
             for port in found.outside {
@@ -64,7 +74,8 @@ struct Listening {
     loopback: BTreeSet<(Protocol, u16)>,
 }
 
-fn listening(folder: &Path) -> io::Result<Listening> {
+/// Without what listens at the addresses of the node's name server, which no Service and no pod takes.
+fn listening(folder: &Path, of_names: impl Fn(IpAddr) -> bool) -> io::Result<Listening> {
     let mut ports = Listening::default();
     for (name, protocol) in [
         ("tcp", Protocol::Tcp),
@@ -87,6 +98,7 @@ fn listening(folder: &Path) -> io::Result<Listening> {
                 Protocol::Tcp if socket.state != LISTEN => break,
                 Protocol::Udp if socket.state != UNCONNECTED => continue,
                 Protocol::Udp if socket.port >= CHOSEN_BY_KERNEL => continue,
+                _ if of_names(socket.address) => continue,
                 _ if socket.takes_outside_ipv4() => ports.outside.insert((protocol, socket.port)),
                 _ if socket.address.is_loopback() => ports.loopback.insert((protocol, socket.port)),
                 _ => continue,
@@ -163,6 +175,7 @@ mod tests {
                 "0100007F:1538 00000000:0000 0A", // 127.0.0.1:5432
                 "00000000:0016 00000000:0000 0A", // 0.0.0.0:22
                 "010200C0:1BBC 00000000:0000 0A", // 192.0.2.1:7100
+                "0A14FEA9:0035 00000000:0000 0A", // 169.254.20.10:53
                 "010200C0:0016 020200C0:9C40 01", // a connection
                 "00000000:0050 00000000:0000 0A", // not looked at
             ],
@@ -184,7 +197,8 @@ mod tests {
                 "00000000:9C41 00000000:0000 07",
             ],
         );
-        let found = listening(folder.path()).unwrap();
+        let found =
+            listening(folder.path(), |address| address == IpAddr::from(LINK_LOCAL)).unwrap();
         let tcp = [22, 443, 7100].map(|port| (Protocol::Tcp, port));
         let all: BTreeSet<_> = tcp.into_iter().chain([(Protocol::Udp, 68)]).collect();
         assert_eq!(found.outside, all);

@@ -43,6 +43,7 @@ pub fn remove() -> String {
 /// - A pod's own address is the one whose route leads to the interface that the packet came from (`sources`): see [`PREFIX`].
 /// - What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets in on interfaces of
 ///   pods ([`super::loopback`]).
+/// - Addresses that the machine has itself, the name server's ([`crate::dns`]), are no Service's: they are neither refused nor given to node ports.
 /// - A TCP connection of a pod has segments that fit through the routes of both ways, so it needs no ICMP to find out.
 /// - Two pods on the bridge of an older agent answer each other past the rules, so a connection between them through a Service seems to come from
 ///   the node. All other pods see who their client is, except themselves.
@@ -59,7 +60,7 @@ const FRAME: &str = "\
 	chain services {
 		ip daddr . meta l4proto . th dport vmap @cluster_ports
 		fib daddr type local ip daddr . meta l4proto . th dport vmap @address_ports
-		ip daddr != 127.0.0.0/8 ip daddr != @pod_ranges fib daddr type local meta l4proto . th dport vmap @node_ports
+		ip daddr != { 127.0.0.0/8, 169.254.20.10 } ip daddr != @pod_ranges ip daddr != @service_range fib daddr type local meta l4proto . th dport vmap @node_ports
 	}
 	chain refuse {
 		meta l4proto tcp reject with tcp reset
@@ -79,13 +80,13 @@ const FRAME: &str = "\
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		ip daddr @service_range goto refuse
+		ip daddr @service_range fib daddr type != local goto refuse
 		ip saddr @pod_ranges tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 		ip saddr != @pod_ranges ip daddr @pod_ranges tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 	}
 	chain filter_output {
 		type filter hook output priority filter; policy accept;
-		ip daddr @service_range goto refuse
+		ip daddr @service_range fib daddr type != local goto refuse
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;

@@ -222,6 +222,7 @@ fn a_port_on_which_the_node_listens_stays_the_node_s() {
     assert_eq!(net.node.ask("10.96.0.10:80").unwrap().0, "pod0");
 }
 
+mod names;
 mod others;
 mod pods;
 mod wires;

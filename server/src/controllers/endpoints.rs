@@ -236,6 +236,7 @@ fn backends(state: &State, service: &Service) -> Vec<Backend> {
             ip,
             node_name: node.map_or_else(String::new, |node| node.meta().name.clone()),
             pod: pod_reference(pod),
+            hostname: hostname(revision, service),
             // A pod that tolerates the loss of its node stays, and is not to be reached meanwhile.
             ready: pods::is_ready(pod) && !node.is_some_and(|node| is_lost(node)),
             template: Arc::clone(revision),
@@ -244,6 +245,13 @@ fn backends(state: &State, service: &Service) -> Vec<Backend> {
     // By name, whatever revision they are of.
     backends.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
     backends
+}
+
+/// The host name of pods of a revision in a Service that they name as their subdomain.
+fn hostname(revision: &Revision, service: &Service) -> String {
+    let spec = revision.template.as_ref().and_then(|it| it.spec.as_ref());
+    let spec = spec.filter(|spec| spec.subdomain == service.meta().name);
+    spec.map_or_else(String::new, |spec| spec.hostname.clone())
 }
 
 fn load_balancer(state: &State, service: &Service, plan: &mut Plan) {

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use crate::{
     controllers::{
         Context, NodeHeartbeats, deletions, deployment, disruption, endpoints, garbage, keep,
+        names,
         nodes::{self, NodeTimes},
         propose::catch_up,
         replica::Replica,
@@ -45,6 +46,7 @@ pub async fn run<R: Replica>(
         keep(&replica, replica_set::ReplicaSets, &context),
         keep(&replica, disruption::DisruptionBudgets, &context),
         keep(&replica, endpoints::EndpointsOfServices, &context),
+        keep(&replica, names::NamesOfCluster, &context),
         keep(&replica, nodes, &context),
         keep(&replica, deletions::Deletions::default(), &context),
         supervise(garbage::NAME, &replica, &context, || {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, Wanted, pulling::Got};
 use crate::{
+    dns::Resolver,
     events::{Severity, pod_reference},
     pods::{
         environment::{Around, environment},
@@ -19,7 +20,7 @@ use crate::{
             account::{AUTOMATIC, Account},
         },
     },
-    runtime::{Container, ContainerSpec, FAILED_MOUNT, Image, RuntimeError, Sandbox},
+    runtime::{ClusterNames, Container, ContainerSpec, FAILED_MOUNT, Image, RuntimeError, Sandbox},
     timing::timed,
     tokens::{Token, TokenRequest},
 };
@@ -113,7 +114,9 @@ impl Hands {
                     return Outcome::Dropped;
                 }
                 let _permit = self.shared.creations.acquire().await;
-                Outcome::Sandbox(runtime.create_sandbox(&spec::sandbox_spec(&pod)).await)
+                let mut sandbox = spec::sandbox_spec(&pod);
+                sandbox.names.cluster = self.cluster_names(&pod);
+                Outcome::Sandbox(runtime.create_sandbox(&sandbox).await)
             }
             (Step::Volumes { starting }, Some(pod)) => {
                 match self.make_volumes(&pod, starting).await {
@@ -143,6 +146,33 @@ impl Hands {
                 }
             }
             (_, None) => Outcome::Dropped,
+        }
+    }
+
+    /// Where the pod asks for names, when that is the cluster. A name server that does not answer holds up no pod.
+    fn cluster_names(&self, pod: &Pod) -> Option<ClusterNames> {
+        if !spec::asks_cluster(pod) {
+            return None;
+        }
+        let meta = pod.metadata.as_ref();
+        match *self.shared.resolver.borrow() {
+            Resolver::Absent => None,
+            Resolver::At(server) => Some(ClusterNames {
+                server,
+                namespace: meta.map(|meta| meta.namespace.clone()).unwrap_or_default(),
+            }),
+            Resolver::Silent => {
+                let message = "the node's name server does not answer: the pod asks the node's own name servers, as long as it lives, and \
+                     does not find Services by name; delete it when the node has NameServerAnswers, and another one will";
+                let (recorder, about) = (&self.shared.recorder, pod_reference(pod));
+                recorder.record(
+                    about,
+                    Severity::Warning,
+                    "NamesUnavailable",
+                    message.to_owned(),
+                );
+                None
+            }
         }
     }
 

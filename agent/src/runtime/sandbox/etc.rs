@@ -2,13 +2,18 @@
 
 use std::{fmt::Write, fs, io, net::IpAddr, path::Path};
 
-use crate::runtime::PodNames;
-
-/// Where systemd-resolved lists the real name servers, when `/etc/resolv.conf` has only its own.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+use crate::{
+    dns::{DOMAIN, RESOLVED},
+    runtime::{ClusterNames, PodNames},
+};
 
 /// Programs read no more (resolv.conf(5)).
 const MOST_SERVERS: usize = 3;
+/// As many domains, and bytes of all of them, does Kubernetes allow in a search list …
+const MOST_DOMAINS: usize = 32;
+const LONGEST_SEARCH: usize = 2048;
+/// … and as many bytes has a name.
+const LONGEST_DOMAIN: usize = 253;
 
 /// Names of the files, as they are in `/etc`.
 pub const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
@@ -53,7 +58,10 @@ pub fn write(
     fs::write(folder.join("hostname"), format!("{name}\n"))?;
     fs::write(folder.join("hosts"), hosts)?;
     let mut resolvers = String::new();
-    if !names.without_nodes && machine.is_some() {
+    if let (false, Some(cluster)) = (names.without_nodes, &names.cluster) {
+        let nodes = String::from_utf8_lossy(&read(resolv_conf)?).into_owned();
+        resolvers = of_cluster(cluster, &nodes);
+    } else if !names.without_nodes && machine.is_some() {
         // The machine's loopback is the pod's, too.
         resolvers = String::from_utf8_lossy(&read(resolv_conf)?).into_owned();
     } else if !names.without_nodes {
@@ -94,6 +102,48 @@ fn hosts(name: &str, names: &PodNames, ips: &[IpAddr]) -> String {
         };
     }
     text
+}
+
+/// As Kubernetes has it: names are the cluster's first, and those with fewer than five dots are searched for.
+fn of_cluster(cluster: &ClusterNames, nodes: &str) -> String {
+    let ClusterNames { server, namespace } = cluster;
+    let mut domains: Vec<_> = [
+        format!("{namespace}.svc."),
+        "svc.".to_owned(),
+        String::new(),
+    ]
+    .map(|below| format!("{below}{DOMAIN}"))
+    .into();
+    let mut bytes: usize = domains.iter().map(|domain| domain.len() + 1).sum();
+    for domain in searched(nodes) {
+        bytes += domain.len() + 1;
+        if domains.len() == MOST_DOMAINS || bytes > LONGEST_SEARCH {
+            break;
+        }
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    let domains = domains.join(" ");
+    format!("nameserver {server}\nsearch {domains}\noptions ndots:5\n")
+}
+
+/// The domains in which the node's programs search, but those that would do harm: the root (`search .`), and what is no name.
+fn searched(nodes: &str) -> Vec<String> {
+    let mut lists = nodes.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let is_list = matches!(words.next(), Some("search" | "domain"));
+        is_list.then_some(words)
+    });
+    let is_label = |label: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=63).contains(&label.len()) && label.bytes().all(is_plain)
+    };
+    // The last one counts.
+    let words = lists.next_back().into_iter().flatten();
+    let words = words.map(|word| word.strip_suffix('.').unwrap_or(word));
+    let is_name = |word: &&str| word.len() <= LONGEST_DOMAIN && word.split('.').all(is_label);
+    words.filter(is_name).map(str::to_lowercase).collect()
 }
 
 /// What the pod says, added to what the node says.
@@ -234,6 +284,67 @@ mod tests {
         write(&etc, "web-0", &names, &ips, &nodes, None).unwrap();
         assert_eq!(read("hostname"), "web.shop.default.svc.cluster.local\n");
         assert!(read("hosts").contains("10.244.1.7\tweb.shop.default.svc.cluster.local\tweb\n"));
+    }
+
+    #[test]
+    fn a_pod_asks_the_cluster_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (etc, nodes) = (folder.path().join("etc"), folder.path().join("resolv.conf"));
+        let ips = ["10.244.1.7".parse().unwrap()];
+        let mut names = PodNames {
+            cluster: Some(ClusterNames {
+                server: "10.96.0.10".parse().unwrap(),
+                namespace: "shop".into(),
+            }),
+            ..PodNames::default()
+        };
+        let written = |node: &str, names: &PodNames, machine: bool| {
+            fs::write(&nodes, node).unwrap();
+            let hosts = folder.path().join("hosts");
+            fs::write(&hosts, "").unwrap();
+            let machine = machine.then_some(OfMachine {
+                hosts: &hosts,
+                name: "node-1",
+            });
+            write(&etc, "web-0", names, &ips, &nodes, machine).unwrap();
+            fs::read_to_string(etc.join("resolv.conf")).unwrap()
+        };
+        let plain =
+            "nameserver 10.96.0.10\nsearch shop.svc.cluster.local svc.cluster.local cluster.local";
+        let rest = "\noptions ndots:5\n";
+        for (node, more) in [
+            ("nameserver 127.0.0.53\noptions edns0 ndots:1\n", ""),
+            ("search .\n", ""),
+            (
+                "domain old.example\nsearch corp.example. . a..b Corp.example cluster.local x\u{fc}\n",
+                " corp.example",
+            ),
+        ] {
+            for machine in [false, true] {
+                let wanted = format!("{plain}{more}{rest}");
+                assert_eq!(written(node, &names, machine), wanted, "{node}");
+            }
+        }
+        let many: Vec<_> = (0..40).map(|number| format!("d{number}.example")).collect();
+        let text = written(&format!("search {}\n", many.join(" ")), &names, false);
+        assert_eq!(text.lines().nth(1).unwrap().split(' ').count(), 33);
+        let long: Vec<_> = (0..12)
+            .map(|number| format!("d{number}.{}", vec!["x".repeat(60); 4].join(".")))
+            .collect();
+        let text = written(&format!("search {}\n", long.join(" ")), &names, false);
+        assert!(text.lines().nth(1).unwrap().len() <= 2048 + "search".len());
+        names.nameservers = vec!["10.0.0.3".into()];
+        names.options = vec!["ndots:2".into()];
+        let own = written("search y\n", &names, false);
+        assert_eq!(
+            own,
+            "nameserver 10.96.0.10\nnameserver 10.0.0.3\nsearch shop.svc.cluster.local svc.cluster.local cluster.local y\noptions ndots:2\n"
+        );
+        names.without_nodes = true;
+        assert_eq!(
+            written("search y\n", &names, false),
+            "nameserver 10.0.0.3\noptions ndots:2\n"
+        );
     }
 
     #[test]

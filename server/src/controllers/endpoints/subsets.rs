@@ -18,6 +18,8 @@ pub struct Backend {
     pub node_name: String,
     /// The pod.
     pub pod: ObjectReference,
+    /// Its name in the Service; empty: none.
+    pub hostname: String,
     /// Whether it gets connections.
     pub ready: bool,
     /// What it was made from.
@@ -89,6 +91,7 @@ fn address(backend: &Backend) -> EndpointAddress {
         ip: backend.ip.clone(),
         node_name: backend.node_name.clone(),
         target_ref: Some(backend.pod.clone()),
+        hostname: backend.hostname.clone(),
     }
 }
 

@@ -89,6 +89,33 @@ fn ready_pods_are_addresses_and_others_are_not_ready_addresses() {
 }
 
 #[test]
+fn pods_that_name_the_service_have_their_name_in_it() {
+    for (subdomain, found) in [("nginx-service", "web"), ("other", ""), ("", "")] {
+        let mut world = world(0);
+        let node = world.node("two", 8000, 8000, 100);
+        world.edit("nginx-deployment", |spec| {
+            spec.replicas = Some(1);
+            let template = spec.template.as_mut().unwrap();
+            let pod = template.spec.as_mut().unwrap();
+            pod.hostname = "web".into();
+            pod.subdomain = subdomain.into();
+        });
+        roll(&mut world);
+        for pod in world.live() {
+            world.bind(&pod, &node);
+            world.report(pod.uid(), "Running", true);
+        }
+        look(&mut world);
+        assert_eq!(subsets(&world)[0].addresses[0].hostname, found);
+        assert_eq!(
+            look(&mut world),
+            Plan::default(),
+            "nothing is written twice"
+        );
+    }
+}
+
+#[test]
 fn pods_that_end_leave_at_once() {
     let mut world = world(2);
     for pod in world.live() {
