@@ -92,6 +92,7 @@ fn ready_pods_are_addresses_and_others_are_not_ready_addresses() {
 fn pods_that_name_the_service_have_their_name_in_it() {
     for (subdomain, found) in [("nginx-service", "web"), ("other", ""), ("", "")] {
         let mut world = world(0);
+        world.raise(barge_state::LEVEL);
         let node = world.node("two", 8000, 8000, 100);
         world.edit("nginx-deployment", |spec| {
             spec.replicas = Some(1);
