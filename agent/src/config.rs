@@ -36,6 +36,7 @@ struct File {
     image_gc_low_threshold: Option<u8>,
     registry_config: Option<PathBuf>,
     resolv_conf: Option<PathBuf>,
+    cluster_dns: Option<bool>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -92,6 +93,8 @@ pub struct Config {
     pub registry_config: Option<PathBuf>,
     /// File that says which name servers the node asks.
     pub resolv_conf: PathBuf,
+    /// Whether the node answers for names.
+    pub cluster_dns: bool,
 }
 
 /// What is wrong with the settings; usage errors.
@@ -231,6 +234,7 @@ impl Config {
                 .resolv_conf
                 .or(file.resolv_conf)
                 .unwrap_or_else(|| "/etc/resolv.conf".into()),
+            cluster_dns: flags.cluster_dns.or(file.cluster_dns).unwrap_or(true),
         })
     }
 }

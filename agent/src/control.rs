@@ -162,7 +162,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         network: Some(Network {
             nft: Nft::default(),
         }),
-        names: Some(names),
+        names: config.cluster_dns.then_some(names),
         parallel_creations: PARALLEL_CREATIONS,
         collection: config.collection,
     };

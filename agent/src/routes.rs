@@ -10,7 +10,7 @@ use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
 use tokio::{
@@ -56,6 +56,8 @@ pub enum Via {
     Gateway(Ipv4Addr),
     /// The loopback link: only so that there is a route at all before the destination is translated.
     Loopback,
+    /// Nobody: who asks is told that the host is unreachable. More exact routes, and those of a bridge, come before it.
+    Nobody,
 }
 
 /// Why routes could not be set.
@@ -84,7 +86,7 @@ fn through(via: &Via) -> String {
         Via::Gateway(address) => {
             format!(" through {address} (is that node on the same link as this one?)")
         }
-        Via::Loopback => String::new(),
+        Via::Loopback | Via::Nobody => String::new(),
     }
 }
 
@@ -101,7 +103,13 @@ pub fn wanted(desired: &Desired) -> BTreeSet<Route> {
         to: range.trunc(),
         via: Via::Loopback,
     });
-    peers.chain(services).collect()
+    // What is for an address that no pod has would leave the machine.
+    let own = desired.pod_cidr().parse::<Ipv4Net>().ok();
+    let own = own.map(|range| Route {
+        to: range.trunc(),
+        via: Via::Nobody,
+    });
+    peers.chain(services).chain(own).collect()
 }
 
 /// Keeps the routes, and what wires this node's pods, until `stop` is cancelled; they stay.
@@ -338,7 +346,10 @@ async fn list(handle: &Handle) -> Result<Vec<RouteMessage>, RouteError> {
 
 fn read(message: &RouteMessage) -> Option<Route> {
     let mut to = None;
-    let mut via = Via::Loopback;
+    let mut via = match message.header.kind {
+        RouteType::Unreachable => Via::Nobody,
+        _ => Via::Loopback,
+    };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => {
@@ -353,6 +364,8 @@ fn read(message: &RouteMessage) -> Option<Route> {
 
 /// The loopback link has this index in every network namespace.
 const LOOPBACK: u32 = 1;
+/// Of routes to nobody: all others are preferred.
+const LAST: u32 = u32::MAX;
 
 fn message(route: &Route) -> RouteMessage {
     let builder = RouteMessageBuilder::<Ipv4Addr>::new()
@@ -364,6 +377,7 @@ fn message(route: &Route) -> RouteMessage {
             .output_interface(LOOPBACK)
             .scope(RouteScope::Link)
             .build(),
+        Via::Nobody => builder.kind(RouteType::Unreachable).priority(LAST).build(),
     }
 }
 

@@ -11,12 +11,15 @@ use crate::{
     validate,
 };
 
-/// The level that brought all fields of pods that are not named in this module.
+/// The level that brought all fields of pods that are not named in this module. A field that comes now is named in [`of_pod`].
 pub const PODS: u32 = 8;
 
 /// The newest level whose kinds and fields of objects this version knows. Raised with the first of them that comes with another level:
 /// managers refuse an update of an object that needs a higher level than the program says it knows.
 pub const NEWEST: u32 = 9;
+
+/// The level that brought `enableServiceLinks: false`.
+const SERVICE_LINKS: u32 = 9;
 
 /// The level that brought taints and tolerations.
 const TAINTS: u32 = 4;
@@ -57,12 +60,15 @@ pub fn of_account(account: &ServiceAccount) -> u32 {
     if known == *account { 0 } else { PODS }
 }
 
-/// The feature level that a pod needs: [`PODS`] when it uses a field that managers below that level do not know, else 0.
+/// The feature level that a pod needs: that of the newest field that it uses, or 0 when managers below [`PODS`] know all of them.
 ///
-/// The pod is reduced to the fields of level 7 and compared with itself, so a new field is covered without being named here. A new
-/// field must therefore not be given a default in messages that existed before: templates that do not use it would need the
+/// Fields that came after [`PODS`] are named here. Without them the pod is reduced to the fields of level 7 and compared with itself. A new
+/// field must not be given a default in messages that existed before: templates that do not use it would need the
 /// level too, and would change when they are applied again.
 pub fn of_pod(spec: &PodSpec) -> u32 {
+    if spec.enable_service_links.is_some() {
+        return SERVICE_LINKS;
+    }
     match reduced(spec) == *spec {
         true => 0,
         false => PODS,
@@ -202,9 +208,14 @@ mod tests {
                 env_from: vec![Default::default()],
                 ..container
             }],
-            ..old
+            ..old.clone()
         };
         assert_eq!(of_pod(&newer), PODS);
+        let newest = PodSpec {
+            enable_service_links: Some(false),
+            ..old
+        };
+        assert_eq!(of_pod(&newest), 9);
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct RunFlags {
     /// File that says which name servers the node asks; read again when it changes [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
+    /// Answer for names on this node, at 169.254.20.10 and at the address of kube-dns; false: pods ask the node's own name servers [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub cluster_dns: Option<bool>,
 }
 
 /// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.

@@ -17,7 +17,7 @@ use hickory_proto::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     process::{Child, Command},
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -151,6 +151,13 @@ impl Keeper {
         };
         let until = Instant::now() + LOOK;
         while let Ok(Ok(true)) = timeout(PATIENCE, ask(&mut stream)).await {
+            // Pods ask there, and by datagrams.
+            for address in [Some(LINK_LOCAL), self.address()].into_iter().flatten() {
+                let asked = timeout(PATIENCE, ask_by_datagram(address)).await;
+                if !matches!(asked, Ok(Ok(true))) {
+                    return answered;
+                }
+            }
             answered = true;
             *heard = Instant::now();
             if std::mem::take(is_silent) {
@@ -241,17 +248,36 @@ pub async fn clear(desired: &Desired) -> Result<(), rtnetlink::Error> {
 
 /// Whether the server knows the cluster's names.
 async fn ask(stream: &mut TcpStream) -> io::Result<bool> {
-    let name = Name::from_ascii(format!("dns-version.{DOMAIN}.")).map_err(io::Error::other)?;
-    let mut query = Message::query();
-    query.add_query(Query::query(name, RecordType::TXT));
-    let bytes = query.to_vec().map_err(io::Error::other)?;
+    let bytes = question()?;
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     stream
         .write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat())
         .await?;
     let mut answer = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut answer).await?;
-    let answer = Message::from_vec(&answer).map_err(io::Error::other)?;
+    is_known(&answer)
+}
+
+/// The same at an address of the server, as programs in pods ask.
+async fn ask_by_datagram(address: Ipv4Addr) -> io::Result<bool> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    socket.connect((address, PORT)).await?;
+    socket.send(&question()?).await?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).await?;
+    is_known(answer.get(..length).unwrap_or_default())
+}
+
+/// For the version of the cluster's names.
+fn question() -> io::Result<Vec<u8>> {
+    let name = Name::from_ascii(format!("dns-version.{DOMAIN}.")).map_err(io::Error::other)?;
+    let mut query = Message::query();
+    query.add_query(Query::query(name, RecordType::TXT));
+    query.to_vec().map_err(io::Error::other)
+}
+
+fn is_known(answer: &[u8]) -> io::Result<bool> {
+    let answer = Message::from_vec(answer).map_err(io::Error::other)?;
     let code = answer.metadata.response_code;
     Ok(code == ResponseCode::NoError && !answer.answers.is_empty())
 }

@@ -221,6 +221,13 @@ impl Files {
         let own: Vec<_> = own.into_iter().chain([LINK_LOCAL.into()]).collect();
         let shown = path.display().to_string();
         match files::reading(move || upstreams::read(&path, &own)).await {
+            // Somebody writes it anew.
+            Ok(read) if read.servers.is_empty() && !upstreams.borrow().servers.is_empty() => {
+                self.upstreams = Default::default();
+                self.tell(format!(
+                    "{shown} names no servers; the name servers from before stay"
+                ));
+            }
             Ok(read) => {
                 upstreams.send_if_modified(|now| {
                     let is_other = **now != read;

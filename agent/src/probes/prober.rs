@@ -40,7 +40,7 @@ const EXECS: usize = 10;
 const ATTEMPTS: usize = 1024;
 /// An attempt that begins so much later than it was due is late.
 const LATE_MS: i64 = 1000;
-/// Between two writes of what is known, and for how long the start may wait to read it.
+/// At least, between two writes of what is known, and for how long the start may wait to read it.
 const SAVE_EVERY: Duration = Duration::from_millis(20);
 const LOAD: Duration = Duration::from_secs(5);
 /// For how long a container that became ready waits for the disk before that is told all the same.
@@ -266,12 +266,16 @@ impl Prober {
             if stop.is_cancelled() {
                 return;
             }
+            let mut pause = SAVE_EVERY;
             if saved.as_ref() != Some(&known) {
+                let begun = Instant::now();
                 let mut saving = std::pin::pin!(self.0.file.save(known.clone()));
                 let written = match timeout(WRITE, &mut saving).await {
                     Ok(written) => written,
                     Err(_) => self.publish_until(saving).await,
                 };
+                // A slow disk is left to others for most of the time.
+                pause = pause.max(4 * begun.elapsed());
                 match written {
                     Ok(()) => saved = Some(known.clone()),
                     Err(error) => {
@@ -282,7 +286,7 @@ impl Prober {
                 }
             }
             self.board().publish(&known);
-            sleep(SAVE_EVERY).await;
+            sleep(pause).await;
         }
     }
 

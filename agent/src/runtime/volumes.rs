@@ -39,6 +39,8 @@ const LEAST_NODES: u64 = 32 << 10;
 
 /// For so long a start waits for a file system of the node at a time; then its pod says so, and it is tried again.
 const ANSWERS: Duration = Duration::from_secs(30);
+/// Files of the node that are looked at for one pod at a time.
+const AT_A_TIME: usize = 4;
 
 /// The volumes of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -175,8 +177,8 @@ impl Volumes {
         }
     }
 
-    /// Looks at files of the node that a pod names, all at once. One that does not answer in time is an error, which names each such; the look at it
-    /// goes on, and whoever looks at it next waits for that one.
+    /// Looks at files of the node that a pod names, some at a time. One that does not answer in time is an error, which names each such of these; the look at it
+    /// goes on, and whoever looks at it next waits for that one. The pod's others are not looked at then: it does not take the threads of all pods.
     pub async fn look_at_host_paths(&self, pod: &PodVolumes) -> Result<(), RuntimeError> {
         let looks = pod.volumes.iter().filter_map(|(name, source)| {
             let VolumeSource::Host { path, kind } = source else {
@@ -190,12 +192,20 @@ impl Volumes {
                 looked.map_err(|error| failed(name, &source.place(), &error))
             })
         });
-        let looked = join_all(looks).await.into_iter();
-        let failed = looked.filter_map(Result::err).reduce(|one, other| {
-            let message = format!("{}; {}", one.message, other.message);
-            RuntimeError { message, ..one }
-        });
-        failed.map_or(Ok(()), Err)
+        let mut looks: Vec<_> = looks.collect();
+        while !looks.is_empty() {
+            let later = looks.split_off(looks.len().min(AT_A_TIME));
+            let some = std::mem::replace(&mut looks, later);
+            let looked = join_all(some).await.into_iter();
+            let failed = looked.filter_map(Result::err).reduce(|one, other| {
+                let message = format!("{}; {}", one.message, other.message);
+                RuntimeError { message, ..one }
+            });
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
+        }
+        Ok(())
     }
 
     /// Each key has one thread at a time, so a file system that never answers takes no more than that of each of its paths.

@@ -82,7 +82,7 @@ pub async fn hold(session: &Session, address: &str, channel: Channel) -> Ended {
         status: Some(session.options.node.borrow().clone()),
         takes_parts: true,
         held: held.clone(),
-        pod_level: barge_proto::level::PODS,
+        pod_level: barge_proto::level::NEWEST,
         configuration: match held {
             Some(_) => present.configuration.held(),
             // It is told of all.

@@ -25,6 +25,9 @@ use std::{
 };
 use subsets::Backend;
 
+/// The feature level from which on addresses have host names. An older manager would drop them.
+const HOSTNAMES: u32 = 9;
+
 /// The controller of Endpoints and of the addresses of LoadBalancer Services.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EndpointsOfServices;
@@ -236,7 +239,7 @@ fn backends(state: &State, service: &Service) -> Vec<Backend> {
             ip,
             node_name: node.map_or_else(String::new, |node| node.meta().name.clone()),
             pod: pod_reference(pod),
-            hostname: hostname(revision, service),
+            hostname: hostname(state, revision, service),
             // A pod that tolerates the loss of its node stays, and is not to be reached meanwhile.
             ready: pods::is_ready(pod) && !node.is_some_and(|node| is_lost(node)),
             template: Arc::clone(revision),
@@ -248,7 +251,10 @@ fn backends(state: &State, service: &Service) -> Vec<Backend> {
 }
 
 /// The host name of pods of a revision in a Service that they name as their subdomain.
-fn hostname(revision: &Revision, service: &Service) -> String {
+fn hostname(state: &State, revision: &Revision, service: &Service) -> String {
+    if state.feature_level() < HOSTNAMES {
+        return String::new();
+    }
     let spec = revision.template.as_ref().and_then(|it| it.spec.as_ref());
     let spec = spec.filter(|spec| spec.subdomain == service.meta().name);
     spec.map_or_else(String::new, |spec| spec.hostname.clone())
