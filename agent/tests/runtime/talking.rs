@@ -6,8 +6,8 @@ use std::{
 };
 
 use barge_agent::runtime::{
-    Container, ContainerState, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running,
-    Runtime, TerminalSize, containerd::Containerd,
+    Container, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, Program, Running, Runtime, TerminalSize,
+    containerd::Containerd,
 };
 use serde_json::json;
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    machine::{DEADLINE, Machine, Stopped, eventually, on_a_machine, run},
+    machine::{DEADLINE, Machine, eventually, on_a_machine, run},
     pods::Pod,
 };
 
@@ -348,49 +348,6 @@ fn a_program_is_not_begun_when_its_client_went_while_containerd_hung() {
             let found = look.await.unwrap();
             assert_eq!((found.exit_code, found.output), (Some(0), Vec::new()));
         }
-        tidy(&machine, &container).await;
-        remove(&pod, &container).await;
-    });
-}
-
-#[test]
-fn a_shim_that_stands_still_is_told_from_one_that_has_copied_all() {
-    on_a_machine(|machine| async move {
-        let (pod, _) = Pod::new(&machine, json!({})).await;
-        let spec = pod.spec("main", 0, "exec sleep 1000000");
-        let container = pod.runtime.start_container(&spec).await.unwrap();
-        let ContainerState::Running { pid, .. } = container.state else {
-            panic!("{container:?}");
-        };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let (_, stat) = stat.rsplit_once(')').unwrap();
-        let shim: i32 = stat.split_whitespace().nth(1).unwrap().parse().unwrap();
-
-        // More than the shim can pass on while nobody reads, and not more than it and pipes hold.
-        const BYTES: usize = 120 << 10;
-        let program = script(&format!("busybox head -c {BYTES} /dev/zero"));
-        let gone = somebody();
-        let attended = pod.runtime.attend(&container.id, &program, &gone);
-        let mut running = attended.await.unwrap();
-        assert_eq!(code(&running).await, 0);
-        let stopped = Stopped::new(shim);
-        let mut read = vec![0; BYTES];
-        let mut bytes = 0;
-        while let Ok(more) = timeout(
-            Duration::from_secs(2),
-            running.stdout.read(&mut read[bytes..]),
-        )
-        .await
-        {
-            bytes += more.unwrap();
-        }
-        assert!(bytes < BYTES, "all was copied before");
-        let answers = running.control.copier_answers();
-        assert!(timeout(Duration::from_secs(2), answers).await.is_err());
-        drop(stopped);
-        running.control.copier_answers().await.unwrap();
-        assert_eq!(bytes + text(&mut running.stdout).await.len(), BYTES);
-        running.control.end().await;
         tidy(&machine, &container).await;
         remove(&pod, &container).await;
     });
