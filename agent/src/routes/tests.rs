@@ -133,3 +133,28 @@ fn a_route_that_somebody_removes_is_back_within_a_second() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn what_no_pod_has_is_unreachable_and_does_not_leave_the_machine() {
+    let space = Space::new();
+    space.bridge("net0", "192.0.2.1/24");
+    space.ip("route add default via 192.0.2.254");
+    let own = Route {
+        to: "10.244.1.0/24".parse().unwrap(),
+        via: Via::Nobody,
+    };
+    set(&space, std::slice::from_ref(&own)).unwrap();
+    set(&space, std::slice::from_ref(&own)).unwrap();
+    let ours = listed(&space).join("\n");
+    assert_eq!(
+        ours.matches("unreachable 10.244.1.0/24").count(),
+        1,
+        "{ours}"
+    );
+    // An address that a pod has, and a bridge, come first.
+    space.bridge("pods", "10.244.1.1/24");
+    let to = space.ip("route get 10.244.1.7");
+    assert!(to.contains("dev pods"), "{to}");
+    set(&space, &[]).unwrap();
+    assert!(!listed(&space).join("\n").contains("unreachable"));
+}

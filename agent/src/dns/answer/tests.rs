@@ -232,3 +232,26 @@ pub fn address(message: &Message, ttl: u32) -> Message {
     answer.add_answer(Record::from_rdata(name, ttl, data));
     answer
 }
+
+#[tokio::test]
+async fn a_message_with_more_than_a_question_is_refused() {
+    let server = Server::start(Some(&example()), Upstreams::default()).await;
+    let name = "dns-version.cluster.local.";
+    let plain = query(name, RecordType::TXT);
+    assert_eq!(
+        server.send(&plain).await.unwrap().metadata.response_code,
+        ResponseCode::NoError
+    );
+    let record = || {
+        let name = Name::from_ascii("a.").unwrap();
+        Record::from_rdata(name, 1, RData::A(A(Ipv4Addr::LOCALHOST)))
+    };
+    let mut many = plain.clone();
+    many.add_additionals((0..3).map(|_| record()));
+    let mut answered = plain.clone();
+    answered.add_answer(record());
+    for message in [many, answered] {
+        let answer = server.send(&message).await.unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::FormErr);
+    }
+}
