@@ -115,14 +115,19 @@ impl Addresses {
         Ok(())
     }
 
-    /// Takes back what pods have that are not here any more. Blocks.
+    /// Takes back what pods have that are not here any more, and what a power cut left without a name. Blocks.
     ///
     /// # Errors
     /// What the disk says.
     pub fn keep_only(&self, is_here: impl Fn(&str) -> bool) -> io::Result<()> {
+        if self.files()?.is_empty() {
+            return Ok(());
+        }
+        // Whoever gives out an address has the lock until the note says whose it is.
+        let _lock = self.lock()?;
         for (_, file) in self.files()? {
             let holder = self.holder(&file)?;
-            if holder.is_some_and(|uid| !is_here(&uid)) {
+            if holder.is_some_and(|uid| uid.is_empty() || !is_here(&uid)) {
                 crate::files::remove_if_there(&file)?;
             }
         }
@@ -219,6 +224,16 @@ mod tests {
             addresses.of("f").unwrap(),
             ["10.244.1.2".parse::<IpAddr>().unwrap()]
         );
+    }
+
+    #[test]
+    fn a_note_without_a_name_is_nobodys() {
+        let (_folder, addresses) = addresses();
+        let address = give(&addresses, "10.244.1.0/30", "a").unwrap();
+        fs::write(addresses.folder.join(address), "").unwrap();
+        assert_eq!(give(&addresses, "10.244.1.0/30", "b"), None);
+        addresses.keep_only(|_| true).unwrap();
+        assert!(give(&addresses, "10.244.1.0/30", "b").is_some());
     }
 
     #[test]
