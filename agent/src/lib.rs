@@ -14,6 +14,7 @@ pub mod config;
 pub mod configuration;
 pub mod control;
 pub mod desired;
+mod detached;
 pub mod dns;
 pub mod events;
 pub mod files;

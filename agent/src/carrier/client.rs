@@ -144,7 +144,7 @@ impl Carrier {
                     child = None;
                     start_at = now + POLL * 10;
                 }
-                None if now >= start_at => child = Some(self.start()?),
+                None if now >= start_at => child = Some(self.start().await?),
                 None => sleep(POLL).await,
             }
         }
