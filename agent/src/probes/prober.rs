@@ -274,8 +274,8 @@ impl Prober {
                     Ok(written) => written,
                     Err(_) => self.publish_until(saving).await,
                 };
-                // A slow disk is left to others for most of the time.
-                pause = pause.max(4 * begun.elapsed());
+                // A slow disk is left to others for most of the time, and holds up what comes next no longer than one write.
+                pause = (4 * begun.elapsed()).clamp(SAVE_EVERY, WRITE);
                 match written {
                     Ok(()) => saved = Some(known.clone()),
                     Err(error) => {
