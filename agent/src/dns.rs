@@ -15,6 +15,7 @@ pub mod keeper;
 mod names;
 pub mod publish;
 mod server;
+mod watches;
 mod zone;
 
 pub use forward::upstreams::RESOLVED;

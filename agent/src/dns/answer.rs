@@ -18,11 +18,13 @@ use tokio::sync::watch;
 use super::{
     LARGEST_DATAGRAM,
     forward::{Forwarder, Question},
-    zone::Zone,
+    zone::{Part, Zone},
 };
 
 /// What a datagram has room for when the client says nothing.
 const DATAGRAM: u16 = 512;
+/// Bytes that a record takes at least: a name that points back, type, class, TTL, length, an IPv4 address.
+const SMALLEST_RECORD: usize = 16;
 /// A question takes no more, in bytes.
 const LARGEST_QUESTION: usize = 4096;
 /// Where a message says that there is more (its third byte).
@@ -92,16 +94,21 @@ impl Answerer {
             edns.set_max_payload(LARGEST_DATAGRAM);
             answer.set_edns(edns);
         }
-        self.fill(&mut answer, &query, client).await;
         let room = match (way, &query.edns) {
             (Way::Stream, _) => u16::MAX,
             (Way::Datagram, None) => DATAGRAM,
             (Way::Datagram, Some(edns)) => edns.max_payload().clamp(DATAGRAM, LARGEST_DATAGRAM),
         };
+        // One more than there is room for: an answer that lacks some says so.
+        let part = Part {
+            turn: self.turn.fetch_add(1, Ordering::Relaxed),
+            most: usize::from(room) / SMALLEST_RECORD + 1,
+        };
+        self.fill(&mut answer, &query, client, part).await;
         fit(answer, room)
     }
 
-    async fn fill(&self, answer: &mut Message, query: &Message, client: IpAddr) {
+    async fn fill(&self, answer: &mut Message, query: &Message, client: IpAddr, part: Part) {
         let edns = query.edns.as_ref();
         let code = |code| move |answer: &mut Message| answer.metadata.response_code = code;
         let [asked] = &query.queries[..] else {
@@ -119,13 +126,9 @@ impl Answerer {
             return code(ResponseCode::Refused)(answer);
         }
         let zone = self.zone.borrow().clone();
-        let found = zone.as_ref().and_then(|zone| zone.look(asked.name(), kind));
-        if let Some(mut found) = found {
-            if found.answers.len() > 1 {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                let first = turn % found.answers.len();
-                found.answers.rotate_left(first);
-            }
+        let zone = zone.as_ref();
+        let found = zone.and_then(|zone| zone.look(asked.name(), kind, part));
+        if let Some(found) = found {
             answer.metadata.authoritative = true;
             answer.metadata.response_code = found.code;
             answer.answers = found.answers;

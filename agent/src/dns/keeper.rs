@@ -5,12 +5,10 @@ use std::{
     ffi::OsString,
     fs, io,
     net::{Ipv4Addr, SocketAddr},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use barge_client::supervisor::Supervisor;
 use hickory_proto::{
     op::{Message, Query, ResponseCode},
     rr::{Name, RecordType},
@@ -18,7 +16,7 @@ use hickory_proto::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
-    process::{Child, Command},
+    process::Child,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -27,7 +25,7 @@ use super::{
     DOMAIN, LINK_LOCAL, Resolver, addresses, names,
     server::{PORT, SUPERVISED},
 };
-use crate::{desired::Desired, runtime::Paths};
+use crate::{desired::Desired, detached, files, runtime::Paths};
 
 /// Between two questions to a server that answers.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -47,8 +45,6 @@ const SUPERVISOR: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_secs(5);
 /// What is told when it answers again.
 pub const ANSWERS: &str = "NameServerAnswers";
-/// Beyond this many bytes the server's own messages are thrown away at its next start.
-const LARGEST_OWN_LOG: u64 = 1024 * 1024;
 
 /// What the watch is made of.
 pub struct Keeper {
@@ -103,7 +99,7 @@ impl Keeper {
             }
             let answered = self.hear(&mut heard, &mut is_silent, &tell).await;
             if answered {
-                (start_at, retry) = (self.start_at(), RETRY);
+                (start_at, retry) = (self.start_at().await, RETRY);
                 told.clear();
                 continue;
             }
@@ -119,7 +115,7 @@ impl Keeper {
                 .as_mut()
                 .is_some_and(|it| matches!(it.try_wait(), Ok(None)));
             if !runs && Instant::now() >= start_at {
-                match self.start() {
+                match self.start().await {
                     Ok(started) => child = Some(started),
                     Err(error) => {
                         let error = format!("cannot start a name server: {error}");
@@ -192,9 +188,10 @@ impl Keeper {
     }
 
     /// When a server that does not answer any more is started: a supervisor that has done so has its turn first.
-    fn start_at(&self) -> Instant {
-        let note = fs::read(self.paths.dns_lock()).unwrap_or_default();
-        match note == SUPERVISED {
+    async fn start_at(&self) -> Instant {
+        let file = self.paths.dns_lock();
+        let note = timeout(PATIENCE, files::reading(move || fs::read(file))).await;
+        match note.is_ok_and(|note| note.is_ok_and(|note| note == SUPERVISED)) {
             true => Instant::now() + SUPERVISOR,
             false => Instant::now(),
         }
@@ -205,34 +202,9 @@ impl Keeper {
     }
 
     /// Starts a process that outlives this one. It ends at once when another one has the lock.
-    fn start(&self) -> io::Result<Child> {
-        let (program, arguments) = self
-            .command
-            .split_first()
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        fs::create_dir_all(self.paths.data_dir())?;
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.paths.dns_log())?;
-        if log.metadata()?.len() > LARGEST_OWN_LOG {
-            log.set_len(0)?;
-        }
-        let mut command = Command::new(program);
-        for variable in Supervisor::VARIABLES {
-            command.env_remove(variable);
-        }
-        command
-            .args(arguments)
-            .arg("--data-dir")
-            .arg(self.paths.data_dir())
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .kill_on_drop(false)
-            .spawn()
+    async fn start(&self) -> io::Result<Child> {
+        let folder = self.paths.data_dir().to_owned();
+        detached::start(&self.command, folder, self.paths.dns_log()).await
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use barge_proto::v1::{EndpointPort, EndpointSubset, ObjectMeta, Service};
+use ipnet::Ipv4Net;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -188,16 +189,26 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// The Service address at which nodes answer: that of `kube-dns` in `kube-system`, unless its owner gave it pods, which answer then.
+/// The Service address at which nodes answer: that of `kube-dns` in `kube-system`, unless its owner gave it pods, which answer then. Running pods ask at this
+/// address as long as they live: while there is no such Service, nodes answer at the tenth address of the range, unless another Service has it.
 pub fn address(desired: &Desired) -> Option<Ipv4Addr> {
-    let ours = |service: &&std::sync::Arc<Service>| {
+    let ours = |service: &&Service| {
         let meta = service.metadata.as_ref();
         meta.is_some_and(|meta| (meta.namespace.as_str(), meta.name.as_str()) == SERVICE)
     };
-    let service = desired.services.values().find(ours)?;
-    let spec = service.spec.as_ref()?;
-    let address = spec.cluster_ip.parse().ok();
-    address.filter(|_| spec.selector.is_empty())
+    let services = || desired.services.values().map(|service| &**service);
+    let spec = services().find(ours).and_then(|it| it.spec.as_ref());
+    let given = spec.and_then(|spec| Some((spec, spec.cluster_ip.parse().ok()?)));
+    if let Some((spec, address)) = given {
+        return spec.selector.is_empty().then_some(address);
+    }
+    let range = desired.service_cidr().parse::<Ipv4Net>().ok()?;
+    let tenth = range.hosts().nth(9)?;
+    let has_it = |service: &Service| {
+        let spec = service.spec.as_ref();
+        spec.is_some_and(|spec| spec.cluster_ip.parse() == Ok(tenth))
+    };
+    (!services().any(has_it)).then_some(tenth)
 }
 
 fn group(subset: &EndpointSubset) -> Group {
@@ -336,5 +347,32 @@ mod tests {
         assert!(Names::read(folder.path()).is_err());
         std::fs::write(path(folder.path()), &bytes).unwrap();
         assert_eq!(Names::read(folder.path()).unwrap(), names);
+    }
+
+    #[test]
+    fn names_are_answered_where_running_pods_ask_although_the_service_is_gone() {
+        let mut desired = Desired {
+            welcome: Some(Arc::new(barge_proto::v1::Welcome {
+                service_cidr: "10.96.0.0/16".into(),
+                ..Default::default()
+            })),
+            ..Desired::default()
+        };
+        let tenth = Ipv4Addr::new(10, 96, 0, 10);
+        assert_eq!(address(&desired), Some(tenth));
+        let put = |desired: &mut Desired, service: Service| {
+            let uid = service.metadata.clone().unwrap().uid;
+            desired.services.insert(uid, Arc::new(service));
+        };
+        put(
+            &mut desired,
+            service("kube-system", "kube-dns", "10.96.0.99"),
+        );
+        assert_eq!(address(&desired), Some(Ipv4Addr::new(10, 96, 0, 99)));
+        put(&mut desired, service("kube-system", "kube-dns", "None"));
+        assert_eq!(address(&desired), Some(tenth));
+        // Another Service has it.
+        put(&mut desired, service("shop", "web", "10.96.0.10"));
+        assert_eq!(address(&desired), None);
     }
 }

@@ -5,7 +5,6 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsRawFd, OwnedFd},
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -29,23 +28,16 @@ use tokio::{
 use super::{
     Args, LINK_LOCAL,
     answer::{Answerer, Way},
-    forward::{
-        Forwarder,
-        upstreams::{self, Seen, Upstreams},
-    },
-    names::{self, Names},
-    zone::Zone,
+    forward::Forwarder,
+    watches,
 };
 use crate::{
     carrier::{self, lock},
-    files,
     runtime::Paths,
 };
 
 /// The port of name servers.
 pub const PORT: u16 = 53;
-/// Between two looks whether a file is another one. A watch of the kernel's would be silent about a folder that was mounted over.
-const LOOK: Duration = Duration::from_millis(100);
 /// Between two tries to listen at an address.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Datagrams that are being answered.
@@ -108,156 +100,25 @@ async fn serve(paths: &Paths, supervisor: &Supervisor) -> io::Result<()> {
     parts.spawn(forwarder.prove());
     let mut listening = Listening::new(answerer);
     listening.at(&[LINK_LOCAL]);
-    let keep = Files::new(paths.dns()).keep(zone_sender, upstreams_sender, listening);
+    let (known_sender, known) = watch::channel(None);
+    // A disk that hangs holds up the second one alone.
+    parts.spawn(watches::servers(known, upstreams_sender));
+    let keep = watches::names(paths.dns(), known_sender, zone_sender, |own| {
+        listening.at(own);
+    });
     supervisor.ready("answers for names");
     tracing::info!(address = %LINK_LOCAL, "the name server runs");
     tokio::select! {
         () = keep => {}
         _ = terminate.recv() => {}
+        // None ends by itself: whoever starts this process starts another one.
+        Some(Err(error)) = parts.join_next() => return Err(io::Error::other(error)),
     }
     Ok(())
 }
 
 /// In the lock's file while a supervisor starts the process again.
 pub const SUPERVISED: &[u8] = b"supervised\n";
-
-/// What was read, and of which files.
-struct Files {
-    folder: PathBuf,
-    names: Option<Arc<Names>>,
-    seen: Option<(Seen, u64)>,
-    upstreams: [Seen; 2],
-    serial: u32,
-    told: String,
-}
-
-impl Files {
-    fn new(folder: PathBuf) -> Self {
-        Self {
-            folder,
-            names: None,
-            seen: None,
-            upstreams: [None; 2],
-            serial: 0,
-            told: String::new(),
-        }
-    }
-
-    /// Reads what changes. Returns when control of another build has come: whoever starts this process starts one of that build.
-    async fn keep(
-        mut self,
-        zone: watch::Sender<Option<Arc<Zone>>>,
-        upstreams: watch::Sender<Arc<Upstreams>>,
-        mut listening: Listening,
-    ) {
-        loop {
-            let folder = self.folder.clone();
-            let seen = files::reading(move || Ok(seen(&folder)))
-                .await
-                .ok()
-                .flatten();
-            if seen.is_some() && seen != self.seen {
-                self.seen = seen;
-                let before = self.names.as_ref().map(|names| names.build.clone());
-                if let Some(names) = self.read_names().await {
-                    if before.is_some_and(|before| before != names.build)
-                        && names.build != env!("CARGO_PKG_VERSION")
-                    {
-                        tracing::info!(
-                            "an agent of another build has come: making way for its name server"
-                        );
-                        return;
-                    }
-                    self.serial += 1;
-                    let (serial, of) = (self.serial, names.clone());
-                    // Of many Services this takes a while, and questions are answered meanwhile.
-                    let made = files::reading(move || Ok(Zone::new(&of, serial))).await;
-                    if let Ok(made) = made {
-                        zone.send_replace(Some(Arc::new(made)));
-                    }
-                    let own = names.address.parse::<Ipv4Addr>().ok();
-                    let own: Vec<_> = own.into_iter().chain([LINK_LOCAL]).collect();
-                    listening.at(&own);
-                    self.names = Some(names);
-                    self.upstreams = [None; 2];
-                }
-            }
-            self.read_upstreams(&upstreams).await;
-            sleep(LOOK).await;
-        }
-    }
-
-    async fn read_names(&mut self) -> Option<Arc<Names>> {
-        let folder = self.folder.clone();
-        match files::reading(move || Names::read(&folder)).await {
-            Ok(names) => Some(Arc::new(names)),
-            Err(error) => {
-                self.tell(format!(
-                    "cannot read {}: {error}; the names from before stay",
-                    names::path(&self.folder).display()
-                ));
-                None
-            }
-        }
-    }
-
-    async fn read_upstreams(&mut self, upstreams: &watch::Sender<Arc<Upstreams>>) {
-        let names = self.names.as_ref();
-        let file = names.map(|names| names.resolv_conf.as_str());
-        let path = PathBuf::from(
-            file.filter(|it| !it.is_empty())
-                .unwrap_or("/etc/resolv.conf"),
-        );
-        let of = path.clone();
-        let looked = move || Ok(upstreams::files_of(&of).map(|file| upstreams::seen(&file)));
-        let Ok(seen) = files::reading(looked).await else {
-            return;
-        };
-        if seen == self.upstreams || seen[0].is_none() {
-            return;
-        }
-        self.upstreams = seen;
-        let own = names.and_then(|names| names.address.parse::<IpAddr>().ok());
-        let own: Vec<_> = own.into_iter().chain([LINK_LOCAL.into()]).collect();
-        let shown = path.display().to_string();
-        match files::reading(move || upstreams::read(&path, &own)).await {
-            // Somebody writes it anew.
-            Ok(read) if read.servers.is_empty() && !upstreams.borrow().servers.is_empty() => {
-                self.upstreams = Default::default();
-                self.tell(format!(
-                    "{shown} names no servers; the name servers from before stay"
-                ));
-            }
-            Ok(read) => {
-                upstreams.send_if_modified(|now| {
-                    let is_other = **now != read;
-                    if is_other {
-                        tracing::info!(servers = ?read.servers, "other names are asked of these servers");
-                        *now = Arc::new(read);
-                    }
-                    is_other
-                });
-            }
-            Err(error) => self.tell(format!(
-                "cannot read {shown}: {error}; the name servers from before stay"
-            )),
-        }
-    }
-
-    fn tell(&mut self, what: String) {
-        if self.told != what {
-            tracing::warn!("{what}");
-            self.told = what;
-        }
-    }
-}
-
-fn seen(folder: &std::path::Path) -> Option<(Seen, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let path = names::path(folder);
-    let metadata = fs::metadata(&path).ok()?;
-    Some((upstreams::seen(&path), metadata.ino()))
-}
 
 /// Where this process listens.
 struct Listening {
@@ -356,6 +217,7 @@ pub(super) async fn answer_streams(
     streams: Arc<Semaphore>,
     clients: Clients,
 ) {
+    let own = Arc::new(Semaphore::new(STREAMS_OF_CLIENT));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -366,7 +228,10 @@ pub(super) async fn answer_streams(
                 continue;
             }
         };
-        let Ok(turn) = streams.clone().try_acquire_owned() else {
+        // The node's own programs, control among them, have room that pods do not take.
+        let of_node = listener.local_addr().is_ok_and(|at| at.ip() == client.ip());
+        let room = if of_node { &own } else { &streams };
+        let Ok(turn) = room.clone().try_acquire_owned() else {
             continue;
         };
         let Some(share) = clients.share(client.ip()) else {

@@ -138,12 +138,12 @@ impl Zone {
         below(name).is_some()
     }
 
-    /// What is at a name; `None` when others are to be asked.
-    pub fn look(&self, name: &Name, kind: RecordType) -> Option<Found> {
+    /// What is at a name, `part` of it where there is much; `None` when others are to be asked.
+    pub fn look(&self, name: &Name, kind: RecordType, part: Part) -> Option<Found> {
         let records = match below(name) {
             Some(labels) => {
                 let labels: Vec<_> = labels.iter().map(String::as_str).collect();
-                self.records(name, kind, self.at(&labels))
+                self.records(name, kind, part, self.at(&labels))
             }
             None => self.pointers(name, kind)?,
         };
@@ -203,7 +203,13 @@ impl Zone {
         }
     }
 
-    fn records(&self, name: &Name, kind: RecordType, node: Node) -> Result<Found, ProtoError> {
+    fn records(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        part: Part,
+        node: Node,
+    ) -> Result<Found, ProtoError> {
         let mut found = Found::new(ResponseCode::NoError);
         let mut answer = |data| found.answers.push(record(name.clone(), data));
         let addresses = matches!(kind, RecordType::A | RecordType::ANY);
@@ -215,14 +221,14 @@ impl Zone {
                 answer(RData::TXT(TXT::new(vec![VERSION.to_owned()])));
             }
             Node::Addresses(ips) | Node::Service(ips, _) if addresses => {
-                for ip in ips {
+                for ip in part.of(ips) {
                     answer(RData::A(A(ip)));
                 }
             }
             Node::Service(_, targets) | Node::Ports(targets) if kind == RecordType::SRV => {
                 let weight = 100 / u16::try_from(targets.len().max(1)).unwrap_or(u16::MAX);
                 let mut told = HashSet::new();
-                for Target(port, target, ips) in targets {
+                for Target(port, target, ips) in part.of(targets) {
                     let called = full(&target)?;
                     if told.insert(target) {
                         let ips = ips.into_iter();
@@ -291,6 +297,24 @@ impl Named {
             }
         };
         ports.map(target).collect()
+    }
+}
+
+/// Which of many addresses are answered: `most` of them, from another one with each question.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Counts questions.
+    pub turn: usize,
+    /// How many records are made.
+    pub most: usize,
+}
+
+impl Part {
+    fn of<T>(self, mut all: Vec<T>) -> Vec<T> {
+        let first = self.turn.checked_rem(all.len()).unwrap_or_default();
+        all.rotate_left(first);
+        all.truncate(self.most);
+        all
     }
 }
 

@@ -255,3 +255,19 @@ async fn a_message_with_more_than_a_question_is_refused() {
         assert_eq!(answer.metadata.response_code, ResponseCode::FormErr);
     }
 }
+
+#[tokio::test]
+async fn a_name_with_very_many_addresses_is_cut_and_says_so() {
+    let mut names = example();
+    let pods = (0..20_000_u32).map(|at| Host {
+        address: u32::from(Ipv4Addr::new(10, 200, 0, 0)) + at,
+        name: String::new(),
+    });
+    names.services[1].groups[0].hosts = pods.collect();
+    let server = Server::start(Some(&names), Upstreams::default()).await;
+    let asked = query("db.shop.svc.cluster.local.", RecordType::A);
+    let cut = server.send(&asked).await.unwrap();
+    assert!(cut.metadata.truncation && cut.answers.len() > 5);
+    let more = server.ask_by_tcp(&asked).await;
+    assert!(more.metadata.truncation && more.answers.len() > 1000);
+}

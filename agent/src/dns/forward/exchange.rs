@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use hickory_proto::op::{Message, MessageType};
+use hickory_proto::op::{Message, MessageType, ResponseCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
@@ -24,15 +24,27 @@ pub async fn with(
     deadline: Instant,
 ) -> io::Result<Message> {
     let asked = async {
-        let query = query_for(question);
-        let bytes = query.to_vec().map_err(io::Error::other)?;
-        let answer = by_udp(server, &query, &bytes).await?;
-        match answer.metadata.truncation {
-            true => by_tcp(server, &query, &bytes).await,
-            false => Ok(answer),
+        let mut query = query_for(question);
+        let answer = once(server, &query).await?;
+        let code = answer.metadata.response_code;
+        if !matches!(code, ResponseCode::FormErr | ResponseCode::NotImp) {
+            return Ok(answer);
         }
+        // A server from before EDNS (RFC 6891, section 6.2.2).
+        query.edns = None;
+        query.metadata.id = rand::random();
+        once(server, &query).await
     };
     timeout_at(deadline, asked).await?
+}
+
+async fn once(server: SocketAddr, query: &Message) -> io::Result<Message> {
+    let bytes = query.to_vec().map_err(io::Error::other)?;
+    let answer = by_udp(server, query, &bytes).await?;
+    match answer.metadata.truncation {
+        true => by_tcp(server, query, &bytes).await,
+        false => Ok(answer),
+    }
 }
 
 async fn by_udp(server: SocketAddr, query: &Message, bytes: &[u8]) -> io::Result<Message> {

@@ -258,3 +258,17 @@ async fn a_server_that_asks_this_one_is_left_out() {
         assert!(Instant::now() < deadline, "it goes round and round");
     }
 }
+
+#[tokio::test]
+async fn a_server_from_before_edns_is_asked_without() {
+    let fake = Fake::start(|message| {
+        Some(match message.edns {
+            Some(_) => failure(message, ResponseCode::FormErr),
+            None => address(message, 60),
+        })
+    })
+    .await;
+    let server = Server::start(None, of(&[fake.at], &[])).await;
+    let answer = server.ask("old.example.com.", RecordType::A).await;
+    assert_eq!(answer.answers[0].data.to_string(), "192.0.2.7");
+}

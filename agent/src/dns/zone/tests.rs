@@ -42,9 +42,14 @@ pub fn example() -> Names {
     }
 }
 
+const ALL: Part = Part {
+    turn: 0,
+    most: usize::MAX,
+};
+
 fn look(name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
     let zone = Zone::new(&example(), 1);
-    let found = zone.look(&Name::from_ascii(name).unwrap(), kind)?;
+    let found = zone.look(&Name::from_ascii(name).unwrap(), kind, ALL)?;
     let start = found.authorities.iter();
     let has_start = start.map(|it| it.record_type()).eq([RecordType::SOA]);
     assert_eq!(has_start, found.answers.is_empty(), "{name}");
@@ -131,7 +136,7 @@ fn ports_lead_to_the_service_or_to_its_pods() {
     assert_eq!(sql, pods);
     let zone = Zone::new(&example(), 1);
     let name = Name::from_ascii("_sql._tcp.db.shop.svc.cluster.local.").unwrap();
-    let found = zone.look(&name, RecordType::SRV).unwrap();
+    let found = zone.look(&name, RecordType::SRV, ALL).unwrap();
     assert_eq!(found.additionals.len(), 2);
 }
 
@@ -171,8 +176,21 @@ fn many_pods_cost_little() {
     let read = Names::from_bytes(&bytes).unwrap();
     let zone = Zone::new(&read, 1);
     let name = Name::from_ascii("db-19999.db.shop.svc.cluster.local.").unwrap();
-    assert_eq!(zone.look(&name, RecordType::A).unwrap().answers.len(), 1);
+    assert_eq!(
+        zone.look(&name, RecordType::A, ALL).unwrap().answers.len(),
+        1
+    );
     let took = begin.elapsed();
     println!("{} bytes, {took:?}", bytes.len());
     assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn of_many_addresses_each_question_gets_others() {
+    let all: Vec<_> = (0..1000).collect();
+    let part = |turn| Part { turn, most: 3 }.of(all.clone());
+    assert_eq!(part(0), [0, 1, 2]);
+    assert_eq!(part(999), [999, 0, 1]);
+    assert_eq!(part(1001), [1, 2, 3]);
+    assert!(Part { turn: 7, most: 3 }.of(Vec::<u8>::new()).is_empty());
 }
