@@ -108,9 +108,13 @@ async fn relay(client: &Client, start: PortForwardStart, stream: TcpStream) -> R
 /// Connects to the pod, once its node has a place.
 async fn connected(client: &Client, start: PortForwardStart) -> Result<PortStream, ClientError> {
     let begun = Instant::now();
+    let mut waits = false;
     loop {
         match client.port_forward(start.clone()).await {
             Err(error) if error.reason() == Some("OVERLOADED") && begun.elapsed() < PATIENCE => {
+                if !std::mem::replace(&mut waits, true) {
+                    eprintln!("a connection waits: {error}");
+                }
                 sleep(PAUSE).await;
             }
             connected => return connected,
