@@ -5,7 +5,10 @@ use std::io::Read;
 use barge_proto::v1::{ContainerStatus, ExecAction, Lifecycle, LifecycleHandler};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use super::*;
+use super::{
+    deletions::{RUNNING, stranger},
+    *,
+};
 
 /// What a disk that works takes at most, here: ten times what it promises.
 const LONG: Duration = Duration::from_secs(60);

@@ -1,19 +1,15 @@
-//! Volumes: made before containers start, kept up to date, bounded.
+//! Volumes: made before containers start, and kept up to date.
 
 use barge_proto::v1::{
     ConfigMap, ConfigMapVolumeSource, DownwardApiVolumeFile, DownwardApiVolumeSource,
-    EmptyDirVolumeSource, ObjectFieldSelector, ResourceRequirements, Secret, SecretVolumeSource,
-    Volume, VolumeMount,
+    EmptyDirVolumeSource, ObjectFieldSelector, Secret, SecretVolumeSource, Volume, VolumeMount,
 };
 
-use super::{troubles::really, *};
-use crate::{
-    configuration::Configuration, pods::volumes::account::AUTOMATIC, runtime::VolumeSource,
-    tokens::TokenRequest,
-};
+use super::*;
+use crate::{configuration::Configuration, runtime::VolumeSource};
 
 /// A pod that mounts the Secret `db`, its own labels and a folder of at most a MiB.
-fn mounting(uid: &str, label: &str) -> Pod {
+pub(super) fn mounting(uid: &str, label: &str) -> Pod {
     let mut pod = pod(uid, "Always");
     let labels = &mut pod.metadata.as_mut().unwrap().labels;
     labels.insert("app".to_owned(), label.to_owned());
@@ -62,7 +58,7 @@ fn mounting(uid: &str, label: &str) -> Pod {
     pod
 }
 
-fn db(password: &str) -> Vec<Secret> {
+pub(super) fn db(password: &str) -> Vec<Secret> {
     let secret = Secret {
         metadata: Some(ObjectMeta {
             name: "db".into(),
@@ -75,7 +71,7 @@ fn db(password: &str) -> Vec<Secret> {
     vec![secret]
 }
 
-fn assigned_with(secrets: Vec<Secret>, label: &str) -> Desired {
+pub(super) fn assigned_with(secrets: Vec<Secret>, label: &str) -> Desired {
     Desired {
         configuration: Configuration::kept(vec![], secrets, true),
         ..assigned(1, [mounting("u1", label), pod("u2", "Always")])
@@ -90,7 +86,7 @@ fn waits(sentence: &'static str) -> impl Fn(&PodReport) -> bool {
 }
 
 /// The content of a file of the pod's volumes.
-fn file(machine: &Machine, volume: &str, path: &str) -> String {
+pub(super) fn file(machine: &Machine, volume: &str, path: &str) -> String {
     let volumes = machine.runtime.volumes("u1").map(|it| it.volumes);
     match volumes.unwrap_or_default().get(volume) {
         Some(VolumeSource::Files(files)) => String::from_utf8(files[path].bytes.clone()).unwrap(),
@@ -99,11 +95,11 @@ fn file(machine: &Machine, volume: &str, path: &str) -> String {
 }
 
 /// Until the pods have done what they can do now.
-async fn settle() {
+pub(super) async fn settle() {
     tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
-fn stops(machine: &Machine) -> usize {
+pub(super) fn stops(machine: &Machine) -> usize {
     let calls = machine.runtime.calls();
     calls.iter().filter(|it| it.starts_with("stop")).count()
 }
@@ -234,129 +230,6 @@ async fn volumes_that_cannot_be_made_hold_up_their_pod_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_takes_too_much_of_the_disk_is_evicted() {
-    let machine = Machine::new();
-    let mut agent = machine.agent(assigned_with(db("one"), "a"));
-    agent.until_phase("u1", "Running").await;
-    machine.runtime.fill_volumes(1 << 20);
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(stops(&machine), 0);
-    // Once too much may be a mistake.
-    for _ in 0..3 {
-        machine.runtime.fill_volumes((1 << 20) + 1);
-        let before = measured(&machine);
-        let counted = || measured(&machine) > before;
-        really("it is counted", counted).await;
-        machine.runtime.fill_volumes(1 << 20);
-        tokio::time::sleep(Duration::from_secs(60)).await;
-    }
-    assert_eq!(stops(&machine), 0);
-    machine.runtime.fill_volumes((1 << 20) + 1);
-    agent.until_phase("u1", "Failed").await;
-    let said = status(&agent.reports["u1"]);
-    assert_eq!(said.reason, "Evicted");
-    assert!(
-        said.message.contains("emptyDir volume \"disk\" exceeds"),
-        "{said:?}"
-    );
-    assert!(agent.events.contains(&"Evicted".to_owned()));
-    // It is for good, with another agent, too.
-    agent.end().await;
-    let mut agent = machine.agent(assigned_with(db("one"), "a"));
-    agent.until_phase("u1", "Failed").await;
-    settle().await;
-    let left = machine.runtime.containers();
-    assert!(left.iter().all(|it| it.pod_uid != "u1"), "{left:?}");
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_full_disk_does_not_keep_those_who_filled_it() {
-    let machine = Machine::new();
-    let mut both = mounting("u1", "a");
-    let spec = both.spec.as_mut().unwrap();
-    let side = Container {
-        name: "side".into(),
-        ..spec.containers[0].clone()
-    };
-    spec.containers.push(side);
-    let desired = Desired {
-        configuration: Configuration::kept(vec![], db("one"), true),
-        ..assigned(1, [both])
-    };
-    let mut agent = machine.agent(desired);
-    agent.until_phase("u1", "Running").await;
-    // No record can be written any more.
-    let record = machine.folder.path().join("pods/u1/record.tmp");
-    std::fs::create_dir_all(&record).unwrap();
-    machine.runtime.exit(&container_id("u1", "web", 0), 1);
-    settle().await;
-    assert!(agent_waits(&machine), "{:?}", machine.runtime.calls());
-    machine.runtime.fill_volumes((1 << 20) + 1);
-    agent.until_phase("u1", "Failed").await;
-    let stop = format!("stop {} 1", container_id("u1", "side", 0));
-    assert!(machine.runtime.calls().contains(&stop));
-    std::fs::remove_dir(&record).unwrap();
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-/// Nothing was started again.
-fn agent_waits(machine: &Machine) -> bool {
-    let calls = machine.runtime.calls();
-    !calls.iter().any(|it| it == "start web/1")
-}
-
-fn measured(machine: &Machine) -> usize {
-    let calls = machine.runtime.calls();
-    calls.iter().filter(|it| it.starts_with("measure")).count()
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_containers_that_ended_wrote_does_not_count() {
-    let machine = Machine::new();
-    let limit = Quantity {
-        value: "1Mi".into(),
-    };
-    let mut both = mounting("u1", "a");
-    let spec = both.spec.as_mut().unwrap();
-    let limits = [("ephemeral-storage".to_owned(), limit)];
-    spec.containers[0].resources = Some(ResourceRequirements {
-        limits: limits.into(),
-        ..Default::default()
-    });
-    let init = Container {
-        name: "init".into(),
-        volume_mounts: vec![],
-        ..spec.containers[0].clone()
-    };
-    spec.init_containers = vec![init];
-    let mut agent = machine.agent(Desired {
-        configuration: Configuration::kept(vec![], db("one"), true),
-        ..assigned(1, [both])
-    });
-    let init = container_id("u1", "init", 0);
-    really("the init container runs", || {
-        machine.runtime.containers().iter().any(|it| it.id == init)
-    })
-    .await;
-    for name in ["init", "web"] {
-        machine.runtime.fill_containers(name, 800 << 10);
-    }
-    machine.runtime.exit(&init, 0);
-    agent.until_phase("u1", "Running").await;
-    tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_eq!(stops(&machine), 0);
-    machine.runtime.fill_containers("web", 2 << 20);
-    agent.until_phase("u1", "Failed").await;
-    let said = status(&agent.reports["u1"]);
-    assert!(said.message.contains("Container web exceeded"), "{said:?}");
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn pods_whose_files_take_long_to_remove_hold_up_no_start() {
     let machine = Machine::new();
     // More than creations or removals at a time.
@@ -382,56 +255,6 @@ async fn pods_whose_files_take_long_to_remove_hold_up_no_start() {
     agent.until_gone("u2").await;
     agent.kill();
     assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-/// A pod that says nothing of a token, on a node that knows of all accounts.
-fn asking_nothing() -> Desired {
-    let mut asks_nothing = pod("u1", "Always");
-    let spec = asks_nothing.spec.as_mut().unwrap();
-    spec.automount_service_account_token = None;
-    let configuration = Configuration::kept(vec![], vec![], true);
-    Desired {
-        configuration: configuration.with_accounts(vec![]),
-        ..assigned(1, [asks_nothing])
-    }
-}
-
-fn has_a_token(machine: &Machine) -> bool {
-    let made = machine.runtime.volumes("u1").map(|it| it.volumes);
-    made.unwrap_or_default().contains_key(AUTOMATIC)
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_container_waits_for_a_token_that_it_did_not_ask_for() {
-    let machine = Machine::new();
-    // No manager gives a token, and its volume cannot be made.
-    machine.runtime.break_volume(AUTOMATIC);
-    let mut agent = machine.agent(asking_nothing());
-    agent.until_phase("u1", "Running").await;
-    assert!(!has_a_token(&machine));
-    let told = "FailedMount: The token of the pod's account is not mounted: cannot make volume";
-    let told = |message: &String| message.starts_with(told);
-    assert!(agent.messages.iter().any(told), "{:?}", agent.messages);
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-/// A pod with two containers and the token that it did not ask for.
-fn with_token() -> (Desired, TokenRequest) {
-    let mut pod = pod("u1", "Always");
-    let spec = pod.spec.as_mut().unwrap();
-    spec.automount_service_account_token = None;
-    let other = Container {
-        name: "other".into(),
-        ..spec.containers[0].clone()
-    };
-    spec.containers.push(other);
-    let request = TokenRequest::of(&pod, "", 3607);
-    let desired = Desired {
-        configuration: Configuration::kept(vec![], vec![], true).with_accounts(vec![]),
-        ..assigned(1, [pod])
-    };
-    (desired, request)
 }
 
 /// What changes after an init container ended, and before the next one starts, is in the files of the next one.
@@ -467,98 +290,6 @@ async fn volumes_are_looked_at_before_the_start_of_each_container() {
     let at = |what: &str| later.iter().position(|it| it == what);
     let (made, started) = (at("volumes u1"), at("start web/0"));
     assert!(made.is_some() && made < started, "{later:?}");
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_token_that_could_not_be_written_is_written_later() {
-    let machine = Machine::new();
-    let (desired, request) = with_token();
-    machine.tokens.put(&request, "one");
-    let mut agent = machine.agent(desired);
-    agent.until_phase("u1", "Running").await;
-    assert_eq!(file(&machine, AUTOMATIC, "token"), "one");
-    for _ in 0..2 {
-        machine.runtime.fail("volumes", "FailedMount");
-    }
-    machine.tokens.put(&request, "two");
-    settle().await;
-    assert_eq!(file(&machine, AUTOMATIC, "token"), "two");
-    agent.assign(with_token().0);
-    agent.until_phase("u1", "Running").await;
-    assert!(agent.events.contains(&"FailedMount".to_owned()));
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_container_that_starts_without_its_token_leaves_the_others_theirs() {
-    let machine = Machine::new();
-    let (desired, request) = with_token();
-    machine.tokens.put(&request, "one");
-    let mut agent = machine.agent(desired);
-    agent.until_phase("u1", "Running").await;
-    machine.runtime.fail("volumes", "FailedMount");
-    machine.runtime.exit(&container_id("u1", "other", 0), 1);
-    settle().await;
-    let starts = || {
-        let calls = machine.runtime.calls();
-        let starts = calls.iter().filter(|it| it.starts_with("start "));
-        starts.cloned().collect::<Vec<_>>()
-    };
-    assert!(
-        starts().contains(&"start other/1".to_owned()),
-        "{:?}",
-        starts()
-    );
-    machine.tokens.put(&request, "two");
-    settle().await;
-    assert_eq!(file(&machine, AUTOMATIC, "token"), "two");
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pod_that_has_ended_gets_no_more_tokens() {
-    let machine = Machine::new();
-    let (desired, request) = with_token();
-    let never = |desired: Desired| {
-        let mut desired = desired;
-        let pod = Arc::make_mut(desired.pods.get_mut("u1").unwrap());
-        pod.spec.as_mut().unwrap().restart_policy = "Never".into();
-        desired
-    };
-    let mut agent = machine.agent(never(desired));
-    machine.tokens.put(&request, "one");
-    agent.until_phase("u1", "Running").await;
-    assert!(machine.tokens.wants(&request));
-    for name in ["web", "other"] {
-        machine.runtime.exit(&container_id("u1", name, 0), 0);
-    }
-    agent.until_phase("u1", "Succeeded").await;
-    settle().await;
-    assert!(!machine.tokens.wants(&request));
-    // News of what it was given, and another agent, change nothing.
-    agent.assign(never(with_token().0));
-    settle().await;
-    assert!(!machine.tokens.wants(&request));
-    agent.end().await;
-    let agent = machine.agent(never(with_token().0));
-    settle().await;
-    assert!(!machine.tokens.wants(&request));
-    agent.end().await;
-    assert_eq!(machine.runtime.violations(), [""; 0]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_container_has_its_token_when_its_volumes_could_not_be_made_at_first() {
-    let machine = Machine::new();
-    machine.runtime.fail("volumes", "FailedMount");
-    let mut agent = machine.agent(asking_nothing());
-    agent.until_phase("u1", "Running").await;
-    assert!(has_a_token(&machine));
-    assert!(!agent.events.contains(&"FailedMount".to_owned()));
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }

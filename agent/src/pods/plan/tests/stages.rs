@@ -1,6 +1,11 @@
 //! Init containers, sidecars, and how a pod comes to its end.
 
-use super::*;
+use proptest::prelude::*;
+
+use super::{
+    generated::{any_state, perform, settle},
+    *,
+};
 
 /// A pod of one container, "main"; an init container whose name begins with "side" is a sidecar.
 fn with_init(policy: &str, init: &[&str]) -> Pod {
