@@ -129,6 +129,11 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<u64, RuntimeError> {
         Ok(0)
     }
+    /// How many bytes of the node's disk the files take that the agent made for the pod and its containers may write to: those in `/etc`, and last
+    /// words. Counting ends at more than `enough`.
+    async fn own_bytes(&self, _pod_uid: &str, _enough: u64) -> Result<u64, RuntimeError> {
+        Ok(0)
+    }
     /// How many bytes of the node's disk a container takes with its own file system and its log.
     async fn container_bytes(&self, _container: &Container) -> Result<u64, RuntimeError> {
         Ok(0)

@@ -89,6 +89,8 @@ struct World {
     broken_volumes: BTreeSet<String>,
     /// Bytes that each emptyDir takes.
     volume_bytes: u64,
+    /// Bytes that pods' files in `/etc` take.
+    own_bytes: u64,
     /// Bytes that containers take, by name.
     container_bytes: BTreeMap<String, u64>,
 }
@@ -210,6 +212,11 @@ impl Scripted {
     /// From now on each container of this name takes so many bytes.
     pub fn fill_containers(&self, name: &str, bytes: u64) {
         self.world().container_bytes.insert(name.to_owned(), bytes);
+    }
+
+    /// From now on the files in `/etc` of each pod take so many bytes.
+    pub fn fill_etc(&self, bytes: u64) {
+        self.world().own_bytes = bytes;
     }
 
     /// The volumes of a pod as they were asked for last.

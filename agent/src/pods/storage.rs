@@ -14,7 +14,7 @@ pub struct Limits {
     pub volumes: Vec<Disk>,
     /// By the container's name: its own file system and its log.
     pub containers: BTreeMap<String, u64>,
-    /// Of all together: the sum of the containers' limits, at a time. `None` when no container has one.
+    /// Of all together, with the files that the agent made for them: the sum of the containers' limits, at a time. `None` when no container has one.
     pub pod: Option<u64>,
 }
 

@@ -236,6 +236,10 @@ impl Runtime for Containerd {
         self.volumes.bytes(pod_uid, volume, enough).await
     }
 
+    async fn own_bytes(&self, pod_uid: &str, enough: u64) -> Result<u64, RuntimeError> {
+        self.volumes.own_bytes(pod_uid, enough).await
+    }
+
     async fn start_container(&self, container: &ContainerSpec) -> Result<Container, RuntimeError> {
         let id = container_id(&container.pod_uid, &container.name, container.attempt);
         self.containers.start(&id, container).await

@@ -85,8 +85,17 @@ impl Paths {
 
     /// The file in which a container leaves its last words.
     pub fn last_words(&self, pod_uid: &str, container: &str, attempt: u32) -> PathBuf {
-        let folder = self.pod(pod_uid).join("words");
-        folder.join(format!("{container}.{attempt}"))
+        self.words(pod_uid).join(format!("{container}.{attempt}"))
+    }
+
+    /// Folder of the last words of a pod's containers.
+    pub fn words(&self, pod_uid: &str) -> PathBuf {
+        self.pod(pod_uid).join("words")
+    }
+
+    /// Folder of the files that a pod's containers have in `/etc`.
+    pub fn etc(&self, pod_uid: &str) -> PathBuf {
+        self.pod(pod_uid).join("etc")
     }
 
     /// Folder of a pod's emptyDirs on disk.

@@ -177,7 +177,7 @@ impl Sandboxes {
         let (known, addresses, names) = (identity.clone(), ips.clone(), spec.names.clone());
         blocking(move || {
             let (paths, reserve) = (&this.options.paths, this.options.paths.reserve());
-            let etc = paths.pod(&known.pod_uid).join("etc");
+            let etc = paths.etc(&known.pod_uid);
             let resolv_conf = &this.options.resolv_conf;
             reserve
                 .with(|| etc::write(&etc, &known.name, &names, &addresses, resolv_conf, None))?;

@@ -117,6 +117,10 @@ impl Runtime for Scripted {
         Ok(self.world().volume_bytes)
     }
 
+    async fn own_bytes(&self, _pod_uid: &str, _enough: u64) -> Result<u64, RuntimeError> {
+        Ok(self.world().own_bytes)
+    }
+
     async fn container_bytes(&self, container: &Container) -> Result<u64, RuntimeError> {
         let world = self.world();
         let bytes = world.container_bytes.get(&container.name);

@@ -131,3 +131,31 @@ async fn what_containers_that_ended_wrote_does_not_count() {
     agent.end().await;
     assert_eq!(machine.runtime.violations(), [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_containers_write_to_the_files_that_the_agent_made_counts() {
+    let machine = Machine::new();
+    let limit = Quantity {
+        value: "1Mi".into(),
+    };
+    let mut limited = pod("u1", "Always");
+    let limits = [("ephemeral-storage".to_owned(), limit)];
+    limited.spec.as_mut().unwrap().containers[0].resources = Some(ResourceRequirements {
+        limits: limits.into(),
+        ..Default::default()
+    });
+    let mut agent = machine.agent(assigned(1, [limited, pod("u2", "Always")]));
+    agent.until_phase("u1", "Running").await;
+    agent.until_phase("u2", "Running").await;
+    machine.runtime.fill_etc(1 << 20);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(stops(&machine), 0);
+    machine.runtime.fill_etc((1 << 20) + 1);
+    agent.until_phase("u1", "Failed").await;
+    let said = status(&agent.reports["u1"]);
+    assert_eq!(said.reason, "Evicted");
+    assert!(said.message.contains("ephemeral"), "{said:?}");
+    assert_eq!(stops(&machine), 1, "one without limits runs on");
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}

@@ -217,7 +217,9 @@ impl Hands {
             }
             total = total.saturating_add(bytes);
         }
-        if limits.pod.is_some() {
+        if let Some(limit) = limits.pod {
+            let own = runtime.own_bytes(&self.uid, limit).await?;
+            total = total.saturating_add(own);
             // One that ended counts no more: the pod's limit is that of those that run at a time.
             let running = self.containers.iter().filter(|it| plan::is_running(it));
             for container in running {

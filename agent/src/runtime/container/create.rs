@@ -105,12 +105,12 @@ impl Containers {
         };
         // First the snapshot: it says whether the id is free, and is looked into.
         let mounts = timed(id, "snapshot", self.prepare(id, spec, &image.top())).await?;
-        let shared = timed(id, "group", self.ensure_pod(spec)).await?;
         let attach = async {
             let attached = self.carrier.attach(attachment).await;
             attached.map_err(|error| failed(reason::CREATE_CONTAINER, error.to_string()))
         };
         let record = async {
+            let shared = timed(id, "group", self.ensure_pod(spec)).await?;
             let shared = shared.as_ref();
             let described = self.describe(id, spec, image, &mounts, shared).await?;
             let request = CreateContainerRequest {
@@ -277,7 +277,7 @@ impl Containers {
             netns: &netns,
             shared,
             words: &paths.last_words(&spec.pod_uid, &spec.name, spec.attempt),
-            etc: &paths.pod(&spec.pod_uid).join("etc"),
+            etc: &paths.etc(&spec.pod_uid),
             binds: &binds,
             cgroup: &self.cgroups.path(&spec.pod_uid, id),
             version: self.cgroups.version(),

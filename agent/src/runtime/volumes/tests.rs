@@ -270,6 +270,27 @@ fn what_is_in_a_folder_is_counted() {
     assert!(1 < enough && enough < bytes, "{enough}");
 }
 
+#[tokio::test]
+async fn what_containers_add_to_the_agent_s_own_files_is_counted() {
+    const UID: &str = "0f4b2d6e-0000-4000-8000-000000000000";
+    let folder = tempfile::tempdir().unwrap();
+    let paths = Paths::new(folder.path());
+    let volumes = Volumes::new(paths.clone());
+    let bytes = async || volumes.own_bytes(UID, 1 << 30).await.unwrap();
+    assert_eq!(bytes().await, 0, "there is nothing");
+    for path in [
+        paths.etc(UID).join("hosts"),
+        paths.last_words(UID, "web", 0),
+    ] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "127.0.0.1 localhost").unwrap();
+        let before = bytes().await;
+        assert!(before <= 1 << 20, "what the agent writes is little");
+        fs::write(&path, vec![1; 1 << 20]).unwrap();
+        assert!(bytes().await >= before + (900 << 10));
+    }
+}
+
 #[test]
 fn paths_of_the_node_are_what_they_have_to_be() {
     let folder = tempfile::tempdir().unwrap();
