@@ -19,6 +19,8 @@ pub struct Cluster {
     config: PathBuf,
     born: Instant,
     name: &'static str,
+    /// What its processes log; what people should know without it.
+    log: Option<&'static str>,
 }
 
 /// What `barge dev status -o json` says.
@@ -111,7 +113,15 @@ impl Cluster {
             config,
             born: Instant::now(),
             name,
+            log: None,
         }
+    }
+
+    /// Has its processes log this (as `$BARGE_LOG`).
+    #[must_use]
+    pub fn logging(mut self, log: &'static str) -> Self {
+        self.log = Some(log);
+        self
     }
 
     /// Starts the cluster in its folder, with a registry that has the example images.
@@ -205,6 +215,7 @@ impl Cluster {
         command
             .args(arguments)
             .env("BARGE_CONFIG", &self.config)
+            .envs(self.log.map(|log| ("BARGE_LOG", log)))
             .stdin(Stdio::null());
         command
     }

@@ -1,6 +1,8 @@
 //! `container-start`: one container after the other.
 
 use std::{
+    collections::BTreeMap,
+    fs,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -8,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use barge_client::{Client, ClientOptions, UpdateOptions, config::Config, v1::Kind};
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
@@ -20,6 +23,28 @@ const RUNS: usize = 20;
 /// The precision of a measurement.
 const LOOK: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Makes agents log how long each step takes.
+const LOG: &str = "info,barge_agent::timing=debug";
+/// What the agent does for a container, in its own words, in the order of the report. `sandbox` includes `network`, `volumes` includes `token`, and
+/// `start` what follows it, of which `record` includes `group`, and `output` goes on beside both.
+const STEPS: [&str; 16] = [
+    "list",
+    "restore",
+    "image",
+    "sandbox",
+    "network",
+    "volumes",
+    "token",
+    "start",
+    "configuration",
+    "snapshot",
+    "group",
+    "output",
+    "record",
+    "task",
+    "note",
+    "run",
+];
 
 /// The manifest of a Deployment whose containers do nothing and end at once when told to.
 #[must_use]
@@ -70,7 +95,8 @@ pub fn chain_id() -> anyhow::Result<String> {
 /// # Errors
 /// When containerd refuses a bare container.
 pub fn run() -> anyhow::Result<Vec<Row>> {
-    let cluster = Cluster::up("container-start", 3, 1);
+    let cluster = Cluster::prepare("container-start").logging(LOG);
+    cluster.form(3, 1, &[]);
     let agent = cluster.layout().agents.remove(0);
     let runtime = tokio::runtime::Runtime::new()?;
     cluster.apply(&deployment("steps", 1));
@@ -82,10 +108,14 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
     let _on = runtime.enter();
     let client = Config::load(cluster.config())?;
     let client = Client::from_context(client.context(None)?, ClientOptions::default())?;
+    let log = cluster.dir().join(format!("logs/{}.log", agent.name));
+    let before = fs::read_to_string(&log)?.len();
     let mut ours = Vec::with_capacity(RUNS);
+    let mut asked = Vec::with_capacity(RUNS);
     for wanted in 2..RUNS + 2 {
         let replicas = i32::try_from(wanted)?;
         let start = Instant::now();
+        asked.push(Timestamp::now());
         runtime.block_on(async {
             client
                 .scale(
@@ -103,9 +133,50 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         ours.push(milliseconds(start.elapsed()));
         cluster.ready_pods("app=steps", wanted);
     }
-    Ok(vec![
-        Row::least("container-start", "ms", &ours).beside("bare containerd and CNI", &theirs),
-    ])
+    let mut rows =
+        vec![Row::least("container-start", "ms", &ours).beside("bare containerd and CNI", &theirs)];
+    let log = fs::read_to_string(&log)?;
+    rows.extend(by_step(log.get(before..).unwrap_or(""), &asked));
+    Ok(rows)
+}
+
+/// How long each step took, and before them the time from the request until the agent has the pod.
+fn by_step(log: &str, asked: &[Timestamp]) -> Vec<Row> {
+    let mut took: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut begun = Vec::new();
+    for line in log
+        .lines()
+        .filter(|line| line.contains("barge_agent::timing"))
+    {
+        let field = |name: &str| Some(line.split(name).nth(1)?.split(['"', ' ']).next()?);
+        let step = field("step=\"");
+        let us: Option<f64> = field("us=").and_then(|text| text.parse().ok());
+        let ended = line.split(' ').next().and_then(|text| text.parse().ok());
+        let (Some(step), Some(us), Some(ended)) = (step, us, ended) else {
+            continue;
+        };
+        let ended: Timestamp = ended;
+        if step == STEPS[0] {
+            begun.push(ended.as_microsecond() as f64 - us);
+        }
+        took.entry(step).or_default().push(us / 1000.0);
+    }
+    let reached = asked.iter().filter_map(|asked| {
+        let asked = asked.as_microsecond() as f64;
+        let first = begun.iter().find(|begun| **begun >= asked)?;
+        Some((first - asked) / 1000.0)
+    });
+    let reached: Vec<f64> = reached.collect();
+    let mut rows = vec![Row::least("container-start: to the agent", "ms", &reached)];
+    for step in STEPS {
+        let samples = took.get(step).map_or(&[][..], Vec::as_slice);
+        rows.push(Row::least(
+            format!("container-start: {step}"),
+            "ms",
+            samples,
+        ));
+    }
+    rows
 }
 
 /// Returns when so many containers run.

@@ -98,8 +98,8 @@ async fn measure(address: SocketAddr) -> anyhow::Result<Vec<f64>> {
         let running: Vec<_> = containers
             .map(|container| Probed {
                 id: uid,
-                // For long: the attempts are spread over the period.
-                started_ms: 0,
+                // For long: the attempts are spread over the period. (0 is a start of which nothing is known.)
+                started_ms: 1,
                 container,
                 ip: Some(address.ip()),
                 reported: None,
