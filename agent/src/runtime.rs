@@ -171,6 +171,13 @@ pub trait Runtime: Send + Sync + 'static {
     }
     /// All sandboxes and containers that this agent made, whoever made them before it.
     async fn list(&self) -> Result<Inventory, RuntimeError>;
+    /// What there is of one pod, like [`Runtime::list`].
+    async fn find_pod(&self, pod_uid: &str) -> Result<Inventory, RuntimeError> {
+        let mut found = self.list().await?;
+        found.sandboxes.retain(|it| it.pod_uid == pod_uid);
+        found.containers.retain(|it| it.pod_uid == pod_uid);
+        Ok(found)
+    }
     /// Which ports of the machine its pods have; `None` until that is known. A runtime without a network of its own has none.
     fn host_ports(&self) -> watch::Receiver<Option<Arc<HostPorts>>> {
         watch::channel(Some(Arc::default())).1

@@ -32,7 +32,6 @@ use crate::{
     outbox::Outbox,
     probes::{self, Prober},
     runtime::{Inventory, Runtime, RuntimeEvent},
-    timing::timed,
     tokens::Tokens,
 };
 
@@ -95,8 +94,6 @@ pub struct PodManager {
     tasks: HashMap<Id, String>,
     /// Pods whose workers failed.
     failed: BTreeMap<String, Failed>,
-    /// Pod of each container seen, to know whom an event is for.
-    owners: BTreeMap<String, String>,
     /// Ended and said so, but the managers still have them.
     gone: watch::Sender<BTreeSet<String>>,
     /// The full set that was compared with what is here.
@@ -141,7 +138,6 @@ impl PodManager {
             running: JoinSet::new(),
             tasks: HashMap::new(),
             failed: BTreeMap::new(),
-            owners: BTreeMap::new(),
             gone: watch::Sender::default(),
             epoch: 0,
             unknown: Teller::new(options.unknown, options.recorder),
@@ -215,32 +211,32 @@ impl PodManager {
                 }
                 self.workers.values().for_each(|w| w.changed.notify_one());
             }
+            // What no worker has is looked at when one starts.
             RuntimeEvent::Changed { id } => {
-                if !self.owners.contains_key(&id)
-                    && let Some(inventory) = self.shared.lister.fresh(stop).await
-                {
-                    self.learn_owners(&inventory);
-                }
-                let owner = self.owners.get(&id).and_then(|uid| self.workers.get(uid));
-                match owner {
-                    Some(worker) => worker.changed.notify_one(),
-                    // It went before it was seen: whose it was nobody knows.
-                    None => self.workers.values().for_each(|w| w.changed.notify_one()),
+                if let Some(worker) = self.owner(&id) {
+                    worker.changed.notify_one();
                 }
             }
         }
     }
 
-    /// New or changed pods, and deletions. Listing is only needed for a pod without a worker, and after a full set.
+    /// The worker of the pod of a container, whose id begins with the pod's uid.
+    fn owner(&self, id: &str) -> Option<&Handle> {
+        let dashes = id.match_indices('-');
+        let mut owners = dashes.filter_map(|(at, _)| self.workers.get(id.get(..at)?));
+        owners.next_back()
+    }
+
+    /// New or changed pods, and deletions. What the runtime has of a new pod its worker looks at; only a full set is compared with all of it.
     async fn assigned(&mut self, stop: &CancellationToken) {
         let desired = self.desired.borrow_and_update().clone();
         self.hand_out(&desired);
         self.unknown.tell(&desired);
         self.forget_gone(&desired);
-        let mut assigned = desired.pods.keys().chain(&desired.deleted);
-        let compare = desired.epoch != self.epoch || assigned.any(|uid| self.is_idle(uid));
-        if compare && let Some(inventory) = timed("", "list", self.shared.lister.fresh(stop)).await
-        {
+        if desired.epoch == self.epoch {
+            let assigned = desired.pods.keys().chain(&desired.deleted);
+            self.start_all(assigned.map(String::as_str), &desired, None, stop);
+        } else if let Some(inventory) = self.shared.lister.fresh(stop).await {
             self.reconcile(inventory, stop);
         }
     }
@@ -249,7 +245,6 @@ impl PodManager {
     fn reconcile(&mut self, inventory: Arc<Inventory>, stop: &CancellationToken) {
         let desired = self.desired.borrow_and_update().clone();
         self.hand_out(&desired);
-        self.learn_owners(&inventory);
         if desired.epoch != self.epoch {
             // Managers that still have a pod which is gone have not heard of it: it is looked for, and said, again.
             self.gone.send_modify(BTreeSet::clear);
@@ -264,13 +259,21 @@ impl PodManager {
             uids.extend(inventory.sandboxes.iter().map(|s| s.pod_uid.as_str()));
             uids.extend(inventory.containers.iter().map(|c| c.pod_uid.as_str()));
         }
-        let missing: Vec<_> = uids
-            .into_iter()
-            .filter(|uid| self.is_idle(uid))
-            .map(str::to_owned)
-            .collect();
+        self.start_all(uids.into_iter(), &desired, Some(&inventory), stop);
+    }
+
+    /// Starts workers for those of the pods that have none.
+    fn start_all<'a>(
+        &mut self,
+        uids: impl Iterator<Item = &'a str>,
+        desired: &Desired,
+        inventory: Option<&Arc<Inventory>>,
+        stop: &CancellationToken,
+    ) {
+        let missing = uids.filter(|uid| self.is_idle(uid));
+        let missing: BTreeSet<_> = missing.map(str::to_owned).collect();
         for uid in missing {
-            self.start(uid, &desired, inventory.clone(), stop);
+            self.start(uid, desired, inventory.cloned(), stop);
         }
     }
 
@@ -293,7 +296,7 @@ impl PodManager {
         &mut self,
         uid: String,
         desired: &Desired,
-        inventory: Arc<Inventory>,
+        inventory: Option<Arc<Inventory>>,
         stop: &CancellationToken,
     ) {
         let (wanted, receiver) = watch::channel(wanted(desired, &uid));
@@ -342,7 +345,6 @@ impl PodManager {
                 self.tasks.remove(&task);
                 self.failed.remove(&uid);
                 self.workers.remove(&uid);
-                self.owners.retain(|_, owner| *owner != uid);
                 self.unknown.ended(&uid, &self.desired.borrow());
                 self.gone.send_modify(|gone| {
                     gone.insert(uid);
@@ -379,14 +381,6 @@ impl PodManager {
         let (now, workers) = (Instant::now(), &self.workers);
         self.failed
             .retain(|uid, failed| failed.at > now || workers.contains_key(uid));
-    }
-
-    fn learn_owners(&mut self, inventory: &Inventory) {
-        self.owners = inventory
-            .containers
-            .iter()
-            .map(|container| (container.id.clone(), container.pod_uid.clone()))
-            .collect();
     }
 }
 

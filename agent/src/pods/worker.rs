@@ -29,7 +29,7 @@ use crate::{
     metrics,
     outbox::Outbox,
     probes::{Prober, Registration},
-    runtime::Runtime,
+    runtime::{Inventory, Runtime},
     timing::timed,
     tokens::{Token, TokenRequest, Tokens},
 };
@@ -137,8 +137,15 @@ struct Pad {
 }
 
 impl Worker {
-    /// Works until nothing of the pod is left, or until stopped; then containers stay as they are.
-    pub async fn run(mut self, inventory: Arc<crate::runtime::Inventory>) {
+    /// Works until nothing of the pod is left, or until stopped; then containers stay as they are. Looks first what there is of the pod, unless that is given.
+    pub async fn run(mut self, inventory: Option<Arc<Inventory>>) {
+        let inventory = match inventory {
+            Some(inventory) => inventory,
+            None => match timed(&self.uid, "list", self.look()).await {
+                Some(inventory) => inventory,
+                None => return,
+            },
+        };
         let wanted = self.wanted.borrow_and_update().clone();
         let mut pad = Pad {
             observed: Observed::of(&inventory, &self.uid),
@@ -357,8 +364,13 @@ impl Worker {
         }
     }
 
+    /// What there is of the pod; `None` when stopped.
+    async fn look(&self) -> Option<Arc<Inventory>> {
+        self.shared.lister.pod(&self.uid, &self.stop).await
+    }
+
     async fn relist(&mut self, pad: &mut Pad) -> bool {
-        let Some(inventory) = self.shared.lister.fresh(&self.stop).await else {
+        let Some(inventory) = self.look().await else {
             return false;
         };
         pad.observed = Observed::of(&inventory, &self.uid);

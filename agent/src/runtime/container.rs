@@ -11,6 +11,8 @@ use containerd_client::{
     types::v1::Process,
 };
 
+use futures::future::try_join_all;
+
 use super::{
     Container, ContainerSpec, ContainerState, Options, RuntimeError,
     cgroup::Cgroups,
@@ -152,6 +154,20 @@ impl Containers {
             (record, task)
         });
         self.judge(made.collect()).await
+    }
+
+    /// Those of a pod, like [`Self::list`]. Costs the shims of other pods nothing.
+    pub async fn of_pod(&self, pod_uid: &str) -> Result<Vec<Container>, RuntimeError> {
+        let making = self.creations.keys();
+        let filter = format!("labels.\"{}\"==\"{pod_uid}\"", label::POD_UID);
+        let mut made = self.records(&filter).await?;
+        made.retain(|record| !making.contains(&record.id));
+        let with_task = made.into_iter().map(async |record| {
+            let task = task::get(&self.client, &record.id).await;
+            task.map(|task| (record, task))
+                .map_err(|status| list_error(&status))
+        });
+        self.judge(try_join_all(with_task).await?).await
     }
 
     async fn find(&self, id: &str) -> Result<Option<Container>, RuntimeError> {

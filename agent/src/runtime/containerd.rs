@@ -297,6 +297,19 @@ impl Runtime for Containerd {
         })
     }
 
+    async fn find_pod(&self, pod_uid: &str) -> Result<Inventory, RuntimeError> {
+        if check_uid(pod_uid).is_err() {
+            // Nothing was ever made for it; who tries is told why.
+            return Ok(Inventory::default());
+        }
+        let containers = self.containers.of_pod(pod_uid).await?;
+        let sandboxes = self.sandboxes.of_pod(pod_uid).await?;
+        Ok(Inventory {
+            sandboxes,
+            containers,
+        })
+    }
+
     fn host_ports(&self) -> watch::Receiver<Option<Arc<HostPorts>>> {
         self.sandboxes.host_ports()
     }

@@ -296,7 +296,19 @@ impl Sandboxes {
         })
     }
 
-    /// A pod whose notes cannot be read is listed as damaged: it is no reason not to list the others. Blocks.
+    /// The sandbox of a pod, if there is one, whole or not.
+    pub async fn of_pod(&self, pod_uid: &str) -> Result<Vec<Sandbox>, RuntimeError> {
+        let (this, uid) = (self.clone(), pod_uid.to_owned());
+        let found = reading(move || Ok(this.look(&uid).into_iter().collect())).await;
+        found.map_err(|error| {
+            RuntimeError::passing(
+                reason::UNAVAILABLE,
+                format!("cannot look at pod {pod_uid} on this machine: {error}"),
+            )
+        })
+    }
+
+    /// Blocks.
     fn list_folder(&self) -> io::Result<Vec<Sandbox>> {
         let mut sandboxes = Vec::new();
         let folder = match std::fs::read_dir(self.options.paths.pods()) {
@@ -306,28 +318,31 @@ impl Sandboxes {
         };
         for pod in folder {
             let uid = pod?.file_name().to_string_lossy().into_owned();
-            let (identity, mut damaged) = match self.identity(&uid) {
-                Ok(None) => continue,
-                Ok(Some(identity)) => (identity, None),
-                Err(error) => (Identity::nameless(&uid), Some(error)),
-            };
-            let ips = match self.addresses(&uid) {
-                Ok(ips) => ips.unwrap_or_default(),
-                Err(error) => {
-                    damaged.get_or_insert(error);
-                    Vec::new()
-                }
-            };
-            let sandbox = match damaged {
-                None => identity.sandbox(ips),
-                Some(error) => Sandbox {
-                    damaged: Some(format!("what was noted of the pod cannot be read: {error}")),
-                    ..identity.sandbox(Vec::new())
-                },
-            };
-            sandboxes.push(sandbox);
+            sandboxes.extend(self.look(&uid));
         }
         Ok(sandboxes)
+    }
+
+    /// A pod whose notes cannot be read is answered as damaged: it is no reason not to list the others. Blocks.
+    fn look(&self, uid: &str) -> Option<Sandbox> {
+        let (identity, mut damaged) = match self.identity(uid) {
+            Ok(identity) => (identity?, None),
+            Err(error) => (Identity::nameless(uid), Some(error)),
+        };
+        let ips = match self.addresses(uid) {
+            Ok(ips) => ips.unwrap_or_default(),
+            Err(error) => {
+                damaged.get_or_insert(error);
+                Vec::new()
+            }
+        };
+        Some(match damaged {
+            None => identity.sandbox(ips),
+            Some(error) => Sandbox {
+                damaged: Some(format!("what was noted of the pod cannot be read: {error}")),
+                ..identity.sandbox(Vec::new())
+            },
+        })
     }
 
     /// The addresses of a whole sandbox; `None` for any other. Blocks.
