@@ -206,6 +206,14 @@ impl Runtime for Scripted {
         Ok(inventory)
     }
 
+    async fn find_pod(&self, pod_uid: &str) -> Result<Inventory, RuntimeError> {
+        let mut found = self.list().await?;
+        self.world().lists -= 1;
+        found.sandboxes.retain(|it| it.pod_uid == pod_uid);
+        found.containers.retain(|it| it.pod_uid == pod_uid);
+        Ok(found)
+    }
+
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
         let live = BroadcastStream::new(self.events.subscribe());
         let live = live.map(|event| event.unwrap_or(RuntimeEvent::Resync));

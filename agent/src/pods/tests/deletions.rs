@@ -160,3 +160,20 @@ async fn a_shorter_grace_takes_effect_while_stopping() {
     assert!(machine.clock.now_ms() - begin < 60_000);
     agent.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_pod_more_or_less_costs_no_listing_of_all() {
+    let machine = Machine::new();
+    let first = pod("u1", "Always");
+    let mut agent = machine.agent(assigned(1, [first.clone()]));
+    agent.until_phase("u1", "Running").await;
+    let before = machine.runtime.lists();
+    agent.assign(assigned(1, [first.clone(), pod("u2", "Always")]));
+    agent.until_phase("u2", "Running").await;
+    machine.runtime.exit(&container_id("u2", "web", 0), 1);
+    agent.assign(assigned(1, [first, ending(pod("u2", "Always"), 1)]));
+    agent.until_gone("u2").await;
+    assert_eq!(machine.runtime.lists(), before);
+    agent.end().await;
+    assert_eq!(machine.runtime.violations(), [""; 0]);
+}
