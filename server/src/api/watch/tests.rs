@@ -46,6 +46,7 @@ fn a_pod_whose_labels_leave_the_selector_is_deleted_for_the_watcher() {
         metadata: Some(meta("template", &template)),
         number: 1,
         template: set.spec.unwrap().template,
+        ..Revision::default()
     }));
     world.put(Record::Pod(PodRecord {
         metadata: Some(meta("web", &uid)),

@@ -59,6 +59,7 @@ fn bare(world: &mut World, name: &str, labels: &[(&str, &str)]) -> Arc<PackedPod
             }),
             spec: set(world).spec.clone().unwrap().template.unwrap().spec,
         }),
+        ..Revision::default()
     };
     revision.metadata.as_mut().unwrap().owner_references = vec![owner];
     let pod = PodRecord {
