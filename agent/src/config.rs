@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     collection::{Thresholds, ThresholdsError},
+    routes::Mode,
     runtime::{DEFAULT_POD_PIDS, certificates, check_registry_config},
 };
 
@@ -37,6 +38,7 @@ struct File {
     registry_config: Option<PathBuf>,
     resolv_conf: Option<PathBuf>,
     cluster_dns: Option<bool>,
+    pod_network: Option<Mode>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -95,6 +97,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Whether the node answers for names.
     pub cluster_dns: bool,
+    /// How packets for other nodes' pods get there.
+    pub pod_network: Mode,
 }
 
 /// What is wrong with the settings; usage errors.
@@ -235,6 +239,7 @@ impl Config {
                 .or(file.resolv_conf)
                 .unwrap_or_else(|| "/etc/resolv.conf".into()),
             cluster_dns: flags.cluster_dns.or(file.cluster_dns).unwrap_or(true),
+            pod_network: flags.pod_network.or(file.pod_network).unwrap_or_default(),
         })
     }
 }
@@ -315,6 +320,7 @@ mod tests {
         let text = r#"
             node_name = "from-file"
             node_ip = "192.0.2.1"
+            pod_network = "vxlan"
             join = ["10.0.0.1:7101"]
             [[registry]]
             host = "docker.io"
@@ -327,6 +333,7 @@ mod tests {
         let config = with_file(text, flags).unwrap();
         assert_eq!(config.node_name, "from-flag");
         assert_eq!(config.node_ip, Some([192, 0, 2, 1].into()));
+        assert_eq!(config.pod_network, Mode::Vxlan);
         assert_eq!(config.join, ["10.0.0.1:7101"]);
         assert_eq!(config.registries[0].mirrors, ["http://10.0.0.1:5000"]);
     }
@@ -369,6 +376,9 @@ mod tests {
     fn a_wrong_setting_is_named() {
         let unknown = with_file("nodename = \"x\"", RunFlags::default()).unwrap_err();
         assert!(unknown.to_string().contains("nodename"), "{unknown}");
+        let way = with_file("pod_network = \"ipip\"", RunFlags::default()).unwrap_err();
+        let said = way.to_string();
+        assert!(said.contains("ipip") && said.contains("vxlan"), "{said}");
         for (address, right) in [
             ("a:1", true),
             ("[::1]:7101", true),
