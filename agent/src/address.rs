@@ -14,6 +14,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::routes::DEVICE;
+
 /// For the name of a manager to be looked up.
 const LOOK_UP: Duration = Duration::from_secs(5);
 /// Reserved for documentation (RFC 5737, TEST-NET-3), so it is reached by the default route. Nothing is sent there.
@@ -157,16 +159,17 @@ async fn source(to: impl ToSocketAddrs) -> io::Result<Option<Ipv4Addr>> {
     })
 }
 
-/// The machine's own addresses of IPv4, but those of loopback.
+/// The machine's own addresses of IPv4, but those of loopback and the one that it has for pods of other nodes.
 async fn of_machine() -> Result<BTreeSet<Ipv4Addr>, AddressError> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let all: Result<Vec<_>, _> = handle.address().get().execute().try_collect().await;
     connection.abort();
     let all = all.map_err(|error| AddressError::List(error.to_string()))?;
+    let of_pods = AddressAttribute::Label(DEVICE.to_owned());
     let ipv4 = all
         .iter()
-        .filter(|it| it.header.family == AddressFamily::Inet);
+        .filter(|it| it.header.family == AddressFamily::Inet && !it.attributes.contains(&of_pods));
     let addresses = ipv4.flat_map(|it| &it.attributes);
     let local = addresses.filter_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),

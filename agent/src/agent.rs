@@ -293,6 +293,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let host_ports = options.runtime.host_ports();
     let cleared = options.network.as_ref().map(|it| it.nft.clone());
     if let Some(network) = options.network {
+        let setting = network.setting;
         let rules = ServiceRules::new(network, recorder.clone(), host_ports);
         parts.lasting(
             "rules of Services",
@@ -301,7 +302,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         let runtime = options.runtime.clone();
         parts.lasting(
             "routes",
-            routes::run(desired, runtime, recorder, stop.clone()),
+            routes::run(desired, setting, runtime, recorder, stop.clone()),
         );
     }
     let ended = tokio::select! {
@@ -382,7 +383,7 @@ async fn clear_network(nft: &Nft) {
     if let Err(error) = services::clear(nft).await {
         tracing::warn!(%error, "the rules of Services stay");
     }
-    if let Err(error) = routes::sync(&BTreeSet::new()).await {
+    if let Err(error) = routes::clear().await {
         tracing::warn!(%error, "routes to other nodes' pods stay");
     }
 }

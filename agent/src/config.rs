@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     collection::{Thresholds, ThresholdsError},
+    routes::Mode,
     runtime::{DEFAULT_POD_PIDS, certificates, check_registry_config},
 };
 
@@ -37,6 +38,7 @@ struct File {
     registry_config: Option<PathBuf>,
     resolv_conf: Option<PathBuf>,
     cluster_dns: Option<bool>,
+    pod_network: Option<Mode>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -95,6 +97,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Whether the node answers for names.
     pub cluster_dns: bool,
+    /// How packets for other nodes' pods get there.
+    pub pod_network: Mode,
 }
 
 /// What is wrong with the settings; usage errors.
@@ -235,6 +239,7 @@ impl Config {
                 .or(file.resolv_conf)
                 .unwrap_or_else(|| "/etc/resolv.conf".into()),
             cluster_dns: flags.cluster_dns.or(file.cluster_dns).unwrap_or(true),
+            pod_network: flags.pod_network.or(file.pod_network).unwrap_or_default(),
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     life,
     membership::{ClusterManagers, DataFolder, MembershipError},
     node::Sources,
+    routes,
     runtime::{Options, Registry, Runtime, RuntimeError, certificates, containerd::Containerd},
     services::{Network, nft::Nft, sysctl},
     session::{AssignmentFiles, SavedError},
@@ -161,6 +162,10 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         },
         network: Some(Network {
             nft: Nft::default(),
+            setting: routes::Setting {
+                mode: config.pod_network,
+                address: Some(ip),
+            },
         }),
         names: config.cluster_dns.then_some(names),
         parallel_creations: PARALLEL_CREATIONS,

@@ -86,20 +86,19 @@ impl Desired {
     /// Whether Services, endpoints, peers and what the cluster says of the node are the very ones of `other`. Costs a comparison of a pointer for
     /// each; the same content that came once more, in a full set for instance, counts as another.
     pub fn has_network_of(&self, other: &Self) -> bool {
-        fn same<T>(all: &BTreeMap<String, Arc<T>>, others: &BTreeMap<String, Arc<T>>) -> bool {
-            let mut pairs = all.iter().zip(others);
-            all.len() == others.len()
-                && pairs.all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
-        }
+        same(&self.services, &other.services)
+            && same(&self.endpoints, &other.endpoints)
+            && self.has_peers_of(other)
+    }
+
+    /// The same of peers and what the cluster says of the node alone.
+    pub fn has_peers_of(&self, other: &Self) -> bool {
         let welcomes = (self.welcome.as_ref(), other.welcome.as_ref());
         let same_welcome = match welcomes {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
-        same_welcome
-            && same(&self.services, &other.services)
-            && same(&self.endpoints, &other.endpoints)
-            && same(&self.peers, &other.peers)
+        same_welcome && same(&self.peers, &other.peers)
     }
 
     /// This with an assignment acted on. `has_base` says whether the session's differences are to what this is: it has had its full
@@ -247,6 +246,12 @@ impl Desired {
     pub fn service_cidr(&self) -> &str {
         self.welcome.as_ref().map_or("", |w| &w.service_cidr)
     }
+}
+
+fn same<T>(all: &BTreeMap<String, Arc<T>>, others: &BTreeMap<String, Arc<T>>) -> bool {
+    let mut pairs = all.iter().zip(others);
+    all.len() == others.len()
+        && pairs.all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
 }
 
 fn pod_uid(pod: &Pod) -> &str {

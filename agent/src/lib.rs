@@ -23,6 +23,7 @@ pub mod life;
 pub mod managers;
 pub mod membership;
 pub mod metrics;
+mod netlink;
 pub mod node;
 pub mod outbox;
 pub mod pause;

@@ -34,12 +34,13 @@ mod volumes;
 pub use error::reason::{FAILED_MOUNT, PROGRAM_NOT_EXECUTABLE, PROGRAM_NOT_FOUND, START_ERROR};
 pub use images::check_registry_config;
 pub use keyring::{Keyring, docker_config, dockercfg};
-#[cfg(test)]
-pub use network::{links::attach as attach_pod, older::care as care_for_bridge};
 pub use network::{
+    VXLAN_OVERHEAD,
     links::{PREFIX as POD_LINKS, PROTOCOL as POD_ROUTES, name as pod_link},
     older::BRIDGE,
 };
+#[cfg(test)]
+pub use network::{links::attach as attach_pod, older::care as care_for_bridge};
 pub use options::{ConfigurationError, DEFAULT_POD_PIDS, Options, Registry, certificates};
 pub use paths::Paths;
 pub use program::{Control, Program, Running, TerminalSize};

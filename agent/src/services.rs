@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::Desired, events::Recorder, files, runtime::HostPorts};
+use crate::{desired::Desired, events::Recorder, files, routes, runtime::HostPorts};
 
 mod generations;
 pub mod host_ports;
@@ -45,6 +45,7 @@ const BLIND: Duration = Duration::from_secs(60);
 /// Keeps the rules of this node's network namespace.
 pub struct ServiceRules {
     nft: Nft,
+    setting: routes::Setting,
     recorder: Recorder,
     /// Ports of the node that its pods have; `None` until that is known.
     pods: watch::Receiver<Option<Arc<HostPorts>>>,
@@ -78,6 +79,7 @@ impl ServiceRules {
     ) -> Self {
         Self {
             nft: network.nft,
+            setting: network.setting,
             recorder,
             pods,
             written: None,
@@ -247,7 +249,8 @@ impl ServiceRules {
             // Not all is known yet; what an earlier run left in the kernel is better than nothing.
             return Ok(());
         };
-        let (mut host_ports, loopback) = host_ports::of_machine(desired).await;
+        let (mut host_ports, loopback) =
+            host_ports::of_machine(desired, self.setting.vxlan_port()).await;
         if let Some(written) = &self.written {
             // Whoever begins to listen on a port that a Service has does not take it away.
             host_ports.retain(|port, what| {
@@ -263,6 +266,12 @@ impl ServiceRules {
                 .values()
                 .filter_map(|peer| peer.pod_cidr.parse().ok())
                 .collect(),
+            peers: desired
+                .peers
+                .values()
+                .filter_map(|peer| peer.address.parse().ok())
+                .collect(),
+            vxlan: self.setting.vxlan_port(),
             service_range: desired.service_cidr().parse().ok(),
             host_ports,
             loopback,
@@ -340,6 +349,8 @@ pub enum ClearError {
 pub struct Network {
     /// Writes rules.
     pub nft: Nft,
+    /// How other nodes are reached.
+    pub setting: routes::Setting,
 }
 
 /// Returns when other ports belong to pods.

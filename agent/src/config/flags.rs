@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::routes::Mode;
+
 /// The command line of `barge-agent`.
 #[derive(Debug, Parser)]
 #[command(
@@ -84,6 +86,9 @@ pub struct RunFlags {
     /// Answer for names on this node, at 169.254.20.10 and at the address of kube-dns; false: pods ask the node's own name servers [default: true]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub cluster_dns: Option<bool>,
+    /// How packets for other nodes' pods get there: by direct routes to nodes on a link of this one and by VXLAN to all others, or in one way to all [default: auto]
+    #[arg(long, value_name = "WAY", value_enum, env = "BARGE_POD_NETWORK")]
+    pub pod_network: Option<Mode>,
 }
 
 /// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.

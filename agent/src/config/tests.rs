@@ -26,6 +26,7 @@ fn flags_win_over_the_file() {
     let text = r#"
         node_name = "from-file"
         node_ip = "192.0.2.1"
+        pod_network = "vxlan"
         join = ["10.0.0.1:7101"]
         [[registry]]
         host = "docker.io"
@@ -38,6 +39,7 @@ fn flags_win_over_the_file() {
     let config = with_file(text, flags).unwrap();
     assert_eq!(config.node_name, "from-flag");
     assert_eq!(config.node_ip, Some([192, 0, 2, 1].into()));
+    assert_eq!(config.pod_network, Mode::Vxlan);
     assert_eq!(config.join, ["10.0.0.1:7101"]);
     assert_eq!(config.registries[0].mirrors, ["http://10.0.0.1:5000"]);
 }
@@ -80,6 +82,9 @@ fn files_of_registries_are_looked_at_at_the_start() {
 fn a_wrong_setting_is_named() {
     let unknown = with_file("nodename = \"x\"", RunFlags::default()).unwrap_err();
     assert!(unknown.to_string().contains("nodename"), "{unknown}");
+    let way = with_file("pod_network = \"ipip\"", RunFlags::default()).unwrap_err();
+    let said = way.to_string();
+    assert!(said.contains("ipip") && said.contains("vxlan"), "{said}");
     for (address, right) in [
         ("a:1", true),
         ("[::1]:7101", true),

@@ -1,4 +1,5 @@
-//! The kernel's notices that something of the pod network went, by netlink, from the network namespace of the thread that opens them.
+//! The kernel's notices of what happens to the pod network and to the machine's own, by netlink, from the network namespace of the thread that
+//! opens them.
 
 use std::io;
 
@@ -8,29 +9,62 @@ use rtnetlink::{
     sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
-use super::PROTOCOL;
+use super::{PROTOCOL, plan::DEVICE};
 use crate::runtime::{POD_LINKS, POD_ROUTES};
 
-/// `RTMGRP_LINK` and `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const GROUPS: u32 = 0x1 | 0x40;
+/// Of `linux/rtnetlink.h`: `RTMGRP_LINK`, `RTMGRP_NEIGH`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV4_RULE`.
+const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x80;
 const NEW_LINK: u16 = 16;
 const DELETED_LINK: u16 = 17;
+const NEW_ADDRESS: u16 = 20;
+const DELETED_ADDRESS: u16 = 21;
+const NEW_ROUTE: u16 = 24;
 const DELETED_ROUTE: u16 = 25;
+const NEW_NEIGHBOUR: u16 = 28;
+const DELETED_NEIGHBOUR: u16 = 29;
+const NEW_RULE: u16 = 32;
+const DELETED_RULE: u16 = 33;
 /// `struct ifinfomsg`: family, type, index, flags, changes. Attributes follow.
 const LINK_HEADER: usize = 16;
 const LINK_NAME: u16 = 3;
 const UP: u32 = 1;
+/// Of the index in `struct ifinfomsg`, `struct ifaddrmsg` and `struct ndmsg` alike.
+const INDEX_AT: usize = 4;
 /// Of `rtm_protocol` in `struct rtmsg`.
 const PROTOCOL_AT: usize = 5;
+/// The families `AF_INET` and `AF_BRIDGE` of `struct ndmsg`.
+const NEIGHBOURS: u8 = 2;
+const FORWARDS: u8 = 7;
 /// The kernel's notices are at most a few pages long.
 const LARGEST: usize = 32 << 10;
 /// `ENOBUFS`: notices did not fit into the socket's buffer.
 const LOST: i32 = nix::libc::ENOBUFS;
 
-/// Watches interfaces and routes.
+/// What may have happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// An interface of a pod, or a route to one, went.
+    pub pods: bool,
+    /// Somebody removed or changed what leads to other nodes.
+    pub wires: bool,
+    /// Interfaces, addresses or routes of the machine are others: so may be the ways to other nodes.
+    pub ways: bool,
+}
+
+/// Watches interfaces, addresses, neighbours, routes and rules of routing.
 pub struct Notices {
     socket: TokioSocket,
     buffer: BytesMut,
+    ours: Ours,
+}
+
+/// What is the agent's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ours {
+    /// The connection that makes it: what comes from there is no news.
+    pub port: Option<u32>,
+    /// The index of [`DEVICE`].
+    pub device: Option<u32>,
 }
 
 impl Notices {
@@ -44,59 +78,100 @@ impl Notices {
         Ok(Self {
             socket,
             buffer: BytesMut::new(),
+            ours: Ours::default(),
         })
     }
 
-    /// Returns when an interface of a pod or a route of the agent may have gone, whoever removed it.
+    /// From now on this is the agent's own.
+    pub fn know(&mut self, ours: Ours) {
+        self.ours = ours;
+    }
+
+    /// Returns when something has happened that matters, whoever did it.
     ///
     /// # Errors
     /// What the kernel says. These notices are of no use any more.
-    pub async fn removed(&mut self) -> io::Result<()> {
+    pub async fn next(&mut self) -> io::Result<Heard> {
         loop {
             self.buffer.clear();
             self.buffer.reserve(LARGEST);
             match self.socket.recv(&mut self.buffer).await {
-                Ok(()) if !tells_of_removal(&self.buffer) => {}
+                Ok(()) => {
+                    let heard = heard(&self.buffer, self.ours);
+                    if heard != Heard::default() {
+                        return Ok(heard);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() != Some(LOST) => return Err(error),
-                _ => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(LOST) => {
+                    return Ok(Heard {
+                        pods: true,
+                        wires: true,
+                        ways: true,
+                    });
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-fn tells_of_removal(mut datagram: &[u8]) -> bool {
+fn heard(mut datagram: &[u8], ours: Ours) -> Heard {
+    let mut heard = Heard::default();
     while let Ok(message) = NetlinkBuffer::new_checked(datagram) {
-        if is_removal(message.message_type(), message.payload()) {
-            return true;
+        if ours.port != Some(message.port_number()) {
+            take(&mut heard, message.message_type(), message.payload(), ours);
         }
         let length = (message.length() as usize).next_multiple_of(4);
         datagram = datagram.get(length..).unwrap_or_default();
     }
-    false
+    heard
 }
 
-fn is_removal(kind: u16, payload: &[u8]) -> bool {
+fn take(heard: &mut Heard, kind: u16, payload: &[u8], ours: Ours) {
+    let is_on_device = || index(payload).is_some_and(|index| ours.device == Some(index));
     match kind {
-        DELETED_ROUTE => {
-            let protocol = payload.get(PROTOCOL_AT);
-            protocol.is_some_and(|protocol| [PROTOCOL, POD_ROUTES].contains(protocol))
+        NEW_ROUTE | DELETED_ROUTE => match payload.get(PROTOCOL_AT) {
+            Some(&POD_ROUTES) => heard.pods |= kind == DELETED_ROUTE,
+            Some(&PROTOCOL) => heard.wires = true,
+            _ => heard.ways = true,
+        },
+        NEW_LINK | DELETED_LINK if is_named(payload, |it| it.starts_with(POD_LINKS.as_bytes())) => {
+            heard.pods |= kind == DELETED_LINK || !is_up(payload);
         }
-        DELETED_LINK => is_pods(payload),
-        NEW_LINK => is_pods(payload) && !is_up(payload),
-        _ => false,
+        NEW_LINK | DELETED_LINK => match is_named(payload, |it| it == DEVICE.as_bytes()) {
+            true => heard.wires = true,
+            false => heard.ways = true,
+        },
+        NEW_ADDRESS | DELETED_ADDRESS if is_on_device() => heard.wires = true,
+        NEW_NEIGHBOUR | DELETED_NEIGHBOUR if is_on_device() => match payload.first() {
+            // The kernel does not say who added a forwarding entry; mostly the agent did.
+            Some(&FORWARDS) if kind == NEW_NEIGHBOUR => heard.ways = true,
+            Some(&FORWARDS | &NEIGHBOURS) => heard.wires = true,
+            // The kernel's own, of other families, come and go.
+            _ => {}
+        },
+        NEW_ADDRESS | DELETED_ADDRESS | NEW_RULE | DELETED_RULE => heard.ways = true,
+        _ => {}
     }
 }
 
-fn is_up(link: &[u8]) -> bool {
-    let flags = link.get(8..12).and_then(|flags| flags.try_into().ok());
-    flags.is_some_and(|flags| u32::from_ne_bytes(flags) & UP != 0)
+fn number(payload: &[u8], at: usize) -> Option<u32> {
+    let bytes = payload.get(at..at + 4)?;
+    bytes.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// Whether an interface leads to a pod.
-fn is_pods(link: &[u8]) -> bool {
+fn index(payload: &[u8]) -> Option<u32> {
+    number(payload, INDEX_AT)
+}
+
+fn is_up(link: &[u8]) -> bool {
+    number(link, 8).is_some_and(|flags| flags & UP != 0)
+}
+
+fn is_named(link: &[u8], is_it: impl Fn(&[u8]) -> bool) -> bool {
     let attributes = link.get(LINK_HEADER..).unwrap_or_default();
     let mut all = NlasIterator::new(attributes).map_while(Result::ok);
     let name = all.find(|attribute| attribute.kind() == LINK_NAME);
-    name.is_some_and(|name| name.value().starts_with(POD_LINKS.as_bytes()))
+    name.is_some_and(|name| is_it(name.value().strip_suffix(b"\0").unwrap_or_default()))
 }

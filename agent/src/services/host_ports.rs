@@ -28,8 +28,12 @@ const SSH: u16 = 22;
 pub const LISTENS: &str = "a process listens there";
 
 /// The ports that the machine keeps, and those on which something listens for its own processes only.
-pub async fn of_machine(desired: &Desired) -> (HostPorts, BTreeSet<(Protocol, u16)>) {
+pub async fn of_machine(
+    desired: &Desired,
+    vxlan: Option<u16>,
+) -> (HostPorts, BTreeSet<(Protocol, u16)>) {
     let mut ports = known(desired);
+    ports.extend(vxlan.map(|port| ((Protocol::Udp, port), "VXLAN")));
     let mut loopback = BTreeSet::new();
     let range: Option<Ipv4Net> = desired.service_cidr().parse().ok();
     let of_names = move |address: IpAddr| match address {

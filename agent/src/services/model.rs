@@ -25,6 +25,10 @@ pub struct Inputs<'a> {
     pub own_range: Option<Ipv4Net>,
     /// The other nodes' pods.
     pub peer_ranges: Vec<Ipv4Net>,
+    /// The other nodes.
+    pub peers: BTreeSet<Ipv4Addr>,
+    /// Where packets of VXLAN are taken from them (UDP).
+    pub vxlan: Option<u16>,
     /// Where cluster addresses come from.
     pub service_range: Option<Ipv4Net>,
     /// Ports that stay the node's own.
@@ -52,6 +56,10 @@ pub struct Rules {
     pub own_range: Option<Ipv4Net>,
     /// All nodes' pods.
     pub pod_ranges: BTreeSet<Ipv4Net>,
+    /// The other nodes.
+    pub peers: BTreeSet<Ipv4Addr>,
+    /// Where packets of VXLAN are taken from them (UDP).
+    pub vxlan: Option<u16>,
     /// Where cluster addresses come from.
     pub service_range: Option<Ipv4Net>,
 }
@@ -109,6 +117,8 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
             .copied()
             .chain(inputs.own_range)
             .collect(),
+        peers: inputs.peers.clone(),
+        vxlan: inputs.vxlan,
         service_range: inputs.service_range,
         ..Rules::default()
     };

@@ -41,6 +41,8 @@ pub fn remove() -> String {
 /// (-100), refuse what is still addressed to a cluster address (0), translate the source (100).
 ///
 /// - A pod's own address is the one whose route leads to the interface that the packet came from (`sources`): see [`PREFIX`].
+/// - Packets of VXLAN are taken from nodes only, and none of them is forwarded for others: the node would lend them its address. What was inside is
+///   from pods or nodes, and not from this node's. Connection tracking leaves them alone, so no Service and no port of a pod gets them.
 /// - What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets in on interfaces of
 ///   pods ([`super::loopback`]).
 /// - Addresses that the machine has itself, the name server's ([`crate::dns`]), are no Service's: they are neither refused nor given to node ports.
@@ -57,6 +59,8 @@ const FRAME: &str = "\
 	set pod_ranges { type ipv4_addr; flags interval; }
 	set service_range { type ipv4_addr; flags interval; }
 	set endpoints { type ipv4_addr . ipv4_addr; }
+	set peers { type ipv4_addr; }
+	set vxlan_ports { type inet_service; }
 	chain services {
 		ip daddr . meta l4proto . th dport vmap @cluster_ports
 		fib daddr type local ip daddr . meta l4proto . th dport vmap @address_ports
@@ -69,6 +73,18 @@ const FRAME: &str = "\
 	chain sources {
 		type filter hook prerouting priority raw; policy accept;
 		iifname \"bp-*\" fib saddr . iif oif missing drop
+		iifname \"barge-vx\" ip saddr @own_range drop
+		iifname \"barge-vx\" ip saddr != @pod_ranges ip saddr != @peers drop
+		udp dport @vxlan_ports fib daddr type local jump vxlan
+		udp dport @vxlan_ports ip saddr != @peers ip daddr @peers drop
+	}
+	chain vxlan {
+		ip saddr != @peers drop
+		notrack
+	}
+	chain untracked {
+		type filter hook output priority raw; policy accept;
+		udp dport @vxlan_ports ip daddr @peers notrack
 	}
 	chain prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -141,6 +157,11 @@ pub fn change(old: &Rules, new: &Rules) -> String {
     ] {
         set_changes(&mut out, set, &before, &after, range);
     }
+    let address = |address: &Ipv4Addr| address.to_string();
+    set_changes(&mut out, "peers", &old.peers, &new.peers, address);
+    let port = |port: Option<u16>| port.into_iter().collect::<BTreeSet<_>>();
+    let (before, after) = (port(old.vxlan), port(new.vxlan));
+    set_changes(&mut out, "vxlan_ports", &before, &after, u16::to_string);
     for name in old.chains.keys().filter(|k| !new.chains.contains_key(*k)) {
         line(&mut out, format_args!("flush chain {TABLE} {name}"));
         line(&mut out, format_args!("delete chain {TABLE} {name}"));

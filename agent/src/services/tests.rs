@@ -61,10 +61,15 @@ impl Net {
     fn assign(&self, services: &[Service], endpoints: &[Endpoints]) {
         let desired = Self::desired(services, endpoints);
         let shared = self.rules.clone();
+        let setting = routes::Setting {
+            address: NODE.parse().ok(),
+            ..Default::default()
+        };
         self.node.block_on(async move {
             let mut rules = shared.lock().unwrap().take().unwrap();
             rules.sync(&desired).await.unwrap();
-            routes::sync(&routes::wanted(&desired)).await.unwrap();
+            let outcome = routes::Wires::new(setting).bring(&desired, true);
+            assert_eq!(outcome, routes::Outcome::default());
             shared.lock().unwrap().replace(rules);
         });
     }

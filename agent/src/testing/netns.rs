@@ -98,6 +98,14 @@ impl Space {
         })
     }
 
+    /// The same, whatever comes of it.
+    pub fn try_ip(&self, arguments: &str) -> String {
+        let mut command = Command::new("ip");
+        command.args(arguments.split_whitespace());
+        let output = self.run(move || command.output().unwrap());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub fn ip(&self, arguments: &str) -> String {
         self.sh("ip", arguments)
     }
@@ -112,6 +120,26 @@ impl Space {
         self.ip(&format!("link set {name} type bridge_slave hairpin on"));
         other.ip(&format!("address add {address} dev eth0"));
         other.ip("link set eth0 up");
+    }
+
+    /// Has `nft` do this inside, given as one argument.
+    pub fn nft(&self, command: &str) {
+        let mut nft = Command::new("nft");
+        nft.arg(command);
+        self.run(move || assert!(nft.status().unwrap().success()));
+    }
+
+    /// A cable to another space; each end has a name and an address.
+    pub fn cable(&self, own: (&str, &str), other: &Self, its: (&str, &str)) {
+        let inside = other.thread;
+        self.ip(&format!(
+            "link add {} type veth peer name {} netns {inside}",
+            own.0, its.0
+        ));
+        for (space, (name, address)) in [(self, own), (other, its)] {
+            space.ip(&format!("address add {address} dev {name}"));
+            space.ip(&format!("link set {name} up"));
+        }
     }
 
     /// Where the namespace is.

@@ -52,9 +52,12 @@ impl Net {
         self.nft("delete table inet barge");
         let desired = Self::desired(&services, &endpoints);
         let recorder = Recorder::new(self.outbox.clone(), Arc::new(SystemClock));
-        let nft = Nft::new(program.into());
+        let network = Network {
+            nft: Nft::new(program.into()),
+            ..Network::default()
+        };
         let pods = self.published.subscribe();
-        let mut rules = ServiceRules::new(Network { nft }, recorder, pods);
+        let mut rules = ServiceRules::new(network, recorder, pods);
         rules.pace = pace;
         let (sender, receiver) = watch::channel(Arc::new(desired));
         let held = sender.clone();
