@@ -89,6 +89,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         resolv_conf: settings.resolv_conf.clone(),
         paths: settings.paths.clone(),
     };
+    let programmed = settings.programmed.clone();
     let runtime = Containerd::new(settings)?;
     let known = folder.load()?;
     if known.is_none() {
@@ -161,6 +162,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         },
         network: Some(Network {
             nft: Nft::default(),
+            programmed,
         }),
         names: config.cluster_dns.then_some(names),
         parallel_creations: PARALLEL_CREATIONS,

@@ -9,7 +9,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::Desired, events::Recorder, files, runtime::HostPorts};
+use crate::{
+    desired::Desired, events::Recorder, files, programmed::Programmed, runtime::HostPorts,
+};
 
 mod generations;
 pub mod host_ports;
@@ -45,6 +47,7 @@ const BLIND: Duration = Duration::from_secs(60);
 /// Keeps the rules of this node's network namespace.
 pub struct ServiceRules {
     nft: Nft,
+    programmed: Programmed,
     recorder: Recorder,
     /// Ports of the node that its pods have; `None` until that is known.
     pods: watch::Receiver<Option<Arc<HostPorts>>>,
@@ -78,6 +81,7 @@ impl ServiceRules {
     ) -> Self {
         Self {
             nft: network.nft,
+            programmed: network.programmed,
             recorder,
             pods,
             written: None,
@@ -141,9 +145,13 @@ impl ServiceRules {
                     self.pace.write(begin);
                 }
             }
+            self.programmed.begin(now.network_revision);
             match self.sync(&now).await {
                 Ok(()) => {
                     self.refusals = 0;
+                    if known {
+                        self.programmed.wrote(now.network_revision);
+                    }
                     self.tried = Some((now.clone(), pods));
                 }
                 Err(error) => {
@@ -340,6 +348,8 @@ pub enum ClearError {
 pub struct Network {
     /// Writes rules.
     pub nft: Nft,
+    /// Gets the revision that the rules have.
+    pub programmed: Programmed,
 }
 
 /// Returns when other ports belong to pods.
