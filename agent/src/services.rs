@@ -13,6 +13,7 @@ use crate::{
     desired::Desired, events::Recorder, files, programmed::Programmed, runtime::HostPorts,
 };
 
+mod connections;
 mod generations;
 pub mod host_ports;
 pub mod loopback;
@@ -25,6 +26,7 @@ pub mod script;
 pub mod sysctl;
 mod tell;
 
+use connections::{Forgetter, Moved};
 use generations::Found;
 use model::{Conflict, Rules};
 use nft::{Nft, NftError};
@@ -70,6 +72,7 @@ pub struct ServiceRules {
     blind: bool,
     /// Conflicts that were told.
     told: BTreeSet<Conflict>,
+    forgetter: Forgetter,
 }
 
 impl ServiceRules {
@@ -94,13 +97,32 @@ impl ServiceRules {
             notices: None,
             blind: false,
             told: BTreeSet::new(),
+            forgetter: Forgetter::default(),
         }
     }
 
     /// Keeps the rules as the assignment wants them, until `stop` is cancelled, and writes them again when somebody else changed them. They stay
     /// when this ends, and are replaced in one transaction when it begins again: traffic never finds a gap.
     pub async fn run(mut self, desired: watch::Receiver<Arc<Desired>>, stop: CancellationToken) {
-        stop.run_until_cancelled(self.keep(desired)).await;
+        let forgetting = self.forget_connections(desired.clone());
+        let both = async {
+            tokio::select! {
+                () = self.keep(desired) => {}
+                () = forgetting => {}
+            }
+        };
+        stop.run_until_cancelled(both).await;
+    }
+
+    /// Drops connections of UDP that lead elsewhere now, beside what keeps the rules.
+    fn forget_connections(
+        &self,
+        desired: watch::Receiver<Arc<Desired>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let recorder = self.recorder.clone();
+        self.forgetter
+            .clone()
+            .run(move |error| tell::connections_stay(&desired.borrow(), &recorder, error))
     }
 
     async fn keep(&mut self, mut desired: watch::Receiver<Arc<Desired>>) {
@@ -288,6 +310,8 @@ impl ServiceRules {
         let before = before.and_then(|before| self.hear(before));
         self.nft.apply(&script).await?;
         self.route_loopback(&rules).await;
+        self.forgetter
+            .moved(Moved::between(self.written.as_ref(), &rules));
         self.written = Some(rules);
         self.certain = true;
         let wrote = self.notices.as_mut().zip(before);
