@@ -113,7 +113,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let _until_drained = living.clone().drop_guard();
     let (sign, held) = oneshot::channel::<()>();
     let begin = async { drop(held.await) };
-    let lane = life::start(&options.life, options.managers.clone(), living, begin);
+    let network = options.network.as_ref();
+    let programmed = network.map(|it| it.programmed.clone()).unwrap_or_default();
+    let everywhere = programmed.everywhere();
+    let managers = options.managers.clone();
+    let lane = life::start(&options.life, managers, programmed, living, begin);
     let boot = Boot::look(&options.data_dir, &options.sources.proc).await;
     let held_back = boot.is_new().then_some(sign);
     let incarnation = Incarnation::raise(&options.data_dir, options.clock.now_ms()).await;
@@ -212,6 +216,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         outbox,
         recorder: recorder.clone(),
         desired: desired.clone(),
+        everywhere,
         unknown: unknown_sender,
         host_ip,
         node,

@@ -90,6 +90,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
         resolv_conf: settings.resolv_conf.clone(),
         paths: settings.paths.clone(),
     };
+    let programmed = settings.programmed.clone();
     let runtime = Containerd::new(settings)?;
     let known = folder.load()?;
     if known.is_none() {
@@ -166,6 +167,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
                 mode: config.pod_network,
                 address: Some(ip),
             },
+            programmed,
         }),
         names: config.cluster_dns.then_some(names),
         parallel_creations: PARALLEL_CREATIONS,

@@ -9,6 +9,10 @@ use barge_proto::v1::{Assignment, DeletedPod, Endpoints, Held, Node, Peer, Pod, 
 
 use crate::{configuration::Configuration, pods::Links};
 
+mod serving;
+
+pub use serving::{Place, Serving};
+
 /// The whole assignment of this node. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
@@ -30,6 +34,10 @@ pub struct Desired {
     pub links: Links,
     /// By uid; named like their Service.
     pub endpoints: BTreeMap<String, Arc<Endpoints>>,
+    /// Of `endpoints`: which of this node's pods they have.
+    pub serving: Serving,
+    /// The revision that services, endpoints and peers are of. While the disk is slow it is ahead of `revision`.
+    pub network_revision: u64,
     /// The other nodes, by uid.
     pub peers: BTreeMap<String, Arc<Peer>>,
     /// What pods use.
@@ -124,6 +132,7 @@ impl Desired {
 
     fn merge(&mut self, mut assignment: Assignment) -> Touched {
         self.revision = assignment.revision;
+        self.network_revision = assignment.revision;
         let full = assignment.full;
         if full {
             self.epoch += 1;
@@ -147,13 +156,17 @@ impl Desired {
         if services {
             self.links = Links::of(self.services.values());
         }
+        let told = assignment.endpoints.iter().map(endpoints_uid);
+        let mut changed: Vec<_> = told.map(str::to_owned).collect();
+        changed.extend(assignment.removed_endpoints_uids.iter().cloned());
         let endpoints = update(
             &mut self.endpoints,
             full,
             assignment.endpoints,
             &assignment.removed_endpoints_uids,
-            |endpoints| endpoints.metadata.as_ref().map_or("", |meta| &meta.uid),
+            endpoints_uid,
         );
+        self.note_places(&changed);
         let peers = update(
             &mut self.peers,
             full,
@@ -166,6 +179,34 @@ impl Desired {
             network: services || endpoints || peers,
             configuration,
         }
+    }
+
+    /// Follows which pods of this node are in Endpoints, of which these were told.
+    fn note_places(&mut self, endpoints: &[String]) {
+        let mut serving = std::mem::take(&mut self.serving);
+        let node = self.node().and_then(|node| node.metadata.as_ref());
+        let node = node.map_or("", |meta| &meta.name);
+        let revision = self.revision;
+        for uid in endpoints {
+            serving.note(node, uid, self.endpoints.get(uid).map(|it| &**it), revision);
+        }
+        serving.keep_only(|uid| self.endpoints.contains_key(uid), revision);
+        serving.forget(|pod| self.pods.contains_key(pod) || self.deleted.contains(pod));
+        self.serving = serving;
+    }
+
+    /// Finds out which pods of this node are in Endpoints, after a start. Those that are ending may have left them a moment ago.
+    pub fn find_places(&mut self) {
+        let all: Vec<_> = self.endpoints.keys().cloned().collect();
+        self.note_places(&all);
+        let ending = |pod: &Pod| {
+            let meta = pod.metadata.as_ref();
+            meta.is_some_and(|meta| meta.deletion_timestamp.is_some())
+        };
+        let ending = self.pods.iter().filter(|(_, pod)| ending(pod));
+        let ending = ending.map(|(uid, _)| uid).chain(&self.deleted);
+        self.serving
+            .left_unseen(ending.map(String::as_str), self.revision);
     }
 
     /// Acts on a full set. What it lacks runs on, unless a tombstone names it.
@@ -256,6 +297,10 @@ fn same<T>(all: &BTreeMap<String, Arc<T>>, others: &BTreeMap<String, Arc<T>>) ->
 
 fn pod_uid(pod: &Pod) -> &str {
     pod.metadata.as_ref().map_or("", |meta| &meta.uid)
+}
+
+fn endpoints_uid(endpoints: &Endpoints) -> &str {
+    endpoints.metadata.as_ref().map_or("", |meta| &meta.uid)
 }
 
 /// Upserts and removals, or replacement by a full set. Tells whether anything changed.

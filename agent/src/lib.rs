@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod pause;
 pub mod pods;
 pub mod probes;
+pub mod programmed;
 pub mod routes;
 pub mod runtime;
 pub mod services;

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::subscriber::NoSubscriber;
 
-use crate::managers::Managers;
+use crate::{managers::Managers, programmed::Programmed};
 
 mod choice;
 mod driver;
@@ -80,14 +80,15 @@ impl Lane {
 }
 
 /// Signs on the runtime of `handle` until `stop` is cancelled, to managers that are looked up in `managers` again and again. The first
-/// sign goes out when `begin` has ended, or after [`LONGEST_HOLD`]; a manager for the session is chosen at once.
+/// sign goes out when `begin` has ended, or after [`LONGEST_HOLD`]; a manager for the session is chosen at once. Each sign tells how far the node's rules are by then, and `programmed` is told how far all nodes' are.
 pub fn start(
     handle: &Handle,
     managers: Arc<dyn Managers>,
+    programmed: Programmed,
     stop: CancellationToken,
     begin: impl Future<Output = ()> + Send + 'static,
 ) -> Lane {
-    let (driver, lane) = driver::Driver::new(managers);
+    let (driver, lane) = driver::Driver::new(managers, programmed);
     handle.spawn(async move {
         stop.run_until_cancelled(driver.run(timeout(LONGEST_HOLD, begin)))
             .await;

@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod deadline;
+pub mod departure;
 pub mod environment;
 pub mod expand;
 pub mod given;

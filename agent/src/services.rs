@@ -9,8 +9,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::Desired, events::Recorder, files, routes, runtime::HostPorts};
+use crate::{
+    desired::Desired, events::Recorder, files, programmed::Programmed, routes, runtime::HostPorts,
+};
 
+mod connections;
 mod generations;
 pub mod host_ports;
 pub mod loopback;
@@ -23,6 +26,7 @@ pub mod script;
 pub mod sysctl;
 mod tell;
 
+use connections::{Forgetter, Moved};
 use generations::Found;
 use model::{Conflict, Rules};
 use nft::{Nft, NftError};
@@ -46,6 +50,7 @@ const BLIND: Duration = Duration::from_secs(60);
 pub struct ServiceRules {
     nft: Nft,
     setting: routes::Setting,
+    programmed: Programmed,
     recorder: Recorder,
     /// Ports of the node that its pods have; `None` until that is known.
     pods: watch::Receiver<Option<Arc<HostPorts>>>,
@@ -68,6 +73,7 @@ pub struct ServiceRules {
     blind: bool,
     /// Conflicts that were told.
     told: BTreeSet<Conflict>,
+    forgetter: Forgetter,
 }
 
 impl ServiceRules {
@@ -80,6 +86,7 @@ impl ServiceRules {
         Self {
             nft: network.nft,
             setting: network.setting,
+            programmed: network.programmed,
             recorder,
             pods,
             written: None,
@@ -92,13 +99,32 @@ impl ServiceRules {
             notices: None,
             blind: false,
             told: BTreeSet::new(),
+            forgetter: Forgetter::default(),
         }
     }
 
     /// Keeps the rules as the assignment wants them, until `stop` is cancelled, and writes them again when somebody else changed them. They stay
     /// when this ends, and are replaced in one transaction when it begins again: traffic never finds a gap.
     pub async fn run(mut self, desired: watch::Receiver<Arc<Desired>>, stop: CancellationToken) {
-        stop.run_until_cancelled(self.keep(desired)).await;
+        let forgetting = self.forget_connections(desired.clone());
+        let both = async {
+            tokio::select! {
+                () = self.keep(desired) => {}
+                () = forgetting => {}
+            }
+        };
+        stop.run_until_cancelled(both).await;
+    }
+
+    /// Drops connections of UDP that lead elsewhere now, beside what keeps the rules.
+    fn forget_connections(
+        &self,
+        desired: watch::Receiver<Arc<Desired>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let recorder = self.recorder.clone();
+        self.forgetter
+            .clone()
+            .run(move |error| tell::connections_stay(&desired.borrow(), &recorder, error))
     }
 
     async fn keep(&mut self, mut desired: watch::Receiver<Arc<Desired>>) {
@@ -143,9 +169,13 @@ impl ServiceRules {
                     self.pace.write(begin);
                 }
             }
+            self.programmed.begin(now.network_revision);
             match self.sync(&now).await {
                 Ok(()) => {
                     self.refusals = 0;
+                    if known {
+                        self.programmed.wrote(now.network_revision);
+                    }
                     self.tried = Some((now.clone(), pods));
                 }
                 Err(error) => {
@@ -289,6 +319,8 @@ impl ServiceRules {
         let before = before.and_then(|before| self.hear(before));
         self.nft.apply(&script).await?;
         self.route_loopback(&rules).await;
+        self.forgetter
+            .moved(Moved::between(self.written.as_ref(), &rules));
         self.written = Some(rules);
         self.certain = true;
         let wrote = self.notices.as_mut().zip(before);
@@ -351,6 +383,8 @@ pub struct Network {
     pub nft: Nft,
     /// How other nodes are reached.
     pub setting: routes::Setting,
+    /// Gets the revision that the rules have.
+    pub programmed: Programmed,
 }
 
 /// Returns when other ports belong to pods.

@@ -16,6 +16,7 @@ pub mod probes;
 pub mod reads;
 pub mod replicas;
 pub mod report;
+pub mod rolling_update;
 pub mod snapshot;
 pub mod start_up;
 pub mod watch_fanout;
@@ -56,6 +57,11 @@ pub const ALL: &[Benchmark] = &[
         name: "probes",
         about: "500 HTTP probes a second: the agent's processor time",
         run: probes::run,
+    },
+    Benchmark {
+        name: "rolling-update",
+        about: "requests that fail while two replicas roll, with a connection for each and with kept connections",
+        run: rolling_update::run,
     },
     Benchmark {
         name: "leader-kill",

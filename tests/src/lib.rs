@@ -11,6 +11,7 @@ pub mod links;
 pub mod machine;
 pub mod managers;
 pub mod raw;
+pub mod rolling;
 pub mod s3;
 pub mod visitor;
 pub mod wait;

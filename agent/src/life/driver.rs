@@ -13,7 +13,7 @@ use super::{
     choice::Choice,
     line::{Heard, Line},
 };
-use crate::managers::Managers;
+use crate::{managers::Managers, programmed::Programmed};
 
 /// What is on its way from the lines to the driver; a line waits while it is full.
 const HEARD: usize = 8;
@@ -29,12 +29,13 @@ pub struct Driver {
     trouble: String,
     chosen: watch::Sender<Option<String>>,
     silence: watch::Sender<Option<String>>,
+    programmed: Programmed,
     session: watch::Receiver<SessionState>,
 }
 
 impl Driver {
     /// A driver, and what others see of it.
-    pub fn new(managers: Arc<dyn Managers>) -> (Self, Lane) {
+    pub fn new(managers: Arc<dyn Managers>, programmed: Programmed) -> (Self, Lane) {
         let (chosen, see_chosen) = watch::channel(None);
         let (silence, see_silence) = watch::channel(None);
         let (say_session, session) = watch::channel(SessionState::default());
@@ -47,6 +48,7 @@ impl Driver {
             trouble: "no answer".to_owned(),
             chosen,
             silence,
+            programmed,
             session,
         };
         let lane = Lane {
@@ -75,7 +77,10 @@ impl Driver {
             tokio::select! {
                 _ = &mut hold, if is_held => is_held = false,
                 Some((address, heard)) = self.heard.1.recv() => match heard {
-                    Ok(answer) => self.choice.answered(begin.elapsed(), &address, &answer),
+                    Ok(answer) => {
+                        self.choice.answered(begin.elapsed(), &address, &answer);
+                        self.programmed.told(answer.programmed_revision);
+                    }
                     Err(reason) => self.trouble = format!("{address}: {reason}"),
                 },
                 Ok(()) = self.session.changed() => match &*self.session.borrow_and_update() {
@@ -112,6 +117,7 @@ impl Driver {
             roots_sha256: self.managers.roots_sha256().to_vec(),
             answered_term,
             answered_stamp,
+            programmed_revision: self.programmed.here(),
         };
         for line in &self.lines {
             if addresses.iter().any(|address| **address == *line.address) {

@@ -12,19 +12,23 @@ const LONG: Duration = Duration::from_secs(30);
 
 struct Signing {
     lane: Lane,
+    programmed: Programmed,
     _until: tokio_util::sync::DropGuard,
 }
 
 fn sign(managers: &[Manager]) -> Signing {
     let stop = CancellationToken::new();
     let handle = thread(stop.clone()).unwrap();
+    let programmed = Programmed::default();
     Signing {
         lane: start(
             &handle,
             Known::new(managers),
+            programmed.clone(),
             stop.clone(),
             std::future::ready(()),
         ),
+        programmed,
         _until: stop.drop_guard(),
     }
 }
@@ -150,5 +154,39 @@ async fn lines_that_are_replaced_leave_no_streams() {
     while streams() > 2 {
         assert!(begin.elapsed() < LONG, "{} streams", streams());
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn signs_tell_how_far_the_rules_are_and_answers_how_far_all_are() {
+    let managers: [_; 1] = managers().await;
+    let signing = sign(&managers);
+    managers[0].life.until_signed().await;
+    let told = || {
+        managers[0]
+            .life
+            .signs()
+            .last()
+            .unwrap()
+            .1
+            .programmed_revision
+    };
+    assert_eq!(told(), 0, "nothing is known");
+    signing.programmed.wrote(9);
+    let begin = Instant::now();
+    while told() != 9 {
+        assert!(begin.elapsed() < LONG);
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut everywhere = signing.programmed.everywhere();
+    for (said, known) in [(7, 7), (0, 7), (8, 8)] {
+        managers[0].life.programmed(said);
+        let before = managers[0].life.signs().len();
+        while managers[0].life.signs().len() < before + 3 {
+            assert!(begin.elapsed() < LONG);
+            sleep(Duration::from_millis(20)).await;
+        }
+        let known = timeout(LONG, everywhere.wait_for(|now| *now == known)).await;
+        known.unwrap().unwrap();
     }
 }

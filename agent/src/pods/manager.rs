@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    departure::Departures,
     given::Given,
     lister::Lister,
     record::RecordFile,
@@ -61,6 +62,8 @@ pub struct Options {
     pub recorder: Recorder,
     /// What should run.
     pub desired: watch::Receiver<Arc<Desired>>,
+    /// The revision whose Services and endpoints the rules of all live nodes have.
+    pub everywhere: watch::Receiver<u64>,
     /// Gets the pods that the managers do not know.
     pub unknown: watch::Sender<Unknown>,
     /// The node's address.
@@ -116,6 +119,7 @@ impl PodManager {
                     Box::new(move || desired.borrow().node().map(node_reference))
                 },
             }),
+            departures: Departures::new(options.desired.clone(), options.everywhere),
             tokens: options.tokens,
             taken: options.taken,
             roots: options.roots,

@@ -24,6 +24,7 @@ use crate::{
 
 mod deadlines;
 mod deletions;
+mod departures;
 mod host_paths;
 mod images;
 mod needs;
@@ -79,6 +80,8 @@ struct Machine {
     clock: Arc<dyn Clock>,
     folder: tempfile::TempDir,
     tokens: Tokens,
+    /// The revision that all nodes have in their rules.
+    everywhere: watch::Sender<u64>,
 }
 
 /// An agent on it, as far as pods go.
@@ -102,6 +105,7 @@ impl Machine {
             clock,
             folder: tempfile::tempdir().unwrap(),
             tokens: Tokens::default(),
+            everywhere: watch::Sender::default(),
         }
     }
 
@@ -119,6 +123,7 @@ impl Machine {
             outbox: outbox.clone(),
             recorder: Recorder::new(outbox.clone(), self.clock.clone()),
             desired: receiver,
+            everywhere: self.everywhere.subscribe(),
             unknown,
             host_ip: "192.0.2.1".into(),
             node: watch::channel(node()).1,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     deadline,
+    departure::Departures,
     given::Given,
     lister::Lister,
     memory::{Memory, Observed},
@@ -57,6 +58,7 @@ pub struct Shared {
     pub resolver: watch::Receiver<Resolver>,
     pub prober: Prober,
     pub tokens: Tokens,
+    pub departures: Departures,
     /// Learns which containers run, and what they have on the disk.
     pub taken: metrics::Store,
     /// The roots of the managers' certificates, in PEM, as they are now.

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::Paths;
+use crate::programmed::Programmed;
 
 /// See [`Options::pod_pids_limit`].
 pub const DEFAULT_POD_PIDS: u64 = 4096;
@@ -60,6 +61,8 @@ pub struct Options {
     pub carrier_command: Vec<OsString>,
     /// Program and arguments that start a name server; `--data-dir D` is added. Default: this program, `dns`.
     pub dns_command: Vec<OsString>,
+    /// How far the rules of Services are: addresses of pods rest until no node's rules lead to them. Default: nothing is known, so they rest for their least time.
+    pub programmed: Programmed,
 }
 
 impl Options {
@@ -91,6 +94,7 @@ impl Options {
             pause_command: vec![program.clone(), "pause".into()],
             carrier_command: vec![program.clone(), "carrier".into()],
             dns_command: vec![program, "dns".into()],
+            programmed: Programmed::default(),
         })
     }
 

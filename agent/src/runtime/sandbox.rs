@@ -72,7 +72,10 @@ impl Sandboxes {
             plugins: Plugins {
                 folders: options.cni_bin_dirs.clone(),
             },
-            addresses: Addresses::new(options.paths.cni().join("addresses/barge")),
+            addresses: Addresses::new(
+                options.paths.cni().join("addresses/barge"),
+                options.programmed.clone(),
+            ),
             wired: Arc::default(),
             options,
             cgroups,

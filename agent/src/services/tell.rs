@@ -1,13 +1,13 @@
 //! What the keeper of the rules says.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use super::{
     Desired, NftError, ServiceRules,
     model::{Conflict, Holder, Wanting},
     script,
 };
-use crate::events::{Severity, node_reference, pod_reference, service_reference};
+use crate::events::{Recorder, Severity, node_reference, pod_reference, service_reference};
 
 /// Of whole tables that `nft` refuses one after the other, events tell the first, second, fourth and so on, and each of which the number is a
 /// multiple of this one.
@@ -100,5 +100,18 @@ impl ServiceRules {
             self.recorder
                 .record(node, Severity::Warning, reason, message);
         }
+    }
+}
+
+/// That clients of UDP may go on sending to endpoints that went.
+pub(super) fn connections_stay(desired: &Desired, recorder: &Recorder, error: &io::Error) {
+    tracing::error!(%error, "cannot drop UDP connections to endpoints that went");
+    let message = format!(
+        "The kernel does not drop UDP connections to endpoints that went: {error}. Clients of UDP that keep their port may go on sending there until they pause for some minutes; \
+         load the kernel's module nf_conntrack_netlink. It is tried again every minute"
+    );
+    if let Some(node) = desired.node() {
+        let node = node_reference(node);
+        recorder.record(node, Severity::Warning, "FailedForgetConnections", message);
     }
 }

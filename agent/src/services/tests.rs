@@ -230,4 +230,5 @@ fn a_port_on_which_the_node_listens_stays_the_node_s() {
 mod names;
 mod others;
 mod pods;
+mod udp;
 mod wires;

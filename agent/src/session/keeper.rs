@@ -216,6 +216,8 @@ impl Keeper {
         let part = Desired {
             services: next.services.clone(),
             endpoints: next.endpoints.clone(),
+            serving: next.serving.clone(),
+            network_revision: next.network_revision,
             peers: next.peers.clone(),
             configuration: next.configuration.clone(),
             welcome: next.welcome.clone(),

@@ -13,7 +13,7 @@ use super::secrets::SecretFiles;
 
 use crate::{
     configuration::Configuration,
-    desired::{Desired, Touched},
+    desired::{Desired, Serving, Touched},
     files::{self, Reserve},
     pods::Links,
 };
@@ -132,8 +132,9 @@ impl AssignmentFiles {
         let known = network.assignment.unwrap_or_default();
         let uid = |meta: &Option<ObjectMeta>| meta.clone().unwrap_or_default().uid;
         let services = table(known.services, |service| uid(&service.metadata));
-        Ok(Desired {
+        let mut desired = Desired {
             revision: acted.revision,
+            network_revision: acted.revision,
             epoch: 0,
             pods: table(pods.pods, |pod| uid(&pod.metadata)),
             unknown: pods.unknown.into_iter().collect(),
@@ -143,9 +144,12 @@ impl AssignmentFiles {
             services,
             endpoints: table(known.endpoints, |endpoints| uid(&endpoints.metadata)),
             peers: table(known.peers, |peer| peer.node_uid.clone()),
+            serving: Serving::default(),
             configuration: self.configuration(),
             welcome: network.welcome.map(Arc::new),
-        })
+        };
+        desired.find_places();
+        Ok(desired)
     }
 
     fn configuration(&self) -> Configuration {

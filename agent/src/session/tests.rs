@@ -49,7 +49,13 @@ impl Agent {
         let options = Options {
             cluster_id: "c1".into(),
             managers: managers.clone(),
-            lane: life::start(&thread, managers, stop.clone(), std::future::ready(())),
+            lane: life::start(
+                &thread,
+                managers,
+                Default::default(),
+                stop.clone(),
+                std::future::ready(()),
+            ),
             outbox: outbox.clone(),
             node,
             files,

@@ -343,6 +343,7 @@ async fn streams_that_nobody_reads_hold_up_nothing() {
     life::start(
         &life,
         node.managers.clone(),
+        Default::default(),
         node.stop.clone(),
         std::future::ready(()),
     );

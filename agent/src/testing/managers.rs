@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc as blocking,
     },
     thread,
@@ -79,6 +79,8 @@ pub struct Life {
     mute: AtomicBool,
     /// Ends streams with an error.
     refuse: AtomicBool,
+    /// What it says of the rules of all nodes.
+    programmed: AtomicU64,
     signs: Mutex<Vec<(Instant, LifeSign)>>,
     /// Held by each stream of signs until it ends.
     streams: Arc<()>,
@@ -147,6 +149,10 @@ impl Life {
         self.mute.store(mute, Relaxed);
     }
 
+    pub fn programmed(&self, everywhere: u64) {
+        self.programmed.store(everywhere, Relaxed);
+    }
+
     pub fn refuse(&self, refuse: bool) {
         self.refuse.store(refuse, Relaxed);
     }
@@ -178,6 +184,7 @@ impl Life {
             term: 3,
             stamp: sequence,
             node_grace_ms: grace,
+            programmed_revision: self.programmed.load(Relaxed),
             ..Default::default()
         })
     }

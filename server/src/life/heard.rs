@@ -15,6 +15,9 @@ use super::Pulse;
 /// Seconds between two signs of a node that the leader sees: half a second is usual, two the most that any stall may cause.
 const GAPS: [f64; 8] = [0.25, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0];
 
+/// What all nodes have in their rules is looked up anew after this long: the leader answers thousands of signs a second, and looking goes through all nodes.
+const FRESH: Duration = Duration::from_millis(50);
+
 /// What the leader heard. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Heard {
@@ -29,6 +32,8 @@ struct Led {
     term: u64,
     since: Instant,
     nodes: HashMap<String, Life>,
+    /// The answer of [`Heard::programmed`], and when it was found.
+    programmed: Option<(Instant, u64)>,
 }
 
 /// What is known of a node.
@@ -37,6 +42,8 @@ struct Life {
     last: Instant,
     confirmed: Option<Instant>,
     roots: Option<[u8; 32]>,
+    /// What its rules have; 0: nothing was told.
+    programmed: u64,
 }
 
 /// The time between two signs of a node, as the leader sees them.
@@ -69,6 +76,7 @@ impl Heard {
             term,
             since: now,
             nodes: HashMap::new(),
+            programmed: None,
         });
     }
 
@@ -100,6 +108,9 @@ impl Heard {
                     self.gaps.all.observe(gap);
                     self.gaps.longest.set(self.gaps.longest.get().max(gap));
                 }
+                if at >= life.last {
+                    life.programmed = sign.programmed_revision;
+                }
                 life.last = at.max(life.last);
                 life.confirmed = life.confirmed.max(confirmed);
                 life.roots = roots.or(life.roots);
@@ -109,6 +120,7 @@ impl Heard {
                     last: at,
                     confirmed,
                     roots,
+                    programmed: sign.programmed_revision,
                 };
                 led.nodes.insert(node_uid.to_owned(), life);
             }
@@ -133,6 +145,27 @@ impl Heard {
     #[must_use]
     pub fn trusts(&self, node_uid: &str) -> Option<[u8; 32]> {
         self.of(node_uid, |life| life.roots)
+    }
+
+    /// The lowest revision that any live node has in its rules; 0 while a node has not told. A node counts until it has been silent for `grace`, after which it is
+    /// taken for lost; one of the `nodes` of the cluster that was not heard yet counts until this manager has listened for as long.
+    #[must_use]
+    pub fn programmed(&self, nodes: usize, grace: Duration, now: Instant) -> u64 {
+        let awake = self.pulse.awake_since(now);
+        let mut led = self.lock();
+        let Some(led) = led.as_mut() else { return 0 };
+        let fresh = led.programmed.filter(|(at, _)| now < *at + FRESH);
+        if let Some((_, programmed)) = fresh {
+            return programmed;
+        }
+        let attentive = led.since.max(awake);
+        let is_live = |heard: Instant| now.saturating_duration_since(heard.max(attentive)) < grace;
+        let unheard = led.nodes.len() < nodes && is_live(attentive);
+        let live = led.nodes.values().filter(|life| is_live(life.last));
+        let lowest = live.map(|life| life.programmed).min();
+        let programmed = lowest.filter(|_| !unheard).unwrap_or(0);
+        led.programmed = Some((now, programmed));
+        programmed
     }
 
     /// Since when this manager has led and been awake: before, silence says nothing. Absent when it does not lead.
@@ -230,5 +263,79 @@ mod tests {
             Some(at(1000)),
             "an old sign out of a buffer"
         );
+    }
+
+    #[test]
+    fn what_every_live_node_has_in_its_rules_is_the_lowest_of_what_they_told() {
+        const GRACE: Duration = Duration::from_secs(4);
+        let heard = Heard::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        // The process runs: no silence is its own.
+        let mut ticked = 0;
+        let mut programmed = |ms: u64| {
+            while ticked < ms {
+                ticked += 500;
+                heard.pulse().tick(at(ticked.min(ms)));
+            }
+            heard.programmed(3, GRACE, at(ms))
+        };
+        let hear = |node: &str, revision, ms| {
+            let sign = LifeSign {
+                programmed_revision: revision,
+                ..LifeSign::default()
+            };
+            heard.hear(2, node, &sign, at(ms), at(ms));
+        };
+        assert_eq!(programmed(0), 0, "it does not lead");
+        heard.begin(2, start);
+        hear("a", 7, 100);
+        hear("b", 9, 100);
+        assert_eq!(programmed(200), 0, "the third is not known");
+        hear("c", u64::MAX, 300);
+        assert_eq!(programmed(400), 7, "one that boasts moves nothing");
+        hear("a", 8, 500);
+        assert_eq!(programmed(600), 8);
+        hear("a", 0, 700);
+        assert_eq!(
+            programmed(800),
+            0,
+            "an agent that was started again, or an older one"
+        );
+        hear("a", 9, 900);
+        hear("a", 3, 850);
+        assert_eq!(programmed(1000), 9, "news that is late");
+        // The first one falls silent with an old revision.
+        hear("b", 12, 4000);
+        hear("c", 12, 4000);
+        assert_eq!(programmed(4800), 9, "it may still send");
+        assert_eq!(programmed(5000), 12, "it is not ready any more");
+        assert_eq!(programmed(9000), 0, "nobody is heard");
+        // A new leader waits for those that it has not heard, for as long as for those that fall silent.
+        heard.begin(3, at(10_000));
+        let sign = LifeSign {
+            programmed_revision: 20,
+            ..LifeSign::default()
+        };
+        heard.hear(3, "b", &sign, at(13_500), at(13_500));
+        assert_eq!(programmed(13_900), 0);
+        assert_eq!(programmed(14_100), 20);
+    }
+
+    #[test]
+    fn a_leader_that_was_stopped_takes_nobody_for_silent() {
+        let heard = Heard::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        heard.begin(2, start);
+        for (node, programmed_revision) in [("slow", 3), ("fast", 9)] {
+            let sign = LifeSign {
+                programmed_revision,
+                ..LifeSign::default()
+            };
+            heard.hear(2, node, &sign, at(100), at(100));
+        }
+        let programmed = heard.programmed(2, Duration::from_secs(4), at(60_000));
+        assert_eq!(programmed, 3, "nobody was listening for a minute");
     }
 }

@@ -59,6 +59,9 @@ impl Leader {
             term,
             stamp: u64::try_from(leading.as_millis()).unwrap_or(u64::MAX),
             revision: self.store.applied_revision(),
+            programmed_revision: self
+                .heard
+                .programmed(self.machines.nodes(), self.node_grace, now),
             node_grace_ms: u32::try_from(self.node_grace.as_millis()).unwrap_or(u32::MAX),
         })
     }

@@ -66,6 +66,8 @@ pub struct Hands {
     pub automounts: bool,
     /// The tokens that the pod's files are made of.
     pub tokens: Vec<TokenRequest>,
+    /// Since when the pod has been ending, in milliseconds since the epoch.
+    pub ending_ms: Option<i64>,
     /// The name of the container that a step stops.
     pub container: Option<String>,
     /// The pod's containers, for what looks at all of them.

@@ -16,6 +16,9 @@ use crate::{
     runtime::RuntimeError,
 };
 
+/// How long a pod that was deleted may go on serving while nodes take it out of their rules. A node that is slow, silent or of an older version costs each pod this much at most.
+const DEPARTURE: Duration = Duration::from_secs(2);
+
 /// Kubernetes does not bound the hook after a start. Nobody waits as long.
 const POST_START: Duration = Duration::from_secs(24 * 3600);
 
@@ -49,8 +52,8 @@ impl Hands {
         }
     }
 
-    /// Stops a container, after what is to be done before its end; both together take the grace. A shorter grace that is asked for meanwhile
-    /// takes effect at once.
+    /// Stops a container, after what is to be done before its end and when no node sends the pod new connections any more: the one runs while the other is waited for, and
+    /// all of it together takes the grace. A shorter grace that is asked for meanwhile takes effect at once.
     pub(super) async fn stop_container(
         &self,
         pod: Option<&Pod>,
@@ -62,33 +65,83 @@ impl Hands {
         // A probe's own is not bounded yet.
         let mut grace = grace.min(LONGEST_GRACE);
         let hook = container.and_then(pre_stop).filter(|_| !grace.is_zero());
-        if let (Some(pod), Some(container), Some(hook)) = (pod, container, hook) {
-            let mut done = std::pin::pin!(self.run_hook(container, hook, id, grace));
-            let failed = loop {
-                tokio::select! {
-                    done = timeout_at(begun + grace, &mut done) => match done {
-                        Ok(done) => break done.err(),
-                        Err(_) => break Some("it did not end within the grace".to_owned()),
-                    },
-                    shorter = self.shorter(grace) => grace = shorter,
+        let hook = pod.zip(container).zip(hook);
+        let hooked = async {
+            match hook {
+                Some(((pod, container), hook)) => {
+                    self.before_end(pod, container, hook, id, grace).await
                 }
-            };
-            if let Some(why) = failed {
-                let message = format!("PreStopHook failed: {why}");
-                self.tell(pod, "FailedPreStopHook", &message);
+                None => grace,
             }
-        }
+        };
+        let (waited, shorter) = tokio::join!(self.until_left(grace), hooked);
+        grace = shorter;
         loop {
-            let used = match hook {
-                Some(_) => begun.elapsed(),
-                None => Duration::ZERO,
+            let left = match hook {
+                Some(_) => {
+                    let left = grace.saturating_sub(begun.elapsed());
+                    left.max(LEAST_GRACE.min(grace))
+                }
+                None => grace.saturating_sub(waited),
             };
-            let left = grace.saturating_sub(used).max(LEAST_GRACE.min(grace));
             tokio::select! {
                 result = self.shared.runtime.stop_container(id, left) => return result,
                 shorter = self.shorter(grace) => grace = shorter,
             }
         }
+    }
+
+    /// Does what is to be done before a container's end; answers the grace, which may have become shorter meanwhile.
+    async fn before_end(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        hook: &LifecycleHandler,
+        id: &str,
+        mut grace: Duration,
+    ) -> Duration {
+        let begun = Instant::now();
+        let mut done = std::pin::pin!(self.run_hook(container, hook, id, grace));
+        let failed = loop {
+            tokio::select! {
+                done = timeout_at(begun + grace, &mut done) => match done {
+                    Ok(done) => break done.err(),
+                    Err(_) => break Some("it did not end within the grace".to_owned()),
+                },
+                shorter = self.shorter(grace) => grace = shorter,
+            }
+        };
+        if let Some(why) = failed {
+            let message = format!("PreStopHook failed: {why}");
+            self.tell(pod, "FailedPreStopHook", &message);
+        }
+        grace
+    }
+
+    /// Waits until no node sends a pod that was deleted new connections: for [`DEPARTURE`] since its end began at most, for half of the grace, and until a shorter grace is
+    /// asked for. Answers how long.
+    async fn until_left(&self, grace: Duration) -> Duration {
+        let is_deleted = {
+            let wanted = self.wanted.borrow();
+            wanted.deleted || wanted.pod.as_deref().is_none_or(spec::is_ending)
+        };
+        if !is_deleted {
+            return Duration::ZERO;
+        }
+        let now_ms = self.shared.clock.now_ms();
+        let since = self
+            .ending_ms
+            .map_or(0, |since| now_ms.saturating_sub(since));
+        let since = Duration::from_millis(u64::try_from(since).unwrap_or(0));
+        let most = DEPARTURE.saturating_sub(since).min(grace / 2);
+        let begun = Instant::now();
+        tokio::select! {
+            biased;
+            () = self.shared.departures.left(&self.uid) => {}
+            _ = self.shorter(grace) => {}
+            () = sleep(most) => {}
+        }
+        begun.elapsed()
     }
 
     /// Waits until the pod is to end within less than this grace, and answers within which.

@@ -15,22 +15,35 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use nix::fcntl::{Flock, FlockArg};
 
-/// An address that was given back is given out again after this long, unless no other is free: until then rules of other nodes may still lead to it.
+use crate::programmed::Programmed;
+
+/// An address that was given back rests: rules of other nodes may still lead to it. So long at least,
 const REST: Duration = Duration::from_secs(30);
+/// and until all live nodes have the rules of that moment, which may take this long.
+const LONGEST_REST: Duration = Duration::from_secs(600);
 
 /// Who has which address. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     folder: PathBuf,
-    /// When addresses were given back.
-    given_back: Arc<Mutex<BTreeMap<Ipv4Addr, Instant>>>,
+    given_back: Arc<Mutex<BTreeMap<Ipv4Addr, GivenBack>>>,
+    programmed: Programmed,
+}
+
+/// What is known of an address that was given back. The one that was first is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct GivenBack {
+    at: Instant,
+    /// Of the rules that lead to it no more.
+    revision: u64,
 }
 
 impl Addresses {
     /// Those in a folder.
-    pub fn new(folder: PathBuf) -> Self {
+    pub fn new(folder: PathBuf, programmed: Programmed) -> Self {
         Self {
             folder,
+            programmed,
             given_back: Arc::default(),
         }
     }
@@ -81,7 +94,11 @@ impl Addresses {
         let after = all().filter(|address| last.is_none_or(|last| *address > last));
         let before = all().filter(|address| last.is_some_and(|last| *address <= last));
         let mut given_back = self.given_back();
-        given_back.retain(|_, at| at.elapsed() < REST);
+        given_back.retain(|_, given| {
+            let age = given.at.elapsed();
+            let is_everywhere = self.programmed.is_everywhere(given.revision);
+            age < REST || (age < LONGEST_REST && !is_everywhere)
+        });
         let mut in_order = after.chain(before);
         let rested = in_order.find(|address| !given_back.contains_key(address));
         rested.or_else(|| all().min_by_key(|address| given_back.get(address).copied()))
@@ -108,7 +125,11 @@ impl Addresses {
     pub fn take_back(&self, pod_uid: &str) -> io::Result<()> {
         for address in self.of(pod_uid)? {
             if let IpAddr::V4(address) = address {
-                self.given_back().insert(address, Instant::now());
+                let given = GivenBack {
+                    at: Instant::now(),
+                    revision: self.programmed.assigned(),
+                };
+                self.given_back().insert(address, given);
             }
             crate::files::remove_if_there(&self.folder.join(address.to_string()))?;
         }
@@ -179,7 +200,7 @@ impl Addresses {
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
     }
 
-    fn given_back(&self) -> std::sync::MutexGuard<'_, BTreeMap<Ipv4Addr, Instant>> {
+    fn given_back(&self) -> std::sync::MutexGuard<'_, BTreeMap<Ipv4Addr, GivenBack>> {
         self.given_back
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -193,7 +214,7 @@ mod tests {
 
     fn addresses() -> (tempfile::TempDir, Addresses) {
         let folder = tempfile::tempdir().unwrap();
-        let addresses = Addresses::new(folder.path().join("barge"));
+        let addresses = Addresses::new(folder.path().join("barge"), Programmed::default());
         (folder, addresses)
     }
 
@@ -224,6 +245,39 @@ mod tests {
             addresses.of("f").unwrap(),
             ["10.244.1.2".parse::<IpAddr>().unwrap()]
         );
+    }
+
+    #[test]
+    fn an_address_rests_until_every_node_has_forgotten_it() {
+        let (_folder, addresses) = addresses();
+        let range = "10.244.1.0/29";
+        let ago = |addresses: &Addresses, seconds| {
+            let mut given_back = addresses.given_back();
+            let first = given_back.values_mut().next().unwrap();
+            first.at = Instant::now() - Duration::from_secs(seconds);
+        };
+        let rests = |addresses: &Addresses| {
+            let first = "10.244.1.2".parse().unwrap();
+            addresses.next(range.parse().unwrap(), &BTreeSet::new()) != Some(first)
+        };
+        give(&addresses, range, "a").unwrap();
+        addresses.programmed.begin(7);
+        addresses.take_back("a").unwrap();
+        fs::remove_file(addresses.last_file()).unwrap();
+        addresses.programmed.told(6);
+        ago(&addresses, 31);
+        assert!(rests(&addresses), "a node may still send to it");
+        addresses.programmed.told(7);
+        assert!(!rests(&addresses));
+        // Nodes that say nothing, for long.
+        give(&addresses, range, "b").unwrap();
+        addresses.programmed.begin(9);
+        addresses.take_back("b").unwrap();
+        fs::remove_file(addresses.last_file()).unwrap();
+        ago(&addresses, 500);
+        assert!(rests(&addresses));
+        ago(&addresses, 601);
+        assert!(!rests(&addresses));
     }
 
     #[test]

@@ -242,3 +242,46 @@ fn notices_that_fail_again_and_again_are_logged_once() {
         assert!(!rules.blind, "they were read");
     });
 }
+
+/// Pods that left the endpoints end when all nodes have told so.
+#[test]
+fn a_node_tells_a_revision_when_the_kernel_has_its_rules() {
+    let net = Net::new();
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken");
+    let nft = nft_after(
+        folder.path(),
+        &format!("[ ! -e {} ] || exit 1", broken.display()),
+    );
+    let recorder = Recorder::new(net.outbox.clone(), Arc::new(SystemClock));
+    let network = Network {
+        nft: Nft::new(nft),
+        ..Network::default()
+    };
+    let programmed = network.programmed.clone();
+    let rules = ServiceRules::new(network, recorder, net.published.subscribe());
+    let at = |network_revision, endpoints: &[Endpoints]| {
+        let mut desired = Net::desired(&[web()], endpoints);
+        desired.network_revision = network_revision;
+        Arc::new(desired)
+    };
+    let unknown = Desired {
+        network_revision: 3,
+        ..Desired::default()
+    };
+    let (desired, receiver) = watch::channel(Arc::new(unknown));
+    let _running = net.node.spawn(|stop| rules.run(receiver, stop));
+    desired.send_replace(at(5, &[served_by("10.244.1.2")]));
+    net.until("the first rules are told", || programmed.here() == 5);
+    assert!(net.tables().contains("inet barge"), "and are there");
+    // The same rules, of a later revision.
+    desired.send_replace(at(6, &[served_by("10.244.1.2")]));
+    net.until("it is told", || programmed.here() == 6);
+    fs::write(&broken, "").unwrap();
+    desired.send_replace(at(7, &[served_by("10.244.1.3")]));
+    net.until_event("an event", |event| event.reason == "FailedServiceRules");
+    assert_eq!(programmed.here(), 6, "the kernel has the older ones");
+    fs::remove_file(&broken).unwrap();
+    net.until("it is told", || programmed.here() == 7);
+    assert_eq!(net.outside.ask("192.0.2.1:80").unwrap().0, "pod1");
+}

@@ -188,6 +188,7 @@ async fn streams_that_nobody_reads_hold_up_nothing_and_one_too_many_is_told_so()
     life::start(
         &life,
         node.managers.clone(),
+        Default::default(),
         node.stop.clone(),
         std::future::ready(()),
     );
