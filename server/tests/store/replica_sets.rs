@@ -1,322 +1,25 @@
 //! The revisions of a Deployment among the ReplicaSets: got, listed in pages, watched from a revision on, not to be changed.
 
-use barge_proto::{
-    kinds::Registry,
-    v1::{
-        ApplyOutcome, ApplyRequest, ApplyResponse, ChangeType, DeleteRequest, DeletionPropagation,
-        Deployment, DeploymentSpec, GetRequest, Kind, LabelSelector, ListRequest, ListResponse,
-        Namespace, Object, ObjectMeta, OwnerReference, Pod, PodRecord, PodSpec, PodTemplateSpec,
-        ReplicaSet, ReplicaSetSpec, Revision, RevisionStatus, ScaleRequest, WatchRequest,
-        WatchResponse,
-    },
+use std::sync::Arc;
+
+use barge_proto::v1::{
+    ApplyOutcome, ChangeType, ClusterRole, ClusterRoleBinding, DeletionPropagation, Kind,
+    ListRequest, Object, OwnerReference, Pod, PodRecord, PolicyRule, Revision, RoleRef,
+    ScaleRequest, Subject,
 };
 use barge_server::{
-    api::{
-        apply::{Edge, Way, apply},
-        delete::delete,
-        read::{Pins, get, list},
-        scale::scale,
-        vault::Vault,
-        watch,
-    },
+    api::{apply::Way, gate, scale::scale},
     error::ApiError,
-    net::reserved::ReservedPorts,
-    pki::{Keyring, SealingKey, keyring::KeyFile},
-    security::auth::Access,
-    store::{Store, transaction::Draft},
+    security::{auth::Access, rbac::Identity},
 };
-use barge_state::{HASH_LABEL, LEVEL};
-use futures::{Stream, StreamExt};
-use std::{path::Path, pin::Pin};
-use tokio::time::timeout;
+use barge_state::LEVEL;
 
-use crate::harness::{Cluster, DEADLINE, raise, soon};
+use crate::harness::soon;
 
-const BY: &str = "admin/test";
-const SHOP: &str = "shop";
+#[path = "replica_sets/world.rs"]
+mod world;
 
-struct World {
-    _cluster: Cluster,
-    store: Store,
-    kinds: Registry,
-    vault: Vault,
-    pins: Pins,
-    deployment: String,
-}
-
-type Watched = Pin<Box<dyn Stream<Item = Result<WatchResponse, tonic::Status>> + Send>>;
-
-fn named(name: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: name.to_owned(),
-        namespace: SHOP.to_owned(),
-        ..ObjectMeta::default()
-    }
-}
-
-fn template() -> PodTemplateSpec {
-    let container = barge_proto::v1::Container {
-        name: "main".to_owned(),
-        image: "app:1".to_owned(),
-        ..Default::default()
-    };
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: [("app".to_owned(), "web".to_owned())].into(),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(PodSpec {
-            containers: vec![container],
-            ..PodSpec::default()
-        }),
-    }
-}
-
-fn selector() -> Option<LabelSelector> {
-    Some(LabelSelector {
-        match_labels: [("app".to_owned(), "web".to_owned())].into(),
-        ..LabelSelector::default()
-    })
-}
-
-/// A ReplicaSet that somebody applies.
-fn own(name: &str) -> Object {
-    let mut metadata = named(name);
-    metadata.labels.insert("by".to_owned(), "hand".to_owned());
-    ReplicaSet {
-        metadata: Some(metadata),
-        spec: Some(ReplicaSetSpec {
-            replicas: Some(0),
-            selector: selector(),
-            template: Some(template()),
-            ..ReplicaSetSpec::default()
-        }),
-        ..ReplicaSet::default()
-    }
-    .into()
-}
-
-impl World {
-    /// With the Deployment web.
-    async fn new() -> Self {
-        let cluster = Cluster::new(1).await.started().await;
-        let store = cluster.store(1);
-        let key = KeyFile::Clear(SealingKey::generate());
-        let mut world = Self {
-            _cluster: cluster,
-            store,
-            kinds: Registry::default(),
-            vault: Vault::new(Keyring::new(Path::new(""), key)),
-            pins: Pins::default(),
-            deployment: String::new(),
-        };
-        let raised = soon("a level", world.store.propose(raise(LEVEL))).await;
-        assert_eq!(raised.unwrap().refusal, None);
-        let namespace = Namespace {
-            metadata: Some(ObjectMeta {
-                name: SHOP.to_owned(),
-                ..ObjectMeta::default()
-            }),
-            ..Namespace::default()
-        };
-        world.apply(namespace.into()).await.unwrap();
-        let deployment = Deployment {
-            metadata: Some(named("web")),
-            spec: Some(DeploymentSpec {
-                selector: selector(),
-                template: Some(template()),
-                ..DeploymentSpec::default()
-            }),
-            ..Deployment::default()
-        };
-        let applied = world.apply(deployment.into()).await.unwrap();
-        let object = applied.results[0].object.as_ref().unwrap();
-        world.deployment = object.uid().to_owned();
-        world
-    }
-
-    fn revision(&self, name: &str) -> Revision {
-        let (_, hash) = name.split_once('-').unwrap();
-        let mut template = template();
-        let labels = &mut template.metadata.as_mut().unwrap().labels;
-        labels.insert(HASH_LABEL.to_owned(), hash.to_owned());
-        Revision {
-            metadata: Some(ObjectMeta {
-                uid: format!("uid-of-{name}"),
-                labels: labels.clone(),
-                owner_references: vec![self.owner()],
-                ..named(name)
-            }),
-            number: 1,
-            template: Some(template),
-            ..Revision::default()
-        }
-    }
-
-    /// A template that is no revision of a Deployment.
-    fn hidden(&self, name: &str) -> Revision {
-        let mut revision = self.revision(name);
-        revision.metadata.as_mut().unwrap().labels.clear();
-        revision
-    }
-
-    fn owner(&self) -> OwnerReference {
-        OwnerReference {
-            api_version: "apps/v1".to_owned(),
-            kind: "Deployment".to_owned(),
-            name: "web".to_owned(),
-            uid: self.deployment.clone(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }
-    }
-
-    fn pod(&self, name: &str, revision: &str) -> PodRecord {
-        PodRecord {
-            metadata: Some(ObjectMeta {
-                uid: format!("uid-of-{name}"),
-                owner_references: vec![self.owner()],
-                ..named(name)
-            }),
-            template_uid: format!("uid-of-{revision}"),
-            ..PodRecord::default()
-        }
-    }
-
-    /// A Revision with a number of pods, as the Deployment's plan reports it.
-    fn counted(&self, name: &str, pods: i32) -> Revision {
-        Revision {
-            status: Some(RevisionStatus {
-                desired: pods,
-                replicas: pods,
-                ready: pods,
-                available: pods,
-            }),
-            ..self.revision(name)
-        }
-    }
-
-    async fn write(&self, fill: impl FnOnce(&mut Draft)) {
-        let mut draft = Draft::new();
-        fill(&mut draft);
-        let transaction = draft.build(BY.to_owned(), None);
-        let outcome = soon("a write", self.store.propose(transaction)).await;
-        assert_eq!(outcome.unwrap().refusal, None);
-    }
-
-    async fn apply(&self, object: Object) -> Result<ApplyResponse, ApiError> {
-        self.apply_as(object, Way::Merged).await
-    }
-
-    async fn apply_as(&self, object: Object, way: Way) -> Result<ApplyResponse, ApiError> {
-        let request = ApplyRequest {
-            objects: vec![object],
-            ..ApplyRequest::default()
-        };
-        let reserved = ReservedPorts::default();
-        let edge = Edge {
-            vault: &self.vault,
-            reserved: &reserved,
-            kinds: &self.kinds,
-        };
-        let applying = apply(
-            &self.store,
-            edge,
-            BY.to_owned(),
-            &Access::Everything,
-            (&request, way),
-            None,
-        );
-        soon("an apply", applying).await
-    }
-
-    async fn delete(
-        &self,
-        kind: Kind,
-        name: &str,
-        how: DeletionPropagation,
-    ) -> Result<(), ApiError> {
-        let request = DeleteRequest {
-            kind: kind.into(),
-            namespace: SHOP.to_owned(),
-            name: name.to_owned(),
-            propagation: how.into(),
-            ..DeleteRequest::default()
-        };
-        let deleted = delete(&self.store, &self.kinds, BY.to_owned(), request);
-        soon("a deletion", deleted).await.map(|_| ())
-    }
-
-    fn get(&self, kind: Kind, name: &str) -> Result<Object, ApiError> {
-        let request = GetRequest {
-            kind: kind.into(),
-            namespace: SHOP.to_owned(),
-            name: name.to_owned(),
-            ..GetRequest::default()
-        };
-        let found = self
-            .store
-            .read(|state| get(state, kind.info().unwrap(), &request));
-        Ok(found?.object.unwrap())
-    }
-
-    fn set(&self, name: &str) -> ReplicaSet {
-        self.get(Kind::ReplicaSet, name)
-            .unwrap()
-            .try_into()
-            .unwrap()
-    }
-
-    async fn list(&self, request: ListRequest) -> ListResponse {
-        let request = ListRequest {
-            kind: match request.kind {
-                0 => Kind::ReplicaSet.into(),
-                kind => kind,
-            },
-            ..request
-        };
-        let listed = list(&self.store, &self.pins, &self.kinds, BY, &request);
-        soon("a list", listed).await.unwrap()
-    }
-
-    async fn names(&self, request: ListRequest) -> Vec<String> {
-        names(&self.list(request).await)
-    }
-
-    async fn watch(&self, revision: u64, name: &str) -> Watched {
-        let request = WatchRequest {
-            kind: Kind::ReplicaSet.into(),
-            namespace: SHOP.to_owned(),
-            name: name.to_owned(),
-            revision,
-            ..WatchRequest::default()
-        };
-        let everything = Access::Everything;
-        let watched = watch::open(&self.store, &self.vault, &self.kinds, &everything, &request);
-        Box::pin(soon("a watch", watched).await.unwrap())
-    }
-}
-
-fn names(page: &ListResponse) -> Vec<String> {
-    page.objects.iter().map(|it| it.name().to_owned()).collect()
-}
-
-/// The next events: what happened to which, how many pods are wanted, and its revision.
-async fn events(watched: &mut Watched, count: usize) -> Vec<(ChangeType, String, i32, u64)> {
-    let mut seen = Vec::new();
-    while seen.len() < count {
-        let next = timeout(DEADLINE, watched.next()).await.expect("a change");
-        let next = next.unwrap().unwrap();
-        if next.r#type() != ChangeType::Bookmark {
-            let (r#type, revision) = (next.r#type(), next.revision);
-            let set = ReplicaSet::try_from(next.object.unwrap()).unwrap();
-            let name = set.metadata.unwrap().name;
-            let replicas = set.spec.unwrap().replicas.unwrap();
-            seen.push((r#type, name, replicas, revision));
-        }
-    }
-    seen
-}
+use world::{BY, SHOP, World, events, named, names, own};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revisions_are_got_and_listed_among_replica_sets() {
@@ -569,4 +272,59 @@ async fn a_revision_is_changed_by_its_deployment_only() {
     world.apply(own("web-a")).await.unwrap();
     let gone = world.get(Kind::ReplicaSet, "web-z").unwrap_err();
     assert!(matches!(gone, ApiError::NotFound(_)), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_see_replica_sets_may_see_the_revisions() {
+    let world = World::new().await;
+    let alice = Access::Bound(Arc::new(Identity {
+        user: "alice".to_owned(),
+        groups: vec![],
+    }));
+    let check = |verb, name| {
+        let info = Kind::ReplicaSet.info().unwrap();
+        let may = |state: &_| gate::check(&alice, state, verb, (info, ""), (SHOP, name));
+        world.store.read(may)
+    };
+    let bind = |resource: &str, names: &[&str]| {
+        let mut metadata = named(resource);
+        metadata.namespace.clear();
+        let role = ClusterRole {
+            metadata: Some(metadata.clone()),
+            rules: vec![PolicyRule {
+                verbs: ["get", "list", "watch"].map(str::to_owned).into(),
+                api_groups: vec!["apps".to_owned()],
+                resources: vec![resource.to_owned()],
+                resource_names: names.iter().map(|&name| name.to_owned()).collect(),
+            }],
+            ..ClusterRole::default()
+        };
+        let binding = ClusterRoleBinding {
+            metadata: Some(metadata),
+            subjects: vec![Subject {
+                kind: "User".to_owned(),
+                name: "alice".to_owned(),
+                ..Subject::default()
+            }],
+            role_ref: Some(RoleRef {
+                kind: "ClusterRole".to_owned(),
+                name: resource.to_owned(),
+                ..RoleRef::default()
+            }),
+            ..ClusterRoleBinding::default()
+        };
+        [Object::from(role), Object::from(binding)]
+    };
+    for object in bind("deployments", &[]) {
+        world.apply(object).await.unwrap();
+    }
+    assert!(check("get", "web-a").is_err());
+    for object in bind("replicasets", &["web-a"]) {
+        world.apply(object).await.unwrap();
+    }
+    check("get", "web-a").unwrap();
+    check("watch", "web-a").unwrap();
+    assert!(check("get", "web-c").is_err());
+    assert!(check("list", "").is_err());
+    assert!(check("delete", "web-a").is_err());
 }

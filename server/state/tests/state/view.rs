@@ -272,6 +272,11 @@ fn a_revision_of_a_deployment_is_shown_as_a_replica_set() {
     ];
     assert_eq!(counts, [3, 2, 1]);
     assert_eq!(status.observed_generation, metadata.generation);
+    let restored = State::restore(state.records(), state.meta());
+    assert_eq!(
+        replica_set_of(&restored, "r1"),
+        replica_set_of(&state, "r1")
+    );
     // Without its label or its owner it is a template and nothing else.
     assert_eq!(replica_set_of(&state, "r2"), None);
     assert_eq!(replica_set_of(&state, "r3"), None);
