@@ -37,3 +37,6 @@ mod memory;
 
 #[path = "store/runtime_kinds.rs"]
 mod runtime_kinds;
+
+#[path = "store/replica_sets.rs"]
+mod replica_sets;

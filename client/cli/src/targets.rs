@@ -1,9 +1,12 @@
 //! The objects that a command is about: named, selected, all of a kind, or those of manifests.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Result, bail};
-use barge_client::{Client, Selection, v1::Object};
+use barge_client::{
+    Client, Selection,
+    v1::{Kind, Object},
+};
 use barge_proto::kinds::KindInfo;
 use clap::Args;
 
@@ -84,6 +87,8 @@ pub struct Target {
     pub uid: String,
     /// Whether it was found rather than named: then nobody misses it when it is gone.
     pub found: bool,
+    /// The uid and name of the Deployment whose revision it is, for a ReplicaSet that was found: only the Deployment changes it.
+    pub keeper: Option<(String, String)>,
 }
 
 impl Target {
@@ -104,8 +109,19 @@ impl Target {
                 false => String::new(),
             },
             found,
+            keeper: keeper(object).filter(|_| found),
         })
     }
+}
+
+/// The Deployment that a ReplicaSet is a revision of: its uid and name.
+fn keeper(object: &Object) -> Option<(String, String)> {
+    if object.kind() != Kind::ReplicaSet {
+        return None;
+    }
+    let mut owners = object.metadata().owner_references.iter();
+    let keeper = owners.find(|it| it.controller == Some(true) && it.kind == "Deployment")?;
+    Some((keeper.uid.clone(), keeper.name.clone()))
 }
 
 impl std::fmt::Display for Target {
@@ -118,6 +134,17 @@ impl Which {
     /// Whether the objects are looked up by selector or kind.
     fn selects(&self) -> bool {
         self.all || self.selector.is_some()
+    }
+
+    /// The objects that are to be changed. Of those that are found, the revisions of Deployments are left out: a line tells so, unless their
+    /// Deployment is to be changed, too.
+    pub async fn changeable(&self, to: &Connection) -> Result<Vec<Target>> {
+        let targets = self.targets(to).await?;
+        let (targets, left) = without_kept(targets);
+        for line in left {
+            eprintln!("{line}");
+        }
+        Ok(targets)
     }
 
     /// The objects. Those of a selector or of `--all` are listed first.
@@ -145,6 +172,7 @@ impl Which {
             name: one.name.to_owned(),
             uid: String::new(),
             found: false,
+            keeper: None,
         };
         Ok(named.iter().map(target).collect())
     }
@@ -178,6 +206,22 @@ impl Which {
         }
         Ok(targets)
     }
+}
+
+/// The targets that are not a Deployment's to change, and what is to be told about the others.
+fn without_kept(targets: Vec<Target>) -> (Vec<Target>, Vec<String>) {
+    let uids: BTreeSet<_> = targets.iter().map(|target| target.uid.clone()).collect();
+    let (mut others, mut left) = (Vec::new(), Vec::new());
+    for target in targets {
+        match &target.keeper {
+            None => others.push(target),
+            Some((uid, _)) if uids.contains(uid) => {}
+            Some((_, name)) => left.push(format!(
+                "{target} left alone: it is a revision of deployment/{name}, which keeps it"
+            )),
+        }
+    }
+    (others, left)
 }
 
 async fn listed(
@@ -216,7 +260,9 @@ pub fn place(object: &mut Object, namespace: &str, asked: &Namespace) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use barge_client::v1::{ConfigMap, Namespace as NamespaceObject, ObjectMeta};
+    use barge_client::v1::{
+        ConfigMap, Deployment, Namespace as NamespaceObject, ObjectMeta, OwnerReference, ReplicaSet,
+    };
 
     fn config_map(namespace: &str) -> Object {
         ConfigMap {
@@ -242,6 +288,60 @@ mod tests {
         object.metadata_mut().unwrap().uid = "u1".into();
         assert_eq!(Target::of(&object, true).unwrap().uid, "u1");
         assert_eq!(Target::of(&object, false).unwrap().uid, "");
+    }
+
+    #[test]
+    fn the_revisions_of_deployments_are_left_to_them() {
+        let set = |name: &str, deployment: &str| {
+            let owner = OwnerReference {
+                kind: "Deployment".into(),
+                name: deployment.into(),
+                uid: format!("uid-of-{deployment}"),
+                controller: Some(true),
+                ..OwnerReference::default()
+            };
+            let metadata = ObjectMeta {
+                name: name.into(),
+                uid: format!("uid-of-{name}"),
+                owner_references: match deployment {
+                    "" => Vec::new(),
+                    _ => vec![owner],
+                },
+                ..ObjectMeta::default()
+            };
+            Object::from(ReplicaSet {
+                metadata: Some(metadata),
+                ..ReplicaSet::default()
+            })
+        };
+        let deployment = Object::from(Deployment {
+            metadata: Some(ObjectMeta {
+                name: "web".into(),
+                uid: "uid-of-web".into(),
+                ..ObjectMeta::default()
+            }),
+            ..Deployment::default()
+        });
+        let objects = [
+            deployment,
+            set("web-x", "web"),
+            set("api-y", "api"),
+            set("own", ""),
+        ];
+        let found = objects.iter().filter_map(|it| Target::of(it, true));
+        let (targets, left) = without_kept(found.collect());
+        let names: Vec<_> = targets.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["web", "own"]);
+        let [line] = &left[..] else {
+            panic!("{left:?}");
+        };
+        assert!(
+            line.contains("replicaset.apps/api-y") && line.contains("deployment/api"),
+            "{line}"
+        );
+        // One that is named is the server's to refuse.
+        let named = Target::of(&objects[2], false).unwrap();
+        assert_eq!(without_kept(vec![named]).0.len(), 1);
     }
 
     #[test]

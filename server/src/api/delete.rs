@@ -84,9 +84,12 @@ fn plan(
     request: &DeleteRequest,
 ) -> Result<(Draft, Object), ApiError> {
     let kind = info.kind;
-    let object = state
-        .object(kind, namespace, &names::record(info, &request.name))
-        .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
+    let not_found = || names::not_found(info, namespace, &request.name);
+    let parts = state
+        .object_parts(kind, namespace, &names::record(info, &request.name))
+        .ok_or_else(not_found)?;
+    names::check_kept(&parts.record)?;
+    let object = parts.object().ok_or_else(not_found)?;
     let named = names::describe(info, namespace, &request.name);
     names::check_uid(&named, object.metadata(), &request.uid)?;
     names::check_version(&named, object.metadata(), &request.resource_version)?;

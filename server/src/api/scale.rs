@@ -102,9 +102,12 @@ fn find<K: Scaled>(
     namespace: &str,
     request: &ScaleRequest,
 ) -> Result<Arc<K>, ApiError> {
+    let not_found = || names::not_found(info, namespace, &request.name);
+    let shown = state.object_parts(info.kind, namespace, &request.name);
+    names::check_kept(&shown.ok_or_else(not_found)?.record)?;
     let found = state
         .get::<K>(namespace, &request.name)
-        .ok_or_else(|| names::not_found(info, namespace, &request.name))?;
+        .ok_or_else(not_found)?;
     names::check_current(&request.name, found.meta(), &request.resource_version)?;
     Ok(Arc::clone(found))
 }

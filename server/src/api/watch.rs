@@ -106,7 +106,12 @@ pub async fn open(
     }
     let scope = Scope {
         namespace: filter.namespace.clone(),
-        ..Scope::kinds(RecordKind::of(kind))
+        // Revisions of Deployments are shown as ReplicaSets.
+        ..Scope::kinds(
+            RecordKind::of(kind)
+                .into_iter()
+                .chain((kind == Kind::ReplicaSet).then_some(RecordKind::Revision)),
+        )
     };
     let watch = store
         .watch(from, scope)

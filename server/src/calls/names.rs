@@ -9,6 +9,8 @@ use barge_proto::{
     validate,
 };
 
+use barge_state::{Kind as _, Stored, deployment_of};
+
 use crate::error::{ApiError, Violation};
 
 /// The namespace of namespaced objects that name none.
@@ -85,6 +87,25 @@ pub fn check_version(name: &str, meta: &ObjectMeta, demanded: &str) -> Result<()
             "{name} has changed: its resourceVersion is {now}, not {demanded}"
         ))),
     }
+}
+
+/// Checks that an object is kept as itself, and is not a Deployment's revision that is shown as one.
+///
+/// # Errors
+/// PRECONDITION, with what to change instead.
+pub fn check_kept(record: &Stored) -> Result<(), ApiError> {
+    let Stored::Revision(revision) = record else {
+        return Ok(());
+    };
+    let deployment = deployment_of(revision).map_or("", |owner| owner.name.as_str());
+    let way_out = match revision.meta().deletion_timestamp {
+        None => "change, scale or delete the Deployment, which keeps it",
+        Some(_) => "it is being deleted, and goes with its last pod",
+    };
+    Err(ApiError::Precondition(format!(
+        "replicaset/{} is a revision of deployment/{deployment}: {way_out}",
+        record.name()
+    )))
 }
 
 /// Checks a uid that a request demands; an empty one demands nothing.

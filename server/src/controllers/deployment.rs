@@ -6,6 +6,7 @@
 
 mod budget;
 mod configuration;
+mod counts;
 mod groups;
 mod moves;
 mod revisions;
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::store::transaction::Draft;
 use barge_proto::v1::{Deployment, DeploymentSpec, ObjectReference, PodRecord, Revision};
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
+use barge_state::{Changed, Kind, PackedPod, REPLICA_SETS, RecordKind, State};
 use budget::{Budget, is_recreate};
 use configuration::Configuration;
 use groups::Groups;
@@ -44,6 +45,7 @@ impl Controller for Deployments {
         RecordKind::Revision,
         RecordKind::ConfigMap,
         RecordKind::Secret,
+        RecordKind::Cluster,
     ];
 
     fn all(&self, state: &State) -> Vec<Name> {
@@ -68,6 +70,9 @@ impl Controller for Deployments {
             }
             RecordKind::ConfigMap | RecordKind::Secret => {
                 configuration::concerned(state, changed, dirty);
+            }
+            RecordKind::Cluster if counts::begin(changed) => {
+                self.all(state).into_iter().for_each(dirty);
             }
             _ => {}
         }
@@ -111,7 +116,8 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     };
     let revision = &newest.revision;
     let groups = Groups::new(&owned, &revisions, revision.uid(), spec, &stamp.now);
-    let steps = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
+    let wanted = groups.steps(spec, &Budget::of(spec), &owned, revision.uid());
+    let steps = groups.held(wanted.clone());
     moves::make(
         state, deployment, &groups, revision, &steps, stamp, &mut plan,
     );
@@ -130,6 +136,9 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     if !spec.paused {
         let used = |uid: &str| uid == revision.uid() || state.pods_of(uid).next().is_some();
         revisions::forget_old(deployment, &revisions, used, &mut plan);
+    }
+    if state.feature_level() >= REPLICA_SETS {
+        counts::put(&revisions, revision, &groups, &wanted, &mut plan);
     }
     finish(deployment, spec, &groups, &newest, waits_for, stamp, plan)
 }

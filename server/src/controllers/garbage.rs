@@ -202,7 +202,10 @@ fn is_orphan(state: &State, owners: &[OwnerReference]) -> bool {
             let uid = &owner.uid;
             match owner.kind.as_str() {
                 "Deployment" => state.by_uid::<Deployment>(uid).is_none(),
-                "ReplicaSet" => state.by_uid::<ReplicaSet>(uid).is_none(),
+                "ReplicaSet" => {
+                    state.by_uid::<ReplicaSet>(uid).is_none()
+                        && state.by_uid::<Revision>(uid).is_none()
+                }
                 "Service" => state.by_uid::<Service>(uid).is_none(),
                 "Revision" => state.by_uid::<Revision>(uid).is_none(),
                 "Pod" => state.by_uid::<PodRecord>(uid).is_none(),

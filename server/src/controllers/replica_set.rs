@@ -156,6 +156,7 @@ impl Observed<'_> {
             }),
             number: numbers.max().unwrap_or(0) + 1,
             template: self.spec.template.clone(),
+            status: None,
         };
         plan.draft.put(new.clone());
         new

@@ -50,7 +50,8 @@ impl Default for World {
 impl World {
     /// All managers understand this feature level.
     pub fn raise(&mut self, feature_level: u32) {
-        let uid = self.uid();
+        let known = self.state.cluster().map(|it| it.uid().to_owned());
+        let uid = known.unwrap_or_else(|| self.uid());
         self.put(record::Record::Cluster(ClusterRecord {
             metadata: Some(ObjectMeta {
                 name: "cluster".to_owned(),

@@ -129,6 +129,7 @@ fn revision(
             ..ObjectMeta::default()
         }),
         number: 1,
+        status: None,
         template: Some(PodTemplateSpec {
             metadata: None,
             spec: Some(PodSpec {

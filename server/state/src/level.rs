@@ -23,7 +23,7 @@ use crate::{apply::refusal, state::State};
 /// - 7: objects of kinds that are registered while the cluster runs
 /// - 8: pods with fields that [`barge_proto::level`] does not name, PodDisruptionBudgets, fields of ServiceAccounts beside metadata, and the keys of
 ///   their tokens
-/// - 9: ReplicaSets
+/// - 9: ReplicaSets, and of the Revisions of Deployments how many pods there are
 pub const LEVEL: u32 = 9;
 
 /// The level from which on bindings decide what a credential may.
@@ -49,10 +49,17 @@ pub const CUSTOM: u32 = barge_proto::kinds::custom::LEVEL;
 /// The level from which on templates may have the fields of pods that came with it.
 pub const PODS: u32 = barge_proto::level::PODS;
 
+/// The level from which on there are ReplicaSets, and Revisions of Deployments are shown as such with their status.
+pub const REPLICA_SETS: u32 = 9;
+
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {
     let record = match change {
         Change::Put(record) => record.record.as_ref(),
+        // Before, Revisions had no status, and such a change was refused.
+        Change::PutStatus(record) if matches!(record.record, Some(Body::Revision(_))) => {
+            return REPLICA_SETS;
+        }
         Change::ReportPod(_) => return ORDER,
         Change::MarkPod(_) | Change::PodGone(_) | Change::Collect(_) => return LOSS,
         Change::ForgetRequestsBefore(_) => return ORDER,

@@ -17,6 +17,7 @@
 //! - `requests`: what makes a retried request apply at most once
 //! - `read`, `view`, `parts`: looking things up, and objects as the API shows them
 //! - `history`: recent changes, for watches
+//! - `revisions`: Revisions of Deployments as ReplicaSets
 //! - `restore`: the state as a series of records, and back
 
 mod ages;
@@ -38,6 +39,7 @@ mod ports;
 mod read;
 mod requests;
 mod restore;
+mod revisions;
 mod rules;
 mod state;
 mod subjects;
@@ -55,12 +57,13 @@ pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
 pub use level::{
     BINDINGS, COMPRESSION, CUSTOM, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, PODS,
-    check_understood, demanded, needed,
+    REPLICA_SETS, check_understood, demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};
 pub use ports::{NO_FREE_PORTS, PortsInUse, claimed};
 pub use requests::RequestChanges;
 pub use restore::{Meta, Restoring};
+pub use revisions::{HASH_LABEL, deployment as deployment_of};
 pub use state::State;
 pub use subjects::service_account_user;

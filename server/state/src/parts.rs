@@ -13,6 +13,7 @@ use crate::{
     changed::Changed,
     kind::{Kind, Stored},
     pods::POD_SCHEDULED,
+    revisions,
 };
 
 /// The reason of a pod that is lost with its node.
@@ -62,6 +63,10 @@ macro_rules! define {
         impl Parts {
             /// The object; absent for kinds that the API does not show. The values of Secrets are sealed.
             pub fn object(&self) -> Option<Object> {
+                if let Stored::Revision(revision) = &self.record {
+                    let shown = revisions::replica_set(revision)?;
+                    return Some(Object::from(shown).typed());
+                }
                 let kind = match &self.record {
                     $(Stored::$variant(_kept) => object_kind!(self _kept $message [$($object)?]),)*
                 };
@@ -97,8 +102,11 @@ impl Changed {
 
 /// The whole pod: its record, its template, the name and address of its node.
 pub fn whole_pod(mut record: PodRecord, template: Option<&Revision>, node: Option<&Node>) -> Pod {
-    let template = template.and_then(|revision| revision.template.as_ref());
     let mut metadata = record.metadata.take().unwrap_or_default();
+    if let Some(revision) = template {
+        revisions::show_owner(&mut metadata, revision);
+    }
+    let template = template.and_then(|revision| revision.template.as_ref());
     if let Some(common) = template.and_then(|template| template.metadata.as_ref()) {
         for (own, common) in [
             (&mut metadata.labels, &common.labels),

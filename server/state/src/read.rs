@@ -123,6 +123,15 @@ impl State {
         self.tables.pods_by_template.get(template_uid)
     }
 
+    /// As [`State::pods_of`], from the pod after the one with this uid on; "" for all.
+    pub fn pods_of_after(
+        &self,
+        template_uid: &str,
+        uid: &str,
+    ) -> impl Iterator<Item = &Arc<PackedPod>> + use<'_> {
+        self.tables.pods_by_template.after(template_uid, uid)
+    }
+
     /// How many pods [`State::pods_of`] has.
     pub fn pods_of_count(&self, template_uid: &str) -> usize {
         self.tables.pods_by_template.count(template_uid)

@@ -153,8 +153,18 @@ impl Rules for Revision {
             Some(old) if old.template != self.template => {
                 Err("a Revision's template never changes".to_owned())
             }
-            _ => Ok(()),
+            _ => {
+                self.status = old.and_then(|old| old.status);
+                Ok(())
+            }
         }
+    }
+
+    fn with_status(&self, from: &Self) -> Option<Self> {
+        Some(Revision {
+            status: from.status,
+            ..self.clone()
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     kind::{Kind, Stored},
     packed::PackedPod,
     parts::{Parts, whole_pod},
+    revisions,
     state::State,
 };
 
@@ -25,9 +26,16 @@ macro_rules! define {
                 namespace: &str,
                 name: &str,
             ) -> Option<Parts> {
-                match kind {
+                let found = match kind {
                     $($(v1::Kind::$object => self.named::<v1::$message>(namespace, name),)?)*
                     v1::Kind::Unspecified => None,
+                };
+                match kind {
+                    v1::Kind::ReplicaSet => found.or_else(|| {
+                        let revision = self.revision_shown(namespace, name)?.clone();
+                        Some(Parts::alone(Stored::Revision(revision)))
+                    }),
+                    _ => found,
                 }
             }
 
@@ -49,6 +57,12 @@ macro_rules! define {
 for_each_kind!(define);
 
 impl State {
+    /// The Revision that is shown as the ReplicaSet of this name.
+    pub fn revision_shown(&self, namespace: &str, name: &str) -> Option<&Arc<Revision>> {
+        let found = self.get::<Revision>(namespace, name)?;
+        revisions::deployment(found).map(|_| found)
+    }
+
     /// The whole pod: its record, its template, the name and address of its node.
     pub fn pod(&self, pod: &PackedPod) -> Pod {
         self.pod_from(pod.record(), self.template(pod).map(Arc::as_ref))

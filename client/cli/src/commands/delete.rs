@@ -94,14 +94,14 @@ impl From<Cascade> for DeletionPropagation {
 
 pub async fn run(to: &Connection, delete: Delete) -> Result<()> {
     let deadline = Instant::now() + delete.patience.timeout.0;
-    let targets = ordered(delete.which.targets(to).await?);
+    let targets = ordered(delete.which.changeable(to).await?);
     if targets.is_empty() {
         let namespace = delete.which.namespaces.of(to)?;
         let place = match namespace.as_str() {
             "" => String::new(),
             one => format!(" in namespace {one}"),
         };
-        eprintln!("no {} found{place}", delete.which.what.join(" "));
+        eprintln!("no {} found to delete{place}", delete.which.what.join(" "));
         return Ok(());
     }
     if delete.dry.dry_run == Some(Where::Client) {
@@ -236,6 +236,7 @@ mod tests {
             name: name.into(),
             uid: String::new(),
             found,
+            keeper: None,
         }
     }
 

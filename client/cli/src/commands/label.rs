@@ -78,9 +78,9 @@ pub async fn annotate(to: &Connection, annotate: Annotate) -> Result<()> {
 async fn run(to: &Connection, pairs: Pairs, words: (&str, &str, &str)) -> Result<()> {
     let (field, one, done) = words;
     let (what, changes) = split(&pairs.words)?;
-    let targets = pairs.whose.which(what.to_vec())?.targets(to).await?;
+    let targets = pairs.whose.which(what.to_vec())?.changeable(to).await?;
     if targets.is_empty() {
-        bail!("no {} found", what.join(" "));
+        bail!("no {} found to change", what.join(" "));
     }
     let how = How {
         manager: pairs.manager.field_manager,

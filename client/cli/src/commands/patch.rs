@@ -71,9 +71,9 @@ pub async fn run(to: &Connection, patch: Patch) -> Result<()> {
             "the patch {change} should be a mapping of fields, such as {{\"spec\": {{\"replicas\": 3}}}}"
         );
     }
-    let targets = patch.which.targets(to).await?;
+    let targets = patch.which.changeable(to).await?;
     if targets.is_empty() {
-        bail!("no {} found", patch.which.what.join(" "));
+        bail!("no {} found to change", patch.which.what.join(" "));
     }
     let how = How {
         manager: patch.manager.field_manager,

@@ -48,9 +48,9 @@ const PODS: &[&str] = &[
 
 pub async fn run(to: &Connection, Set::Image(image): Set) -> Result<()> {
     let (what, images) = split(&image.words)?;
-    let targets = image.whose.which(what.to_vec())?.targets(to).await?;
+    let targets = image.whose.which(what.to_vec())?.changeable(to).await?;
     if targets.is_empty() {
-        bail!("no {} found", what.join(" "));
+        bail!("no {} found to change", what.join(" "));
     }
     let how = How {
         manager: image.manager.field_manager,

@@ -3,9 +3,9 @@
 use barge_proto::{
     configuration::ROLL,
     kinds::Registry,
-    v1::{Object, ObjectMeta, OwnerReference, RecordRef},
+    v1::{Kind, Object, ObjectMeta, OwnerReference, RecordRef},
 };
-use barge_state::{RecordKind, State};
+use barge_state::{Kind as _, RecordKind, State, Stored};
 
 use crate::{
     calls::names,
@@ -99,6 +99,13 @@ fn wrong_owner(
             ..RecordRef::default()
         })
     });
+    let shown = || {
+        // A Deployment's revision is a ReplicaSet, too.
+        let revision = state.revision_shown(namespace, name)?;
+        let is_it = info.kind == Kind::ReplicaSet && revision.uid() == uid;
+        is_it.then(|| Stored::Revision(revision.clone()))
+    };
+    let found = found.or_else(shown);
     let singular = &info.singular;
     let Some(found) = found.filter(|found| found.name() == names::record(&info, name)) else {
         return Some(format!("there is no {singular} {name} with the uid {uid}"));

@@ -85,5 +85,6 @@ fn template(meta: &ObjectMeta, pod_uid: &str, spec: PodSpec) -> Revision {
             }),
             spec: Some(spec),
         }),
+        status: None,
     }
 }

@@ -194,6 +194,9 @@ pub fn merge(
     let (mut broken, mut conflicts) = (Vec::new(), Vec::new());
     let mut merged = Vec::with_capacity(wanted.objects.len());
     for ((config, info), kept) in wanted.each().zip(there) {
+        if let Some(kept) = kept {
+            names::check_kept(&kept.record)?;
+        }
         let kept = kept.as_ref().and_then(Parts::object);
         let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();

@@ -1,6 +1,6 @@
 //! One page of a list, made of collected records. Making its objects holds no lock.
 
-use barge_proto::v1::ListResponse;
+use barge_proto::v1::{ListResponse, Object};
 use prost::Message;
 
 use super::{
@@ -34,7 +34,8 @@ impl Query {
                 return page;
             }
             last = Some(row);
-            if let Some(object) = row.object().filter(|object| self.selects(object)) {
+            let asked = |object: &Object| self.selects(object) && self.owns(&row.record, object);
+            if let Some(object) = row.object().filter(asked) {
                 bytes += object.encoded_len();
                 page.objects.push(object);
             }

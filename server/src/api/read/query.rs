@@ -11,6 +11,8 @@ use barge_proto::{
 use barge_state::{Kept as _, Kind as Recorded, Parts, RecordKind, State, Stored};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+mod sets;
+
 use crate::{calls::names, error::ApiError};
 
 /// Objects in one page.
@@ -46,6 +48,12 @@ macro_rules! define {
             /// name; of an owner, by uid.
             #[must_use]
             pub fn slice(&self, state: &State, last: Option<&Stored>, most: usize) -> Vec<Parts> {
+                if self.kind == Kind::ReplicaSet {
+                    return self.replica_sets(state, last, most);
+                }
+                if self.kind == Kind::Pod && self.is_of_revision(state) {
+                    return self.pods_of(state, last, most);
+                }
                 match self.kind {
                     $($(Kind::$object => self.records::<v1::$record>(state, last, most),)?)*
                     Kind::Unspecified => Vec::new(),
@@ -94,7 +102,8 @@ impl Query {
     /// Whether not everything that it looks at is shown.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
-        !(self.selector.is_empty() && self.fields.is_empty())
+        // Among ReplicaSets are templates that are none.
+        !(self.selector.is_empty() && self.fields.is_empty()) || self.kind == Kind::ReplicaSet
     }
 
     /// Records that one page looks at.
@@ -140,13 +149,33 @@ impl Query {
     pub fn covers(&self, record: &Stored) -> bool {
         let namespace = self.namespace.as_deref();
         let after = self.after();
-        self.record_kind() == Some(record.kind())
+        let is_revision = record.kind() == RecordKind::Revision;
+        (self.record_kind() == Some(record.kind()) || is_revision && self.kind == Kind::ReplicaSet)
             && self.is_of_kind(record.name())
             && namespace.is_none_or(|asked| asked == record.namespace())
             && after.is_none_or(|(namespace, name)| {
                 (record.namespace(), record.name()) > (namespace, name)
             })
-            && (self.owner_uid.is_empty() || owners(record).any(|uid| uid == self.owner_uid))
+            && (self.owner_uid.is_empty() || self.may_own(record))
+    }
+
+    /// Whether a record belongs to the owner that is asked for, or may be shown as if: a pod belongs to the ReplicaSet that its template is
+    /// shown as, while its record names the Deployment.
+    fn may_own(&self, record: &Stored) -> bool {
+        let is_of_template = match record {
+            Stored::Pod(pod) => pod.template_uid() == self.owner_uid,
+            _ => false,
+        };
+        is_of_template || owners(record).any(|uid| uid == self.owner_uid)
+    }
+
+    /// Whether a record that the list looks at belongs to the owner that is asked for, as it is recorded or as it is shown.
+    #[must_use]
+    pub fn owns(&self, record: &Stored, object: &Object) -> bool {
+        let mut shown = object.metadata().owner_references.iter();
+        self.owner_uid.is_empty()
+            || owners(record).any(|uid| uid == self.owner_uid)
+            || shown.any(|owner| owner.uid == self.owner_uid)
     }
 
     /// Whether a record of this name is of the kind, and not of another registered one.

@@ -41,6 +41,7 @@ fn world() -> World {
         metadata: Some(meta("r".to_owned(), "d")),
         template: Some(PodTemplateSpec::default()),
         number: 1,
+        status: None,
     }));
     let pod = |number| PodRecord {
         metadata: Some(meta(format!("p{number:04}"), "d")),

@@ -77,7 +77,7 @@ impl<'a> Groups<'a> {
         })
     }
 
-    /// The next step. `owned` are all pods, whatever their phase.
+    /// The next step, as if no finished pod held its place. `owned` are all pods, whatever their phase.
     pub fn steps(
         &self,
         spec: &DeploymentSpec,
@@ -86,7 +86,7 @@ impl<'a> Groups<'a> {
         newest: &str,
     ) -> Steps {
         let old: Vec<_> = self.old.iter().map(|group| group.count).collect();
-        let mut steps = if spec.paused {
+        if spec.paused {
             rollout::paused(budget, self.new.count, &old)
         } else if is_recreate(spec) {
             // A pod that is terminating may still run, and so may one that is lost: its node may be cut off only.
@@ -96,7 +96,11 @@ impl<'a> Groups<'a> {
             rollout::recreate(budget, self.new.count, &old, old_remain)
         } else {
             rollout::rolling(budget, self.new.count, &old)
-        };
+        }
+    }
+
+    /// Steps without the pods whose place a finished one holds.
+    pub fn held(&self, mut steps: Steps) -> Steps {
         steps.new.hold(self.new.held);
         for (step, group) in steps.old.iter_mut().zip(&self.old) {
             step.hold(group.held);

@@ -6,13 +6,12 @@ use crate::controllers::{
     replicas::count,
     stamp::{NAME_ALPHABET, Stamp},
 };
-use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, Revision};
-use barge_state::{Kind, State};
+use barge_proto::v1::{Deployment, ObjectMeta, PodTemplateSpec, ReplicaSet, Revision};
+use barge_state::{Kind, REPLICA_SETS, State};
+
+pub use barge_state::HASH_LABEL;
 use prost::Message;
 use std::sync::Arc;
-
-/// The label that tells the pods of one revision from those of another.
-pub const HASH_LABEL: &str = "pod-template-hash";
 
 /// Old revisions that are kept when the Deployment doesn't say.
 const DEFAULT_HISTORY: i32 = 10;
@@ -61,7 +60,15 @@ pub fn make_newest(
             number,
             ..Revision::clone(old)
         },
-        None => new(state, deployment, wanted, number, stamp),
+        None => {
+            let new = new(state, deployment, wanted, number, stamp);
+            if state.feature_level() >= REPLICA_SETS {
+                // It is shown as a ReplicaSet of that name.
+                let meta = new.meta();
+                plan.draft.absent::<ReplicaSet>(&meta.namespace, &meta.name);
+            }
+            new
+        }
     };
     plan.draft.put(revision.clone());
     revision
@@ -89,6 +96,7 @@ fn new(
         }),
         number,
         template: Some(template),
+        status: None,
     }
 }
 
@@ -101,7 +109,8 @@ fn free_hash(state: &State, owner: &ObjectMeta, template: &PodTemplateSpec) -> S
     loop {
         let hash = hash(&encoded, attempt);
         let name = format!("{}-{hash}", owner.name);
-        if state.get::<Revision>(&owner.namespace, &name).is_none() {
+        let is_set = state.get::<ReplicaSet>(&owner.namespace, &name).is_some();
+        if !is_set && state.get::<Revision>(&owner.namespace, &name).is_none() {
             return hash;
         }
         // Ends: there are more hashes than records.

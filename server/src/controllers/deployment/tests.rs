@@ -3,6 +3,7 @@
 //! The plan of a Deployment, step by step and against everything that can happen to its pods.
 
 mod configuration;
+mod counts;
 mod lost;
 mod once;
 mod rollouts;

@@ -64,6 +64,7 @@ fn pod(world: &mut World, name: &str, owner: &str) -> String {
         metadata: Some(meta(world, name, owner)),
         template: Some(PodTemplateSpec::default()),
         number: 1,
+        status: None,
     };
     let pod = PodRecord {
         metadata: Some(meta(world, name, owner)),
@@ -116,6 +117,27 @@ fn a_template_stays_as_long_as_a_pod_of_it_ends() {
     world.remove(&*record);
     sweep(&mut world);
     assert_eq!(world.state.count::<Revision>(), 0);
+}
+
+#[test]
+fn what_belongs_to_a_revision_that_is_shown_as_a_replica_set_stays() {
+    let mut world = World::default();
+    let template = pod(&mut world, "standalone", "");
+    let template = world
+        .by_uid::<PodRecord>(&template)
+        .template_uid()
+        .to_owned();
+    let shown = world.by_uid::<Revision>(&template).meta().clone();
+    let endpoints = Endpoints {
+        metadata: Some(ObjectMeta {
+            owner_references: vec![controller_reference("apps/v1", "ReplicaSet", &shown)],
+            ..meta(&mut world, "its", "")
+        }),
+        ..Endpoints::default()
+    };
+    world.put(Record::Endpoints(endpoints));
+    assert_eq!(sweep(&mut world), 0);
+    assert_eq!(world.state.count::<Endpoints>(), 1);
 }
 
 #[test]

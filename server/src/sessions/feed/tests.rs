@@ -88,6 +88,7 @@ fn beginning() -> State {
         draft.put(Revision {
             metadata: meta("default", "t"),
             number: 1,
+            status: None,
             template: Some(PodTemplateSpec::default()),
         });
         put_pod(draft, "p1");
@@ -294,6 +295,7 @@ fn put_needy(draft: &mut Draft) {
     draft.put(Revision {
         metadata: meta("default", "needy"),
         number: 1,
+        status: None,
         template: Some(PodTemplateSpec {
             spec: Some(PodSpec {
                 containers: vec![container],

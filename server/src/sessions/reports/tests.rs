@@ -63,6 +63,7 @@ fn at_level(feature_level: u32) -> State {
     draft.put(Revision {
         metadata: meta("default", "t", "t"),
         number: 1,
+        status: None,
         template: Some(PodTemplateSpec::default()),
     });
     for (pod, node) in [("p1", "n1"), ("p2", "n2")] {

@@ -116,6 +116,7 @@ pub fn revision(uid: &str, cpu: &str, memory: &str) -> Revision {
     Revision {
         metadata: Some(meta("default", &format!("name-of-{uid}"), uid)),
         number: 1,
+        status: None,
         template: Some(template),
     }
 }

@@ -305,6 +305,14 @@ impl Model {
             {
                 return Err(RefusalReason::Invalid);
             }
+            (Stored::Revision(new), old) => {
+                let mut revision = new.as_ref().clone();
+                revision.status = match old {
+                    Some(Stored::Revision(old)) => old.status,
+                    _ => None,
+                };
+                *new = revision.into();
+            }
             (Stored::Pod(new), Some(Stored::Pod(old))) => {
                 if new.template_uid() != old.template_uid() {
                     return Err(RefusalReason::Invalid);

@@ -373,3 +373,45 @@ fn a_template_never_changes() {
     bound.node_uid = "n1".to_owned();
     assert_eq!(refuse(&mut state, [put(bound)]), RefusalReason::Invalid);
 }
+
+#[test]
+fn counts_of_a_revision_need_a_level_and_outlive_a_put() {
+    use barge_proto::v1::{Revision, RevisionStatus};
+    use barge_state::{REPLICA_SETS, needed};
+    let counted = Revision {
+        status: Some(RevisionStatus {
+            desired: 3,
+            ..RevisionStatus::default()
+        }),
+        ..revision("r1", "1", "1Gi")
+    };
+    let report = put_status(counted.clone());
+    assert_eq!(needed(&report), REPLICA_SETS);
+    assert_eq!(needed(&put(revision("r1", "1", "1Gi"))), 0);
+    let mut state = state([
+        put(cluster(REPLICA_SETS - 1)),
+        put(revision("r1", "1", "1Gi")),
+    ]);
+    let status = |state: &State| state.by_uid::<Revision>("r1").unwrap().status;
+    let reports = || Transaction {
+        feature_level: REPLICA_SETS,
+        ..tx([report.clone()])
+    };
+    let refused = refuse_tx(&mut state, &reports());
+    assert_eq!(refused.reason(), RefusalReason::FeatureLevel);
+    // A plan's put says nothing about them.
+    accept(&mut state, [put(counted.clone())]);
+    assert_eq!(status(&state), None);
+    accept(&mut state, [put(cluster(REPLICA_SETS))]);
+    assert_eq!(state.apply(TERM, reports()).outcome.refusal, None);
+    assert_eq!(status(&state), counted.status);
+    accept(
+        &mut state,
+        [put(Revision {
+            number: 2,
+            ..revision("r1", "1", "1Gi")
+        })],
+    );
+    assert_eq!(status(&state), counted.status);
+    crate::indexes::check(&state);
+}

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use barge_proto::v1::{
-    ManagerRecord, Node, NodeSpec, Precondition, RecordRef, RequestRecord, Time, TokenRecord,
-    Transaction, UseToken, change::Change, precondition::Must,
+    ManagerRecord, Node, NodeSpec, Precondition, RecordRef, ReplicaSet, ReplicaSetStatus,
+    RequestRecord, Revision, RevisionStatus, Time, TokenRecord, Transaction, UseToken,
+    change::Change, precondition::Must,
 };
 use barge_state::{
     Applied, History, Kind, LOSS, NODE_TOMBSTONES, ORDER, RecordKind, State, Stored, limits::Limits,
@@ -162,6 +163,24 @@ fn others() -> impl Strategy<Value = Change> {
             }
         })
     });
+    let counts = (uid("r"), 0..3).prop_map(|(uid, replicas)| {
+        put_status(Revision {
+            status: Some(RevisionStatus {
+                replicas,
+                ..RevisionStatus::default()
+            }),
+            ..revision(&uid, "1", "1Gi")
+        })
+    });
+    let set_status = (uid("x"), 0..3).prop_map(|(uid, replicas)| {
+        put_status(ReplicaSet {
+            status: Some(ReplicaSetStatus {
+                replicas,
+                ..ReplicaSetStatus::default()
+            }),
+            ..replica_set(&uid, 1)
+        })
+    });
     let removals = prop_oneof![
         4 => uid("p").prop_map(|uid| remove(RecordKind::Pod, &uid)),
         2 => uid("r").prop_map(|uid| remove(RecordKind::Revision, &uid)),
@@ -186,6 +205,8 @@ fn others() -> impl Strategy<Value = Change> {
         5 => (uid("p"), phases).prop_map(|(uid, of)| report(&uid, phase(of))),
         5 => (uid("p"), uid("n"), versions, numbered).prop_map(|(uid, node, version, of)| report_as(&uid, &node, version, phase(of))),
         2 => node_status,
+        2 => counts,
+        1 => set_status,
         4 => removals,
         3 => (uid("p"), uid("n"), any::<bool>()).prop_map(|(pod, node, lost)| mark(&pod, &node, lost)),
         2 => (uid("p"), prop::option::of(0..60i64)).prop_map(|(uid, grace)| terminate(&uid, grace)),

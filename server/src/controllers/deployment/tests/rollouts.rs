@@ -327,6 +327,7 @@ proptest! {
         steps in steps(),
     ) {
         let mut world = world(replicas);
+        world.raise(REPLICA_SETS);
         world.node("node", 1_000_000, 1_000_000, 10_000);
         world.edit(NAME, |spec| spec.min_ready_seconds = min_ready);
         for step in &steps {
@@ -353,5 +354,9 @@ proptest! {
             "Progressing",
         );
         prop_assert_eq!(&progressing.unwrap().reason, "NewReplicaSetAvailable");
+        // What the ReplicaSets show is what there is.
+        let mut shown = super::counts::shown(&world);
+        prop_assert_eq!(shown.pop(), Some([spec.replicas.unwrap(); 4]));
+        prop_assert!(shown.iter().all(|counts| *counts == [0; 4]), "{shown:?}");
     }
 }

@@ -88,6 +88,7 @@ fn pod(state: &mut State, name: &str, account: &str) {
     draft.put(Revision {
         metadata: Some(meta("shop", &template)),
         number: 1,
+        status: None,
         template: Some(PodTemplateSpec {
             metadata: None,
             spec: Some(PodSpec {

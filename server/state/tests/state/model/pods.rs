@@ -30,6 +30,14 @@ impl Model {
                     deployment.status.clone_from(&report.status);
                 })
             }
+            (Stored::Revision(report), _) => edit(&old, |it: &mut barge_proto::v1::Revision| {
+                it.status = report.status;
+            }),
+            (Stored::ReplicaSet(report), _) => {
+                edit(&old, |it: &mut barge_proto::v1::ReplicaSet| {
+                    it.status.clone_from(&report.status);
+                })
+            }
             _ => unreachable!("not generated"),
         };
         if new != old {
