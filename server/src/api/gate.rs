@@ -169,7 +169,9 @@ fn is_there(state: &State, object: &Object, info: &KindInfo) -> bool {
         namespace: names::namespace(info, object.namespace()).to_owned(),
         name: names::record(info, object.name()).into_owned(),
     });
-    found.is_some()
+    // A Deployment's revision is there as a ReplicaSet.
+    let shown = || state.revision_shown(object.namespace(), object.name());
+    found.is_some() || object.kind() == Kind::ReplicaSet && shown().is_some()
 }
 
 /// An object as the caller sees it: a caller that may get a Secret sees its keys and values; one that may only list or change it sees neither.

@@ -9,7 +9,7 @@ use barge_proto::{
 };
 use barge_state::{Changed, Parts, RecordKind, State, Stored};
 use futures::{Stream, stream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::{gate, vault::Vault};
@@ -125,6 +125,7 @@ pub async fn open(
         // The first bookmark at once: a watcher from now on learns where that is.
         ready: VecDeque::from([bookmark(from)]),
         changes: VecDeque::new(),
+        bookmark_at: Instant::now() + BOOKMARK,
         ended: false,
     };
     Ok(stream::unfold(watcher, |mut watcher| async move {
@@ -142,6 +143,8 @@ struct Watcher {
     ready: VecDeque<WatchResponse>,
     /// Those that are still to be looked at: whole objects are made for a few at a time.
     changes: VecDeque<Changed>,
+    /// When the watcher is told next how far it is, though nothing of its own happened.
+    bookmark_at: Instant,
     ended: bool,
 }
 
@@ -154,6 +157,7 @@ impl Watcher {
             if let Some(mut response) = self.ready.pop_front() {
                 let object = response.object.take();
                 response.object = object.map(|it| gate::shown(&self.access, &self.store, it));
+                self.bookmark_at = Instant::now() + BOOKMARK;
                 let opened = self.vault.open_change(response);
                 self.ended = opened.is_err();
                 return Some(opened.map_err(Status::from));
@@ -171,7 +175,12 @@ impl Watcher {
                 self.ready = events.collect();
                 continue;
             }
-            match timeout(BOOKMARK, self.watch.next()).await {
+            // Looked at here, because what happens to others all the time must not keep it from the watcher.
+            if self.bookmark_at <= Instant::now() {
+                self.ready.push_back(bookmark(self.watch.progress()));
+                continue;
+            }
+            match timeout_at(self.bookmark_at, self.watch.next()).await {
                 Ok(Ok(changes)) => {
                     let concerned = changes.into_iter().filter(|it| self.filter.concerns(it));
                     self.changes = concerned.collect();
@@ -180,7 +189,7 @@ impl Watcher {
                     self.ended = true;
                     return Some(Err(ApiError::from(error).into()));
                 }
-                Err(_) => return Some(Ok(bookmark(self.watch.progress()))),
+                Err(_) => self.bookmark_at = Instant::now(),
             }
         }
     }

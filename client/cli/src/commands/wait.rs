@@ -130,8 +130,12 @@ fn condition(object: &Value, name: &str, status: &str) -> bool {
 
 pub async fn run(to: &Connection, wait: Wait) -> Result<()> {
     let deadline = Instant::now() + wait.timeout.0;
-    let targets = wait.which.targets(to).await?;
     let until = &wait.until;
+    let targets = match until {
+        // What "barge delete" with the same words leaves alone stays.
+        Until::Deleted => wait.which.changeable(to).await?,
+        _ => wait.which.targets(to).await?,
+    };
     if targets.is_empty() {
         return match until {
             Until::Deleted => Ok(()),

@@ -7,7 +7,7 @@ use barge_proto::{
     kinds::Registry,
     v1::{Kind, Object, ObjectMeta, OwnerReference, RecordRef},
 };
-use barge_state::{Kind as _, RecordKind, State, Stored};
+use barge_state::{Kind as _, RecordKind, State, deployment_of};
 
 use crate::{
     calls::names,
@@ -101,14 +101,17 @@ fn wrong_owner(
             ..RecordRef::default()
         })
     });
-    let shown = || {
-        // A Deployment's revision is a ReplicaSet, too.
-        let revision = state.revision_shown(namespace, name)?;
-        let is_it = info.kind == Kind::ReplicaSet && revision.uid() == uid;
-        is_it.then(|| Stored::Revision(revision.clone()))
-    };
-    let found = found.or_else(shown);
     let singular = &info.singular;
+    if info.kind == Kind::ReplicaSet
+        && let Some(revision) = state.revision_shown(namespace, name)
+        && revision.uid() == uid
+    {
+        // It comes and goes as its Deployment likes, and what it owned would go with it.
+        let keeper = deployment_of(revision).map_or("", |owner| owner.name.as_str());
+        return Some(format!(
+            "{singular} {name} is a revision of deployment/{keeper}: leave this owner out, or name the Deployment"
+        ));
+    }
     let Some(found) = found.filter(|found| found.name() == names::record(&info, name)) else {
         return Some(format!("there is no {singular} {name} with the uid {uid}"));
     };
