@@ -160,6 +160,7 @@ fn a_budget_counts_pods_by_their_own_labels_and_owners() {
     assert_eq!(world.live().len(), 4);
     assert_eq!(counted(&look(&mut world)), (3, 2, 3, 1));
     // Nobody wants this one, so it counts for itself.
+    let apart = world.by_uid::<PodRecord>(apart.uid());
     let hash = world.state.labels(&apart).get("pod-template-hash").cloned();
     assert_eq!(hash, None);
     world.label(&apart, &[("app", "nginx")]);
