@@ -9,8 +9,8 @@ use barge_proto::{
     for_each_kind,
     kinds::{KindRef, Registry},
     v1::{
-        ApplyOutcome, Endpoints, Event, Kind, Namespace, Object, ObjectMeta, Pod, RecordRef, Time,
-        object,
+        ApplyOutcome, Endpoints, Event, Kind, Namespace, Object, ObjectMeta, Pod, PodRecord,
+        RecordRef, Time, object,
     },
     validate::{self, Levels},
 };
@@ -253,6 +253,8 @@ impl Planning<'_> {
                 self.namespaces.insert(namespace.to_owned(), levels);
                 Ok(levels)
             }
+            // The labels of a pod that still runs there may change.
+            Some(found) if self.is_pod_there(object) => Ok(Levels::of(found.meta())),
             Some(_) => Err(ApiError::Conflict(format!(
                 "namespace {namespace} is being deleted: nothing can be created in it"
             ))),
@@ -260,6 +262,11 @@ impl Planning<'_> {
                 "namespace {namespace} does not exist: create it first"
             ))),
         }
+    }
+
+    fn is_pod_there(&self, object: &Object) -> bool {
+        let (namespace, name) = (object.namespace(), object.name());
+        object.kind() == Kind::Pod && self.state.get::<PodRecord>(namespace, name).is_some()
     }
 
     /// Plans an object that is a record of its own.

@@ -235,7 +235,8 @@ fn with_parts(store: &Store, changes: Vec<Changed>) -> Vec<Seen> {
 }
 
 impl Seen {
-    /// As the filter sees it: an object that begins to match was added, one that ceases to was deleted.
+    /// As the filter sees it: an object that begins to match was added, one that ceases to was deleted. What is deleted is shown as it was
+    /// when it matched, with the revision of the change.
     fn event(&self, filter: &Filter) -> Option<WatchResponse> {
         let before = self.before.as_ref().and_then(Parts::object);
         let matched = before.as_ref().is_some_and(|object| filter.matches(object));
@@ -252,9 +253,18 @@ impl Seen {
             (true, false) => ChangeType::Deleted,
             (false, false) => return None,
         };
+        let mut object = match r#type {
+            ChangeType::Deleted => before,
+            _ => after,
+        };
+        if r#type == ChangeType::Deleted
+            && let Some(meta) = object.as_mut().and_then(Object::metadata_mut)
+        {
+            meta.resource_version = self.change.revision.to_string();
+        }
         Some(WatchResponse {
             r#type: r#type.into(),
-            object: after.or(before).map(|object| self.change.shown(object)),
+            object,
             revision: self.change.revision,
         })
     }

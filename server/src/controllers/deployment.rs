@@ -123,7 +123,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let mut revisions: Vec<_> = state.owned::<Revision>(&metadata.uid).collect();
     revisions.sort_by_key(|revision| (revision.number, revision.uid().to_owned()));
     let owned: Vec<_> = state.owned::<PodRecord>(&metadata.uid).collect();
-    let claims = claims::find(state, deployment, spec, &owned);
+    let claims = claims::find(state, deployment, spec, &revisions, &owned);
     if !claims.is_empty() {
         claims::claim(deployment, &claims, stamp, &mut plan);
         return plan;

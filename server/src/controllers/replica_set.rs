@@ -154,19 +154,18 @@ fn claims<'a>(
     spec: &ReplicaSetSpec,
     owned: &[&'a Arc<PackedPod>],
 ) -> Claims<'a> {
-    // Pods whose own template is not selected would be released and made anew without end; validation lets in no such template.
-    let selector = selector(spec).filter(|it| it.matches(labels_of(spec.template.as_ref())));
-    let Some(selector) = selector else {
+    let Some(selector) = selector(spec) else {
         return Claims::default();
     };
     let selects = |_: &Revision, labels: &Labels| selector.matches(labels);
-    Claims::find(state, set.meta(), owned, selects, |_| true)
+    let alone = state.pods_without_controller(&set.meta().namespace);
+    Claims::find(state, set.meta(), owned, alone, selects, |_| true)
 }
 
 /// Takes the pods to where they belong. What there is to be made or ended is seen afterwards.
 fn claim(set: &ReplicaSet, claims: &Claims<'_>, stamp: &mut Stamp, plan: &mut Plan) {
     let reference = controller_reference(API_VERSION, KIND, set.meta());
-    let [released, adopted] = claims.make(&reference, plan);
+    let [released, adopted] = claims.make(&reference, stamp, plan);
     if !released.is_empty() {
         let why = "the selector does not select their labels";
         let message = format!("{}: {why}", told("Released", &released));

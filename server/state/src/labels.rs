@@ -24,6 +24,12 @@ pub struct Own<'a> {
 }
 
 impl<'a> Own<'a> {
+    /// They do not differ.
+    pub const NONE: Own<'static> = Own {
+        set: &NONE,
+        removed: &[],
+    };
+
     /// Whether they do not differ.
     pub fn is_none(self) -> bool {
         self.set.is_empty() && self.removed.is_empty()

@@ -4,7 +4,9 @@
 //! there are and what they say. So a record is taken apart into its *shape*, which pods share, and its *leaves*, in
 //! which they differ: names, addresses, times. A shape is a `PodRecord` whose leaves are blank. A field that is not
 //! known as a leaf is part of the shape, so no field is lost; an unusual value only costs its pod a shape of its own.
+//! Labels and annotations that are not those of the template are kept beside both: few pods have any, and those are as users make them.
 
+mod differences;
 mod leaves;
 mod pool;
 
@@ -12,6 +14,8 @@ use std::{mem, sync::Arc};
 
 use barge_proto::Heap as _;
 use barge_proto::v1::{ObjectMeta, OwnerReference, PodRecord, PodStatus, Time};
+
+use differences::Differences;
 
 pub use pool::Pool;
 
@@ -26,6 +30,8 @@ pub struct PackedPod {
     text: Box<str>,
     uid_len: u32,
     leaves: Box<[u8]>,
+    /// Absent in pods that have the labels and annotations of their template.
+    own: Option<Box<Differences>>,
     /// 0 where the shape has the resource version.
     revision: u64,
 }
@@ -43,6 +49,7 @@ impl PackedPod {
                 meta.resource_version.clear();
             }
         }
+        let own = Differences::take(&mut record);
         let leaves = leaves::take(&mut record, &text);
         if let Some(meta) = &mut record.metadata {
             text.push_str(&mem::take(&mut meta.name));
@@ -54,6 +61,7 @@ impl PackedPod {
             // A message has at most 2^31 bytes.
             uid_len: u32::try_from(uid_len).unwrap_or_default(),
             leaves,
+            own,
             revision,
         }
     }
@@ -62,6 +70,9 @@ impl PackedPod {
     pub fn record(&self) -> PodRecord {
         let mut record = self.shape.as_ref().clone();
         leaves::give(&mut record, self.uid(), &self.leaves);
+        if let Some(own) = &self.own {
+            own.give(&mut record);
+        }
         record.node_uid = self.node.as_ref().to_owned();
         if let Some(meta) = &mut record.metadata {
             self.uid().clone_into(&mut meta.uid);
@@ -116,18 +127,13 @@ impl PackedPod {
 
     /// How its labels differ from those of its template.
     pub fn own_labels(&self) -> Own<'_> {
-        Own {
-            set: &self.shape.meta().labels,
-            removed: &self.shape.removed_labels,
-        }
+        self.own.as_deref().map_or(Own::NONE, Differences::labels)
     }
 
     /// How its annotations differ from those of its template.
     pub fn own_annotations(&self) -> Own<'_> {
-        Own {
-            set: &self.shape.meta().annotations,
-            removed: &self.shape.removed_annotations,
-        }
+        let own = self.own.as_deref();
+        own.map_or(Own::NONE, Differences::annotations)
     }
 
     /// The uid of the Revision that it was made from.
@@ -221,7 +227,8 @@ impl PackedPod {
 
     /// Nearly what it takes in memory, in bytes, without what it shares.
     pub fn size(&self) -> usize {
-        size_of::<PackedPod>() + self.text.len() + self.leaves.len()
+        let own = self.own.as_deref().map_or(0, Differences::size);
+        size_of::<PackedPod>() + self.text.len() + self.leaves.len() + own
     }
 }
 
@@ -231,6 +238,7 @@ impl PartialEq for PackedPod {
             && self.uid_len == other.uid_len
             && self.text == other.text
             && self.leaves == other.leaves
+            && self.own == other.own
             && self.node == other.node
             && (Arc::ptr_eq(&self.shape, &other.shape) || self.shape == other.shape)
     }

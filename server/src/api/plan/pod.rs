@@ -14,7 +14,15 @@ use barge_proto::{
 use barge_state::{Kind, Own};
 
 use super::{Planning, check_update, meta};
-use crate::{error::ApiError, runtime::clock};
+use crate::{
+    error::{ApiError, Violation},
+    runtime::clock,
+};
+
+/// The labels of a pod, and its annotations, may each differ from those of its template in so many keys.
+const MAX_OWN_KEYS: usize = 256;
+/// And in so many bytes, of keys and values together.
+const MAX_OWN_BYTES: usize = 64 << 10;
 
 /// The pod after an applier's `config` came over `live`, or took its place. Nobody owns the fields of a pod. So an apply sets the labels and annotations
 /// that it names and leaves the others, but for those that the pod was made with by applying: they go when they are left out.
@@ -31,6 +39,12 @@ pub fn merged(
         return merged;
     };
     if !replaces {
+        if meta.owner_references.is_empty() {
+            meta.owner_references.clone_from(&live.owner_references);
+        }
+        if meta.finalizers.is_empty() {
+            meta.finalizers.clone_from(&live.finalizers);
+        }
         let made_with = template.filter(|template| is_of(template, &live.uid));
         let made_with = made_with.and_then(metadata_of);
         let over = |live: &Labels, made_with: Option<&Labels>, config: &mut Labels| {
@@ -74,14 +88,21 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
     if let Some(pod) = found {
         let now = state.pod(pod);
         check_update(now.clone(), new.clone())?;
+        let live = now.metadata.clone().unwrap_or_default();
+        check_same(&live, &wanted)?;
         let template = state.template(pod).map(Arc::as_ref);
         let record = pod.record();
         let changed = labelled(record.clone(), template, &wanted);
         if changed == record {
             return Ok((ApplyOutcome::Unchanged, now.into()));
         }
+        check_size(&changed)?;
         planning.draft.unchanged(&record);
-        planning.draft.put(changed.clone());
+        // A put leaves the status as it is. Here it would only take room.
+        planning.draft.put(PodRecord {
+            status: None,
+            ..changed.clone()
+        });
         let pod = state.pod_from(changed, template);
         return Ok((ApplyOutcome::Configured, pod.into()));
     }
@@ -117,6 +138,76 @@ pub fn plan(planning: &mut Planning<'_>, new: &Pod) -> Result<(ApplyOutcome, Obj
     planning.draft.put(record.clone());
     let pod = planning.state.pod_from(record, Some(&template));
     Ok((ApplyOutcome::Created, pod.into()))
+}
+
+/// Checks what an update of a pod leaves as it is.
+///
+/// # Errors
+/// INVALID with all fields that it would change.
+fn check_same(live: &ObjectMeta, wanted: &ObjectMeta) -> Result<(), ApiError> {
+    let fields = [
+        (
+            "ownerReferences",
+            live.owner_references == wanted.owner_references,
+            "of a pod cannot change: send them as they are; owners take and release pods by their labels",
+        ),
+        (
+            "finalizers",
+            live.finalizers == wanted.finalizers,
+            "cannot change: send them as they are; the server sets them",
+        ),
+    ];
+    let changed = fields.into_iter().filter(|(_, same, _)| !same);
+    refuse(
+        wanted,
+        changed.map(|(field, _, why)| (field, why.to_owned())),
+    )
+}
+
+/// Checks what a record says beside its template: each manager keeps it in memory, and sends it with the pod.
+///
+/// # Errors
+/// INVALID with each field that is too long.
+fn check_size(record: &PodRecord) -> Result<(), ApiError> {
+    let meta = record.meta();
+    let fields = [
+        ("labels", &meta.labels, &record.removed_labels),
+        (
+            "annotations",
+            &meta.annotations,
+            &record.removed_annotations,
+        ),
+    ];
+    let long = fields.into_iter().filter_map(|(field, set, removed)| {
+        let (keys, set) = (set.len() + removed.len(), set.iter());
+        let bytes: usize = set.map(|(key, value)| key.len() + value.len()).sum();
+        let bytes = bytes + removed.iter().map(String::len).sum::<usize>();
+        let way_out = "leave some out, or make the pod anew with them";
+        let why = if keys > MAX_OWN_KEYS {
+            format!("differ from those that the pod was made with in {keys} keys, at most {MAX_OWN_KEYS} are possible: {way_out}")
+        } else if bytes > MAX_OWN_BYTES {
+            format!("differ from those that the pod was made with in {bytes} bytes, at most {MAX_OWN_BYTES} are possible: {way_out}")
+        } else {
+            return None;
+        };
+        Some((field, why))
+    });
+    refuse(meta, long)
+}
+
+fn refuse<'a>(
+    meta: &ObjectMeta,
+    wrong: impl Iterator<Item = (&'a str, String)>,
+) -> Result<(), ApiError> {
+    let wrong = wrong.map(|(field, description)| Violation {
+        field: format!("pod/{}: metadata.{field}", meta.name),
+        description,
+    });
+    let wrong: Vec<_> = wrong.collect();
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::Invalid(wrong)),
+    }
 }
 
 /// The record of a pod with other labels and annotations.

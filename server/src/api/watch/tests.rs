@@ -65,7 +65,10 @@ fn a_pod_whose_labels_leave_the_selector_is_deleted_for_the_watcher() {
     let changes = world.changes.clone();
     let left = seen(&mut world, "app=nginx");
     assert_eq!(types(&left), [ChangeType::Deleted]);
-    assert_eq!(left[0].1.metadata().labels["app"], "debug");
+    // As it was when it matched, with the revision at which it left.
+    assert_eq!(left[0].1.metadata().labels["app"], "nginx");
+    let now = world.by_uid::<PodRecord>(pod.uid()).meta();
+    assert_eq!(left[0].1.metadata().resource_version, now.resource_version);
     world.changes = changes;
     assert_eq!(types(&seen(&mut world, "app=debug")), [ChangeType::Added]);
     world.report(pod.uid(), "Running", true);

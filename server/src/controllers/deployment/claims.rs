@@ -4,7 +4,10 @@
 use super::{API_VERSION, KIND, revisions::HASH_LABEL};
 use crate::controllers::{
     plan::{self, Plan, Severity, controller_reference, object_reference},
-    replicas::{claims::Claims, told},
+    replicas::{
+        claims::{Claims, belongs},
+        told,
+    },
     stamp::Stamp,
 };
 use barge_proto::{
@@ -14,39 +17,35 @@ use barge_proto::{
 use barge_state::{Kind, PackedPod, State, labels_of};
 use std::sync::Arc;
 
-/// Pods that are not with this Deployment and belong to it, and the other way round. It adopts pods that are made from its own templates only: of another one
-/// it could not say where in a rollout it stands.
+/// Pods that are not with this Deployment and belong to it, and the other way round. It releases and adopts pods that are made from its own templates
+/// only: of another one it could not say where in a rollout it stands, and somebody else made it.
 pub fn find<'a>(
     state: &'a State,
     deployment: &Deployment,
     spec: &DeploymentSpec,
+    revisions: &[&'a Arc<Revision>],
     owned: &[&'a Arc<PackedPod>],
 ) -> Claims<'a> {
-    // Validation let in nothing that is none. Pods whose own template is not selected would be released and made anew without end.
-    let selector = spec
-        .selector
-        .as_ref()
-        .and_then(|it| Selector::try_from(it).ok());
-    let selector = selector.filter(|it| it.matches(labels_of(spec.template.as_ref())));
-    let Some(selector) = selector else {
+    // Validation let in nothing that is none.
+    let selector = spec.selector.as_ref();
+    let Some(selector) = selector.and_then(|it| Selector::try_from(it).ok()) else {
         return Claims::default();
     };
     let selects = |template: &Revision, labels: &Labels| {
         selector.matches(labels)
             && labels.get(HASH_LABEL) == labels_of(template.template.as_ref()).get(HASH_LABEL)
     };
-    let is_ours = |pod: &PackedPod| {
-        let template = state.template(pod);
-        let mut owners = template.iter().flat_map(|it| &it.meta().owner_references);
-        owners.any(|owner| owner.uid == deployment.uid())
-    };
-    Claims::find(state, deployment.meta(), owned, selects, is_ours)
+    let of_revisions = revisions.iter().flat_map(|it| state.pods_of(it.uid()));
+    let made_here = |template: &Revision| belongs(template, deployment.uid());
+    let owner = deployment.meta();
+    Claims::find(state, owner, owned, of_revisions, selects, made_here)
 }
 
 /// Takes the pods to where they belong. What there is to be made or ended is seen afterwards.
 pub fn claim(deployment: &Deployment, claims: &Claims<'_>, stamp: &mut Stamp, plan: &mut Plan) {
     let owner = deployment.meta();
-    let [released, adopted] = claims.make(&controller_reference(API_VERSION, KIND, owner), plan);
+    let reference = controller_reference(API_VERSION, KIND, owner);
+    let [released, adopted] = claims.make(&reference, stamp, plan);
     let mut tell = |reason: &str, message: String| {
         let about = object_reference(API_VERSION, KIND, owner);
         let component = "deployment-controller";

@@ -5,16 +5,19 @@
 //! that is missed least. Both are changes of a pod's owner references only, on the condition that the pod is as the plan saw it. So of two owners
 //! that select a pod the first one gets it.
 
-use crate::controllers::{Name, plan::Plan, pods};
+use crate::controllers::{Name, plan::Plan, pods, stamp::Stamp};
 use barge_proto::{
     selector::Labels,
     v1::{ObjectMeta, OwnerReference, PodRecord, Revision},
 };
 use barge_state::{Changed, Kind, PackedPod, State, labels_of};
+use prost::Message;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Pods that one transaction claims at most. It is refused when one of them has changed meanwhile.
 const BATCH: usize = 100;
+/// Records that one transaction puts have at most so many bytes together, unless it is one record: an entry of the log is bounded.
+const BATCH_BYTES: usize = 512 << 10;
 
 /// Whether it is this owner's pod, and not only to end with it.
 pub fn is_controlled(pod: &PackedPod, owner: &str) -> bool {
@@ -49,6 +52,11 @@ impl<'a, F: Fn(&Revision, &Labels) -> bool> Labelled<'a, F> {
             let template = self.state.by_uid::<Revision>(uid);
             return template.is_some_and(|it| (self.fits)(it, &self.state.labels(pod)));
         }
+        self.template_fits(uid)
+    }
+
+    /// Whether a template's own labels fit; they do not when it is gone.
+    fn template_fits(&mut self, uid: &'a str) -> bool {
         if let Some((last, fits)) = self.last
             && last == uid
         {
@@ -72,23 +80,30 @@ pub struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// What there is to be released of the pods that an owner has, and to be adopted of those in its namespace. A pod that is about to end
-    /// stays with its owner. Only pods that serve or will serve are adopted.
+    /// What there is to be released of the pods that an owner has, if it may release those of their template, and to be adopted of those of
+    /// `others` without a controller. A pod that is about to end stays with its owner. Only pods that serve or will serve are adopted.
+    ///
+    /// A pod that the owner made is released only when its labels have become other ones and fit no longer. As it was made it stays, whatever
+    /// the selector says: another one would be made in its place, and released, without end.
     pub fn find(
         state: &'a State,
         owner: &ObjectMeta,
         owned: &[&'a Arc<PackedPod>],
+        others: impl Iterator<Item = &'a Arc<PackedPod>>,
         fits: impl Fn(&Revision, &Labels) -> bool,
-        adoptable: impl Fn(&PackedPod) -> bool,
+        releases: impl Fn(&Revision) -> bool,
     ) -> Self {
         let mut labelled = Labelled::new(state, fits);
         let ours = owned.iter().copied();
         let ours = ours.filter(|pod| !pods::is_terminating(pod) && is_controlled(pod, &owner.uid));
-        let alone = state.pods_without_controller(&owner.namespace);
-        let alone = alone.filter(|pod| pods::is_live(pod) && adoptable(pod));
+        let alone = others.filter(|pod| !pod.has_controller() && pods::is_live(pod));
         let mut claims = Self::default();
         for pod in ours {
-            if !labelled.fits(pod) {
+            if !labelled.fits(pod)
+                && let Some(template) = state.template(pod)
+                && releases(template)
+                && (!belongs(template, &owner.uid) || labelled.template_fits(pod.template_uid()))
+            {
                 claims.release.push(pod);
             }
         }
@@ -106,27 +121,82 @@ impl<'a> Claims<'a> {
     }
 
     /// Makes the changes, as many as one transaction may, and tells the names of the pods that are released and adopted.
-    pub fn make(&self, owner: &OwnerReference, plan: &mut Plan) -> [Vec<String>; 2] {
-        let mut room = BATCH;
+    pub fn make(
+        &self,
+        owner: &OwnerReference,
+        stamp: &mut Stamp,
+        plan: &mut Plan,
+    ) -> [Vec<String>; 2] {
+        let mut batch = Batch::new(most(stamp));
         let mut claim = |pods: &[&Arc<PackedPod>], reference: Option<&OwnerReference>| {
-            let now = pods.get(..room.min(pods.len())).unwrap_or_default();
-            room -= now.len();
-            let names = now.iter().map(|pod| {
+            let mut names = Vec::new();
+            for pod in pods {
                 let before = pod.record();
                 let mut after = before.clone();
+                // A put leaves the status as it is. Here it would only take room.
+                after.status = None;
                 let owners = &mut after.meta_mut().owner_references;
                 owners.retain(|it| it.uid != owner.uid);
                 owners.extend(reference.cloned());
+                if !batch.takes(&after) {
+                    break;
+                }
                 plan.draft.unchanged(&before);
                 plan.draft.put(after);
-                pod.name().to_owned()
-            });
-            names.collect()
+                names.push(pod.name().to_owned());
+            }
+            names
         };
         let released = claim(&self.release, None);
         let adopted = claim(&self.adopt, Some(owner));
         plan.look_again(Duration::ZERO);
         [released, adopted]
+    }
+}
+
+/// The pods that this look claims at most. Until all pods are where they belong the owner's plan does nothing else, and a transaction is refused
+/// whole when one of its pods has changed. So some looks claim few: pods that change all the time hold up a large batch again and again, and
+/// hardly one pod.
+fn most(stamp: &mut Stamp) -> usize {
+    match stamp.salt() % 4 {
+        0 => 1,
+        1 => 10,
+        _ => BATCH,
+    }
+}
+
+/// Whether a template is of this owner.
+pub fn belongs(template: &Revision, owner: &str) -> bool {
+    let mut owners = template.meta().owner_references.iter();
+    owners.any(|it| it.uid == owner)
+}
+
+/// The records of one transaction, by number and bytes.
+struct Batch {
+    records: usize,
+    bytes: usize,
+    is_empty: bool,
+}
+
+impl Batch {
+    fn new(records: usize) -> Self {
+        Self {
+            records,
+            bytes: BATCH_BYTES,
+            is_empty: true,
+        }
+    }
+
+    /// Whether there is room for this record. There always is for one.
+    fn takes(&mut self, record: &impl Message) -> bool {
+        let bytes = record.encoded_len();
+        let fits = self.is_empty || (self.records > 0 && bytes <= self.bytes);
+        if fits {
+            self.records = self.records.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.is_empty = false;
+        }
+        fits
     }
 }
 
@@ -138,10 +208,14 @@ pub fn let_go(state: &State, owner: &ObjectMeta, plan: &mut Plan) {
     }
     let templates = state.owned::<Revision>(uid);
     let in_use = templates.filter(|it| state.pods_of(it.uid()).next().is_some());
-    for template in in_use.take(BATCH) {
+    let mut batch = Batch::new(BATCH);
+    for template in in_use {
         let mut alone = Revision::clone(template);
         let owners = &mut alone.meta_mut().owner_references;
         owners.retain(|it| it.uid != *uid);
+        if !batch.takes(&alone) {
+            break;
+        }
         plan.draft.unchanged(&**template);
         plan.draft.put(alone);
     }

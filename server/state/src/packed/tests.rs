@@ -67,7 +67,8 @@ prop_compose! {
         generation in any::<i64>(),
         (creation_timestamp, deletion_timestamp) in (time(), time()),
         deletion_grace_period_seconds in option::of(any::<i64>()),
-        label in text(),
+        labels in option::of(text().boxed()),
+        annotations in option::of(text().boxed()),
         owners in vec(text(), 0..3),
     ) -> ObjectMeta {
         ObjectMeta {
@@ -79,7 +80,8 @@ prop_compose! {
             creation_timestamp,
             deletion_timestamp,
             deletion_grace_period_seconds,
-            labels: [("a".to_owned(), label)].into(),
+            labels: labels.map(|label| ("a".to_owned(), label)).into_iter().collect(),
+            annotations: annotations.map(|text| ("b".to_owned(), text)).into_iter().collect(),
             owner_references: owners
                 .into_iter()
                 .map(|uid| OwnerReference { uid, ..OwnerReference::default() })
@@ -228,6 +230,10 @@ proptest! {
         let grace = meta.deletion_grace_period_seconds;
         prop_assert_eq!(pod.deletion(), meta.deletion_timestamp.map(|time| (time, grace)));
         prop_assert_eq!(&pod.meta(), meta);
+        prop_assert_eq!(pod.own_labels().set, &meta.labels);
+        prop_assert_eq!(pod.own_labels().removed, &record.removed_labels);
+        prop_assert_eq!(pod.own_annotations().set, &meta.annotations);
+        prop_assert_eq!(pod.own_annotations().removed, &record.removed_annotations);
         let status = record.status.unwrap_or_default();
         prop_assert_eq!(pod.phase(), &status.phase);
         prop_assert_eq!(&pod.pod_ip(), &status.pod_ip);
@@ -287,7 +293,7 @@ fn a_running_pod_is_small() {
         }),
         ..PodRecord::default()
     });
-    assert!(pod.size() <= 233, "{}", pod.size());
+    assert!(pod.size() <= 241, "{}", pod.size());
 }
 
 #[test]
@@ -304,4 +310,31 @@ fn shapes_that_nobody_uses_go() {
     }
     let again = pool.share(PackedPod::new(pod("kept".to_owned())));
     assert!(std::sync::Arc::ptr_eq(&kept.shape, &again.shape));
+}
+
+#[test]
+fn labels_of_its_own_are_not_kept_beside_the_pod() {
+    let mut pool = Pool::default();
+    let mut pod = |number: usize, text: String| {
+        let metadata = ObjectMeta {
+            uid: number.to_string(),
+            labels: [("by".to_owned(), text.clone())].into(),
+            annotations: [("note".to_owned(), text.clone())].into(),
+            ..ObjectMeta::default()
+        };
+        pool.share(PackedPod::new(PodRecord {
+            metadata: Some(metadata),
+            removed_labels: vec![text.clone()],
+            removed_annotations: vec![text],
+            ..PodRecord::default()
+        }))
+    };
+    let first = pod(0, "x".to_owned());
+    for number in 1..100 {
+        let other = pod(number, "x".repeat(number * 100));
+        assert!(std::sync::Arc::ptr_eq(&first.shape, &other.shape));
+        assert!(other.size() > 4 * number * 100);
+    }
+    drop(first);
+    assert_eq!(pool.len(), 2);
 }

@@ -146,7 +146,8 @@ fn check_labels(state: &State, namespace: &str) {
     // As they are outside of tests: a pod's template is in its own namespace.
     let at_home = |pod: &PackedPod| {
         let template = state.template(pod);
-        template.is_some_and(|template| template.meta().namespace == namespace)
+        pod.namespace() == namespace
+            && template.is_some_and(|template| template.meta().namespace == namespace)
     };
     for key in ["app", "a"] {
         let fit = |labels: &Labels| labels.contains_key(key);

@@ -257,3 +257,152 @@ fn a_pod_that_its_namespace_would_not_let_in_any_more_is_labelled() {
         ApplyOutcome::Configured
     );
 }
+
+#[test]
+fn an_update_leaves_owners_and_finalizers_of_a_pod_alone_and_says_so() {
+    let mut state = raised();
+    let mut owner = Deployment::try_from(deployment("web", None)).ok().unwrap();
+    let meta = owner.metadata.as_mut().unwrap();
+    (meta.uid, meta.namespace) = ("web".to_owned(), "default".to_owned());
+    let mut draft = Draft::new();
+    draft.put(owner);
+    commit(&mut state, draft);
+    let reference = OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind: "Deployment".to_owned(),
+        name: "web".to_owned(),
+        uid: "web".to_owned(),
+        ..OwnerReference::default()
+    };
+    let mut owned = labelled(&[("app", "web")], &[]);
+    owned.metadata_mut().unwrap().owner_references = vec![reference.clone()];
+    one(&mut state, owned.clone()).unwrap();
+    // As they are, or left out of an apply.
+    assert_eq!(one(&mut state, owned).unwrap(), ApplyOutcome::Unchanged);
+    let without = labelled(&[("app", "debug")], &[]);
+    assert_eq!(one(&mut state, without).unwrap(), ApplyOutcome::Configured);
+    assert_eq!(
+        state.get::<PodRecord>("default", "one").unwrap().owners(),
+        std::slice::from_ref(&reference)
+    );
+    let revision = state.revision();
+    let none = changed(&state, |meta| meta.owner_references.clear());
+    let other = changed(&state, |meta| {
+        meta.owner_references[0].controller = Some(true);
+    });
+    let finalizer = changed(&state, |meta| {
+        meta.finalizers.push("foregroundDeletion".to_owned());
+    });
+    let refused = |object: Object, field: &str, state: &mut State| {
+        let error = replace(state, object).unwrap_err().to_string();
+        assert!(
+            error.contains(field) && error.contains("cannot change"),
+            "{error}"
+        );
+    };
+    refused(none, "pod/one: metadata.ownerReferences", &mut state);
+    refused(other.clone(), "metadata.ownerReferences", &mut state);
+    refused(finalizer, "pod/one: metadata.finalizers", &mut state);
+    let error = one(&mut state, other).unwrap_err().to_string();
+    assert!(error.contains("metadata.ownerReferences"), "{error}");
+    assert_eq!(state.revision(), revision);
+}
+
+#[test]
+fn what_a_pod_says_beside_its_template_has_a_bound() {
+    let mut state = raised();
+    // Made with them, they are in its template.
+    let many = (0..300).map(|it| (format!("k{it}"), String::new()));
+    let many: BTreeMap<_, _> = many.collect();
+    let mut made = labelled(&[], &[]);
+    made.metadata_mut().unwrap().labels = many;
+    one(&mut state, made).unwrap();
+    let same = changed(&state, |_| ());
+    assert_eq!(replace(&mut state, same).unwrap(), ApplyOutcome::Unchanged);
+    for (wanted, told) in [
+        (
+            changed(&state, |meta| meta.labels.clear()),
+            "pod/one: metadata.labels: differ from those that the pod was made with in 300 keys, at most 256 are possible",
+        ),
+        (
+            changed(&state, |meta| {
+                let long = "x".repeat(70_000);
+                meta.annotations.insert("note".to_owned(), long);
+            }),
+            "pod/one: metadata.annotations: differ from those that the pod was made with in 70004 bytes, at most 65536 are possible",
+        ),
+    ] {
+        let error = replace(&mut state, wanted).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    let few = changed(&state, |meta| {
+        meta.labels.retain(|key, _| key.len() > 2);
+        meta.annotations
+            .insert("note".to_owned(), "x".repeat(60_000));
+    });
+    assert_eq!(replace(&mut state, few).unwrap(), ApplyOutcome::Configured);
+}
+
+#[test]
+fn a_pod_in_a_namespace_that_is_being_deleted_is_labelled() {
+    let mut state = raised();
+    one(&mut state, labelled(&[("app", "web")], &[])).unwrap();
+    // The deletion has marked the namespace, and not come to the pod yet.
+    let namespace = state.get::<Namespace>("", "default").unwrap();
+    let target = crate::controllers::plan::reference(&**namespace);
+    let mut draft = Draft::new();
+    for number in 0..2000 {
+        draft.put(ConfigMap {
+            metadata: meta("default", &format!("c{number:04}")).map(|meta| ObjectMeta {
+                uid: format!("c{number:04}"),
+                ..meta
+            }),
+            ..ConfigMap::default()
+        });
+    }
+    commit(&mut state, draft);
+    let mut draft = Draft::new();
+    draft.change(Action::Delete(barge_proto::v1::DeleteRecord {
+        target: Some(target),
+        propagation: barge_proto::v1::DeletionPropagation::Background.into(),
+    }));
+    commit(&mut state, draft);
+    let namespace = state.get::<Namespace>("", "default").unwrap();
+    assert!(namespace.meta().deletion_timestamp.is_some());
+    let debug = changed(&state, |meta| meta.labels = map(&[("app", "debug")]));
+    assert_eq!(
+        replace(&mut state, debug).unwrap(),
+        ApplyOutcome::Configured
+    );
+    assert_eq!(shown(&state).0, map(&[("app", "debug")]));
+    let mut another = labelled(&[], &[]);
+    another.metadata_mut().unwrap().name = "two".to_owned();
+    let error = one(&mut state, another).unwrap_err().to_string();
+    assert!(error.contains("nothing can be created in it"), "{error}");
+}
+
+#[test]
+fn a_change_of_labels_carries_no_status() {
+    let mut state = raised();
+    one(&mut state, labelled(&[("app", "web")], &[])).unwrap();
+    let before = record(&state).status;
+    let wanted = [changed(&state, |meta| meta.labels.clear())];
+    let wanted = prepare(&KINDS, &wanted, "", false).unwrap().replacing(9);
+    let merged = merge(&wanted, &there(&state, &wanted), &vault(), &STAMP).unwrap();
+    let (draft, planned) = plan(&state, merged, &STAMP, true).unwrap().unwrap();
+    let [change] = draft.changes() else {
+        panic!("{:?}", draft.changes());
+    };
+    let Some(Action::Put(put)) = &change.change else {
+        panic!("{change:?}");
+    };
+    let Some(barge_proto::v1::record::Record::Pod(put)) = &put.record else {
+        panic!("{put:?}");
+    };
+    assert_eq!(put.status, None);
+    commit(&mut state, draft);
+    // What is shown and what is kept have it.
+    assert!(before.is_some() && record(&state).status == before);
+    let shown = Pod::try_from(planned[0].object.clone().unwrap());
+    assert!(shown.ok().unwrap().status.is_some());
+}

@@ -72,6 +72,52 @@ fn a_pod_that_only_ends_with_it_stays_so() {
     let mut world = world(1);
     world.raise(barge_state::LEVEL);
     converge(&mut world);
+    let uid = guest(&mut world, &[("app", "guest")], None);
+    converge(&mut world);
+    let guest = world.by_uid::<PodRecord>(&uid);
+    assert_eq!(guest.owners()[0].controller, None);
+}
+
+#[test]
+fn a_selector_that_does_not_select_its_own_pods_makes_none_without_end() {
+    use barge_proto::v1::LabelSelectorRequirement;
+    for named in [false, true] {
+        let mut world = World::default();
+        let uid = world.uid();
+        let Record::Deployment(mut deployment) = nginx(&uid, 2) else {
+            panic!("no Deployment");
+        };
+        let spec = deployment.spec.as_mut().unwrap();
+        let selector = spec.selector.as_mut().unwrap();
+        if named {
+            let theirs = (HASH_LABEL.to_owned(), "mine".to_owned());
+            let template = spec.template.as_mut().unwrap().metadata.as_mut().unwrap();
+            template.labels.extend([theirs.clone()]);
+            selector.match_labels.extend([theirs]);
+        } else {
+            selector.match_expressions = vec![LabelSelectorRequirement {
+                key: HASH_LABEL.to_owned(),
+                operator: "DoesNotExist".to_owned(),
+                values: Vec::new(),
+            }];
+        }
+        world.raise(barge_state::LEVEL);
+        world.put(Record::Deployment(deployment));
+        converge(&mut world);
+        assert_eq!(world.live().len(), 2);
+        // Nor does it release one whose other labels change.
+        let pod = world.live()[0].clone();
+        let hash = world.state.labels(&pod).get(HASH_LABEL).unwrap().clone();
+        let labels = [("app", "nginx"), (HASH_LABEL, &hash), ("by", "ann")];
+        world.label(&pod, &labels);
+        converge(&mut world);
+        assert_eq!(world.live().len(), 2);
+        assert!(world.events("ReleasedPod").is_empty());
+    }
+}
+
+/// A pod of a template that is not the Deployment's, with this reference to it.
+fn guest(world: &mut World, labels: &[(&str, &str)], controller: Option<bool>) -> String {
     let uid = world.uid();
     let made = world.live()[0].clone();
     let mut template = Revision::clone(world.state.template(&made).unwrap());
@@ -83,10 +129,23 @@ fn a_pod_that_only_ends_with_it_stays_so() {
     guest.template_uid = "guest".into();
     let metadata = guest.metadata.as_mut().unwrap();
     (metadata.name, metadata.uid) = ("guest".into(), uid.clone());
-    metadata.owner_references[0].controller = None;
-    metadata.labels = [("app".to_owned(), "guest".to_owned())].into();
+    metadata.owner_references[0].controller = controller;
+    let labels = labels.iter();
+    metadata.labels = labels
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     world.put(Record::Pod(guest));
+    uid
+}
+
+#[test]
+fn a_pod_of_another_template_that_names_it_as_controller_stays() {
+    let mut world = world(1);
+    world.raise(barge_state::LEVEL);
+    converge(&mut world);
+    let uid = guest(&mut world, &[("app", "guest")], Some(true));
     converge(&mut world);
     let guest = world.by_uid::<PodRecord>(&uid);
-    assert_eq!(guest.owners()[0].controller, None);
+    assert_eq!(guest.owners()[0].controller, Some(true));
+    assert!(world.events("ReleasedPod").is_empty());
 }

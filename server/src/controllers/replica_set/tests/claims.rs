@@ -306,20 +306,121 @@ fn its_end_does_not_wait_for_a_pod_that_it_released() {
     );
 }
 
-#[test]
-fn many_pods_come_in_batches() {
-    let mut world = labelled(250);
+/// Its pods, left alone by a ReplicaSet that is gone, and another one that selects them.
+fn left_alone(replicas: i32) -> World {
+    let mut world = labelled(replicas);
     world.apply([Change::Delete(DeleteRecord {
         target: Some(crate::controllers::plan::reference(&*set(&world))),
         propagation: DeletionPropagation::Orphan.into(),
     })]);
     let uid = world.uid();
-    world.put(web_set(&uid, 250));
-    let first = step(&mut world);
-    assert_eq!(
-        (own(&world).len(), first.again),
-        (100, Some(Duration::ZERO))
-    );
+    world.put(web_set(&uid, replicas));
+    world
+}
+
+#[test]
+fn many_pods_come_in_batches() {
+    let mut world = left_alone(250);
+    let mut most = 0;
+    while own(&world).len() < 250 {
+        let before = own(&world).len();
+        let plan = step(&mut world);
+        let come = own(&world).len() - before;
+        assert!((1..=100).contains(&come) && plan.again == Some(Duration::ZERO));
+        most = most.max(come);
+    }
+    assert_eq!(most, 100);
     settle(&mut world);
     assert_eq!((own(&world).len(), world.live().len()), (250, 250));
+}
+
+#[test]
+fn pods_that_change_all_the_time_do_not_hold_up_the_others() {
+    let mut world = left_alone(60);
+    // Of those that are left alone every third one changes between each look and its proposal.
+    for look in 0.. {
+        assert!(
+            look < 1000,
+            "{} of 60 after {look} looks",
+            own(&world).len()
+        );
+        let mut stamp = world.stamp();
+        let plan = plan(&world.state, &key(), &mut stamp);
+        if plan.draft.is_empty() {
+            break;
+        }
+        let alone = world.live().into_iter().filter(|it| !it.has_controller());
+        for pod in alone.skip(look % 3).step_by(3) {
+            let ready = pod.has_condition("Ready");
+            world.report(pod.uid(), "Running", !ready);
+        }
+        world.propose(plan.draft);
+    }
+    assert_eq!((own(&world).len(), world.live().len()), (60, 60));
+}
+
+/// The bytes that a plan takes in the log.
+fn bytes(world: &World, plan: &Plan) -> usize {
+    let draft = plan.draft.clone();
+    let id = vec![0; 36];
+    let transaction = draft.build_at("controller/replicaset".to_owned(), id, world.now, 1);
+    prost::Message::encoded_len(&transaction)
+}
+
+#[test]
+fn a_batch_of_large_records_has_room_in_the_log() {
+    let mut world = left_alone(60);
+    for pod in world.live() {
+        let mut record = pod.record();
+        let note = ("note".to_owned(), "x".repeat(60_000));
+        record.metadata.as_mut().unwrap().annotations = [note].into();
+        world.put(Record::Pod(record.clone()));
+        // A status is not in what is claimed.
+        record.status.as_mut().unwrap().message = "y".repeat(100_000);
+        world.put_status(Record::Pod(record));
+    }
+    let mut largest = 0;
+    while own(&world).len() < 60 {
+        let before = own(&world).len();
+        let plan = step(&mut world);
+        assert!(bytes(&world, &plan) < 600_000);
+        largest = largest.max(own(&world).len() - before);
+    }
+    assert_eq!(largest, 8);
+    let pod = own(&world)[0].clone();
+    assert_eq!(pod.status().message.len(), 100_000);
+}
+
+#[test]
+fn large_templates_are_let_go_in_batches() {
+    let mut world = labelled(0);
+    for number in 0..6 {
+        edit(&mut world, |spec| {
+            let template = spec.template.as_mut().unwrap();
+            let note = (format!("note{number}"), "x".repeat(200_000));
+            template.metadata.as_mut().unwrap().annotations = [note].into();
+            spec.replicas = Some(1);
+        });
+        settle(&mut world);
+        let node = world.node(&format!("n{number}"), 8000, 8000, 100);
+        let pod = own(&world)[0].clone();
+        world.bind(&pod, &node);
+        edit(&mut world, |spec| spec.replicas = Some(0));
+        world.label(&pod, &[("app", "debug")]);
+        settle(&mut world);
+        assert_eq!(owner(&world, &pod), None);
+    }
+    world.apply([Change::Delete(DeleteRecord {
+        target: Some(crate::controllers::plan::reference(&*set(&world))),
+        propagation: DeletionPropagation::Foreground.into(),
+    })]);
+    for _ in 0..3 {
+        let plan = step(&mut world);
+        assert!(bytes(&world, &plan) < 600_000);
+    }
+    assert!(world.state.get::<ReplicaSet>("default", "web").is_none());
+    assert_eq!(
+        (world.live().len(), world.state.count::<Revision>()),
+        (6, 6)
+    );
 }
