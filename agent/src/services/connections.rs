@@ -92,7 +92,7 @@ impl Moved {
             return false;
         };
         // Without endpoints it is for whoever listens there.
-        !now.contains(&by) && !(now.is_empty() && by == to)
+        !(now.contains(&by) || now.is_empty() && by == to)
     }
 }
 
