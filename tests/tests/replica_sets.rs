@@ -110,3 +110,107 @@ fn a_replica_set_keeps_its_pods_in_number() {
     cluster.barge(&["delete", "rs", "web"]);
     cluster.ready_pods("app=web", 0);
 }
+
+/// Two pods that tell their names, what they are labelled with, and what they were labelled with when they began.
+const TOLD: &str = r#"apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web, tier: front}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: my-app:1.0
+        command: [sh, -c, 'echo "$NAME" >/www/index.html; exec busybox httpd -f -p 8080 -h /www']
+        env:
+        - {name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: APP, valueFrom: {fieldRef: {fieldPath: "metadata.labels['app']"}}}
+        readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+        volumeMounts: [{name: pod, mountPath: /pod}, {name: www, mountPath: /www}]
+      volumes:
+      - name: pod
+        downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}
+      - {name: www, emptyDir: {}}
+"#;
+
+/// What a pod's container is, and how often it was started.
+fn container(pod: &Value) -> (Value, Value) {
+    let status = &pod["status"]["containerStatuses"][0];
+    (
+        status["containerID"].clone(),
+        status["restartCount"].clone(),
+    )
+}
+
+#[test]
+fn a_pod_is_taken_out_of_service_by_its_label() {
+    let cluster = Cluster::up("labels", 1, 1);
+    let manifest = cluster.write("web.yaml", &(TOLD.to_owned() + "---\n" + SERVICE));
+    cluster.barge(&["apply", "-f", manifest.to_str().unwrap(), "--wait"]);
+    let pods = cluster.ready_pods("app=web", 2);
+    let pod = name(&pods[0]);
+    let agent = &cluster.layout().agents[0];
+    let service = cluster.get("service", "web");
+    let address = service["spec"]["clusterIP"].as_str().unwrap();
+    let visit = || cluster.fetch_on(agent, &format!("http://{address}:8080/"));
+    eventually("the Service leads to it", || match visit() {
+        Ok(told) if told.trim() == pod => Ok(()),
+        told => Err(format!("{told:?}")),
+    });
+
+    let said = cluster.barge(&["label", "pod", pod, "app=debug", "by=ann", "--overwrite"]);
+    assert!(said.contains("labeled"), "{said}");
+    cluster.barge(&["annotate", "pod", pod, "why=it is slow"]);
+    let others = cluster.ready_pods("app=web", 2);
+    assert!(others.iter().all(|other| name(other) != pod), "{others:?}");
+    eventually("the Service does not lead to it any more", || {
+        let told: Vec<_> = (0..20).map(|_| visit()).collect();
+        let is_other =
+            |told: &Result<String, String>| told.as_ref().is_ok_and(|told| told.trim() != pod);
+        match told.iter().all(is_other) {
+            true => Ok(()),
+            false => Err(format!("{told:?}")),
+        }
+    });
+    // The container goes on, with the variables that it began with and the file that follows.
+    let shell = "echo $APP; cat /pod/labels";
+    eventually("the file follows", || {
+        let told = cluster.barge(&["exec", pod, "--", "sh", "-c", shell]);
+        match told.lines().collect::<Vec<_>>()[..] {
+            ["web", "app=\"debug\"", "by=\"ann\"", "tier=\"front\""] => Ok(()),
+            _ => Err(told),
+        }
+    });
+    let after = cluster.get("pod", pod);
+    assert_eq!(container(&after), container(&pods[0]));
+    assert!(
+        is_ready(&after) && after["metadata"]["ownerReferences"].is_null(),
+        "{after}"
+    );
+    assert_eq!(after["metadata"]["annotations"]["why"], "it is slow");
+
+    // With its label it comes back, and one of the three ends.
+    cluster.barge(&["label", "pod", pod, "app=web", "by-", "--overwrite"]);
+    cluster.ready_pods("app=web", 2);
+    let described = cluster.barge(&["describe", "rs", "web"]);
+    for reason in ["ReleasedPod", "AdoptedPod"] {
+        assert!(described.contains(reason), "{described}");
+    }
+
+    // Pods that are left alone are those of the next ReplicaSet.
+    let before = names(&cluster.ready_pods("app=web", 2));
+    cluster.barge(&["delete", "rs", "web", "--cascade=orphan"]);
+    cluster.barge(&["apply", "-f", manifest.to_str().unwrap(), "--wait"]);
+    let pods = cluster.ready_pods("app=web", 2);
+    assert_eq!(names(&pods), before);
+    cluster.barge(&["delete", "rs", "web"]);
+    cluster.ready_pods("app=web", 0);
+}
+
+fn names(pods: &[Value]) -> Vec<String> {
+    pods.iter().map(|pod| name(pod).to_owned()).collect()
+}

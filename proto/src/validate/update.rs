@@ -34,17 +34,9 @@ impl Checker {
         }
     }
 
-    /// Pods are made from a template that never changes; labels and annotations are part of it.
+    /// Pods are made from a template that never changes. Labels and annotations are their own.
     pub(super) fn same_pod(&mut self, old: &Pod, new: &Pod) {
         let rule = "of a pod cannot change: delete it and create it anew, or use a Deployment";
-        let metadata = |pod: &Pod| pod.metadata.clone().unwrap_or_default();
-        let (old_metadata, new_metadata) = (metadata(old), metadata(new));
-        if old_metadata.labels != new_metadata.labels {
-            self.violated("metadata.labels", "", rule);
-        }
-        if old_metadata.annotations != new_metadata.annotations {
-            self.violated("metadata.annotations", "", rule);
-        }
         let old = old.spec.clone().unwrap_or_default();
         let mut new = new.spec.clone().unwrap_or_default();
         if new.node_name.is_empty() {

@@ -192,6 +192,7 @@ impl Planning<'_> {
         let levels = self.check_namespace(&object)?;
         // Afterwards, when it is known whether anything changes; then the object is gone.
         let limited = security::judge(&object, levels);
+        let is_pod = object.kind() == Kind::Pod;
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let record = names::record(&info, &name).into_owned();
         let now = RecordKind::of(info.kind).and_then(|kind| {
@@ -218,6 +219,8 @@ impl Planning<'_> {
         let warnings = match outcome {
             // What is there stays as it is, whatever the namespace says by now.
             ApplyOutcome::Unchanged => Vec::new(),
+            // So does the spec of a pod, which has other labels then.
+            ApplyOutcome::Configured if is_pod => Vec::new(),
             _ => limited?,
         };
         if let Some(metadata) = after.as_mut().and_then(Object::metadata_mut) {

@@ -260,3 +260,6 @@ impl Filter {
         self.selector.matches(&object.metadata().labels) && self.fields.matches(object)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! stopped.
 
 mod budget;
+mod claims;
 mod configuration;
 mod groups;
 mod moves;
@@ -30,6 +31,10 @@ use status::{Begun, Observed};
 use std::sync::Arc;
 
 pub use revisions::{HASH_LABEL, as_written};
+
+/// As in a manifest, and in owner references.
+const KIND: &str = "Deployment";
+const API_VERSION: &str = "apps/v1";
 
 /// The controller of Deployments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,8 +68,19 @@ impl Controller for Deployments {
                 name: record.name().to_owned(),
             }),
             RecordKind::Pod | RecordKind::Revision => {
-                let owner = replicas::owner(record, "Deployment");
-                owner.into_iter().for_each(dirty);
+                replicas::claims::owners(changed, KIND, dirty);
+                if replicas::claims::found_alone(changed).is_some()
+                    && let Some(template) = &changed.template
+                {
+                    // It may belong to the one that its template belongs to.
+                    let owners = template.meta().owner_references.iter();
+                    for owner in owners.filter(|owner| owner.kind == KIND) {
+                        dirty(Name {
+                            namespace: changed.namespace().to_owned(),
+                            name: owner.name.clone(),
+                        });
+                    }
+                }
             }
             RecordKind::ConfigMap | RecordKind::Secret => {
                 configuration::concerned(state, changed, dirty);
@@ -79,7 +95,7 @@ impl Controller for Deployments {
 
     fn concerned(&self, state: &State, key: &Name) -> Option<ObjectReference> {
         let deployment = state.get::<Deployment>(&key.namespace, &key.name)?;
-        Some(object_reference("apps/v1", "Deployment", deployment.meta()))
+        Some(object_reference(API_VERSION, KIND, deployment.meta()))
     }
 }
 
@@ -94,6 +110,7 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
         return plan;
     };
     if is_going(state, metadata) {
+        replicas::claims::let_go(state, metadata, &mut plan);
         return plan;
     }
     plan.draft.same(&**deployment);
@@ -101,6 +118,11 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     let mut revisions: Vec<_> = state.owned::<Revision>(&metadata.uid).collect();
     revisions.sort_by_key(|revision| (revision.number, revision.uid().to_owned()));
     let owned: Vec<_> = state.owned::<PodRecord>(&metadata.uid).collect();
+    let claims = claims::find(state, deployment, spec, &owned);
+    if !claims.is_empty() {
+        claims::claim(deployment, &claims, stamp, &mut plan);
+        return plan;
+    }
     replicas::replace_finished(&owned, stamp, &mut plan);
 
     let newest = newest(state, deployment, spec, &revisions, stamp, &mut plan);

@@ -13,18 +13,15 @@ use super::{
     stamp::Stamp,
 };
 use barge_proto::{
-    selector::Selector,
+    selector::{Labels, Selector},
     v1::{
         Deployment, IntOrString, ObjectReference, OwnerReference, PodDisruptionBudget,
         PodDisruptionBudgetSpec, PodDisruptionBudgetStatus, PodRecord, ReplicaSet, Revision,
         int_or_string::Value,
     },
 };
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State, Stored};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use barge_state::{Changed, Kind, Own, PackedPod, RecordKind, State, Stored, labels_of};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 /// The condition that says whether a pod may be ended.
 const ALLOWED: &str = "DisruptionAllowed";
@@ -55,11 +52,12 @@ impl Controller for DisruptionBudgets {
                 name: changed.name().to_owned(),
             }),
             Some(RecordKind::Pod) if pod_matters(changed) => {
-                let labels = changed.template.as_deref().and_then(labels);
+                let labels = changed.labels();
+                let labels = labels.iter().flatten().map(Cow::as_ref);
                 selecting(state, changed.namespace(), labels, dirty);
             }
             Some(RecordKind::Deployment | RecordKind::ReplicaSet) if scale_matters(changed) => {
-                let labels = changed.record().and_then(owner_labels);
+                let labels = changed.record().map(owner_labels).into_iter();
                 selecting(state, changed.namespace(), labels, dirty);
             }
             _ => {}
@@ -80,18 +78,18 @@ impl Controller for DisruptionBudgets {
     }
 }
 
-/// The budgets of a namespace that select these labels.
-fn selecting(
+/// The budgets of a namespace that select any of these labels.
+fn selecting<'a>(
     state: &State,
     namespace: &str,
-    labels: Option<&BTreeMap<String, String>>,
+    labels: impl Iterator<Item = &'a Labels> + Clone,
     dirty: &mut dyn FnMut(Name),
 ) {
-    let none = BTreeMap::new();
-    let labels = labels.unwrap_or(&none);
     for budget in state.list::<PodDisruptionBudget>(Some(namespace)) {
-        let selector = budget.spec.as_ref().and_then(selector);
-        if selector.is_some_and(|selector| selector.matches(labels)) {
+        let Some(selector) = budget.spec.as_ref().and_then(selector) else {
+            continue;
+        };
+        if labels.clone().any(|labels| selector.matches(labels)) {
             dirty(Name::of(budget.meta()));
         }
     }
@@ -99,7 +97,14 @@ fn selecting(
 
 /// Whether a pod's change can change any budget: most (restarts, addresses) can't.
 fn pod_matters(changed: &Changed) -> bool {
-    let seen = |pod: &Arc<PackedPod>| (is_counted(pod), is_healthy(pod));
+    fn seen(pod: &Arc<PackedPod>) -> (bool, bool, Own<'_>, &[OwnerReference]) {
+        (
+            is_counted(pod),
+            is_healthy(pod),
+            pod.own_labels(),
+            pod.owners(),
+        )
+    }
     let (before, after) = changed.of::<PodRecord>();
     before.map(seen) != after.map(seen)
 }
@@ -110,13 +115,13 @@ fn scale_matters(changed: &Changed) -> bool {
 }
 
 /// The labels of the pods that an owner makes.
-fn owner_labels(owner: &Stored) -> Option<&BTreeMap<String, String>> {
+fn owner_labels(owner: &Stored) -> &Labels {
     let template = match owner {
-        Stored::Deployment(it) => it.spec.as_ref()?.template.as_ref(),
-        Stored::ReplicaSet(it) => it.spec.as_ref()?.template.as_ref(),
+        Stored::Deployment(it) => it.spec.as_ref().and_then(|spec| spec.template.as_ref()),
+        Stored::ReplicaSet(it) => it.spec.as_ref().and_then(|spec| spec.template.as_ref()),
         _ => None,
     };
-    Some(&template?.metadata.as_ref()?.labels)
+    labels_of(template)
 }
 
 /// How many pods an owner asks for; None for what makes no pods.
@@ -127,11 +132,6 @@ fn wanted(owner: &Stored) -> Option<i32> {
         _ => return None,
     };
     Some(replicas.unwrap_or(1))
-}
-
-fn labels(revision: &Revision) -> Option<&BTreeMap<String, String>> {
-    let template = revision.template.as_ref()?;
-    Some(&template.metadata.as_ref()?.labels)
 }
 
 /// What a budget selects; `None` when that is nothing.
@@ -219,27 +219,36 @@ fn counts(state: &State, namespace: &str, spec: &PodDisruptionBudgetSpec) -> Cou
     let (mut pods, mut healthy, mut wanted) = (0, 0, 0);
     let mut owners = BTreeSet::new();
     let selector = selector(spec);
-    // Labels belong to the template: they are compared once per revision.
-    let none = BTreeMap::new();
-    let selects = |revision: &&Arc<Revision>| {
-        let labels = labels(revision).unwrap_or(&none);
-        selector
-            .as_ref()
-            .is_some_and(|selector| selector.matches(labels))
+    let selects = |labels: &Labels| {
+        let selector = selector.as_ref();
+        selector.is_some_and(|selector| selector.matches(labels))
     };
-    for revision in state.list::<Revision>(Some(namespace)).filter(selects) {
-        let mut references = revision.meta().owner_references.iter();
-        let owner = references.find_map(|it| owner(state, it));
-        if let Some(owner) = &owner
-            && owners.insert(owner.uid().to_owned())
-        {
-            wanted += replicas(state, owner);
+    // How many pods an owner wants, the first time that it is met; None without an owner that makes pods.
+    let mut wanted_by = |references: &[OwnerReference]| {
+        let mut references = references.iter().filter(|it| it.controller == Some(true));
+        let owner = references.find_map(|it| owner(state, it))?;
+        match owners.insert(owner.uid().to_owned()) {
+            true => Some(replicas(state, &owner)),
+            false => Some(0),
         }
-        for pod in state.pods_of(revision.uid()).filter(|pod| is_counted(pod)) {
-            pods += 1;
-            healthy += usize::from(is_healthy(pod));
-            wanted += usize::from(owner.is_none());
+    };
+    // An owner wants some also while it has none.
+    let templates = state.list::<Revision>(Some(namespace));
+    for template in templates.filter(|template| selects(labels_of(template.template.as_ref()))) {
+        wanted += wanted_by(&template.meta().owner_references).unwrap_or(0);
+    }
+    // Pods next to each other mostly have the same owner.
+    let mut last: (&[OwnerReference], bool) = (&[], false);
+    let selected = state.pods_labelled(namespace, selects);
+    for (_, pod) in selected.filter(|(_, pod)| is_counted(pod)) {
+        pods += 1;
+        healthy += usize::from(is_healthy(pod));
+        if pod.owners() != last.0 {
+            let more = wanted_by(pod.owners());
+            last = (pod.owners(), more.is_some());
+            wanted += more.unwrap_or(0);
         }
+        wanted += usize::from(!last.1);
     }
     let (desired, expected) = match (&spec.min_available, &spec.max_unavailable) {
         (Some(least), _) => match least.value {

@@ -14,15 +14,15 @@ use super::{
     pods,
     stamp::Stamp,
 };
-use barge_proto::v1::{
-    Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, ObjectMeta, ObjectReference,
-    PodRecord, Revision, Service, ServiceStatus,
+use barge_proto::{
+    selector::Labels,
+    v1::{
+        Endpoints, LoadBalancerIngress, LoadBalancerStatus, Node, ObjectMeta, ObjectReference,
+        PodRecord, Revision, Service, ServiceStatus,
+    },
 };
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use barge_state::{Changed, Kind, Own, PackedPod, RecordKind, State};
+use std::{collections::BTreeSet, sync::Arc};
 use subsets::Backend;
 
 /// The feature level from which on addresses have host names. An older manager would drop them.
@@ -56,11 +56,10 @@ impl Controller for EndpointsOfServices {
                 name: changed.name().to_owned(),
             }),
             Some(RecordKind::Pod) if pod_matters(changed) => {
-                let Some(labels) = changed.template.as_deref().and_then(labels) else {
-                    return;
-                };
+                let labels = changed.labels();
                 for service in state.list::<Service>(Some(changed.namespace())) {
-                    if selects(service, labels) {
+                    let mut labels = labels.iter().flatten();
+                    if labels.any(|labels| selects(service, labels)) {
                         dirty(Name::of(service.meta()));
                     }
                 }
@@ -93,14 +92,15 @@ impl Controller for EndpointsOfServices {
 
 /// Whether a pod's change can change any Endpoints: most (restarts, container states) can't.
 fn pod_matters(changed: &Changed) -> bool {
-    let seen = |pod: &Arc<PackedPod>| {
+    fn seen(pod: &Arc<PackedPod>) -> (String, bool, bool, &str, Own<'_>) {
         (
             pod.pod_ip(),
             pods::is_live(pod),
             pods::is_ready(pod),
-            pod.node_uid().to_owned(),
+            pod.node_uid(),
+            pod.own_labels(),
         )
-    };
+    }
     let (before, after) = changed.of::<PodRecord>();
     before.map(seen) != after.map(seen)
 }
@@ -119,23 +119,16 @@ fn loss_changed(changed: &Changed) -> bool {
 /// The Services with pods on a node.
 fn behind(state: &State, node_uid: &str, dirty: &mut dyn FnMut(Name)) {
     for pod in state.pods_on(node_uid) {
-        let Some(labels) = state.template(pod).and_then(|template| labels(template)) else {
-            continue;
-        };
+        let labels = state.labels(pod);
         for service in state.list::<Service>(Some(pod.namespace())) {
-            if selects(service, labels) {
+            if selects(service, &labels) {
                 dirty(Name::of(service.meta()));
             }
         }
     }
 }
 
-fn labels(revision: &Revision) -> Option<&BTreeMap<String, String>> {
-    let template = revision.template.as_ref()?;
-    Some(&template.metadata.as_ref()?.labels)
-}
-
-fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+fn selects(service: &Service, labels: &Labels) -> bool {
     let Some(spec) = &service.spec else {
         return false;
     };
@@ -219,15 +212,7 @@ fn same(old: &Endpoints, wanted: &Endpoints) -> bool {
 /// The pods that a Service selects and that have an address.
 fn backends(state: &State, service: &Service) -> Vec<Backend> {
     let namespace = &service.meta().namespace;
-    // Labels belong to the template: they are compared once per revision, and a namespace may have many more pods than
-    // the Service has.
-    let selected = state
-        .list::<Revision>(Some(namespace))
-        .filter(|revision| labels(revision).is_some_and(|labels| selects(service, labels)));
-    let pods = selected.flat_map(|revision| {
-        let pods = state.pods_of(revision.uid());
-        pods.map(move |pod| (revision, pod))
-    });
+    let pods = state.pods_labelled(namespace, |labels| selects(service, labels));
     let mut backends = Vec::new();
     for (revision, pod) in pods.filter(|(_, pod)| pods::is_live(pod)) {
         let ip = pod.pod_ip();

@@ -1,6 +1,6 @@
 //! ReplicaSets that people apply: so many pods of a template.
 //!
-//! Pods that run stay as they are when the template changes, and new ones are made from the new template. So a ReplicaSet owns, as
+//! Its pods are those that it made, and those that it adopted; see [`claims`]. Pods that run stay as they are when the template changes, and new ones are made from the new template. So a ReplicaSet owns, as
 //! records, the template that new pods are made from and those that it still has pods of.
 
 #[cfg(test)]
@@ -10,26 +10,29 @@ use super::{
     Controller, Name,
     plan::{self, MAX_BATCH, Plan, Severity, controller_reference, is_going, object_reference},
     replicas::{
-        self, count,
+        self,
+        claims::{self, Claims, Labelled, is_controlled},
+        count,
         group::{Group, Step},
         lost,
         moves::Moves,
-        number,
+        number, told,
     },
     stamp::Stamp,
 };
-use barge_proto::v1::{
-    ObjectMeta, ObjectReference, PodRecord, PodTemplateSpec, ReplicaSet, ReplicaSetSpec,
-    ReplicaSetStatus, Revision,
+use barge_proto::{
+    selector::{Labels, Selector},
+    v1::{
+        ObjectMeta, ObjectReference, PodRecord, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus,
+        Revision,
+    },
 };
-use barge_state::{Changed, Kind, PackedPod, RecordKind, State};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use barge_state::{Changed, Kind, PackedPod, RecordKind, State, labels_of};
+use std::{sync::Arc, time::Duration};
 
 /// As in a manifest, and in owner references.
 const KIND: &str = "ReplicaSet";
 const API_VERSION: &str = "apps/v1";
-/// The most names that one event tells.
-const NAMES: usize = 5;
 
 /// The controller of ReplicaSets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,7 +52,7 @@ impl Controller for ReplicaSets {
         sets.map(|set| Name::of(set.meta())).collect()
     }
 
-    fn dirtied(&self, _: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
+    fn dirtied(&self, state: &State, changed: &Changed, dirty: &mut dyn FnMut(Name)) {
         let Some(record) = changed.record() else {
             return;
         };
@@ -58,7 +61,12 @@ impl Controller for ReplicaSets {
                 namespace: record.namespace().to_owned(),
                 name: record.name().to_owned(),
             }),
-            _ => replicas::owner(record, KIND).into_iter().for_each(dirty),
+            _ => {
+                claims::owners(changed, KIND, dirty);
+                if let Some(pod) = claims::found_alone(changed) {
+                    selecting(state, pod, dirty);
+                }
+            }
         }
     }
 
@@ -82,10 +90,16 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
         return plan;
     };
     if is_going(state, set.meta()) {
+        claims::let_go(state, set.meta(), &mut plan);
         return plan;
     }
     let owned = state.owned::<PodRecord>(set.uid());
     let owned: Vec<_> = owned.filter(|pod| is_controlled(pod, set.uid())).collect();
+    let claims = claims(state, set, spec, &owned);
+    if !claims.is_empty() {
+        claim(set, &claims, stamp, &mut plan);
+        return plan;
+    }
     replicas::replace_finished(&owned, stamp, &mut plan);
     let observed = Observed {
         state,
@@ -116,10 +130,53 @@ pub fn plan(state: &State, key: &Name, stamp: &mut Stamp) -> Plan {
     plan
 }
 
-/// Whether it is this owner's pod, and not only to end with it.
-fn is_controlled(pod: &PackedPod, owner: &str) -> bool {
-    let mut owners = pod.owners().iter();
-    owners.any(|it| it.uid == owner && it.controller == Some(true))
+/// The ReplicaSets that select a pod.
+fn selecting(state: &State, pod: &PackedPod, dirty: &mut dyn FnMut(Name)) {
+    let labels = state.labels(pod);
+    for set in state.list::<ReplicaSet>(Some(pod.namespace())) {
+        let selector = set.spec.as_ref().and_then(selector);
+        if selector.is_some_and(|selector| selector.matches(&labels)) {
+            dirty(Name::of(set.meta()));
+        }
+    }
+}
+
+/// What it selects; `None` when that is nothing.
+fn selector(spec: &ReplicaSetSpec) -> Option<Selector> {
+    // Validation let in nothing that is none, and none that selects everything.
+    Selector::try_from(spec.selector.as_ref()?).ok()
+}
+
+/// Pods that are not with this ReplicaSet and belong to it, and the other way round.
+fn claims<'a>(
+    state: &'a State,
+    set: &ReplicaSet,
+    spec: &ReplicaSetSpec,
+    owned: &[&'a Arc<PackedPod>],
+) -> Claims<'a> {
+    // Pods whose own template is not selected would be released and made anew without end; validation lets in no such template.
+    let selector = selector(spec).filter(|it| it.matches(labels_of(spec.template.as_ref())));
+    let Some(selector) = selector else {
+        return Claims::default();
+    };
+    let selects = |_: &Revision, labels: &Labels| selector.matches(labels);
+    Claims::find(state, set.meta(), owned, selects, |_| true)
+}
+
+/// Takes the pods to where they belong. What there is to be made or ended is seen afterwards.
+fn claim(set: &ReplicaSet, claims: &Claims<'_>, stamp: &mut Stamp, plan: &mut Plan) {
+    let reference = controller_reference(API_VERSION, KIND, set.meta());
+    let [released, adopted] = claims.make(&reference, plan);
+    if !released.is_empty() {
+        let why = "the selector does not select their labels";
+        let message = format!("{}: {why}", told("Released", &released));
+        tell(set, "ReleasedPod", message, stamp, plan);
+    }
+    if !adopted.is_empty() {
+        tell(set, "AdoptedPod", told("Adopted", &adopted), stamp, plan);
+    }
+    plan.draft.same(set);
+    plan.draft.same_generation(set);
 }
 
 /// A ReplicaSet, and what there is of it.
@@ -196,16 +253,13 @@ impl Observed<'_> {
     }
 
     fn status(&self) -> ReplicaSetStatus {
-        // Labels are the template's: they are compared once per template.
-        let newest = self.spec.template.as_ref();
-        let full: BTreeSet<_> = self
-            .templates
-            .iter()
-            .filter(|it| has_labels(it.template.as_ref(), newest))
-            .map(|it| it.uid())
-            .collect();
+        let wanted = labels_of(self.spec.template.as_ref());
+        let mut full = Labelled::new(self.state, |_: &Revision, labels: &Labels| {
+            let mut wanted = wanted.iter();
+            wanted.all(|(key, value)| labels.get(key) == Some(value))
+        });
         let labeled = self.group.pods.iter();
-        let labeled = labeled.filter(|pod| full.contains(pod.template_uid()));
+        let labeled = labeled.filter(|pod| full.fits(pod));
         ReplicaSetStatus {
             replicas: number(self.group.count.total),
             fully_labeled_replicas: number(labeled.count()),
@@ -222,34 +276,10 @@ fn room(plan: &Plan) -> usize {
     MAX_BATCH.saturating_sub(plan.draft.changes().len())
 }
 
-/// "Created pod: web-x2b7k", with many "Created 500 pods: …".
-fn told(what: &str, names: &[String]) -> String {
-    match names {
-        [only] => format!("{what} pod: {only}"),
-        _ => {
-            let shown = names[..names.len().min(NAMES)].join(", ");
-            let more = if names.len() > NAMES { ", …" } else { "" };
-            format!("{what} {} pods: {shown}{more}", names.len())
-        }
-    }
-}
-
 fn tell(set: &ReplicaSet, reason: &str, message: String, stamp: &mut Stamp, plan: &mut Plan) {
     let about = object_reference(API_VERSION, KIND, set.meta());
     let component = "replicaset-controller";
     let severity = Severity::Normal;
     let event = plan::event(stamp, component, about, severity, reason, message);
     plan.draft.event(event);
-}
-
-/// Whether pods of a template have all the labels of another.
-fn has_labels(template: Option<&PodTemplateSpec>, of: Option<&PodTemplateSpec>) -> bool {
-    let labels = |it: Option<&PodTemplateSpec>| {
-        let metadata = it.and_then(|it| it.metadata.as_ref());
-        metadata.map(|it| it.labels.clone()).unwrap_or_default()
-    };
-    let has = labels(template);
-    labels(of)
-        .iter()
-        .all(|(key, value)| has.get(key) == Some(value))
 }

@@ -3,29 +3,19 @@
 //! An owner's plan says how many pods of a template there should be; this makes the pods that are missing and ends those that are
 //! missed least.
 
+pub mod claims;
 pub mod group;
 pub mod lost;
 pub mod moves;
 pub mod order;
 
 use super::{
-    Name,
     plan::{MAX_BATCH, Plan},
     pods,
     stamp::Stamp,
 };
-use barge_state::{PackedPod, Stored};
+use barge_state::PackedPod;
 use std::{sync::Arc, time::Duration};
-
-/// The owner of this kind that a record has.
-pub fn owner(record: &Stored, kind: &str) -> Option<Name> {
-    let mut owners = record.owners().iter();
-    let owner = owners.find(|owner| owner.kind == kind)?;
-    Some(Name {
-        namespace: record.namespace().to_owned(),
-        name: owner.name.clone(),
-    })
-}
 
 /// Ends pods that have finished; as they no longer count as live, the plan makes others.
 pub fn replace_finished(owned: &[&Arc<PackedPod>], stamp: &Stamp, plan: &mut Plan) {
@@ -46,6 +36,21 @@ pub fn replace_finished(owned: &[&Arc<PackedPod>], stamp: &Stamp, plan: &mut Pla
 /// A count of the API, which validation keeps from being negative.
 pub fn count(number: i32) -> usize {
     usize::try_from(number).unwrap_or(0)
+}
+
+/// The most names that one event tells.
+const NAMES: usize = 5;
+
+/// "Created pod: web-x2b7k", with many "Created 500 pods: …".
+pub fn told(what: &str, names: &[String]) -> String {
+    match names {
+        [only] => format!("{what} pod: {only}"),
+        _ => {
+            let shown = names[..names.len().min(NAMES)].join(", ");
+            let more = if names.len() > NAMES { ", …" } else { "" };
+            format!("{what} {} pods: {shown}{more}", names.len())
+        }
+    }
 }
 
 /// A count for the API.

@@ -16,7 +16,7 @@ use barge_proto::v1::{
     Service, ServicePort, ServiceSpec, Time, Transaction, change::Change as What,
     int_or_string::Value, record,
 };
-use barge_state::{Changed, Kind, PackedPod, State};
+use barge_state::{Changed, Kind, Own, PackedPod, State, labels_of};
 use std::sync::Arc;
 
 /// The term of all transactions.
@@ -50,7 +50,8 @@ impl Default for World {
 impl World {
     /// All managers understand this feature level.
     pub fn raise(&mut self, feature_level: u32) {
-        let uid = self.uid();
+        let known = self.state.cluster().map(|cluster| cluster.uid().to_owned());
+        let uid = known.unwrap_or_else(|| self.uid());
         self.put(record::Record::Cluster(ClusterRecord {
             metadata: Some(ObjectMeta {
                 name: "cluster".to_owned(),
@@ -224,6 +225,19 @@ impl World {
             }),
             ..PodRecord::default()
         }));
+    }
+
+    /// Gives a pod these labels instead of those that it has, as a client does.
+    pub fn label(&mut self, pod: &PackedPod, labels: &[(&str, &str)]) {
+        let mut record = self.by_uid::<PodRecord>(pod.uid()).record();
+        let template = self.state.template(pod).unwrap().template.as_ref();
+        let wanted = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let (set, removed) = Own::between(labels_of(template), &wanted.collect());
+        record.metadata.as_mut().unwrap().labels = set;
+        record.removed_labels = removed;
+        self.put(record::Record::Pod(record));
     }
 
     /// Messages of all events of that reason.

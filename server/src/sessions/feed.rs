@@ -292,7 +292,10 @@ fn deleted(tombstone: &PodTombstone) -> DeletedPod {
 }
 
 fn same_orders(before: &PackedPod, after: &PackedPod) -> bool {
-    before.template_uid() == after.template_uid() && before.deletion() == after.deletion()
+    before.template_uid() == after.template_uid()
+        && before.deletion() == after.deletion()
+        && before.own_labels() == after.own_labels()
+        && before.own_annotations() == after.own_annotations()
 }
 
 fn peer(node: &Node) -> Peer {

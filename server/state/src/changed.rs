@@ -1,10 +1,17 @@
 //! One change of one record, as `apply` reports it to the disk and to watchers.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use barge_proto::v1::Revision;
+use barge_proto::{
+    selector::Labels,
+    v1::{PodRecord, Revision},
+};
 
-use crate::kind::{Kind, RecordKind, Stored};
+use crate::{
+    kind::{Kind, RecordKind, Stored},
+    labels,
+    packed::PackedPod,
+};
 
 /// What a change takes besides its records, in bytes: itself, its size, and its share of a block.
 const OVERHEAD: usize = size_of::<Changed>() + 16;
@@ -84,6 +91,18 @@ impl Changed {
     pub fn of<K: Kind>(&self) -> BeforeAndAfter<'_, K> {
         let before = self.before.as_ref().and_then(K::from_stored);
         (before, self.after.as_ref().and_then(K::from_stored))
+    }
+
+    /// The labels of a pod before and after, only the latter where they are the same; none when it is no pod.
+    pub fn labels(&self) -> [Option<Cow<'_, Labels>>; 2] {
+        let (mut before, after) = self.of::<PodRecord>();
+        if let (Some(old), Some(new)) = (before, after)
+            && old.own_labels() == new.own_labels()
+        {
+            before = None;
+        }
+        let labels = |pod: &Arc<PackedPod>| labels::of_pod(pod, self.template.as_deref());
+        [before.map(labels), after.map(labels)]
     }
 
     /// Where the record lives on disk; see [`Stored::key`].

@@ -5,8 +5,8 @@
 //! understand the next one. Until then `apply` refuses changes of the next level, and the leader does not propose them.
 
 use barge_proto::v1::{
-    PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change, precondition::Must,
-    record::Record as Body,
+    ObjectMeta, PodTemplateSpec, Refusal, RefusalReason, Transaction, change::Change,
+    precondition::Must, record::Record as Body,
 };
 
 use crate::{apply::refusal, state::State};
@@ -23,7 +23,7 @@ use crate::{apply::refusal, state::State};
 /// - 7: objects of kinds that are registered while the cluster runs
 /// - 8: pods with fields that [`barge_proto::level`] does not name, PodDisruptionBudgets, fields of ServiceAccounts beside metadata, and the keys of
 ///   their tokens
-/// - 9: ReplicaSets
+/// - 9: ReplicaSets, and pods whose labels or annotations are not those of their template
 pub const LEVEL: u32 = 9;
 
 /// The level from which on bindings decide what a credential may.
@@ -49,6 +49,9 @@ pub const CUSTOM: u32 = barge_proto::kinds::custom::LEVEL;
 /// The level from which on templates may have the fields of pods that came with it.
 pub const PODS: u32 = barge_proto::level::PODS;
 
+/// The level from which on a pod may have other labels and annotations than its template.
+pub const OWN_LABELS: u32 = 9;
+
 /// The level that a change needs, besides that of its record's kind: an older manager would drop a field that it does not know.
 pub fn needed(change: &Change) -> u32 {
     let record = match change {
@@ -72,6 +75,15 @@ pub fn needed(change: &Change) -> u32 {
             of_template(spec.and_then(|spec| spec.template.as_ref()))
         }
         Some(Body::Revision(revision)) => of_template(revision.template.as_ref()),
+        Some(Body::Pod(pod)) => {
+            let has_own =
+                |meta: &ObjectMeta| !(meta.labels.is_empty() && meta.annotations.is_empty());
+            let removes = !(pod.removed_labels.is_empty() && pod.removed_annotations.is_empty());
+            match removes || pod.metadata.as_ref().is_some_and(has_own) {
+                true => OWN_LABELS,
+                false => 0,
+            }
+        }
         Some(Body::ServiceAccount(it)) => barge_proto::level::of_account(it),
         Some(Body::Cluster(it)) if !it.token_keys.is_empty() => PODS,
         _ => 0,

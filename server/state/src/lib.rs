@@ -13,6 +13,7 @@
 //! - `deletions`: what is being deleted together with what belongs to it
 //! - `subjects`: bindings by whom they are for
 //! - `made`: which plan made what
+//! - `labels`: labels and annotations of pods, which their templates have in common
 //! - `level`: what all managers understand
 //! - `requests`: what makes a retried request apply at most once
 //! - `read`, `view`, `parts`: looking things up, and objects as the API shows them
@@ -28,6 +29,7 @@ mod deletions;
 mod history;
 mod kept;
 mod kind;
+mod labels;
 mod level;
 pub mod limits;
 pub mod made;
@@ -53,9 +55,10 @@ pub use deletions::{Next, Place};
 pub use history::{Expired, History};
 pub use kept::Kept;
 pub use kind::{DecodeError, Kind, RecordKind, Stored};
+pub use labels::{Own, labels_of};
 pub use level::{
-    BINDINGS, COMPRESSION, CUSTOM, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, PODS,
-    check_understood, demanded, needed,
+    BINDINGS, COMPRESSION, CUSTOM, LEVEL, LOSS, NODE_TOMBSTONES, NotUnderstood, ORDER, OWN_LABELS,
+    PODS, check_understood, demanded, needed,
 };
 pub use packed::{PackedPod, Pool};
 pub use parts::{Parts, whole_pod};

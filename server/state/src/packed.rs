@@ -15,7 +15,7 @@ use barge_proto::v1::{ObjectMeta, OwnerReference, PodRecord, PodStatus, Time};
 
 pub use pool::Pool;
 
-use crate::kind::Kind;
+use crate::{kind::Kind, labels::Own};
 
 /// A pod, packed. Cheap to look at, and made into a record again by [`PackedPod::record`].
 #[derive(Clone, Debug)]
@@ -106,6 +106,28 @@ impl PackedPod {
     /// What has to be done before it may go.
     pub fn finalizers(&self) -> &[String] {
         &self.shape.meta().finalizers
+    }
+
+    /// Whether an owner counts it as its own, and makes another one when it goes.
+    pub fn has_controller(&self) -> bool {
+        let mut owners = self.owners().iter();
+        owners.any(|owner| owner.controller == Some(true))
+    }
+
+    /// How its labels differ from those of its template.
+    pub fn own_labels(&self) -> Own<'_> {
+        Own {
+            set: &self.shape.meta().labels,
+            removed: &self.shape.removed_labels,
+        }
+    }
+
+    /// How its annotations differ from those of its template.
+    pub fn own_annotations(&self) -> Own<'_> {
+        Own {
+            set: &self.shape.meta().annotations,
+            removed: &self.shape.removed_annotations,
+        }
     }
 
     /// The uid of the Revision that it was made from.

@@ -12,6 +12,7 @@ use barge_proto::{
 use crate::{
     changed::Changed,
     kind::{Kind, Stored},
+    labels::Own,
     pods::POD_SCHEDULED,
 };
 
@@ -37,6 +38,11 @@ impl Parts {
             template: None,
             node: None,
         }
+    }
+
+    /// The template of a pod.
+    pub fn template(&self) -> Option<&Revision> {
+        self.template.as_deref()
     }
 }
 
@@ -100,13 +106,15 @@ pub fn whole_pod(mut record: PodRecord, template: Option<&Revision>, node: Optio
     let template = template.and_then(|revision| revision.template.as_ref());
     let mut metadata = record.metadata.take().unwrap_or_default();
     if let Some(common) = template.and_then(|template| template.metadata.as_ref()) {
-        for (own, common) in [
-            (&mut metadata.labels, &common.labels),
-            (&mut metadata.annotations, &common.annotations),
+        for (set, removed, common) in [
+            (&mut metadata.labels, &record.removed_labels, &common.labels),
+            (
+                &mut metadata.annotations,
+                &record.removed_annotations,
+                &common.annotations,
+            ),
         ] {
-            for (key, value) in common {
-                own.entry(key.clone()).or_insert_with(|| value.clone());
-            }
+            *set = Own { set, removed }.over(common).into_owned();
         }
     }
     let mut spec = template

@@ -36,6 +36,10 @@ macro_rules! define {
             pub lost_by_node: Index<PackedPod>,
             /// Pods by their template.
             pub pods_by_template: Index<PackedPod>,
+            /// Pods whose labels are not those of their template, by namespace.
+            pub pods_with_own_labels: Index<PackedPod>,
+            /// Pods that no owner counts as its own, by namespace.
+            pub pods_without_controller: Index<PackedPod>,
             /// Tombstones by the node that has to confirm them.
             pub tombstones_by_node: Index<PodTombstone>,
             /// Events by when they were last seen.
@@ -242,6 +246,16 @@ impl Tables {
         self.pods_by_template.swap(
             before.map(|pod| (pod.template_uid(), pod)),
             after.map(|pod| (pod.template_uid(), pod)),
+        );
+        let is_labelled = |pod: &&Arc<PackedPod>| !pod.own_labels().is_none();
+        self.pods_with_own_labels.swap(
+            before.filter(is_labelled).map(|pod| (pod.namespace(), pod)),
+            after.filter(is_labelled).map(|pod| (pod.namespace(), pod)),
+        );
+        let is_alone = |pod: &&Arc<PackedPod>| !pod.has_controller();
+        self.pods_without_controller.swap(
+            before.filter(is_alone).map(|pod| (pod.namespace(), pod)),
+            after.filter(is_alone).map(|pod| (pod.namespace(), pod)),
         );
         self.capacity.swap_pod(before, after);
     }

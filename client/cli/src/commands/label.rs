@@ -18,7 +18,8 @@ const LABEL_EXAMPLES: &str = "\
 Examples:
   barge label deployment web tier=front
   barge label deployment/web tier=back --overwrite
-  barge label deployments -l app=web tier-";
+  barge label deployments -l app=web tier-
+  barge label pod/web-x2b7k app=debug --overwrite";
 const ANNOTATE_EXAMPLES: &str = "\
 Examples:
   barge annotate deployment/web owner=ann

@@ -1,5 +1,7 @@
 //! Metadata: the parts that an applier sets, and the parts that the server sets.
 
+use std::collections::BTreeMap;
+
 use barge_proto::{
     configuration::ROLL,
     kinds::Registry,
@@ -125,6 +127,13 @@ fn is_ours(annotation: &str) -> bool {
     OURS.iter().any(|prefix| annotation.starts_with(prefix)) && !THEIRS.contains(&annotation)
 }
 
+/// Leaves the annotations that the managers keep as they are.
+pub fn keep_ours(new: &mut BTreeMap<String, String>, kept: &BTreeMap<String, String>) {
+    new.retain(|key, _| !is_ours(key));
+    let ours = kept.iter().filter(|(key, _)| is_ours(key));
+    new.extend(ours.map(|(key, value)| (key.clone(), value.clone())));
+}
+
 /// The metadata of the record. The annotations that the managers keep stay as they are.
 pub fn merge(
     new: ObjectMeta,
@@ -141,9 +150,7 @@ pub fn merge(
         },
     };
     let mut annotations = new.annotations;
-    annotations.retain(|key, _| !is_ours(key));
-    let ours = kept.annotations.iter().filter(|(key, _)| is_ours(key));
-    annotations.extend(ours.map(|(key, value)| (key.clone(), value.clone())));
+    keep_ours(&mut annotations, &kept.annotations);
     ObjectMeta {
         labels: new.labels,
         annotations,

@@ -16,6 +16,7 @@ use crate::pki::{Keyring, keyring::KeyFile};
 
 mod annotations;
 mod nodes;
+mod pods;
 mod reserved;
 mod security;
 
@@ -168,6 +169,22 @@ fn apply(state: &mut State, objects: Vec<Object>) -> Result<Vec<ApplyOutcome>, A
 
 fn one(state: &mut State, object: Object) -> Result<ApplyOutcome, ApiError> {
     apply(state, vec![object]).map(|outcomes| outcomes[0])
+}
+
+/// Puts an object in the place of what there is, as the leader does.
+fn replace(state: &mut State, object: Object) -> Result<ApplyOutcome, ApiError> {
+    replace_by(barge_proto::level::NEWEST, state, object)
+}
+
+fn replace_by(known: u32, state: &mut State, object: Object) -> Result<ApplyOutcome, ApiError> {
+    let objects = [object];
+    let wanted = prepare(&KINDS, &objects, "", false)?.replacing(known);
+    let merged = merge(&wanted, &there(state, &wanted), &vault(), &STAMP)?;
+    let (draft, planned) = plan(state, merged, &STAMP, true)?.expect("nothing changes meanwhile");
+    if !draft.is_empty() {
+        commit(state, draft);
+    }
+    Ok(planned[0].outcome)
 }
 
 fn get<T: TryFrom<Object>>(state: &State, kind: Kind, namespace: &str, name: &str) -> T {

@@ -10,7 +10,7 @@ use barge_proto::{
 };
 use barge_state::{Parts, State};
 
-use super::{Stamp, meta};
+use super::{Stamp, meta, pod};
 use crate::{
     api::{
         ownership::{self, Applier},
@@ -193,8 +193,9 @@ pub fn merge(
     };
     let (mut broken, mut conflicts) = (Vec::new(), Vec::new());
     let mut merged = Vec::with_capacity(wanted.objects.len());
-    for ((config, info), kept) in wanted.each().zip(there) {
-        let kept = kept.as_ref().and_then(Parts::object);
+    for ((config, info), parts) in wanted.each().zip(there) {
+        let parts = parts.as_ref();
+        let kept = parts.and_then(Parts::object);
         let live = kept.clone().map(|kept| vault.open(kept)).transpose()?;
         let live = live.as_ref();
         meta::check(config.metadata(), live.map(Object::metadata))?;
@@ -202,11 +203,10 @@ pub fn merge(
             check_known(live, known)?;
         }
         let object = match config.kind() {
-            // Pods do not change, and are owned by nobody.
+            // Nobody owns their fields.
             Kind::Pod => {
-                let mut pod = config.clone();
-                validate::default(&mut pod);
-                pod
+                let template = parts.and_then(Parts::template);
+                pod::merged(live, template, config, wanted.replaces.is_some())
             }
             _ => match owned(live, config, &applier, wanted.replaces.is_some()) {
                 Ok(object) => object,

@@ -2,6 +2,7 @@
 
 //! The plan of a Deployment, step by step and against everything that can happen to its pods.
 
+mod claims;
 mod configuration;
 mod lost;
 mod once;

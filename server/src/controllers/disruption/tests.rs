@@ -131,6 +131,50 @@ fn a_budget_counts_what_it_selects() {
 }
 
 #[test]
+fn a_budget_counts_pods_by_their_own_labels_and_owners() {
+    let nginx = LabelSelector {
+        match_labels: [("app".to_owned(), "nginx".to_owned())].into(),
+        ..LabelSelector::default()
+    };
+    let spec = PodDisruptionBudgetSpec {
+        selector: Some(nginx),
+        ..most(int(1))
+    };
+    let mut world = world(3, 3, spec);
+    world.raise(barge_state::LEVEL);
+    assert_eq!(counted(&look(&mut world)), (3, 2, 3, 1));
+    let apart = world.live()[0].clone();
+    world.changes.clear();
+    world.label(&apart, &[("app", "debug")]);
+    assert!(dirty(&world).contains(&key("budget")));
+    // The Deployment still wants three.
+    assert_eq!(counted(&look(&mut world)), (2, 2, 3, 0));
+    for _ in 0..3 {
+        let mut stamp = world.stamp();
+        let plan = deployment::plan(&world.state, &key("nginx-deployment"), &mut stamp);
+        world.follow(plan);
+    }
+    for pod in world.live() {
+        world.report(pod.uid(), "Running", true);
+    }
+    assert_eq!(world.live().len(), 4);
+    assert_eq!(counted(&look(&mut world)), (3, 2, 3, 1));
+    // Nobody wants this one, so it counts for itself.
+    world.label(&apart, &[("app", "nginx")]);
+    assert_eq!(counted(&look(&mut world)), (4, 3, 4, 1));
+}
+
+fn dirty(world: &World) -> BTreeSet<Name> {
+    let mut keys = BTreeSet::new();
+    for change in &world.changes {
+        DisruptionBudgets.dirtied(&world.state, change, &mut |key| {
+            keys.insert(key);
+        });
+    }
+    keys
+}
+
+#[test]
 fn changes_that_matter_are_looked_at() {
     let mut world = world(3, 2, most(int(1)));
     assert_eq!(counted(&look(&mut world)), (2, 2, 3, 0));
@@ -141,15 +185,6 @@ fn changes_that_matter_are_looked_at() {
         .find(|pod| !pods::is_ready(pod))
         .unwrap();
     world.report(unready.uid(), "Running", true);
-    let dirty = |world: &World| {
-        let mut keys = BTreeSet::new();
-        for change in &world.changes {
-            DisruptionBudgets.dirtied(&world.state, change, &mut |key| {
-                keys.insert(key);
-            });
-        }
-        keys
-    };
     assert!(dirty(&world).contains(&key("budget")));
     assert_eq!(counted(&look(&mut world)), (3, 2, 3, 1));
     world.changes.clear();

@@ -286,6 +286,61 @@ fn a_load_balancer_is_answered_by_the_ready_nodes() {
     assert!(ingress(&world).is_empty());
 }
 
+fn dirty(world: &mut World) -> Vec<String> {
+    let mut dirty = Vec::new();
+    for change in std::mem::take(&mut world.changes) {
+        EndpointsOfServices.dirtied(&world.state, &change, &mut |key| dirty.push(key.name));
+    }
+    dirty
+}
+
+#[test]
+fn a_pod_is_behind_the_services_that_select_its_own_labels() {
+    let mut world = world(2);
+    for pod in world.live() {
+        world.report(pod.uid(), "Running", true);
+    }
+    look(&mut world);
+    let [stays, goes] = &world.live()[..] else {
+        panic!("two pods");
+    };
+    world.changes.clear();
+    world.label(goes, &[("app", "debug")]);
+    assert_eq!(
+        dirty(&mut world),
+        ["nginx-service"],
+        "it is behind it no more"
+    );
+    look(&mut world);
+    assert_eq!(ips(&subsets(&world)[0].addresses), [stays.pod_ip()]);
+    // The Service of the others.
+    let uid = world.uid();
+    let mut debug = nginx_service(&uid);
+    debug.metadata.as_mut().unwrap().name = "debug".into();
+    debug.spec.as_mut().unwrap().selector = [("app".to_owned(), "debug".to_owned())].into();
+    let found = |world: &World, service: &Service| {
+        let mut pods = backends(&world.state, service).into_iter();
+        pods.next().map(|found| found.pod.name)
+    };
+    assert_eq!(found(&world, &debug).as_deref(), Some(goes.name()));
+    world.changes.clear();
+    world.label(goes, &[("app", "nginx"), ("by", "ann")]);
+    assert_eq!(dirty(&mut world), ["nginx-service"]);
+    assert_eq!(found(&world, &debug), None);
+    look(&mut world);
+    assert_eq!(subsets(&world)[0].addresses.len(), 2);
+    // The rest of its labels is nothing to the Service, and nor is the lack of all.
+    world.label(goes, &[]);
+    look(&mut world);
+    assert_eq!(ips(&subsets(&world)[0].addresses), [stays.pod_ip()]);
+    // A node is lost: the Services of all its pods are looked at, by their own labels.
+    let mut behind_it = Vec::new();
+    behind(&world.state, goes.node_uid(), &mut |key| {
+        behind_it.push(key.name)
+    });
+    assert_eq!(behind_it, ["nginx-service"], "of the one that stays");
+}
+
 #[test]
 fn only_services_that_select_a_pod_become_dirty_with_it() {
     let mut world = world(1);
@@ -297,13 +352,6 @@ fn only_services_that_select_a_pod_become_dirty_with_it() {
     world.changes.clear();
     let pod = world.live()[0].clone();
     world.report(pod.uid(), "Running", true);
-    let dirty = |world: &mut World| {
-        let mut dirty = Vec::new();
-        for change in std::mem::take(&mut world.changes) {
-            EndpointsOfServices.dirtied(&world.state, &change, &mut |key| dirty.push(key.name));
-        }
-        dirty
-    };
     assert_eq!(dirty(&mut world), ["nginx-service"]);
     world.advance(1);
     world.report(pod.uid(), "Running", true);

@@ -2,12 +2,15 @@
 
 //! The plan of a ReplicaSet, step by step.
 
+mod claims;
+
 use super::*;
 use crate::controllers::{
     pods,
     testing::{World, web_set},
 };
 use barge_proto::v1::{MarkPod, change::Change, record::Record};
+use std::collections::BTreeSet;
 
 fn key() -> Name {
     Name {
@@ -238,19 +241,4 @@ fn its_pods_and_templates_go_with_it() {
     settle(&mut world);
     assert_eq!(world.pods().len(), 0, "none was bound");
     assert_eq!(world.state.count::<Revision>(), 0);
-}
-
-#[test]
-fn a_pod_that_only_ends_with_it_is_not_counted() {
-    let mut world = world(1);
-    settle(&mut world);
-    let made = world.live()[0].clone();
-    let uid = world.uid();
-    let mut guest = made.record();
-    let metadata = guest.metadata.as_mut().unwrap();
-    (metadata.name, metadata.uid) = ("guest".into(), uid);
-    metadata.owner_references[0].controller = None;
-    world.put(Record::Pod(guest));
-    settle(&mut world);
-    assert_eq!((world.live().len(), status(&world)[0]), (2, 1));
 }

@@ -76,7 +76,7 @@ fn beginning() -> State {
     apply(&mut state, |draft| {
         draft.put(ClusterRecord {
             metadata: meta("", "cluster"),
-            feature_level: PODS,
+            feature_level: barge_state::LEVEL,
             ..ClusterRecord::default()
         });
         draft.put(Namespace {
@@ -111,6 +111,35 @@ fn told(state: &State, changes: &[Changed], node: &str) -> Option<Assignment> {
 
 fn full(state: &State, node: &str) -> Assignment {
     render(state, News::full(state, node, PODS), node)
+}
+
+#[test]
+fn other_labels_and_annotations_of_a_pod_are_told_and_its_owners_are_not() {
+    let mut state = beginning();
+    let mut change = |edit: &dyn Fn(&mut PodRecord)| {
+        let mut record = state.by_uid::<PodRecord>("p1").unwrap().record();
+        edit(&mut record);
+        let changes = apply(&mut state, |draft| {
+            draft.change(Action::Put(record.into_record()));
+        });
+        let here = told(&state, &changes, "n1").map(|it| it.pods[0].metadata.clone().unwrap());
+        assert!(told(&state, &changes, "n2").is_none());
+        here
+    };
+    let pair = ("app".to_owned(), "debug".to_owned());
+    let pair = || [pair.clone()].into();
+    let labelled = change(&|pod| pod.metadata.as_mut().unwrap().labels = pair());
+    assert_eq!(labelled.unwrap().labels, pair());
+    let noted = change(&|pod| pod.metadata.as_mut().unwrap().annotations = pair());
+    assert_eq!(noted.unwrap().annotations, pair());
+    let back = change(&|pod| pod.metadata.as_mut().unwrap().labels.clear());
+    assert!(back.unwrap().labels.is_empty());
+    let owner = barge_proto::v1::OwnerReference::default();
+    let owned = change(&|pod| {
+        let owners = &mut pod.metadata.as_mut().unwrap().owner_references;
+        owners.push(owner.clone());
+    });
+    assert!(owned.is_none());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use barge_proto::{
-    selector::{Labels, Selector},
+    selector::Selector,
     v1::{Node, NodeMetricsRequest, PodMetricsRequest, PodRecord, Quantity},
 };
 use barge_state::{Kind as _, PackedPod, State};
@@ -105,7 +105,7 @@ fn many(store: &Store, namespace: &str, selector: &Selector) -> Vec<FoundPod> {
             let (mut looked, mut end) = (0, None);
             for pod in slice {
                 (looked, end) = (looked + 1, Some(pod.clone()));
-                let selected = selector.is_empty() || selector.matches(&labels(state, pod));
+                let selected = selector.is_empty() || selector.matches(&state.labels(pod));
                 all.extend(found(pod).filter(|_| selected));
             }
             last = end.or(last.take());
@@ -118,17 +118,6 @@ fn many(store: &Store, namespace: &str, selector: &Selector) -> Vec<FoundPod> {
         // A waiting `apply` gets the lock before the next slice.
         std::thread::yield_now();
     }
-}
-
-/// With those of the template, which the record leaves out.
-fn labels(state: &State, pod: &PackedPod) -> Labels {
-    let mut labels = pod.meta().labels;
-    let template = state.template(pod).and_then(|it| it.template.as_ref());
-    let common = template.and_then(|template| template.metadata.as_ref());
-    for (key, value) in common.iter().flat_map(|common| &common.labels) {
-        labels.entry(key.clone()).or_insert_with(|| value.clone());
-    }
-    labels
 }
 
 /// The pod, unless no node has it or it has finished.

@@ -179,9 +179,13 @@ prop_compose! {
         status in option::of(status().boxed()),
         (bound, lost) in (time(), time()),
         reported in option::of((any::<u64>(), any::<u64>())),
+        (removed_labels, removed_annotations) in (vec(text(), 0..2), vec(text(), 0..2)),
     ) -> PodRecord {
         let reported = reported.map(|(incarnation, counter)| StatusVersion { incarnation, counter });
-        PodRecord { metadata, template_uid, node_uid, status, bound, lost, reported }
+        PodRecord {
+            metadata, template_uid, node_uid, status, bound, lost, reported, removed_labels,
+            removed_annotations,
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! Indexes are equal to what a look at every record gives.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use barge_proto::{
     for_each_kind,
+    selector::Labels,
     v1::{Event, ManagerRecord, Node, PodRecord, PodTombstone, Revision, Service, Time},
 };
 use barge_state::{Kind, PackedPod, PortsInUse, State, Stored, Usage, claimed, is_finished};
@@ -89,6 +93,19 @@ fn check_pods(state: &State) {
     let mut by_template: BTreeMap<&str, Vec<&Arc<PackedPod>>> = BTreeMap::new();
     let mut pods: Vec<_> = state.list::<PodRecord>(None).collect();
     pods.sort_by_key(|pod| pod.uid());
+    let namespaces: BTreeSet<_> = pods.iter().map(|pod| pod.namespace()).collect();
+    for namespace in namespaces {
+        let inside = || {
+            pods.iter()
+                .copied()
+                .filter(|it| it.namespace() == namespace)
+        };
+        let own = inside().filter(|pod| !pod.own_labels().is_none());
+        assert!(state.pods_with_own_labels(namespace).eq(own));
+        let alone = inside().filter(|pod| !pod.has_controller());
+        assert!(state.pods_without_controller(namespace).eq(alone));
+        check_labels(state, namespace);
+    }
     for pod in pods {
         by_node.entry(pod.node_uid()).or_default().push(pod);
         by_template.entry(pod.template_uid()).or_default().push(pod);
@@ -121,6 +138,27 @@ fn check_pods(state: &State) {
         by_template.is_empty(),
         "pods without their template: {by_template:?}"
     );
+}
+
+/// What is selected by labels is what has them when it is shown.
+fn check_labels(state: &State, namespace: &str) {
+    let shown = |pod: &PackedPod| state.pod(pod).metadata.unwrap_or_default().labels;
+    // As they are outside of tests: a pod's template is in its own namespace.
+    let at_home = |pod: &PackedPod| {
+        let template = state.template(pod);
+        let home = template.map(|template| &*template.meta().namespace);
+        home == Some(namespace) && pod.namespace() == namespace
+    };
+    for key in ["app", "a"] {
+        let fit = |labels: &Labels| labels.contains_key(key);
+        let found = state.pods_labelled(namespace, fit);
+        let found = found.filter(|(_, pod)| at_home(pod));
+        let mut found: Vec<_> = found.map(|(_, pod)| pod.name()).collect();
+        found.sort_unstable();
+        let pods = state.list::<PodRecord>(Some(namespace));
+        let expected = pods.filter(|pod| at_home(pod) && fit(&shown(pod)));
+        assert!(expected.map(|pod| pod.name()).eq(found), "{key}");
+    }
 }
 
 fn check_tombstones(state: &State) {

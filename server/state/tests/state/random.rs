@@ -94,13 +94,19 @@ fn puts() -> impl Strategy<Value = Change> {
             owned_by(revision, &owner)
         }
     });
-    let pods = (uid("p"), uid("r"), owner, 0..3u8).prop_map(|(uid, template, owner, owned)| {
-        let pod = pod(&uid, &template);
-        if owned == 0 {
-            pod
-        } else {
-            owned_by(pod, &owner)
+    let pods = (uid("p"), uid("r"), owner, 0..6u8).prop_map(|(uid, template, owner, twist)| {
+        let mut pod = pod(&uid, &template);
+        if twist % 2 == 1 {
+            pod.removed_labels.push("app".to_owned());
         }
+        if twist < 2 {
+            return pod;
+        }
+        let mut pod = owned_by(pod, &owner);
+        for owner in &mut pod.meta_mut().owner_references {
+            owner.controller = Some(twist < 4);
+        }
+        pod
     });
     let services = (uid("s"), uid("10.96.0."), 0..3i32, vec(uid("d"), 0..3));
     let services = services.prop_map(|(uid, address, port, owners)| {

@@ -1,7 +1,7 @@
 //! Objects as the API shows them.
 
 use barge_proto::v1::{self, Node, NodeAddress, NodeStatus, PodRecord, PodStatus, object};
-use barge_state::{Kind, RecordKind, State};
+use barge_state::{Kind, OWN_LABELS, Own, RecordKind, State, needed};
 
 use crate::fixtures::*;
 
@@ -22,6 +22,59 @@ fn cluster() -> State {
         put(own),
         put(pod("p2", "r1")),
     ])
+}
+
+#[test]
+fn a_pod_has_its_own_labels_instead_of_its_templates() {
+    let mut state = cluster();
+    let shown = |state: &State| {
+        let pod = state.by_uid::<PodRecord>("p2").unwrap();
+        let shown = state.pod(pod).metadata.unwrap().labels;
+        assert_eq!(*state.labels(pod), shown);
+        shown
+    };
+    let before = state.by_uid::<PodRecord>("p2").unwrap().size();
+    let labelled = |labels: &[(&str, &str)]| {
+        let all = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let all = all.collect();
+        let template = [("app".to_owned(), "web".to_owned())].into();
+        let (set, removed) = Own::between(&template, &all);
+        let mut pod = pod("p2", "r1");
+        pod.meta_mut().labels = set;
+        pod.removed_labels = removed;
+        (put(pod), all)
+    };
+    for labels in [
+        &[("app", "debug"), ("by", "ann")][..],
+        &[("by", "ann")],
+        &[],
+        &[("app", "web")],
+    ] {
+        let (change, wanted) = labelled(labels);
+        accept(&mut state, [change]);
+        assert_eq!(shown(&state), wanted);
+    }
+    let pod = state.by_uid::<PodRecord>("p2").unwrap();
+    assert!(pod.own_labels().is_none() && pod.own_annotations().is_none());
+    assert_eq!(pod.size(), before, "as if nothing had been");
+}
+
+#[test]
+fn other_labels_than_the_templates_need_a_feature_level() {
+    let plain = pod("p1", "r1");
+    assert_eq!(needed(&put(plain.clone())), 0);
+    let mut labelled = plain.clone();
+    labelled.meta_mut().labels = [("a".to_owned(), "b".to_owned())].into();
+    let mut noted = plain.clone();
+    noted.meta_mut().annotations = [("a".to_owned(), "b".to_owned())].into();
+    let (mut without, mut without_note) = (plain.clone(), plain);
+    without.removed_labels.push("app".to_owned());
+    without_note.removed_annotations.push("app".to_owned());
+    for pod in [labelled, noted, without, without_note] {
+        assert_eq!(needed(&put(pod)), OWN_LABELS);
+    }
 }
 
 #[test]

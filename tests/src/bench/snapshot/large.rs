@@ -241,5 +241,6 @@ fn running(number: usize, owner: &ObjectMeta, revision: &Revision, first: u64) -
             }],
             ..PodStatus::default()
         }),
+        ..PodRecord::default()
     }
 }

@@ -4,22 +4,6 @@ use barge_proto::configuration::ROLL;
 
 use super::*;
 
-/// Puts an object in the place of what there is, as the leader does.
-fn replace(state: &mut State, object: Object) -> Result<ApplyOutcome, ApiError> {
-    replace_by(barge_proto::level::NEWEST, state, object)
-}
-
-fn replace_by(known: u32, state: &mut State, object: Object) -> Result<ApplyOutcome, ApiError> {
-    let objects = [object];
-    let wanted = prepare(&KINDS, &objects, "", false)?.replacing(known);
-    let merged = merge(&wanted, &there(state, &wanted), &vault(), &STAMP)?;
-    let (draft, planned) = plan(state, merged, &STAMP, true)?.expect("nothing changes meanwhile");
-    if !draft.is_empty() {
-        commit(state, draft);
-    }
-    Ok(planned[0].outcome)
-}
-
 #[test]
 fn rolling_with_the_configuration_is_switched_on_and_off_by_appliers() {
     let mut state = state();
