@@ -317,8 +317,10 @@ impl Model {
                 if new.template_uid() != old.template_uid() {
                     return Err(RefusalReason::Invalid);
                 }
-                let mut pod = old.record();
-                pod.metadata = new.record().metadata;
+                let (mut pod, put) = (old.record(), new.record());
+                pod.metadata = put.metadata;
+                pod.removed_labels = put.removed_labels;
+                pod.removed_annotations = put.removed_annotations;
                 *new = PackedPod::new(pod).into();
             }
             (Stored::Node(new), Some(Stored::Node(old))) => {
