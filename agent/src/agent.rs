@@ -20,6 +20,7 @@ use crate::{
     files, life,
     managers::Managers,
     metrics::{self, sampler},
+    network,
     node::{self, NodeWatcher, Sources},
     outbox::Outbox,
     pods::{self, PodManager, unknown::unknown},
@@ -132,12 +133,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         data_dir: options.data_dir.clone(),
     };
     let (unknown_sender, strangers) = watch::channel(Default::default());
+    let (network_found, of_network) = watch::channel(network::Found::default());
     let left = CancellationToken::new();
     let watcher = NodeWatcher::new(node::Options {
         sources: options.sources,
         runtime: options.runtime.clone(),
         clock: options.clock.clone(),
         unknown: strangers,
+        network: of_network.clone(),
         outbox: outbox.clone(),
     });
     let (node_sender, node) = watch::channel(watcher.look(None).await);
@@ -299,6 +302,17 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
     let cleared = options.network.as_ref().map(|it| it.nft.clone());
     if let Some(network) = options.network {
         let setting = network.setting;
+        let looking = network::Options {
+            desired: desired.clone(),
+            cni_conf_dir: network.cni_conf_dir.clone(),
+            vxlan_port: setting.vxlan_port(),
+            nft: network.nft.clone(),
+            recorder: recorder.clone(),
+        };
+        parts.lasting(
+            "what the pod network depends on",
+            network::run(looking, network_found, stop.clone()),
+        );
         let rules = ServiceRules::new(network, recorder.clone(), host_ports);
         parts.lasting(
             "rules of Services",
@@ -307,7 +321,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
         let runtime = options.runtime.clone();
         parts.lasting(
             "routes",
-            routes::run(desired, setting, runtime, recorder, stop.clone()),
+            routes::run(
+                desired,
+                of_network,
+                setting,
+                runtime,
+                recorder,
+                stop.clone(),
+            ),
         );
     }
     let ended = tokio::select! {

@@ -39,6 +39,9 @@ struct File {
     resolv_conf: Option<PathBuf>,
     cluster_dns: Option<bool>,
     pod_network: Option<Mode>,
+    cni_conf_dir: Option<PathBuf>,
+    #[serde(default)]
+    cni_bin_dir: Vec<PathBuf>,
     #[serde(default)]
     registry: Vec<Registry>,
 }
@@ -99,6 +102,10 @@ pub struct Config {
     pub cluster_dns: bool,
     /// How packets for other nodes' pods get there.
     pub pod_network: Mode,
+    /// The folder that may have a network configuration of the user's own.
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Folders with its plugins; empty for the usual ones.
+    pub cni_bin_dirs: Vec<PathBuf>,
 }
 
 /// What is wrong with the settings; usage errors.
@@ -239,6 +246,11 @@ impl Config {
                 .or(file.resolv_conf)
                 .unwrap_or_else(|| "/etc/resolv.conf".into()),
             cluster_dns: flags.cluster_dns.or(file.cluster_dns).unwrap_or(true),
+            cni_conf_dir: flags.cni_conf_dir.or(file.cni_conf_dir),
+            cni_bin_dirs: match flags.cni_bin_dir.is_empty() {
+                true => file.cni_bin_dir,
+                false => flags.cni_bin_dir,
+            },
             pod_network: flags.pod_network.or(file.pod_network).unwrap_or_default(),
         })
     }

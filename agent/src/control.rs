@@ -168,6 +168,7 @@ pub async fn run(config: Config) -> Result<(), ControlError> {
                 address: Some(ip),
             },
             programmed,
+            cni_conf_dir: config.cni_conf_dir,
         }),
         names: config.cluster_dns.then_some(names),
         parallel_creations: PARALLEL_CREATIONS,
@@ -214,6 +215,10 @@ pub(crate) fn runtime_options(config: &Config, data_dir: &Path) -> io::Result<Op
         .collect();
     options.registry_config.clone_from(&config.registry_config);
     options.resolv_conf.clone_from(&config.resolv_conf);
+    options.cni_conf_dir.clone_from(&config.cni_conf_dir);
+    if !config.cni_bin_dirs.is_empty() {
+        options.cni_bin_dirs.clone_from(&config.cni_bin_dirs);
+    }
     Ok(options)
 }
 

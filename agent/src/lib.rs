@@ -24,6 +24,7 @@ pub mod managers;
 pub mod membership;
 pub mod metrics;
 mod netlink;
+pub mod network;
 pub mod node;
 pub mod outbox;
 pub mod pause;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::{Clock, to_time},
     files,
+    network::Found,
     outbox::Outbox,
     pods::unknown::{self, Unknown},
     runtime::Runtime,
@@ -69,6 +70,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Pods that run here and that the managers do not know.
     pub unknown: watch::Receiver<Unknown>,
+    /// What is told of the pod network.
+    pub network: watch::Receiver<Found>,
     /// Where changes go.
     pub outbox: Arc<Outbox>,
 }
@@ -132,6 +135,8 @@ impl NodeWatcher {
         status
             .conditions
             .push(unknown::condition(&self.options.unknown.borrow()));
+        let network = self.options.network.borrow().conditions.clone();
+        status.conditions.extend(network);
         let now = to_time(self.options.clock.now_ms());
         for condition in &mut status.conditions {
             let same = before
@@ -161,6 +166,7 @@ impl NodeWatcher {
     /// Looks until `stop` is cancelled.
     pub async fn run(self, status: watch::Sender<NodeStatus>, stop: CancellationToken) {
         let mut unknown = self.options.unknown.clone();
+        let mut network = self.options.network.clone();
         let mut pause = match is_whole(&status.borrow()) {
             true => PERIOD,
             false => Duration::ZERO,
@@ -170,6 +176,7 @@ impl NodeWatcher {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     Ok(()) = unknown.changed() => {}
+                    Ok(()) = network.changed() => {}
                 }
                 pause = PERIOD;
                 let before = status.borrow().clone();

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     desired::Desired,
     events::{Recorder, Severity, node_reference},
+    network::Found,
     runtime::{POD_LINKS, POD_ROUTES, Runtime, RuntimeError},
     services::pace::Pace,
 };
@@ -47,6 +48,7 @@ const TOLD: usize = 5;
 /// Keeps what leads to other nodes, and what wires this node's pods, until `stop` is cancelled; it stays.
 pub async fn run(
     desired: watch::Receiver<Arc<Desired>>,
+    network: watch::Receiver<Found>,
     setting: Setting,
     runtime: Arc<dyn Runtime>,
     recorder: Recorder,
@@ -60,7 +62,8 @@ pub async fn run(
         told_of_pods: String::new(),
         pace: Pace::default(),
     };
-    stop.run_until_cancelled(keeper.keep(desired)).await;
+    stop.run_until_cancelled(keeper.keep(desired, network))
+        .await;
 }
 
 /// The machine is no node any more: removes what leads to other nodes.
@@ -98,7 +101,11 @@ struct Keeper {
 type UnderWay<T> = Option<JoinHandle<T>>;
 
 impl Keeper {
-    async fn keep(mut self, mut desired: watch::Receiver<Arc<Desired>>) {
+    async fn keep(
+        mut self,
+        mut desired: watch::Receiver<Arc<Desired>>,
+        mut network: watch::Receiver<Found>,
+    ) {
         let mut notices = None;
         let mut wires = Some(Wires::new(self.setting));
         let mut bringing: UnderWay<(Wires, Outcome)> = None;
@@ -119,7 +126,8 @@ impl Keeper {
             }
             let now = desired.borrow_and_update().clone();
             // Before a manager or the disk said anything, what is there is better than nothing.
-            let is_known = now.welcome.is_some();
+            let plugins = network.borrow_and_update().plugins;
+            let is_known = now.welcome.is_some() && plugins.is_some();
             let time = Instant::now();
             let is_changed = done.as_ref().is_none_or(|done| !now.has_peers_of(done));
             if is_known
@@ -133,6 +141,7 @@ impl Keeper {
                 (begun, is_told) = (time, false);
                 done = Some(now.clone());
                 let wanted = now.clone();
+                idle.yields(plugins.unwrap_or_default());
                 bringing = Some(spawn_blocking(move || {
                     let outcome = idle.bring(&wanted, looks);
                     (idle, outcome)
@@ -153,6 +162,11 @@ impl Keeper {
                 changed = desired.changed() => if changed.is_err() {
                     return;
                 },
+                Ok(()) = network.changed() => {
+                    if network.borrow().plugins != plugins {
+                        look_at = Instant::now();
+                    }
+                }
                 brought = ended(&mut bringing) => {
                     bringing = None;
                     seldom = SELDOM.max(begun.elapsed() * SHARE);
@@ -181,7 +195,8 @@ impl Keeper {
                         let time = Instant::now();
                         // Not again and again at once when somebody goes on removing it.
                         let soon = time + GATHER.max(self.pace.wait(time));
-                        if heard.wires {
+                        // With the last pod of its own the agent leaves the way to other nodes to plugins.
+                        if heard.wires || (heard.pods && plugins == Some(true)) {
                             look_at = look_at.min(soon);
                         }
                         if heard.pods {

@@ -38,6 +38,7 @@ pub use network::{
     VXLAN_OVERHEAD,
     links::{PREFIX as POD_LINKS, PROTOCOL as POD_ROUTES, name as pod_link},
     older::BRIDGE,
+    own_network,
 };
 #[cfg(test)]
 pub use network::{links::attach as attach_pod, older::care as care_for_bridge};

@@ -1,7 +1,7 @@
 //! Services on this node: what the rules should be is a pure function of the assignment ([`model`]); from what they
 //! are to what they should be is one script, applied in one transaction ([`script`]).
 
-use std::{collections::BTreeSet, io, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -385,6 +385,8 @@ pub struct Network {
     pub setting: routes::Setting,
     /// Gets the revision that the rules have.
     pub programmed: Programmed,
+    /// The folder that may have a network configuration of the user's own.
+    pub cni_conf_dir: Option<PathBuf>,
 }
 
 /// Returns when other ports belong to pods.

@@ -130,7 +130,11 @@ impl Agent {
         self.name.replace("agent", "node")
     }
 
-    pub(crate) fn inside(&self, words: &[&str]) {
+    /// Runs a program in the machine's network.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn inside(&self, words: &[&str]) {
         let netns = format!("--net={}", self.netns.display());
         run(&[&["nsenter", &netns], words].concat());
     }

@@ -89,6 +89,12 @@ pub struct RunFlags {
     /// How packets for other nodes' pods get there: by direct routes to nodes on a link of this one and by VXLAN to all others, or in one way to all [default: auto]
     #[arg(long, value_name = "WAY", value_enum, env = "BARGE_POD_NETWORK")]
     pub pod_network: Option<Mode>,
+    /// Folder with a network configuration of your own (CNI): where it has one, its plugins wire new pods, and not the agent [default: none]
+    #[arg(long, value_name = "D")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Folders with its plugins [default: /opt/cni/bin, /usr/lib/cni]
+    #[arg(long, value_name = "D", value_delimiter = ',')]
+    pub cni_bin_dir: Vec<PathBuf>,
 }
 
 /// Flags of `barge-agent forget-pods`. Without a uid and without `--all` nothing is changed.

@@ -225,6 +225,13 @@ impl State {
         self.forwards.clear();
         self
     }
+
+    /// This without what leads to pods.
+    pub fn without_nodes(self) -> Self {
+        let mut state = self.without_device();
+        state.routes.retain(|_, route| route.via == Via::Loopback);
+        state
+    }
 }
 
 /// What is there. There may be several routes to the same range.

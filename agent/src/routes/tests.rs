@@ -85,6 +85,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 struct Kept {
     outbox: Arc<Outbox>,
     assigned: watch::Sender<Arc<Desired>>,
+    found: watch::Sender<Found>,
     _running: Running,
 }
 
@@ -94,10 +95,17 @@ impl Kept {
         let outbox = Arc::new(Outbox::default());
         let recorder = Recorder::new(outbox.clone(), Arc::new(SystemClock));
         let runtime = Scripted::new(Arc::new(SystemClock));
-        let _running = space.spawn(move |stop| run(desired, setting, runtime, recorder, stop));
+        let network = Found {
+            plugins: Some(false),
+            ..Found::default()
+        };
+        let (found, network) = watch::channel(network);
+        let _running =
+            space.spawn(move |stop| run(desired, network, setting, runtime, recorder, stop));
         Self {
             outbox,
             assigned,
+            found,
             _running,
         }
     }
@@ -383,4 +391,32 @@ fn ways_that_change_are_followed() {
         events.is_empty(),
         "nothing was removed by others: {events:?}"
     );
+}
+
+#[test]
+fn plugins_of_the_user_s_own_have_the_way_to_other_nodes_when_no_pod_needs_the_agent_s() {
+    let (space, pod) = (Space::new(), Space::new());
+    space.bridge("net0", "192.0.2.1/24");
+    space.wire(&pod, "10.244.1.2");
+    let desired = assigned("10.244.1.0/24", &[("10.244.2.0/24", "192.0.2.2")]);
+    let kept = Kept::keep(&space, setting(Mode::Auto, "192.0.2.1"), desired);
+    until("no route", || ours(&space).len() == 3);
+    let plugins = |plugins| {
+        let found = Found {
+            plugins: Some(plugins),
+            ..Found::default()
+        };
+        kept.found.send_replace(found);
+    };
+    plugins(true);
+    space.ip("route del 10.244.2.0/24");
+    until("a pod of the agent's is cut off", || {
+        ours(&space).len() == 3
+    });
+    space.ip("link del bp-0af40102");
+    until("routes and interface stay", || {
+        ours(&space).len() == 1 && !space.ip("link").contains("barge-vx")
+    });
+    plugins(false);
+    until("they are not back", || ours(&space).len() == 3);
 }

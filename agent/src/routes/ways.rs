@@ -28,6 +28,8 @@ pub struct Links {
     pub of_device: BTreeSet<(Ipv4Addr, u8)>,
     /// Of the link with the node's address, in bytes.
     pub mtu: Option<u32>,
+    /// The agent has wired pods.
+    pub has_pods: bool,
     /// By index: the largest packet in bytes, and whether other nodes can be on it.
     others: BTreeMap<u32, (u32, bool)>,
 }
@@ -49,7 +51,8 @@ impl Links {
                     let other = (mtu(&link).unwrap_or(u32::MAX), has_neighbours(&link));
                     links.others.insert(link.header.index, other);
                 }
-                _ => {}
+                Some(_) => links.has_pods = true,
+                None => {}
             }
         }
         let mut all = AddressMessage::default();

@@ -45,6 +45,8 @@ pub struct Wires {
     /// What the kernel has had since then; `None` when that is not known.
     known: Option<State>,
     index: Option<u32>,
+    /// Plugins of the user's own wire new pods, and lead to other nodes' pods.
+    yields: bool,
 }
 
 /// What came of it.
@@ -68,7 +70,14 @@ impl Wires {
             sight: Sight::default(),
             known: None,
             index: None,
+            yields: false,
         }
+    }
+
+    /// Whether plugins of the user's own wire new pods. Then what leads to other nodes' pods goes with the last pod that the agent wired: two
+    /// programs that set the same routes would fight.
+    pub fn yields(&mut self, yields: bool) {
+        self.yields = yields;
     }
 
     /// Where notices of what this does say they come from.
@@ -112,6 +121,9 @@ impl Wires {
         }
         self.look_at_ways(&mut kernel, desired)?;
         let mut wanted = wanted(desired, self.setting, &self.sight);
+        if self.yields && !self.links.has_pods {
+            wanted = wanted.without_nodes();
+        }
         let before = self.known.take();
         let had_device = before.as_ref().and_then(|known| known.device.clone());
         let mut is_new = false;

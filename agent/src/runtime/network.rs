@@ -139,9 +139,22 @@ fn noted(options: &Options) -> PathBuf {
     options.paths.cni().join("routed.json")
 }
 
+/// The file of the user's own configuration in this folder, or why it cannot be used; `None` when they have none. Blocks.
+pub fn own_network(folder: &Path) -> Option<Result<PathBuf, String>> {
+    let found = own_in(folder)?;
+    Some(
+        found
+            .map(|(file, _)| file)
+            .map_err(|error| error.to_string()),
+    )
+}
+
 /// The user's own configuration and its file; `None` when they have none. Blocks.
 pub fn own(options: &Options) -> Option<Result<(PathBuf, NetworkConfig), CniError>> {
-    let folder = options.cni_conf_dir.as_ref()?;
+    own_in(options.cni_conf_dir.as_ref()?)
+}
+
+fn own_in(folder: &Path) -> Option<Result<(PathBuf, NetworkConfig), CniError>> {
     match load(folder) {
         Err(CniError::NoConfiguration(_)) => None,
         Err(CniError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,

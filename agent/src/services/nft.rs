@@ -47,6 +47,11 @@ impl Nft {
         Self { program }
     }
 
+    /// The program.
+    pub fn program(&self) -> &std::path::Path {
+        &self.program
+    }
+
     /// Applies a script as one transaction.
     ///
     /// # Errors

@@ -91,6 +91,7 @@ impl Net {
             let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
         });
         router.ip("link set far mtu 1400");
+        hosts[2].space.ip("link set eth0 mtu 1400");
         // Nobody is told that a packet is too large, and no packet of a pod goes this way by itself.
         let silent = "table inet r { chain o { type filter hook output priority 0; icmp type destination-unreachable drop; }; \
                       chain f { type filter hook forward priority 0; icmp type destination-unreachable drop; ip saddr 10.244.0.0/16 drop; }; }";
