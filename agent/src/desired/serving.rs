@@ -34,8 +34,12 @@ impl Serving {
         }
     }
 
-    /// Endpoints as they are at a revision; `None`: they are gone.
+    /// Endpoints as they are since a revision, their own; `None`: they are gone, which was told at `revision`. What is told has parts and is told to each node when its session comes to
+    /// it, so the revision that one node was told last says nothing about others.
     pub fn note(&mut self, node: &str, uid: &str, endpoints: Option<&Endpoints>, revision: u64) {
+        let own = endpoints.and_then(|endpoints| endpoints.metadata.as_ref());
+        let own = own.and_then(|meta| meta.resource_version.parse().ok());
+        let revision = own.unwrap_or(revision);
         let subsets = endpoints.map_or(&[][..], |endpoints| &endpoints.subsets);
         let here = subsets.iter().flat_map(|subset| &subset.addresses);
         let here = here.filter(|address| !node.is_empty() && address.node_name == node);
@@ -78,7 +82,7 @@ impl Serving {
 
 #[cfg(test)]
 mod tests {
-    use barge_proto::v1::{EndpointAddress, EndpointSubset, ObjectReference};
+    use barge_proto::v1::{EndpointAddress, EndpointSubset, ObjectMeta, ObjectReference};
 
     use super::*;
 
@@ -124,6 +128,26 @@ mod tests {
         serving.forget(|pod| pod == "b");
         assert_eq!(serving.place("a"), Place::Nowhere);
         assert_eq!(serving.place("b"), Place::Left(7));
+    }
+
+    #[test]
+    fn a_pod_left_when_its_endpoints_were_written_whenever_that_is_told() {
+        let mut serving = Serving::default();
+        let written = |revision: u64, ready: &[(&str, &str)]| Endpoints {
+            metadata: Some(ObjectMeta {
+                resource_version: revision.to_string(),
+                ..ObjectMeta::default()
+            }),
+            ..endpoints(ready, &[])
+        };
+        let has = written(3, &[("n", "a"), ("n", "b")]);
+        serving.note("n", "one", Some(&has), 4);
+        // In a part of a difference, of which all but the last have the revision from before.
+        serving.note("n", "one", Some(&written(7, &[("n", "b")])), 4);
+        assert_eq!(serving.place("a"), Place::Left(7));
+        // By a session that was late.
+        serving.note("n", "one", Some(&written(8, &[])), 12);
+        assert_eq!(serving.place("b"), Place::Left(8));
     }
 
     #[test]

@@ -126,6 +126,8 @@ struct Pad {
     stopped: Vec<String>,
     /// Steps under way.
     running: Running,
+    /// The pod was ending already when this worker began.
+    found_ending: bool,
     /// Cancelled when no container of the pod starts any more: what is done for a start is given up.
     over: CancellationToken,
     /// To give up the hooks after a start that are under way, by the container's id.
@@ -163,6 +165,7 @@ impl Worker {
             told_pulls: BTreeMap::new(),
             stopped: Vec::new(),
             running: Running::default(),
+            found_ending: false,
             over: CancellationToken::new(),
             hooks: BTreeMap::new(),
             tokens: Vec::new(),
@@ -170,6 +173,7 @@ impl Worker {
             probes: self.shared.prober.register(&self.uid, self.probed.clone()),
         };
         drop(inventory);
+        pad.found_ending = self.is_ending(&pad);
         timed(&self.uid, "restore", self.remember(&mut pad)).await;
         while !self.stop.is_cancelled() {
             let plan = self.decide(&mut pad).await;

@@ -59,9 +59,11 @@ impl Leader {
             term,
             stamp: u64::try_from(leading.as_millis()).unwrap_or(u64::MAX),
             revision: self.store.applied_revision(),
+            // No node has more than what there is, whatever it says.
             programmed_revision: self
                 .heard
-                .programmed(self.machines.nodes(), self.node_grace, now),
+                .programmed(self.machines.nodes(), self.node_grace, now)
+                .min(self.store.applied_revision()),
             node_grace_ms: u32::try_from(self.node_grace.as_millis()).unwrap_or(u32::MAX),
         })
     }

@@ -77,13 +77,12 @@ impl Hands {
         let (waited, shorter) = tokio::join!(self.until_left(grace), hooked);
         grace = shorter;
         loop {
-            let left = match hook {
-                Some(_) => {
-                    let left = grace.saturating_sub(begun.elapsed());
-                    left.max(LEAST_GRACE.min(grace))
-                }
-                None => grace.saturating_sub(waited),
+            let passed = match hook {
+                Some(_) => begun.elapsed(),
+                None => waited,
             };
+            // However long that took, or this process stood still: nothing that has a grace ends without TERM.
+            let left = grace.saturating_sub(passed).max(LEAST_GRACE.min(grace));
             tokio::select! {
                 result = self.shared.runtime.stop_container(id, left) => return result,
                 shorter = self.shorter(grace) => grace = shorter,
@@ -118,8 +117,8 @@ impl Hands {
         grace
     }
 
-    /// Waits until no node sends a pod that was deleted new connections: for [`DEPARTURE`] since its end began at most, for half of the grace, and until a shorter grace is
-    /// asked for. Answers how long.
+    /// Waits until no node sends a pod that was deleted new connections: for [`DEPARTURE`] since its end began at most, for what the grace has beyond [`LEAST_GRACE`], and until a shorter
+    /// grace is asked for. Answers how long. Of an end that an earlier agent may have begun nothing is waited for: agents that die one after the other would never send TERM.
     async fn until_left(&self, grace: Duration) -> Duration {
         let is_deleted = {
             let wanted = self.wanted.borrow();
@@ -129,11 +128,12 @@ impl Hands {
             return Duration::ZERO;
         }
         let now_ms = self.shared.clock.now_ms();
-        let since = self
-            .ending_ms
-            .map_or(0, |since| now_ms.saturating_sub(since));
-        let since = Duration::from_millis(u64::try_from(since).unwrap_or(0));
-        let most = DEPARTURE.saturating_sub(since).min(grace / 2);
+        let Some(since_ms) = self.ending_ms else {
+            return Duration::ZERO;
+        };
+        let since = u64::try_from(now_ms.saturating_sub(since_ms)).unwrap_or(0);
+        let rest = DEPARTURE.saturating_sub(Duration::from_millis(since));
+        let most = rest.min(grace.saturating_sub(LEAST_GRACE));
         let begun = Instant::now();
         tokio::select! {
             biased;

@@ -51,7 +51,7 @@ impl Worker {
                 ips: ips(pad),
                 automounts: pad.memory.automounts && !goes_without(pad, &step),
                 tokens: pad.tokens.clone(),
-                ending_ms: pad.memory.ending_ms,
+                ending_ms: pad.memory.ending_ms.filter(|_| !pad.found_ending),
                 container: stopped(pad, &step),
                 containers: match step {
                     Step::Measure => pad.observed.containers.clone(),
