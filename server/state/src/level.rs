@@ -72,6 +72,7 @@ pub fn needed(change: &Change) -> u32 {
             of_template(spec.and_then(|spec| spec.template.as_ref()))
         }
         Some(Body::Revision(revision)) => of_template(revision.template.as_ref()),
+        Some(Body::Service(it)) => barge_proto::level::of_service(it),
         Some(Body::ServiceAccount(it)) => barge_proto::level::of_account(it),
         Some(Body::Cluster(it)) if !it.token_keys.is_empty() => PODS,
         _ => 0,
