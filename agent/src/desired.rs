@@ -184,8 +184,7 @@ impl Desired {
     /// Follows which pods of this node are in Endpoints, of which these were told.
     fn note_places(&mut self, endpoints: &[String]) {
         let mut serving = std::mem::take(&mut self.serving);
-        let node = self.node().and_then(|node| node.metadata.as_ref());
-        let node = node.map_or("", |meta| &meta.name);
+        let node = self.name();
         let revision = self.revision;
         for uid in endpoints {
             serving.note(node, uid, self.endpoints.get(uid).map(|it| &**it), revision);
@@ -276,6 +275,12 @@ impl Desired {
         self.welcome.as_ref()?.node.as_ref()
     }
 
+    /// The node's name, empty while unknown.
+    pub fn name(&self) -> &str {
+        let meta = self.node().and_then(|node| node.metadata.as_ref());
+        meta.map_or("", |meta| &meta.name)
+    }
+
     /// The range of addresses for this node's pods ("10.244.1.0/24"), empty while unknown.
     pub fn pod_cidr(&self) -> &str {
         self.node()
@@ -332,184 +337,4 @@ fn update<T: PartialEq>(
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use barge_proto::v1::ObjectMeta;
-
-    use super::*;
-
-    fn pod(uid: &str) -> Pod {
-        Pod {
-            metadata: Some(ObjectMeta {
-                uid: uid.into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
-
-    fn tombstone(uid: &str) -> DeletedPod {
-        DeletedPod {
-            uid: uid.into(),
-            ..Default::default()
-        }
-    }
-
-    fn full(revision: u64, uids: &[&str]) -> Assignment {
-        Assignment {
-            revision,
-            full: true,
-            pods: uids.iter().map(|uid| pod(uid)).collect(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn a_full_set_replaces_and_a_difference_adds_and_removes() {
-        let (desired, touched) = Desired::default()
-            .apply(full(5, &["a", "b"]), false)
-            .unwrap();
-        assert!(touched.pods && !touched.network);
-        assert_eq!(desired.epoch, 1);
-        let difference = Assignment {
-            revision: 6,
-            pods: vec![pod("c")],
-            removed_pod_uids: vec!["a".into()],
-            ..Default::default()
-        };
-        let (desired, _) = desired.apply(difference, true).unwrap();
-        assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["b", "c"]);
-        let (desired, touched) = desired.apply(full(6, &["b", "c"]), false).unwrap();
-        assert!(!touched.pods && !touched.network && !touched.configuration);
-        let tombstones = ["b", "c"].map(tombstone).to_vec();
-        let replacement = Assignment {
-            tombstones,
-            ..full(9, &["z"])
-        };
-        let (desired, _) = desired.apply(replacement, false).unwrap();
-        assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["z"]);
-        assert_eq!(Vec::from_iter(&desired.deleted), ["a", "b", "c"]);
-    }
-
-    #[test]
-    fn a_full_set_without_a_pod_and_without_its_tombstone_leaves_it() {
-        let (desired, _) = Desired::default()
-            .apply(full(5, &["a", "b"]), false)
-            .unwrap();
-        let (desired, touched) = desired.apply(full(9, &["b"]), false).unwrap();
-        assert!(touched.pods);
-        assert_eq!(desired.pods.len(), 2);
-        assert_eq!(Vec::from_iter(&desired.unknown), ["a"]);
-        assert!(desired.deleted.is_empty());
-        // The managers know it after all.
-        let (known, _) = desired.apply(full(9, &["a", "b"]), false).unwrap();
-        assert!(known.unknown.is_empty());
-        // Its deletion is recorded.
-        let deletion = Assignment {
-            tombstones: vec![tombstone("a")],
-            ..full(10, &["b"])
-        };
-        let (desired, _) = desired.apply(deletion, false).unwrap();
-        assert_eq!(desired.pods.keys().collect::<Vec<_>>(), ["b"]);
-        assert!(desired.unknown.is_empty());
-        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
-    }
-
-    #[test]
-    fn a_deletion_is_remembered_until_the_managers_know_that_the_pod_is_gone() {
-        let (desired, _) = Desired::default()
-            .apply(full(5, &["a", "b"]), false)
-            .unwrap();
-        let removal = Assignment {
-            revision: 6,
-            removed_pod_uids: vec!["a".into(), "never here".into()],
-            ..Default::default()
-        };
-        let (desired, _) = desired.apply(removal.clone(), true).unwrap();
-        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
-        // Of a state that is older than the pod and its deletion.
-        let (mut desired, _) = desired.apply(full(7, &["b"]), false).unwrap();
-        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
-        assert!(desired.confirm(&["a".into(), "b".into()]));
-        assert!(desired.pods.is_empty() && desired.deleted.is_empty());
-        // Acknowledged first, removed second: nothing is left to remember.
-        let removal = Assignment {
-            revision: 8,
-            ..removal
-        };
-        let (desired, touched) = desired.apply(removal, true).unwrap();
-        assert!(desired.deleted.is_empty() && !touched.pods);
-    }
-
-    #[test]
-    fn a_tombstone_in_a_difference_is_confirmed_even_of_a_pod_that_was_never_here() {
-        let (desired, _) = Desired::default()
-            .apply(full(5, &["a", "b"]), false)
-            .unwrap();
-        let difference = Assignment {
-            revision: 6,
-            removed_pod_uids: vec!["a".into(), "never here".into()],
-            tombstones: ["a", "never here"].map(tombstone).to_vec(),
-            ..Default::default()
-        };
-        let (desired, touched) = desired.apply(difference, true).unwrap();
-        assert!(touched.pods);
-        assert_eq!(Vec::from_iter(desired.pods.keys()), ["b"]);
-        assert_eq!(Vec::from_iter(&desired.deleted), ["a", "never here"]);
-    }
-
-    #[test]
-    fn differences_will_do_for_a_node_that_has_all_of_a_full_set() {
-        let from_disk = Desired {
-            revision: 4,
-            ..Desired::default()
-        };
-        assert_eq!(from_disk.held(), None);
-        let (desired, _) = from_disk.apply(full(5, &["a"]), false).unwrap();
-        assert_eq!(desired.held(), Some(Held::default()));
-        let (unsure, _) = desired.apply(full(6, &[]), false).unwrap();
-        assert_eq!(unsure.held(), None, "the managers lack a pod");
-        // Welcomed in another life, it has nothing of that before the full set.
-        let mut next = desired;
-        next.welcome = Some(Arc::new(Welcome {
-            life: "2".into(),
-            ..Welcome::default()
-        }));
-        assert_eq!(next.held(), Some(Held::default()));
-        let (next, _) = next.apply(full(7, &["a"]), false).unwrap();
-        assert_eq!(next.held(), Some(Held { life: "2".into() }));
-    }
-
-    #[test]
-    fn a_deleted_node_s_pods_end_and_unknown_ones_run_on() {
-        let (desired, _) = Desired::default()
-            .apply(full(5, &["a", "b"]), false)
-            .unwrap();
-        let (mut desired, _) = desired.apply(full(6, &["a"]), false).unwrap();
-        assert!(!desired.has_left());
-        desired.leave();
-        assert!(desired.has_left());
-        assert_eq!(Vec::from_iter(&desired.deleted), ["a"]);
-        assert_eq!(Vec::from_iter(desired.pods.keys()), ["b"]);
-    }
-
-    #[test]
-    fn what_is_older_or_baseless_is_refused() {
-        let (desired, _) = Desired::default().apply(full(5, &["a"]), false).unwrap();
-        assert_eq!(
-            desired.apply(full(4, &[]), false).unwrap_err(),
-            Refused::Older {
-                offered: 4,
-                acted: 5
-            }
-        );
-        let difference = Assignment {
-            revision: 7,
-            ..Default::default()
-        };
-        assert_eq!(
-            desired.apply(difference, false).unwrap_err(),
-            Refused::NoFullSet
-        );
-    }
-}
+mod tests;

@@ -290,6 +290,7 @@ impl ServiceRules {
         let (rules, conflicts) = model::rules(&model::Inputs {
             services: desired.services.values().map(AsRef::as_ref).collect(),
             endpoints: desired.endpoints.values().map(AsRef::as_ref).collect(),
+            node: desired.name(),
             own_range: desired.pod_cidr().parse().ok(),
             peer_ranges: desired
                 .peers

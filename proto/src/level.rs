@@ -6,7 +6,7 @@ use crate::{
     kinds::custom,
     v1::{
         Container, ContainerPort, EnvVar, Kind, Object, PodSpec, Quantity, ResourceRequirements,
-        ServiceAccount, Toleration, object,
+        Service, ServiceAccount, ServiceSpec, Toleration, object,
     },
     validate,
 };
@@ -20,6 +20,9 @@ pub const NEWEST: u32 = 9;
 
 /// The level that brought `enableServiceLinks: false`.
 const SERVICE_LINKS: u32 = 9;
+
+/// The level that brought policies of Services: who is sent where.
+const SERVICES: u32 = 9;
 
 /// The level that brought taints and tolerations.
 const TAINTS: u32 = 4;
@@ -44,6 +47,7 @@ pub fn of_object(object: &Object) -> u32 {
             if taints == 0 { 0 } else { TAINTS }
         }
         Some(object::Kind::ServiceAccount(account)) => of_account(account),
+        Some(object::Kind::Service(service)) => of_service(service),
         _ => pod,
     };
     kind.max(fields)
@@ -58,6 +62,20 @@ pub fn of_account(account: &ServiceAccount) -> u32 {
         ..ServiceAccount::default()
     };
     if known == *account { 0 } else { PODS }
+}
+
+/// The feature level of a Service's fields.
+pub fn of_service(service: &Service) -> u32 {
+    let Some(spec) = &service.spec else { return 0 };
+    let known = ServiceSpec {
+        ports: spec.ports.clone(),
+        selector: spec.selector.clone(),
+        cluster_ip: spec.cluster_ip.clone(),
+        cluster_ips: spec.cluster_ips.clone(),
+        r#type: spec.r#type.clone(),
+        ..ServiceSpec::default()
+    };
+    if known == *spec { 0 } else { SERVICES }
 }
 
 /// The feature level that a pod needs: that of the newest field that it uses, or 0 when managers below [`PODS`] know all of them.

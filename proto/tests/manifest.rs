@@ -76,11 +76,8 @@ kind: Service
 metadata: {name: web}
 spec:
   allocateLoadBalancerNodePorts: true
-  externalTrafficPolicy: Cluster
-  internalTrafficPolicy: Cluster
   ipFamilies: [IPv4]
   ipFamilyPolicy: SingleStack
-  sessionAffinity: None
 ";
     let without = "
 apiVersion: apps/v1

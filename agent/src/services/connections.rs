@@ -8,10 +8,7 @@ use std::{
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use super::{
-    model::{Chain, Rules},
-    ports::Protocol,
-};
+use super::{model::Rules, ports::Protocol};
 
 mod kernel;
 mod worker;
@@ -44,12 +41,9 @@ impl Moved {
         let none = Rules::default();
         let (before, is_known) = (old.unwrap_or(&none), old.is_some());
         let mut moved = Self::default();
-        let of = |rules: &Rules, chain: Option<&String>| {
-            let chain = chain.and_then(|chain| rules.chains.get(chain));
-            chain.map(|chain: &Chain| chain.endpoints.clone())
-        };
         let moves = |was: Option<&String>, is: Option<&String>| {
-            let (was, is) = (of(before, was), of(new, is));
+            let was = was.map(|chain| before.behind(chain));
+            let is = is.map(|chain| new.behind(chain));
             (!is_known || was != is).then(|| is.unwrap_or_default())
         };
         for (was, is) in [
@@ -92,19 +86,21 @@ impl Moved {
             return false;
         };
         // Without endpoints it is for whoever listens there.
-        !(now.contains(&by) || now.is_empty() && by == to)
+        let listens = now.is_empty() && by == to;
+        !(listens || now.contains(&by))
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::{super::model::Chain, *};
 
     fn rules(endpoints: &[&str]) -> Rules {
         let chain = |protocol| Chain {
             protocol,
             endpoints: endpoints.iter().map(|it| it.parse().unwrap()).collect(),
+            stays: None,
         };
         if endpoints.is_empty() {
             return Rules::default();

@@ -9,7 +9,7 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::{
-    model::{Chain, Rules},
+    model::{Chain, Gate, Rules, Seat, seat_name},
     ports::Protocol,
 };
 
@@ -17,6 +17,11 @@ use super::{
 pub const NAME: &str = "barge";
 /// The table, with its family; nothing outside it is touched.
 pub const TABLE: &str = "inet barge";
+
+/// Clients that are remembered of one endpoint; more are not kept to it.
+const CLIENTS: u32 = 65_536;
+/// Of the hash by which new clients go: the same on all nodes.
+const SEED: &str = "0x62617267";
 
 /// Replaces the table by these rules, whatever was in it. Connections go on: what was decided for them is kept by
 /// connection tracking, not by the table.
@@ -121,18 +126,21 @@ const FRAME: &str = "\
 /// From one content to another. Only what differs is named; connections of everything else are not touched.
 pub fn change(old: &Rules, new: &Rules) -> String {
     let mut out = String::new();
-    // Chains first, so that elements can point at them; elements next, so that chains are free to go.
-    for (name, chain) in &new.chains {
-        match old.chains.get(name) {
-            Some(same) if same == chain => continue,
-            Some(_) => line(&mut out, format_args!("flush chain {TABLE} {name}")),
-            None => line(&mut out, format_args!("add chain {TABLE} {name}")),
-        }
+    // What is pointed at comes first, and goes last: seats, chains, gates, elements.
+    for (name, seat) in new.seats.iter().filter(|it| !old.seats.contains_key(it.0)) {
+        let set = format!(
+            "type ipv4_addr; size {CLIENTS}; flags dynamic,timeout; timeout {}s;",
+            seat.stays
+        );
+        line(&mut out, format_args!("add set {TABLE} {name} {{ {set} }}"));
+        line(&mut out, format_args!("add chain {TABLE} {name}"));
         line(
             &mut out,
-            format_args!("add rule {TABLE} {name} {}", balance(chain)),
+            format_args!("add rule {TABLE} {name} {}", sit(name, seat)),
         );
     }
+    chain_changes(&mut out, &old.chains, &new.chains, choose);
+    chain_changes(&mut out, &old.gates, &new.gates, lead);
     map_changes(&mut out, "cluster_ports", &old.cluster, &new.cluster, |k| {
         format!("{} . {} . {}", k.0, k.1, k.2)
     });
@@ -162,11 +170,90 @@ pub fn change(old: &Rules, new: &Rules) -> String {
     let port = |port: Option<u16>| port.into_iter().collect::<BTreeSet<_>>();
     let (before, after) = (port(old.vxlan), port(new.vxlan));
     set_changes(&mut out, "vxlan_ports", &before, &after, u16::to_string);
-    for name in old.chains.keys().filter(|k| !new.chains.contains_key(*k)) {
+    let gone = gone(&old.gates, &new.gates);
+    let gone = gone.chain(self::gone(&old.chains, &new.chains));
+    for name in gone {
         line(&mut out, format_args!("flush chain {TABLE} {name}"));
         line(&mut out, format_args!("delete chain {TABLE} {name}"));
     }
+    for name in self::gone(&old.seats, &new.seats) {
+        line(&mut out, format_args!("flush chain {TABLE} {name}"));
+        line(&mut out, format_args!("delete chain {TABLE} {name}"));
+        line(&mut out, format_args!("delete set {TABLE} {name}"));
+    }
     out
+}
+
+fn gone<'a, T>(
+    old: &'a BTreeMap<String, T>,
+    new: &'a BTreeMap<String, T>,
+) -> impl Iterator<Item = &'a String> {
+    old.keys().filter(|name| !new.contains_key(*name))
+}
+
+/// Chains whose rules differ.
+fn chain_changes<T: PartialEq>(
+    out: &mut String,
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+    rules: impl Fn(&str, &T) -> Vec<String>,
+) {
+    for (name, chain) in new {
+        match old.get(name) {
+            Some(same) if same == chain => continue,
+            Some(_) => line(out, format_args!("flush chain {TABLE} {name}")),
+            None => line(out, format_args!("add chain {TABLE} {name}")),
+        }
+        for rule in rules(name, chain) {
+            line(out, format_args!("add rule {TABLE} {name} {rule}"));
+        }
+    }
+}
+
+/// Notes the client, and translates.
+fn sit(name: &str, seat: &Seat) -> String {
+    let Seat {
+        protocol, endpoint, ..
+    } = seat;
+    let (ip, port) = (endpoint.ip(), endpoint.port());
+    format!("update @{name} {{ ip saddr }} meta l4proto {protocol} dnat ip to {ip}:{port}")
+}
+
+/// Who stays somewhere goes there again. Who is new, or was forgotten with the table, goes by the hash of its address: with the same endpoints that is the same on all nodes.
+fn choose(name: &str, chain: &Chain) -> Vec<String> {
+    let Some(stays) = chain.stays else {
+        return vec![balance(chain)];
+    };
+    let seat = |endpoint| seat_name(name, endpoint, stays);
+    let seats: Vec<_> = chain.endpoints.iter().map(seat).collect();
+    let mut rules: Vec<_> = seats
+        .iter()
+        .map(|seat| format!("ip saddr @{seat} goto {seat}"))
+        .collect();
+    let numbered = seats.iter().enumerate();
+    let numbered: Vec<_> = numbered
+        .map(|(number, seat)| format!("{number} : goto {seat}"))
+        .collect();
+    rules.push(format!(
+        "jhash ip saddr mod {} seed {SEED} vmap {{ {} }}",
+        seats.len(),
+        numbered.join(", ")
+    ));
+    rules
+}
+
+/// The machine's own clients come first: whom a range keeps out is somebody else.
+fn lead(_: &str, gate: &Gate) -> Vec<String> {
+    let mut rules = Vec::new();
+    let inside = gate.inside.as_ref();
+    rules.extend(inside.map(|chain| format!("fib saddr type local goto {chain}")));
+    if !gate.sources.is_empty() {
+        let ranges: Vec<_> = gate.sources.iter().map(ToString::to_string).collect();
+        rules.push(format!("ip saddr != {{ {} }} accept", ranges.join(", ")));
+    }
+    rules.extend(inside.map(|chain| format!("ip saddr @pod_ranges goto {chain}")));
+    rules.extend(gate.outside.as_ref().map(|chain| format!("goto {chain}")));
+    rules
 }
 
 /// Endpoints take turns.

@@ -3,7 +3,10 @@
 
 use std::{io::ErrorKind, net::IpAddr, sync::Mutex};
 
-use barge_proto::v1::{Endpoints, Node, NodeSpec, Peer, Service, Welcome};
+use barge_proto::v1::{
+    ClientIpConfig, Endpoints, Node, NodeSpec, ObjectMeta, Peer, Service, SessionAffinityConfig,
+    Welcome,
+};
 
 use super::{
     model::tests::{endpoints, service},
@@ -23,6 +26,7 @@ struct Net {
 }
 
 const NODE: &str = "192.0.2.1";
+const NAME: &str = "node";
 
 impl Net {
     fn new() -> Self {
@@ -93,6 +97,10 @@ impl Net {
             welcome: Some(Arc::new(Welcome {
                 service_cidr: "10.96.0.0/16".into(),
                 node: Some(Node {
+                    metadata: Some(ObjectMeta {
+                        name: NAME.into(),
+                        ..Default::default()
+                    }),
                     spec: Some(NodeSpec {
                         pod_cidr: "10.244.1.0/24".into(),
                         ..Default::default()
@@ -230,5 +238,6 @@ fn a_port_on_which_the_node_listens_stays_the_node_s() {
 mod names;
 mod others;
 mod pods;
+mod policies;
 mod udp;
 mod wires;

@@ -23,6 +23,8 @@ const CONFIGURATION: usize = 250;
 const OF_CONTAINER: usize = 1000;
 /// Ports of a Service, and names of a ServiceAccount.
 const OTHERS: usize = 1000;
+/// Ranges of a Service's clients.
+const SOURCES: usize = 250;
 /// Taints of a node.
 const TAINTS: usize = 250;
 
@@ -50,6 +52,11 @@ impl Checker {
             Some(object::Kind::Service(it)) => {
                 let ports = it.spec.as_ref().map_or(0, |spec| spec.ports.len());
                 self.at_most("spec.ports", ports, OTHERS);
+                let ranges = it.spec.iter();
+                let ranges = ranges
+                    .map(|spec| spec.load_balancer_source_ranges.len())
+                    .sum();
+                self.at_most("spec.loadBalancerSourceRanges", ranges, SOURCES);
             }
             Some(object::Kind::Node(it)) => {
                 let taints = it.spec.as_ref().map_or(0, |spec| spec.taints.len());

@@ -147,6 +147,16 @@ pub(super) fn endpoints(endpoints: &mut Endpoints) {
 
 pub(super) fn service(spec: &mut ServiceSpec) {
     fill(&mut spec.r#type, "ClusterIP");
+    // What Kubernetes does without being asked is kept as absent: managers below feature level 9 would drop it.
+    for (field, usual) in [
+        (&mut spec.session_affinity, "None"),
+        (&mut spec.external_traffic_policy, "Cluster"),
+        (&mut spec.internal_traffic_policy, "Cluster"),
+    ] {
+        if field == usual {
+            field.clear();
+        }
+    }
     for port in &mut spec.ports {
         fill(&mut port.protocol, "TCP");
         let number = port.port;

@@ -8,6 +8,18 @@ use crate::v1::{IntOrString, Service, ServicePort, ServiceSpec, int_or_string::V
 /// The ports that nodes open for Services.
 const NODE_PORTS: std::ops::RangeInclusive<i32> = 30000..=32767;
 
+/// For how many seconds a client may stay with an endpoint.
+const STAYS: std::ops::RangeInclusive<i32> = 1..=86_400;
+
+/// Whether a text is an IPv4 address and the length of a prefix.
+fn is_range(text: &str) -> bool {
+    let Some((address, length)) = text.trim().split_once('/') else {
+        return false;
+    };
+    let length = length.parse::<u8>().is_ok_and(|length| length <= 32);
+    address.parse::<Ipv4Addr>().is_ok() && length
+}
+
 impl Checker {
     pub(super) fn service(&mut self, service: &Service) {
         let Some(spec) = &service.spec else {
@@ -22,9 +34,54 @@ impl Checker {
         self.cluster_ips(spec);
         let types = ["ClusterIP", "NodePort", "LoadBalancer"];
         self.one_of("spec.type", &spec.r#type, &types);
+        self.policies(spec);
         if headless && spec.has_node_ports() {
             let rule = format!("must not be None in a Service of type {}", spec.r#type);
             self.violated("spec.clusterIP", "", rule);
+        }
+    }
+
+    /// Who is sent where.
+    fn policies(&mut self, spec: &ServiceSpec) {
+        self.one_of(
+            "spec.sessionAffinity",
+            &spec.session_affinity,
+            &["None", "ClientIP"],
+        );
+        if let Some(config) = &spec.session_affinity_config {
+            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            let seconds = config.client_ip.as_ref().and_then(|it| it.timeout_seconds);
+            if spec.session_affinity != "ClientIP" {
+                let rule = "must be absent unless sessionAffinity is ClientIP";
+                self.violated("spec.sessionAffinityConfig", "", rule);
+            } else if let Some(seconds) = seconds.filter(|it| !STAYS.contains(it)) {
+                let rule = format!("must be from {} to {} seconds", STAYS.start(), STAYS.end());
+                self.violated(field, seconds, rule);
+            }
+        }
+        let policies = ["Cluster", "Local"];
+        let outside = &spec.external_traffic_policy;
+        self.one_of("spec.externalTrafficPolicy", outside, &policies);
+        if !outside.is_empty() && !spec.has_node_ports() {
+            let rule = "must be absent unless the type is NodePort or LoadBalancer";
+            self.violated(
+                "spec.externalTrafficPolicy",
+                format_args!("{outside:?}"),
+                rule,
+            );
+        }
+        let inside = &spec.internal_traffic_policy;
+        self.one_of("spec.internalTrafficPolicy", inside, &policies);
+        for (index, range) in spec.load_balancer_source_ranges.iter().enumerate() {
+            let field = format!("spec.loadBalancerSourceRanges[{index}]");
+            if spec.r#type != "LoadBalancer" {
+                let rule = "must be absent unless the type is LoadBalancer";
+                return self.violated(field, format_args!("{range:?}"), rule);
+            }
+            if !is_range(range) {
+                let rule = "must be a range of IPv4 addresses like 192.0.2.0/24";
+                self.violated(field, format_args!("{range:?}"), rule);
+            }
         }
     }
 

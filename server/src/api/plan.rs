@@ -32,6 +32,7 @@ mod disruption;
 mod meta;
 mod namespace;
 mod node;
+mod order;
 mod plain;
 mod pod;
 mod replica_set;
@@ -103,6 +104,8 @@ struct Planning<'a> {
     namespaces: BTreeMap<String, Levels>,
     /// Addresses and ports that this very request takes.
     taken: BTreeSet<String>,
+    /// Ports that this very request gives away.
+    given: BTreeSet<String>,
 }
 
 /// Plans the application of merged objects; none when what they were merged with has changed. With `shown` the plan has every
@@ -126,12 +129,10 @@ pub fn plan(
         draft: Draft::new(),
         namespaces: BTreeMap::new(),
         taken: BTreeSet::new(),
+        given: BTreeSet::new(),
     };
-    // Namespaces first: what is in them may stand before them in the manifest.
     let mut planned = Vec::with_capacity(objects.len());
-    let mut order: Vec<_> = objects.into_iter().enumerate().collect();
-    order.sort_by_key(|(at, merged)| (merged.object.kind() != Kind::Namespace, *at));
-    for (at, merged) in order {
+    for (at, merged) in order::in_order(state, objects) {
         match planning.object(merged)? {
             Some(object) => planned.push((at, object)),
             None => return Ok(None),

@@ -212,6 +212,8 @@ fn same(old: &Endpoints, wanted: &Endpoints) -> bool {
 /// The pods that a Service selects and that have an address.
 fn backends(state: &State, service: &Service) -> Vec<Backend> {
     let namespace = &service.meta().namespace;
+    let spec = service.spec.as_ref();
+    let publishes = spec.is_some_and(|spec| spec.publish_not_ready_addresses);
     let pods = state.pods_labelled(namespace, |labels| selects(service, labels));
     let mut backends = Vec::new();
     for (revision, pod) in pods.filter(|(_, pod)| pods::is_live(pod)) {
@@ -226,7 +228,7 @@ fn backends(state: &State, service: &Service) -> Vec<Backend> {
             pod: pod_reference(pod),
             hostname: hostname(state, revision, service),
             // A pod that tolerates the loss of its node stays, and is not to be reached meanwhile.
-            ready: pods::is_ready(pod) && !node.is_some_and(|node| is_lost(node)),
+            ready: (publishes || pods::is_ready(pod)) && !node.is_some_and(|node| is_lost(node)),
             template: Arc::clone(revision),
         });
     }
@@ -247,8 +249,14 @@ fn hostname(state: &State, revision: &Revision, service: &Service) -> String {
 
 fn load_balancer(state: &State, service: &Service, plan: &mut Plan) {
     let ips: BTreeSet<String> = if is_load_balancer(service) {
+        let serving = keeps_to_nodes(service).then(|| serving_nodes(state, service));
+        let serves = |node: &Node| match &serving {
+            Some(serving) => serving.contains(&node.meta().name),
+            None => true,
+        };
         state
             .list::<Node>(None)
+            .filter(|node| serves(node))
             .filter_map(|node| ingress(node))
             .collect()
     } else {
@@ -272,6 +280,30 @@ fn load_balancer(state: &State, service: &Service, plan: &mut Plan) {
         }),
         ..Service::default()
     });
+}
+
+/// Whether a node answers clients from outside with its own pods only.
+fn keeps_to_nodes(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.is_some_and(|spec| spec.external_traffic_policy == "Local")
+}
+
+/// The names of the nodes that have endpoints.
+fn serving_nodes(state: &State, service: &Service) -> BTreeSet<String> {
+    let has_selector = service
+        .spec
+        .as_ref()
+        .is_some_and(|spec| !spec.selector.is_empty());
+    if has_selector {
+        let ready = backends(state, service).into_iter();
+        let ready = ready.filter(|backend| backend.ready);
+        return ready.map(|backend| backend.node_name).collect();
+    }
+    let Name { namespace, name } = Name::of(service.meta());
+    let endpoints = state.get::<Endpoints>(&namespace, &name);
+    let subsets = endpoints.into_iter().flat_map(|it| &it.subsets);
+    let addresses = subsets.flat_map(|subset| &subset.addresses);
+    addresses.map(|address| address.node_name.clone()).collect()
 }
 
 /// The address at which a node answers for Services; none when it isn't ready.

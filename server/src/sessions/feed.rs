@@ -9,7 +9,7 @@ use std::{
 };
 
 use barge_proto::configuration::Source;
-use barge_proto::level::{PODS, of_pod};
+use barge_proto::level::{PODS, of_pod, of_service};
 use barge_proto::v1::{
     Assignment, ConfigMap, DeletedPod, Endpoints, Node, ObjectName, Peer, PodRecord, PodTombstone,
     Revision, Secret, Service, ServiceAccount,
@@ -62,7 +62,8 @@ impl News {
             news.put::<PodRecord>(pod.uid(), Item::Pod(pod.clone(), template));
         }
         for service in state.list::<Service>(None) {
-            news.put::<Service>(service.uid(), Item::Service(service.clone()));
+            let item = news.told(service);
+            news.put::<Service>(service.uid(), item);
         }
         for endpoints in state.list::<Endpoints>(None) {
             news.put::<Endpoints>(endpoints.uid(), Item::Endpoints(endpoints.clone()));
@@ -113,6 +114,14 @@ impl News {
         let template = template.and_then(|it| it.template.as_ref());
         let spec = template.and_then(|it| it.spec.as_ref());
         spec.is_some_and(|spec| of_pod(spec) > self.pod_level)
+    }
+
+    /// A Service, unless the agent would drop a field of it: it would let in whom the Service keeps out.
+    fn told(&self, service: &Arc<Service>) -> Item {
+        match self.pod_level >= of_service(service) || of_service(service) == 0 {
+            true => Item::Service(service.clone()),
+            false => Item::Gone,
+        }
     }
 
     /// Puts it into messages of about `bytes` bytes, for the node that `node` is.
@@ -173,7 +182,7 @@ impl News {
         {
             return;
         }
-        let item = after.cloned().map_or(Item::Gone, Item::Service);
+        let item = after.map_or(Item::Gone, |service| self.told(service));
         self.items.insert(key, item);
     }
 

@@ -91,6 +91,7 @@ pub fn needed(change: &Change) -> u32 {
                 false => 0,
             }
         }
+        Some(Body::Service(it)) => barge_proto::level::of_service(it),
         Some(Body::ServiceAccount(it)) => barge_proto::level::of_account(it),
         Some(Body::Cluster(it)) if !it.token_keys.is_empty() => PODS,
         _ => 0,

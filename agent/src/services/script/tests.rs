@@ -4,13 +4,14 @@ use std::net::SocketAddrV4;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::model::seats, *};
 use crate::{services::nft::Nft, testing::netns::Space};
 
 fn chain(endpoints: &[&str]) -> Chain {
     Chain {
         protocol: Protocol::Tcp,
         endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
+        stays: None,
     }
 }
 
@@ -70,10 +71,18 @@ fn a_change_names_only_what_differs() {
 fn any_rules() -> impl Strategy<Value = Rules> {
     // Few names and ports, so that old and new overlap.
     let endpoints = proptest::collection::btree_set((1u8..4, 1u16..3), 1..4);
-    let chains = proptest::collection::btree_map(0u8..5, (any::<bool>(), endpoints), 0..5);
+    let chains = proptest::collection::btree_map(
+        0u8..5,
+        (
+            any::<[bool; 3]>(),
+            endpoints,
+            proptest::option::of(60u32..62),
+        ),
+        0..5,
+    );
     (chains, any::<[bool; 4]>()).prop_map(|(chains, [own, peers, services, nodes])| {
         let mut rules = Rules { ..Rules::default() };
-        for (number, (tcp, endpoints)) in chains {
+        for (number, ([tcp, gated, ranges], endpoints, stays)) in chains {
             let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
             let name = format!("svc/default/s{number}/{protocol}/80");
             let to = |(ip, port)| SocketAddrV4::new([10, 244, 1, ip].into(), port);
@@ -83,16 +92,29 @@ fn any_rules() -> impl Strategy<Value = Rules> {
             rules.cluster.insert(key, name.clone());
             if nodes {
                 let key = (protocol, 30000 + u16::from(number));
-                rules.node.insert(key, name.clone());
+                let gate = format!("{name}/node");
+                let door = if gated { gate.clone() } else { name.clone() };
+                rules.node.insert(key, door);
+                let range = "192.0.2.0/24".parse().unwrap();
+                let gate_of = Gate {
+                    sources: ranges.then_some(range).into_iter().collect(),
+                    inside: Some(name.clone()),
+                    outside: tcp.then(|| name.clone()),
+                };
+                if gated {
+                    rules.gates.insert(gate, gate_of);
+                }
             }
             rules.chains.insert(
                 name,
                 Chain {
                     protocol,
                     endpoints,
+                    stays,
                 },
             );
         }
+        rules.seats = seats(&rules.chains);
         rules.own_range = own.then(|| "10.244.1.0/24".parse().unwrap());
         if peers {
             rules.pod_ranges.insert("10.244.2.0/24".parse().unwrap());
@@ -163,4 +185,55 @@ proptest! {
         apply(&space, replace(&old));
         prop_assert_eq!(changed, table(&space));
     }
+}
+
+#[test]
+fn who_stays_and_who_comes_from_where_is_decided_in_chains_of_their_own() {
+    let to: SocketAddrV4 = "10.244.1.2:8080".parse().unwrap();
+    let web = "svc/default/web/tcp/80".to_owned();
+    let gate = Gate {
+        sources: ["192.0.2.0/24".parse().unwrap()].into(),
+        inside: Some(web.clone()),
+        outside: None,
+    };
+    let sticky = Chain {
+        protocol: Protocol::Tcp,
+        endpoints: [to].into(),
+        stays: Some(60),
+    };
+    let new = Rules {
+        seats: seats(&[(web.clone(), sticky.clone())].into()),
+        chains: [(web.clone(), sticky)].into(),
+        gates: [(format!("{web}/node"), gate)].into(),
+        ..Rules::default()
+    };
+    let name = "svc/default/web/tcp/80/10.244.1.2/8080/60";
+    let wanted = format!(
+        "\
+add set inet barge {name} {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 60s; }}
+add chain inet barge {name}
+add rule inet barge {name} update @{name} {{ ip saddr }} meta l4proto tcp dnat ip to 10.244.1.2:8080
+add chain inet barge {web}
+add rule inet barge {web} ip saddr @{name} goto {name}
+add rule inet barge {web} jhash ip saddr mod 1 seed 0x62617267 vmap {{ 0 : goto {name} }}
+add chain inet barge {web}/node
+add rule inet barge {web}/node fib saddr type local goto {web}
+add rule inet barge {web}/node ip saddr != {{ 192.0.2.0/24 }} accept
+add rule inet barge {web}/node ip saddr @pod_ranges goto {web}
+"
+    );
+    assert_eq!(change(&Rules::default(), &new), wanted);
+    assert_eq!(change(&new, &new), "");
+    let gone = format!(
+        "\
+flush chain inet barge {web}/node
+delete chain inet barge {web}/node
+flush chain inet barge {web}
+delete chain inet barge {web}
+flush chain inet barge {name}
+delete chain inet barge {name}
+delete set inet barge {name}
+"
+    );
+    assert_eq!(change(&new, &Rules::default()), gone);
 }

@@ -190,17 +190,11 @@ const SERVICE_SPEC: Fields = &[
     ("allocateLoadBalancerNodePorts", Only(&["true"])),
     ("externalIPs", Nothing),
     ("externalName", Nothing),
-    ("externalTrafficPolicy", Only(&[r#""Cluster""#])),
     ("healthCheckNodePort", Nothing),
-    ("internalTrafficPolicy", Only(&[r#""Cluster""#])),
     ("ipFamilies", Only(&[r#"["IPv4"]"#])),
     ("ipFamilyPolicy", Only(&[r#""SingleStack""#])),
     ("loadBalancerClass", Nothing),
     ("loadBalancerIP", Nothing),
-    ("loadBalancerSourceRanges", Nothing),
-    ("publishNotReadyAddresses", Nothing),
-    ("sessionAffinity", Only(&[r#""None""#])),
-    ("sessionAffinityConfig", Nothing),
     ("trafficDistribution", Nothing),
 ];
 

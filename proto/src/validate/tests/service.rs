@@ -1,6 +1,69 @@
 use super::*;
 
 #[test]
+fn policies_of_services_have_rules() {
+    let config = "sessionAffinityConfig: {clientIP: {timeoutSeconds: 60}}";
+    let balancer = "type: LoadBalancer";
+    let with = |fields: &str| format!("{balancer}\n  {fields}");
+    for (to, wrong) in [
+        (
+            with("sessionAffinity: Cookie"),
+            "spec.sessionAffinity: \"Cookie\" must be None or ClientIP",
+        ),
+        (
+            with(config),
+            "spec.sessionAffinityConfig: must be absent unless sessionAffinity",
+        ),
+        (
+            with(
+                "sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}",
+            ),
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 86401 must be from 1 to 86400",
+        ),
+        (
+            with("externalTrafficPolicy: Near"),
+            "spec.externalTrafficPolicy: \"Near\" must be Cluster or Local",
+        ),
+        (
+            "type: ClusterIP\n  externalTrafficPolicy: Local".to_owned(),
+            "spec.externalTrafficPolicy: \"Local\" must be absent unless",
+        ),
+        (
+            with("internalTrafficPolicy: Near"),
+            "spec.internalTrafficPolicy: \"Near\" must",
+        ),
+        (
+            with("loadBalancerSourceRanges: [192.0.2.0/33]"),
+            "spec.loadBalancerSourceRanges[0]: \"192.0.2.0/33\" must be a range",
+        ),
+        (
+            "type: NodePort\n  loadBalancerSourceRanges: [192.0.2.0/24]".to_owned(),
+            "spec.loadBalancerSourceRanges[0]: \"192.0.2.0/24\" must be absent unless",
+        ),
+    ] {
+        let said = after(SERVICE, balancer, &to);
+        assert!(said.iter().any(|it| it.contains(wrong)), "{to}: {said:?}");
+    }
+    let taken = [
+        with(&format!("sessionAffinity: ClientIP\n  {config}")),
+        with("externalTrafficPolicy: Local\n  internalTrafficPolicy: Local"),
+        with("loadBalancerSourceRanges: [192.0.2.0/24, 10.0.0.1/32, 0.0.0.0/0]"),
+        with("publishNotReadyAddresses: true"),
+    ];
+    for to in &taken {
+        assert_eq!(after(SERVICE, balancer, to), [""; 0], "{to}");
+        let object = read(&SERVICE.replace(balancer, to));
+        assert_eq!(crate::level::of_object(&object), 9, "{to}");
+    }
+    // What Kubernetes does anyway needs no level, and is not kept.
+    let usual =
+        "sessionAffinity: None\n  externalTrafficPolicy: Cluster\n  internalTrafficPolicy: Cluster";
+    let object = read(&SERVICE.replace(balancer, &with(usual)));
+    assert_eq!(object, read(SERVICE));
+    assert_eq!(crate::level::of_object(&object), 0);
+}
+
+#[test]
 fn services_have_rules() {
     check(
         SERVICE,

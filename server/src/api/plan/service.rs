@@ -1,6 +1,6 @@
 //! Applying Services: addresses and ports are given once and kept.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use barge_proto::v1::{ManagerRecord, Service, ServicePort, ServiceSpec};
 use barge_state::Kind;
@@ -34,6 +34,7 @@ impl Merge for Service {
         spec.cluster_ips = vec![spec.cluster_ip.clone()];
         node_ports(planning, name, uid, &mut spec, before)?;
         check_reserved(planning, name, &spec)?;
+        give_away(planning, &spec, before);
         Ok(Self {
             api_version: String::new(),
             kind: String::new(),
@@ -178,6 +179,19 @@ fn node_ports(
     Ok(())
 }
 
+/// What a Service had and has no more is free for those that come after it in the request.
+fn give_away(planning: &mut Planning<'_>, spec: &ServiceSpec, before: Option<&ServiceSpec>) {
+    let keys = |spec: &ServiceSpec| -> BTreeSet<String> {
+        let ports = spec.ports.iter().filter(|port| port.node_port != 0);
+        ports
+            .map(|port| key(port.node_port, &port.protocol))
+            .collect()
+    };
+    let kept = keys(spec);
+    let had = before.map(keys).unwrap_or_default();
+    planning.given.extend(had.difference(&kept).cloned());
+}
+
 /// The node port that the same port had before: of the same name, or else of the same number.
 fn kept(before: &ServiceSpec, port: &ServicePort) -> Option<i32> {
     let same = |old: &&ServicePort| {
@@ -199,8 +213,10 @@ impl Planning<'_> {
 
     fn port_is_free(&self, port: i32, protocol: &str, uid: &str) -> bool {
         let holder = self.state.service_with_node_port(port, protocol);
-        holder.is_none_or(|service| service.uid() == uid)
-            && !self.taken.contains(&key(port, protocol))
+        let key = key(port, protocol);
+        let is_free =
+            holder.is_none_or(|service| service.uid() == uid) || self.given.contains(&key);
+        is_free && !self.taken.contains(&key)
     }
 
     /// What uses a port of the nodes that no Service may take: a manager, or what this manager was told.

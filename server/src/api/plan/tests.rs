@@ -4,9 +4,9 @@
 use std::sync::LazyLock;
 
 use barge_proto::v1::{
-    ClusterRecord, ClusterRole, ConfigMap, Container, Deployment, DeploymentSpec, LabelSelector,
-    Node, NodeSpec, OwnerReference, PodSpec, PodTemplateSpec, Secret, Service, ServicePort,
-    ServiceSpec, Taint, change::Change as Action,
+    ClusterRecord, ClusterRole, ConfigMap, Container, Deployment, DeploymentSpec, Kind,
+    LabelSelector, Node, NodeSpec, OwnerReference, PodSpec, PodTemplateSpec, Secret, Service,
+    ServicePort, ServiceSpec, Taint, change::Change as Action,
 };
 
 use prost::Message as _;

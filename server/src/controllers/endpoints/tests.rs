@@ -362,3 +362,53 @@ fn only_services_that_select_a_pod_become_dirty_with_it() {
     world.remove(&*pod);
     assert_eq!(dirty(&mut world), ["nginx-service"]);
 }
+
+fn with_spec(world: &mut World, change: impl FnOnce(&mut barge_proto::v1::ServiceSpec)) {
+    let service = world.state.get::<Service>("default", "nginx-service");
+    let mut service = Service::clone(service.unwrap());
+    change(service.spec.as_mut().unwrap());
+    world.put(Record::Service(service));
+}
+
+#[test]
+fn a_service_may_publish_pods_that_are_not_ready() {
+    let mut world = world(3);
+    world.raise(barge_state::LEVEL);
+    with_spec(&mut world, |spec| spec.publish_not_ready_addresses = true);
+    let pods = world.live();
+    world.report(pods[0].uid(), "Running", true);
+    world.report(pods[1].uid(), "Running", false);
+    look(&mut world);
+    let found = &subsets(&world)[0];
+    assert_eq!(found.addresses.len(), 2, "the third has no address yet");
+    assert_eq!(found.not_ready_addresses, []);
+    world.remove(&*pods[1]);
+    look(&mut world);
+    assert_eq!(subsets(&world)[0].addresses.len(), 1);
+}
+
+#[test]
+fn a_load_balancer_that_keeps_to_its_nodes_is_answered_by_those_with_ready_pods() {
+    let mut world = world(1);
+    world.raise(barge_state::LEVEL);
+    world.node("two", 8000, 8000, 100);
+    with_spec(&mut world, |spec| {
+        spec.external_traffic_policy = "Local".into()
+    });
+    let ingress = |world: &World| -> Vec<String> {
+        let service = world.state.get::<Service>("default", "nginx-service");
+        let status = service.unwrap().status.clone().unwrap_or_default();
+        let ingress = status.load_balancer.unwrap_or_default().ingress.into_iter();
+        ingress.map(|ingress| ingress.ip).collect()
+    };
+    look(&mut world);
+    assert_eq!(ingress(&world), [""; 0]);
+    let pod = world.live()[0].clone();
+    world.report(pod.uid(), "Running", true);
+    look(&mut world);
+    assert_eq!(ingress(&world), ["10.0.0.1"]);
+    assert_eq!(look(&mut world), Plan::default());
+    world.report(pod.uid(), "Running", false);
+    look(&mut world);
+    assert_eq!(ingress(&world), [""; 0]);
+}

@@ -92,3 +92,44 @@ fn a_node_port_of_before_that_is_reserved_now_is_named_as_such() {
     let refused = plan(&state, merged, &stamp, true).unwrap_err().to_string();
     assert!(refused.contains("--reserved-ports"), "{refused}");
 }
+
+/// In whatever order they stand in the manifest.
+#[test]
+fn a_node_port_goes_from_one_service_to_another_in_one_request() {
+    let named = |name: &str, port: i32| {
+        let mut object = service("NodePort", &[80]);
+        object.metadata_mut().unwrap().name = name.to_owned();
+        if let Some(object::Kind::Service(service)) = &mut object.kind {
+            service.spec.as_mut().unwrap().ports[0].node_port = port;
+        }
+        object
+    };
+    let port = |state: &State, name: &str| {
+        let service: Service = get(state, Kind::Service, "default", name);
+        service.spec.unwrap().ports[0].node_port
+    };
+    for reversed in [false, true] {
+        let mut state = state();
+        let before = vec![named("a", 30080), named("b", 30081), named("c", 30082)];
+        apply(&mut state, before).unwrap();
+        // Each takes the port of the one before it, and the first one a new one.
+        let mut after = vec![named("a", 30090), named("b", 30080), named("c", 30081)];
+        if reversed {
+            after.reverse();
+        }
+        apply(&mut state, after).unwrap();
+        let ports = ["a", "b", "c"].map(|name| port(&state, name));
+        assert_eq!(ports, [30090, 30080, 30081]);
+        // One that stays where it is gives nothing.
+        let taken = vec![named("c", 30080), named("b", 30080)];
+        let error = apply(&mut state, taken).unwrap_err();
+        assert!(
+            format!("{error:?}").contains("another Service has it"),
+            "{error:?}"
+        );
+        // Two that exchange theirs would each have to be first.
+        let exchanged = vec![named("b", 30081), named("c", 30080)];
+        assert!(apply(&mut state, exchanged).is_err());
+        assert_eq!(port(&state, "b"), 30080);
+    }
+}
