@@ -148,7 +148,7 @@ fn by_step(log: &str, asked: &[Timestamp]) -> Vec<Row> {
         .lines()
         .filter(|line| line.contains("barge_agent::timing"))
     {
-        let field = |name: &str| Some(line.split(name).nth(1)?.split(['"', ' ']).next()?);
+        let field = |name: &str| line.split(name).nth(1)?.split(['"', ' ']).next();
         let step = field("step=\"");
         let us: Option<f64> = field("us=").and_then(|text| text.parse().ok());
         let ended = line.split(' ').next().and_then(|text| text.parse().ok());
