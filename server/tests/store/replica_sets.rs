@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use barge_proto::v1::{
-    ApplyOutcome, ChangeType, ClusterRole, ClusterRoleBinding, DeletionPropagation, Kind,
-    ListRequest, Object, OwnerReference, Pod, PodRecord, PolicyRule, Revision, RoleRef,
-    ScaleRequest, Subject,
+    ChangeType, ClusterRole, ClusterRoleBinding, DeletionPropagation, Kind, ListRequest, Object,
+    OwnerReference, Pod, PodRecord, PolicyRule, Revision, RoleRef, ScaleRequest, Subject,
 };
 use barge_server::{
     api::{apply::Way, gate, scale::scale},
