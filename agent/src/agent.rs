@@ -314,6 +314,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             network::run(looking, network_found, stop.clone()),
         );
         let rules = ServiceRules::new(network, recorder.clone(), host_ports);
+        let guards = rules.guards();
         parts.lasting(
             "rules of Services",
             rules.run(desired.clone(), stop.clone()),
@@ -324,6 +325,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<End, Saved
             routes::run(
                 desired,
                 of_network,
+                guards,
                 setting,
                 runtime,
                 recorder,
@@ -404,13 +406,14 @@ async fn all_ended(
     }
 }
 
-/// The machine is no node any more: cluster addresses and other nodes' pods are nothing to it.
+/// The machine is no node any more: cluster addresses and other nodes' pods are nothing to it. The rules guard the way to pods, and go after it.
 async fn clear_network(nft: &Nft) {
+    if let Err(error) = routes::clear().await {
+        tracing::warn!(%error, "what leads to other nodes' pods stays, and so do the rules that guard it");
+        return;
+    }
     if let Err(error) = services::clear(nft).await {
         tracing::warn!(%error, "the rules of Services stay");
-    }
-    if let Err(error) = routes::clear().await {
-        tracing::warn!(%error, "routes to other nodes' pods stay");
     }
 }
 

@@ -23,8 +23,8 @@ use rtnetlink::{
 const AT_A_TIME: usize = 64;
 /// The kernel answers at once, unless its lock for networks is held for long.
 const PATIENCE: TimeVal = TimeVal::new(30, 0);
-/// Times that a list is asked for which changed while it was read; then it is taken as it is.
-const TRIES: usize = 4;
+/// Times that a list is asked for which changes while it is read.
+const TRIES: usize = 10;
 
 /// What is to be done with a message, as flags of netlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +75,11 @@ impl Kernel {
     /// Lists what a message describes.
     ///
     /// # Errors
-    /// What the kernel says. The connection is of no use any more.
+    /// What the kernel says, or that the list changed whenever it was read: what is missing in it may be there. The connection is of no use any
+    /// more.
     pub fn list(&mut self, message: &Message) -> io::Result<Vec<Message>> {
-        let mut found = Vec::new();
         for _ in 0..TRIES {
-            found.clear();
+            let mut found = Vec::new();
             let mut bytes = Vec::new();
             let number = self.write(&mut bytes, message.clone(), NLM_F_REQUEST | NLM_F_DUMP);
             self.socket.send(&bytes, 0)?;
@@ -91,6 +91,9 @@ impl Kernel {
                     }
                     is_torn |= header.flags & NLM_F_DUMP_INTR != 0;
                     match payload {
+                        NetlinkPayload::Done(done) if done.code < 0 => {
+                            return Err(Errno::from_raw(-done.code).into());
+                        }
                         NetlinkPayload::Done(_) => is_done = true,
                         NetlinkPayload::Error(error) => return Err(error.to_io()),
                         NetlinkPayload::InnerMessage(message) => found.push(message),
@@ -100,10 +103,12 @@ impl Kernel {
                 })?;
             }
             if !is_torn {
-                break;
+                return Ok(found);
             }
         }
-        Ok(found)
+        Err(io::Error::other(
+            "its list changed each time that it was read",
+        ))
     }
 
     /// Has the kernel do these, in their order, whatever becomes of those before.

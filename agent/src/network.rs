@@ -44,7 +44,7 @@ pub struct Options {
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Found {
-    /// Whether new pods are wired by plugins of the user's own; `None` while nobody has looked.
+    /// Whether new pods are wired by plugins of the user's own, when their folder was read last; `None` until it was read once.
     pub plugins: Option<bool>,
     /// Conditions of the node, without times.
     pub conditions: Vec<Condition>,
@@ -62,14 +62,16 @@ async fn keep(options: Options, found: watch::Sender<Found>) {
         let (plugins, managed) = own(options.cni_conf_dir.clone()).await;
         found.send_if_modified(|found| {
             let before = found.clone();
-            found.plugins = Some(plugins);
+            // A folder that cannot be read, or a file in it, changes nothing.
+            found.plugins = plugins.or(found.plugins);
             put(found, managed);
             before != *found
         });
         let now = desired.borrow_and_update().clone();
         let range = now.pod_cidr().parse::<Ipv4Net>().ok();
         // With plugins it is for these to come to terms with a firewall.
-        if let Some(range) = range.filter(|_| !plugins) {
+        let yields = found.borrow().plugins == Some(true);
+        if let Some(range) = range.filter(|_| !yields) {
             let needs = Needs {
                 range,
                 vxlan: options.vxlan_port.filter(|_| has_others(&now)),
@@ -116,19 +118,19 @@ fn has_others(desired: &Desired) -> bool {
     peers.any(|peer| peer.address.parse::<Ipv4Addr>().is_ok())
 }
 
-/// Whether plugins wire new pods, and the condition that says so.
-async fn own(folder: Option<PathBuf>) -> (bool, Condition) {
+/// Whether plugins wire new pods, when that can be read, and the condition that says so.
+async fn own(folder: Option<PathBuf>) -> (Option<bool>, Condition) {
     let Some(folder) = folder else {
         let condition = condition(MANAGED, true, "AgentWiresPods", String::new());
-        return (false, condition);
+        return (Some(false), condition);
     };
     let looked = folder.clone();
     let looked = files::reading(move || Ok(own_network(&looked))).await;
     let folder = folder.display();
-    let (is_own, reason, message) = match looked {
+    let (plugins, reason, message) = match looked {
         Ok(None) => {
             let message = format!("there is no network configuration in {folder}");
-            (false, "AgentWiresPods", message)
+            (Some(false), "AgentWiresPods", message)
         }
         Ok(Some(Ok(file))) => {
             let file = file.display();
@@ -136,19 +138,21 @@ async fn own(folder: Option<PathBuf>) -> (bool, Condition) {
                 "the plugins of {file} wire new pods. So it is for them to check that pods speak with their own addresses only, to make again what others remove, to lead to \
                  pods of other nodes, and to enforce NetworkPolicies. Rules of Services hold, for pods with addresses of the node's range"
             );
-            (true, "OwnConfiguration", message)
+            (Some(true), "OwnConfiguration", message)
         }
         Ok(Some(Err(error))) => {
             let message = format!("no new pod is wired: {error}");
-            (true, "OwnConfigurationUnusable", message)
+            (None, "OwnConfigurationUnusable", message)
         }
         // What cannot be looked at may be there.
         Err(error) => {
             let message = format!("{folder} cannot be read: {error}");
-            (true, "OwnConfigurationUnreadable", message)
+            (None, "OwnConfigurationUnreadable", message)
         }
     };
-    (is_own, condition(MANAGED, !is_own, reason, message))
+    // The agent wires no pod either while there may be a configuration.
+    let is_managed = plugins == Some(false);
+    (plugins, condition(MANAGED, is_managed, reason, message))
 }
 
 fn condition(kind: &str, holds: bool, reason: &str, message: String) -> Condition {

@@ -42,13 +42,17 @@ const SELDOM: Duration = Duration::from_secs(1);
 const SHARE: u32 = 20;
 /// The kernel has not answered for so long that it is told.
 const HANGS: Duration = Duration::from_secs(30);
+/// Nobody has said for so long whether plugins of the user's own wire pods: their folder does not answer, and routes do not wait for a disk.
+const UNREAD: Duration = Duration::from_secs(5);
 /// So many of the things that were made again are named in an event.
 const TOLD: usize = 5;
 
-/// Keeps what leads to other nodes, and what wires this node's pods, until `stop` is cancelled; it stays.
+/// Keeps what leads to other nodes, and what wires this node's pods, until `stop` is cancelled; it stays. [`DEVICE`] is opened when something
+/// `guards` it.
 pub async fn run(
     desired: watch::Receiver<Arc<Desired>>,
     network: watch::Receiver<Found>,
+    guards: watch::Receiver<bool>,
     setting: Setting,
     runtime: Arc<dyn Runtime>,
     recorder: Recorder,
@@ -62,7 +66,7 @@ pub async fn run(
         told_of_pods: String::new(),
         pace: Pace::default(),
     };
-    stop.run_until_cancelled(keeper.keep(desired, network))
+    stop.run_until_cancelled(keeper.keep(desired, network, guards))
         .await;
 }
 
@@ -105,6 +109,7 @@ impl Keeper {
         mut self,
         mut desired: watch::Receiver<Arc<Desired>>,
         mut network: watch::Receiver<Found>,
+        mut guards: watch::Receiver<bool>,
     ) {
         let mut notices = None;
         let mut wires = Some(Wires::new(self.setting));
@@ -125,10 +130,12 @@ impl Keeper {
                     .ok();
             }
             let now = desired.borrow_and_update().clone();
-            // Before a manager or the disk said anything, what is there is better than nothing.
+            // Before a manager said anything, what is there is better than nothing.
             let plugins = network.borrow_and_update().plugins;
-            let is_known = now.welcome.is_some() && plugins.is_some();
+            let is_guarded = *guards.borrow_and_update();
             let time = Instant::now();
+            let is_unread = plugins.is_none() && time < begin + UNREAD;
+            let is_known = now.welcome.is_some() && !is_unread;
             let is_changed = done.as_ref().is_none_or(|done| !now.has_peers_of(done));
             if is_known
                 && (is_changed || time >= look_at)
@@ -142,6 +149,7 @@ impl Keeper {
                 done = Some(now.clone());
                 let wanted = now.clone();
                 idle.yields(plugins.unwrap_or_default());
+                idle.waits(!is_guarded);
                 bringing = Some(spawn_blocking(move || {
                     let outcome = idle.bring(&wanted, looks);
                     (idle, outcome)
@@ -155,6 +163,7 @@ impl Keeper {
             tokio::select! {
                 () = sleep_until(look_at), if is_known && wires.is_some() => {}
                 () = sleep_until(pods_at), if is_known && mending.is_none() => {}
+                () = sleep_until(begin + UNREAD), if is_unread => {}
                 () = sleep_until(begun + HANGS), if bringing.is_some() && !is_told => {
                     is_told = true;
                     self.tell_hangs(&now);
@@ -167,6 +176,7 @@ impl Keeper {
                         look_at = Instant::now();
                     }
                 }
+                Ok(()) = guards.changed() => look_at = Instant::now(),
                 brought = ended(&mut bringing) => {
                     bringing = None;
                     seldom = SELDOM.max(begun.elapsed() * SHARE);

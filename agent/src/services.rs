@@ -74,6 +74,7 @@ pub struct ServiceRules {
     /// Conflicts that were told.
     told: BTreeSet<Conflict>,
     forgetter: Forgetter,
+    guards: watch::Sender<bool>,
 }
 
 impl ServiceRules {
@@ -100,7 +101,13 @@ impl ServiceRules {
             blind: false,
             told: BTreeSet::new(),
             forgetter: Forgetter::default(),
+            guards: watch::Sender::new(false),
         }
+    }
+
+    /// Whether the rules were written once since this began: what they guard may be opened.
+    pub fn guards(&self) -> watch::Receiver<bool> {
+        self.guards.subscribe()
     }
 
     /// Keeps the rules as the assignment wants them, until `stop` is cancelled, and writes them again when somebody else changed them. They stay
@@ -301,7 +308,9 @@ impl ServiceRules {
                 .peers
                 .values()
                 .filter_map(|peer| peer.address.parse().ok())
+                .filter(|address| Some(*address) != self.setting.address)
                 .collect(),
+            own_address: self.setting.address,
             vxlan: self.setting.vxlan_port(),
             service_range: desired.service_cidr().parse().ok(),
             host_ports,
@@ -319,6 +328,7 @@ impl ServiceRules {
         let before = self.notices.as_mut().map(Notices::writing);
         let before = before.and_then(|before| self.hear(before));
         self.nft.apply(&script).await?;
+        self.guards.send_replace(true);
         self.route_loopback(&rules).await;
         self.forgetter
             .moved(Moved::between(self.written.as_ref(), &rules));

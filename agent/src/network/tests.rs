@@ -98,8 +98,11 @@ fn whose_rules_they_are_is_told() {
 async fn a_configuration_of_the_user_s_own_is_told_as_a_condition() {
     let folder = tempfile::tempdir().unwrap();
     let told = || async {
-        let (is_own, condition) = own(Some(folder.path().to_owned())).await;
-        assert_eq!(condition.status == "False", is_own);
+        let (plugins, condition) = own(Some(folder.path().to_owned())).await;
+        assert_eq!(condition.status == "True", plugins == Some(false));
+        // Only a configuration that plugins can use takes the ways to other nodes from the agent.
+        let is_used = condition.reason == "OwnConfiguration";
+        assert_eq!(is_used, plugins == Some(true));
         condition
     };
     assert_eq!(told().await.reason, "AgentWiresPods");
@@ -117,4 +120,12 @@ async fn a_configuration_of_the_user_s_own_is_told_as_a_condition() {
     let own = told().await;
     assert_eq!(own.reason, "OwnConfiguration");
     assert!(own.message.contains("NetworkPolicies"), "{}", own.message);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_read_says_nothing_of_who_wires_pods() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (plugins, condition) = own(Some(file.path().to_owned())).await;
+    assert_eq!(plugins, None, "{condition:?}");
+    assert_eq!(condition.status, "False");
 }

@@ -20,6 +20,8 @@ use crate::netlink::{Kernel, Verb};
 /// Its switch for the check of sources. 2: a packet is taken when there is any route to its source. The kernel takes the larger of this and that of
 /// all interfaces, and 1 would refuse what comes this way from a node to which this one has a direct route.
 const SOURCES: &str = "/proc/sys/net/ipv4/conf/barge-vx/rp_filter";
+/// Its switch for IPv6, of which pods have no addresses: an advertisement that comes over it would change the machine's routes.
+const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/barge-vx/disable_ipv6";
 
 /// Why it is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,7 @@ pub enum DeviceError {
 }
 
 /// What was done to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brought {
     /// Its index.
     pub index: u32,
@@ -41,9 +43,12 @@ pub struct Brought {
     pub is_new: bool,
     /// It was not as it should be.
     pub is_mended: bool,
+    /// What of it could not be mended, though it carries packets.
+    pub failure: Option<String>,
 }
 
-/// Makes the interface as it should be. Without one that is wanted an interface of the agent goes.
+/// Makes the interface as it should be. Without one that is wanted an interface of the agent goes. One that is open stays in use, whatever of it
+/// cannot be mended.
 ///
 /// # Errors
 /// Says what to do.
@@ -58,39 +63,47 @@ pub fn bring(
             && is_same_network(found)
         {
             let gone = Message::DelLink(by_index(link.header.index));
-            allowed(kernel.one(Verb::Do, gone)?, "remove it")?;
+            gone_or(kernel.one(Verb::Do, gone)?, "remove it")?;
         }
         return Ok(None);
     };
-    let mut brought = match found {
+    match found {
         Some((_, None)) => {
             let kind = links.device.as_ref().map_or(String::new(), kind);
-            return Err(DeviceError::Refused(format!(
+            Err(DeviceError::Refused(format!(
                 "there is an interface {DEVICE} that is no VXLAN interface{kind}, so pods of nodes that share no link with this one are not reached: \
                  give it another name, or remove it (ip link del {DEVICE})"
-            )));
+            )))
         }
         Some((link, Some(found))) if is_same_network(&found) => {
             let found = Device {
                 addresses: links.of_device.iter().map(|(it, _)| *it).collect(),
                 ..found
             };
-            mend(kernel, link.header.index, &found, wanted)?
+            let index = link.header.index;
+            match mend(kernel, index, &found, wanted, &links.of_device) {
+                Err(DeviceError::Refused(why)) if found.is_up => Ok(Some(Brought {
+                    index,
+                    is_new: false,
+                    is_mended: false,
+                    failure: Some(why),
+                })),
+                mended => mended.map(Some),
+            }
         }
         Some((link, Some(_))) => {
             let gone = Message::DelLink(by_index(link.header.index));
-            allowed(kernel.one(Verb::Do, gone)?, "remove one of another network")?;
-            make(kernel, wanted)?
+            gone_or(kernel.one(Verb::Do, gone)?, "remove one of another network")?;
+            make(kernel, wanted).map(Some)
         }
-        None => make(kernel, wanted)?,
-    };
-    let there = match brought.is_new {
-        true => BTreeSet::new(),
-        false => links.of_device.clone(),
-    };
-    brought.is_mended |= address(kernel, brought.index, &there, wanted)?;
-    take_all_sources();
-    Ok(Some(brought))
+        None => make(kernel, wanted).map(Some),
+    }
+}
+
+/// Whether the agents' packets are taken already.
+pub fn is_open(links: &Links) -> bool {
+    let found = links.device.as_ref().and_then(read);
+    found.is_some_and(|found| found.is_up && is_same_network(&found))
 }
 
 /// Whether its packets are the agents'.
@@ -107,7 +120,7 @@ fn make(kernel: &mut Kernel, wanted: &Device) -> Result<Brought, DeviceError> {
     if let Some(local) = wanted.local {
         new = new.local(local);
     }
-    let new = new.address(wanted.mac.to_vec()).mtu(wanted.mtu).up();
+    let new = new.address(wanted.mac.to_vec()).mtu(wanted.mtu);
     allowed(
         kernel.one(Verb::Add, Message::NewLink(new.build()))?,
         "make it",
@@ -118,10 +131,17 @@ fn make(kernel: &mut Kernel, wanted: &Device) -> Result<Brought, DeviceError> {
             "the interface {DEVICE} was removed as soon as it was made"
         )));
     };
+    let index = link.header.index;
+    set(NO_IPV6, "1");
+    set(SOURCES, "2");
+    let up = LinkUnspec::new_with_index(index).up().build();
+    allowed(kernel.one(Verb::Do, Message::NewLink(up))?, "set it up")?;
+    address(kernel, index, &BTreeSet::new(), wanted)?;
     Ok(Brought {
-        index: link.header.index,
+        index,
         is_new: true,
         is_mended: true,
+        failure: None,
     })
 }
 
@@ -130,19 +150,32 @@ fn mend(
     index: u32,
     found: &Device,
     wanted: &Device,
+    addresses: &BTreeSet<(Ipv4Addr, u8)>,
 ) -> Result<Brought, DeviceError> {
+    set(NO_IPV6, "1");
+    set(SOURCES, "2");
     let is_same = Device {
         addresses: wanted.addresses.clone(),
         ..found.clone()
     } == *wanted;
-    let brought = Brought {
+    if !is_same {
+        change(kernel, index, found, wanted)?;
+    }
+    let is_moved = address(kernel, index, addresses, wanted)?;
+    Ok(Brought {
         index,
         is_new: false,
-        is_mended: !is_same,
-    };
-    if is_same {
-        return Ok(brought);
-    }
+        is_mended: !is_same || is_moved,
+        failure: None,
+    })
+}
+
+fn change(
+    kernel: &mut Kernel,
+    index: u32,
+    found: &Device,
+    wanted: &Device,
+) -> Result<(), DeviceError> {
     if found.local != wanted.local || found.learns != wanted.learns {
         let mut data = vec![InfoVxlan::Learning(wanted.learns)];
         data.extend(wanted.local.map(InfoVxlan::Local));
@@ -160,8 +193,7 @@ fn mend(
     allowed(
         kernel.one(Verb::Do, Message::NewLink(change.build()))?,
         "set its hardware address and its MTU, and set it up",
-    )?;
-    Ok(brought)
+    )
 }
 
 /// Sees to its addresses, and tells whether they were others.
@@ -185,18 +217,19 @@ fn address(
     }
     for stale in found.difference(&wanted) {
         let stale = Message::DelAddress(message(stale));
-        allowed(kernel.one(Verb::Do, stale)?, "remove an address of it")?;
+        gone_or(kernel.one(Verb::Do, stale)?, "remove an address of it")?;
     }
     Ok(*found != wanted)
 }
 
-fn take_all_sources() {
-    let set = fs::read_to_string(SOURCES).and_then(|value| match value.trim() {
-        "2" => Ok(()),
-        _ => fs::write(SOURCES, "2"),
+/// Without the file the kernel has no such thing; the rules hold in any case.
+fn set(path: &str, value: &str) {
+    let set = fs::read_to_string(path).and_then(|found| match found.trim() == value {
+        true => Ok(()),
+        false => fs::write(path, value),
     });
     if let Err(error) = set {
-        tracing::debug!(%error, path = SOURCES, "cannot set the check of sources");
+        tracing::debug!(%error, path, "cannot set a switch of the interface");
     }
 }
 
@@ -260,6 +293,14 @@ fn kind(link: &LinkMessage) -> String {
         _ => None,
     });
     kind.unwrap_or_default()
+}
+
+/// As [`allowed`], of what is to go: somebody else may have removed it.
+fn gone_or(answer: crate::netlink::Answer, what: &str) -> Result<(), DeviceError> {
+    match answer {
+        Err(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(()),
+        answer => allowed(answer, what),
+    }
 }
 
 fn allowed(answer: crate::netlink::Answer, what: &str) -> Result<(), DeviceError> {

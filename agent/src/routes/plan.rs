@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use barge_proto::v1::Peer;
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
@@ -141,14 +142,36 @@ pub fn mac(first: Ipv4Addr) -> Mac {
 /// The other nodes with a range: range and address.
 pub fn peers(desired: &Desired, own: Option<Ipv4Addr>) -> BTreeMap<Ipv4Net, Ipv4Addr> {
     let own_range = own_range(desired);
-    let peers = desired.peers.values().filter_map(|peer| {
-        let range = peer.pod_cidr.parse::<Ipv4Net>().ok()?.trunc();
-        Some((range, peer.address.parse().ok()?))
-    });
-    // What this machine was before it joined again is nobody else.
-    peers
-        .filter(|(range, address)| Some(*address) != own && Some(*range) != own_range)
+    let all = all_peers(desired).map(|(_, range, address)| (range, address));
+    // There is no way to what has this node's address or range: see `twin`.
+    all.filter(|(range, address)| Some(*address) != own && Some(*range) != own_range)
         .collect()
+}
+
+/// A node that has this one's address or range, and what to do. What this machine was by the same name, before it joined again, is none.
+pub fn twin(desired: &Desired, own: Option<Ipv4Addr>) -> Option<String> {
+    let own_range = own_range(desired);
+    let meta = desired.node().and_then(|node| node.metadata.as_ref());
+    let mut others = all_peers(desired)
+        .filter(|(peer, ..)| meta.is_none_or(|it| it.uid != peer.node_uid && it.name != peer.name));
+    others.find_map(|(peer, range, address)| {
+        let (name, again) = (&peer.name, "If this machine was that node before, delete that one");
+        if Some(address) == own {
+            return Some(format!(
+                "node {name} has this node's address {address}, so its pods are not reached: give each its own (--node-ip). {again}"
+            ));
+        }
+        (Some(range) == own_range).then(|| {
+            format!("node {name} has this node's range of pods {range}, so its pods are not reached. {again}; otherwise have it join again")
+        })
+    })
+}
+
+fn all_peers(desired: &Desired) -> impl Iterator<Item = (&Peer, Ipv4Net, Ipv4Addr)> {
+    desired.peers.values().filter_map(|peer| {
+        let range = peer.pod_cidr.parse::<Ipv4Net>().ok()?.trunc();
+        Some((peer.as_ref(), range, peer.address.parse().ok()?))
+    })
 }
 
 fn own_range(desired: &Desired) -> Option<Ipv4Net> {

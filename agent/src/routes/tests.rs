@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod between;
+mod guarded;
 mod many;
 
 /// Ten times the promise, and less than the period.
@@ -86,26 +87,39 @@ struct Kept {
     outbox: Arc<Outbox>,
     assigned: watch::Sender<Arc<Desired>>,
     found: watch::Sender<Found>,
+    guards: watch::Sender<bool>,
     _running: Running,
 }
 
 impl Kept {
     fn keep(space: &Space, setting: Setting, desired: Desired) -> Self {
+        Self::begin(space, setting, desired, true, Some(false))
+    }
+
+    fn begin(
+        space: &Space,
+        setting: Setting,
+        desired: Desired,
+        is_guarded: bool,
+        plugins: Option<bool>,
+    ) -> Self {
         let (assigned, desired) = watch::channel(Arc::new(desired));
         let outbox = Arc::new(Outbox::default());
         let recorder = Recorder::new(outbox.clone(), Arc::new(SystemClock));
         let runtime = Scripted::new(Arc::new(SystemClock));
         let network = Found {
-            plugins: Some(false),
+            plugins,
             ..Found::default()
         };
         let (found, network) = watch::channel(network);
-        let _running =
-            space.spawn(move |stop| run(desired, network, setting, runtime, recorder, stop));
+        let (guards, guarded) = watch::channel(is_guarded);
+        let _running = space
+            .spawn(move |stop| run(desired, network, guarded, setting, runtime, recorder, stop));
         Self {
             outbox,
             assigned,
             found,
+            guards,
             _running,
         }
     }

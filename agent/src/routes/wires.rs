@@ -20,7 +20,8 @@ use super::{
     PROTOCOL,
     device::{self, DeviceError},
     plan::{
-        DEVICE, Found, Mac, Mode, Route, Setting, Sight, State, Step, Via, peers, steps, wanted,
+        DEVICE, Found, Mac, Mode, Route, Setting, Sight, State, Step, Via, peers, steps, twin,
+        wanted,
     },
     ways::Links,
 };
@@ -47,6 +48,8 @@ pub struct Wires {
     index: Option<u32>,
     /// Plugins of the user's own wire new pods, and lead to other nodes' pods.
     yields: bool,
+    /// Nothing guards [`DEVICE`] yet.
+    waits: bool,
 }
 
 /// What came of it.
@@ -71,6 +74,7 @@ impl Wires {
             known: None,
             index: None,
             yields: false,
+            waits: false,
         }
     }
 
@@ -78,6 +82,12 @@ impl Wires {
     /// programs that set the same routes would fight.
     pub fn yields(&mut self, yields: bool) {
         self.yields = yields;
+    }
+
+    /// Whether the rules that guard [`DEVICE`] are still to be written. Until then it is not opened; one that is open stays, and direct routes wait
+    /// for nothing.
+    pub fn waits(&mut self, waits: bool) {
+        self.waits = waits;
     }
 
     /// Where notices of what this does say they come from.
@@ -131,19 +141,26 @@ impl Wires {
             if !looks {
                 self.links = Links::read(&mut kernel, self.setting.address)?;
             }
-            match device::bring(&mut kernel, &self.links, wanted.device.as_ref()) {
-                Ok(brought) => {
-                    self.index = brought.map(|it| it.index);
-                    is_new = brought.is_some_and(|it| it.is_new);
-                    if brought.is_some_and(|it| it.is_mended) && had_device == wanted.device {
-                        outcome.restored.push(format!("the interface {DEVICE}"));
+            if self.waits && wanted.device.is_some() && !device::is_open(&self.links) {
+                wanted = wanted.without_device();
+                self.index = None;
+            } else {
+                match device::bring(&mut kernel, &self.links, wanted.device.as_ref()) {
+                    Ok(None) => self.index = None,
+                    Ok(Some(brought)) => {
+                        self.index = Some(brought.index);
+                        is_new = brought.is_new;
+                        if brought.is_mended && had_device == wanted.device {
+                            outcome.restored.push(format!("the interface {DEVICE}"));
+                        }
+                        outcome.device_failure = brought.failure.unwrap_or_default();
                     }
-                }
-                Err(DeviceError::Connection(error)) => return Err(error),
-                Err(DeviceError::Refused(why)) => {
-                    self.index = None;
-                    outcome.device_failure = why;
-                    wanted = wanted.without_device();
+                    Err(DeviceError::Connection(error)) => return Err(error),
+                    Err(DeviceError::Refused(why)) => {
+                        self.index = None;
+                        outcome.device_failure = why;
+                        wanted = wanted.without_device();
+                    }
                 }
             }
         }
@@ -179,6 +196,13 @@ impl Wires {
             } else if let Some(what) = before.as_ref().and_then(|known| had(known, step)) {
                 outcome.restored.push(what);
             }
+        }
+        if outcome.failure.is_empty() && !self.yields {
+            outcome.failure = twin(desired, self.setting.address).unwrap_or_default();
+        }
+        if !outcome.device_failure.is_empty() {
+            // What could not be mended is tried, and told, each time.
+            wanted.device = None;
         }
         self.known = Some(wanted);
         self.kernel = Some(kernel);
@@ -314,7 +338,7 @@ impl Wires {
 /// Whether what the kernel refuses is done already.
 fn is_done(step: &Step, errno: Errno) -> bool {
     match step {
-        Step::DropRoute(..) => errno == Errno::ESRCH,
+        Step::DropRoute(..) => matches!(errno, Errno::ESRCH | Errno::ENODEV),
         Step::DropNeighbour(..) | Step::DropForward(..) => {
             matches!(
                 errno,

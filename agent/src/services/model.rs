@@ -32,6 +32,8 @@ pub struct Inputs<'a> {
     pub peer_ranges: Vec<Ipv4Net>,
     /// The other nodes.
     pub peers: BTreeSet<Ipv4Addr>,
+    /// Where they reach this one.
+    pub own_address: Option<Ipv4Addr>,
     /// Where packets of VXLAN are taken from them (UDP).
     pub vxlan: Option<u16>,
     /// Where cluster addresses come from.
@@ -67,6 +69,8 @@ pub struct Rules {
     pub pod_ranges: BTreeSet<Ipv4Net>,
     /// The other nodes.
     pub peers: BTreeSet<Ipv4Addr>,
+    /// Where they reach this one.
+    pub own_address: Option<Ipv4Addr>,
     /// Where packets of VXLAN are taken from them (UDP).
     pub vxlan: Option<u16>,
     /// Where cluster addresses come from.
@@ -171,6 +175,7 @@ pub fn rules(inputs: &Inputs<'_>) -> (Rules, BTreeSet<Conflict>) {
             .chain(inputs.own_range)
             .collect(),
         peers: inputs.peers.clone(),
+        own_address: inputs.own_address,
         vxlan: inputs.vxlan,
         service_range: inputs.service_range,
         ..Rules::default()

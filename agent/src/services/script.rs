@@ -46,8 +46,9 @@ pub fn remove() -> String {
 /// (-100), refuse what is still addressed to a cluster address (0), translate the source (100).
 ///
 /// - A pod's own address is the one whose route leads to the interface that the packet came from (`sources`): see [`PREFIX`].
-/// - Packets of VXLAN are taken from nodes only, and none of them is forwarded for others: the node would lend them its address. What was inside is
-///   from pods or nodes, and not from this node's. Connection tracking leaves them alone, so no Service and no port of a pod gets them.
+/// - Packets of VXLAN are taken from nodes only, for the node's own address only (not for all hosts of a link, which their senders need no address
+///   for), and none of them is forwarded for others, also not by a Service: the node would lend them its address. What was inside is IPv4 from pods
+///   or nodes, and not from this node's. Connection tracking leaves them alone, so no Service and no port of a pod gets them.
 /// - What comes from elsewhere for a loopback address is dropped: for the sake of host ports the kernel lets such packets in on interfaces of
 ///   pods ([`super::loopback`]).
 /// - Addresses that the machine has itself, the name server's ([`crate::dns`]), are no Service's: they are neither refused nor given to node ports.
@@ -65,6 +66,7 @@ const FRAME: &str = "\
 	set service_range { type ipv4_addr; flags interval; }
 	set endpoints { type ipv4_addr . ipv4_addr; }
 	set peers { type ipv4_addr; }
+	set own_address { type ipv4_addr; }
 	set vxlan_ports { type inet_service; }
 	chain services {
 		ip daddr . meta l4proto . th dport vmap @cluster_ports
@@ -78,14 +80,15 @@ const FRAME: &str = "\
 	chain sources {
 		type filter hook prerouting priority raw; policy accept;
 		iifname \"bp-*\" fib saddr . iif oif missing drop
+		iifname \"barge-vx\" meta nfproto ipv6 drop
 		iifname \"barge-vx\" ip saddr @own_range drop
 		iifname \"barge-vx\" ip saddr != @pod_ranges ip saddr != @peers drop
-		udp dport @vxlan_ports fib daddr type local jump vxlan
+		udp dport @vxlan_ports ip saddr @peers ip daddr @own_address notrack
 		udp dport @vxlan_ports ip saddr != @peers ip daddr @peers drop
 	}
 	chain vxlan {
-		ip saddr != @peers drop
-		notrack
+		ip saddr @peers ip daddr @own_address accept
+		drop
 	}
 	chain untracked {
 		type filter hook output priority raw; policy accept;
@@ -101,6 +104,10 @@ const FRAME: &str = "\
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
+		udp dport @vxlan_ports ip saddr != @peers ip daddr @peers drop
+		udp dport @vxlan_ports iifname \"bp-*\" ip daddr != @pod_ranges drop
+		udp dport @vxlan_ports iifname barge0 ip daddr != @pod_ranges drop
+		udp dport @vxlan_ports iifname \"bp-*\" meta nfproto ipv6 drop
 		ip daddr @service_range fib daddr type != local goto refuse
 		ip saddr @pod_ranges tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 		ip saddr != @pod_ranges ip daddr @pod_ranges tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
@@ -112,6 +119,7 @@ const FRAME: &str = "\
 	chain input {
 		type filter hook input priority filter; policy accept;
 		iifname != lo ip daddr 127.0.0.0/8 ct direction original drop
+		udp dport @vxlan_ports jump vxlan
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
@@ -167,6 +175,9 @@ pub fn change(old: &Rules, new: &Rules) -> String {
     }
     let address = |address: &Ipv4Addr| address.to_string();
     set_changes(&mut out, "peers", &old.peers, &new.peers, address);
+    let alone = |address: Option<Ipv4Addr>| address.into_iter().collect::<BTreeSet<_>>();
+    let (before, after) = (alone(old.own_address), alone(new.own_address));
+    set_changes(&mut out, "own_address", &before, &after, address);
     let port = |port: Option<u16>| port.into_iter().collect::<BTreeSet<_>>();
     let (before, after) = (port(old.vxlan), port(new.vxlan));
     set_changes(&mut out, "vxlan_ports", &before, &after, u16::to_string);

@@ -71,7 +71,9 @@ impl Net {
         };
         self.node.block_on(async move {
             let mut rules = shared.lock().unwrap().take().unwrap();
+            let guards = rules.guards();
             rules.sync(&desired).await.unwrap();
+            assert!(*guards.borrow(), "the VXLAN interface waits for this");
             let outcome = routes::Wires::new(setting).bring(&desired, true);
             assert_eq!(outcome, routes::Outcome::default());
             shared.lock().unwrap().replace(rules);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use barge_proto::v1::{Node, NodeSpec, Peer, Welcome};
+use barge_proto::v1::{Node, NodeSpec, ObjectMeta, Peer, Welcome};
 use proptest::prelude::*;
 
 use super::*;
@@ -216,4 +216,35 @@ proptest! {
         prop_assert_eq!(&reached, &follow(Found::from(&wanted), &[]));
         prop_assert_eq!(steps(&reached, &wanted), []);
     }
+}
+
+#[test]
+fn a_node_with_the_same_address_or_range_is_named_unless_it_is_this_one() {
+    let told = |own: &str, name: &str, range: &str, address: &str| {
+        let mut desired = desired(&[(range, address)]);
+        let welcome = Arc::make_mut(desired.welcome.as_mut().unwrap());
+        welcome.node.as_mut().unwrap().metadata = Some(ObjectMeta {
+            name: own.into(),
+            uid: "u1".into(),
+            ..Default::default()
+        });
+        for peer in desired.peers.values_mut() {
+            let peer = Arc::make_mut(peer);
+            (peer.name, peer.node_uid) = (name.into(), "u2".into());
+        }
+        let told = twin(&desired, Some(ip("192.0.2.1")));
+        let is_reached = !peers(&desired, Some(ip("192.0.2.1"))).is_empty();
+        assert_eq!(is_reached, told.is_none() && own != name);
+        told.unwrap_or_default()
+    };
+    let same_address = told("n1", "n2", "10.244.2.0/24", "192.0.2.1");
+    assert!(
+        same_address.contains("node n2") && same_address.contains("--node-ip"),
+        "{same_address}"
+    );
+    let same_range = told("n1", "n2", "10.244.1.0/24", "192.0.2.2");
+    assert!(same_range.contains("10.244.1.0/24"), "{same_range}");
+    assert_eq!(told("n1", "n2", "10.244.2.0/24", "192.0.2.2"), "");
+    // The machine joined again by its name.
+    assert_eq!(told("n1", "n1", "10.244.2.0/24", "192.0.2.1"), "");
 }

@@ -63,6 +63,7 @@ impl Host {
             own_range: self.desired.pod_cidr().parse().ok(),
             peer_ranges: peers().map(|it| it.pod_cidr.parse().unwrap()).collect(),
             peers: peers().map(|it| it.address.parse().unwrap()).collect(),
+            own_address: self.setting.address,
             vxlan: self.setting.vxlan_port(),
             ..Inputs::default()
         });
@@ -226,9 +227,59 @@ fn packets_of_those_who_are_no_nodes_are_dropped() {
     assert!(!is_heard(), "of the node itself");
     forge(&net.hosts[1].space, "10.244.3.2");
     assert!(is_heard(), "of a pod of a node");
+    // All hosts of a link get what is for none of their addresses.
+    let to_all = |space: &Space, from: &str, to: &str| {
+        let packet = forged([10, 244, 3, 2].into(), [10, 244, 1, 2].into());
+        let (from, to) = (format!("{from}:0"), format!("{to}:7102"));
+        space.run(move || {
+            let socket = UdpSocket::bind(from).unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket.send_to(&packet, to).unwrap();
+        });
+    };
+    let all = ["255.255.255.255", "224.0.0.1"];
+    for to in all {
+        to_all(&stranger, "192.0.2.66", to);
+        assert!(!is_heard(), "of a stranger to {to}");
+        to_all(pod, "10.244.1.2", to);
+        assert!(!is_heard(), "of a pod to {to}");
+        to_all(&net.hosts[1].space, "192.0.2.2", to);
+        assert!(!is_heard(), "of a node to {to}");
+    }
+    // Another address of the node.
+    node.ip("address add 192.0.2.11/32 dev lo");
+    net.hosts[1].space.ip("route add 192.0.2.11 via 192.0.2.1");
+    let packet = forged([10, 244, 3, 2].into(), [10, 244, 1, 2].into());
+    let sent = packet.clone();
+    net.hosts[1].space.run(move || {
+        let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+        socket.send_to(&sent, "192.0.2.11:7102").unwrap();
+    });
+    assert!(!is_heard(), "to another address");
+    // A Service that leads to the node's port would give a pod its node's address.
+    let second = &net.hosts[1].space;
+    second.nft("add chain inet barge leads");
+    second.nft("add rule inet barge leads meta l4proto udp dnat ip to 192.0.2.1:7102");
+    second.nft("add element inet barge cluster_ports { 10.96.0.10 . udp . 53 : goto leads }");
+    let by_service = || {
+        let packet = packet.clone();
+        net.pod(2).run(move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(&packet, "10.96.0.10:53").unwrap();
+        });
+    };
+    by_service();
+    assert!(!is_heard(), "by a Service");
+    second.nft("flush chain inet barge forward");
+    by_service();
+    assert!(is_heard(), "the rule was what kept the Service's out");
     node.nft("flush chain inet barge vxlan");
     forge(&stranger, "10.244.3.2");
     assert!(is_heard(), "the rule was what kept it out");
+    for to in all {
+        to_all(&stranger, "192.0.2.66", to);
+        assert!(is_heard(), "the rule was what kept it out: {to}");
+    }
 }
 
 /// What a VXLAN interface would send: a UDP packet from one pod to port 9999 of another, for node 1.
