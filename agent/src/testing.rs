@@ -204,21 +204,6 @@ impl Scripted {
         self.world().unremovable.insert(pod_uid.to_owned());
     }
 
-    /// From now on each emptyDir takes so many bytes.
-    pub fn fill_volumes(&self, bytes: u64) {
-        self.world().volume_bytes = bytes;
-    }
-
-    /// From now on each container of this name takes so many bytes.
-    pub fn fill_containers(&self, name: &str, bytes: u64) {
-        self.world().container_bytes.insert(name.to_owned(), bytes);
-    }
-
-    /// From now on the files in `/etc` of each pod take so many bytes.
-    pub fn fill_etc(&self, bytes: u64) {
-        self.world().own_bytes = bytes;
-    }
-
     /// The volumes of a pod as they were asked for last.
     pub fn volumes(&self, pod_uid: &str) -> Option<PodVolumes> {
         self.world().volumes.get(pod_uid).cloned()

@@ -1,4 +1,4 @@
-//! Counters of the containers of the runtime in memory.
+//! What the containers of the runtime in memory take: counters, and bytes on the disk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +21,21 @@ struct Scale {
 }
 
 impl Scripted {
+    /// From now on each emptyDir takes so many bytes.
+    pub fn fill_volumes(&self, bytes: u64) {
+        self.world().volume_bytes = bytes;
+    }
+
+    /// From now on each container of this name takes so many bytes.
+    pub fn fill_containers(&self, name: &str, bytes: u64) {
+        self.world().container_bytes.insert(name.to_owned(), bytes);
+    }
+
+    /// From now on the files in `/etc` of each pod take so many bytes.
+    pub fn fill_etc(&self, bytes: u64) {
+        self.world().own_bytes = bytes;
+    }
+
     /// From now on a container takes this.
     pub fn uses(&self, id: &str, usage: Usage) {
         self.scales.lock().0.insert(id.to_owned(), usage);
