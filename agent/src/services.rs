@@ -74,6 +74,8 @@ pub struct ServiceRules {
     /// Conflicts that were told.
     told: BTreeSet<Conflict>,
     forgetter: Forgetter,
+    /// Connections were compared with rules that are of this run's assignments.
+    compared: bool,
     guards: watch::Sender<bool>,
 }
 
@@ -101,6 +103,7 @@ impl ServiceRules {
             blind: false,
             told: BTreeSet::new(),
             forgetter: Forgetter::default(),
+            compared: false,
             guards: watch::Sender::new(false),
         }
     }
@@ -319,7 +322,12 @@ impl ServiceRules {
         });
         self.tell_conflicts(desired, conflicts);
         let script = match &self.written {
-            Some(written) if self.certain && *written == rules => return Ok(()),
+            Some(written) if self.certain && *written == rules => {
+                if !self.compared {
+                    self.compare(&rules, desired);
+                }
+                return Ok(());
+            }
             Some(written) if self.certain => script::change(written, &rules),
             _ => script::replace(&rules),
         };
@@ -330,8 +338,7 @@ impl ServiceRules {
         self.nft.apply(&script).await?;
         self.guards.send_replace(true);
         self.route_loopback(&rules).await;
-        self.forgetter
-            .moved(Moved::between(self.written.as_ref(), &rules));
+        self.compare(&rules, desired);
         self.written = Some(rules);
         self.certain = true;
         let wrote = self.notices.as_mut().zip(before);
@@ -342,6 +349,15 @@ impl ServiceRules {
             self.found(found);
         }
         Ok(())
+    }
+
+    /// Has connections forgotten that the kernel's new rules would not make. Endpoints from the disk may be older than the rules that they were made by.
+    fn compare(&mut self, rules: &Rules, desired: &Desired) {
+        if desired.epoch > 0 {
+            let before = self.written.as_ref().filter(|_| self.compared);
+            self.forgetter.moved(Moved::between(before, rules));
+            self.compared = true;
+        }
     }
 
     /// Host ports answer on loopback addresses, too. The rules that guard these are written by now.

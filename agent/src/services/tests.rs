@@ -90,6 +90,7 @@ impl Net {
             ..Default::default()
         };
         Desired {
+            epoch: 1,
             services: services.iter().map(keyed).collect(),
             endpoints: endpoints
                 .iter()
