@@ -395,6 +395,10 @@ fn source_ranges(spec: &ServiceSpec) -> BTreeSet<Ipv4Net> {
         return BTreeSet::new();
     }
     let mut ranges: BTreeSet<_> = Ipv4Net::aggregate(&ranges).into_iter().collect();
+    // Two halves are everything, too.
+    if ranges.iter().any(|range| range.prefix_len() == 0) {
+        return BTreeSet::new();
+    }
     if ranges.is_empty() && !wanted.is_empty() {
         ranges.insert(Ipv4Net::from(Ipv4Addr::UNSPECIFIED));
     }

@@ -18,8 +18,6 @@ pub const NAME: &str = "barge";
 /// The table, with its family; nothing outside it is touched.
 pub const TABLE: &str = "inet barge";
 
-/// Clients that are remembered of one endpoint; more are not kept to it.
-const CLIENTS: u32 = 65_536;
 /// Of the hash by which new clients go: the same on all nodes.
 const SEED: &str = "0x62617267";
 
@@ -136,16 +134,16 @@ pub fn change(old: &Rules, new: &Rules) -> String {
     let mut out = String::new();
     // What is pointed at comes first, and goes last: seats, chains, gates, elements.
     for (name, seat) in new.seats.iter().filter(|it| !old.seats.contains_key(it.0)) {
+        // Without a size: the kernel takes memory as clients come, and notes 65,535 of them at most.
         let set = format!(
-            "type ipv4_addr; size {CLIENTS}; flags dynamic,timeout; timeout {}s;",
+            "type ipv4_addr; flags dynamic,timeout; timeout {}s;",
             seat.stays
         );
         line(&mut out, format_args!("add set {TABLE} {name} {{ {set} }}"));
         line(&mut out, format_args!("add chain {TABLE} {name}"));
-        line(
-            &mut out,
-            format_args!("add rule {TABLE} {name} {}", sit(name, seat)),
-        );
+        for rule in sit(name, seat) {
+            line(&mut out, format_args!("add rule {TABLE} {name} {rule}"));
+        }
     }
     chain_changes(&mut out, &old.chains, &new.chains, choose);
     chain_changes(&mut out, &old.gates, &new.gates, lead);
@@ -221,13 +219,16 @@ fn chain_changes<T: PartialEq>(
     }
 }
 
-/// Notes the client, and translates.
-fn sit(name: &str, seat: &Seat) -> String {
+/// Notes the client, and translates. Two rules: the kernel leaves a rule in which the client cannot be noted, because there are too many.
+fn sit(name: &str, seat: &Seat) -> [String; 2] {
     let Seat {
         protocol, endpoint, ..
     } = seat;
     let (ip, port) = (endpoint.ip(), endpoint.port());
-    format!("update @{name} {{ ip saddr }} meta l4proto {protocol} dnat ip to {ip}:{port}")
+    [
+        format!("update @{name} {{ ip saddr }}"),
+        format!("meta l4proto {protocol} dnat ip to {ip}:{port}"),
+    ]
 }
 
 /// Who stays somewhere goes there again. Who is new, or was forgotten with the table, goes by the hash of its address: with the same endpoints that is the same on all nodes.
@@ -263,6 +264,8 @@ fn lead(_: &str, gate: &Gate) -> Vec<String> {
         rules.push(format!("ip saddr != {{ {} }} accept", ranges.join(", ")));
     }
     rules.extend(inside.map(|chain| format!("ip saddr @pod_ranges goto {chain}")));
+    // Pods of other nodes have their node's address.
+    rules.extend(inside.map(|chain| format!("ip saddr @peers goto {chain}")));
     rules.extend(gate.outside.as_ref().map(|chain| format!("goto {chain}")));
     rules
 }

@@ -116,11 +116,13 @@ impl News {
         spec.is_some_and(|spec| of_pod(spec) > self.pod_level)
     }
 
-    /// A Service, unless the agent would drop a field of it: it would let in whom the Service keeps out.
+    /// A Service, unless the agent would let in whom it keeps out. Without its other new fields it serves as it did before there were any.
     fn told(&self, service: &Arc<Service>) -> Item {
-        match self.pod_level >= of_service(service) || of_service(service) == 0 {
-            true => Item::Service(service.clone()),
-            false => Item::Gone,
+        let spec = service.spec.as_ref();
+        let keeps_out = spec.is_some_and(|spec| !spec.load_balancer_source_ranges.is_empty());
+        match keeps_out && self.pod_level < of_service(service) {
+            true => Item::Gone,
+            false => Item::Service(service.clone()),
         }
     }
 

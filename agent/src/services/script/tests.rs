@@ -210,9 +210,10 @@ fn who_stays_and_who_comes_from_where_is_decided_in_chains_of_their_own() {
     let name = "svc/default/web/tcp/80/10.244.1.2/8080/60";
     let wanted = format!(
         "\
-add set inet barge {name} {{ type ipv4_addr; size 65536; flags dynamic,timeout; timeout 60s; }}
+add set inet barge {name} {{ type ipv4_addr; flags dynamic,timeout; timeout 60s; }}
 add chain inet barge {name}
-add rule inet barge {name} update @{name} {{ ip saddr }} meta l4proto tcp dnat ip to 10.244.1.2:8080
+add rule inet barge {name} update @{name} {{ ip saddr }}
+add rule inet barge {name} meta l4proto tcp dnat ip to 10.244.1.2:8080
 add chain inet barge {web}
 add rule inet barge {web} ip saddr @{name} goto {name}
 add rule inet barge {web} jhash ip saddr mod 1 seed 0x62617267 vmap {{ 0 : goto {name} }}
@@ -220,6 +221,7 @@ add chain inet barge {web}/node
 add rule inet barge {web}/node fib saddr type local goto {web}
 add rule inet barge {web}/node ip saddr != {{ 192.0.2.0/24 }} accept
 add rule inet barge {web}/node ip saddr @pod_ranges goto {web}
+add rule inet barge {web}/node ip saddr @peers goto {web}
 "
     );
     assert_eq!(change(&Rules::default(), &new), wanted);
